@@ -1,0 +1,13 @@
+"""ASGI types, as the ASGI 3.0 specification names them (https://asgi.readthedocs.io/en/latest/specs/).
+
+Pure: no process runs code from here, it only gives names to shapes.
+"""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]

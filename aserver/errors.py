@@ -1,0 +1,78 @@
+"""Every exception that aserver raises on purpose, and the exit codes of the command.
+
+Pure: imported by all processes; it must never import another aserver module.
+
+    AserverError
+    ├── ConfigError          a setting is unknown, mistyped or out of bounds      exit 2
+    ├── BootError            no worker could boot                                 exit 3
+    ├── AppLoadError         the target could not be imported or is no app        exit 4
+    ├── BindError            a listener could not be bound or adopted             exit 5
+    ├── ChannelError         an aserver process broke the message protocol        exit 1
+    ├── ClientError          the peer's fault: carries the status to answer with
+    └── ApplicationError     the app's fault: an illegal ASGI message
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the process's exit status says (docs/signals.md)."""
+
+    OK = 0
+    UNEXPECTED = 1
+    CONFIG = 2
+    BOOT = 3
+    APP_LOAD = 4
+    BIND = 5
+    KILLED = 6
+
+
+class AserverError(Exception):
+    """Base of all; `exit_code` is what the command line ends with when nobody handles it."""
+
+    exit_code = ExitCode.UNEXPECTED
+
+
+class ConfigError(AserverError):
+    """A setting is wrong; the message names it, where it came from, and what would be right."""
+
+    exit_code = ExitCode.CONFIG
+
+
+class BootError(AserverError):
+    """Workers could not boot: lifespan failed, they crashed, or ran out of time."""
+
+    exit_code = ExitCode.BOOT
+
+
+class AppLoadError(AserverError):
+    """The target could not be loaded. `detail` is the user's own part of the traceback, or empty."""
+
+    exit_code = ExitCode.APP_LOAD
+
+    def __init__(self, message: str, detail: str = "") -> None:
+        super().__init__(message)
+        self.detail = detail
+
+
+class BindError(AserverError):
+    """A listener could not be bound; the message names the address and, if it can be known, who has it."""
+
+    exit_code = ExitCode.BIND
+
+
+class ChannelError(AserverError):
+    """A message between aserver's own processes was cut, unknown, or came without its descriptors."""
+
+
+class ClientError(AserverError):
+    """The client broke the protocol or a limit; answer with `status` and close (RFC 9110 section 15.5)."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class ApplicationError(AserverError):
+    """The application sent an illegal ASGI message; it sees this exception from `send()`."""

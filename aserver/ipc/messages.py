@@ -1,0 +1,152 @@
+"""The whole conversation between master, zygote and worker, on one page.
+
+Pure: only shapes. Descriptors do not stand in a message; `FDS` says how many travel with it and
+in which order (SCM_RIGHTS, unix(7)). `serial` names a worker process for ever, `slot` its place
+among the `workers`, `generation` the zygote whose code it runs; a pid is only ever for people.
+"""
+
+import msgspec
+
+
+class Message(msgspec.Struct, frozen=True, tag=True, array_like=False):
+    """Base of all messages; the tag on the wire is the class name."""
+
+
+class ListenerInfo(msgspec.Struct, frozen=True):
+    """What a worker has to know of a listener whose descriptor travels beside it."""
+
+    name: str  # as logged and as in `scope["server"]`'s origin: "http://127.0.0.1:8000", "unix:/run/a.sock"
+    family: str  # "inet", "inet6", "unix"
+    tls: bool = False
+
+
+# ── master → zygote ──────────────────────────────────────────────────────────────────────────
+
+
+class Boot(Message):
+    """First message: everything the zygote is to be. Fds: board, error log, access log, listeners."""
+
+    generation: int
+    target: str
+    settings: dict[str, object]
+    listeners: tuple[ListenerInfo, ...]
+    log_kinds: tuple[str, str]
+    drop_environment: tuple[str, ...] = ()
+
+
+class Fork(Message):
+    """Fork one worker for `slot`; `cell` is its place on the board."""
+
+    serial: int
+    slot: int
+    cell: int
+
+
+class Adopt(Message):
+    """A living worker that another zygote forked; the deputy kills it should the master die. Fds: pidfd."""
+
+    serial: int
+    pid: int
+
+
+class Kill(Message):
+    """Send `signal` to a worker: only used where there are no pidfds, else the master does it."""
+
+    serial: int
+    signal: int
+
+
+class Quit(Message):
+    """Leave as soon as no child is left; workers are the master's business."""
+
+
+# ── zygote → master ──────────────────────────────────────────────────────────────────────────
+
+
+class Loaded(Message):
+    """The zygote is ready to fork; `lazy` if the app will be loaded in each worker."""
+
+    lazy: bool
+    interface: str
+    hazards: tuple[str, ...]
+    seconds: float
+
+
+class LoadFailed(Message):
+    """The app could not be loaded (or a hazard was refused); the zygote exits after this."""
+
+    exit_code: int
+    reason: str
+    detail: str
+
+
+class Forked(Message):
+    """A worker process exists. Fds: its channel, its pidfd (absent where the system has none)."""
+
+    serial: int
+    pid: int
+
+
+class ForkFailed(Message):
+    """fork(2) failed, with the system's words (EAGAIN, ENOMEM)."""
+
+    serial: int
+    reason: str
+
+
+class Exited(Message):
+    """The zygote has reaped a worker; `status` is as from waitpid(2)."""
+
+    serial: int
+    pid: int
+    status: int
+
+
+# ── worker → master ──────────────────────────────────────────────────────────────────────────
+
+
+class Ready(Message):
+    """App loaded, lifespan startup complete, accepting."""
+
+    serial: int
+
+
+class BootFailed(Message):
+    """The worker cannot serve and exits with `exit_code` (3 lifespan or crash, 4 load)."""
+
+    serial: int
+    exit_code: int
+    reason: str
+    detail: str
+
+
+class RetireAsked(Message):
+    """The worker is due (its reason says why) and goes on serving until it is told to drain."""
+
+    serial: int
+    reason: str
+
+
+# ── master → worker ──────────────────────────────────────────────────────────────────────────
+
+
+class Drain(Message):
+    """Stop accepting, finish, leave. `final`: no other worker will take the connections that come.
+
+    `graceful` is seconds for requests in flight; 0 means at once.
+    """
+
+    final: bool
+    graceful: float
+
+
+ToZygote = Boot | Fork | Adopt | Kill | Quit
+ToMaster = Loaded | LoadFailed | Forked | ForkFailed | Exited | Ready | BootFailed | RetireAsked
+ToWorker = Drain
+
+#: How many descriptors travel with a message: (least, most).
+FDS: dict[type[Message], tuple[int, int]] = {
+    Boot: (3, 250),
+    Adopt: (1, 1),
+    Forked: (1, 2),
+}

@@ -1,0 +1,1 @@
+"""The master process: decides and supervises; never imports user code, never forks."""
