@@ -1,0 +1,84 @@
+"""What settings must not, or should hardly, say together.
+
+Pure: judges nothing that depends on the machine (whether a file or a user exists).
+"""
+
+from collections.abc import Mapping
+
+from aserver.config.table import Table
+from aserver.errors import ConfigError
+
+
+def check(config: Table, origins: Mapping[str, str]) -> None:
+    """What settings must not say together. Raises ConfigError."""
+
+    def refuse(wrong: bool, name: str, why: str) -> None:  # noqa: FBT001 - reads as a table
+        if wrong:
+            raise ConfigError(f"{name} ({origins.get(name, 'default')}): {why}")
+
+    both = "; if one file holds both, name it twice"
+    tls = config.certfile is not None
+    refuse(tls and config.keyfile is None, "certfile", "is set, but keyfile is not" + both)
+    refuse(not tls and config.keyfile is not None, "keyfile", "is set, but certfile is not" + both)
+    refuse(config.keyfile_password is not None and not tls, "keyfile_password", "is set, but keyfile is not")
+    refuse(not tls and config.ca_certs is not None, "ca_certs", "is set, but certfile is not: there is no TLS")
+    refuse(not tls and config.cert_reqs != "none", "cert_reqs", "is set, but certfile is not: there is no TLS")
+    refuse(
+        config.cert_reqs != "none" and config.ca_certs is None,
+        "cert_reqs",
+        f"is {config.cert_reqs}, but without ca_certs no client's certificate can be checked",
+    )
+    refuse(
+        config.max_surge == 0 and config.max_unavailable == 0,
+        "max_surge",
+        "is 0 and max_unavailable is 0 too: no worker could ever be replaced; make one of them at least 1",
+    )
+    refuse(not config.bind, "bind", "names no address; there would be nothing to serve")
+    refuse(not config.forwarded_allow_ips and config.proxy_protocol != "off", "proxy_protocol", "nobody is trusted")
+    refuse(
+        len(set(config.bind)) < len(config.bind),
+        "bind",
+        f"names one address twice: {', '.join(config.bind)}",
+    )
+
+
+def warnings(config: Table) -> tuple[str, ...]:
+    """Likely mistakes that can be seen without looking at the system; one sentence each."""
+    unix = any(address.startswith("unix:") for address in config.bind)
+    inet = any(not address.startswith("unix:") for address in config.bind)
+    unlimited = config.min_lifetime > config.max_lifetime > 0
+    replaced = config.max_unavailable
+    likely = (
+        (config.max_requests_jitter and not config.max_requests, "max_requests_jitter does nothing: max_requests is 0"),
+        (config.max_lifetime_jitter and not config.max_lifetime, "max_lifetime_jitter does nothing: max_lifetime is 0"),
+        (
+            unlimited,
+            f"max_lifetime {config.max_lifetime:g} s is below min_lifetime {config.min_lifetime:g} s, which wins",
+        ),
+        (
+            isinstance(config.workers, int) and replaced >= config.workers,
+            f"max_unavailable {replaced} with {config.workers} workers lets a reload leave nobody to serve",
+        ),
+        (
+            0 < config.hang_timeout <= config.slow_callback,
+            f"hang_timeout {config.hang_timeout:g} s kills before slow_callback {config.slow_callback:g} s can explain",
+        ),
+        (
+            config.idle_grace > config.graceful_timeout,
+            f"idle_grace {config.idle_grace:g} s is cut short by graceful_timeout {config.graceful_timeout:g} s",
+        ),
+        (
+            (config.proxy_headers or config.proxy_protocol != "off") and "*" in config.forwarded_allow_ips and inet,
+            "forwarded_allow_ips trusts everybody: any client that can connect can forge its address",
+        ),
+        (
+            not unix and (config.uds_mode, config.uds_owner, config.uds_group) != (None, None, None),
+            "uds_mode, uds_owner and uds_group do nothing: no unix socket is bound",
+        ),
+        (config.ca_certs is not None and config.cert_reqs == "none", "ca_certs does nothing: cert_reqs is none"),
+        (config.ciphers is not None and config.certfile is None, "ciphers does nothing: there is no TLS"),
+        (config.daemon and config.errorlog == "-", "daemon with errorlog `-`: after detaching nobody sees the log"),
+        (config.preload_warmup is not None and not config.preload, "preload_warmup does nothing: preload is off"),
+        (config.env_file is None and config.daemon and config.reload, "reload is for development, daemon is not"),
+    )
+    return tuple(message for wrong, message in likely if wrong)

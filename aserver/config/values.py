@@ -1,0 +1,195 @@
+"""The kinds of value that settings have: how each is read from text, and shown as text that reads back.
+
+Pure, and imported by every process; it knows no setting by name. A parser raises ValueError, with the reason where
+it has one that is better than "expected a ...".
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+_DURATION = re.compile(r"(\d+(?:\.\d*)?(?:e[+-]?\d+)?)\s*(ms|s|m|h)?", re.ASCII | re.IGNORECASE)
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(?:i?B)?|B)?", re.ASCII | re.IGNORECASE)
+_UNITS = {"T": 1 << 40, "G": 1 << 30, "M": 1 << 20, "K": 1 << 10}
+_TRUE = frozenset({"on", "true", "yes", "1"})
+_FALSE = frozenset({"off", "false", "no", "0"})
+#: RFC 9110 section 5.6.2 `token`; the value is section 5.5, without obs-fold.
+_FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*:[ \t]*([\x20-\x7e\x80-\xff\t]*)")
+DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8000
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from `30`, `1.5`, `500ms`, `30s`, `5m`, `1h`; ValueError for anything else."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise ValueError
+    number, unit = float(match[1]), (match[2] or "s").lower()
+    return number / 1000 if unit == "ms" else number * _SECONDS[unit]
+
+
+def format_duration(seconds: float) -> str:
+    """The shortest text that `parse_duration` turns back into exactly `seconds`."""
+    if 0 < seconds < 1 and round(seconds * 1000) / 1000 == seconds:
+        return f"{round(seconds * 1000)}ms"
+    if seconds != int(seconds):
+        return f"{seconds!r}s"
+    whole = int(seconds)
+    for unit, length in (("h", 3600), ("m", 60)):
+        if whole and whole % length == 0 and whole // length > 1 and float(whole // length) * length == seconds:
+            return f"{whole // length}{unit}"
+    return f"{whole}s" if whole else "0"
+
+
+def parse_size(text: str) -> int:
+    """Bytes from `8190`, `64K`, `512MB`, `1.5GiB` (1024-based all); ValueError for anything else."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError
+    size = Decimal(match[1]) * (_UNITS[match[2].upper()] if match[2] else 1)
+    if size != int(size):
+        raise ValueError(f"{text!r} is no whole number of bytes")
+    return int(size)
+
+
+def format_size(size: int) -> str:
+    """The shortest text that `parse_size` turns back into exactly `size`."""
+    for unit, length in _UNITS.items():
+        if size and size % length == 0:
+            return f"{size // length}{unit}iB"
+    return str(size)
+
+
+def _parse_switch(text: str) -> bool:
+    if (word := text.strip().lower()) in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise ValueError
+
+
+def _parse_octal(text: str) -> int:
+    return int(text.strip(), 8)
+
+
+def _parse_workers(text: str) -> int | str:
+    return "auto" if text.strip().lower() == "auto" else int(text)
+
+
+def _parse_text(text: str) -> str:
+    if not text.strip() or not text.isprintable():
+        raise ValueError("it is empty or holds control characters")
+    return text
+
+
+def _parse_account(text: str) -> str:
+    if not re.fullmatch(r"[^\s:/,]+", text):
+        raise ValueError("a user or group is one name or number; each has a setting of its own")
+    return text
+
+
+def parse_address(text: str) -> str:
+    """An address in its one canonical spelling: `host:port`, `[v6]:port`, `unix:/path`, `unix:@name`, `fd://3`.
+
+    As in gunicorn `:8000` is every IPv4 interface and a bare host gets port 8000; a bare number is a port on
+    127.0.0.1. ValueError says what is wrong.
+    """
+    text = text.strip().removeprefix("tcp://")
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:").removeprefix("//")
+        if not path.startswith(("/", "@", "./", "../")) or path in {"/", "@"}:
+            raise ValueError("a unix address is unix:/path or unix:@name")
+        return f"unix:{path}"
+    if match := re.fullmatch(r"fd:(?://)?(\d+)", text, re.ASCII):
+        return f"fd://{int(match[1])}"
+    if "/" in text:
+        raise ValueError(f"did you mean unix:{text}?" if text[0] in "/." else "an address has no slash")
+    if text.isascii() and text.isdigit():
+        host, port = DEFAULT_HOST, text
+    elif match := re.fullmatch(r"\[([^\]]+)\](?::(\d+))?", text, re.ASCII):
+        host, port = f"[{ipaddress.IPv6Address(match[1])}]", match[2] or str(DEFAULT_PORT)
+    elif match := re.fullmatch(r"([^\s:\[\]]*)(?::(\d+))?", text, re.ASCII):
+        host, port = match[1] or "0.0.0.0", match[2] or str(DEFAULT_PORT)  # noqa: S104 - gunicorn's `:8000`
+    else:
+        raise ValueError("an IPv6 address is written [::1]:8000" if text.count(":") > 1 else "the port is no number")
+    if not text or int(port) > 65535:
+        raise ValueError("a port is 0 to 65535" if text else "it is empty")
+    return f"{host}:{int(port)}"
+
+
+def _parse_header(text: str) -> str:
+    match = _FIELD.fullmatch(text.strip())
+    if match is None:
+        raise ValueError("a header is `Name: value` on one line")
+    return f"{match[1]}: {match[2]}"
+
+
+def _parse_assignment(text: str) -> str:
+    name, equals, _ = text.partition("=")
+    if not equals or not name.strip() or "\0" in text:
+        raise ValueError("a variable is NAME=VALUE")
+    return f"{name.strip()}={text.partition('=')[2]}"
+
+
+def _parse_peer(text: str) -> str:
+    if (peer := text.strip()) in {"*", "unix"}:
+        return peer
+    return str(ipaddress.ip_network(peer) if "/" in peer else ipaddress.ip_address(peer))
+
+
+def _parse_prefix(text: str) -> str:
+    if not text.startswith("/"):
+        raise ValueError("a path begins with /")
+    return text
+
+
+def _parse_root(text: str) -> str:
+    return _parse_prefix(text).rstrip("/") if text else ""
+
+
+def _parse_hook(text: str) -> str:
+    if not re.fullmatch(r"[\w.]+:[\w.]+", text):
+        raise ValueError("a hook is module:function")
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a value is read from text and shown as text; `parse` raises ValueError, with a reason or without."""
+
+    name: str
+    parse: Callable[[str], object]
+    show: Callable[[Any], str] = str
+    numbers: bool = False  # a bare number in a file or an argument is taken as its text
+
+
+SWITCH = Kind("on or off", _parse_switch, lambda value: "on" if value else "off")
+NUMBER = Kind("a whole number", int)
+TEXT = Kind("text", _parse_text)
+CHOICE = Kind("one of", lambda text: text.strip().lower(), numbers=True)
+DURATION = Kind("a duration (30, 500ms, 5m, 1h)", parse_duration, format_duration)
+SIZE = Kind("a size (8190, 64K, 512M, 1GiB)", parse_size, format_size)
+OCTAL = Kind("an octal number", _parse_octal, lambda value: f"{value:#05o}".replace("o", ""))
+WORKERS = Kind("auto or a whole number", _parse_workers)
+ACCOUNT = Kind("a name or a number", _parse_account, numbers=True)
+ADDRESS = Kind("an address", parse_address)
+HEADER = Kind("Name: value", _parse_header)
+ASSIGNMENT = Kind("NAME=VALUE", _parse_assignment)
+PEER = Kind("an address or a network", _parse_peer)
+PREFIX = Kind("a path prefix", _parse_prefix)
+ROOT = Kind("a path prefix", _parse_root)
+HOOK = Kind("module:function", _parse_hook)
+
+Seconds = Annotated[float, Meta(ge=0), DURATION]
+SomeSeconds = Annotated[float, Meta(gt=0), DURATION]
+Bytes = Annotated[int, Meta(ge=0), SIZE]
+SomeBytes = Annotated[int, Meta(ge=1), SIZE]
+Count = Annotated[int, Meta(ge=0), NUMBER]
+SomeCount = Annotated[int, Meta(ge=1), NUMBER]
+Mode = Annotated[int, Meta(ge=0, le=0o777), OCTAL]
+Account = Annotated[str, ACCOUNT]
