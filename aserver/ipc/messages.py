@@ -8,7 +8,7 @@ among the `workers`, `generation` the zygote whose code it runs; a pid is only e
 import msgspec
 
 
-class Message(msgspec.Struct, frozen=True, tag=True, array_like=False):
+class Message(msgspec.Struct, tag=True):
     """Base of all messages; the tag on the wire is the class name."""
 
 
@@ -29,17 +29,24 @@ class Boot(Message):
     generation: int
     target: str
     settings: dict[str, object]
+    lazy: bool
     listeners: tuple[ListenerInfo, ...]
     log_kinds: tuple[str, str]
     drop_environment: tuple[str, ...] = ()
 
 
 class Fork(Message):
-    """Fork one worker for `slot`; `cell` is its place on the board."""
+    """Fork one worker for `slot`; `cell` is its place on the board.
+
+    The worker asks to be retired after so many requests or seconds (0: never). The master draws them, because
+    a random generator copied by fork gives every worker the same number.
+    """
 
     serial: int
     slot: int
     cell: int
+    retire_after_requests: int = 0
+    retire_after_seconds: float = 0.0
 
 
 class Adopt(Message):
@@ -72,6 +79,15 @@ class Loaded(Message):
     seconds: float
 
 
+class Unforkable(Message):
+    """The census found what does not survive a fork, and `on_fork_hazard` is lazy: the zygote exits.
+
+    The master starts another one for the same generation that loads the app in each worker.
+    """
+
+    hazards: tuple[str, ...]
+
+
 class LoadFailed(Message):
     """The app could not be loaded (or a hazard was refused); the zygote exits after this."""
 
@@ -81,7 +97,7 @@ class LoadFailed(Message):
 
 
 class Forked(Message):
-    """A worker process exists. Fds: its channel, its pidfd (absent where the system has none)."""
+    """A worker process exists. Fds: its channel, its trace file, its pidfd (absent where there is none)."""
 
     serial: int
     pid: int
@@ -141,12 +157,12 @@ class Drain(Message):
 
 
 ToZygote = Boot | Fork | Adopt | Kill | Quit
-ToMaster = Loaded | LoadFailed | Forked | ForkFailed | Exited | Ready | BootFailed | RetireAsked
+ToMaster = Loaded | Unforkable | LoadFailed | Forked | ForkFailed | Exited | Ready | BootFailed | RetireAsked
 ToWorker = Drain
 
 #: How many descriptors travel with a message: (least, most).
 FDS: dict[type[Message], tuple[int, int]] = {
     Boot: (3, 250),
     Adopt: (1, 1),
-    Forked: (1, 2),
+    Forked: (2, 3),
 }

@@ -1,0 +1,58 @@
+"""The board: one small cell of shared memory per worker process, written by it and read by all.
+
+The master makes it (a memfd), every zygote and worker maps it. A cell belongs to a process, never to a
+slot: a draining sibling must not mask a hang (trap 34). Each field has one writer, the cell's worker, and is
+one aligned 64-bit word, so no lock is needed and a killed writer leaves no half-written value.
+"""
+
+import mmap
+import os
+from enum import IntEnum
+
+from aserver import unix
+
+CELL_SIZE = 64  # bytes: one cache line, so that workers do not slow each other down
+CELLS = 1024  # 64 KB in all; more processes at once than any machine here would run
+
+
+class Field(IntEnum):
+    """The words of a cell."""
+
+    BEAT = 0  # time.monotonic_ns() of the last turn of the worker's loop; 0: not begun
+    CONNECTIONS = 1  # open connections
+    REQUESTS = 2  # requests finished
+    ACTIVE = 3  # requests under way
+    ACCEPTING = 4  # 1 while the worker accepts: others share the load with it
+
+
+class Board:
+    """All cells. `fd` is what is passed to other processes."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._map = mmap.mmap(fd, CELL_SIZE * CELLS)
+        self._words = memoryview(self._map).cast("Q")
+
+    @classmethod
+    def create(cls) -> "Board":
+        """A new board of zeros."""
+        fd = unix.memory_file("aserver-board")
+        os.ftruncate(fd, CELL_SIZE * CELLS)
+        return cls(fd)
+
+    def cell(self, index: int) -> memoryview:
+        """The words of one cell, by `Field`."""
+        width = CELL_SIZE // 8
+        return self._words[index * width : (index + 1) * width]
+
+    def clear(self, index: int) -> None:
+        """Zero a cell before it is given to a new process."""
+        cell = self.cell(index)
+        for field in Field:
+            cell[field] = 0
+
+    def close(self) -> None:
+        """Unmap and close; cells handed out must be released before."""
+        self._words.release()
+        self._map.close()
+        os.close(self.fd)

@@ -1,0 +1,162 @@
+"""A stream of typed messages with descriptors between two of aserver's processes.
+
+Runs in all of them; it owns its socket, and the descriptors it has received until somebody takes them.
+It never blocks (only `drain_blocking` does, for the zygote) and never interprets a message.
+
+A stream socket with a length before each message, not SOCK_SEQPACKET: macOS has no seqpacket for
+AF_UNIX, and a traceback may be longer than a packet. Descriptors ride on the first byte of their message, so
+they are always here before its last byte is.
+"""
+
+import array
+import os
+import select
+import socket
+import struct
+import sys
+from collections import deque
+from collections.abc import Iterable
+from typing import Generic, TypeVar
+
+import msgspec
+
+from aserver.errors import ChannelError
+from aserver.ipc.messages import FDS, Message
+
+_HEADER = struct.Struct("!IH")  # length of the body, number of descriptors
+_MAX_FDS = 253  # SCM_MAX_FD, linux/net/scm.h
+_MAX_BODY = 1 << 22  # a traceback is cut long before; more is not one of our messages
+_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # socket.recv_fds ignores it (trap 13)
+_NOSIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
+
+M = TypeVar("M", bound=Message)
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Channel(Generic[M]):
+    """One end. `expects` is the union of messages that may arrive here, from `ipc.messages`."""
+
+    def __init__(self, sock: socket.socket, expects: type[M]) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._decode = msgspec.msgpack.Decoder(expects).decode
+        self._incoming = bytearray()
+        self._incoming_fds: deque[int] = deque()
+        self._outgoing: deque[tuple[memoryview, list[int]]] = deque()
+        self.eof = False
+
+    def fileno(self) -> int:
+        """For select, poll and add_reader; -1 once closed."""
+        return self._sock.fileno()
+
+    @property
+    def pending(self) -> bool:
+        """Whether something waits to be written: call `flush` when the socket is writable."""
+        return bool(self._outgoing)
+
+    def send(self, message: Message, fds: Iterable[int] = ()) -> None:
+        """Queue `message` and write what the socket takes. The caller keeps its descriptors.
+
+        A peer that is gone is not an error here: `receive` will say `eof`.
+        """
+        passed = list(fds)
+        least, most = FDS.get(type(message), (0, 0))
+        if not least <= len(passed) <= most:
+            raise ChannelError(
+                f"{type(message).__name__} travels with {least} to {most} descriptors, not {len(passed)}"
+            )
+        body = _encode(message)
+        frame = memoryview(_HEADER.pack(len(body), len(passed)) + body)
+        # What cannot be written now outlives the caller's descriptors, so the queue has its own.
+        self._outgoing.append((frame, [os.dup(fd) for fd in passed]))
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what the socket takes now."""
+        while self._outgoing:
+            frame, fds = self._outgoing[0]
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+            try:
+                sent = self._sock.sendmsg([frame], rights, _NOSIGNAL)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:  # EPIPE, ECONNRESET: nobody will read this any more
+                self._drop_outgoing()
+                return
+            _close_all(fds)
+            if sent == len(frame):
+                self._outgoing.popleft()
+            else:
+                self._outgoing[0] = (frame[sent:], [])
+
+    def drain_blocking(self, timeout: float) -> None:
+        """Wait up to `timeout` seconds until everything is written; for processes without a loop."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLOUT)
+        while self._outgoing and poll.poll(timeout * 1000):
+            self.flush()
+
+    def receive(self) -> list[tuple[M, list[int]]]:
+        """All complete messages that have arrived, each with its descriptors, which are now the caller's.
+
+        Sets `eof` when the peer is gone; messages before that are still returned. Raises ChannelError for
+        a cut descriptor list (MSG_CTRUNC), an unknown message or one without its descriptors.
+        """
+        self._read()
+        messages: list[tuple[M, list[int]]] = []
+        while len(self._incoming) >= _HEADER.size:
+            length, count = _HEADER.unpack_from(self._incoming)
+            if length > _MAX_BODY:
+                raise ChannelError(f"a message of {length} bytes arrived, the most is {_MAX_BODY}")
+            end = _HEADER.size + length
+            if len(self._incoming) < end:
+                break
+            if len(self._incoming_fds) < count:
+                raise ChannelError(f"a message came with {len(self._incoming_fds)} of its {count} descriptors")
+            try:
+                message = self._decode(bytes(self._incoming[_HEADER.size : end]))
+            except msgspec.DecodeError as error:
+                raise ChannelError(f"a message that this aserver does not know: {error}") from None
+            del self._incoming[:end]
+            messages.append((message, [self._incoming_fds.popleft() for _ in range(count)]))
+        return messages
+
+    def _read(self) -> None:
+        while not self.eof:
+            try:
+                data, ancillary, flags, _ = self._sock.recvmsg(65536, socket.CMSG_SPACE(_MAX_FDS * 4), _CLOEXEC)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                self.eof = True
+                return
+            for level, kind, payload in ancillary:
+                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                    fds = array.array("i")
+                    fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+                    if sys.platform != "linux":
+                        for fd in fds:
+                            os.set_inheritable(fd, False)
+                    self._incoming_fds.extend(fds)
+            if flags & socket.MSG_CTRUNC:
+                raise ChannelError("descriptors were lost on their way (MSG_CTRUNC): too many open files?")
+            if not data:
+                self.eof = True
+            self._incoming += data
+
+    def _drop_outgoing(self) -> None:
+        for _, fds in self._outgoing:
+            _close_all(fds)
+        self._outgoing.clear()
+
+    def close(self) -> None:
+        """Close the socket and every descriptor that nobody took."""
+        self._drop_outgoing()
+        _close_all(self._incoming_fds)
+        self._incoming_fds.clear()
+        self._sock.close()
+
+
+def _close_all(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)
