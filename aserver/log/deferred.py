@@ -1,0 +1,451 @@
+"""Lines to a descriptor, without ever waiting for it, tearing a line, or taking a lock.
+
+Every process (master, zygote, worker) has its own `Sink` over each log; no process carries another's lines.
+
+Rules for whoever edits this module:
+
+* `write` is called from signal handlers, finalisers and other threads. So there is no lock, no `queue.Queue` and
+  no buffered file in it: lines go into a deque, and whoever holds the *turn* (an atomic `dict.setdefault`) writes
+  them. Who does not get the turn leaves: the holder looks at the deque again after giving the turn back.
+* O_NONBLOCK belongs to the open file description, which descriptors 0-2 share with the shell that started us.
+  It is never set on an inherited description, neither by us nor by the loop: libuv's `uv_poll_init` sets it on
+  whatever it watches, hence `_watchable`.
+* A line leaves whole or not at all. To a pipe, write(2) is all-or-nothing up to PIPE_BUF (pipe(7)), so longer
+  lines are cut there; to a regular file an O_APPEND write of any length is not mixed with others.
+"""
+
+import errno
+import fcntl
+import os
+import select
+import socket
+import stat
+import time
+from asyncio import AbstractEventLoop, TimerHandle
+from collections import deque
+from collections.abc import Callable
+from enum import Enum, StrEnum
+from typing import Literal
+
+#: What a blocked sink keeps: access lines are the first to go, error records are worth more memory.
+ACCESS_BOUND = 1 << 20
+ERROR_BOUND = 4 << 20
+#: Access lines of one tick beyond this are written before the tick ends.
+BATCH = 64 << 10
+#: POSIX promises 512, Linux gives 4096. Where it is less (macOS) a line of 512 would say too little, and
+#: mixing is the smaller harm.
+PIPE_LIMIT = max(select.PIPE_BUF, 4096)
+#: A UNIX stream socket takes up to 32 KiB as one piece (net/unix/af_unix.c), half of that is safe anywhere.
+SOCKET_LIMIT = 16 << 10
+CUT = b" [cut]\n"
+#: Seconds between two tries on a full disk or a broken pipe, where no readiness is ever reported.
+RETRY_PAUSE = 1.0
+#: Seconds between two looks at a blocked sink that must not be given to the loop (see `_watchable`).
+LOOK_PAUSE = 0.05
+#: Seconds between two complaints about the same sink.
+COMPLAINT_PAUSE = 10.0
+
+_FULL_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class SinkKind(StrEnum):
+    """What is behind the descriptor, by fstat(2)."""
+
+    FILE = "file"
+    PIPE = "pipe"
+    TERMINAL = "terminal"
+    SOCKET = "socket"
+
+
+class SinkState(Enum):
+    """How the last write ended."""
+
+    OPEN = "open"
+    BLOCKED = "blocked"  # EAGAIN: the reader does not read
+    FULL = "full"  # ENOSPC and the like: lines are kept, tried again once per RETRY_PAUSE
+    BROKEN = "broken"  # EPIPE and the like: lines are dropped, tried again once per RETRY_PAUSE
+    CLOSED = "closed"
+
+
+def kind_of(fd: int) -> SinkKind:
+    """Say what `fd` is. /dev/null and other devices count as files: they do not block. Raises OSError (EBADF)."""
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISFIFO(mode):
+        return SinkKind.PIPE
+    if stat.S_ISSOCK(mode):
+        return SinkKind.SOCKET
+    return SinkKind.TERMINAL if stat.S_ISCHR(mode) and os.isatty(fd) else SinkKind.FILE
+
+
+def open_private(fd: int) -> int:
+    """Return a new close-on-exec descriptor above 2 for what `fd` is; `fd` and its flags stay as they are.
+
+    Pipes and terminals are opened again through /proc (a description of our own, O_NONBLOCK). Where that fails (no
+    /proc, another owner, nobody reads) and for sockets it is a duplicate, and `Sink` asks poll(2) or MSG_DONTWAIT.
+    A regular file is always duplicated: opened again without O_APPEND it would be overwritten from its start,
+    while duplicates share one offset, which write(2) moves atomically.
+    """
+    if kind_of(fd) in (SinkKind.PIPE, SinkKind.TERMINAL):
+        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
+        try:
+            return _above_stdio(os.open(f"/proc/self/fd/{fd}", flags))
+        except OSError:
+            pass
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+
+
+def open_log(path: str, *, which: Literal["error", "access"]) -> int:
+    """Open a log in the master: `-` is standard error or output, else a path. The descriptor is the caller's.
+
+    Raises OSError with the path. A closed standard descriptor becomes /dev/null.
+    """
+    if path == "-":
+        try:
+            return open_private(2 if which == "error" else 1)
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+            path = os.devnull
+    # O_NONBLOCK is for FIFOs; read-write because a FIFO without a reader refuses writers (ENXIO).
+    flags = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+    try:
+        fd = os.open(path, flags | os.O_WRONLY, 0o644)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        fd = os.open(path, flags | os.O_RDWR, 0o644)
+    return _above_stdio(fd)
+
+
+def _above_stdio(fd: int) -> int:
+    """Move a descriptor out of 0-2, where a process started with closed standard streams would get it."""
+    if fd > 2:
+        return fd
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(fd)
+    return moved
+
+
+def _silent(_sink: "Sink", _text: str) -> None:
+    """Report to nobody, until `setup` says to whom."""
+
+
+class Sink:
+    """One log of this process. Owns `fd`; `write` and `append` never wait and never raise.
+
+    `report` is called with the sink and a sentence, at most once per COMPLAINT_PAUSE when it stops working and
+    once when it works again and lines were lost; by then the sink may be written to again.
+    """
+
+    def __init__(self, fd: int, kind: SinkKind, *, name: str = "log", bound: int = ERROR_BOUND) -> None:
+        self.fd = fd
+        self.name = name
+        self.bound = bound
+        self.lost = 0
+        self.report: Callable[[Sink, str], None] = _silent
+        self.state = SinkState.OPEN
+        self._queue: deque[tuple[bytes, int]] = deque()  # (whole lines, how many records that is)
+        self._queued = 0  # bytes; may drift by a race, is set right whenever the queue is empty
+        self._offset = 0  # bytes of the queue's head that are out already
+        self._fresh = False  # the next byte must begin a line
+        self._turn: dict[int, object] = {}
+        self._pid = os.getpid()
+        self._retry_at = 0.0
+        self._complain_at = 0.0
+        self._trouble_since = 0.0
+        self._trouble = ""
+        self._notices: deque[str] = deque()
+        self._batch: list[bytes] = []
+        self._batched = 0
+        self._loop: AbstractEventLoop | None = None
+        self._wake_asked = False
+        self._watching: AbstractEventLoop | None = None
+        self._timer: TimerHandle | None = None
+        self._adopt(kind)
+
+    @classmethod
+    def for_fd(cls, fd: int, *, name: str = "log", bound: int = ERROR_BOUND) -> "Sink":
+        """Make the sink of a descriptor that came from `open_log`, in whichever process. Raises OSError (EBADF)."""
+        return cls(fd, kind_of(fd), name=name, bound=bound)
+
+    def _adopt(self, kind: SinkKind) -> None:
+        self.kind = kind
+        self._socket: socket.socket | None = None
+        self.limit: int | None = None
+        if kind is SinkKind.SOCKET:
+            self.limit = SOCKET_LIMIT
+            # With a default timeout, which user code may have set, a new socket object would make the description
+            # non-blocking for everybody.
+            default = socket.getdefaulttimeout()
+            socket.setdefaulttimeout(None)
+            try:
+                self._socket = socket.socket(fileno=self.fd)
+            finally:
+                socket.setdefaulttimeout(default)
+        elif kind is not SinkKind.FILE:
+            self.limit = PIPE_LIMIT
+        blocking = not fcntl.fcntl(self.fd, fcntl.F_GETFL) & os.O_NONBLOCK
+        self._watchable = kind is not SinkKind.FILE and not blocking
+        self._ask_first: select.poll | None = None
+        if blocking and kind in (SinkKind.PIPE, SinkKind.TERMINAL):
+            # Writable means room for PIPE_BUF. Another writer may take it first: only a private description is sure.
+            self._ask_first = select.poll()
+            self._ask_first.register(self.fd, select.POLLOUT)
+
+    # ── hand over ────────────────────────────────────────────────────────────────────────────
+
+    def write(self, record: bytes) -> None:
+        """Write one record of whole lines now, or keep it until the sink takes it. Safe in a signal handler."""
+        if self.limit is not None and len(record) > self.limit:
+            record = record[: self.limit - len(CUT)] + CUT
+        self._put(record, 1)
+        self._pump()
+
+    def append(self, line: bytes) -> None:
+        """Add one access line to this tick's batch. Only in the loop's thread."""
+        batch = self._batch
+        batch.append(line)
+        self._batched += len(line)
+        if len(batch) == 1 and self._loop is not None:
+            self._loop.call_soon(self.flush)
+        elif self._loop is None or self._batched >= BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the batch: one write(2) to a file, pieces of whole lines up to `limit` elsewhere."""
+        batch = self._batch
+        if not batch:
+            return
+        self._batch = []
+        self._batched = 0
+        if self.limit is None:
+            self._put(b"".join(batch), len(batch))
+        else:
+            self._put_pieces(batch, self.limit)
+        self._pump()
+
+    def _put_pieces(self, batch: list[bytes], limit: int) -> None:
+        piece: list[bytes] = []
+        size = 0
+        for line in batch:
+            whole = line if len(line) <= limit else line[: limit - len(CUT)] + CUT
+            if size + len(whole) > limit:
+                self._put(b"".join(piece), len(piece))
+                piece, size = [], 0
+            piece.append(whole)
+            size += len(whole)
+        self._put(b"".join(piece), len(piece))
+
+    def _put(self, data: bytes, records: int) -> None:
+        if self._queued + len(data) > self.bound and self._queue:
+            self.lost += records
+        else:
+            self._queued += len(data)
+            self._queue.append((data, records))
+
+    # ── write ────────────────────────────────────────────────────────────────────────────────
+
+    def _pump(self) -> None:
+        """Write what is queued, if it is not being written already further down this stack or in another thread."""
+        if os.getpid() != self._pid:
+            self.forget()
+        me = object()
+        while self._queue:
+            try:
+                # The turn is taken inside the try: a user's signal handler may raise between any two bytecodes.
+                if self._turn.setdefault(0, me) is not me:
+                    return
+                finished = self._drain()
+            finally:
+                if self._turn.get(0) is me:
+                    del self._turn[0]
+            while self._notices:
+                self.report(self, self._notices.popleft())
+            if not finished:
+                return
+
+    def _drain(self) -> bool:
+        """With the turn: write until nothing is queued (True) or the sink takes no more (False)."""
+        queue = self._queue
+        if self._retry_at and time.monotonic() < self._retry_at:
+            if self.state is SinkState.BROKEN:
+                self._drop_all()
+            return False
+        while queue:
+            data, _records = queue[0]
+            try:
+                self._send_head(data)
+            except BlockingIOError:
+                self._enter(SinkState.BLOCKED, "its reader does not read")
+                return False
+            except OSError as error:
+                self._failed(error)
+                return False
+            if self._offset >= len(data):
+                self._offset = 0
+                self._queued -= len(data)
+                queue.popleft()
+        self._queued = 0
+        if self.state is not SinkState.OPEN:
+            self._recovered()
+        return True
+
+    def _send_head(self, data: bytes) -> None:
+        """Write from `_offset` on, once; after a torn line, first end that line."""
+        lead = b"\n" if self._fresh else b""
+        piece = lead + data if self._offset == 0 else data[self._offset :]
+        if self._socket is not None:
+            sent = self._socket.send(piece, socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0))
+        else:
+            if self._ask_first is not None and not self._ask_first.poll(0):
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            sent = os.write(self.fd, piece)
+        if lead and sent:
+            self._fresh = False
+            sent -= 1
+        self._offset += sent
+
+    def _failed(self, error: OSError) -> None:
+        self._retry_at = time.monotonic() + RETRY_PAUSE
+        reason = error.strerror or type(error).__name__
+        if error.errno in _FULL_ERRORS:
+            # Part of the line may be out, and others may write behind it before there is room: it is written again,
+            # on a line of its own. Each process begins a line, because the torn one may be another's.
+            self._offset = 0
+            self._fresh = True
+            self._enter(SinkState.FULL, reason)
+        else:
+            self._drop_all()
+            self._enter(SinkState.BROKEN, reason)
+
+    def _drop_all(self) -> None:
+        self._fresh = self._fresh or self._offset > 0
+        while self._queue:
+            self.lost += self._queue.popleft()[1]
+        self._queued = self._offset = 0
+
+    def _enter(self, state: SinkState, trouble: str) -> None:
+        now = time.monotonic()
+        if self.state is SinkState.OPEN:
+            self._trouble_since = now
+        self.state = state
+        self._trouble = trouble
+        if state is not SinkState.BLOCKED and now >= self._complain_at:
+            self._complain_at = now + COMPLAINT_PAUSE
+            fate = "are lost" if state is SinkState.BROKEN else f"are kept up to {self.bound} bytes, then lost"
+            self._notices.append(f"cannot write the {self.name}: {trouble}; lines {fate} until it works again")
+        self._wake_later()
+
+    def _recovered(self) -> None:
+        lost, self.lost = self.lost, 0
+        self.state = SinkState.OPEN
+        self._retry_at = 0.0
+        self._unwatch()
+        if lost:
+            seconds = time.monotonic() - self._trouble_since
+            lines = "line was" if lost == 1 else "lines were"
+            self._notices.append(f"{self.name}: {lost} {lines} lost in {seconds:.1f} s ({self._trouble})")
+
+    # ── the loop ─────────────────────────────────────────────────────────────────────────────
+
+    def attach(self, loop: AbstractEventLoop | None) -> None:
+        """Let `loop` flush each tick and wake the sink; None before the loop closes. In the loop's thread."""
+        self._unwatch()
+        self._loop = loop
+        self._wake_asked = False
+        if loop is None:
+            self.flush()
+        elif self.state is not SinkState.OPEN:
+            self._wake_later()
+
+    def _wake_later(self) -> None:
+        if self._loop is not None and self._queue and not self._wake_asked:
+            try:
+                self._loop.call_soon_threadsafe(self._watch)  # we may be in any thread, or in a signal handler
+                self._wake_asked = True
+            except RuntimeError:  # the loop is closed: the next write tries again
+                self._loop = None
+
+    def _watch(self) -> None:
+        self._wake_asked = False
+        if self._loop is None or self._watching is not None or self._timer is not None:
+            return
+        if self.state is SinkState.BLOCKED and self._watchable:
+            self._watching = self._loop
+            self._loop.add_writer(self.fd, self._woken)
+        elif self.state in (SinkState.BLOCKED, SinkState.FULL):
+            pause = LOOK_PAUSE if self.state is SinkState.BLOCKED else RETRY_PAUSE
+            self._timer = self._loop.call_later(pause, self._woken)
+
+    def _woken(self) -> None:
+        self._timer = None
+        self._pump()
+        if self.state is not SinkState.BLOCKED:
+            self._unwatch()  # a broken pipe reports readiness for ever
+        if self._queue:
+            self._watch()
+
+    def _unwatch(self) -> None:
+        loop, self._watching = self._watching, None
+        if loop is not None and not loop.is_closed():
+            loop.remove_writer(self.fd)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # ── life ─────────────────────────────────────────────────────────────────────────────────
+
+    def replace(self, fd: int) -> None:
+        """Go on writing to `fd` (taken over and closed), under the same number and with nothing lost; for reopening.
+
+        In the loop's thread. What was queued for the old file goes to the new one. Raises OSError for a bad `fd`.
+        """
+        kind = kind_of(fd)
+        self.flush()
+        self._unwatch()
+        if self._socket is not None:
+            self._socket.detach()
+        os.dup2(fd, self.fd, inheritable=False)
+        os.close(fd)
+        self._offset = 0
+        self._fresh = False
+        self._retry_at = 0.0
+        self._adopt(kind)
+        self._pump()
+
+    def forget(self) -> None:
+        """After fork, in the child: what is queued is the parent's to write, and so is the parent's loop."""
+        self._pid = os.getpid()
+        self._queue.clear()
+        self._turn.clear()
+        self._notices.clear()
+        self._batch = []
+        self._queued = self._offset = self._batched = self.lost = 0
+        self._loop = self._watching = self._timer = None
+        self._wake_asked = False
+        self.state = SinkState.OPEN
+        self._retry_at = 0.0
+
+    def close(self, seconds: float = 1.0) -> int:
+        """Write what is left, waiting at most `seconds` (the process leaves, nobody is kept waiting), and close.
+
+        Returns how many records were lost for ever.
+        """
+        self.attach(None)
+        self._pump()
+        deadline = time.monotonic() + seconds
+        poller = select.poll()
+        poller.register(self.fd, select.POLLOUT)
+        while self._queue and self.state is SinkState.BLOCKED and (left := deadline - time.monotonic()) > 0:
+            poller.poll(left * 1000)
+            self._pump()
+        self._drop_all()
+        self.state = SinkState.CLOSED
+        if self._socket is not None:
+            self._socket.detach()
+            self._socket = None
+        fd, self.fd = self.fd, -1  # a late write fails with EBADF, it does not reach whoever has the number next
+        self._ask_first = None
+        self.report = _silent
+        os.close(fd)
+        return self.lost
