@@ -1,0 +1,13 @@
+"""The server's listening sockets: bind them, adopt them, own their unix paths, give them back.
+
+Runs in the master and in the embedding program; workers only ever see inherited descriptors. It must
+never import asyncio (a listener outlives every loop) and never touch a socket path that it did not make.
+
+`bind_all` makes the listeners (all or none), `Listener.listen` opens each for clients once somebody can
+serve them, `Listener.tend` keeps a unix path alive, `Listener.close` gives everything back.
+"""
+
+from aserver.sockets.bind import bind_all
+from aserver.sockets.listener import Listener
+
+__all__ = ["Listener", "bind_all"]

@@ -1,0 +1,302 @@
+"""From the `bind` setting and systemd's environment to bound listeners, all or none.
+
+Runs in the master and in the embedding program, before privileges are dropped. It must never set
+SO_REUSEPORT unasked (a second server would silently share the port) nor unlink anything it did not make.
+
+    host:port     every address that the name has; port 0 is chosen by the system, the same for all of them
+    [v6]:port     IPv6 only (IPV6_V6ONLY), as nginx does: `[::]:80` and `0.0.0.0:80` are two sockets
+    :port         all IPv4 addresses, as in gunicorn
+    unix:/path    see path.py
+    unix:@name    Linux's abstract names (unix(7)); no file, so no mode and no owner
+    fd://3        a socket that somebody else bound, also while it already listens
+
+Sockets passed by systemd (LISTEN_FDS, sd_listen_fds(3)) replace `bind`, as in gunicorn, because `bind` has a
+default that nobody wrote; unless a `bind` says `fd://N`, which then is the exact list of what is meant.
+"""
+
+import contextlib
+import errno
+import os
+import re
+import socket
+import stat
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from aserver.errors import BindError, ConfigError
+from aserver.sockets import holder
+from aserver.sockets.listener import Listener
+from aserver.sockets.path import SUN_PATH_BYTES, PathListener, peer_pid
+
+_FIRST_SYSTEMD_FD = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
+_SAME_PORT_TRIES = 16  # a port free on one address is nearly always free on the next
+_TCP_SPEC = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]/]*)):(?P<port>\d{1,5})")
+_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+class _Wanted(NamedTuple):
+    """How the sockets that we make ourselves are to be."""
+
+    uds_mode: int | None
+    uds_owner: str | None
+    uds_group: str | None
+    reuse_port: bool
+
+
+def bind_all(
+    config_bind: Sequence[str],
+    *,
+    uds_mode: int | None,
+    uds_owner: str | None,
+    uds_group: str | None,
+    reuse_port: bool,
+    environ: Mapping[str, str],
+    pid: int,
+) -> list[Listener]:
+    """Bind everything, or nothing; the caller then calls `listen` on each when it can serve.
+
+    `pid` is what LISTEN_PID has to say; `environ` is only read, the caller keeps LISTEN_* from its children.
+    Raises ConfigError for an address that cannot be understood, BindError for one that cannot be had; what
+    was bound until then is closed, adopted descriptors included.
+    """
+    wanted = _Wanted(uds_mode, uds_owner, uds_group, reuse_port)
+    passed = _passed_by_systemd(environ, pid)
+    listeners: list[Listener] = []
+    with contextlib.ExitStack() as undo:
+        undo.callback(_close_all, listeners)
+        if passed and not any(spec.startswith("fd://") for spec in config_bind):
+            for number, label in passed:
+                listeners.append(_adopt(number, label))
+        elif not config_bind:
+            raise ConfigError("bind is empty; the server would listen nowhere")
+        else:
+            for index, spec in enumerate(config_bind):
+                if spec in config_bind[:index]:
+                    raise ConfigError(f"bind: {spec!r} is given twice")
+                _bind_one(spec, wanted, listeners)
+        undo.pop_all()
+    return listeners
+
+
+def _close_all(listeners: Sequence[Listener]) -> None:
+    for listener in listeners:
+        listener.close()
+
+
+def _bind_one(spec: str, wanted: _Wanted, listeners: list[Listener]) -> None:
+    """Append what `spec` stands for to `listeners`, one by one, so that the caller can undo."""
+    kind, separator, rest = spec.partition("://" if spec.startswith("fd://") else ":")
+    if kind == "fd" and separator == "://":
+        if not rest.isdecimal():
+            raise ConfigError(f"bind: {spec!r} needs the number of a descriptor after fd://")
+        listeners.append(_adopt(int(rest), ""))
+    elif kind == "unix" and rest.startswith("@"):
+        listeners.append(_bind_abstract(rest))
+    elif kind == "unix":
+        if rest.strip("/") in ("", ".", "..") or rest.endswith("/") or "\0" in rest:
+            raise ConfigError(f"bind: {spec!r} needs the path of a file, or @name, after unix:")
+        path = str(Path(rest).absolute())
+        listeners.append(
+            PathListener(path, mode=wanted.uds_mode, owner=wanted.uds_owner, group=wanted.uds_group),
+        )
+    else:
+        listeners.extend(_bind_tcp(*_parse_tcp(spec), reuse_port=wanted.reuse_port))
+
+
+def _parse_tcp(spec: str) -> tuple[str, int]:
+    match = _TCP_SPEC.fullmatch(spec)
+    if match is None:
+        raise ConfigError(
+            f"bind: {spec!r} is no address; write host:port, [IPv6]:port, unix:/path, unix:@name or fd://number"
+        )
+    port = int(match["port"])
+    if port > 65535:
+        raise ConfigError(f"bind: {spec!r} has port {port}; the highest is 65535")
+    return match["v6"] or match["host"] or "0.0.0.0", port  # noqa: S104  # `:port` asks for it
+
+
+# ── TCP ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _bind_tcp(host: str, port: int, *, reuse_port: bool) -> list[Listener]:
+    """One listener for each address of `host`; with port 0 all get the same port."""
+    addresses = _resolve(host, port)
+    for _ in range(_SAME_PORT_TRIES):
+        try:
+            sockets = _bind_addresses(addresses, port, reuse_port=reuse_port)
+        except BindError as error:
+            taken = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
+            if port == 0 and taken:
+                continue
+            raise
+        return [_tcp_listener(sock) for sock in sockets]
+    raise BindError(f"cannot bind {host}:0: no port was free on all of its {len(addresses)} addresses at once")
+
+
+def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:
+    """Each (family, address) of `host` once, in the resolver's order. Blocks for as long as the resolver does."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise BindError(f"cannot bind {host}:{port}: the name cannot be resolved ({error})") from error
+    # Keep the scope (`fe80::1%eth0`), which stands apart in an IPv6 address: bind(2) takes it from the text.
+    return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found))
+
+
+def _bind_addresses(
+    addresses: Sequence[tuple[socket.AddressFamily, str]], port: int, *, reuse_port: bool
+) -> list[socket.socket]:
+    """Bind all addresses of one name. Raises BindError, with the OSError as its cause; closes all then.
+
+    An address that this machine does not have is passed over if another one can be bound: `localhost` is
+    ::1 too in the hosts file of many containers that have no IPv6.
+    """
+    sockets: list[socket.socket] = []
+    missing: BindError | None = None
+    with contextlib.ExitStack() as undo:
+        for family, address in addresses:
+            number = sockets[0].getsockname()[1] if port == 0 and sockets else port
+            try:
+                sock = _bind_address(family, address, number, reuse_port=reuse_port)
+            except OSError as error:
+                failure = BindError(_why_not(family, address, number, error))
+                failure.__cause__ = error
+                if error.errno not in _NOT_HERE:
+                    raise failure from error
+                missing = missing or failure
+            else:
+                sockets.append(undo.enter_context(sock))
+        if missing is not None and not sockets:
+            raise missing
+        undo.pop_all()
+    return sockets
+
+
+def _bind_address(family: socket.AddressFamily, address: str, port: int, *, reuse_port: bool) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else TIME_WAIT keeps a restart from binding
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((address, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _tcp_listener(sock: socket.socket) -> Listener:
+    host, port = sock.getsockname()[:2]
+    return Listener(sock, _url(sock.family, host, port), (host, port))
+
+
+def _url(family: int, host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if family == socket.AF_INET6 else f"http://{host}:{port}"
+
+
+def _why_not(family: int, address: str, port: int, error: OSError) -> str:
+    """The sentence for a failed bind(2): the address, the reason, and who or what stands in the way."""
+    where = f"cannot bind {_url(family, address, port)}"
+    if error.errno == errno.EADDRINUSE:
+        who = holder.of_port(family, address, port) or "another process that cannot be seen from here"
+        return f"{where}: port {port} on {address} is in use by {who}"
+    if error.errno == errno.EACCES:
+        return (
+            f"{where}: uid {os.geteuid()} may not use port {port}, which is below {_first_free_port()}; start as root "
+            "with `user` set, give CAP_NET_BIND_SERVICE, let systemd pass the socket, or take a higher port"
+        )
+    if error.errno in _NOT_HERE:
+        return f"{where}: this machine has no address {address}"
+    return f"{where}: {error.strerror}"
+
+
+def _first_free_port() -> int:
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text("ascii"))
+    except (OSError, ValueError):
+        return 1024  # IPPORT_RESERVED, <netinet/in.h>
+
+
+# ── abstract names ───────────────────────────────────────────────────────────────────────────
+
+
+def _bind_abstract(name: str) -> Listener:
+    """Bind `@name`. The kernel frees it with the last descriptor, so nothing can be stale."""
+    if not sys.platform.startswith("linux"):
+        raise BindError(f"cannot bind unix:{name}: only Linux has abstract socket names")
+    encoded = os.fsencode(name[1:])
+    if not 0 < len(encoded) <= SUN_PATH_BYTES:
+        raise BindError(f"cannot bind unix:{name}: the name has {len(encoded)} bytes; it needs 1 to {SUN_PATH_BYTES}")
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(b"\0" + encoded)
+    except OSError as error:
+        sock.close()
+        who = holder.of_unix({name}, _abstract_peer(encoded)) if error.errno == errno.EADDRINUSE else None
+        reason = f"it is in use by {who or 'another process'}" if error.errno == errno.EADDRINUSE else error.strerror
+        raise BindError(f"cannot bind unix:{name}: {reason}") from error
+    return Listener(sock, f"unix:{name}", name)
+
+
+def _abstract_peer(encoded: bytes) -> int:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.setblocking(False)
+        return peer_pid(client) if client.connect_ex(b"\0" + encoded) == 0 else 0
+
+
+# ── adopted descriptors ──────────────────────────────────────────────────────────────────────
+
+
+def _passed_by_systemd(environ: Mapping[str, str], pid: int) -> list[tuple[int, str]]:
+    """Descriptors and their names, if systemd's variables are meant for `pid` (sd_listen_fds(3)). Raises BindError."""
+    if environ.get("LISTEN_PID") != str(pid):
+        return []  # inherited from somebody further up: not ours
+    count = environ.get("LISTEN_FDS", "0")
+    if not count.isdecimal():
+        raise BindError(f"LISTEN_FDS is {count!r}, not a number; no socket can be taken over from systemd")
+    names = environ.get("LISTEN_FDNAMES", "").split(":")
+    if len(names) != int(count):
+        names = [""] * int(count)
+    return list(enumerate(names, start=_FIRST_SYSTEMD_FD))
+
+
+def _adopt(number: int, label: str) -> Listener:
+    """Take over a bound stream socket; a descriptor that is not one is left as it was. Raises BindError."""
+    try:
+        if not stat.S_ISSOCK(os.fstat(number).st_mode):
+            raise BindError(f"cannot adopt fd://{number}: it is open, but no socket")
+        sock = socket.socket(fileno=number)
+    except OSError as error:
+        raise BindError(f"cannot adopt fd://{number}: {error.strerror}; nobody passed a socket there") from error
+    try:
+        where, address = _where(sock, number)
+    except BindError:
+        sock.detach()
+        raise
+    sock.set_inheritable(False)
+    return Listener(sock, f"fd://{number}{f' {label}' if label else ''} ({where})", address)
+
+
+def _where(sock: socket.socket, number: int) -> tuple[str, tuple[str, int] | str]:
+    """What an adopted socket is bound to, as text and as address."""
+    if sock.type != socket.SOCK_STREAM or sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+        raise BindError(f"cannot adopt fd://{number}: it is no TCP or unix stream socket")
+    try:
+        sock.getpeername()
+    except OSError:
+        pass
+    else:
+        raise BindError(f"cannot adopt fd://{number}: it is a connection, not a socket to accept on")
+    bound_to = sock.getsockname()
+    if sock.family != socket.AF_UNIX:
+        if bound_to[1] == 0:
+            raise BindError(f"cannot adopt fd://{number}: it is a socket, but bound to no port")
+        return _url(sock.family, bound_to[0], bound_to[1]), (bound_to[0], bound_to[1])
+    path = "@" + os.fsdecode(bound_to[1:]) if isinstance(bound_to, bytes) and bound_to else os.fsdecode(bound_to)
+    if not path:
+        raise BindError(f"cannot adopt fd://{number}: it is a unix socket, but bound to no path")
+    return f"unix:{path}", path

@@ -1,0 +1,331 @@
+"""Ownership of a unix socket's path: never stolen from a live server, never lost, removed by its maker only.
+
+Runs in the master and in the embedding program. It must never unlink a path whose inode is not its own,
+and never leave a moment in which clients of a path that was there find none.
+
+The life of `/run/a.sock`:
+
+    bind      the socket is bound as `/run/.a.sock~`, and gets its owner and mode there, where nobody can
+              connect to it, because it does not listen
+    listen    listen(2), then the same inode is linked to `/run/a.sock`; over a stale path by rename(2), so
+              clients see the old inode or the new one and never none. The hidden name stays as a spare
+    tend      if somebody deletes the public path, the spare is linked back: same inode, same queue
+    close     both names are removed, if they are still our inode
+
+Whoever changes one of the two names holds flock(2) on the directory: without it two servers that start together
+could both find the path stale, and the second would rename over the first, which by then is live.
+While the socket is open its inode cannot be reused, so (device, inode) is proof of identity.
+
+File systems without hard links (link(2) gives EPERM or ENOTSUP): the hidden name is renamed to the public one
+and there is no spare; a path that is deleted there is only reported.
+"""
+
+import contextlib
+import errno
+import fcntl
+import grp
+import os
+import pwd
+import select
+import socket
+import stat
+import struct
+import time
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+
+from aserver.errors import BindError
+from aserver.sockets import holder
+from aserver.sockets.listener import Listener
+
+SUN_PATH_BYTES = 107  # unix(7): sun_path has 108 bytes, one is the closing NUL
+_LOCK_PATIENCE = 2.0  # seconds; the lock is held for microseconds, so longer means that a stranger holds it
+_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
+
+
+class PathUse(Enum):
+    """What stands at a path where a socket is to be."""
+
+    FREE = "free"
+    STALE = "stale"  # a socket that nobody has open: left over by a server that was killed
+    LIVE = "live"  # somebody accepts, or has a full queue
+    BOUND = "bound"  # somebody has bound it and does not listen yet
+    OTHER = "other"  # no stream socket, or it may not be looked at
+
+
+#: What connect(2) says of a socket file; the rest (EPROTOTYPE: datagrams, EACCES) is not ours to judge.
+_CONNECT_RESULTS = {
+    0: PathUse.LIVE,
+    errno.EAGAIN: PathUse.LIVE,  # its queue is full
+    errno.EINPROGRESS: PathUse.LIVE,
+    errno.ENOENT: PathUse.FREE,
+    errno.ECONNREFUSED: PathUse.STALE,
+}
+
+
+class _Phase(Enum):
+    HIDDEN = "hidden"  # bound under the hidden name, not listening
+    PUBLIC = "public"
+    LOST = "lost"  # the public path is gone or another's, and that has been reported
+    CLOSED = "closed"
+
+
+class PathListener(Listener):
+    """A listener at a path that this object makes, keeps and removes."""
+
+    def __init__(self, path: str, *, mode: int | None, owner: str | None, group: str | None) -> None:
+        """Bind under the hidden name. Raises BindError; nothing is left behind then."""
+        self._path = path
+        self._spare = hidden_name(path)
+        self._check_length()
+        uid, gid = _user_id(owner, path), _group_id(group, path)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with _directory_lock(path):
+                self._require_free(self._path)
+                if self._require_free(self._spare) is PathUse.STALE:
+                    os.unlink(self._spare)
+                sock.bind(self._spare)
+            self._inode = _inode(self._spare)
+            self._dress(mode, uid, gid)
+        except BindError:
+            sock.close()
+            raise
+        except OSError as error:
+            sock.close()
+            raise BindError(f"cannot bind unix:{path}: {_reason(error, path)}") from error
+        super().__init__(sock, f"unix:{path}", path)
+        self._phase = _Phase.HIDDEN
+
+    def listen(self, backlog: int) -> None:
+        """Listen, then let the public path appear. Raises BindError if another server was faster."""
+        super().listen(backlog)
+        if self._phase is not _Phase.HIDDEN:
+            return
+        try:
+            with _directory_lock(self._path):
+                self._publish()
+        except OSError as error:
+            raise BindError(f"cannot put the socket at {self.name}: {_reason(error, self._path)}") from error
+        self._phase = _Phase.PUBLIC
+
+    def tend(self) -> str | None:
+        """Put a deleted public path back; a sentence for the log, once per incident."""
+        if self._phase not in (_Phase.PUBLIC, _Phase.LOST):
+            return None
+        found = _inode(self._path)
+        if found == self._inode:
+            self._phase = _Phase.PUBLIC
+            self._restore_spare()
+            return None
+        reported, self._phase = self._phase is _Phase.LOST, _Phase.LOST
+        if found is not None:
+            return None if reported else f"{self.name} was replaced by somebody else's; new clients do not reach us"
+        try:
+            if _inode(self._spare) != self._inode:
+                raise FileNotFoundError(errno.ENOENT, "no spare name of the socket is left")
+            os.link(self._spare, self._path)  # fails if somebody was faster; never replaces
+        except OSError as error:
+            return (
+                None
+                if reported
+                else (
+                    f"{self.name} was deleted and cannot be put back ({error.strerror}); "
+                    "new clients do not reach us until aserver is restarted"
+                )
+            )
+        self._phase = _Phase.PUBLIC
+        return f"{self.name} was deleted by somebody; it is back with the same socket, and no connection was lost"
+
+    def close(self) -> None:
+        """Remove the names that are still ours, then close the socket."""
+        if self._phase is not _Phase.CLOSED:
+            self._phase = _Phase.CLOSED
+            with contextlib.suppress(OSError, BindError), _directory_lock(self._path):
+                self._unlink_own()
+        super().close()
+
+    # ── steps ──
+
+    def _check_length(self) -> None:
+        longest = max(len(os.fsencode(self._path)), len(os.fsencode(self._spare)))
+        if longest > SUN_PATH_BYTES:
+            length, hidden = len(os.fsencode(self._path)), len(os.fsencode(self._spare))
+            raise BindError(
+                f"cannot bind unix:{self._path}: the path has {length} bytes, and {hidden} as the hidden name "
+                f"{Path(self._spare).name!r} under which the socket is prepared; the system allows {SUN_PATH_BYTES}"
+            )
+
+    def _require_free(self, path: str) -> PathUse:
+        """FREE or STALE; anything else is refused by BindError."""
+        use, peer_pid = probe(path)
+        if use in (PathUse.FREE, PathUse.STALE):
+            return use
+        subject = f"unix:{self._path}" if path == self._path else f"unix:{self._path} (hidden name {path})"
+        if use is PathUse.OTHER:
+            raise BindError(f"cannot bind {subject}: there is a {_kind(path)}; it is left alone")
+        who = holder.of_unix({path, self._path, self._spare}, peer_pid) or "another process"
+        state = "is already running there" if use is PathUse.LIVE else "has bound it and is about to listen"
+        raise BindError(f"cannot bind {subject}: a server {state}, {who}")
+
+    def _dress(self, mode: int | None, uid: int, gid: int) -> None:
+        """Owner, then mode: chown(2) may clear mode bits. Removes the hidden name if either is refused."""
+        try:
+            if uid != -1 or gid != -1:
+                os.chown(self._spare, uid, gid, follow_symlinks=False)
+            if mode is not None:
+                os.chmod(self._spare, mode)
+        except OSError as error:
+            self._unlink_own()
+            wanted = ", ".join(
+                f"{name} {value}"
+                for name, value in (("owner", uid), ("group", gid), ("mode", None if mode is None else f"{mode:04o}"))
+                if value not in (-1, None)
+            )
+            raise BindError(f"cannot give unix:{self._path} its {wanted}: {_reason(error, self._path)}") from error
+
+    def _publish(self) -> None:
+        """Make the listening inode appear at the public path; the directory lock is held."""
+        if _inode(self._spare) != self._inode:
+            raise BindError(f"cannot listen on {self.name}: its hidden name {self._spare} was removed meanwhile")
+        use = self._require_free(self._path)
+        try:
+            if use is PathUse.FREE:
+                os.link(self._spare, self._path)
+                return
+            # rename(2) of the spare itself would leave none, so a third name goes over the stale one.
+            third = self._spare + "new"
+            Path(third).unlink(missing_ok=True)
+            os.link(self._spare, third)
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            third = self._spare
+        os.rename(third, self._path)
+
+    def _restore_spare(self) -> None:
+        """Cleaners of old files may take the hidden name alone; without it the public one is not safe."""
+        if _inode(self._spare) is None:
+            with contextlib.suppress(OSError):
+                os.link(self._path, self._spare)
+
+    def _unlink_own(self) -> None:
+        for path in (self._path, self._spare):
+            if _inode(path) == self._inode:
+                os.unlink(path)
+
+
+def hidden_name(path: str) -> str:
+    """`/run/.a.sock~` for `/run/a.sock`: two bytes longer, and telling to whoever lists the directory."""
+    public = Path(path)
+    return str(public.with_name(f".{public.name}~"))
+
+
+def probe(path: str) -> tuple[PathUse, int]:
+    """What stands at `path`, and the pid that listens there if the kernel says (SO_PEERCRED, else 0).
+
+    Connects and closes at once when somebody listens. A socket that is bound and does not listen yet
+    refuses exactly as a stale one does; only /proc/net/unix tells them apart (Linux, same network namespace).
+    """
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return PathUse.OTHER, 0
+    except FileNotFoundError:
+        return PathUse.FREE, 0
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.setblocking(False)  # a full queue would block for as long as the server is stuck
+        result = client.connect_ex(path)
+        pid = peer_pid(client) if result == 0 else 0
+    use = _CONNECT_RESULTS.get(result, PathUse.OTHER)
+    if use is PathUse.STALE and holder.bound_unix({path}):
+        use = PathUse.BOUND
+    return use, pid
+
+
+def peer_pid(client: socket.socket) -> int:
+    """The pid that called listen(2) on the other end of a connected unix socket; 0 if unknown."""
+    option = getattr(socket, "SO_PEERCRED", None)  # Linux
+    if option is None:
+        return 0
+    pid, _uid, _gid = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i")))
+    return int(pid)
+
+
+@contextlib.contextmanager
+def _directory_lock(path: str) -> Iterator[None]:
+    """Hold flock(2) on the directory of `path`. Raises BindError if a stranger keeps it, OSError if there is none.
+
+    A lock file would have to stay for ever to be safe; the directory is there anyway. Where the file system
+    knows no locks we go on without: the lock only decides between servers that start in the same millisecond.
+    """
+    directory = os.open(Path(path).parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        deadline = time.monotonic() + _LOCK_PATIENCE
+        while True:
+            try:
+                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise BindError(
+                        f"cannot change unix:{path}: somebody holds a lock on its directory for {_LOCK_PATIENCE:g} s"
+                    ) from error
+                select.select([], [], [], 0.005)
+                continue
+            except OSError:
+                pass
+            break
+        yield
+    finally:
+        os.close(directory)
+
+
+def _inode(path: str) -> tuple[int, int] | None:
+    """Device and inode of the socket at `path` itself; None if there is nothing or it cannot be seen."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _kind(path: str) -> str:
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return "file that cannot be looked at"
+    kinds = ((stat.S_ISLNK, "symbolic link"), (stat.S_ISDIR, "directory"), (stat.S_ISREG, "regular file"))
+    if stat.S_ISSOCK(mode):
+        return "socket of another kind, or one that we may not connect to"
+    return next((f"{name}, not a socket" for test, name in kinds if test(mode)), "special file, not a socket")
+
+
+def _reason(error: OSError, path: str) -> str:
+    directory = Path(path).parent
+    if error.errno == errno.ENOENT:
+        return f"the directory {directory} does not exist"
+    if error.errno in (errno.EACCES, errno.EROFS):
+        return f"{error.strerror} in the directory {directory} (uid {os.geteuid()})"
+    if error.errno == errno.EPERM:
+        return f"{error.strerror}; only root may give files away (uid {os.geteuid()})"
+    return error.strerror or str(error)
+
+
+def _user_id(name: str | None, path: str) -> int:
+    """The uid of a user by name or number; -1, chown(2)'s "as it is", for None. Raises BindError."""
+    if name is None or name.isdigit():
+        return -1 if name is None else int(name)
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise BindError(f"cannot bind unix:{path}: uds_owner {name!r} is no user of this system") from None
+
+
+def _group_id(name: str | None, path: str) -> int:
+    """The gid of a group by name or number; -1 for None. Raises BindError."""
+    if name is None or name.isdigit():
+        return -1 if name is None else int(name)
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise BindError(f"cannot bind unix:{path}: uds_group {name!r} is no group of this system") from None
