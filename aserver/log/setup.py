@@ -1,0 +1,214 @@
+"""The `aserver` loggers of this process: one handler over one sink; the app's own loggers are left alone.
+
+Run by master, zygote and worker, each for itself; a worker keeps what its zygote configured and names itself by
+`Logging.set_process`. It must never open a log file by path (the master does, `deferred.open_log`) and never touch
+the root logger.
+"""
+
+import json
+import logging
+import logging.config
+import os
+import tomllib
+from asyncio import AbstractEventLoop
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from aserver.errors import ConfigError
+from aserver.log import stdio
+from aserver.log.deferred import ACCESS_BOUND, Sink, SinkKind, SinkState, open_private
+from aserver.log.text import JsonLayout, Layout, TextLayout
+
+ROOT = "aserver"
+ACCESS = "aserver.access"
+
+
+class LogSettings(Protocol):
+    """The part of `config.Config` that is read here."""
+
+    @property
+    def loglevel(self) -> str: ...
+    @property
+    def log_format(self) -> str: ...
+    @property
+    def log_config(self) -> str | None: ...
+    @property
+    def capture_output(self) -> bool: ...
+
+
+class Lines(Protocol):
+    """Where access lines go: a `Sink`, or a logger of the user's."""
+
+    def append(self, line: bytes, /) -> None: ...
+
+
+class LineHandler(logging.Handler):
+    """Writes a record before anything else happens; safe from signal handlers and finalisers.
+
+    It keeps `logging`'s lock (trap 82): it is re-entrant, and who holds it never waits for anything.
+    """
+
+    def __init__(self, sink: Sink, layout: Layout) -> None:
+        super().__init__()
+        self.sink = sink
+        self.layout = layout
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Lay out and write; several pieces only if the sink takes no long ones."""
+        for piece in self.layout.render(record, self.sink.limit):
+            self.sink.write(piece)
+
+
+class LoggerLines:
+    """Access lines for a logger that the user's `log_config` names."""
+
+    def __init__(self) -> None:
+        self._logger = logging.getLogger(ACCESS)
+
+    def append(self, line: bytes, /) -> None:
+        """Log one line at INFO."""
+        self._logger.info("%s", line.decode("utf-8", "backslashreplace").rstrip("\n"))
+
+
+class Logging:
+    """The logs of this process. `lines` is where access lines go, or None if they are off."""
+
+    def __init__(self, error: Sink, access: Sink | None, layout: Layout, *, captures: bool) -> None:
+        self.error = error
+        self.access = access
+        self.lines: Lines | None = access
+        self.logger = logging.getLogger("aserver.error")
+        self._layout = layout
+        self._captures = captures
+        self._pid = os.getpid()
+        #: Where complaints about the error log itself go, unless standard error *is* the error log.
+        self._last_resort = None if stdio.same_file(error.fd, 2) else _standard_error()
+        error.report = self._report_error_log
+        if access is not None:
+            access.report = self._report_access_log
+
+    def _report_access_log(self, sink: Sink, text: str) -> None:
+        self.logger.log(logging.WARNING if sink.state is SinkState.OPEN else logging.ERROR, "%s", text)
+
+    def _report_error_log(self, sink: Sink, text: str) -> None:
+        if sink.state is SinkState.OPEN:
+            self.logger.warning("%s", text)
+        elif self._last_resort is not None:
+            record = self.logger.makeRecord(self.logger.name, logging.ERROR, __file__, 0, "%s", (text,), None)
+            for piece in self._layout.render(record, self._last_resort.limit):
+                self._last_resort.write(piece)
+
+    def _sinks(self) -> list[Sink]:
+        return [sink for sink in (self.error, self.access, self._last_resort) if sink is not None]
+
+    def set_process(self, process: str, loop: AbstractEventLoop | None = None) -> None:
+        """Name this process on each line ("worker 1/g3") and let `loop` flush and wake the logs.
+
+        Call it in the worker right after the fork, with None, and again with the loop once there is one.
+        """
+        self._layout.process = process
+        forked = os.getpid() != self._pid
+        self._pid = os.getpid()
+        for sink in self._sinks():
+            if forked:
+                sink.forget()
+            sink.attach(loop)
+
+    def replace(self, error_fd: int | None, access_fd: int | None) -> None:
+        """Go on in reopened files; the descriptors are taken over. In the loop's thread."""
+        if error_fd is not None:
+            self.error.replace(error_fd)
+            if self._captures:
+                stdio.redirect(self.error.fd)
+        if access_fd is not None:
+            if self.access is not None:
+                self.access.replace(access_fd)
+            else:
+                os.close(access_fd)
+
+    def close(self, seconds: float = 1.0) -> None:
+        """Write what is left, waiting at most `seconds` per log, and let go of all. The last act of a process."""
+        logger = logging.getLogger(ROOT)
+        for sink in (self.access, self.error, self._last_resort):
+            if sink is not None:
+                sink.close(seconds)
+        for handler in [handler for handler in logger.handlers if isinstance(handler, LineHandler)]:
+            logger.removeHandler(handler)
+
+
+def _standard_error() -> Sink | None:
+    try:
+        return Sink.for_fd(open_private(2), name="standard error")
+    except OSError:
+        return None
+
+
+def configure(
+    config: LogSettings,
+    *,
+    process: str,
+    error_fd: int,
+    access_fd: int | None = None,
+    loop: AbstractEventLoop | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Logging:
+    """Set up the `aserver` loggers of this process over descriptors from `open_log`, which are taken over.
+
+    `log_config` replaces our handler: records of `aserver.*` then reach what it says for `aserver` or the root logger,
+    and access lines are logged to `aserver.access` if it names that. Raises ConfigError if `log_config` is unusable.
+    """
+    error = Sink.for_fd(error_fd, name="error log")
+    access = None if access_fd is None else Sink.for_fd(access_fd, name="access log", bound=ACCESS_BOUND)
+    layout = _layout(config.log_format, process, error.kind, environ)
+    logs = Logging(error, access, layout, captures=config.capture_output)
+    root = logging.getLogger(ROOT)
+    for handler in [handler for handler in root.handlers if isinstance(handler, LineHandler)]:
+        root.removeHandler(handler)
+    root.setLevel(config.loglevel.upper())
+    if config.log_config is None:
+        root.propagate = False
+        root.addHandler(LineHandler(error, layout))
+    else:
+        root.propagate = True
+        theirs = apply_log_config(config.log_config)
+        if access is not None and ACCESS in theirs.get("loggers", {}):
+            logs.lines = LoggerLines()
+    logs.set_process(process, loop)
+    return logs
+
+
+def _layout(log_format: str, process: str, kind: SinkKind, environ: Mapping[str, str]) -> Layout:
+    if log_format == "json":
+        return JsonLayout(process)
+    # https://no-color.org: set to anything but the empty string.
+    colour = kind is SinkKind.TERMINAL and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+    # A file is read long after; a terminal is watched, and collectors behind pipes and sockets add the date themselves.
+    return TextLayout(process, dated=kind is SinkKind.FILE, colour=colour)
+
+
+def apply_log_config(path: str) -> dict[str, Any]:
+    """Apply a `logging.config.dictConfig` in a JSON or TOML file and return it.
+
+    `version` may be missing, and loggers that it does not name stay as they are, unlike dictConfig's own default.
+    Raises ConfigError: the file cannot be read or parsed, or logging refuses it.
+    """
+    file = Path(path)
+    kind = "TOML" if file.suffix == ".toml" else "JSON"
+    try:
+        text = file.read_text("utf-8")
+        config: object = tomllib.loads(text) if kind == "TOML" else json.loads(text)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"log_config {path}: cannot be read as {kind}: {error}") from error
+    if not isinstance(config, dict):
+        raise ConfigError(
+            f"log_config {path}: must be an object with `handlers` and `loggers`, is a {type(config).__name__}"
+        )
+    config.setdefault("version", 1)
+    config.setdefault("disable_existing_loggers", False)
+    try:
+        logging.config.dictConfig(config)
+    except (ValueError, TypeError, AttributeError, ImportError) as error:
+        because = f" ({error.__cause__})" if error.__cause__ else ""
+        raise ConfigError(f"log_config {path}: {error}{because}") from error
+    return config

@@ -1,0 +1,187 @@
+"""How a record of the error log looks, as text and as JSON.
+
+Used by every process, on records only: it opens nothing and writes nothing. A record becomes one piece, or, where
+the sink takes no more than `limit` bytes at once, several pieces of whole lines: a long traceback is neither cut nor torn.
+
+Text: `12:01:07.482 worker 1/g3 [4711] INFO  message`; the date stands in front in regular files; further lines of the
+same record are indented, so that no message can pass for a record. JSON, one object a line, with the fields
+
+    time        local time, ISO 8601 with milliseconds and offset
+    level       debug, info, warning, error, critical
+    process     "master", "zygote g3", "worker 1/g3"
+    pid         number
+    logger      name of the logger
+    message     text
+    request_id  text, where the record has one (`extra={"request_id": ...}`)
+    traceback   text, where there is an exception
+    part, parts numbers, where a traceback was too long for one line of a pipe: its parts follow each other
+"""
+
+import json
+import logging
+import re
+import time
+from typing import Protocol
+
+_COLOURS = {
+    logging.DEBUG: "\x1b[2m",
+    logging.INFO: "\x1b[32m",
+    logging.WARNING: "\x1b[33m",
+    logging.ERROR: "\x1b[31m",
+    logging.CRITICAL: "\x1b[1;31m",
+}
+_DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
+_SHORT = {"WARNING": "WARN", "CRITICAL": "CRIT"}
+_INDENT = b"    "
+#: What could end a line early or command a terminal: C0 but tab and newline, DEL, C1, Unicode's line ends.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+_traceback = logging.Formatter().formatException
+_stack = logging.Formatter().formatStack
+
+
+class Layout(Protocol):
+    """Turns a record into pieces of at most `limit` bytes, each of whole lines."""
+
+    process: str
+
+    def render(self, record: logging.LogRecord, limit: int | None) -> list[bytes]: ...
+
+
+def message_of(record: logging.LogRecord) -> str:
+    """Say what the record says, also when its arguments do not fit: the line about trouble must not be lost."""
+    try:
+        return record.getMessage()
+    except Exception as error:  # noqa: BLE001 - str() of somebody's object is user code
+        return f"{record.msg!r} ({type(error).__name__} while its arguments were put in)"
+
+
+def _details(record: logging.LogRecord) -> str:
+    parts = [record.exc_text or (_traceback(record.exc_info) if record.exc_info and record.exc_info[0] else "")]
+    if record.stack_info:
+        parts.append(_stack(record.stack_info))
+    return "\n".join(part for part in parts if part)
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")
+
+
+class TextLayout:
+    """For people: see the module's docstring."""
+
+    def __init__(self, process: str, *, dated: bool = False, colour: bool = False) -> None:
+        self.process = process
+        self.dated = dated
+        self.colour = colour
+
+    def _head(self, record: logging.LogRecord) -> str:
+        clock = time.strftime("%Y-%m-%d %H:%M:%S" if self.dated else "%H:%M:%S", time.localtime(record.created))
+        level = f"{_SHORT.get(record.levelname, record.levelname):<5}"
+        # 11 is the width of "worker 1/g3".
+        origin = f"{clock}.{int(record.msecs):03d} {self.process:<11} [{record.process}]"
+        if self.colour:
+            return f"{_DIM}{origin}{_PLAIN} {_COLOURS.get(record.levelno, '')}{level}{_PLAIN} "
+        return f"{origin} {level} "
+
+    def render(self, record: logging.LogRecord, limit: int | None) -> list[bytes]:
+        """Lay out one record."""
+        body = message_of(record)
+        details = _details(record)
+        if details:
+            body = f"{body}\n{details}"
+        lines = _UNSAFE.sub(_escape, body).rstrip("\n").split("\n")
+        request_id = getattr(record, "request_id", None)
+        if request_id:
+            lines[0] += f" [request {_UNSAFE.sub(_escape, str(request_id))}]"
+        head = _encode(self._head(record))
+        encoded = [_encode(line) for line in lines]
+        whole = head + (b"\n" + _INDENT).join(encoded) + b"\n"
+        if limit is None or len(whole) <= limit:
+            return [whole]
+        return self._pieces(head, encoded, limit)
+
+    @staticmethod
+    def _pieces(head: bytes, lines: list[bytes], limit: int) -> list[bytes]:
+        pieces: list[bytes] = []
+        piece = head
+        for number, line in enumerate(lines):
+            text = (b"" if number == 0 else _INDENT) + line + b"\n"
+            again = head + b"(continued)\n"
+            room = limit - len(again)
+            if len(text) > room:
+                text = text[: room - 7] + b" [cut]\n"
+            if len(piece) + len(text) > limit:
+                pieces.append(piece)
+                piece = again
+            piece += text
+        return [*pieces, piece]
+
+
+class JsonLayout:
+    """For machines: see the module's docstring. Pure ASCII, so that no reader finds a line end inside a line."""
+
+    def __init__(self, process: str) -> None:
+        self.process = process
+
+    def render(self, record: logging.LogRecord, limit: int | None) -> list[bytes]:
+        """Lay out one record."""
+        local = time.localtime(record.created)
+        offset = time.strftime("%z", local)
+        fields: dict[str, object] = {
+            "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', local)}.{int(record.msecs):03d}{offset[:3]}:{offset[3:]}",
+            "level": record.levelname.lower(),
+            "process": self.process,
+            "pid": record.process,
+            "logger": record.name,
+            "message": message_of(record),
+        }
+        request_id = getattr(record, "request_id", None)
+        if request_id:
+            fields["request_id"] = str(request_id)
+        details = _details(record)
+        whole = _json_line({**fields, "traceback": details} if details else fields)
+        if limit is None or len(whole) <= limit:
+            return [whole]
+        return _json_pieces(fields, details, limit)
+
+
+def _json_line(fields: dict[str, object]) -> bytes:
+    return json.dumps(fields).encode("ascii") + b"\n"
+
+
+def _shorten(text: str, size: int) -> str:
+    """Cut `text` so that its JSON is at most `size` bytes."""
+    mark = " [cut]"
+    length = len(text)
+    while len(json.dumps(text)) > size:
+        length = length * 3 // 4
+        text = text[:length] + mark
+    return text
+
+
+def _json_pieces(fields: dict[str, object], details: str, limit: int) -> list[bytes]:
+    for name in ("message", "request_id"):
+        if name in fields:
+            fields[name] = _shorten(str(fields[name]), limit // 3)
+    if not details:
+        return [_json_line(fields)]
+    room = limit - len(_json_line({**fields, "traceback": "", "part": 100, "parts": 100}))
+    groups: list[list[str]] = [[]]
+    used = 0
+    for line in details.split("\n"):
+        text = _shorten(line, room)
+        cost = len(json.dumps(text))  # with its quotes, which pay for the line end between two
+        if groups[-1] and used + cost > room:
+            groups.append([])
+            used = 0
+        groups[-1].append(text)
+        used += cost
+    return [
+        _json_line({**fields, "traceback": "\n".join(group), "part": number, "parts": len(groups)})
+        for number, group in enumerate(groups, 1)
+    ]
