@@ -1,0 +1,12 @@
+"""From `module:attribute` to an ASGI app that can be served, or a sentence that says what is missing.
+
+Runs in the zygote (preload), in lazy workers and in `aserver check`: wherever user code may be
+imported, which is never the master. It starts no thread and no event loop, because the zygote forks
+after it.
+"""
+
+from aserver.importer.calling import Interface
+from aserver.importer.frames import user_traceback
+from aserver.importer.target import LoadedApp, load
+
+__all__ = ["Interface", "LoadedApp", "load", "user_traceback"]

@@ -1,0 +1,268 @@
+"""Import a target and say exactly which part of it is missing when that fails.
+
+Runs in the zygote, in lazy workers and in `aserver check`; never in the master. It changes sys.path (and
+nothing else) and runs the user's module code; whatever that raises becomes an AppLoadError.
+"""
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from aserver.asgi import ASGIApp
+from aserver.errors import AppLoadError
+from aserver.importer import calling
+from aserver.importer.frames import user_frames, user_traceback
+
+_MISSING = object()
+
+#: What `module` alone stands for with `factory`: Flask's documented name.
+_DEFAULT_FACTORY_NAMES = ("create_app",)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedApp:
+    """An app ready to be served: `app` speaks ASGI 3, `interface` says what the user's object spoke."""
+
+    app: ASGIApp
+    interface: calling.Interface
+    target: str
+
+
+def load(
+    target: str,
+    *,
+    factory: bool = False,
+    app_dir: str = ".",
+    interface: Literal["auto", "asgi", "wsgi"] = "auto",
+) -> LoadedApp:
+    """Import `target` ("module:attribute", "module:dotted.attribute" or "module") and make it servable.
+
+    `factory`: the attribute is a function without arguments that returns the app. `app_dir` is put first on
+    sys.path. `interface` "auto" looks at the app's signature; a WSGI app is wrapped. Raises AppLoadError, also
+    for SystemExit and KeyboardInterrupt out of the user's module; its `detail` is the user's own traceback.
+    """
+    module_name, attribute = _split(target)
+    place = _put_on_path(app_dir)
+    module = _import(module_name, place)
+    full_name, found = _find(module, module_name, attribute, factory=factory)
+    if factory:
+        found = _call_factory(found, full_name)
+        full_name += "()"
+    spoken = calling.recognise(found, full_name) if interface == "auto" else _trust(found, full_name, interface)
+    return LoadedApp(app=_servable(found, spoken), interface=spoken, target=full_name)
+
+
+def _split(target: str) -> tuple[str, str]:
+    module_name, colon, attribute = target.partition(":")
+    if attribute.endswith(")") and "(" in attribute:
+        name = attribute.partition("(")[0]
+        raise AppLoadError(
+            f"target {target!r} is a call, and targets are only names; "
+            f"a function without arguments that returns the app is given as {module_name}:{name} --factory"
+        )
+    if "/" in module_name or module_name.endswith(".py"):
+        path = Path(module_name)
+        here = f"{path.stem}:{attribute or 'app'}"
+        hint = here if path.parent == Path() else f"{here} --app-dir {path.parent}"
+        raise AppLoadError(f"target {target!r} names a file, and targets name a module; did you mean {hint}?")
+    names = [*module_name.split("."), *(attribute.split(".") if colon else ())]
+    if not all(name.isidentifier() for name in names):
+        raise AppLoadError(
+            f"target {target!r} is not of the form module:attribute, such as main:app or pkg.web:api.app"
+        )
+    return module_name, attribute
+
+
+def _put_on_path(app_dir: str) -> Path:
+    place = Path(app_dir).resolve()
+    if not place.is_dir():
+        raise AppLoadError(f"app_dir {app_dir!r} ({place}) is not a directory, so no app can be imported from it")
+    sys.path[:] = [str(place), *(entry for entry in sys.path if entry != str(place))]
+    # A deploy may have written files within the granularity of the directory times that finders cache.
+    importlib.invalidate_caches()
+    return place
+
+
+def _import(module_name: str, place: Path) -> ModuleType:
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        frames = user_frames(error)
+        if not frames and error.name is not None and _is_part(error.name, module_name):
+            raise AppLoadError(_missing_module_text(module_name, error.name, place)) from error
+        where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else "a package above it"
+        raise AppLoadError(
+            f"module {module_name!r} exists, but something it imports is missing: {error.msg} ({where})",
+            user_traceback(error),
+        ) from error
+    except BaseException as error:
+        raise _user_code_failed(f"importing module {module_name!r}", error) from error
+
+
+def _is_part(missing: str, module_name: str) -> bool:
+    return module_name == missing or module_name.startswith(missing + ".")
+
+
+def _user_code_failed(doing: str, error: BaseException) -> AppLoadError:
+    if isinstance(error, SystemExit):
+        what = f"called sys.exit({error.code!r})"
+    elif isinstance(error, KeyboardInterrupt):
+        what = "was interrupted (KeyboardInterrupt)"
+    else:
+        message = str(error).partition("\n")[0]
+        what = f"raised {type(error).__name__}" + (f": {message}" if message else "")
+    return AppLoadError(f"{doing} {what}", user_traceback(error))
+
+
+def _missing_module_text(module_name: str, missing: str, place: Path) -> str:
+    parent, _, leaf = missing.rpartition(".")
+    if parent:
+        package = sys.modules.get(parent)
+        paths = list(getattr(package, "__path__", ()))
+        if not paths:
+            return f"no module {missing!r}: {parent!r} is a module, not a package, so nothing can be inside it"
+        text = f"no module {leaf!r} in package {parent!r} ({', '.join(paths)})"
+        return text + _nearest_text(leaf, (found.name for found in pkgutil.iter_modules(paths)))
+    text = f"no module {missing!r} in app_dir {place} nor elsewhere on sys.path"
+    elsewhere = _other_home(missing, place)
+    if elsewhere is not None:
+        return f"{text}; there is {elsewhere.name} in {elsewhere.parent}: try --app-dir {elsewhere.parent}"
+    if module_name == missing and hasattr(sys.modules.get("__main__"), missing):
+        text += " (it is a name in the main program, which cannot be imported by its name)"
+    return text + _nearest_text(missing, (found.name for found in pkgutil.iter_modules([str(place)])))
+
+
+def _other_home(name: str, place: Path) -> Path | None:
+    """A file or package of that name one directory above, beside the app or one below, where it is likely meant."""
+    try:
+        below = sorted(child for child in place.iterdir() if child.is_dir() and not child.name.startswith("."))
+    except OSError:
+        below = []
+    for directory in (Path.cwd(), place.parent, *below):
+        for candidate in (directory / f"{name}.py", directory / name / "__init__.py"):
+            if candidate.is_file():
+                return candidate if candidate.suffix == ".py" and candidate.stem == name else candidate.parent
+    return None
+
+
+def _nearest_text(wanted: str, names: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(wanted, list(names), n=1, cutoff=0.6)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""
+
+
+def _find(module: ModuleType, module_name: str, attribute: str, *, factory: bool) -> tuple[str, object]:
+    """The object named by the target, and its full name."""
+    if not attribute:
+        names = _DEFAULT_FACTORY_NAMES if factory else calling.DEFAULT_NAMES
+        for name in names:
+            found = _get(module, name, f"{module_name}:{name}")
+            if found is not _MISSING and not isinstance(found, ModuleType):
+                return f"{module_name}:{name}", found
+        wanted = " or ".join(repr(name) for name in names)
+        raise AppLoadError(f"no attribute {wanted} in module {module_name!r}{_callables_text(module, names[0])}")
+    full_name = module_name + ":"
+    found, holder = module, f"module {module_name!r}"
+    for name in attribute.split("."):
+        step = _get(found, name, full_name + name)
+        if step is _MISSING:
+            raise AppLoadError(_missing_attribute_text(found, name, holder))
+        full_name += name
+        found, holder = step, full_name
+        full_name += "."
+    return full_name.rstrip("."), found
+
+
+def _get(holder: object, name: str, full_name: str) -> Any:
+    try:
+        return getattr(holder, name, _MISSING)
+    except BaseException as error:  # a module's __getattr__ or a property: user code
+        raise _user_code_failed(f"reading {full_name}", error) from error
+
+
+def _missing_attribute_text(holder: object, name: str, holder_name: str) -> str:
+    text = f"no attribute {name!r} in {holder_name}"
+    if isinstance(holder, ModuleType) and hasattr(holder, "__path__"):
+        submodule = f"{holder.__name__}.{name}"
+        if importlib.util.find_spec(submodule) is not None:
+            return f"{text}; there is a module {submodule!r}: did you mean {submodule}:app?"
+    return text + _callables_text(holder, name)
+
+
+def _callables_text(holder: object, wanted: str) -> str:
+    """What could have been meant: apps first, then functions; classes and imports are left out."""
+    public = {name: value for name, value in vars(holder).items() if name[0] != "_"} if _has_vars(holder) else {}
+    here = getattr(holder, "__name__", None)
+    names = [
+        name
+        for name, value in public.items()
+        if callable(value)
+        and not inspect.isclass(value)
+        and (not inspect.isroutine(value) or getattr(value, "__module__", None) == here)
+    ]
+    nearest = _nearest_text(wanted, public)
+    if not names:
+        return nearest or "; it holds nothing that could be an app"
+    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    return f" (found: {shown}){nearest}"
+
+
+def _has_vars(holder: object) -> bool:
+    return hasattr(holder, "__dict__")
+
+
+def _call_factory(factory: Any, name: str) -> object:
+    calling.refuse_no_app(factory, name)
+    if calling.is_coroutine_callable(factory):
+        raise AppLoadError(_coroutine_factory_text(factory, name))
+    try:
+        inspect.signature(factory).bind()
+    except TypeError as error:
+        raise AppLoadError(
+            f"{name} cannot be called as a factory, without arguments ({error}); "
+            "if it is the app itself, drop --factory"
+        ) from None
+    except ValueError:
+        pass  # no signature to look at (compiled): calling it tells
+    try:
+        app: object = factory()
+    except BaseException as error:
+        raise _user_code_failed(f"factory {name}()", error) from error
+    if app is None:
+        raise AppLoadError(f"factory {name}() returned None instead of an app; is there a return missing?")
+    return app
+
+
+def _coroutine_factory_text(factory: Any, name: str) -> str:
+    try:
+        inspect.signature(factory).bind(None, None, None)
+    except (TypeError, ValueError):
+        return (
+            f"{name} is a coroutine function; an app factory must be a plain function, since it runs where "
+            "there is no event loop (do async work in lifespan startup)"
+        )
+    return f"{name} looks like the app itself (a coroutine function of scope, receive, send); drop --factory"
+
+
+def _trust(app: object, name: str, interface: calling.Interface) -> calling.Interface:
+    """The interface that the user named, unless the object certainly cannot have it."""
+    calling.refuse_no_app(app, name)
+    if interface == "wsgi" and calling.is_coroutine_callable(app):
+        raise AppLoadError(f"{name} is a coroutine function, so it cannot be WSGI; use --interface asgi or auto")
+    return interface
+
+
+def _servable(app: Any, interface: calling.Interface) -> ASGIApp:
+    if interface == "asgi":
+        return calling.as_coroutine_app(app)
+    # Imported only here: it brings asyncio and concurrent.futures, which an ASGI app's zygote need not have.
+    from aserver.importer.wsgi import WSGIAdapter  # noqa: PLC0415
+
+    return WSGIAdapter(app)
