@@ -216,7 +216,7 @@ def _why_not(family: int, address: str, port: int, error: OSError) -> str:
 
 def _first_free_port() -> int:
     try:
-        return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text("ascii"))
+        return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text("utf-8"))
     except (OSError, ValueError):
         return 1024  # IPPORT_RESERVED, <netinet/in.h>
 

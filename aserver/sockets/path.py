@@ -188,7 +188,9 @@ class PathListener(Listener):
     def _publish(self) -> None:
         """Make the listening inode appear at the public path; the directory lock is held."""
         if _inode(self._spare) != self._inode:
-            raise BindError(f"cannot listen on {self.name}: its hidden name {self._spare} was removed meanwhile")
+            raise BindError(
+                f"cannot listen on {self.name}: its hidden name {self._spare} was taken or removed meanwhile"
+            )
         use = self._require_free(self._path)
         try:
             if use is PathUse.FREE:
