@@ -206,10 +206,13 @@ class Sink:
         batch = self._batch
         batch.append(line)
         self._batched += len(line)
-        if len(batch) == 1 and self._loop is not None:
-            self._loop.call_soon(self.flush)
-        elif self._loop is None or self._batched >= BATCH:
+        if self._batched >= BATCH or self._loop is None:
             self.flush()
+        elif len(batch) == 1:
+            try:
+                self._loop.call_soon(self.flush)
+            except RuntimeError:  # the loop is closed
+                self.flush()
 
     def flush(self) -> None:
         """Write the batch: one write(2) to a file, pieces of whole lines up to `limit` elsewhere."""

@@ -1,7 +1,7 @@
 """How a record of the error log looks, as text and as JSON.
 
 Used by every process, on records only: it opens nothing and writes nothing. A record becomes one piece, or, where
-the sink takes no more than `limit` bytes at once, several pieces of whole lines: a long traceback is neither cut nor torn.
+the sink takes no more than `limit` bytes at once, several pieces of whole lines: a long traceback is not cut.
 
 Text: `12:01:07.482 worker 1/g3 [4711] INFO  message`; the date stands in front in regular files; further lines of the
 same record are indented, so that no message can pass for a record. JSON, one object a line, with the fields

@@ -1,0 +1,355 @@
+r"""Access lines: a format is compiled once into a function that makes the bytes of one line.
+
+Pure, run by workers once per request, so every operation here is paid for a hundred thousand times a second. The rules:
+
+* Nothing that a client sent reaches a line but through `Escaper`; lines are printable ASCII. What could end or split
+  a line (control characters, quotes, backslashes, anything beyond ASCII, so also broken UTF-8) becomes `\xHH`, or
+  JSON's own escapes.
+* The compiled source contains no text of the user's: literals and header names are constants beside it.
+
+Formats: `combined` (the default; the same as gunicorn's default), `common`, `json`, or any text with the atoms of
+gunicorn (https://docs.gunicorn.org/en/stable/settings.html#access-log-format), each as `%(x)s`:
+
+    h client address        l "-"                  u user of HTTP Basic      t time in CLF form
+    r request line          m method               U path                    q query, without "?"
+    H protocol              s status               B bytes of body           b the same, "-" for none
+    f referer               a user agent           T seconds, whole          M milliseconds, whole
+    D microseconds, whole   L seconds, 6 places    p pid in <>
+    {name}i request field   {name}o response field {name}e CGI variable (remote_addr, http_x, ...) or key of the scope
+
+The JSON object has `time` (ISO 8601), `client`, `user`, `method`, `target`, `protocol`, `status`, `bytes`, `duration`
+(seconds), `referer`, `user_agent`, `request_id`; numbers are numbers, what is missing is "".
+
+WebSockets write two lines: method GET with status 101 when open, and method WEBSOCKET with the close code as status,
+the bytes sent and the whole duration when closed.
+"""
+
+import base64
+import binascii
+import difflib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from aserver.errors import ConfigError
+
+
+class Record(Protocol):
+    """A finished request, as `protocol` has it; taken apart during the call, not kept."""
+
+    @property
+    def client(self) -> tuple[str, int] | None:
+        """None for unix sockets."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def target(self) -> bytes:
+        """As the client sent it, with the query."""
+
+    @property
+    def version(self) -> str:
+        """Such as "1.1"."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def sent(self) -> int:
+        """Bytes of body."""
+
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """Names in lower case."""
+
+    @property
+    def response_headers(self) -> Sequence[tuple[bytes, bytes]]: ...
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+
+    @property
+    def scope(self) -> Any:
+        """The ASGI scope, or None where there was none."""
+
+
+Compiled = Callable[[Record, bytes], bytes]
+#: Local year, month, day, hour, minute, second, and the offset from UTC in seconds.
+When = tuple[int, int, int, int, int, int, int]
+
+
+class Formatter(NamedTuple):
+    """`line(record, time)` makes a line, `stamp` the text of a time, `shortened` a line where `line`'s is too long."""
+
+    line: Compiled
+    stamp: Callable[[When], bytes]
+    shortened: Compiled
+
+
+# ── escaping ─────────────────────────────────────────────────────────────────────────────────
+
+_PLAIN = bytes(code for code in range(0x20, 0x7F) if code not in b'"\\')
+_HEX = [bytes([code]) if code in _PLAIN else b"\\x%02x" % code for code in range(256)]
+#: Values that need no escape are remembered, because browsers repeat themselves: a lookup takes 60 ns, a check 250.
+#: 1024 of at most 256 bytes are less than 0.5 MB, whatever clients send.
+_REMEMBERED, _LONGEST = 1024, 256
+
+
+def _escape_text(raw: bytes) -> bytes:
+    return b"".join([_HEX[code] for code in raw])
+
+
+def _escape_json(raw: bytes) -> bytes:
+    return json.dumps(raw.decode("utf-8", "backslashreplace"))[1:-1].encode("ascii")
+
+
+class Escaper(dict[bytes | str, bytes]):
+    """`escaper[value]` is the value, safe inside a line; the escaped form is at most `longest` bytes long."""
+
+    def __init__(self, escape: Callable[[bytes], bytes], longest: int | None = None) -> None:
+        super().__init__()
+        self._escape = escape
+        self._longest = longest
+
+    def __missing__(self, value: bytes | str) -> bytes:
+        raw = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else bytes(value)
+        # One look by translate(): what is left after deleting the plain characters. A regex takes three times as long.
+        safe = self._escape(raw) if raw.translate(None, _PLAIN) else raw
+        if self._longest is not None and len(safe) > self._longest:
+            # No escape is longer than six bytes (backslash, u, four digits), so this many fit whatever they are.
+            safe = self._escape(raw[: self._longest // 6]) + b"..."
+        if safe == raw and len(raw) <= _LONGEST:
+            if len(self) >= _REMEMBERED:
+                self.clear()
+            self[value] = safe
+        return safe
+
+
+# ── what stands for an atom ──────────────────────────────────────────────────────────────────
+
+
+def _user(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """User of HTTP Basic (RFC 7617); a space in it would shift the columns."""
+    for name, value in headers:
+        if name == b"authorization" and value[:6].lower() == b"basic ":
+            try:
+                user = base64.b64decode(value[6:].strip(), validate=True).partition(b":")[0]
+            except binascii.Error:
+                return b""
+            return user.replace(b" ", b"+")
+    return b""
+
+
+_CGI: Mapping[str, Callable[[Record], bytes | str]] = {
+    "remote_addr": lambda record: record.client[0] if record.client else "",
+    "remote_port": lambda record: str(record.client[1]) if record.client else "",
+    "request_method": lambda record: record.method,
+    "raw_uri": lambda record: record.target,
+    "path_info": lambda record: record.target.partition(b"?")[0],
+    "query_string": lambda record: record.target.partition(b"?")[2],
+    "server_protocol": lambda record: f"HTTP/{record.version}",
+    "script_name": lambda record: str((record.scope or {}).get("root_path", "")),
+}
+
+
+def _variable(name: str) -> Callable[[Record], bytes | str]:
+    if name in _CGI:
+        return _CGI[name]
+    if name.startswith("http_"):
+        field = name[5:].replace("_", "-").encode("latin-1", "replace")
+        return lambda record: next((value for key, value in record.headers if key == field), b"")
+    return lambda record: str((record.scope or {}).get(name, ""))
+
+
+#: Atom: what it puts into the template, and the expressions for it; names in them are bound by `_compile`'s prologue.
+_ATOMS: Mapping[str, tuple[bytes, tuple[str, ...]]] = {
+    "h": (b"%b", ("escape[client[0]] if client else DASH",)),
+    "l": (b"-", ()),
+    "u": (b"%b", ("escape[user(headers)] or DASH",)),
+    "t": (b"%b", ("time",)),
+    "r": (b"%b %b HTTP/%b", ("escape[method]", "escape[record.target]", "escape[version]")),
+    "m": (b"%b", ("escape[method]",)),
+    "U": (b"%b", ("escape[record.target.partition(QUESTION)[0]]",)),
+    "q": (b"%b", ("escape[record.target.partition(QUESTION)[2]]",)),
+    "H": (b"HTTP/%b", ("escape[version]",)),
+    "s": (b"%d", ("record.status",)),
+    "B": (b"%d", ("record.sent",)),
+    "b": (b"%b", ("b'%d' % record.sent if record.sent else DASH",)),
+    "f": (b"%b", ("escape[{referer}i]",)),
+    "a": (b"%b", ("escape[{user-agent}i]",)),
+    "T": (b"%d", ("record.duration",)),
+    "M": (b"%d", ("record.duration * 1e3",)),
+    "D": (b"%d", ("record.duration * 1e6",)),
+    "L": (b"%.6f", ("record.duration",)),
+    "p": (b"<%d>", ("pid",)),
+}
+_NAMED = re.compile(r"\{([^{}]+)\}([ioe])")
+_FIELD = re.compile(r"\{([^{}]+)\}([ioe])(?=\])")
+_TOKEN = re.compile(r"%%|%\(([^()]*)\)([a-zA-Z]?)|%|[^%]+")
+
+_FORMATS = {
+    "common": '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s',
+    "combined": '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"',
+}
+_JSON: tuple[bytes, tuple[str, ...]] = (
+    (
+        b'{"time":"%b","client":"%b","user":"%b","method":"%b","target":"%b","protocol":"HTTP/%b","status":%d,'
+        b'"bytes":%d,"duration":%.6f,"referer":"%b","user_agent":"%b","request_id":"%b"}\n'
+    ),
+    (
+        "time",
+        "escape[client[0]] if client else NOTHING",
+        "escape[user(headers)]",
+        "escape[method]",
+        "escape[record.target]",
+        "escape[version]",
+        "record.status",
+        "record.sent",
+        "record.duration",
+        "escape[{referer}i]",
+        "escape[{user-agent}i]",
+        "escape[{request_id}e]",
+    ),
+)
+
+
+def compile_format(text: str, *, pid: int = 0, limit: int | None = None) -> Formatter:
+    """Compile an `access_log_format`. `limit` is what the sink takes at once (bytes), for `shortened`.
+
+    Raises ConfigError that names an unknown atom and the nearest known one.
+    """
+    if text == "json":
+        template, expressions = _JSON
+        escape, stamp, missing = _escape_json, iso_time, b""
+    else:
+        template, expressions = _parse(_FORMATS.get(text, text))
+        escape, stamp, missing = _escape_text, clf_time, b"-"
+    # Each value gets an even share of what the template leaves.
+    share = max(6, ((limit or 1 << 20) - len(template) - 32 * len(expressions)) // max(1, len(expressions)))
+    return Formatter(
+        _compile(template, expressions, Escaper(escape), missing, pid),
+        stamp,
+        _compile(template, expressions, Escaper(escape, share - 3), missing, pid),
+    )
+
+
+def _parse(source: str) -> tuple[bytes, tuple[str, ...]]:
+    template: list[bytes] = []
+    expressions: list[str] = []
+    for match in _TOKEN.finditer(source):
+        text, atom, conversion = match[0], match[1], match[2]
+        if atom is None:
+            if text == "%":
+                raise ConfigError(
+                    f"access_log_format: `%` at character {match.start()} begins no atom; write %% for a percent sign"
+                )
+            literal = text if text == "%%" else text.encode("ascii", "backslashreplace").decode("ascii")
+            template.append(re.sub(r"[\x00-\x1f\x7f]", lambda bad: f"\\x{ord(bad[0]):02x}", literal).encode("ascii"))
+        elif conversion != "s":
+            raise ConfigError(f"access_log_format: `{text}` must end in `s`: %({atom})s")
+        elif atom in _ATOMS:
+            piece, values = _ATOMS[atom]
+            template.append(piece)
+            expressions.extend(values)
+        elif _NAMED.fullmatch(atom):
+            template.append(b"%b")
+            expressions.append(f"escape[{atom.lower()}]")
+        else:
+            known = [*_ATOMS, "{header}i", "{header}o", "{variable}e"]
+            # Letters differ most often by case; difflib does not see that two single letters are near.
+            near = [name for name in known if name.lower() == atom.lower()] or difflib.get_close_matches(atom, known, 1)
+            hint = f"did you mean %({near[0]})s?" if near else f"known are {' '.join(known)}"
+            raise ConfigError(f"access_log_format: there is no atom %({atom})s; {hint}")
+    return b"".join(template) + b"\n", tuple(expressions)
+
+
+def _compile(template: bytes, expressions: Sequence[str], escape: Escaper, missing: bytes, pid: int) -> Compiled:
+    """Make the function. Header names become variables that one pass over the header list fills."""
+    namespace: dict[str, Any] = {
+        "escape": escape,
+        "user": _user,
+        "pid": pid,
+        "TEMPLATE": template,
+        "DASH": b"-",
+        "NOTHING": b"",
+        "QUESTION": b"?",
+        "MISSING": missing,
+    }
+    loops: dict[str, list[str]] = {"i": [], "o": []}
+
+    def bind(match: re.Match[str]) -> str:
+        name, kind = match[1], match[2]
+        if kind == "e":
+            number = len(namespace)
+            namespace[f"variable{number}"] = _variable(name)
+            return f"variable{number}(record) or MISSING"
+        if name not in loops[kind]:
+            loops[kind].append(name)
+        return f"{kind}{loops[kind].index(name)}"
+
+    values = [_FIELD.sub(bind, expression) for expression in expressions]
+    source = ["def line(record, time):", *_prologue(" ".join(values), needs_headers=bool(loops["i"]))]
+    for kind, headers in (("i", "headers"), ("o", "record.response_headers")):
+        names = loops[kind]
+        if not names:
+            continue
+        source.append(f" {' = '.join(f'{kind}{number}' for number in range(len(names)))} = MISSING")
+        source.append(f" for name, value in {headers}:")
+        # Response names are the application's, in any case.
+        for number, name in enumerate(names):
+            namespace[f"NAME_{kind}{number}"] = name.encode("latin-1", "replace")
+            compared = "name" if kind == "i" else "name.lower()"
+            source.append(f"  {'if' if number == 0 else 'elif'} {compared} == NAME_{kind}{number}:")
+            source.append(f"   {kind}{number} = value or MISSING")
+    source.append(f" return TEMPLATE % ({' '.join(f'{value},' for value in values)})")
+    # Compiled rather than composed of closures: one call instead of one per atom. No text of the user's is in it.
+    exec("\n".join(source), namespace)  # noqa: S102
+    made: Compiled = namespace["line"]
+    return made
+
+
+def _prologue(used: str, *, needs_headers: bool) -> list[str]:
+    """Fetch from the scope, where there is one, what would otherwise be a property each (100 ns)."""
+    wanted = {
+        "client": ("client", re.search(r"\bclient\b", used)),
+        "method": ("method", re.search(r"\bmethod\b", used)),
+        "version": ("http_version", re.search(r"\bversion\b", used)),
+        "headers": ("headers", needs_headers or "user(headers)" in used),
+    }
+    names = [(name, key) for name, (key, needed) in wanted.items() if needed]
+    if not names:
+        return []
+    fetch = {name: f"scope[{key!r}]" for name, key in names}
+    fetch["method"] = "scope.get('method') or record.method"  # a WebSocket's scope has none
+    return [
+        " scope = record.scope",
+        " if scope is None:",
+        *(f"  {name} = record.{name}" for name, _ in names),
+        " else:",
+        *(f"  {name} = {fetch[name]}" for name, _ in names),
+    ]
+
+
+# ── time ─────────────────────────────────────────────────────────────────────────────────────
+
+_MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
+
+
+def _offset(seconds: int) -> tuple[bytes, int, int]:
+    hours, minutes = divmod(abs(seconds) // 60, 60)
+    return b"-" if seconds < 0 else b"+", hours, minutes
+
+
+def clf_time(when: When) -> bytes:
+    """Return `[21/Nov/2026:12:01:07 +0100]`: English whatever the locale, as log readers expect."""
+    year, month, day, hour, minute, second, offset = when
+    return b"[%02d/%b/%04d:%02d:%02d:%02d %b%02d%02d]" % (
+        *(day, _MONTHS[month - 1], year, hour, minute, second),
+        *_offset(offset),
+    )
+
+
+def iso_time(when: When) -> bytes:
+    """Return `2026-11-21T12:01:07+01:00` (RFC 3339)."""
+    year, month, day, hour, minute, second, offset = when
+    return b"%04d-%02d-%02dT%02d:%02d:%02d%b%02d:%02d" % (year, month, day, hour, minute, second, *_offset(offset))
