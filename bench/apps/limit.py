@@ -1,0 +1,55 @@
+"""The limit: uvloop and httptools with a fixed answer and no ASGI. No Python server on these two can be faster.
+
+`limit.py APP HOST PORT [CERTFILE KEYFILE]`, where APP names the app whose answer is given. The answer is the
+same for every path; the headers are those a server has to send (a date is one of them).
+"""
+
+import asyncio
+import ssl
+import sys
+from email.utils import formatdate
+from typing import cast
+
+import httptools
+import uvloop
+
+BODIES = {"hello:app": b"Hello, world!", "bodies:upload": b"65536", "bodies:blob": bytes(range(256)) * 4096}
+
+
+class Answer(asyncio.Protocol):
+    """One connection."""
+
+    __slots__ = ("parser", "transport")
+    response = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are no subclass of asyncio.Transport, so this cannot be asserted.
+        self.transport = cast("asyncio.Transport", transport)
+        self.parser = httptools.HttpRequestParser(self)
+
+    def data_received(self, data: bytes) -> None:
+        self.parser.feed_data(data)
+
+    def on_message_complete(self) -> None:
+        self.transport.write(self.response)
+        if not self.parser.should_keep_alive():
+            self.transport.close()
+
+
+async def main(app: str, host: str, port: int, certificate: tuple[str, ...]) -> None:
+    """Serve until killed."""
+    body = BODIES[app]
+    Answer.response = b"HTTP/1.1 200 OK\r\ndate: %b\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n\r\n%b" % (
+        formatdate(usegmt=True).encode(),
+        len(body),
+        body,
+    )
+    context = None
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+    server = await asyncio.get_running_loop().create_server(Answer, host, port, ssl=context, backlog=2048)
+    await server.serve_forever()
+
+
+uvloop.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), tuple(sys.argv[4:])))

@@ -1,0 +1,114 @@
+"""The environment that the servers under test run in: one virtualenv per Python version, with pinned peers.
+
+Runs in the harness process. Never touches the environment the harness itself runs in.
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+CHECKOUT = HERE.parent
+REQUIREMENTS = HERE / "requirements.txt"
+
+_VERSIONS = """
+import importlib.metadata, importlib.util, json, sys
+found = {}
+for module, distribution in json.loads(sys.argv[1]):
+    try:
+        if importlib.util.find_spec(module) is not None:
+            found[module] = importlib.metadata.version(distribution)
+    except ImportError:
+        pass
+print(json.dumps(found))
+"""
+
+
+class InstallError(Exception):
+    """pip could not install something; the message is the line in which it says why."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtualenv that holds the peers and aserver."""
+
+    path: Path
+
+    @property
+    def bin(self) -> Path:
+        """Where its commands are."""
+        return self.path / "bin"
+
+    @property
+    def python(self) -> Path:
+        """Its interpreter."""
+        return self.bin / "python"
+
+    def versions(self, wanted: Iterable[tuple[str, str]]) -> dict[str, str]:
+        """Map each importable module of `(module, distribution)` to its distribution's version."""
+        asked = json.dumps(list(wanted))
+        done = subprocess.run(
+            [self.python, "-c", _VERSIONS, asked], check=True, capture_output=True, text=True, cwd=self.path
+        )
+        found: dict[str, str] = json.loads(done.stdout)
+        return found
+
+    def python_version(self) -> str:
+        """Return its interpreter's version, such as `3.11.7`."""
+        done = subprocess.run([self.python, "--version"], check=True, capture_output=True, text=True)
+        return done.stdout.split()[1]
+
+
+def locate(python: str) -> Environment:
+    """Name the environment that belongs to an interpreter; it need not exist yet."""
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    version = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+    return Environment(HERE / f".env-{version}")
+
+
+def prepare(python: str = sys.executable) -> tuple[Environment, list[str]]:
+    """Make the environment, or bring it up to date when the pins changed; return it and what went wrong.
+
+    A peer that cannot be installed stops everything, because comparing against fewer than promised would be
+    dishonest; aserver that cannot be installed is only reported, so that peers can be measured without it.
+    """
+    environment = locate(python)
+    if _stale(environment, "peers", REQUIREMENTS):
+        print(f"bench: installing the peers into {environment.path.name} ...", file=sys.stderr)
+        subprocess.run([python, "-m", "venv", environment.path], check=True)
+        _pip(environment, "-r", str(REQUIREMENTS))
+        _settle(environment, "peers", REQUIREMENTS)
+    problems = []
+    project = CHECKOUT / "pyproject.toml"
+    if _stale(environment, "aserver", project):
+        try:
+            _pip(environment, "-e", str(CHECKOUT))
+        except InstallError as error:
+            problems.append(f"aserver could not be installed from the checkout: {error}")
+        else:
+            _settle(environment, "aserver", project)
+    return environment, problems
+
+
+def _stale(environment: Environment, what: str, source: Path) -> bool:
+    """Whether something was never installed, or from another version of the file that lists what it needs."""
+    stamp = environment.path / f"bench-{what}"
+    return not stamp.exists() or stamp.read_text() != hashlib.sha256(source.read_bytes()).hexdigest()
+
+
+def _settle(environment: Environment, what: str, source: Path) -> None:
+    (environment.path / f"bench-{what}").write_text(hashlib.sha256(source.read_bytes()).hexdigest())
+
+
+def _pip(environment: Environment, *what: str) -> None:
+    command = [str(environment.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *what]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        # pip ends with hints; the line that says what happened is the last one that names an error.
+        lines = [line.strip() for line in done.stderr.splitlines()]
+        telling = [line for line in lines if "Error: " in line or line.startswith("ERROR: ")]
+        raise InstallError(telling[-1] if telling else done.stderr.strip()[-300:])

@@ -1,0 +1,90 @@
+"""What machine this is and how it is shared out between the server and its load.
+
+Runs in the harness process. Never changes the machine: it reads /proc, and pins only processes it is about to start.
+"""
+
+import os
+import platform
+import resource
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+# The Debian package that brings each tool, for the message when it is missing.
+PACKAGES = {"wrk": "wrk", "nginx": "nginx-light", "openssl": "openssl"}
+
+
+class MissingToolError(Exception):
+    """A program the scenario loads or fronts the server with is not installed."""
+
+
+def tool(name: str) -> str:
+    """Return the path of a program, or raise MissingToolError that says how to get it."""
+    # nginx lives in sbin, which an ordinary user's PATH may not have.
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+    if found is None:
+        raise MissingToolError(f"{name} is not installed (Debian: apt-get install {PACKAGES.get(name, name)})")
+    return found
+
+
+@dataclass(frozen=True)
+class Processors:
+    """Which CPUs the server and which the load generator may use."""
+
+    server: frozenset[int]
+    load: frozenset[int]
+
+    @property
+    def shared(self) -> bool:
+        """Whether both run on the same CPU, so that only CPU time, not throughput or latency, means anything."""
+        return bool(self.server & self.load)
+
+
+def share_out(usable: set[int], workers: int) -> Processors:
+    """Give the server one CPU per worker, the load the rest, and each at least one.
+
+    On one CPU both get it. When workers outnumber the CPUs, the load still keeps one to itself.
+    """
+    ordered = sorted(usable)
+    if len(ordered) == 1:
+        return Processors(frozenset(ordered), frozenset(ordered))
+    for_server = min(max(workers, 1), len(ordered) - 1)
+    return Processors(frozenset(ordered[:for_server]), frozenset(ordered[for_server:]))
+
+
+@contextmanager
+def pinned(cpus: frozenset[int]) -> Iterator[None]:
+    """Run the block on these CPUs; processes started inside inherit them.
+
+    The harness has one thread, so this needs neither taskset nor a preexec_fn.
+    """
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cpus)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def raise_file_limit() -> int:
+    """Raise the soft limit of open files to the hard one (children inherit it); return it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def describe() -> dict[str, str]:
+    """Facts a reader needs to judge the figures. Nothing that names this very machine."""
+    model = ""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    return {
+        "cpu": model or platform.machine(),
+        "cpus": str(len(os.sched_getaffinity(0))),
+        "kernel": platform.release().split("-")[0],
+        "load average at start": f"{os.getloadavg()[0]:.2f}",
+    }

@@ -1,0 +1,109 @@
+"""Reads the kernel's accounting of a process tree: CPU time and memory.
+
+Runs in the harness process, on the load generator's CPUs. Never signals anything.
+
+The tree is every descendant of the root plus every process of its session: a server whose middle process dies
+would otherwise lose its orphans from the account. (Each server is started as the leader of a session of its own.)
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Stat:
+    """The fields of /proc/PID/stat that are used here (proc(5)). Times in seconds."""
+
+    pid: int
+    state: str
+    parent: int
+    session: int
+    cpu: float  # utime + stime + cutime + cstime: a child's time moves to its parent when it is reaped
+
+
+def parse_stat(text: str, ticks: int = _TICKS) -> Stat:
+    """Parse /proc/PID/stat. The command name may hold spaces and brackets, so count from its last bracket."""
+    head, _, tail = text.rpartition(")")
+    fields = tail.split()
+    return Stat(
+        pid=int(head.split(" ", 1)[0]),
+        state=fields[0],
+        parent=int(fields[1]),
+        session=int(fields[3]),
+        cpu=sum(int(fields[index]) for index in (11, 12, 13, 14)) / ticks,
+    )
+
+
+def select_tree(stats: Iterable[Stat], root: int) -> list[Stat]:
+    """Pick the root, its descendants, and everything in its session."""
+    everything = {stat.pid: stat for stat in stats}
+    children: dict[int, list[int]] = {}
+    for stat in everything.values():
+        children.setdefault(stat.parent, []).append(stat.pid)
+    chosen: set[int] = set()
+    waiting = [root, *(stat.pid for stat in everything.values() if stat.session == root)]
+    while waiting:
+        pid = waiting.pop()
+        if pid in everything and pid not in chosen:
+            chosen.add(pid)
+            waiting.extend(children.get(pid, ()))
+    return [everything[pid] for pid in sorted(chosen)]
+
+
+def tree(root: int) -> list[Stat]:
+    """Return the live tree of a process, zombies included (their time is not yet their parent's)."""
+    stats = []
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            try:
+                stats.append(parse_stat(Path(entry.path, "stat").read_text()))
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    return select_tree(stats, root)
+
+
+def cpu_seconds(root: int) -> float:
+    """CPU time the whole tree has used so far, user and system, reaped children included."""
+    return sum(stat.cpu for stat in tree(root))
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory of a tree in bytes. `pss` shares common pages out, so it may be added up; `rss` counts them each time."""
+
+    pss: int = 0
+    rss: int = 0
+    private: int = 0
+    processes: int = 0
+
+
+def parse_rollup(text: str) -> dict[str, int]:
+    """Parse /proc/PID/smaps_rollup into bytes by field."""
+    sizes: dict[str, int] = {}
+    for line in text.splitlines():
+        name, _, rest = line.partition(":")
+        parts = rest.split()
+        if len(parts) == 2 and parts[1] == "kB":
+            sizes[name] = int(parts[0]) * 1024
+    return sizes
+
+
+def memory(root: int) -> Memory:
+    """Memory of the tree now. Processes that end meanwhile are left out."""
+    pss = rss = private = processes = 0
+    for stat in tree(root):
+        try:
+            sizes = parse_rollup(Path(f"/proc/{stat.pid}/smaps_rollup").read_text())
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        if not sizes:
+            continue
+        pss += sizes.get("Pss", 0)
+        rss += sizes.get("Rss", 0)
+        private += sizes.get("Private_Clean", 0) + sizes.get("Private_Dirty", 0)
+        processes += 1
+    return Memory(pss, rss, private, processes)

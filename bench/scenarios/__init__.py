@@ -1,0 +1,10 @@
+"""All scenarios, in the order in which they run and are reported."""
+
+from bench.scenarios.contract import Scenario
+from bench.scenarios.lifecycle import LIFECYCLES
+from bench.scenarios.load import LOADS
+from bench.scenarios.memory import MEMORIES
+
+SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (*LOADS, *MEMORIES, *LIFECYCLES)}
+# What a run without names measures when it has to be quick.
+QUICK = ("hello", "fastapi")

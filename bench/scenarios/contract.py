@@ -1,0 +1,96 @@
+"""What a scenario is: a name, columns, what it wants of a server, and one measurement.
+
+Runs in the harness process.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from bench.environment import Environment
+from bench.machine import share_out
+from bench.servers import Launch, Server, Starter
+
+
+@dataclass(frozen=True)
+class Column:
+    """One figure of a scenario."""
+
+    key: str
+    title: str
+    digits: int = 1
+    compare: bool = True  # False: a count that is often 0, of which no ratio can be made
+
+
+@dataclass
+class Outcome:
+    """One measurement of one server. `errors` marks it; it is never left out for having some."""
+
+    figures: dict[str, float] = field(default_factory=dict)
+    errors: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+class MeasureError(Exception):
+    """The server answered wrongly, so that nothing could be measured."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where measurements take place: environment, CPUs, a work directory, and how long to load."""
+
+    environment: Environment
+    cpus: frozenset[int]
+    directory: Path
+    seconds: int
+    warmup: int = 1
+    access_log: str = "file"
+    certfile: Path | None = None
+    keyfile: Path | None = None
+
+    def starter(self, workers: int = 1) -> Starter:
+        """Return a starter that pins a server of so many workers."""
+        processors = share_out(set(self.cpus), workers)
+        return Starter(self.environment, processors, self.directory, self.certfile, self.keyfile)
+
+
+class Scenario(Protocol):
+    """One row of the plan."""
+
+    @property
+    def name(self) -> str:
+        """As on the command line."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """One line for reports."""
+        ...
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        """The figures, the main one first; lower is better in that one. Ratios are made of it."""
+        ...
+
+    @property
+    def most_rounds(self) -> int:
+        """More rounds than these are not worth their time here."""
+        ...
+
+    @property
+    def tools(self) -> Sequence[str]:
+        """Programs it needs beside the servers."""
+        ...
+
+    def launch(self, stage: Stage) -> Launch:
+        """What every server is asked for."""
+        ...
+
+    def estimate(self, stage: Stage) -> float:
+        """Seconds that one measurement takes, for the progress bar and the time limit."""
+        ...
+
+    def measure(self, stage: Stage, server: Server) -> Outcome:
+        """Start the server, measure, stop it. Raises StartError, WrkError, MeasureError, MissingToolError, OSError."""
+        ...

@@ -1,0 +1,118 @@
+"""Scenarios about what a server's life costs its clients: recycles, reloads, starting.
+
+Runs in the harness process.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.load import strict
+from bench.machine import pinned
+from bench.scenarios.contract import Column, Outcome, Stage
+from bench.servers import Launch, Running, Server
+
+_COLUMNS = (
+    Column("failed", "failed requests", 0, compare=False),
+    Column("requests", "requests", 0),
+    Column("longest_ms", "longest stall ms", 0),
+    Column("p999_ms", "p99.9 ms", 1),
+    Column("changes", "workers replaced", 0),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turnover:
+    """Two workers under a mixed load while workers are replaced; the main figure is the number of failed requests."""
+
+    name: str
+    title: str
+    max_requests: int = 0
+    reloads: int = 0
+    columns: Sequence[Column] = _COLUMNS
+    most_rounds: int = 3
+    workers: int = 2
+    tools: Sequence[str] = ()
+
+    def launch(self, stage: Stage) -> Launch:
+        """Two workers of an app that tells who it is."""
+        del stage
+        return Launch("who:app", workers=self.workers, max_requests=self.max_requests, reloads=self.reloads > 0)
+
+    def _seconds(self, stage: Stage) -> float:
+        # Long enough for every reload to end: peers take a second or two for one.
+        return max(float(stage.seconds), 6.0, 3.0 * (self.reloads + 1))
+
+    def estimate(self, stage: Stage) -> float:
+        """Load, start and stop."""
+        return self._seconds(stage) + 3.0
+
+    def measure(self, stage: Stage, server: Server) -> Outcome:
+        """See Scenario."""
+        starter = stage.starter(self.workers)
+        with starter.start(server, self.launch(stage)) as running:
+            running.wait_ready("/")
+            with pinned(starter.processors.load):
+                tally = asyncio.run(self._load(running, server, self._seconds(stage)))
+        durations = sorted(tally.durations)
+        changes = max(0, len(tally.bodies) - self.workers)
+        figures = {
+            "failed": float(tally.errors.total()),
+            "requests": float(tally.requests),
+            "longest_ms": tally.longest * 1000,
+            "p999_ms": durations[int(len(durations) * 0.999)] * 1000,
+            "changes": float(changes),
+        }
+        outcome = Outcome(figures, dict(tally.errors))
+        expected = self.workers * self.reloads if self.reloads else 1
+        if (self.max_requests or self.reloads) and changes < expected:
+            outcome.errors["replacements missing"] = expected - changes
+        return outcome
+
+    async def _load(self, running: Running, server: Server, seconds: float) -> strict.Tally:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(strict.load(running.address, seconds=seconds, kept=32, single=8, think=0.03))
+            for number in range(self.reloads):
+                await asyncio.sleep(seconds / (self.reloads + 1) if number else seconds / (self.reloads + 1) / 2)
+                assert server.reload is not None
+                running.signal(server.reload)
+        return task.result()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """From exec to the first answer, and from SIGTERM to the end, with FastAPI imported."""
+
+    name: str = "start"
+    title: str = "Time from start to the first answer (FastAPI app)"
+    columns: Sequence[Column] = (Column("start_ms", "start ms", 0), Column("stop_ms", "stop ms", 0))
+    most_rounds: int = 99
+    tools: Sequence[str] = ()
+
+    def launch(self, stage: Stage) -> Launch:
+        """One worker."""
+        del stage
+        return Launch("fast:app")
+
+    def estimate(self, stage: Stage) -> float:
+        """Start and stop."""
+        del stage
+        return 2.0
+
+    def measure(self, stage: Stage, server: Server) -> Outcome:
+        """See Scenario."""
+        with stage.starter().start(server, self.launch(stage)) as running:
+            start_ms = running.wait_ready("/items/7")
+            began = time.perf_counter()
+            graceful = running.stop()
+            stop_ms = (time.perf_counter() - began) * 1000
+        return Outcome({"start_ms": start_ms, "stop_ms": stop_ms}, {} if graceful else {"had to be killed": 1})
+
+
+LIFECYCLES = (
+    Start(),
+    Turnover(name="recycle", title="2 workers, recycled every 1000 requests, mixed clients", max_requests=1000),
+    Turnover(name="reload", title="2 workers, 3 reloads (SIGHUP), mixed clients", reloads=3),
+    Turnover(name="steady", title="2 workers, the same clients, nothing replaced (what p99.9 is without)"),
+)
