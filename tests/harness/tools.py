@@ -1,0 +1,25 @@
+"""Third-party programs and ports."""
+
+import os
+import shutil
+import socket
+
+import pytest
+
+
+def require_tool(name: str) -> str:
+    """The path of program `name`. Without it the test is skipped, or fails where ASERVER_REQUIRE_TOOLS is set (CI)."""
+    path = shutil.which(name)
+    if path is not None:
+        return path
+    text = f"{name} is not installed"
+    if os.environ.get("ASERVER_REQUIRE_TOOLS"):
+        pytest.fail(f"{text}, and ASERVER_REQUIRE_TOOLS is set")
+    pytest.skip(text)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that was free a moment ago: only for programs that cannot be given port 0."""
+    with socket.create_server((host, 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port

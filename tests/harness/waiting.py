@@ -1,0 +1,34 @@
+"""Wait for a condition with a deadline: the only way a test lets time pass."""
+
+import os
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+#: Seconds that anything expected may take. Generous, because CI machines are shared; ASERVER_TEST_PATIENCE raises it.
+PATIENCE = float(os.environ.get("ASERVER_TEST_PATIENCE", "20"))
+
+
+def wait_for(
+    condition: Callable[[], T],
+    timeout: float | None = None,
+    what: str = "the condition",
+    explain: Callable[[], str] = lambda: "",
+) -> T:
+    """Call `condition` until it returns something true, and return that.
+
+    `timeout` in seconds, PATIENCE if None. Raises AssertionError that names `what` and ends with `explain()`.
+    """
+    limit = PATIENCE if timeout is None else timeout
+    deadline = time.monotonic() + limit
+    pause = 0.005
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {limit:g} s in vain for {what} (last value: {value!r})\n{explain()}")
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.1)
