@@ -1,0 +1,88 @@
+# make run    environment, install, the demo app on http://127.0.0.1:8000 with two workers
+# make test   environment, the whole suite        make test ARGS='tests/unit -k sockets'
+# make lint   ruff, mypy, import rules             make bench ARGS='...'   see bench/README.md
+# make docs   docs/settings.md from the table      make clean              all that this file made
+#
+# PYTHON=python3.12 (or a path) chooses the interpreter, and then has an environment of its own: .venv-3.12.
+
+MIN := 3.11
+ifdef PYTHON
+VENV := .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || echo unusable)
+else
+VENV := .venv
+endif
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: run test lint bench docs clean
+.DELETE_ON_ERROR:
+
+run: $(VENV)/.run
+	$(BIN)/aserver run aserver.demo:app --workers 2 $(ARGS)
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.run
+	$(BIN)/python -m bench $(ARGS)
+
+docs: $(VENV)/.run
+	$(BIN)/python -m aserver.config > $(VENV)/settings.md
+	mv $(VENV)/settings.md docs/settings.md
+
+clean:
+	rm -rf .venv .venv-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find aserver tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ── environments ── a stamp file each, so that nothing is installed again until pyproject.toml changes.
+
+# pip reads [dependency-groups] since 25.1; Debian 12 brings 23.0.
+$(VENV)/.run: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.test: pyproject.toml | $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --group test
+	touch $@
+
+$(VENV)/.lint: pyproject.toml | $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --group lint
+	touch $@
+
+# The first interpreter that really starts and is new enough: a pyenv shim may exist and fail when called.
+# Debian keeps ensurepip, without which there is no pip in an environment, in a package of its own.
+$(BIN)/python:
+	@set -eu; \
+	found=; \
+	for candidate in $(or $(PYTHON),python3.14 python3.13 python3.12 python3.11 python3); do \
+	    if "$$candidate" -c 'import sys; sys.exit(sys.version_info < ($(subst .,$(comma),$(MIN))))' 2>/dev/null; then \
+	        found=$$candidate; break; \
+	    fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	    echo "aserver needs Python $(MIN) or newer; tried: $(or $(PYTHON),python3.14 to python3.11 and python3)." >&2; \
+	    echo "Install one, or name it: make PYTHON=/path/to/python3" >&2; \
+	    exit 1; \
+	fi; \
+	if ! "$$found" -c 'import ensurepip, venv' 2>/dev/null; then \
+	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	        echo "$$found has no ensurepip; installing Debian's python3-venv"; \
+	        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv; \
+	    fi; \
+	    "$$found" -c 'import ensurepip, venv' 2>/dev/null || { \
+	        echo "$$found cannot make an environment: it has no ensurepip. On Debian: sudo apt-get install python3-venv" >&2; \
+	        exit 1; \
+	    }; \
+	fi; \
+	echo "$(VENV): $$("$$found" --version), $$found"; \
+	rm -rf $(VENV); \
+	"$$found" -m venv $(VENV)
+
+comma := ,
