@@ -1,0 +1,401 @@
+"""One request and its response: what the application sees as scope, `receive()` and `send()`.
+
+Runs in the worker's loop; the application is started here. The order of messages and the bytes are `cycle.Cycle`'s;
+this adds waiting, disconnects, the body's flow control and the application's failures. It must never let an
+application's exception reach the loop, nor let a half response look like a whole one.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+from math import inf
+from typing import Protocol
+
+from aserver.asgi import Message, Scope
+from aserver.errors import ApplicationError
+from aserver.protocol import wire
+from aserver.protocol.connection import CLOSED, HIGH_WATER, OPEN, Connection
+from aserver.protocol.cycle import DONE, HEADED, START, Cycle
+from aserver.protocol.files import open_regular, send_file
+
+log = logging.getLogger("aserver.error")
+
+
+class ClientDisconnected(OSError):
+    """`send()` after the client has gone (ASGI HTTP spec 2.4)."""
+
+
+class AccessRecord(Protocol):
+    """What an access log gets of a finished response; `Exchange` and `http1.Refusal` have this shape.
+
+    Formatters take what they need during the call and do not keep the object.
+    """
+
+    @property
+    def client(self) -> tuple[str, int] | None:
+        """Address and port; None over unix sockets."""
+
+    @property
+    def method(self) -> str:
+        """Such as "GET"; "" if the request line could not be read."""
+
+    @property
+    def target(self) -> bytes:
+        """The request target as sent, with its query; b"" if it could not be read."""
+
+    @property
+    def version(self) -> str:
+        """Such as "1.1"; "" if it could not be read."""
+
+    @property
+    def status(self) -> int:
+        """0 if the connection ended before the application gave one."""
+
+    @property
+    def sent(self) -> int:
+        """Bytes of body, without framing; for HEAD what GET would have sent."""
+
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """Of the request, names in lower case."""
+
+    @property
+    def response_headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """As the application gave them; the server's own additions are not in it."""
+
+    @property
+    def started(self) -> float:
+        """When the head was complete: seconds of the loop's clock (monotonic)."""
+
+    @property
+    def duration(self) -> float:
+        """Seconds from `started` until the last byte was handed to the transport."""
+
+    @property
+    def scope(self) -> Scope | None:
+        """The ASGI scope; None for a refusal."""
+
+
+class Carrier(Connection):
+    """A connection that carries exchanges, one after the other."""
+
+    __slots__ = ("eof",)
+
+    eof: bool  # the client has shut down its sending side; it may still read
+
+    def answered(self, exchange: "Exchange") -> None:
+        """Go on after a complete response."""
+        raise NotImplementedError
+
+    def broken(self, exchange: "Exchange") -> None:
+        """End the connection, because this response cannot be completed."""
+        raise NotImplementedError
+
+    def last(self) -> bool:
+        """Tell whether no request waits behind the current one."""
+        raise NotImplementedError
+
+
+class Exchange(Cycle):
+    """A request under way. A finished one is an `AccessRecord`."""
+
+    __slots__ = (
+        "_body",
+        "_buffered",
+        "_paused",
+        "_read",
+        "_waiters",
+        "complete",
+        "connection",
+        "continue_expected",
+        "duration",
+        "gone",
+        "received",
+        "request_length",
+        "scope",
+        "started",
+        "target",
+        "task",
+    )
+
+    def __init__(
+        self, connection: Carrier, scope: Scope, target: bytes, *, modern: bool, head_only: bool, keep_alive: bool
+    ) -> None:
+        shared = connection.shared
+        Cycle.__init__(self, shared.defaults, modern=modern, head_only=head_only, keep_alive=keep_alive)
+        self.connection = connection
+        self.scope = scope
+        self.target = target
+        self.started = shared.now
+        self.duration = 0.0
+        self.task: asyncio.Task[None] | None = None
+        self.gone = False  # the client left, or the application was told so
+        self.complete = False  # the request's last byte is here
+        self.continue_expected = False
+        self.request_length: int | None = None
+        self.received = 0
+        self._read = False  # the application has got the end of the body
+        self._body: list[bytes] = []
+        self._buffered = 0
+        self._paused = False
+        self._waiters: list[asyncio.Future[None]] = []
+
+    # ── the record ───────────────────────────────────────────────────────────────────────────
+
+    @property
+    def client(self) -> tuple[str, int] | None:
+        """See `AccessRecord`."""
+        client: tuple[str, int] | None = self.scope["client"]
+        return client
+
+    @property
+    def method(self) -> str:
+        """See `AccessRecord`."""
+        return str(self.scope["method"])
+
+    @property
+    def version(self) -> str:
+        """See `AccessRecord`."""
+        return str(self.scope["http_version"])
+
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """See `AccessRecord`."""
+        headers: list[tuple[bytes, bytes]] = self.scope["headers"]
+        return headers
+
+    def describe(self, now: float) -> str:
+        """Return `GET /x, 31.2 s` for the log."""
+        return f"{self.method} {self.target.decode('ascii', 'backslashreplace')}, {now - self.started:.1f} s"
+
+    # ── the application's task ───────────────────────────────────────────────────────────────
+
+    async def run(self) -> None:
+        """Call the application and see to what it leaves behind."""
+        shared = self.connection.shared
+        try:
+            await shared.app(self.scope, self.receive, self.send)
+            if self.state is not DONE:
+                self._unfinished()
+        except BaseException as error:  # noqa: BLE001 - the application's SystemExit must not stop the server
+            self._failed(error)
+        finally:
+            shared.running.discard(self)
+            shared.requests += 1
+
+    def cancel(self, reason: str) -> None:
+        """Cancel the application; the client gets 503 if nothing was sent yet."""
+        if self.task is not None:
+            self.task.cancel(reason)
+
+    def _unfinished(self) -> None:
+        if not self.gone and self.connection.stage is not CLOSED:
+            log.error(
+                "%s %s: the application returned without completing its response (expected %s); %s",
+                self.method,
+                self.scope["path"],
+                self.state.value,
+                self._consequence(),
+            )
+        self._give_up(500)
+
+    def _failed(self, error: BaseException) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            self._give_up(503)
+            return
+        if not (self.gone and isinstance(error, OSError)):
+            log.error(
+                "%s %s: the application raised %s; %s",
+                self.method,
+                self.scope["path"],
+                type(error).__name__,
+                self._consequence(),
+                exc_info=error,
+            )
+        self._give_up(500)
+
+    def _consequence(self) -> str:
+        if self.state is DONE:
+            return "its response was complete"
+        if self.gone:
+            return "the client had gone"
+        return "answered 500" if self.state in (START, HEADED) else "the connection was broken off"
+
+    def _give_up(self, status: int) -> None:
+        """Answer for the application if nothing was sent, else make sure that the end does not look good."""
+        connection = self.connection
+        if self.state is DONE or connection.stage is not OPEN:
+            return
+        if self.state in (START, HEADED) and not self.gone:
+            self.keep_alive = self.keep_alive and status != 503
+            self.refuse(status)
+        else:
+            connection.broken(self)
+
+    def refuse(self, status: int) -> None:
+        """Answer for the application; nothing may have been sent."""
+        connection = self.connection
+        self.keep_alive = self.keep_alive and self.complete and not (connection.shared.draining and connection.last())
+        self.status = status
+        self.response_headers = ()
+        self.state = DONE
+        lines = connection.shared.defaults.lines
+        connection.transport.write(
+            wire.plain_answer(status, lines, keep_alive=self.keep_alive, head_only=self.head_only, modern=self.modern)
+        )
+        connection.answered(self)
+
+    # ── receive ──────────────────────────────────────────────────────────────────────────────
+
+    async def receive(self) -> Message:
+        """ASGI `receive()`."""
+        if self.complete and not self._read and not self.gone and self.state is not DONE:
+            self._read = True
+            return {"type": "http.request", "body": self._take() if self._body else b"", "more_body": False}
+        return await self._wait()
+
+    async def _wait(self) -> Message:
+        connection = self.connection
+        while not (self.gone or self.state is DONE):
+            if self._body or (self.complete and not self._read):
+                self._read = self.complete
+                return {"type": "http.request", "body": self._take(), "more_body": not self.complete}
+            if connection.eof:
+                self.gone = True
+                break
+            if self.continue_expected:
+                self.continue_expected = False
+                if self.state in (START, HEADED):
+                    connection.transport.write(wire.CONTINUE)
+            if not self.complete:
+                connection.deadline = connection.shared.now + connection.shared.body_timeout
+            waiter = connection.shared.loop.create_future()
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.remove(waiter)
+        return {"type": "http.disconnect"}
+
+    def _take(self) -> bytes:
+        body = self._body
+        self._body = []
+        self._buffered = 0
+        if self._paused:
+            self._paused = False
+            connection = self.connection
+            connection.transport.resume_reading()
+            connection.deadline = connection.shared.now + connection.shared.body_timeout
+        return body[0] if len(body) == 1 else b"".join(body)
+
+    def body_received(self, data: bytes) -> None:
+        """Keep a piece of the body for the application, or drop it if nobody will take it."""
+        self.continue_expected = False
+        if self.state is DONE or self.gone:
+            return
+        self._body.append(data)
+        self._buffered += len(data)
+        if self._buffered > HIGH_WATER and not self._paused:
+            self._paused = True
+            self.connection.transport.pause_reading()
+            self.connection.deadline = inf  # now it is the application that is slow
+        if self._waiters:
+            self.wake()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a `receive()` waits."""
+        return bool(self._waiters)
+
+    def drop_body(self) -> None:
+        """Forget the body that nobody will take; the rest is dropped as it comes."""
+        self._take()
+
+    def wake(self) -> None:
+        """Let every waiting `receive()` look again."""
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def disconnect(self) -> None:
+        """Tell the application that the client has gone."""
+        self.gone = True
+        if self._waiters:
+            self.wake()
+
+    # ── send ─────────────────────────────────────────────────────────────────────────────────
+
+    async def send(self, message: Message) -> None:
+        """ASGI `send()`. Raises ApplicationError, and ClientDisconnected (an OSError)."""
+        if self.gone:
+            raise ClientDisconnected("the client has disconnected")
+        kind = message["type"]
+        if kind == "http.response.body":
+            connection = self.connection
+            if self.state is HEADED and (not self.complete or connection.shared.draining):
+                self._consider_close(message)
+            data = self.body(message)
+            if type(data) is bytes:
+                if data:
+                    connection.transport.write(data)
+            else:
+                connection.transport.writelines(data)
+            if self.state is DONE:
+                connection.answered(self)
+            if connection.write_paused:
+                await connection.drained()
+        elif kind == "http.response.start":
+            self.start(message)
+        else:
+            await self._send_other(kind, message)
+
+    async def _send_other(self, kind: str, message: Message) -> None:
+        connection = self.connection
+        if kind == "http.response.pathsend":
+            await self._send_path(message)
+        elif kind == "http.response.trailers":
+            connection.transport.write(self.trailers(message))
+        elif kind == "http.response.early_hint" and self.modern:
+            connection.transport.write(self.early_hint(message))
+        else:
+            raise ApplicationError(f"unknown ASGI message {kind!r}; expected {self.state.value}")
+        if self.state is DONE:
+            connection.answered(self)
+        if connection.write_paused:
+            await connection.drained()
+
+    async def _send_path(self, message: Message) -> None:
+        """`http.response.pathsend`: the file's size is the body's, whatever happens to the file meanwhile."""
+        connection = self.connection
+        loop = connection.shared.loop
+        if self.state is not HEADED:
+            raise self._unexpected(message)
+        descriptor, size = await open_regular(loop, message["path"])
+        try:
+            if not self.complete or connection.shared.draining:
+                self._consider_close({})
+            connection.transport.write(self.file(message, size))
+            if not self.head_only:
+                await send_file(connection, loop, descriptor, size, message["path"])
+        finally:
+            os.close(descriptor)
+        if connection.stage is CLOSED:
+            raise ClientDisconnected("the client has disconnected")
+        self.file_sent(size)
+
+    @property
+    def discardable(self) -> bool:
+        """Whether what is missing of the request's body is so little that keeping the connection is worth it."""
+        length = self.request_length
+        return self.complete or (
+            length is not None and not self.continue_expected and length - self.received <= HIGH_WATER
+        )
+
+    def _consider_close(self, message: Message) -> None:
+        """Before the head is made: announce a close that is already known."""
+        connection = self.connection
+        if connection.shared.draining and connection.last():
+            self.keep_alive = False
+        if not message.get("more_body") and not self.discardable:
+            self.keep_alive = False

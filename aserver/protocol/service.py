@@ -1,0 +1,72 @@
+"""The protocol side of one worker, as its server sees it: connections, the drain, the sweep of deadlines.
+
+Runs in the worker's loop (or the embedding program's). It opens no listener and arms no timer: the server calls
+`sweep()` about once a second, and decides when to drain, cancel and abort.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from aserver.protocol.connection import OPEN, Shared
+from aserver.protocol.http1 import HttpConnection
+
+
+class Service(Shared):
+    """What all connections of one worker share, and the handles to end them.
+
+    `connections` is the set of open ones, `requests` counts finished requests (for `max_requests`), `active` those
+    under way. `access`, when given, is called once for each finished response with an `exchange.AccessRecord`;
+    `on_limit` each time `limit_concurrency` turns a request away.
+    """
+
+    @property
+    def active(self) -> int:
+        """Requests whose application has not returned yet, answered or not."""
+        return len(self.running)
+
+    def protocol_factory(self, *, scheme: str = "http", tls: bool = False) -> Callable[[], asyncio.Protocol]:
+        """Return what `loop.create_server` wants; `tls` says that the transport is an SSL transport."""
+
+        def make() -> HttpConnection:
+            return HttpConnection(self, scheme=scheme, tls=tls)
+
+        return make
+
+    def drain(self) -> None:
+        """From now on responses carry `Connection: close`, and the connection ends after them; idle ones stay."""
+        self.draining = True
+
+    def close_idle(self) -> None:
+        """Close connections with no request under way."""
+        for connection in list(self.connections):
+            if connection.idle:
+                connection.close()
+
+    def cancel(self, reason: str) -> list[str]:
+        """Cancel the requests that still run; return `GET /x, 31.2 s` for each.
+
+        Who has got no answer yet gets 503, the others a connection that is broken off. The applications' tasks
+        need some turns of the loop to end; `active` tells.
+        """
+        now = self.loop.time()
+        running = list(self.running)
+        for request in running:
+            request.cancel(reason)
+        self.close_idle()
+        return [request.describe(now) for request in running]
+
+    def abort(self) -> None:
+        """End every connection at once."""
+        for connection in list(self.connections):
+            connection.abort()
+
+    def sweep(self, now: float) -> None:
+        """Take the clock (seconds of the loop), renew the date, and end what has overrun a deadline."""
+        self.now = now
+        self.tick_date()
+        late = [c for c in self.connections if c.deadline <= now or c.write_deadline <= now]
+        for connection in late:
+            if connection.write_deadline <= now:
+                connection.write_expired()
+            elif connection.stage is OPEN or connection.deadline <= now:
+                connection.expire()

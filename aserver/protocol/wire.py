@@ -1,0 +1,217 @@
+"""HTTP/1 as bytes: status lines, field names and values, the request target, Host, the canned answers.
+
+Runs in the worker (and in the embedding program's loop), but touches neither: pure functions and tables. It must
+never hold state that outlives a call, nor trust anything an application or a peer handed it.
+"""
+
+import re
+from collections.abc import Iterable
+from http import HTTPStatus
+from urllib.parse import unquote_to_bytes
+
+from aserver.errors import ApplicationError, ClientError
+
+# ── status lines ─────────────────────────────────────────────────────────────────────────────
+
+#: Without the final CRLF, because every field line below begins with one. The version is 1.1 for 1.0 requests
+#: too: it says what the server can do, not what the request was (RFC 9110 section 2.5).
+STATUS_LINES: dict[int, bytes] = {
+    status.value: b"HTTP/1.1 %d %s" % (status.value, status.phrase.encode("ascii"))
+    for status in HTTPStatus
+    if status.value >= 200
+}
+
+
+def status_line(status: object) -> bytes:
+    """Return the status line of a final response without CRLF.
+
+    Raises ApplicationError for anything but an int from 200 to 599 (RFC 9110 section 15; an interim answer is
+    no `http.response.start`).
+    """
+    if not isinstance(status, int) or not 200 <= status <= 599:
+        raise ApplicationError(f"http.response.start: status is {status!r}, must be an int from 200 to 599")
+    return STATUS_LINES.get(int(status)) or b"HTTP/1.1 %d " % status
+
+
+# ── field names and values ───────────────────────────────────────────────────────────────────
+
+TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
+_FORBIDDEN_IN_VALUE = re.compile(rb"[\0\r\n]")  # RFC 9110 section 5.5
+
+_COMMON_REQUEST_NAMES = """
+accept accept-charset accept-encoding accept-language access-control-request-headers
+access-control-request-method authorization cache-control content-encoding content-type cookie date dnt forwarded
+from if-match if-modified-since if-none-match if-range if-unmodified-since keep-alive origin pragma
+priority proxy-authorization range referer sec-ch-ua sec-ch-ua-mobile sec-ch-ua-platform sec-fetch-dest
+sec-fetch-mode sec-fetch-site sec-fetch-user sec-gpc sec-websocket-extensions sec-websocket-key
+sec-websocket-protocol sec-websocket-version traceparent tracestate trailer upgrade-insecure-requests user-agent
+via x-api-key x-correlation-id x-csrf-token x-forwarded-for x-forwarded-host x-forwarded-port
+x-forwarded-prefix x-forwarded-proto x-real-ip x-request-id x-requested-with
+""".split()
+
+_COMMON_RESPONSE_NAMES = """
+accept-ranges access-control-allow-credentials access-control-allow-headers access-control-allow-methods
+access-control-allow-origin access-control-expose-headers access-control-max-age age allow alt-svc
+cache-control content-disposition content-encoding content-language content-location content-range
+content-security-policy content-type cross-origin-embedder-policy cross-origin-opener-policy
+cross-origin-resource-policy etag expires last-modified link location permissions-policy pragma
+referrer-policy retry-after set-cookie strict-transport-security vary www-authenticate x-accel-buffering
+x-accel-expires x-content-type-options x-frame-options x-process-time x-request-id x-xss-protection
+""".split()
+
+#: Spelling on the wire -> the lower-case name, for names that need no further look. A fixed table, not a
+#: cache: what peers send must not make it grow.
+REQUEST_NAMES: dict[bytes, bytes] = {
+    spelling: name.encode() for name in _COMMON_REQUEST_NAMES for spelling in (name.encode(), name.title().encode())
+}
+
+#: Names that decide about framing, the connection or the response's defaults; never in `REQUEST_NAMES`.
+SPECIAL_REQUEST_NAMES = frozenset(
+    (b"host", b"connection", b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"te")
+)
+
+#: Name as the application gave it -> what goes before the value, for names that need no further look.
+RESPONSE_PREFIXES: dict[bytes, bytes] = {
+    spelling: b"\r\n%s: " % name.encode()
+    for name in _COMMON_RESPONSE_NAMES
+    for spelling in (name.encode(), name.title().encode())
+}
+
+
+def field_prefix(name: object) -> bytes:
+    """Return CRLF, the name and `: `. Raises ApplicationError unless `name` is a token in bytes."""
+    if not isinstance(name, bytes) or TOKEN.fullmatch(name) is None:
+        raise ApplicationError(f"response header name {name!r} is not a token in bytes (RFC 9110 section 5.6.2)")
+    return b"\r\n%s: " % name
+
+
+def check_fields(pairs: Iterable[tuple[bytes, bytes]]) -> None:
+    """Raise ApplicationError for the first pair that may not be sent; the slow way, to name the culprit."""
+    for name, value in pairs:
+        field_prefix(name)
+        if not isinstance(value, bytes):
+            raise ApplicationError(f"response header {name!r}: value {value!r} is not bytes")
+        if _FORBIDDEN_IN_VALUE.search(value) is not None:
+            raise ApplicationError(f"response header {name!r}: value {value!r} holds NUL, CR or LF")
+
+
+def field_lines(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the lines of some fields, each with its CRLF in front. Raises ApplicationError like `check_fields`."""
+    listed = [(bytes(name), bytes(value)) for name, value in pairs]
+    check_fields(listed)
+    return b"".join(b"\r\n%s: %s" % pair for pair in listed)
+
+
+def parse_header_setting(setting: str) -> tuple[bytes, bytes]:
+    """Turn `Name: value` of the `header` setting into a pair with the name in lower case.
+
+    Raises ApplicationError if it cannot be a field; `config.py` has checked the form before.
+    """
+    name, _, value = setting.partition(":")
+    pair = (name.strip().lower().encode("latin-1"), value.strip().encode("latin-1"))
+    check_fields([pair])
+    return pair
+
+
+def tokens(value: bytes) -> list[bytes]:
+    """Split a comma-separated field value, in lower case, without parameters' whitespace and empty parts."""
+    return [part for part in (piece.strip().lower() for piece in value.split(b",")) if part]
+
+
+def accepts_trailers(te: bytes) -> bool:
+    """Tell whether a `TE` field lets us send trailers (RFC 9110 section 10.1.4)."""
+    return b"trailers" in tokens(te)
+
+
+# ── the request target and Host ──────────────────────────────────────────────────────────────
+
+#: What llhttp knows and we serve, as the ASGI scope wants it. CONNECT, PRI and RTSP's methods are left out.
+METHODS: dict[bytes, str] = {
+    name.encode(): name
+    for name in (
+        "DELETE GET HEAD POST PUT OPTIONS TRACE COPY LOCK MKCOL MOVE PROPFIND PROPPATCH SEARCH UNLOCK BIND REBIND "
+        "UNBIND ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PATCH PURGE MKCALENDAR "
+        "LINK UNLINK SOURCE QUERY"
+    ).split()
+}
+
+_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[!$&'()*+,;=\-._~0-9A-Za-z]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?")
+_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)([^#]*)")
+
+
+def check_host(host: bytes) -> None:
+    """Raise ClientError(400) unless `host` is `uri-host [":" port]` and not empty (RFC 9110 section 7.2)."""
+    if _HOST.fullmatch(host) is None:
+        raise ClientError(400, f"malformed Host {host[:80]!r}")
+
+
+def check_transfer_encoding(coding: bytes, version: str, *, has_length: bool) -> None:
+    """Raise ClientError unless the body is framed in the one way that nobody reads differently.
+
+    RFC 9112 section 6.1: with Content-Length or in HTTP/1.0 it is a smuggling attempt (400); a coding before the
+    final chunked is just not implemented (501).
+    """
+    if version != "1.1":
+        raise ClientError(400, "Transfer-Encoding in HTTP/1.0")
+    if has_length:
+        raise ClientError(400, "Transfer-Encoding with Content-Length")
+    if coding.lower() != b"chunked":
+        codings = tokens(coding)
+        known = codings[-1:] == [b"chunked"] and b"chunked" not in codings[:-1]
+        raise ClientError(501 if known else 400, f"transfer coding {coding[:80]!r} is not served")
+
+
+def split_target(method: str, target: bytes) -> tuple[bytes, bytes, bytes | None]:
+    """Split a request target into path, query and, for the absolute form, its authority (RFC 9112 section 3.2).
+
+    Raises ClientError(400) for the asterisk outside OPTIONS, the authority form, and what is none of the four.
+    """
+    authority = None
+    if not target.startswith(b"/"):
+        if target == b"*" and method == "OPTIONS":
+            return b"*", b"", None
+        match = _ABSOLUTE.fullmatch(target)
+        if match is None:
+            raise ClientError(400, f"request target {target[:80]!r} is neither a path nor an absolute URI")
+        authority, target = match.groups()
+        check_host(authority)
+        if not target.startswith(b"/"):
+            target = b"/" + target
+    path, _, query = target.partition(b"?")
+    return path, query, authority
+
+
+def decode_path(path: bytes) -> str:
+    """Return the path as the ASGI scope wants it: percent sequences and UTF-8 decoded, errors replaced."""
+    return unquote_to_bytes(path).decode("utf-8", "replace")
+
+
+# ── canned answers ───────────────────────────────────────────────────────────────────────────
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"  # RFC 9110 section 15.2.1
+LAST_CHUNK = b"0\r\n\r\n"  # RFC 9112 section 7.1
+
+
+def early_hints(links: Iterable[bytes]) -> bytes:
+    """Return a 103 answer with one Link field for each of `links` (RFC 8297). Raises ApplicationError."""
+    return b"HTTP/1.1 103 Early Hints" + field_lines((b"link", link) for link in links) + b"\r\n\r\n"
+
+
+def plain_answer(
+    status: int, defaults: bytes, *, keep_alive: bool, head_only: bool = False, modern: bool = True
+) -> bytes:
+    """Return a whole answer that the server gives by itself: its phrase as plain text.
+
+    `defaults` are the ready lines for date and the like, each with CRLF in front.
+    """
+    text = b"%s\n" % STATUS_LINES[status][13:]
+    retry = b"\r\nretry-after: 1" if status == 503 else b""
+    connection = b"\r\nconnection: close" if not keep_alive else b"" if modern else b"\r\nconnection: keep-alive"
+    return b"%s\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d%s%s%s\r\n\r\n%s" % (
+        STATUS_LINES[status],
+        len(text),
+        retry,
+        defaults,
+        connection,
+        b"" if head_only else text,
+    )
