@@ -15,6 +15,8 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from aserver.errors import ConfigError
+
 LINUX = sys.platform == "linux"
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
@@ -220,3 +222,45 @@ def smaps_rollup(pid: int | str = "self") -> Mapping[str, int]:
             with contextlib.suppress(ValueError):
                 sums[name] = int(rest.split()[0]) * 1024
     return sums
+
+
+# ── what the app finds when it is imported ──────────────────────────────────────────────────
+
+
+def enter_environment(env: Iterable[str], directory: str | None, umask: int | None) -> None:
+    """Set variables ("NAME=value"), the working directory and the umask. Raises ConfigError."""
+    for assignment in env:
+        name, _, value = assignment.partition("=")
+        os.environ[name] = value
+    if umask is not None:
+        os.umask(umask)
+    if directory is not None:
+        try:
+            os.chdir(directory)
+        except OSError as error:
+            raise ConfigError(f"chdir {directory}: {error.strerror}; the app would be looked for elsewhere") from None
+
+
+def drop_privileges(user: str | None, group: str | None) -> None:
+    """Become `user` (name or uid) and `group`, for good: groups first, then gid, then uid. Raises ConfigError."""
+    import grp  # noqa: PLC0415  (POSIX account databases: only where they are asked)
+    import pwd  # noqa: PLC0415
+
+    if user is None and group is None:
+        return
+    try:
+        account = None if user is None else (pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user))
+        gid = account.pw_gid if account else os.getgid()
+        if group is not None:
+            gid = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+    except KeyError as error:
+        raise ConfigError(f"user or group does not exist on this system: {error.args[0]}") from None
+    try:
+        if os.geteuid() == 0:
+            os.setgroups(os.getgrouplist(account.pw_name, gid) if account else [gid])
+        if gid != os.getgid():
+            os.setgid(gid)
+        if account is not None and account.pw_uid != os.getuid():
+            os.setuid(account.pw_uid)
+    except OSError as error:
+        raise ConfigError(f"cannot become user {user}, group {group}: {error.strerror}; start as root") from None

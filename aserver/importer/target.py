@@ -60,6 +60,12 @@ def load(
     return LoadedApp(app=_servable(found, spoken), interface=spoken, target=full_name)
 
 
+def load_object(target: str, *, app_dir: str = ".") -> object:
+    """Whatever `target` names, such as a hook, as it is. Raises AppLoadError like `load`."""
+    module_name, attribute = _split(target)
+    return _find(_import(module_name, _put_on_path(app_dir)), module_name, attribute, factory=False)[1]
+
+
 def _split(target: str) -> tuple[str, str]:
     module_name, colon, attribute = target.partition(":")
     if attribute.endswith(")") and "(" in attribute:

@@ -16,7 +16,7 @@ import struct
 import sys
 from collections import deque
 from collections.abc import Iterable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -36,7 +36,7 @@ _encode = msgspec.msgpack.Encoder().encode
 class Channel(Generic[M]):
     """One end. `expects` is the union of messages that may arrive here, from `ipc.messages`."""
 
-    def __init__(self, sock: socket.socket, expects: type[M]) -> None:
+    def __init__(self, sock: socket.socket, expects: Any) -> None:
         sock.setblocking(False)
         self._sock = sock
         self._decode = msgspec.msgpack.Decoder(expects).decode

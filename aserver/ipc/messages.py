@@ -24,15 +24,13 @@ class ListenerInfo(msgspec.Struct, frozen=True):
 
 
 class Boot(Message):
-    """First message: everything the zygote is to be. Fds: board, error log, access log, listeners."""
+    """First message: everything the zygote is to be. Fds: board, error log, access log if there is one, listeners."""
 
     generation: int
-    target: str
     settings: dict[str, object]
     lazy: bool
     listeners: tuple[ListenerInfo, ...]
-    log_kinds: tuple[str, str]
-    drop_environment: tuple[str, ...] = ()
+    access_log: bool
 
 
 class Fork(Message):
@@ -162,7 +160,7 @@ ToWorker = Drain
 
 #: How many descriptors travel with a message: (least, most).
 FDS: dict[type[Message], tuple[int, int]] = {
-    Boot: (3, 250),
+    Boot: (2, 250),
     Adopt: (1, 1),
     Forked: (2, 3),
 }

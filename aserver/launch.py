@@ -1,0 +1,274 @@
+"""How a server is started: as the command does it, embedded as a whole, or as one worker in the caller's loop.
+
+Runs in the master, or in the embedding program. `run` and `serve` are the public names; neither installs a signal
+handler, renames the process or configures logging unless the process is aserver's own, or it is asked to.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import anyio
+import anyio.abc
+import click
+import uvloop
+
+from aserver import __version__, sources, unix
+from aserver.asgi import ASGIApp
+from aserver.config import Config, Resolved, warnings
+from aserver.errors import AppLoadError, BindError, BootError, ConfigError, ExitCode
+from aserver.log.deferred import open_log
+from aserver.log.setup import configure
+from aserver.master.events import Exit, StopMode
+from aserver.master.runner import Runner
+from aserver.sockets import Listener, bind_all
+from aserver.worker.lifespan import Lifespan
+from aserver.worker.server import Endpoint, Server
+from aserver.zygote.preload import preload
+
+log = logging.getLogger("aserver.master")
+
+Address = tuple[str, int] | str
+
+
+def run(target: str, **settings: object) -> ExitCode:
+    """Serve `target` ("module:attribute") until a signal ends it: what the command `aserver run` calls. Blocks.
+
+    `settings` are those of docs/settings.md. Returns OK, or KILLED if something had to be killed at the end. Raises
+    ConfigError, BindError, AppLoadError or BootError.
+    """
+    keywords = {"target": target, **settings}
+    return run_resolved(sources.load(keywords=keywords, environ=os.environ, cwd=Path.cwd()))
+
+
+def run_resolved(resolved: Resolved) -> ExitCode:
+    """`run` with settings that are read already."""
+
+    def reread() -> Resolved:
+        return resolved
+
+    return asyncio.run(_run_master(resolved, reread))
+
+
+async def _run_master(resolved: Resolved, reread: Callable[[], Resolved]) -> ExitCode:
+    config = resolved.config
+    unix.raise_fd_limit()
+    unix.set_process_title(f"{config.proc_name}: master ({config.target})")
+    loop = asyncio.get_running_loop()
+    with _open_logs(config) as log_fds:
+        logs = configure(config, process="master", error_fd=os.dup(log_fds[0]), loop=loop)
+        try:
+            log.info("aserver %s, pid %d, %s", __version__, os.getpid(), config.target)
+            for warning in warnings(config):
+                log.warning("%s", warning)
+            with _bound(config) as listeners:
+                runner = _runner(config, listeners, log_fds, own_process=True, reread=reread)
+                with _signals(loop, runner):
+                    result = await runner.run()
+            if result.code in (ExitCode.OK, ExitCode.KILLED):
+                log.info("stopped")
+            elif config.errorlog != "-":
+                log.critical("%s\n%s", result.reason, result.detail)  # the caller says it on standard error
+        finally:
+            logs.close()
+    return _conclude(result)
+
+
+def _conclude(result: Exit) -> ExitCode:
+    if result.code == ExitCode.APP_LOAD:
+        raise AppLoadError(result.reason, result.detail)
+    if result.code == ExitCode.BIND:
+        raise BindError(result.reason)
+    if result.code in (ExitCode.OK, ExitCode.KILLED):
+        return ExitCode(result.code)
+    error = BootError(result.reason)
+    if result.detail:
+        error.add_note(result.detail)
+    raise error
+
+
+@contextlib.contextmanager
+def _open_logs(config: Config) -> Iterator[list[int]]:
+    fds: list[int] = []
+    try:
+        fds.append(open_log(config.errorlog, which="error"))
+        if config.accesslog is not None:
+            fds.append(open_log(config.accesslog, which="access"))
+        yield fds
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise ConfigError(f"log {error.filename} cannot be opened: {error.strerror}") from None
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+@contextlib.contextmanager
+def _bound(config: Config) -> Iterator[list[Listener]]:
+    listeners = bind_all(
+        config.bind,
+        uds_mode=config.uds_mode,
+        uds_owner=config.uds_owner,
+        uds_group=config.uds_group,
+        reuse_port=config.reuse_port,
+        environ=os.environ,
+        pid=os.getpid(),
+    )
+    try:
+        yield listeners
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+def _count_workers(config: Config) -> int:
+    return config.workers if isinstance(config.workers, int) else unix.usable_cpus()
+
+
+def _runner(
+    config: Config,
+    listeners: list[Listener],
+    log_fds: list[int],
+    *,
+    own_process: bool,
+    reread: Callable[[], Resolved],
+) -> Runner:
+    def read_again() -> tuple[Config, int]:
+        fresh = reread().config
+        return fresh, _count_workers(fresh)
+
+    return Runner(config, _count_workers(config), listeners, log_fds, own_process=own_process, reread=read_again)
+
+
+@contextlib.contextmanager
+def _signals(loop: asyncio.AbstractEventLoop, runner: Runner) -> Iterator[None]:
+    """The master's signals (docs/signals.md), for as long as it runs. The loop's handlers only wake it up."""
+    actions: dict[signal.Signals, Callable[[], None]] = {
+        signal.SIGTERM: lambda: runner.stop(StopMode.GRACEFUL, "SIGTERM"),
+        signal.SIGINT: lambda: runner.stop(StopMode.QUICK, "SIGINT"),
+        signal.SIGQUIT: lambda: runner.stop(StopMode.QUICK, "SIGQUIT"),
+        signal.SIGHUP: lambda: runner.reload("SIGHUP"),
+        signal.SIGTTIN: lambda: runner.scale(delta=1),
+        signal.SIGTTOU: lambda: runner.scale(delta=-1),
+        signal.SIGWINCH: lambda: runner.scale(to=0),
+    }
+    for signum, action in actions.items():
+        loop.add_signal_handler(signum, action)
+    try:
+        yield
+    finally:
+        for signum in actions:
+            loop.remove_signal_handler(signum)
+
+
+# ── embedded ─────────────────────────────────────────────────────────────────────────────────
+
+
+async def serve(
+    app_or_target: ASGIApp | str,
+    *,
+    task_status: anyio.abc.TaskStatus[tuple[Address, ...]] = anyio.TASK_STATUS_IGNORED,
+    install_signal_handlers: bool = False,
+    **settings: object,
+) -> None:
+    """Serve inside the caller's running event loop (asyncio or uvloop, or an anyio program on one) until cancelled.
+
+    An app object is served by one worker in this very loop; a target string gets a whole master, its zygote and
+    `workers`. `await task_group.start(serve, app)` returns the bound addresses as soon as connections are accepted.
+    Cancelling it drains: requests under way get `graceful_timeout`; then no process, handler or descriptor is left.
+    Raises ConfigError, BindError, AppLoadError or BootError.
+    """
+    target = {"target": app_or_target} if isinstance(app_or_target, str) else {}
+    resolved = sources.load(keywords={**target, **settings}, environ=os.environ, cwd=Path.cwd())
+    if isinstance(app_or_target, str):
+        await _serve_master(resolved, task_status, install_signal_handlers=install_signal_handlers)
+    else:
+        await _serve_here(app_or_target, resolved.config, task_status)
+
+
+async def _serve_here(app: ASGIApp, config: Config, task_status: anyio.abc.TaskStatus[tuple[Address, ...]]) -> None:
+    with _bound(config) as listeners:
+
+        def release() -> None:
+            for listener in listeners:
+                listener.close()
+
+        def ready() -> None:
+            for listener in listeners:
+                listener.listen(config.backlog)
+                log.info("listening on %s", listener.name)
+            task_status.started(tuple(listener.address for listener in listeners))
+
+        endpoints = [Endpoint(listener.socket, listener.name) for listener in listeners]
+        await Server(app, config, endpoints, release).run(ready)
+
+
+async def _serve_master(
+    resolved: Resolved,
+    task_status: anyio.abc.TaskStatus[tuple[Address, ...]],
+    *,
+    install_signal_handlers: bool,
+) -> None:
+    config = resolved.config
+    with _open_logs(config) as log_fds, _bound(config) as listeners:
+        runner = _runner(config, listeners, log_fds, own_process=False, reread=lambda: resolved)
+        loop = asyncio.get_running_loop()
+        handlers = _signals(loop, runner) if install_signal_handlers else contextlib.nullcontext()
+        with handlers:
+            async with anyio.create_task_group() as group:
+
+                async def announce() -> None:
+                    await runner.listening()
+                    task_status.started(tuple(listener.address for listener in listeners))
+
+                group.start_soon(announce)
+                with anyio.CancelScope():
+                    result = await runner.run()
+                group.cancel_scope.cancel()
+        _conclude(result)
+
+
+# ── check ────────────────────────────────────────────────────────────────────────────────────
+
+
+def check(resolved: Resolved) -> ExitCode:
+    """Load the app, take the census, run lifespan up and down; say what was found on standard output.
+
+    Returns OK; raises AppLoadError or BootError where `aserver run` would not have served, or would have refused.
+    """
+    config = resolved.config
+    assert config.target is not None
+    unix.enter_environment(config.env, config.chdir, config.umask)
+    say = click.echo
+    for warning in warnings(config):
+        say(f"warning    {warning}")
+    loaded = preload(config)
+    say(f"app        {config.target}: {loaded.app.interface} app loaded")
+    for hazard in loaded.hazards:
+        say(f"hazard     {hazard}")
+    if not loaded.hazards:
+        say("census     nothing that would not survive a fork")
+    elif config.preload and config.on_fork_hazard == "refuse":
+        raise AppLoadError(f"{len(loaded.hazards)} fork hazards, and on_fork_hazard is refuse")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        supported = runner.run(_try_lifespan(loaded.app.app, config))
+    say(f"lifespan   {'up and down' if supported else 'not used'}")
+    say("ok")
+    return ExitCode.OK
+
+
+async def _try_lifespan(app: ASGIApp, config: Config) -> bool:
+    lifespan = Lifespan(app, config.lifespan)
+    try:
+        async with asyncio.timeout(config.boot_timeout):
+            await lifespan.startup()
+    except TimeoutError:
+        raise BootError(f"lifespan startup did not end within {config.boot_timeout:g} s (boot_timeout)") from None
+    supported = lifespan.supported
+    await lifespan.shutdown(config.lifespan_shutdown_timeout)
+    return supported

@@ -1,0 +1,112 @@
+"""The master's side of the processes below it: start a zygote, hold a worker's descriptors, let go of them.
+
+Runs in the master. It never forks (posix_spawn execs, so the loop of whoever embeds us is not copied) and decides
+nothing; `runner` calls it for the commands of the state machine.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aserver import unix
+from aserver.ipc.channel import Channel
+from aserver.ipc.messages import ToMaster
+
+#: Where the zygote finds its channel. Any number above the standard streams would do: posix_spawn puts it there.
+ZYGOTE_FD = 3
+
+
+@dataclass(slots=True)
+class ZygoteHandle:
+    """A zygote process. `pidfd` is None where there are none; then EOF on the channel is its death notice."""
+
+    generation: int
+    pid: int
+    pidfd: int | None
+    channel: Channel[ToMaster]
+
+    def kill(self) -> None:
+        """SIGKILL; our own unreaped child, so the pid is still its."""
+        if self.pidfd is not None:
+            unix.send_signal(self.pidfd, signal.SIGKILL)
+        else:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def reap(self) -> int | None:
+        """The wait status once it is dead, None if somebody else took it or it lives."""
+        try:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:
+            return None
+        return status if pid else None
+
+    def close(self) -> None:
+        """Let go of its descriptors."""
+        self.channel.close()
+        if self.pidfd is not None:
+            os.close(self.pidfd)
+
+
+@dataclass(slots=True)
+class WorkerHandle:
+    """A worker process, from the order to fork it until its death is understood."""
+
+    serial: int
+    generation: int
+    slot: int
+    cell: int
+    pid: int | None = None
+    pidfd: int | None = None
+    channel: Channel[ToMaster] | None = None
+    trace: int | None = None
+    trace_offset: int = 0
+    dead: bool = False
+    status: int | None = None
+
+    def close(self) -> None:
+        """Let go of its descriptors."""
+        if self.channel is not None:
+            self.channel.close()
+        for fd in (self.pidfd, self.trace):
+            if fd is not None:
+                os.close(fd)
+
+
+def spawn_zygote(generation: int, environ: Mapping[str, str]) -> ZygoteHandle:
+    """Exec a zygote with one channel, an empty signal mask and default dispositions (trap 2). Raises OSError."""
+    ours, theirs = unix.stream_pair()
+    # The interpreter's flags (-X, -W, -O, ...) go along (trap 17). -P: the working directory is the app's, and a
+    # logging.py in it must not be ours; the importer puts it on the path when its time comes.
+    flags = [flag for flag in subprocess._args_from_interpreter_flags() if flag != "-P"]  # type: ignore[attr-defined]
+    command = [sys.executable, *flags, "-P", "-m", "aserver.zygote", str(ZYGOTE_FD)]
+    try:
+        pid = os.posix_spawn(
+            sys.executable,
+            command,
+            environ,
+            file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), ZYGOTE_FD)],
+            setsigmask=[],
+            setsigdef=[s for s in signal.valid_signals() if s not in (signal.SIGKILL, signal.SIGSTOP)],
+        )
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return ZygoteHandle(generation, pid, unix.open_pidfd(pid), Channel(ours, ToMaster))
+
+
+def decode_status(status: int | None) -> tuple[int | None, str | None]:
+    """A wait status as (exit code, signal name), one of which is None; (None, None) if it is not known."""
+    if status is None:
+        return None, None
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        try:
+            return None, signal.Signals(number).name
+        except ValueError:  # a realtime signal
+            return None, f"signal {number}"
+    return os.waitstatus_to_exitcode(status), None

@@ -1,0 +1,189 @@
+"""The worker process, from the instant after the fork to `os._exit`.
+
+Runs in the worker, first in the zygote's memory image: what the zygote had open and the worker must not have is closed
+by the zygote's half of the fork (zygote/main.py). Signals are only woken up to (promise 5): SIGTERM asks to be retired,
+the terminal's SIGINT and SIGQUIT are the master's business. It must never return into the zygote's code.
+"""
+
+import asyncio
+import atexit
+import contextlib
+import faulthandler
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+import uvloop
+
+from aserver import importer, unix
+from aserver.config import Config
+from aserver.errors import AppLoadError, AserverError, BootError, ExitCode
+from aserver.ipc.board import Board
+from aserver.ipc.channel import Channel
+from aserver.ipc.messages import BootFailed, Drain, Fork, Ready, RetireAsked, ToWorker
+from aserver.log.setup import Logging
+from aserver.worker.app import load_app
+from aserver.worker.server import Endpoint, Server
+
+log = logging.getLogger("aserver.error")
+
+#: The stacks are dumped on the master's signal. SIGABRT cannot be registered, and SIGUSR1 is what apps use most.
+DUMP_SIGNAL = signal.SIGUSR2
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """What the zygote hands to a worker."""
+
+    order: Fork
+    generation: int
+    config: Config
+    app: importer.LoadedApp | None  # None: lazy, the worker loads it itself
+    endpoints: Sequence[Endpoint]
+    board: Board
+    channel: socket.socket
+    trace: int
+    logs: Logging
+    master: int
+
+
+def run(seed: Seed) -> NoReturn:
+    """Be the worker. Ends the process."""
+    worker = WorkerProcess(seed)
+    try:
+        code = worker.run()
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else ExitCode.UNEXPECTED
+    except BaseException:
+        log.critical("the worker failed", exc_info=True)
+        code = ExitCode.UNEXPECTED
+    _leave(seed, code)
+
+
+def _leave(seed: Seed, code: int) -> NoReturn:
+    """Exit hooks, flush, out: unwinding the interpreter would walk, and so copy, the whole preloaded heap."""
+    try:
+        atexit._run_exitfuncs()  # there is no public name for it
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        seed.logs.close()
+    finally:
+        os._exit(code)
+
+
+class WorkerProcess:
+    """The process around one `Server`."""
+
+    def __init__(self, seed: Seed) -> None:
+        self._seed = seed
+        self._order = seed.order
+        self._channel: Channel[ToWorker] = Channel(seed.channel, ToWorker)
+        self._server: Server | None = None
+        self._born = time.monotonic()
+        self._asked = False
+        self._fork_closes = [seed.channel.fileno(), *(e.sock.fileno() for e in seed.endpoints)]
+
+    def run(self) -> int:
+        """Load, serve, drain; returns the exit code."""
+        seed = self._seed
+        unix.set_process_title(f"{seed.config.proc_name}: worker {self._order.slot} (generation {seed.generation})")
+        unix.ignore_signals((signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1))
+        faulthandler.register(DUMP_SIGNAL, file=seed.trace, all_threads=True, chain=False)
+        faulthandler.enable(file=seed.trace, all_threads=True)
+        # The one use that is left of the hook that fires for every fork: what the app forks must hold neither the
+        # listeners nor the channel, or the port stays taken after the stop (trap 16).
+        os.register_at_fork(after_in_child=self._close_in_child)  # noqa: TID251
+        gc.enable()
+        try:
+            app = seed.app or load_app(seed.config)
+        except AppLoadError as error:
+            return self._boot_failed(error, error.detail)
+        if seed.app is None:
+            gc.freeze()  # also after a lazy load: it takes half a second out of each full collection (PROCESS 1.3)
+        # The loop is made now, not before: an app that runs a loop of its own at import must not find one running.
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(self._main(app))
+
+    def _boot_failed(self, error: AserverError, detail: str) -> int:
+        self._channel.send(BootFailed(self._order.serial, error.exit_code, str(error), detail))
+        self._channel.drain_blocking(1.0)
+        return error.exit_code
+
+    async def _main(self, app: importer.LoadedApp) -> int:
+        seed, loop = self._seed, asyncio.get_running_loop()
+        seed.logs.set_process(f"worker {self._order.slot}/g{seed.generation}", loop)
+        # loop.add_signal_handler is a wake-up: the callback runs in the loop, never in signal context.
+        loop.add_signal_handler(signal.SIGTERM, self._ask, "it got SIGTERM")
+        for signum in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1):
+            loop.add_signal_handler(signum, _nothing)
+        self._server = Server(
+            app.app,
+            seed.config,
+            seed.endpoints,
+            release=self._close_listeners,
+            access=None,
+            cell=seed.board.cell(self._order.cell),
+            on_beat=self._on_beat,
+        )
+        loop.add_reader(self._channel.fileno(), self._on_message)
+        try:
+            await self._server.run(self._on_ready)
+        except BootError as error:
+            return self._boot_failed(error, "")
+        except Exception as error:  # noqa: BLE001  (a loop or a listener that refuses: the master must hear why)
+            return self._boot_failed(BootError(repr(error)), traceback.format_exc())
+        finally:
+            loop.remove_reader(self._channel.fileno())
+            for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1):
+                loop.remove_signal_handler(signum)
+        return ExitCode.OK
+
+    def _on_ready(self) -> None:
+        self._channel.send(Ready(self._order.serial))
+
+    def _on_message(self) -> None:
+        assert self._server is not None
+        for message, _ in self._channel.receive():
+            if isinstance(message, Drain):
+                self._server.drain(final=message.final, graceful=message.graceful)
+        if self._channel.eof:
+            # The master is gone, and with it whoever else would have taken the connections that come (promise 7).
+            asyncio.get_running_loop().remove_reader(self._channel.fileno())
+            log.error("the master is gone: this worker drains and leaves")
+            self._server.drain(final=True, graceful=self._seed.config.graceful_timeout)
+
+    def _on_beat(self, server: Server) -> None:
+        order, service = self._order, server.service
+        if self._asked or service is None:
+            return
+        age = time.monotonic() - self._born
+        if order.retire_after_requests and service.requests >= order.retire_after_requests:
+            self._ask(f"{service.requests} requests served, the limit is {order.retire_after_requests} (max_requests)")
+        elif order.retire_after_seconds and age >= order.retire_after_seconds:
+            self._ask(f"{age:.0f} s old, the limit is {order.retire_after_seconds:.0f} (max_lifetime)")
+
+    def _ask(self, reason: str) -> None:
+        self._asked = True
+        self._channel.send(RetireAsked(self._order.serial, reason))
+
+    def _close_listeners(self) -> None:
+        for endpoint in self._seed.endpoints:
+            endpoint.sock.close()
+
+    def _close_in_child(self) -> None:
+        for fd in self._fork_closes:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+def _nothing() -> None:
+    """A terminal's SIGINT goes to the whole group; what it means is the master's to decide (trap 37)."""

@@ -1,0 +1,239 @@
+"""One server in one event loop: accept, serve, drain. The forked worker and `serve(app)` both run it.
+
+Runs in a worker's loop or the embedding program's. It knows nothing of processes: no signals, no channel, no
+exit. The listening sockets stay the caller's; it accepts on duplicates, because a loop closes what it is given, and
+because closing a duplicate stops accepting here without touching anybody else's listener.
+"""
+
+import asyncio
+import contextlib
+import enum
+import inspect
+import logging
+import math
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+
+from aserver.asgi import ASGIApp
+from aserver.config import Config
+from aserver.ipc.board import Field
+from aserver.protocol.service import Service
+from aserver.worker.lifespan import Lifespan
+
+log = logging.getLogger("aserver.error")
+
+#: Seconds between two heartbeats; four fit into the shortest useful `slow_callback`. One costs 0.3 us.
+BEAT = 0.1
+#: Beats between two sweeps for overdue connections: timeouts are whole seconds, one coarse timer serves all.
+BEATS_PER_SWEEP = 5
+#: While draining, how often (seconds) to look whether the last connection has gone.
+DRAIN_POLL = 0.02
+#: On a final stop, accepting until EAGAIN is bounded: somebody may connect for ever (trap 60).
+LAST_ACCEPT = 1.0
+#: Seconds that a cancelled request gets to unwind before its connection is cut off.
+UNWIND = 1.0
+
+
+class Phase(enum.Enum):
+    """Of the server."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A listening socket, and what connections to it are to be told."""
+
+    sock: socket.socket
+    name: str
+    tls: bool = False
+
+
+@dataclass(slots=True)
+class Acceptor:
+    """One endpoint being accepted on by this loop."""
+
+    endpoint: Endpoint
+    factory: Callable[[], asyncio.Protocol]
+    backlog: int
+    server: asyncio.AbstractServer | None = None
+
+    async def open(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to accept, on a duplicate. The backlog is passed because a loop calls listen(2) again (PROCESS 3.1)."""
+        duplicate = self.endpoint.sock.dup()
+        if duplicate.family == socket.AF_UNIX:
+            # Only create_unix_server takes a unix socket on both loops. From Python 3.13 on it would remove
+            # the path at close, which is the master's alone to do (trap 52).
+            self.server = await loop.create_unix_server(
+                self.factory, sock=duplicate, backlog=self.backlog, **_keep_path(loop)
+            )
+        else:
+            self.server = await loop.create_server(self.factory, sock=duplicate, backlog=self.backlog)
+
+    def close(self) -> None:
+        """Stop accepting; connections and the listener itself stay."""
+        if self.server is not None:
+            self.server.close()
+            self.server = None
+
+    async def accept_rest(self, loop: asyncio.AbstractEventLoop, until: float) -> int:
+        """Take what the kernel has completed already, so that closing the listener resets nobody (PROCESS 3.3)."""
+        taken = 0
+        while loop.time() < until:
+            try:
+                connection, _ = self.endpoint.sock.accept()
+            except OSError:  # EAGAIN: the queue is empty; ECONNABORTED and the like: that one is gone anyway
+                break
+            connection.setblocking(False)
+            with contextlib.suppress(OSError):
+                await loop.connect_accepted_socket(self.factory, connection)
+                taken += 1
+        return taken
+
+
+def _keep_path(loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
+    parameters = inspect.signature(loop.create_unix_server).parameters
+    return {"cleanup_socket": False} if "cleanup_socket" in parameters else {}
+
+
+@dataclass(slots=True)
+class Server:
+    """Serve `app` on `endpoints` until `drain` is called.
+
+    `cell` is the worker's place on the board, if it has one. `on_beat` is called at every heartbeat, for what
+    the process wants to watch (age, requests, memory). `release` closes the listeners for good, on a final drain: what
+    connects after that is refused at once rather than left in a queue that nobody reads.
+    """
+
+    app: ASGIApp
+    config: Config
+    endpoints: Sequence[Endpoint]
+    release: Callable[[], None]
+    access: Callable[..., None] | None = None
+    cell: memoryview | None = None
+    on_beat: Callable[["Server"], None] | None = None
+    phase: Phase = Phase.STARTING
+    service: Service | None = None
+    _loop: asyncio.AbstractEventLoop = field(init=False)
+    _acceptors: list[Acceptor] = field(default_factory=list)
+    _final: bool = False
+    _deadline: float = 0.0
+    _wanted: anyio.Event = field(init=False)
+    _boot_scope: anyio.CancelScope = field(init=False)
+    _timer: asyncio.TimerHandle | None = None
+    _beats: int = 0
+
+    def __post_init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._wanted = anyio.Event()
+        self._boot_scope = anyio.CancelScope()
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """The whole life: lifespan startup, `ready()`, serve until told to drain, drain, lifespan shutdown.
+
+        Raises BootError if lifespan startup fails. Being cancelled is a final drain.
+        """
+        lifespan = Lifespan(self.app, self.config.lifespan)
+        self._beat()
+        try:
+            with self._boot_scope:
+                await lifespan.startup()
+                await self._open(lifespan.state)
+                ready()
+            try:
+                if self.phase is Phase.SERVING:
+                    await self._wanted.wait()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    if not self._wanted.is_set():  # cancelled by whoever embeds us
+                        self.drain(final=True, graceful=self.config.graceful_timeout)
+                    await self._drain()
+                    await lifespan.shutdown(self.config.lifespan_shutdown_timeout)
+        finally:
+            self.phase = Phase.STOPPED
+            self._close_acceptors()
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def drain(self, *, final: bool, graceful: float) -> None:
+        """Stop accepting, give requests under way `graceful` seconds, leave. Called again it can only shorten.
+
+        `final`: no other process accepts on these listeners, so what the kernel has queued is taken first, and idle
+        connections get `idle_grace` only.
+        """
+        deadline = self._loop.time() + graceful
+        self._deadline = min(self._deadline, deadline) if self._wanted.is_set() else deadline
+        self._final = self._final or final
+        self._wanted.set()
+        if self.phase is Phase.STARTING:
+            self._boot_scope.cancel()
+
+    async def _open(self, state: dict[str, Any]) -> None:
+        self.service = Service(self.app, self.config, loop=self._loop, state=state, access=self.access)
+        for endpoint in self.endpoints:
+            scheme = "https" if endpoint.tls else "http"
+            factory = self.service.protocol_factory(scheme=scheme, tls=endpoint.tls)
+            self._acceptors.append(Acceptor(endpoint, factory, self.config.backlog))
+        for acceptor in self._acceptors:
+            await acceptor.open(self._loop)
+        self.phase = Phase.SERVING
+
+    def _close_acceptors(self) -> None:
+        for acceptor in self._acceptors:
+            acceptor.close()
+
+    async def _drain(self) -> None:
+        service = self.service
+        if service is None:
+            return
+        self.phase = Phase.DRAINING
+        self._close_acceptors()
+        if self._final:
+            until = self._loop.time() + LAST_ACCEPT
+            for acceptor in self._acceptors:
+                await acceptor.accept_rest(self._loop, until)
+            self.release()
+        service.drain()
+        await asyncio.sleep(0)  # connections that the loop had accepted already are made now
+        if self._final:  # else the sweep closes what is idle for longer than `keep_alive`
+            await self._until(lambda: not service.connections, self._loop.time() + self.config.idle_grace)
+            service.close_idle()
+        await self._until(lambda: not service.connections)
+        service.close_idle()
+        if service.active:
+            for request in service.cancel("the time to drain is over"):
+                log.warning("request cancelled at the end of graceful_timeout: %s", request)
+            self._deadline = self._loop.time() + UNWIND
+            await self._until(lambda: not service.active)
+        service.abort()
+        await asyncio.sleep(0)
+
+    async def _until(self, done: Callable[[], bool], end: float = math.inf) -> None:
+        """Wait for `done`, at most until `end` and the deadline, which a second `drain` may move meanwhile."""
+        while not done() and self._loop.time() < min(end, self._deadline):  # noqa: ASYNC110
+            await asyncio.sleep(DRAIN_POLL)  # an event to wait on would have to be set by every request
+
+    def _beat(self) -> None:
+        """The heart: beats as long as the loop turns, so that silence means that it does not."""
+        self._timer = self._loop.call_later(BEAT, self._beat)
+        self._beats += 1
+        service = self.service
+        if self.cell is not None:
+            self.cell[Field.BEAT] = time.monotonic_ns()
+            if service is not None:
+                self.cell[Field.CONNECTIONS] = len(service.connections)
+                self.cell[Field.REQUESTS] = service.requests
+                self.cell[Field.ACTIVE] = service.active
+                self.cell[Field.ACCEPTING] = self.phase is Phase.SERVING
+        if service is not None and self._beats % BEATS_PER_SWEEP == 0:
+            service.sweep(self._loop.time())
+        if self.on_beat is not None:
+            self.on_beat(self)

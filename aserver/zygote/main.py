@@ -1,0 +1,305 @@
+"""The zygote: loads one generation's code, forks its workers, reaps them, reports, and is the master's deputy.
+
+One thread, no event loop: a poll over the master's channel and the wakeup socket. It is the only place in
+aserver that forks. It never decides when to fork or whom to end while the master lives; when the master dies (EOF)
+it gives the workers their time to drain and then ends those that did not (promise 7).
+"""
+
+import contextlib
+import ctypes
+import gc
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from typing import NoReturn
+
+from aserver import importer, unix
+from aserver.config import Config
+from aserver.errors import AppLoadError, AserverError, ExitCode
+from aserver.ipc.board import Board
+from aserver.ipc.channel import Channel
+from aserver.ipc.messages import (
+    Adopt,
+    Boot,
+    Exited,
+    Fork,
+    Forked,
+    ForkFailed,
+    Kill,
+    Loaded,
+    LoadFailed,
+    Quit,
+    ToZygote,
+    Unforkable,
+)
+from aserver.log.setup import Logging, configure
+from aserver.worker.main import Seed
+from aserver.worker.main import run as run_worker
+from aserver.worker.server import Endpoint
+from aserver.zygote.preload import preload
+
+log = logging.getLogger("aserver.error")
+
+#: Everything a terminal, an operator or a service manager sends to a whole group: the master's business, not ours.
+_WAKING = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+#: Seconds beyond the workers' own drain after which the deputy kills.
+DEPUTY_ALLOWANCE = 1.0
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def main(fd: int) -> NoReturn:
+    """Be the zygote whose master holds the other end of `fd`. Ends the process."""
+    wake = unix.install_wakeup(_WAKING)
+    channel: Channel[ToZygote] = Channel(socket.socket(fileno=fd), ToZygote)
+    os.set_inheritable(fd, False)
+    boot, fds = _first_message(channel)
+    zygote = Zygote(boot, fds, channel, wake)
+    try:
+        zygote.load()
+        zygote.run()
+    except BaseException:
+        log.critical("the zygote failed", exc_info=True)
+        zygote.leave(ExitCode.UNEXPECTED)
+    zygote.leave(ExitCode.OK)
+
+
+def _first_message(channel: Channel[ToZygote]) -> tuple[Boot, list[int]]:
+    while not channel.eof:
+        select.select([channel], [], [])
+        for message, fds in channel.receive():
+            assert isinstance(message, Boot)
+            return message, fds
+    os._exit(ExitCode.OK)  # the master died before it could say anything
+
+
+class Zygote:
+    """The state between two messages."""
+
+    def __init__(self, boot: Boot, fds: list[int], channel: Channel[ToZygote], wake: socket.socket) -> None:
+        self._boot = boot
+        self._config = Config.from_wire(boot.settings)
+        self._channel = channel
+        self._wake = wake
+        board_fd, error_fd, *rest = fds
+        access_fd, listeners = (rest[0], rest[1:]) if boot.access_log else (None, rest)
+        self._board = Board(board_fd)
+        unix.set_process_title(f"{self._config.proc_name}: zygote (generation {boot.generation})")
+        self._logs: Logging = configure(
+            self._config, process=f"zygote g{boot.generation}", error_fd=error_fd, access_fd=access_fd
+        )
+        self._endpoints = tuple(
+            Endpoint(socket.socket(fileno=listener), info.name, info.tls)
+            for listener, info in zip(listeners, boot.listeners, strict=True)
+        )
+        self._app: importer.LoadedApp | None = None
+        self._children: dict[int, tuple[int, int | None]] = {}  # pid: (serial, pidfd)
+        self._adopted: dict[int, int] = {}  # serial: pidfd
+        self._quitting = False
+
+    # ── load ─────────────────────────────────────────────────────────────────────────────────
+
+    def load(self) -> None:
+        """Load the app (unless lazy), take the census, tell the master. Leaves if there is nothing to fork from."""
+        began = time.monotonic()
+        hazards: tuple[str, ...] = ()
+        # Code that hangs at import would outlive a master that dies meanwhile: nobody here reads the channel yet.
+        _die_with_master(signal.SIGKILL)
+        try:
+            unix.enter_environment(self._config.env, self._config.chdir, self._config.umask)
+            unix.drop_privileges(self._config.user, self._config.group)
+            if not self._boot.lazy:
+                # A collection while importing finds little, and what it moves is not shared any more after the fork.
+                gc.disable()
+                preloaded = preload(self._config)
+                self._app, hazards = preloaded.app, preloaded.hazards
+        except AserverError as error:
+            detail = error.detail if isinstance(error, AppLoadError) else ""
+            self._give_up(LoadFailed(error.exit_code, str(error), detail))
+        if hazards:
+            self._weigh(hazards)
+        gc.collect()
+        gc.freeze()
+        _die_with_master(0)
+        interface = self._app.interface if self._app else ""
+        self._tell(Loaded(self._boot.lazy, interface, hazards, time.monotonic() - began))
+
+    def _weigh(self, hazards: tuple[str, ...]) -> None:
+        found = (
+            f"loading {self._config.target} before the fork left behind what does not survive it: {'; '.join(hazards)}"
+        )
+        if self._config.on_fork_hazard == "warn":
+            log.error("%s; the workers are forked all the same (on_fork_hazard=warn)", found)
+        elif self._config.on_fork_hazard == "refuse":
+            self._give_up(LoadFailed(ExitCode.APP_LOAD, f"{found}; refused (on_fork_hazard=refuse)", ""))
+        else:
+            log.error("%s; each worker loads the app itself instead (on_fork_hazard=lazy)", found)
+            self._give_up(Unforkable(hazards))
+
+    def _give_up(self, message: LoadFailed | Unforkable) -> NoReturn:
+        self._tell(message)
+        self.leave(message.exit_code if isinstance(message, LoadFailed) else ExitCode.OK)
+
+    # ── serve the master ─────────────────────────────────────────────────────────────────────
+
+    def run(self) -> None:
+        """Obey until told to quit, or until the master is gone."""
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        while not (self._quitting and not self._children):
+            poll.poll()
+            with contextlib.suppress(BlockingIOError):
+                while self._wake.recv(4096):
+                    pass
+            self._reap()
+            for message, fds in self._channel.receive():
+                self._obey(message, fds)
+            if self._channel.eof:
+                self._be_deputy()
+                return
+
+    def _obey(self, message: ToZygote, fds: list[int]) -> None:
+        match message:
+            case Fork():
+                self._fork(message)
+            case Adopt():
+                self._adopted[message.serial] = fds[0]
+            case Kill():
+                for pid, (serial, _) in self._children.items():
+                    if serial == message.serial:
+                        os.kill(pid, message.signal)  # our own unreaped child: the pid is still its
+            case Quit():
+                self._quitting = True
+                self._close_listeners()
+            case Boot():
+                raise AssertionError("a zygote boots once")
+
+    def _tell(self, message: Loaded | LoadFailed | Unforkable | Forked | ForkFailed | Exited, *fds: int) -> None:
+        self._channel.send(message, fds)
+        self._channel.drain_blocking(5.0)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            child = self._children.pop(pid, None)
+            if child is not None:  # else the app's own, from its import
+                serial, pidfd = child
+                if pidfd is not None:
+                    os.close(pidfd)
+                self._tell(Exited(serial, pid, status))
+
+    # ── fork ─────────────────────────────────────────────────────────────────────────────────
+
+    def _fork(self, order: Fork) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()  # or what the app printed without a newline would appear once per worker (trap 7)
+        ours, theirs = unix.stream_pair()
+        trace = unix.memory_file("aserver-trace")
+        # Blocked across the fork, so that no signal finds the child with the zygote's wakeup socket .
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        master = os.getppid()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # threads: the census has said so, with names
+                pid = os.fork()  # noqa: TID251
+        except OSError as error:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            ours.close()
+            theirs.close()
+            os.close(trace)
+            self._tell(ForkFailed(order.serial, error.strerror or str(error)))
+            return
+        if pid == 0:
+            self._become_worker(order, ours, theirs, trace, master)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        theirs.close()
+        pidfd = unix.open_pidfd(pid)
+        self._children[pid] = (order.serial, pidfd)
+        self._tell(Forked(order.serial, pid), ours.fileno(), trace, *([] if pidfd is None else [pidfd]))
+        ours.close()
+        os.close(trace)
+
+    def _become_worker(
+        self, order: Fork, ours: socket.socket, theirs: socket.socket, trace: int, master: int
+    ) -> NoReturn:
+        """The child's half: let go of everything that is the zygote's, then be a worker."""
+        try:
+            ours.close()
+            self._channel.close()
+            self._wake.close()
+            for pidfd in self._pidfds():
+                os.close(pidfd)
+            unix.reset_signals()
+            self._logs.set_process(f"worker {order.slot}/g{self._boot.generation}")
+            seed = Seed(
+                order=order,
+                generation=self._boot.generation,
+                config=self._config,
+                app=self._app,
+                endpoints=self._endpoints,
+                board=self._board,
+                channel=theirs,
+                trace=trace,
+                logs=self._logs,
+                master=master,
+            )
+            run_worker(seed)
+        finally:
+            os._exit(ExitCode.UNEXPECTED)
+
+    def _pidfds(self) -> Iterator[int]:
+        yield from (pidfd for _, pidfd in self._children.values() if pidfd is not None)
+        yield from self._adopted.values()
+
+    # ── leave ────────────────────────────────────────────────────────────────────────────────
+
+    def _close_listeners(self) -> None:
+        for endpoint in self._endpoints:
+            endpoint.sock.close()
+
+    def _be_deputy(self) -> None:
+        """The master is gone: the workers drain by themselves; see to it that they do (trap 25)."""
+        log.error("the master is gone: %d workers drain, then this zygote ends what is left", len(self._children))
+        self._close_listeners()
+        allowed = self._config.graceful_timeout + self._config.lifespan_shutdown_timeout + DEPUTY_ALLOWANCE
+        deadline = time.monotonic() + allowed
+        while self._alive() and time.monotonic() < deadline:
+            select.select([self._wake.fileno(), *self._pidfds()], [], [], 0.2)
+            with contextlib.suppress(BlockingIOError):
+                self._wake.recv(4096)
+            self._reap()
+        if left := self._alive():
+            log.error("%d workers did not drain within %g s: they are killed", left, allowed)
+        for pid in self._children:
+            os.kill(pid, signal.SIGKILL)
+        for pidfd in self._adopted.values():
+            unix.send_signal(pidfd, signal.SIGKILL)
+
+    def _alive(self) -> int:
+        gone = [s for s, pidfd in self._adopted.items() if select.select([pidfd], [], [], 0)[0]]
+        for serial in gone:
+            os.close(self._adopted.pop(serial))
+        return len(self._children) + len(self._adopted)
+
+    def leave(self, code: int) -> NoReturn:
+        """Out, without the app's exit hooks: those are the workers' to run, once each (trap 10)."""
+        self._logs.close()
+        os._exit(code)
+
+
+def _die_with_master(signum: int) -> None:
+    """Have the kernel send us `signum` when the master dies (prctl(2), PR_SET_PDEATHSIG); 0 ends that."""
+    if unix.LINUX:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signum, 0, 0, 0)
