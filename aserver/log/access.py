@@ -128,16 +128,14 @@ class Escaper(dict[bytes | str, bytes]):
 # ── what stands for an atom ──────────────────────────────────────────────────────────────────
 
 
-def _user(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """User of HTTP Basic (RFC 7617); a space in it would shift the columns."""
-    for name, value in headers:
-        if name == b"authorization" and value[:6].lower() == b"basic ":
-            try:
-                user = base64.b64decode(value[6:].strip(), validate=True).partition(b":")[0]
-            except binascii.Error:
-                return b""
-            return user.replace(b" ", b"+")
-    return b""
+def _user(authorization: bytes) -> bytes:
+    """Return the user of HTTP Basic (RFC 7617), or b"". A space in it would shift the columns."""
+    if authorization[:6].lower() != b"basic ":
+        return b""
+    try:
+        return base64.b64decode(authorization[6:].strip(), validate=True).partition(b":")[0].replace(b" ", b"+")
+    except binascii.Error:
+        return b""
 
 
 _CGI: Mapping[str, Callable[[Record], bytes | str]] = {
@@ -161,16 +159,18 @@ def _variable(name: str) -> Callable[[Record], bytes | str]:
     return lambda record: str((record.scope or {}).get(name, ""))
 
 
+#: Targets differ too much to be remembered, and most are short and plain.
+_TARGET = "escape[target] if target.translate(None, PLAIN) else target"
 #: Atom: what it puts into the template, and the expressions for it; names in them are bound by `_compile`'s prologue.
 _ATOMS: Mapping[str, tuple[bytes, tuple[str, ...]]] = {
     "h": (b"%b", ("escape[client[0]] if client else DASH",)),
     "l": (b"-", ()),
-    "u": (b"%b", ("escape[user(headers)] or DASH",)),
+    "u": (b"%b", ("DASH if {authorization}i is MISSING else escape[user({authorization}i)] or DASH",)),
     "t": (b"%b", ("time",)),
-    "r": (b"%b %b HTTP/%b", ("escape[method]", "escape[record.target]", "escape[version]")),
+    "r": (b"%b %b HTTP/%b", ("escape[method]", _TARGET, "escape[version]")),
     "m": (b"%b", ("escape[method]",)),
-    "U": (b"%b", ("escape[record.target.partition(QUESTION)[0]]",)),
-    "q": (b"%b", ("escape[record.target.partition(QUESTION)[2]]",)),
+    "U": (b"%b", ("escape[target.partition(QUESTION)[0]]",)),
+    "q": (b"%b", ("escape[target.partition(QUESTION)[2]]",)),
     "H": (b"HTTP/%b", ("escape[version]",)),
     "s": (b"%d", ("record.status",)),
     "B": (b"%d", ("record.sent",)),
@@ -184,7 +184,6 @@ _ATOMS: Mapping[str, tuple[bytes, tuple[str, ...]]] = {
     "p": (b"<%d>", ("pid",)),
 }
 _NAMED = re.compile(r"\{([^{}]+)\}([ioe])")
-_FIELD = re.compile(r"\{([^{}]+)\}([ioe])(?=\])")
 _TOKEN = re.compile(r"%%|%\(([^()]*)\)([a-zA-Z]?)|%|[^%]+")
 
 _FORMATS = {
@@ -199,9 +198,9 @@ _JSON: tuple[bytes, tuple[str, ...]] = (
     (
         "time",
         "escape[client[0]] if client else NOTHING",
-        "escape[user(headers)]",
+        "NOTHING if {authorization}i is MISSING else escape[user({authorization}i)]",
         "escape[method]",
-        "escape[record.target]",
+        _TARGET,
         "escape[version]",
         "record.status",
         "record.sent",
@@ -273,6 +272,7 @@ def _compile(template: bytes, expressions: Sequence[str], escape: Escaper, missi
         "DASH": b"-",
         "NOTHING": b"",
         "QUESTION": b"?",
+        "PLAIN": _PLAIN,
         "MISSING": missing,
     }
     loops: dict[str, list[str]] = {"i": [], "o": []}
@@ -287,7 +287,7 @@ def _compile(template: bytes, expressions: Sequence[str], escape: Escaper, missi
             loops[kind].append(name)
         return f"{kind}{loops[kind].index(name)}"
 
-    values = [_FIELD.sub(bind, expression) for expression in expressions]
+    values = [_NAMED.sub(bind, expression) for expression in expressions]
     source = ["def line(record, time):", *_prologue(" ".join(values), needs_headers=bool(loops["i"]))]
     for kind, headers in (("i", "headers"), ("o", "record.response_headers")):
         names = loops[kind]
@@ -313,13 +313,15 @@ def _prologue(used: str, *, needs_headers: bool) -> list[str]:
     wanted = {
         "client": ("client", re.search(r"\bclient\b", used)),
         "method": ("method", re.search(r"\bmethod\b", used)),
+        "target": ("", re.search(r"\btarget\b", used)),
         "version": ("http_version", re.search(r"\bversion\b", used)),
-        "headers": ("headers", needs_headers or "user(headers)" in used),
+        "headers": ("headers", needs_headers),
     }
     names = [(name, key) for name, (key, needed) in wanted.items() if needed]
     if not names:
         return []
     fetch = {name: f"scope[{key!r}]" for name, key in names}
+    fetch["target"] = "record.target"
     fetch["method"] = "scope.get('method') or record.method"  # a WebSocket's scope has none
     return [
         " scope = record.scope",

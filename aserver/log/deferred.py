@@ -30,8 +30,8 @@ from typing import Literal
 #: What a blocked sink keeps: access lines are the first to go, error records are worth more memory.
 ACCESS_BOUND = 1 << 20
 ERROR_BOUND = 4 << 20
-#: Access lines of one tick beyond this are written before the tick ends.
-BATCH = 64 << 10
+#: So many access lines (about 64 KB) are written before the tick ends. Adding up their bytes instead cost 60 ns each.
+BATCH = 256
 #: POSIX promises 512, Linux gives 4096. Where it is less (macOS) a line of 512 would say too little, and
 #: mixing is the smaller harm.
 PIPE_LIMIT = max(select.PIPE_BUF, 4096)
@@ -156,7 +156,6 @@ class Sink:
         self._trouble = ""
         self._notices: deque[str] = deque()
         self._batch: list[bytes] = []
-        self._batched = 0
         self._loop: AbstractEventLoop | None = None
         self._wake_asked = False
         self._watching: AbstractEventLoop | None = None
@@ -205,10 +204,10 @@ class Sink:
         """Add one access line to this tick's batch. Only in the loop's thread."""
         batch = self._batch
         batch.append(line)
-        self._batched += len(line)
-        if self._batched >= BATCH or self._loop is None:
+        lines = len(batch)
+        if lines >= BATCH or self._loop is None:
             self.flush()
-        elif len(batch) == 1:
+        elif lines == 1:
             try:
                 self._loop.call_soon(self.flush)
             except RuntimeError:  # the loop is closed
@@ -220,12 +219,23 @@ class Sink:
         if not batch:
             return
         self._batch = []
-        self._batched = 0
-        if self.limit is None:
+        if self.limit is not None:
+            self._put_pieces(batch, self.limit)
+        elif self._queue or self.state is not SinkState.OPEN:
             self._put(b"".join(batch), len(batch))
         else:
-            self._put_pieces(batch, self.limit)
+            self._write_at_once(b"".join(batch), len(batch))
         self._pump()
+
+    def _write_at_once(self, data: bytes, records: int) -> None:
+        """Do what queue and turn would, 1 us sooner: a regular file takes all, or the disk is full."""
+        try:
+            written = os.write(self.fd, data)
+        except OSError:
+            written = 0  # `_pump` meets it again, and knows what to do
+        if written < len(data):
+            self._put(data, records)
+            self._offset = written
 
     def _put_pieces(self, batch: list[bytes], limit: int) -> None:
         piece: list[bytes] = []
@@ -423,7 +433,7 @@ class Sink:
         self._turn.clear()
         self._notices.clear()
         self._batch = []
-        self._queued = self._offset = self._batched = self.lost = 0
+        self._queued = self._offset = self.lost = 0
         self._loop = self._watching = self._timer = None
         self._wake_asked = False
         self.state = SinkState.OPEN
