@@ -99,7 +99,7 @@ def _positional_arguments(app: Any) -> tuple[int, int]:
 def _recognise_class(app: type, target: str) -> Interface:
     if hasattr(app, "__await__"):  # Starlette's style: Class(scope, receive, send) is awaited
         return "asgi"
-    if "__call__" in vars(app) or any("__call__" in vars(parent) for parent in app.__mro__[1:-1]):
+    if any("__call__" in vars(each) for each in app.__mro__):
         least, _ = _positional_arguments(app)
         if least == 1 and inspect.iscoroutinefunction(getattr(app, "__call__", None)):  # noqa: B004
             raise AppLoadError(_asgi2_text(target))
