@@ -44,11 +44,15 @@ class Config(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Settings from one place. `origin` is for people; `spell` makes the name that was written there of a setting's."""
+    """Settings from one place. `origin` is for people; `spell` makes the name that was written there of a setting's.
+
+    `advice` ends the message about an unknown setting.
+    """
 
     origin: str
     values: Mapping[str, object]
     spell: Callable[[str], str] = str
+    advice: str = ""
 
     def where(self, key: str) -> str:
         """Where a value came from, as `aserver config` and errors say it."""
@@ -73,7 +77,7 @@ def unknown(key: str, layer: Layer) -> ConfigError:
     """The error for a name that is no setting's, with the nearest that is."""
     near = difflib.get_close_matches(key.lower().replace("-", "_"), (*NAMES, *BIND_PARTS), n=1, cutoff=0.5)
     hint = f"; did you mean {layer.spell(near[0])}?" if near else ""
-    return ConfigError(f"there is no setting {layer.spell(key)} ({layer.origin}){hint}")
+    return ConfigError(f"there is no setting {layer.spell(key)} ({layer.origin}){hint}{layer.advice}")
 
 
 def _own(layer: Layer) -> dict[str, tuple[str, object]]:

@@ -20,10 +20,10 @@ def _row(info: SettingInfo) -> str:
         others += [f"`{part}`" for part in BIND_PARTS]
     meaning = info.help + (f" (also {', '.join(others)})" if others else "")
     value = ("repeatable: " if info.repeatable else "") + info.expects()
-    default = "unset" if info.default == "-" and info.optional and not info.off else f"`{info.default}`"
+    default = "unset" if info.default is None else f"`{info.default}`" if info.default else "empty"
     if info.name == "workers":
         default += " (`$WEB_CONCURRENCY`)"
-    return f"| `{info.name}` | {default} | {value} | {meaning} |".replace("``", '`""`')
+    return f"| `{info.name}` | {default} | {value} | {meaning} |"
 
 
 _PREFACE = """\

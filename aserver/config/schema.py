@@ -6,7 +6,6 @@ Pure, and imported by every process. It must never know a setting's meaning beyo
 
 import dataclasses
 import math
-import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,11 +21,11 @@ from aserver.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class SettingInfo:
-    """One row of the table, for whoever makes an interface of it. `default` is text as `show` makes it."""
+    """One row of the table, for whoever makes an interface of it. `default` is text as of `show`, None for unset."""
 
     name: str
     kind: Kind
-    default: str
+    default: str | None
     group: Group
     help: str
     aliases: tuple[str, ...]
@@ -38,7 +37,7 @@ class SettingInfo:
     optional: bool
     off: bool
     secret: bool
-    separators: str
+    commas: bool
     hint: Any
 
     @property
@@ -62,7 +61,7 @@ class SettingInfo:
             return "off" if self.off else "-"
         if isinstance(value, tuple):
             texts = [self._mask(str(item)) if self.secret else self.kind.show(item) for item in value]
-            return (", " if "," in self.separators else "; ").join(texts) or "-"
+            return (", " if self.commas else "; ").join(texts) or "-"
         return self._mask(str(value)) if self.secret else self.kind.show(value)
 
     def _mask(self, text: str) -> str:
@@ -108,7 +107,7 @@ def _describe(name: str, hint: Any, default: object) -> SettingInfo:
     info = SettingInfo(
         name=name,
         kind=kind,
-        default="",
+        default=None,
         group=setting.group,
         help=setting.help,
         aliases=setting.aliases,
@@ -120,9 +119,11 @@ def _describe(name: str, hint: Any, default: object) -> SettingInfo:
         optional=type(None) in members,
         off=setting.off,
         secret=setting.secret,
-        separators=setting.separators,
+        commas=setting.commas,
         hint=hint,
     )
+    if (default is None and not info.off) or default == ():
+        return info
     return dataclasses.replace(info, default=info.show(default))
 
 
@@ -196,11 +197,12 @@ def _read(info: SettingInfo, value: object) -> object:
 
 
 def _split(info: SettingInfo, value: object) -> Iterator[object]:
+    """The single values in text, a list, or (of `header` and `env`) a mapping. Items of a list keep their newlines."""
     if isinstance(value, Mapping) and info.kind in {HEADER, ASSIGNMENT}:
         joint = "=" if info.kind is ASSIGNMENT else ": "
         value = [f"{key}{joint}{text}" for key, text in value.items()]
-    for item in value if isinstance(value, list | tuple) else (value,):
-        if isinstance(item, str):
-            yield from filter(None, (part.strip() for part in re.split(f"[{info.separators}]", item)))
-        else:
+    for item in value.splitlines() if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]:
+        if isinstance(item, str) and info.commas:
+            yield from filter(None, map(str.strip, item.split(",")))
+        elif item != "":
             yield item

@@ -55,6 +55,7 @@ class Setting:
     """What the type of a field cannot say. `aliases` are whole other names; `short` is a letter for the command line.
 
     `switches` are flags that stand for a value: `{"lazy": False}` makes `lazy = true` mean `preload = false`.
+    The text of a repeatable setting is split at newlines, and at commas unless `commas` is false.
     `off` says that `off` (or false) is the same as None. `secret` values are never shown.
     """
 
@@ -65,7 +66,7 @@ class Setting:
     switches: tuple[tuple[str, object], ...] = ()
     off: bool = False
     secret: bool = False
-    separators: str = "\n,"
+    commas: bool = True
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -192,7 +193,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     header: Annotated[
         tuple[str, ...],
         HEADER,
-        Setting(Group.HTTP, "`Name: value`, added where the application set none", ("headers",), separators="\n"),
+        Setting(Group.HTTP, "`Name: value`, added where the application set none", ("headers",), commas=False),
     ] = ()
 
     ws_max_size: Annotated[SomeBytes, Setting(Group.WEBSOCKET, "of a message; above it close 1009")] = 16 << 20
@@ -267,7 +268,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             ("raw_env",),
             "e",
             secret=True,
-            separators="\n",
+            commas=False,
         ),
     ] = ()
     env_file: Annotated[str | None, Setting(Group.PROCESS, "file of NAME=VALUE lines; `env` wins over it")] = None

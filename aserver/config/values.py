@@ -163,27 +163,28 @@ class Kind:
     """How a value is read from text and shown as text; `parse` raises ValueError, with a reason or without."""
 
     name: str
+    metavar: str
     parse: Callable[[str], object]
     show: Callable[[Any], str] = str
     numbers: bool = False  # a bare number in a file or an argument is taken as its text
 
 
-SWITCH = Kind("on or off", _parse_switch, lambda value: "on" if value else "off")
-NUMBER = Kind("a whole number", int)
-TEXT = Kind("text", _parse_text)
-CHOICE = Kind("one of", lambda text: text.strip().lower(), numbers=True)
-DURATION = Kind("a duration (30, 500ms, 5m, 1h)", parse_duration, format_duration)
-SIZE = Kind("a size (8190, 64K, 512M, 1GiB)", parse_size, format_size)
-OCTAL = Kind("an octal number", _parse_octal, lambda value: f"{value:#05o}".replace("o", ""))
-WORKERS = Kind("auto or a whole number", _parse_workers)
-ACCOUNT = Kind("a name or a number", _parse_account, numbers=True)
-ADDRESS = Kind("an address", parse_address)
-HEADER = Kind("Name: value", _parse_header)
-ASSIGNMENT = Kind("NAME=VALUE", _parse_assignment)
-PEER = Kind("an address or a network", _parse_peer)
-PREFIX = Kind("a path prefix", _parse_prefix)
-ROOT = Kind("a path prefix", _parse_root)
-HOOK = Kind("module:function", _parse_hook)
+SWITCH = Kind("on or off", "", _parse_switch, lambda value: "on" if value else "off")
+NUMBER = Kind("a whole number", "N", int)
+TEXT = Kind("text", "TEXT", _parse_text)
+CHOICE = Kind("one of", "", lambda text: text.strip().lower(), numbers=True)
+DURATION = Kind("a duration (30, 500ms, 5m, 1h)", "TIME", parse_duration, format_duration)
+SIZE = Kind("a size (8190, 64K, 512M, 1GiB)", "SIZE", parse_size, format_size)
+OCTAL = Kind("an octal number", "OCTAL", _parse_octal, "{:04o}".format)
+WORKERS = Kind("auto or a whole number", "N|auto", _parse_workers)
+ACCOUNT = Kind("a name or a number", "NAME", _parse_account, numbers=True)
+ADDRESS = Kind("an address", "ADDRESS", parse_address)
+HEADER = Kind("Name: value", "HEADER", _parse_header)
+ASSIGNMENT = Kind("NAME=VALUE", "NAME=VALUE", _parse_assignment)
+PEER = Kind("an address or a network", "ADDRESS", _parse_peer)
+PREFIX = Kind("a path prefix", "PREFIX", _parse_prefix)
+ROOT = Kind("a path prefix", "PREFIX", _parse_root)
+HOOK = Kind("module:function", "MODULE:FUNCTION", _parse_hook)
 
 Seconds = Annotated[float, Meta(ge=0), DURATION]
 SomeSeconds = Annotated[float, Meta(gt=0), DURATION]
