@@ -109,15 +109,15 @@ class Escaper(dict[bytes | str, bytes]):
     def __init__(self, escape: Callable[[bytes], bytes], longest: int | None = None) -> None:
         super().__init__()
         self._escape = escape
-        self._longest = longest
+        self.longest = longest
 
     def __missing__(self, value: bytes | str) -> bytes:
         raw = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else bytes(value)
         # One look by translate(): what is left after deleting the plain characters. A regex takes three times as long.
         safe = self._escape(raw) if raw.translate(None, _PLAIN) else raw
-        if self._longest is not None and len(safe) > self._longest:
+        if self.longest is not None and len(safe) > self.longest:
             # No escape is longer than six bytes (backslash, u, four digits), so this many fit whatever they are.
-            safe = self._escape(raw[: self._longest // 6]) + b"..."
+            safe = (self._escape(raw[: self.longest // 6]) if safe != raw else raw[: self.longest]) + b"..."
         if safe == raw and len(raw) <= _LONGEST:
             if len(self) >= _REMEMBERED:
                 self.clear()
@@ -223,8 +223,9 @@ def compile_format(text: str, *, pid: int = 0, limit: int | None = None) -> Form
     else:
         template, expressions = _parse(_FORMATS.get(text, text))
         escape, stamp, missing = _escape_text, clf_time, b"-"
-    # Each value gets an even share of what the template leaves.
-    share = max(6, ((limit or 1 << 20) - len(template) - 32 * len(expressions)) // max(1, len(expressions)))
+    # What can be long gets an even share of what the template and the other values leave; 64 is more than those need.
+    long = sum(bool(re.search(r"\btarget\b|[{]", expression)) for expression in expressions)
+    share = max(64, ((limit or 1 << 20) - len(template) - 64 * (len(expressions) - long)) // max(1, long))
     return Formatter(
         _compile(template, expressions, Escaper(escape), missing, pid),
         stamp,
@@ -272,7 +273,8 @@ def _compile(template: bytes, expressions: Sequence[str], escape: Escaper, missi
         "DASH": b"-",
         "NOTHING": b"",
         "QUESTION": b"?",
-        "PLAIN": _PLAIN,
+        # For short lines no target counts as plain, so that each is measured.
+        "PLAIN": _PLAIN if escape.longest is None else b"",
         "MISSING": missing,
     }
     loops: dict[str, list[str]] = {"i": [], "o": []}

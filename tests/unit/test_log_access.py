@@ -1,0 +1,237 @@
+"""Access formats: the right bytes, and no way for a client to forge a line."""
+
+import base64
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aserver.errors import ConfigError
+from aserver.log.access import Formatter, When, clf_time, compile_format, iso_time
+
+WHEN: When = (2026, 11, 21, 12, 1, 7, 3600)
+
+
+@dataclass
+class Answer:
+    """A finished request, in the shape of `protocol`'s."""
+
+    client: tuple[str, int] | None = ("192.0.2.7", 50412)
+    method: str = "GET"
+    target: bytes = b"/a/b?c=d"
+    version: str = "1.1"
+    status: int = 200
+    sent: int = 5321
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    response_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    duration: float = 1.234567
+    scope: Any = None
+
+
+def line(text: str, answer: Answer, **options: Any) -> bytes:
+    formatter = compile_format(text, **options)
+    return formatter.line(answer, formatter.stamp(WHEN))
+
+
+BROWSER = [(b"host", b"x"), (b"user-agent", b"Mozilla/5.0 (X11)"), (b"referer", b"https://example.org/")]
+
+
+def test_combined() -> None:
+    assert line("combined", Answer(headers=BROWSER)) == (
+        b'192.0.2.7 - - [21/Nov/2026:12:01:07 +0100] "GET /a/b?c=d HTTP/1.1" 200 5321 '
+        b'"https://example.org/" "Mozilla/5.0 (X11)"\n'
+    )
+
+
+def test_common_without_client_and_body() -> None:
+    bare = Answer(client=None, sent=0, headers=[(b"authorization", b"Basic YWxpY2U6c2VjcmV0")])
+    assert line("common", bare) == b'- - alice [21/Nov/2026:12:01:07 +0100] "GET /a/b?c=d HTTP/1.1" 200 -\n'
+
+
+def test_json_has_the_documented_fields() -> None:
+    scope = {"client": ("192.0.2.7", 1), "method": "GET", "http_version": "1.1", "headers": BROWSER, "request_id": "r1"}
+    assert json.loads(line("json", Answer(headers=BROWSER, scope=scope))) == {
+        "time": "2026-11-21T12:01:07+01:00",
+        "client": "192.0.2.7",
+        "user": "",
+        "method": "GET",
+        "target": "/a/b?c=d",
+        "protocol": "HTTP/1.1",
+        "status": 200,
+        "bytes": 5321,
+        "duration": 1.234567,
+        "referer": "https://example.org/",
+        "user_agent": "Mozilla/5.0 (X11)",
+        "request_id": "r1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("atom", "text"),
+    [
+        ("h", "192.0.2.7"),
+        ("l", "-"),
+        ("u", "alice"),
+        ("t", "[21/Nov/2026:12:01:07 +0100]"),
+        ("r", "GET /a/b?c=d HTTP/1.1"),
+        ("m", "GET"),
+        ("U", "/a/b"),
+        ("q", "c=d"),
+        ("H", "HTTP/1.1"),
+        ("s", "200"),
+        ("B", "5321"),
+        ("b", "5321"),
+        ("f", "-"),
+        ("a", "curl/8"),
+        ("T", "1"),
+        ("M", "1234"),
+        ("D", "1234567"),
+        ("L", "1.234567"),
+        ("p", "<4711>"),
+        ("{user-agent}i", "curl/8"),
+        ("{User-Agent}i", "curl/8"),
+        ("{x-none}i", "-"),
+        ("{content-type}o", "text/html"),
+        ("{x-none}o", "-"),
+        ("{remote_addr}e", "192.0.2.7"),
+        ("{remote_port}e", "50412"),
+        ("{http_user_agent}e", "curl/8"),
+        ("{request_method}e", "GET"),
+        ("{path_info}e", "/a/b"),
+        ("{query_string}e", "c=d"),
+        ("{raw_uri}e", "/a/b?c=d"),
+        ("{server_protocol}e", "HTTP/1.1"),
+        ("{script_name}e", "/root"),
+        ("{request_id}e", "-"),
+    ],
+)
+@pytest.mark.parametrize("scoped", [False, True])
+def test_each_atom_of_gunicorn(atom: str, text: str, scoped: bool) -> None:
+    headers = [(b"user-agent", b"curl/8"), (b"authorization", b"Basic YWxpY2U6c2VjcmV0")]
+    answer = Answer(headers=headers, response_headers=[(b"Content-Type", b"text/html")])
+    scope: dict[str, Any] = {
+        "client": answer.client,
+        "method": "GET",
+        "http_version": "1.1",
+        "headers": headers,
+        "root_path": "/root",
+    }
+    answer.scope = scope if scoped else None
+    if atom == "{script_name}e" and not scoped:
+        text = "-"
+    assert line(f"<%({atom})s>%%", answer, pid=4711) == f"<{text}>%\n".encode()
+
+
+def test_a_websocket_has_no_method_in_its_scope() -> None:
+    scope = {"type": "websocket", "client": None, "http_version": "1.1", "headers": []}
+    closed = Answer(method="WEBSOCKET", status=1001, scope=scope)
+    assert line("%(m)s %(s)s %(B)s", closed) == b"WEBSOCKET 1001 5321\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("%(z)s", "no atom %(z)s; known are h l u t"),
+        ("%(d)s", "no atom %(d)s; did you mean %(D)s?"),
+        ("%({accept}x)s", "no atom %({accept}x)s"),
+        ("%({heade}i", "begins no atom"),
+        ("100 % sure", "`%` at character 4 begins no atom"),
+        ("%(h)d", "must end in `s`: %(h)s"),
+    ],
+)
+def test_what_is_wrong_with_a_format(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compile_format(text)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["]", "'", '"', "\\", "a]b'", "x\ny"])
+def test_a_header_name_in_a_format_is_data(name: str) -> None:
+    assert line(f"<%({{{name}}}i)s>", Answer(headers=[(name.encode(), b"v")])) == b"<v>\n"
+
+
+EVERY_ATOM = " ".join(
+    f'"%({atom})s"' for atom in [*"hlutrmUqHsBbfaTMDLp", "{cookie}i", "{server}o", "{http_x}e", "{request_id}e"]
+)
+texts = st.text(max_size=40)
+raws = st.binary(max_size=40) | st.sampled_from(
+    [b'"', b"\\", b"\r\n", b"\x1b[31m", b"\xff\xfe", "é€\u2028".encode(), b"\\x0a"]
+)
+names = st.sampled_from([b"referer", b"user-agent", b"authorization", b"cookie", b"x"])
+basic = raws.map(lambda raw: b"Basic " + base64.b64encode(raw))
+answers = st.builds(
+    Answer,
+    client=st.none() | st.tuples(texts, st.integers(0, 65535)),
+    method=texts,
+    target=raws,
+    version=texts,
+    headers=st.lists(st.tuples(names, raws | basic), max_size=6),
+    response_headers=st.lists(st.tuples(st.just(b"Server"), raws), max_size=2),
+    status=st.integers(0, 4999),
+    sent=st.integers(0, 1 << 50),
+    duration=st.floats(0, 1e6),
+    scope=st.none()
+    | st.fixed_dictionaries(
+        {"client": st.none(), "method": texts, "http_version": texts, "headers": st.just([]), "request_id": texts}
+    ),
+)
+COMPILED: dict[str, Formatter] = {
+    name: compile_format(name, limit=4096) for name in ("combined", "common", "json", EVERY_ATOM)
+}
+
+
+@given(answers, st.sampled_from(sorted(COMPILED)))
+def test_no_client_can_forge_a_line(answer: Answer, name: str) -> None:
+    formatter = COMPILED[name]
+    for make in (formatter.line, formatter.shortened):
+        made = make(answer, formatter.stamp(WHEN))
+        assert made.endswith(b"\n")
+        body = made[:-1].decode("ascii")
+        assert body.isprintable()
+        if name == "json":
+            assert len(json.loads(body)) == 12
+        else:
+            assert body.count('"') == {"combined": 6, "common": 2, EVERY_ATOM: EVERY_ATOM.count('"')}[name]
+
+
+@given(st.binary(max_size=30))
+def test_escaped_text_tells_the_bytes(raw: bytes) -> None:
+    made = line("%({x}i)s", Answer(headers=[(b"x", raw)]))[:-1]
+    if raw:
+        assert made.decode("unicode_escape").encode("latin-1") == raw
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
+def test_json_tells_the_text(text: str) -> None:
+    assert json.loads(line("json", Answer(target=text.encode())))["target"] == text
+
+
+@pytest.mark.parametrize("name", ["combined", "json"])
+@pytest.mark.parametrize("filler", [b"a", b"\xff", b'"', b"\n"])
+def test_trap_77_a_line_for_a_pipe_is_shortened_inside_its_fields(name: str, filler: bytes) -> None:
+    long = Answer(target=b"/" + filler * 8000, headers=[(b"user-agent", filler * 8000), (b"referer", filler * 8000)])
+    formatter = compile_format(name, limit=4096)
+    made = formatter.shortened(long, formatter.stamp(WHEN))
+    assert 800 < len(made) <= 4096
+    assert b"5321" in made
+    if name == "json":
+        assert json.loads(made)["bytes"] == 5321
+
+
+def test_the_memory_for_plain_values_is_bounded() -> None:
+    formatter = compile_format("combined")
+    escaper = formatter.line.__globals__["escape"]
+    for number in range(5000):
+        formatter.line(Answer(headers=[(b"user-agent", b"a%d" % number), (b"referer", b"r" * 300)]), b"")
+    assert len(escaper) <= 1024
+    assert max(len(key) for key in escaper) <= 256
+
+
+@pytest.mark.parametrize(("offset", "clf", "iso"), [(0, b"+0000", b"+00:00"), (-12600, b"-0330", b"-03:30")])
+def test_time_zones(offset: int, clf: bytes, iso: bytes) -> None:
+    when: When = (2026, 1, 2, 3, 4, 5, offset)
+    assert clf_time(when) == b"[02/Jan/2026:03:04:05 %b]" % clf
+    assert iso_time(when) == b"2026-01-02T03:04:05%b" % iso
