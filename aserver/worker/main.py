@@ -29,6 +29,7 @@ from aserver.errors import AppLoadError, AserverError, BootError, ExitCode
 from aserver.ipc.board import Board
 from aserver.ipc.channel import Channel
 from aserver.ipc.messages import BootFailed, Drain, Fork, Ready, RetireAsked, ToWorker
+from aserver.log.recorder import AccessLog
 from aserver.log.setup import Logging
 from aserver.worker.app import load_app
 from aserver.worker.server import Endpoint, Server
@@ -130,7 +131,7 @@ class WorkerProcess:
             seed.config,
             seed.endpoints,
             release=self._close_listeners,
-            access=None,
+            access=AccessLog(seed.config, seed.logs) if seed.logs.lines is not None else None,
             cell=seed.board.cell(self._order.cell),
             on_beat=self._on_beat,
         )

@@ -30,7 +30,7 @@ log = logging.getLogger("aserver.error")
 #: Seconds between two heartbeats; four fit into the shortest useful `slow_callback`. One costs 0.3 us.
 BEAT = 0.1
 #: Beats between two sweeps for overdue connections: timeouts are whole seconds, one coarse timer serves all.
-BEATS_PER_SWEEP = 5
+BEATS_PER_SWEEP = 10
 #: While draining, how often (seconds) to look whether the last connection has gone.
 DRAIN_POLL = 0.02
 #: On a final stop, accepting until EAGAIN is bounded: somebody may connect for ever (trap 60).

@@ -38,6 +38,7 @@ from aserver.ipc.messages import (
     ToZygote,
     Unforkable,
 )
+from aserver.log import stdio
 from aserver.log.setup import Logging, configure
 from aserver.worker.main import Seed
 from aserver.worker.main import run as run_worker
@@ -113,6 +114,10 @@ class Zygote:
         try:
             unix.enter_environment(self._config.env, self._config.chdir, self._config.umask)
             unix.drop_privileges(self._config.user, self._config.group)
+            if self._config.capture_output:
+                stdio.capture_output(self._logs.error.fd)
+            else:
+                stdio.replace_stdio()
             if not self._boot.lazy:
                 # A collection while importing finds little, and what it moves is not shared any more after the fork.
                 gc.disable()
