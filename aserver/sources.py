@@ -124,7 +124,8 @@ def _parse_toml(path: Path, text: bytes) -> Layer:
     try:
         values = tomllib.loads(text.decode())
     except ValueError as error:  # TOMLDecodeError says line and column; UnicodeDecodeError the byte
-        raise ConfigError(f"{path}: {error}") from None
+        end = f"at the end, line {text.count(b'\n') + 1}"
+        raise ConfigError(f"{path}: {str(error).replace('at end of document', end)}") from None
     if path.name != "pyproject.toml":
         return Layer(path.name, values)
     table = values.get("tool", {}).get("aserver", {})

@@ -101,7 +101,7 @@ def _describe(name: str, hint: Any, default: object) -> SettingInfo:
     members = _members(hint)
     choices = next((get_args(member) for member in members if get_origin(member) is Literal), ())
     usual = SWITCH if bool in members else NUMBER if int in members else CHOICE if choices else TEXT
-    kind = next((mark for mark in marks if isinstance(mark, Kind)), usual)
+    kind = next((mark for mark in reversed(marks) if isinstance(mark, Kind)), usual)
     metas = [mark for mark in marks if isinstance(mark, Meta)]
     octal = kind is OCTAL
     info = SettingInfo(

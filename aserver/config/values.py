@@ -8,7 +8,7 @@ import ipaddress
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from decimal import Decimal
+from fractions import Fraction
 from typing import Annotated, Any
 
 from msgspec import Meta
@@ -51,8 +51,8 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise ValueError
-    size = Decimal(match[1]) * (_UNITS[match[2].upper()] if match[2] else 1)
-    if size != int(size):
+    size = Fraction(match[1]) * (_UNITS[match[2].upper()] if match[2] else 1)
+    if size.denominator != 1:
         raise ValueError(f"{text!r} is no whole number of bytes")
     return int(size)
 

@@ -1,0 +1,171 @@
+"""The command: options from the table, its output, and how errors end it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from aserver import __version__, launch
+from aserver.cli import main
+from aserver.config import Resolved, settings
+from aserver.errors import AppLoadError, BindError, ExitCode
+
+
+@dataclass(frozen=True)
+class Outcome:
+    status: object
+    out: str
+    err: str
+
+
+class Command:
+    """Runs `aserver ...` in this process, in an empty directory, without the caller's environment."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+
+    def __call__(self, *arguments: str) -> Outcome:
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        return Outcome(caught.value.code, *self.capsys.readouterr())
+
+    def settings(self, *arguments: str) -> dict[str, object]:
+        outcome = self("config", "--json", *arguments)
+        assert (outcome.status, outcome.err) == (0, "")
+        return {name: row["value"] for name, row in json.loads(outcome.out)["settings"].items()}
+
+
+@pytest.fixture
+def aserver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    monkeypatch.chdir(tmp_path)
+    for name in ("WEB_CONCURRENCY", *(info.variable for info in settings())):
+        monkeypatch.delenv(name, raising=False)
+    return Command(capsys)
+
+
+def test_gunicorns_and_uvicorns_command_lines(aserver: Command) -> None:
+    values = aserver.settings("-w", "4", "-b", ":8000", "-b", "unix:/a", "--timeout", "60", "app:x", "--preload")
+    assert (values["workers"], values["bind"], values["hang_timeout"]) == (4, ["0.0.0.0:8000", "unix:/a"], 60)
+    assert (values["target"], values["preload"]) == ("app:x", True)
+    values = aserver.settings(
+        "app:x", "--host", "0.0.0.0", "--port", "80", "--limit-max-requests", "9", "--log-level", "debug"
+    )
+    assert (values["bind"], values["max_requests"], values["loglevel"]) == (["0.0.0.0:80"], 9, "debug")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "value"),
+    [
+        (["--lazy"], "preload", False),
+        (["--no-preload"], "preload", False),
+        (["--no-access-log"], "accesslog", None),
+        (["--no-date-header"], "date_header", False),
+        (["--server-header"], "server_header", True),
+        (["--max-requests", "3"], "max_requests", 3),
+        (["-e", "A=1,2", "-e", "B=3"], "env", "A=***; B=***"),
+        (["--header", "A: 1, 2", "--header", "B: 3"], "header", ["A: 1, 2", "B: 3"]),
+        (["--forwarded-allow-ips", "10.0.0.1,unix"], "forwarded_allow_ips", ["10.0.0.1", "unix"]),
+        (["-D", "--errorlog", "/e"], "daemon", True),
+        (["--control", "off"], "control", None),
+    ],
+)
+def test_flags_and_lists(aserver: Command, arguments: Sequence[str], name: str, value: object) -> None:
+    assert json.loads(aserver("config", "--json", *arguments).out)["settings"][name]["value"] == value
+
+
+def test_every_setting_has_its_option_and_every_alias_too(aserver: Command) -> None:
+    for info in settings():
+        if info.name in {"target", "config"}:
+            continue
+        for name in (info.name, *info.aliases):
+            option = "--" + name.replace("_", "-")
+            outcome = aserver("config", option) if info.default in {"on", "off"} else aserver("config", f"{option}=\0")
+            assert "No such option" not in outcome.err, option
+
+
+def test_config_prints_every_setting_aligned_with_its_origin(aserver: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASERVER_WORKERS", "3")
+    outcome = aserver("config", "--keep-alive", "2m", "--certfile=c", "--keyfile=k", "--keyfile-password=hunter2")
+    rows = {line.split()[0]: line for line in outcome.out.splitlines()}
+    assert list(rows) == [info.name for info in settings()]
+    assert rows["workers"].split(maxsplit=2)[1:] == ["3", "environment, ASERVER_WORKERS"]
+    assert rows["keep_alive"].split(maxsplit=2)[1:] == ["2m", "command line, --keep-alive"]
+    assert len({line.index("default") for line in rows.values() if line.endswith("  default")}) == 1
+    assert "hunter2" not in outcome.out
+
+
+def test_config_warns_of_likely_mistakes(aserver: Command) -> None:
+    outcome = aserver("config", "--max-requests-jitter", "5")
+    assert outcome.err.startswith("aserver: warning: max_requests_jitter does nothing")
+    assert outcome.status == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            ["config", "--workers", "four"],
+            "workers = 'four' (command line, --workers): expected auto or a",
+        ),
+        (["config", "--worker", "4"], "No such option '--worker'."),
+        (["config", "-c", "none.toml"], "none.toml cannot be read"),
+        (["run"], "there is no target to serve"),
+        (["check"], "there is no target to serve"),
+        (["rum"], "No such command 'rum'."),
+    ],
+)
+def test_a_bad_command_line_is_one_line_and_exit_2(aserver: Command, arguments: Sequence[str], line: str) -> None:
+    outcome = aserver(*arguments)
+    assert outcome.status == 2
+    assert outcome.err.startswith("aserver: error: ")
+    assert line in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_a_python_files_traceback_precedes_the_one_line(aserver: Command) -> None:
+    Path("settings.py").write_text("1 / 0\n")
+    outcome = aserver("config", "-c", "settings.py")
+    *detail, last = outcome.err.splitlines()
+    assert outcome.status == 2
+    assert last.startswith("aserver: error: ")
+    assert last.endswith("line 1: ZeroDivisionError: division by zero")
+    assert detail[0].startswith("Traceback")
+
+
+def test_run_and_check_hand_over_and_their_result_is_the_status(
+    aserver: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Resolved] = []
+
+    def killed(resolved: Resolved) -> ExitCode:
+        seen.append(resolved)
+        return ExitCode.KILLED
+
+    monkeypatch.setattr(launch, "run_resolved", killed)
+    monkeypatch.setattr(launch, "check", killed)
+    assert aserver("run", "app:x", "-w", "2").status == ExitCode.KILLED
+    assert aserver("check", "app:y").status == ExitCode.KILLED
+    assert [(resolved.config.target, resolved.config.workers) for resolved in seen] == [("app:x", 2), ("app:y", 1)]
+
+
+@pytest.mark.parametrize(("error", "status"), [(AppLoadError("no app", "the frames"), 4), (BindError("no app"), 5)])
+def test_expected_errors_end_with_their_exit_code(
+    aserver: Command, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
+) -> None:
+    def fail(resolved: Resolved) -> ExitCode:
+        raise error
+
+    monkeypatch.setattr(launch, "run_resolved", fail)
+    outcome = aserver("run", "app:x")
+    assert outcome.status == status
+    assert outcome.err == ("the frames\n" if status == 4 else "") + "aserver: error: no app\n"
+
+
+def test_help_is_grouped_and_shows_defaults(aserver: Command) -> None:
+    outcome = aserver("run", "--help")
+    assert outcome.status == 0
+    for part in ("Workers:\n", "-w, --workers N|auto", "[30s]", "--timeout", "-c, --config", "--[no-]preload"):
+        assert part in outcome.out
+    assert aserver("--version").out.startswith(f"aserver {__version__} (")
