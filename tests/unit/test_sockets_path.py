@@ -365,57 +365,26 @@ def test_a_stranger_s_lock_on_the_directory_is_waited_for_and_then_named(
     bind()
 
 
-RACER = """
-import os, sys
-from aserver.errors import BindError
-from aserver.sockets import bind_all, holder
-holder.bound_unix = lambda names: []  # the worst case: nobody sees a rival before it listens
-for line in sys.stdin:
-    listeners = []
-    try:
-        listeners = bind_all(["unix:" + sys.argv[1]], uds_mode=None, uds_owner=None, uds_group=None,
-                             reuse_port=False, environ={}, pid=os.getpid())
-        listeners[0].listen(5)
-        print("won", flush=True)
-    except BindError as error:
-        print("lost", flush=True)
-    sys.stdin.readline()
-    for listener in listeners:
-        listener.close()
-    print("closed", flush=True)
-"""
+def test_a_rival_cannot_come_between_the_look_at_a_stale_path_and_its_takeover(
+    bind: Bind, public: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(path, "_LOCK_PATIENCE", 0.05)
+    monkeypatch.setattr(holder, "bound_unix", lambda _names: [])  # the worst case: nobody sees a rival bind
+    real, refused = os.rename, list[str]()
 
+    def rename(source: str, target: str) -> None:
+        with pytest.raises(BindError) as caught:
+            bind()
+        refused.append(str(caught.value))
+        real(source, target)
 
-def test_of_many_that_take_over_a_stale_path_at_once_exactly_one_wins(public: Path) -> None:
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with ExitStack() as processes:
-        racers = [
-            processes.enter_context(
-                subprocess.Popen(
-                    [sys.executable, "-c", RACER, str(public)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    env=environ,
-                    text=True,
-                )
-            )
-            for _ in range(3)
-        ]
-        for _ in range(15):
-            leave_stale(public)
-            assert ask_all(racers).count("won") == 1
-            with connect(public):
-                pass
-            assert ask_all(racers) == ["closed"] * 3
-            assert names(public.parent) == []
-
-
-def ask_all(racers: list["subprocess.Popen[str]"]) -> list[str]:
-    for racer in racers:
-        assert racer.stdin is not None
-        racer.stdin.write("go\n")
-        racer.stdin.flush()
-    return [racer.stdout.readline().strip() for racer in racers if racer.stdout is not None]
+    monkeypatch.setattr(os, "rename", rename)
+    leave_stale(public)
+    listener = bind()
+    listener.listen(5)
+    assert len(refused) == 1
+    assert "somebody holds a lock on its directory" in refused[0]
+    assert serves(listener, public)
 
 
 # ── tend ─────────────────────────────────────────────────────────────────────────────────────
@@ -539,15 +508,26 @@ def test_close_when_the_directory_is_gone_is_quiet(bind: Bind, tmp_path: Path) -
     listener.close()
 
 
+SERVER = """
+import os, sys
+from aserver.sockets import bind_all
+(listener,) = bind_all(sys.argv[1:], uds_mode=None, uds_owner=None, uds_group=None, reuse_port=False,
+                       environ={}, pid=os.getpid())
+listener.listen(5)
+print("listening", flush=True)
+sys.stdin.read()
+"""
+
+
 def test_a_killed_server_s_leftovers_are_taken_over_whole(bind: Bind, public: Path, hidden: Path) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", RACER, str(public)],
+        [sys.executable, "-c", SERVER, f"unix:{public}"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        text=True,
     ) as process:
-        assert ask_all([process]) == ["won"]
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"listening\n"
         process.kill()
     assert names(public.parent) == [hidden.name, public.name]
     Path(f"{hidden}new").touch()  # what a kill between two steps of a takeover leaves
