@@ -124,7 +124,7 @@ def _parse_toml(path: Path, text: bytes) -> Layer:
     try:
         values = tomllib.loads(text.decode())
     except ValueError as error:  # TOMLDecodeError says line and column; UnicodeDecodeError the byte
-        end = f"at the end, line {text.count(b'\n') + 1}"
+        end = f"at the end, line {len(text.splitlines())}"
         raise ConfigError(f"{path}: {str(error).replace('at end of document', end)}") from None
     if path.name != "pyproject.toml":
         return Layer(path.name, values)
