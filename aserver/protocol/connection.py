@@ -19,7 +19,7 @@ from typing import Any, Protocol, cast
 from aserver.asgi import ASGIApp
 from aserver.config import Config
 from aserver.protocol import wire
-from aserver.protocol.cycle import Defaults
+from aserver.protocol.heads import Defaults
 
 #: `Service.sweep` is called about this often (seconds). Deadlines are counted from a clock that may be one period
 #: old, so one period is added to each: a timeout fires late by up to two periods, never early.
@@ -141,7 +141,7 @@ class Connection(asyncio.Protocol):
     )
 
     transport: asyncio.Transport
-    feed: Callable[[bytes], object]
+    feed: Callable[[Any], object]  # bytes, or a memoryview of some
 
     def __init__(self, shared: Shared, *, scheme: str, tls: bool) -> None:
         self.shared = shared
@@ -176,7 +176,7 @@ class Connection(asyncio.Protocol):
         shared.connections.add(self)
         self.deadline = shared.now + shared.header_timeout
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the loop's name and argument
         """Forget the connection and tell everybody who waits for it."""
         self.stage = CLOSED
         self.deadline = self.write_deadline = inf

@@ -9,7 +9,6 @@ import asyncio
 import logging
 import os
 from collections.abc import Sequence
-from math import inf
 from typing import Protocol
 
 from aserver.asgi import Message, Scope
@@ -18,11 +17,13 @@ from aserver.protocol import wire
 from aserver.protocol.connection import CLOSED, HIGH_WATER, OPEN, Connection
 from aserver.protocol.cycle import DONE, HEADED, START, Cycle
 from aserver.protocol.files import open_regular, send_file
+from aserver.protocol.heads import Head
+from aserver.protocol.inbound import Inbound
 
 log = logging.getLogger("aserver.error")
 
 
-class ClientDisconnected(OSError):
+class ClientDisconnectedError(OSError):
     """`send()` after the client has gone (ASGI HTTP spec 2.4)."""
 
 
@@ -101,45 +102,43 @@ class Exchange(Cycle):
     """A request under way. A finished one is an `AccessRecord`."""
 
     __slots__ = (
-        "_body",
-        "_buffered",
-        "_paused",
         "_read",
         "_waiters",
         "complete",
         "connection",
-        "continue_expected",
         "duration",
         "gone",
-        "received",
-        "request_length",
+        "inbound",
         "scope",
         "started",
         "target",
         "task",
     )
 
-    def __init__(
-        self, connection: Carrier, scope: Scope, target: bytes, *, modern: bool, head_only: bool, keep_alive: bool
+    #: Set when the response is complete, and only if there is an access log.
+    duration: float
+
+    def __init__(  # noqa: PLR0917 - see Cycle
+        self,
+        connection: Carrier,
+        scope: Scope,
+        target: bytes,
+        modern: bool,  # noqa: FBT001
+        head_only: bool,  # noqa: FBT001
+        keep_alive: bool,  # noqa: FBT001
     ) -> None:
         shared = connection.shared
-        Cycle.__init__(self, shared.defaults, modern=modern, head_only=head_only, keep_alive=keep_alive)
+        Cycle.__init__(self, shared.defaults, modern, head_only, keep_alive)
         self.connection = connection
         self.scope = scope
         self.target = target
         self.started = shared.now
-        self.duration = 0.0
         self.task: asyncio.Task[None] | None = None
         self.gone = False  # the client left, or the application was told so
         self.complete = False  # the request's last byte is here
-        self.continue_expected = False
-        self.request_length: int | None = None
-        self.received = 0
+        self.inbound: Inbound | None = None  # the body, if there is one
         self._read = False  # the application has got the end of the body
-        self._body: list[bytes] = []
-        self._buffered = 0
-        self._paused = False
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: list[asyncio.Future[None]] | None = None
 
     # ── the record ───────────────────────────────────────────────────────────────────────────
 
@@ -237,7 +236,7 @@ class Exchange(Cycle):
         """Answer for the application; nothing may have been sent."""
         connection = self.connection
         self.keep_alive = self.keep_alive and self.complete and not (connection.shared.draining and connection.last())
-        self.status = status
+        self._head = Head(status, b"", None, close=not self.keep_alive, plain=False)
         self.response_headers = ()
         self.state = DONE
         lines = connection.shared.defaults.lines
@@ -250,93 +249,87 @@ class Exchange(Cycle):
 
     async def receive(self) -> Message:
         """ASGI `receive()`."""
-        if self.complete and not self._read and not self.gone and self.state is not DONE:
-            self._read = True
-            return {"type": "http.request", "body": self._take() if self._body else b"", "more_body": False}
-        return await self._wait()
-
-    async def _wait(self) -> Message:
         connection = self.connection
         while not (self.gone or self.state is DONE):
-            if self._body or (self.complete and not self._read):
+            inbound = self.inbound
+            if inbound is None:
+                if not self._read:
+                    self._read = True
+                    return {"type": "http.request", "body": b"", "more_body": False}
+            elif inbound.waiting or (self.complete and not self._read):
                 self._read = self.complete
-                return {"type": "http.request", "body": self._take(), "more_body": not self.complete}
+                return {"type": "http.request", "body": inbound.take(connection), "more_body": not self.complete}
+            elif not self.complete:
+                self._ask_for_body(inbound)
             if connection.eof:
                 self.gone = True
                 break
-            if self.continue_expected:
-                self.continue_expected = False
-                if self.state in (START, HEADED):
-                    connection.transport.write(wire.CONTINUE)
-            if not self.complete:
-                connection.deadline = connection.shared.now + connection.shared.body_timeout
-            waiter = connection.shared.loop.create_future()
-            self._waiters.append(waiter)
-            try:
-                await waiter
-            finally:
-                self._waiters.remove(waiter)
+            await self._wait()
         return {"type": "http.disconnect"}
 
-    def _take(self) -> bytes:
-        body = self._body
-        self._body = []
-        self._buffered = 0
-        if self._paused:
-            self._paused = False
-            connection = self.connection
-            connection.transport.resume_reading()
-            connection.deadline = connection.shared.now + connection.shared.body_timeout
-        return body[0] if len(body) == 1 else b"".join(body)
+    def _ask_for_body(self, inbound: Inbound) -> None:
+        connection = self.connection
+        if inbound.continue_expected:
+            inbound.continue_expected = False
+            if self.state in (START, HEADED):
+                connection.transport.write(wire.CONTINUE)
+        connection.deadline = connection.shared.now + connection.shared.body_timeout
+
+    async def _wait(self) -> None:
+        waiter = self.connection.shared.loop.create_future()
+        if self._waiters is None:
+            self._waiters = []
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.remove(waiter)
 
     def body_received(self, data: bytes) -> None:
         """Keep a piece of the body for the application, or drop it if nobody will take it."""
-        self.continue_expected = False
+        inbound = self.inbound
+        assert inbound is not None
+        inbound.continue_expected = False
         if self.state is DONE or self.gone:
             return
-        self._body.append(data)
-        self._buffered += len(data)
-        if self._buffered > HIGH_WATER and not self._paused:
-            self._paused = True
-            self.connection.transport.pause_reading()
-            self.connection.deadline = inf  # now it is the application that is slow
+        inbound.add(data, self.connection)
         if self._waiters:
             self.wake()
 
-    @property
-    def waiting(self) -> bool:
-        """Whether a `receive()` waits."""
-        return bool(self._waiters)
-
     def drop_body(self) -> None:
         """Forget the body that nobody will take; the rest is dropped as it comes."""
-        self._take()
+        if self.inbound is not None:
+            self.inbound.take(self.connection)
+
+    @property
+    def discardable(self) -> bool:
+        """Whether so little is missing of the request's body that it is worth keeping the connection for it."""
+        return self.complete or (self.inbound is not None and self.inbound.missing <= HIGH_WATER)
 
     def wake(self) -> None:
         """Let every waiting `receive()` look again."""
-        for waiter in self._waiters:
+        for waiter in self._waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
 
     def disconnect(self) -> None:
         """Tell the application that the client has gone."""
         self.gone = True
-        if self._waiters:
-            self.wake()
+        self.wake()
 
     # ── send ─────────────────────────────────────────────────────────────────────────────────
 
     async def send(self, message: Message) -> None:
-        """ASGI `send()`. Raises ApplicationError, and ClientDisconnected (an OSError)."""
+        """ASGI `send()`. Raises ApplicationError, and ClientDisconnectedError (an OSError)."""
         if self.gone:
-            raise ClientDisconnected("the client has disconnected")
+            raise ClientDisconnectedError("the client has disconnected")
         kind = message["type"]
         if kind == "http.response.body":
             connection = self.connection
             if self.state is HEADED and (not self.complete or connection.shared.draining):
                 self._consider_close(message)
             data = self.body(message)
-            if type(data) is bytes:
+            if isinstance(data, bytes):
                 if data:
                     connection.transport.write(data)
             else:
@@ -381,16 +374,8 @@ class Exchange(Cycle):
         finally:
             os.close(descriptor)
         if connection.stage is CLOSED:
-            raise ClientDisconnected("the client has disconnected")
+            raise ClientDisconnectedError("the client has disconnected")
         self.file_sent(size)
-
-    @property
-    def discardable(self) -> bool:
-        """Whether what is missing of the request's body is so little that keeping the connection is worth it."""
-        length = self.request_length
-        return self.complete or (
-            length is not None and not self.continue_expected and length - self.received <= HIGH_WATER
-        )
 
     def _consider_close(self, message: Message) -> None:
         """Before the head is made: announce a close that is already known."""

@@ -18,6 +18,7 @@ from aserver.protocol import wire
 from aserver.protocol.connection import EAGER, LINGERING, OPEN, Shared
 from aserver.protocol.cycle import DONE, HEADED, START
 from aserver.protocol.exchange import Carrier, Exchange
+from aserver.protocol.inbound import Inbound
 from aserver.protocol.wire import METHODS, REQUEST_NAMES, SPECIAL_REQUEST_NAMES
 
 #: Parsed requests that wait for the current one's response; above it, reading pauses.
@@ -182,14 +183,12 @@ class HttpConnection(Carrier):
         body is framed.
         """
         exchange = self.receiving
-        if exchange is not None:
+        if exchange is not None and exchange.inbound is not None:
             resumed = _Resumed(self)
             self._parser = httptools.HttpRequestParser(resumed)
             self.feed = self._parser.feed_data
-            if exchange.request_length is None:
-                framing = b"transfer-encoding: chunked"
-            else:
-                framing = b"content-length: %d" % exchange.request_length
+            length = exchange.inbound.length
+            framing = b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length
             self.feed(b"POST / HTTP/1.1\r\n%s\r\n\r\n" % framing)
             resumed.primed = True
         self._upgrading = False
@@ -244,7 +243,7 @@ class HttpConnection(Carrier):
             if known in SPECIAL_REQUEST_NAMES:
                 special = self.special
                 if known in special:
-                    if known == b"host" or known == b"content-length":
+                    if known in {b"host", b"content-length"}:
                         raise ClientError(400, f"repeated {known.decode()} field")
                     special[known] += b", " + value
                 else:
@@ -259,11 +258,15 @@ class HttpConnection(Carrier):
         headers = self.headers
         special = self.special
         keep_alive = parser.should_keep_alive()
-        # Without a Connection field only 1.1 and newer is kept alive; asking for the version costs 0.3 us.
-        version = "1.1" if keep_alive and b"connection" not in special else parser.get_http_version()
+        common = len(special) == 1
+        if common and keep_alive:
+            version = "1.1"  # 1.0 is kept alive only with a Connection field; asking costs 0.3 us
+        else:
+            version = parser.get_http_version()
+            common = common or (len(special) == 2 and b"connection" in special)
         method = METHODS.get(parser.get_method(), "")
         if (
-            len(special) != 1
+            not common
             or special.get(b"host") != self._good_host
             or not method
             or version != "1.1"
@@ -302,11 +305,11 @@ class HttpConnection(Carrier):
                 "extensions": _EXTENSIONS.copy(),
             },
             target,
-            modern=version == "1.1",
-            head_only=method == "HEAD",
-            keep_alive=keep_alive,
+            version == "1.1",
+            method == "HEAD",
+            keep_alive,
         )
-        if len(special) != 1:
+        if not common or version != "1.1":
             self._prepare(exchange)
         self._final = not keep_alive
         self.url = b""
@@ -366,9 +369,11 @@ class HttpConnection(Carrier):
         special = self.special
         length = special.get(b"content-length")
         if length is not None:
-            exchange.request_length = int(length)
+            if int(length):
+                exchange.inbound = Inbound(int(length), continue_expected=exchange.modern and b"expect" in special)
+        elif b"transfer-encoding" in special:
+            exchange.inbound = Inbound(None, continue_expected=b"expect" in special)
         if exchange.modern:
-            exchange.continue_expected = b"expect" in special
             te = special.get(b"te")
             if te is not None and wire.accepts_trailers(te):
                 exchange.trailers_allowed = True
@@ -377,16 +382,16 @@ class HttpConnection(Carrier):
             del exchange.scope["extensions"]["http.response.early_hint"]
         if b"upgrade" in special and self._parser.should_upgrade():
             # The place for a WebSocket implementation; without one the offer is ignored.
-            self._upgrading = bool(exchange.request_length) or b"transfer-encoding" in special
+            self._upgrading = exchange.inbound is not None
 
     def on_body(self, data: bytes) -> None:
         """Hand a piece of the body on."""
         exchange = self.receiving
-        if exchange is None:
+        if exchange is None or exchange.inbound is None:
             return
         shared = self.shared
-        exchange.received += len(data)
-        if exchange.received > shared.limit_request_body:
+        exchange.inbound.received += len(data)
+        if exchange.inbound.received > shared.limit_request_body:
             raise ClientError(413, f"body above {shared.limit_request_body} bytes")
         if exchange is self.current:
             self.deadline = shared.now + shared.body_timeout
@@ -407,7 +412,7 @@ class HttpConnection(Carrier):
             self.deadline = inf
             if exchange.state is DONE:
                 self._next()
-            else:
+            elif exchange.task is not None:
                 exchange.wake()
 
     # ── requests in order ────────────────────────────────────────────────────────────────────
@@ -431,7 +436,7 @@ class HttpConnection(Carrier):
         if shared.access is not None:
             exchange.duration = shared.loop.time() - exchange.started
             shared.access(exchange)
-        if exchange.waiting:
+        if exchange.task is not None:
             exchange.wake()
         if not exchange.keep_alive:
             self.current = None

@@ -47,7 +47,7 @@ sec-fetch-mode sec-fetch-site sec-fetch-user sec-gpc sec-websocket-extensions se
 sec-websocket-protocol sec-websocket-version traceparent tracestate trailer upgrade-insecure-requests user-agent
 via x-api-key x-correlation-id x-csrf-token x-forwarded-for x-forwarded-host x-forwarded-port
 x-forwarded-prefix x-forwarded-proto x-real-ip x-request-id x-requested-with
-""".split()
+"""
 
 _COMMON_RESPONSE_NAMES = """
 accept-ranges access-control-allow-credentials access-control-allow-headers access-control-allow-methods
@@ -57,7 +57,7 @@ content-security-policy content-type cross-origin-embedder-policy cross-origin-o
 cross-origin-resource-policy etag expires last-modified link location permissions-policy pragma
 referrer-policy retry-after set-cookie strict-transport-security vary www-authenticate x-accel-buffering
 x-accel-expires x-content-type-options x-frame-options x-process-time x-request-id x-xss-protection
-""".split()
+"""
 
 #: Spelling on the wire -> the lower-case name, for names that need no further look. A fixed table, not a
 #: cache: what peers send must not make it grow.
@@ -73,7 +73,7 @@ SPECIAL_REQUEST_NAMES = frozenset(
 #: Name as the application gave it -> what goes before the value, for names that need no further look.
 RESPONSE_PREFIXES: dict[bytes, bytes] = {
     spelling: b"\r\n%s: " % name.encode()
-    for name in _COMMON_RESPONSE_NAMES
+    for name in _COMMON_RESPONSE_NAMES.split()
     for spelling in (name.encode(), name.title().encode())
 }
 
@@ -126,14 +126,12 @@ def accepts_trailers(te: bytes) -> bool:
 # ── the request target and Host ──────────────────────────────────────────────────────────────
 
 #: What llhttp knows and we serve, as the ASGI scope wants it. CONNECT, PRI and RTSP's methods are left out.
-METHODS: dict[bytes, str] = {
-    name.encode(): name
-    for name in (
-        "DELETE GET HEAD POST PUT OPTIONS TRACE COPY LOCK MKCOL MOVE PROPFIND PROPPATCH SEARCH UNLOCK BIND REBIND "
-        "UNBIND ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PATCH PURGE MKCALENDAR "
-        "LINK UNLINK SOURCE QUERY"
-    ).split()
-}
+_METHODS = (
+    "DELETE GET HEAD POST PUT OPTIONS TRACE COPY LOCK MKCOL MOVE PROPFIND PROPPATCH SEARCH UNLOCK BIND REBIND "
+    "UNBIND ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PATCH PURGE MKCALENDAR "
+    "LINK UNLINK SOURCE QUERY"
+)
+METHODS: dict[bytes, str] = {name.encode(): name for name in _METHODS.split()}
 
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[!$&'()*+,;=\-._~0-9A-Za-z]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)([^#]*)")
@@ -189,7 +187,6 @@ def decode_path(path: bytes) -> str:
 # ── canned answers ───────────────────────────────────────────────────────────────────────────
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"  # RFC 9110 section 15.2.1
-LAST_CHUNK = b"0\r\n\r\n"  # RFC 9112 section 7.1
 
 
 def early_hints(links: Iterable[bytes]) -> bytes:
