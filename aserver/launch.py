@@ -26,8 +26,9 @@ from aserver.log.setup import configure
 from aserver.master.events import Exit, StopMode
 from aserver.master.runner import Runner
 from aserver.sockets import Listener, bind_all
+from aserver.worker.acceptor import Endpoint
 from aserver.worker.lifespan import Lifespan
-from aserver.worker.server import Endpoint, Server
+from aserver.worker.server import Server
 from aserver.zygote.preload import preload
 
 log = logging.getLogger("aserver.master")

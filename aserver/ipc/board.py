@@ -7,12 +7,14 @@ one aligned 64-bit word, so no lock is needed and a killed writer leaves no half
 
 import mmap
 import os
+from collections.abc import Iterator
 from enum import IntEnum
 
 from aserver import unix
 
 CELL_SIZE = 64  # bytes: one cache line, so that workers do not slow each other down
 CELLS = 1024  # 64 KB in all; more processes at once than any machine here would run
+_HEADER = 0  # the first cell is the board's own; its first word: cells up to this number have been given out
 
 
 class Field(IntEnum):
@@ -45,8 +47,14 @@ class Board:
         width = CELL_SIZE // 8
         return self._words[index * width : (index + 1) * width]
 
+    def used(self) -> Iterator[tuple[int, memoryview]]:
+        """Every cell that was ever given out, with its number."""
+        for index in range(_HEADER + 1, self._words[_HEADER] + 1):
+            yield index, self.cell(index)
+
     def clear(self, index: int) -> None:
-        """Zero a cell before it is given to a new process."""
+        """Zero a cell: before it is given to a new process, and when that has died. The master's alone."""
+        self._words[_HEADER] = max(self._words[_HEADER], index)
         cell = self.cell(index)
         for field in Field:
             cell[field] = 0

@@ -65,7 +65,7 @@ class Runner:
         self._next_config = config
         self._state = Master(policy.Limits.of(config, workers), random.random, lazy=not config.preload)
         self._board = Board.create()
-        self._free_cells = list(range(CELLS - 1, -1, -1))
+        self._free_cells = list(range(CELLS - 1, 0, -1))
         self._zygotes: dict[int, ZygoteHandle] = {}
         self._workers: dict[int, WorkerHandle] = {}
         self._loop = asyncio.get_running_loop()
@@ -368,6 +368,7 @@ class Runner:
         self._workers.pop(worker.serial, None)
         self._unwatch(worker.channel.fileno() if worker.channel else None, worker.pidfd)
         worker.close()
+        self._board.clear(worker.cell)
         self._free_cells.append(worker.cell)
 
     def _tell(self, serial: int, message: msg.Message) -> None:

@@ -31,8 +31,10 @@ from aserver.ipc.channel import Channel
 from aserver.ipc.messages import BootFailed, Drain, Fork, Ready, RetireAsked, ToWorker
 from aserver.log.recorder import AccessLog
 from aserver.log.setup import Logging
+from aserver.worker.acceptor import Endpoint
 from aserver.worker.app import load_app
-from aserver.worker.server import Endpoint, Server
+from aserver.worker.fairness import Fairness
+from aserver.worker.server import Server
 
 log = logging.getLogger("aserver.error")
 
@@ -133,6 +135,7 @@ class WorkerProcess:
             release=self._close_listeners,
             access=AccessLog(seed.config, seed.logs) if seed.logs.lines is not None else None,
             cell=seed.board.cell(self._order.cell),
+            fairness=Fairness(seed.board, self._order.cell),
             on_beat=self._on_beat,
         )
         loop.add_reader(self._channel.fileno(), self._on_message)

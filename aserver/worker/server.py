@@ -1,17 +1,13 @@
 """One server in one event loop: accept, serve, drain. The forked worker and `serve(app)` both run it.
 
 Runs in a worker's loop or the embedding program's. It knows nothing of processes: no signals, no channel, no
-exit. The listening sockets stay the caller's; it accepts on duplicates, because a loop closes what it is given, and
-because closing a duplicate stops accepting here without touching anybody else's listener.
+exit. The listening sockets stay the caller's.
 """
 
 import asyncio
-import contextlib
 import enum
-import inspect
 import logging
 import math
-import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +19,8 @@ from aserver.asgi import ASGIApp
 from aserver.config import Config
 from aserver.ipc.board import Field
 from aserver.protocol.service import Service
+from aserver.worker.acceptor import Acceptor, Endpoint
+from aserver.worker.fairness import PAUSE, Fairness
 from aserver.worker.lifespan import Lifespan
 
 log = logging.getLogger("aserver.error")
@@ -48,62 +46,6 @@ class Phase(enum.Enum):
     STOPPED = "stopped"
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """A listening socket, and what connections to it are to be told."""
-
-    sock: socket.socket
-    name: str
-    tls: bool = False
-
-
-@dataclass(slots=True)
-class Acceptor:
-    """One endpoint being accepted on by this loop."""
-
-    endpoint: Endpoint
-    factory: Callable[[], asyncio.Protocol]
-    backlog: int
-    server: asyncio.AbstractServer | None = None
-
-    async def open(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin to accept, on a duplicate. The backlog is passed because a loop calls listen(2) again (PROCESS 3.1)."""
-        duplicate = self.endpoint.sock.dup()
-        if duplicate.family == socket.AF_UNIX:
-            # Only create_unix_server takes a unix socket on both loops. From Python 3.13 on it would remove
-            # the path at close, which is the master's alone to do (trap 52).
-            self.server = await loop.create_unix_server(
-                self.factory, sock=duplicate, backlog=self.backlog, **_keep_path(loop)
-            )
-        else:
-            self.server = await loop.create_server(self.factory, sock=duplicate, backlog=self.backlog)
-
-    def close(self) -> None:
-        """Stop accepting; connections and the listener itself stay."""
-        if self.server is not None:
-            self.server.close()
-            self.server = None
-
-    async def accept_rest(self, loop: asyncio.AbstractEventLoop, until: float) -> int:
-        """Take what the kernel has completed already, so that closing the listener resets nobody (PROCESS 3.3)."""
-        taken = 0
-        while loop.time() < until:
-            try:
-                connection, _ = self.endpoint.sock.accept()
-            except OSError:  # EAGAIN: the queue is empty; ECONNABORTED and the like: that one is gone anyway
-                break
-            connection.setblocking(False)
-            with contextlib.suppress(OSError):
-                await loop.connect_accepted_socket(self.factory, connection)
-                taken += 1
-        return taken
-
-
-def _keep_path(loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
-    parameters = inspect.signature(loop.create_unix_server).parameters
-    return {"cleanup_socket": False} if "cleanup_socket" in parameters else {}
-
-
 @dataclass(slots=True)
 class Server:
     """Serve `app` on `endpoints` until `drain` is called.
@@ -119,6 +61,7 @@ class Server:
     release: Callable[[], None]
     access: Callable[..., None] | None = None
     cell: memoryview | None = None
+    fairness: Fairness | None = None
     on_beat: Callable[["Server"], None] | None = None
     phase: Phase = Phase.STARTING
     service: Service | None = None
@@ -181,10 +124,30 @@ class Server:
         for endpoint in self.endpoints:
             scheme = "https" if endpoint.tls else "http"
             factory = self.service.protocol_factory(scheme=scheme, tls=endpoint.tls)
-            self._acceptors.append(Acceptor(endpoint, factory, self.config.backlog))
+            if self.fairness is not None:
+                factory = self._politely(factory)
+            self._acceptors.append(Acceptor(endpoint, factory, self.config.backlog, self._loop))
         for acceptor in self._acceptors:
-            await acceptor.open(self._loop)
+            await acceptor.open()
         self.phase = Phase.SERVING
+
+    def _politely(self, factory: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.Protocol]:
+        """Look at the others' load whenever a connection has been accepted."""
+        service, fairness = self.service, self.fairness
+        assert service is not None
+        assert fairness is not None
+
+        def pause() -> None:
+            for acceptor in self._acceptors:
+                acceptor.pause(PAUSE)
+
+        def make() -> asyncio.Protocol:
+            if fairness.crowded(len(service.connections) + 1):
+                # Not here: uvloop asserts that a server which is just making a transport is open.
+                self._loop.call_soon(pause)
+            return factory()
+
+        return make
 
     def _close_acceptors(self) -> None:
         for acceptor in self._acceptors:
@@ -195,11 +158,13 @@ class Server:
         if service is None:
             return
         self.phase = Phase.DRAINING
+        if self.cell is not None:
+            self.cell[Field.ACCEPTING] = 0
         self._close_acceptors()
         if self._final:
             until = self._loop.time() + LAST_ACCEPT
             for acceptor in self._acceptors:
-                await acceptor.accept_rest(self._loop, until)
+                await acceptor.accept_rest(until)
             self.release()
         service.drain()
         await asyncio.sleep(0)  # connections that the loop had accepted already are made now
@@ -233,6 +198,8 @@ class Server:
                 self.cell[Field.REQUESTS] = service.requests
                 self.cell[Field.ACTIVE] = service.active
                 self.cell[Field.ACCEPTING] = self.phase is Phase.SERVING
+        if self.fairness is not None:
+            self.fairness.look_around()
         if service is not None and self._beats % BEATS_PER_SWEEP == 0:
             service.sweep(self._loop.time())
         if self.on_beat is not None:

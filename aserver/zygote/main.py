@@ -40,9 +40,9 @@ from aserver.ipc.messages import (
 )
 from aserver.log import stdio
 from aserver.log.setup import Logging, configure
+from aserver.worker.acceptor import Endpoint
 from aserver.worker.main import Seed
 from aserver.worker.main import run as run_worker
-from aserver.worker.server import Endpoint
 from aserver.zygote.preload import preload
 
 log = logging.getLogger("aserver.error")
