@@ -67,7 +67,7 @@ class Turnover:
         outcome = Outcome(figures, dict(tally.errors))
         expected = self.workers * self.reloads if self.reloads else 1
         if (self.max_requests or self.reloads) and changes < expected:
-            outcome.errors["replacements missing"] = expected - changes
+            outcome.errors["workers not replaced in time"] = expected - changes
         return outcome
 
     async def _load(self, running: Running, server: Server, seconds: float) -> strict.Tally:
