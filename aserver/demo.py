@@ -1,7 +1,7 @@
 """The built-in app: `make run` serves it, and it shows that each part of the server works.
 
 Runs in a worker, like any user's app, and uses nothing but ASGI and the standard library. It must never
-import the rest of aserver: what it shows, it learns as any app does, from its scope.
+look into the server: what it shows, it learns as any app does, from its scope.
 
 Routes: / (page), /hello, /echo and /upload (POST), /stream, /slow?seconds=, /state.
 """
@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib import metadata
 from urllib.parse import parse_qs
 
+from aserver import __version__
 from aserver.asgi import Receive, Scope, Send
 
 #: More would only hold a connection; the longest graceful timeouts in use are minutes.
@@ -133,13 +134,13 @@ async def _answer(
 def _facts(scope: Scope) -> dict[str, str]:
     """What this worker knows about itself, for people."""
     state = scope.get("state", {})
-    facts = {"aserver": _version("aserver"), "worker pid": str(os.getpid())}
+    facts = {"aserver": __version__, "worker pid": str(os.getpid())}
     if "generation" in state:
         facts["generation"] = str(state["generation"])
     if "started" in state:
         facts["up for"] = f"{time.monotonic() - state['started']:.1f} s"
     facts["python"] = platform.python_version()
-    facts["event loop"] = f"{type(asyncio.get_running_loop()).__module__} (uvloop {_version('uvloop')} installed)"
+    facts["event loop"] = f"{type(asyncio.get_running_loop()).__module__}, uvloop {_version('uvloop')}"
     facts["protocol"] = f"HTTP/{scope['http_version']}, {scope['scheme']}"
     facts["extensions"] = ", ".join(sorted(scope.get("extensions") or {})) or "none"
     return facts
@@ -149,7 +150,7 @@ def _version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return "not installed as a package"
+        return "not installed"
 
 
 def _render(facts: dict[str, str]) -> str:

@@ -5,10 +5,13 @@ a2wsgi's threads. It must start no thread before the first request, because the 
 a2wsgi's executor starts its threads when work arrives.
 """
 
+import contextlib
 import io
+import shutil
 import sys
-from collections.abc import Iterable, Iterator
-from typing import Any
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Any
 
 from a2wsgi import WSGIMiddleware
 
@@ -17,13 +20,16 @@ from aserver.asgi import Message, Receive, Scope, Send
 #: Where a request's exchange lives in the scope, which a2wsgi hands on as environ["asgi.scope"].
 _EXCHANGE = "aserver.wsgi_exchange"
 
+#: Bytes of a chunked body kept in memory before it goes to a temporary file: a few threads' worth is no burden.
+_SPOOL = 1 << 20
+
 
 class WSGIAdapter:
     """Serves `app` to an ASGI server: http in threads, lifespan answered, websocket refused.
 
     Differs from plain a2wsgi where that was seen to fail: a client that leaves while the app streams blocked
-    the thread for ever; `readline(n)` on an unread body said end of file; a body without Content-Length
-    looked empty to Werkzeug; a body cut by the client looked complete; `wsgi.errors` was stdout.
+    the thread for ever; `readline(n)` on an unread body said end of file; a chunked body looked empty to
+    Django and Flask, and bottle answered 400; a body cut by the client looked complete; `wsgi.errors` was stdout.
     """
 
     def __init__(self, app: Any) -> None:
@@ -43,13 +49,20 @@ class WSGIAdapter:
                 raise
 
     def _call(self, environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
-        """The WSGI call, in a thread."""
+        """The WSGI call, in a thread: the app's response until its end or the client's; closed as PEP 3333 asks."""
         exchange: _Exchange = environ["asgi.scope"].pop(_EXCHANGE)
         environ["wsgi.input"] = io.BufferedReader(_RequestBody(environ["wsgi.input"]))
-        # The body ends by itself, also when it came chunked (Werkzeug and others look for this key).
-        environ["wsgi.input_terminated"] = True
         environ["wsgi.errors"] = sys.stderr
-        return exchange.while_client_listens(self._app(environ, start_response))
+        with contextlib.ExitStack() as stack:
+            if "HTTP_TRANSFER_ENCODING" in environ:
+                stack.enter_context(_give_length(environ))
+            chunks = self._app(environ, start_response)
+            if hasattr(chunks, "close"):
+                stack.callback(chunks.close)
+            for chunk in chunks:
+                if exchange.client_gone:
+                    return
+                yield chunk
 
 
 class _Exchange:
@@ -77,17 +90,19 @@ class _Exchange:
         except OSError:  # the ASGI specification, since 2.4: send() after a disconnect
             self.client_gone = True
 
-    def while_client_listens(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """The app's response until its end or the client's; closes it as PEP 3333 asks."""
-        try:
-            for chunk in chunks:
-                if self.client_gone:
-                    return
-                yield chunk
-        finally:
-            close = getattr(chunks, "close", None)
-            if close is not None:
-                close()
+
+def _give_length(environ: dict[str, Any]) -> IO[bytes]:
+    """Read a chunked body whole and tell its length, as waitress does: WSGI has no other way to end a body.
+
+    Returns the file that holds it, to be closed after the request.
+    """
+    spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL)  # noqa: SIM115 - the caller closes it
+    shutil.copyfileobj(environ["wsgi.input"], spool)
+    environ["CONTENT_LENGTH"] = str(spool.tell())
+    del environ["HTTP_TRANSFER_ENCODING"]
+    spool.seek(0)
+    environ["wsgi.input"] = spool
+    return spool
 
 
 class _RequestBody(io.RawIOBase):

@@ -26,8 +26,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 #: A log line that tells of listeners, and each listener's URL in it.
 _LISTENING = re.compile(r"(?i)\b(listening|running|serving)\b")
 _URL = re.compile(r"\b(https?)://(\[[^\]\s]+\]|[\w.-]+):(\d+)|\bunix:([^\s,;)]+)")
-#: The log says so once, when the first generation serves.
-_READY = re.compile(r"(?i)\bready\b|startup complete")
+#: The log says so once, when the first generation serves with all its workers.
+_READY = re.compile(r"\ball \d+ workers are ready")
 
 _HEAD_LINES = 40
 _TAIL_LINES = 80
