@@ -213,6 +213,12 @@ def reset_signals() -> None:
 # ── memory ───────────────────────────────────────────────────────────────────────────────────
 
 
+def peak_resident() -> int:
+    """The largest resident size so far, in bytes: what there is without /proc (getrusage(2))."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * 1024 if LINUX else peak
+
+
 def smaps_rollup(pid: int | str = "self") -> Mapping[str, int]:
     """Sums over the mappings of a process, in bytes (proc(5)): Pss, Private_Dirty, ... Costs milliseconds."""
     sums: dict[str, int] = {}

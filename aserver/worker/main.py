@@ -34,6 +34,7 @@ from aserver.log.setup import Logging
 from aserver.worker.acceptor import Endpoint
 from aserver.worker.app import load_app
 from aserver.worker.fairness import Fairness
+from aserver.worker.retirement import Retirement
 from aserver.worker.server import Server
 
 log = logging.getLogger("aserver.error")
@@ -91,7 +92,8 @@ class WorkerProcess:
         self._order = seed.order
         self._channel: Channel[ToWorker] = Channel(seed.channel, ToWorker)
         self._server: Server | None = None
-        self._born = time.monotonic()
+        config = seed.config
+        self._retirement = Retirement(seed.order, time.monotonic(), config.max_memory, config.memory_metric)
         self._asked = False
         self._fork_closes = [seed.channel.fileno(), *(e.sock.fileno() for e in seed.endpoints)]
 
@@ -102,6 +104,7 @@ class WorkerProcess:
         unix.ignore_signals((signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1))
         faulthandler.register(DUMP_SIGNAL, file=seed.trace, all_threads=True, chain=False)
         faulthandler.enable(file=seed.trace, all_threads=True)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # blocked since before the fork: now the handlers are ours
         # The one use that is left of the hook that fires for every fork: what the app forks must hold neither the
         # listeners nor the channel, or the port stays taken after the stop (trap 16).
         os.register_at_fork(after_in_child=self._close_in_child)  # noqa: TID251
@@ -166,14 +169,10 @@ class WorkerProcess:
             self._server.drain(final=True, graceful=self._seed.config.graceful_timeout)
 
     def _on_beat(self, server: Server) -> None:
-        order, service = self._order, server.service
-        if self._asked or service is None:
+        if self._asked or server.service is None:
             return
-        age = time.monotonic() - self._born
-        if order.retire_after_requests and service.requests >= order.retire_after_requests:
-            self._ask(f"{service.requests} requests served, the limit is {order.retire_after_requests} (max_requests)")
-        elif order.retire_after_seconds and age >= order.retire_after_seconds:
-            self._ask(f"{age:.0f} s old, the limit is {order.retire_after_seconds:.0f} (max_lifetime)")
+        if reason := self._retirement.due(server.service.requests, time.monotonic()):
+            self._ask(reason)
 
     def _ask(self, reason: str) -> None:
         self._asked = True
