@@ -1,0 +1,68 @@
+"""When a worker is due: it has served enough requests, lived long enough, or grown too large.
+
+Runs in the worker at each heartbeat. It only says so; the master decides when the worker goes, and the worker
+serves until then. The limits with their jitter were drawn by the master (a generator copied by fork draws alike).
+"""
+
+import os
+from dataclasses import dataclass, field
+
+from aserver import unix
+from aserver.config.values import format_size
+from aserver.ipc.messages import Fork
+
+#: Seconds between two looks at statm (2.5 us each).
+LOOK_PERIOD = 1.0
+#: Seconds between two looks at smaps_rollup, which takes milliseconds and grows with the process.
+CLOSE_LOOK_PERIOD = 10.0
+_PAGE = os.sysconf("SC_PAGESIZE")
+
+
+@dataclass(slots=True)
+class Retirement:
+    """The limits of one worker. `born` and every `now` are monotonic seconds; `max_memory` 0 is no limit."""
+
+    order: Fork
+    born: float
+    max_memory: int
+    memory_metric: str
+    _statm: int | None = None
+    _next_look: float = field(default=0.0)
+    _next_close_look: float = field(default=0.0)
+
+    def due(self, requests: int, now: float) -> str:
+        """Why the worker should go, or an empty text."""
+        order, age = self.order, now - self.born
+        if order.retire_after_requests and requests >= order.retire_after_requests:
+            return f"{requests} requests served, its limit is {order.retire_after_requests} (max_requests)"
+        if order.retire_after_seconds and age >= order.retire_after_seconds:
+            return f"{age:.0f} s old, its limit is {order.retire_after_seconds:.0f} s (max_lifetime)"
+        if self.max_memory and now >= self._next_look:
+            self._next_look = now + LOOK_PERIOD
+            used = self._memory(now)
+            if used > self.max_memory:
+                limit = format_size(self.max_memory)
+                return f"{used >> 20} MiB of {self.memory_metric} memory used, the limit is {limit} (max_memory)"
+        return ""
+
+    def _memory(self, now: float) -> int:
+        """Bytes by the metric; 0 while the resident size, which bounds the others, is below the limit."""
+        resident = self._resident()
+        if self.memory_metric == "rss" or resident <= self.max_memory:
+            return resident if self.memory_metric == "rss" else 0
+        if now < self._next_close_look:
+            return 0
+        self._next_close_look = now + CLOSE_LOOK_PERIOD
+        sums = unix.smaps_rollup()
+        if self.memory_metric == "pss":
+            return sums.get("Pss", 0)
+        return sums.get("Private_Clean", 0) + sums.get("Private_Dirty", 0)
+
+    def _resident(self) -> int:
+        if self._statm is None:
+            try:
+                # Opened here, in the worker: one that the zygote had opened would read the zygote's (trap 88).
+                self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:  # no /proc
+                return unix.peak_resident()
+        return int(os.pread(self._statm, 128, 0).split()[1]) * _PAGE
