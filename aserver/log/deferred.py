@@ -41,7 +41,7 @@ CUT = b" [cut]\n"
 #: Seconds between two tries on a full disk or a broken pipe, where no readiness is ever reported.
 RETRY_PAUSE = 1.0
 #: Seconds between two looks at a blocked sink that must not be given to the loop (see `_watchable`).
-LOOK_PAUSE = 0.05
+LOOK_PAUSE = 0.01
 #: Seconds between two complaints about the same sink.
 COMPLAINT_PAUSE = 10.0
 
@@ -250,7 +250,11 @@ class Sink:
         self._put(b"".join(piece), len(piece))
 
     def _put(self, data: bytes, records: int) -> None:
-        if self._queued + len(data) > self.bound and self._queue:
+        if os.getpid() != self._pid:
+            self.forget()
+        if self._queue and self._queued + len(data) > self.bound:
+            self._pump()  # nothing is dropped that the sink would take by now
+        if self._queue and self._queued + len(data) > self.bound:
             self.lost += records
         else:
             self._queued += len(data)
@@ -260,8 +264,6 @@ class Sink:
 
     def _pump(self) -> None:
         """Write what is queued, if it is not being written already further down this stack or in another thread."""
-        if os.getpid() != self._pid:
-            self.forget()
         me = object()
         while self._queue:
             try:
@@ -322,8 +324,12 @@ class Sink:
         self._retry_at = time.monotonic() + RETRY_PAUSE
         reason = error.strerror or type(error).__name__
         if error.errno in _FULL_ERRORS:
-            # Part of the line may be out, and others may write behind it before there is room: it is written again,
+            # Part of a line may be out, and others may write behind it before there is room: it is written again,
             # on a line of its own. Each process begins a line, because the torn one may be another's.
+            data, records = self._queue[0]
+            if records > 1 and (whole := data.rfind(b"\n", 0, self._offset) + 1):
+                self._queue[0] = (data[whole:], records - data.count(b"\n", 0, whole))
+                self._queued -= whole
             self._offset = 0
             self._fresh = True
             self._enter(SinkState.FULL, reason)

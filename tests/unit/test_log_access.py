@@ -126,7 +126,7 @@ def test_each_atom_of_gunicorn(atom: str, text: str, scoped: bool) -> None:
 
 
 def test_a_websocket_has_no_method_in_its_scope() -> None:
-    scope = {"type": "websocket", "client": None, "http_version": "1.1", "headers": []}
+    scope: dict[str, Any] = {"type": "websocket", "client": None, "http_version": "1.1", "headers": []}
     closed = Answer(method="WEBSOCKET", status=1001, scope=scope)
     assert line("%(m)s %(s)s %(B)s", closed) == b"WEBSOCKET 1001 5321\n"
 
