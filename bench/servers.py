@@ -200,7 +200,7 @@ class Running:
                     return (time.perf_counter() - self._started) * 1000
                 answer = f"status {status}, {body[:80]!r}"
             if time.perf_counter() - self._started > READY_SECONDS:
-                raise StartError(f"no 200 within {READY_SECONDS:.0f} s ({answer}): {self.tail()}")
+                raise StartError(f"no 200 within {READY_SECONDS:g} s ({answer}): {self.tail()}")
             time.sleep(0.003)
 
     def tail(self) -> str:
@@ -224,15 +224,16 @@ class Running:
         # Taken now, because afterwards nothing links an orphan that made a session of its own to us.
         known = {stat.pid for stat in meter.tree(self.pid)}
         graceful = True
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
+        try:
+            if self._process.poll() is None:
+                self._process.terminate()
                 self._process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                graceful = False
-        for pid in self._left(known):
+        except subprocess.TimeoutExpired:
             graceful = False
-            _kill(pid)
+        finally:  # also when a second Ctrl-C cuts the waiting short
+            for pid in self._left(known):
+                graceful = False
+                _kill(pid)
         self._process.wait(STOP_SECONDS)
         deadline = time.monotonic() + STOP_SECONDS
         while self._left(known) and time.monotonic() < deadline:

@@ -29,7 +29,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """wrk against one worker. The main figure is the CPU time of the server's whole tree per request."""
+    """wrk against one worker (or more). The main figure is the CPU time of the server's whole tree per request."""
 
     name: str
     title: str
@@ -43,6 +43,7 @@ class Load:
     nginx: bool = False
     access_log: bool = False
     upload: int = 0
+    workers: int = 1
     columns: Sequence[Column] = _COLUMNS
     most_rounds: int = 99
     env: dict[str, str] = field(default_factory=dict)
@@ -53,11 +54,11 @@ class Load:
         return ("wrk", *(("nginx",) if self.nginx else ()), *(("openssl",) if self.tls else ()))
 
     def launch(self, stage: Stage) -> Launch:
-        """One worker, no access log unless that is the point."""
+        """As few workers as the scenario needs, no access log unless that is the point."""
         log = None
         if self.access_log:
             log = Path("/dev/null") if stage.access_log == "null" else stage.directory / "access.log"
-        return Launch(self.app, self.answer, unix=self.nginx, tls=self.tls, access_log=log, env=self.env)
+        return Launch(self.app, self.answer, self.workers, unix=self.nginx, tls=self.tls, access_log=log, env=self.env)
 
     def estimate(self, stage: Stage) -> float:
         """Load, warm-up, start and stop."""
@@ -65,7 +66,7 @@ class Load:
 
     def measure(self, stage: Stage, server: Server) -> Outcome:
         """See Scenario."""
-        starter = stage.starter()
+        starter = stage.starter(self.workers)
         launch = self.launch(stage)
         with starter.start(server, launch) as running:
             start_ms = running.wait_ready(self.path)
@@ -256,4 +257,7 @@ LOADS = (
     ),
     Load(name="tls", title="Hello world over TLS, keep-alive", answer="hello:app", tls=True),
     Load(name="nginx-unix", title="Behind nginx on a unix socket", nginx=True),
+    # What more workers cost: the same load, on as many CPUs as there are (one is always left to the load).
+    Load(name="workers-2", title="Hello world, 2 workers", workers=2),
+    Load(name="workers-4", title="Hello world, 4 workers", workers=4),
 )
