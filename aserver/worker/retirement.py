@@ -5,6 +5,7 @@ serves until then. The limits with their jitter were drawn by the master (a gene
 """
 
 import os
+import time
 from dataclasses import dataclass, field
 
 from aserver import unix
@@ -13,8 +14,8 @@ from aserver.ipc.messages import Fork
 
 #: Seconds between two looks at statm (2.5 us each).
 LOOK_PERIOD = 1.0
-#: Seconds between two looks at smaps_rollup, which takes milliseconds and grows with the process.
-CLOSE_LOOK_PERIOD = 10.0
+#: Reading smaps_rollup takes milliseconds and grows with the process: it may take one part in so many of the time.
+CLOSE_LOOK_SHARE = 500
 _PAGE = os.sysconf("SC_PAGESIZE")
 
 
@@ -52,8 +53,9 @@ class Retirement:
             return resident if self.memory_metric == "rss" else 0
         if now < self._next_close_look:
             return 0
-        self._next_close_look = now + CLOSE_LOOK_PERIOD
+        began = time.perf_counter()
         sums = unix.smaps_rollup()
+        self._next_close_look = now + CLOSE_LOOK_SHARE * (time.perf_counter() - began)
         if self.memory_metric == "pss":
             return sums.get("Pss", 0)
         return sums.get("Private_Clean", 0) + sums.get("Private_Dirty", 0)
