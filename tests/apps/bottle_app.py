@@ -20,7 +20,9 @@ def upload() -> dict[str, int | str]:
 
 
 def body() -> dict[str, int | str]:
-    return content.receipt(bottle.request.body.read())
+    data = bottle.request.body.read()
+    content.note(f"body of {len(data)} bytes")
+    return content.receipt(data)
 
 
 def download() -> bytes:
