@@ -114,6 +114,8 @@ def open_log(path: str, *, which: Literal["error", "access"]) -> int:
         if error.errno != errno.ENXIO:
             raise
         fd = os.open(path, flags | os.O_RDWR, 0o644)
+    if kind_of(fd) is SinkKind.FILE:
+        os.set_blocking(fd, True)  # means nothing to a file, but `capture_output` gives it to subprocesses
     return _above_stdio(fd)
 
 
@@ -450,6 +452,8 @@ class Sink:
 
         Returns how many records were lost for ever.
         """
+        if self.fd < 0:
+            return 0
         self.attach(None)
         self._pump()
         deadline = time.monotonic() + seconds

@@ -97,7 +97,7 @@ class TextLayout:
         lines = _UNSAFE.sub(_escape, body).rstrip("\n").split("\n")
         request_id = getattr(record, "request_id", None)
         if request_id:
-            lines[0] += f" [request {_UNSAFE.sub(_escape, str(request_id))}]"
+            lines[0] += f" [request {_UNSAFE.sub(_escape, str(request_id)).replace(chr(10), ' ')}]"
         head = _encode(self._head(record))
         encoded = [_encode(line) for line in lines]
         whole = head + (b"\n" + _INDENT).join(encoded) + b"\n"
