@@ -5,6 +5,7 @@ Every wait has a deadline and a reason; no test sleeps to let something happen.
 
 from tests.harness.client import ClosedEarlyError, RawConnection, RawResponse, fetch
 from tests.harness.load import Load, Outcome
+from tests.harness.notes import Notes
 from tests.harness.processes import Process, descendants, process
 from tests.harness.server import Address, ServerProcess
 from tests.harness.tools import free_port, require_tool
@@ -15,6 +16,7 @@ __all__ = [
     "Address",
     "ClosedEarlyError",
     "Load",
+    "Notes",
     "Outcome",
     "Process",
     "RawConnection",

@@ -28,6 +28,8 @@ _LISTENING = re.compile(r"(?i)\b(listening|running|serving)\b")
 _URL = re.compile(r"\b(https?)://(\[[^\]\s]+\]|[\w.-]+):(\d+)|\bunix:([^\s,;)]+)")
 #: The log says so once, when the first generation serves with all its workers.
 _READY = re.compile(r"\ball \d+ workers are ready")
+#: An access line of the usual formats.
+_ACCESS = re.compile(r' HTTP/1\.[01]" \d+ ')
 
 _HEAD_LINES = 40
 _TAIL_LINES = 80
@@ -233,6 +235,8 @@ class ServerProcess:
     def log_excerpt(self) -> str:
         """The log for a failure's message: its beginning and its end, where access lines would fill pages."""
         lines = self.log.splitlines()
+        if len(lines) > _HEAD_LINES + _TAIL_LINES:
+            lines = [line for line in lines if not _ACCESS.search(line)] + ["[access lines left out]"]
         if len(lines) > _HEAD_LINES + _TAIL_LINES:
             left_out = f"[... {len(lines) - _HEAD_LINES - _TAIL_LINES} lines ...]"
             lines[_HEAD_LINES:-_TAIL_LINES] = [left_out]
