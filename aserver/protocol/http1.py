@@ -124,8 +124,8 @@ class HttpConnection(Carrier):
                 self._head_unfinished()
         elif current.task is None and not self.write_paused:
             self._launch(current, eager=EAGER)
-        if self.headers and self.receiving is not None:
-            self._trailers_unfinished()
+        if self.headers and self.receiving is not None and self.stage is OPEN:
+            self._count_piece()  # trailers
 
     def _feed_slices(self, data: bytes) -> None:
         """Feed much data in small pieces, so that a flood of pipelined requests can be stopped."""
@@ -145,8 +145,11 @@ class HttpConnection(Carrier):
                 self.feed(piece)
             except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
                 self._parser_stopped(piece, error)
-            if start < len(view) and self.current is None and self.receiving is None and self.stage is OPEN:
-                self._head_unfinished()
+            if start < len(view) and self.stage is OPEN:
+                if self.current is None and self.receiving is None:
+                    self._head_unfinished()
+                elif self.headers and self.receiving is not None:
+                    self._count_piece()
 
     def _stash(self, data: bytes) -> None:
         self._unfed += data
@@ -211,10 +214,6 @@ class HttpConnection(Carrier):
         else:
             self._count_piece()
 
-    def _trailers_unfinished(self) -> None:
-        if self.stage is OPEN:
-            self._count_piece()
-
     def _count_piece(self) -> None:
         """Refuse with 431 a head, or trailers, with too many fields or one too long that is not complete yet."""
         shared = self.shared
@@ -258,16 +257,16 @@ class HttpConnection(Carrier):
         headers = self.headers
         special = self.special
         keep_alive = parser.should_keep_alive()
-        common = len(special) == 1
-        if common and keep_alive:
+        host = special.get(b"host")
+        common = host is not None and (len(special) == 1 or (len(special) == 2 and b"connection" in special))
+        if common and keep_alive and len(special) == 1:
             version = "1.1"  # 1.0 is kept alive only with a Connection field; asking costs 0.3 us
         else:
             version = parser.get_http_version()
-            common = common or (len(special) == 2 and b"connection" in special)
         method = METHODS.get(parser.get_method(), "")
         if (
             not common
-            or special.get(b"host") != self._good_host
+            or host != self._good_host
             or not method
             or version != "1.1"
             or self._piece + self._head_size > shared.small_head

@@ -5,7 +5,7 @@ never hold state that outlives a call, nor trust anything an application or a pe
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from urllib.parse import unquote_to_bytes
 
@@ -87,7 +87,10 @@ def field_prefix(name: object) -> bytes:
 
 def check_fields(pairs: Iterable[tuple[bytes, bytes]]) -> None:
     """Raise ApplicationError for the first pair that may not be sent; the slow way, to name the culprit."""
-    for name, value in pairs:
+    for pair in pairs:
+        if not isinstance(pair, Sequence) or len(pair) != 2:
+            raise ApplicationError(f"response header {pair!r} is not a pair of name and value")
+        name, value = pair
         field_prefix(name)
         if not isinstance(value, bytes):
             raise ApplicationError(f"response header {name!r}: value {value!r} is not bytes")

@@ -1,0 +1,135 @@
+"""A `Service` on a real socket, and a client that speaks in raw bytes."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aserver.asgi import ASGIApp, Receive, Scope, Send
+from aserver.config import Layer, build
+from aserver.protocol.service import Service
+
+DEADLINE = 10.0
+
+GET = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
+LAST_GET = b"GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
+
+
+class Client:
+    """One raw connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def rest(self) -> bytes:
+        """All bytes until the server's FIN."""
+        return await asyncio.wait_for(self.reader.read(), DEADLINE)
+
+    async def until(self, mark: bytes) -> bytes:
+        return await asyncio.wait_for(self.reader.readuntil(mark), DEADLINE)
+
+    async def exactly(self, size: int) -> bytes:
+        return await asyncio.wait_for(self.reader.readexactly(size), DEADLINE)
+
+    async def response(self) -> tuple[bytes, bytes]:
+        """Head and body of one response with a content-length."""
+        head = await self.until(b"\r\n\r\n")
+        return head, await self.exactly(int(field(head, b"content-length") or 0))
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class Serving:
+    def __init__(self, service: Service, port: int) -> None:
+        self.service = service
+        self.port = port
+        self.clients: list[Client] = []
+
+    async def connect(self, limit: int = 1 << 24) -> Client:
+        client = Client(*await asyncio.open_connection("127.0.0.1", self.port, limit=limit))
+        self.clients.append(client)
+        return client
+
+    async def ask(self, data: bytes) -> bytes:
+        """Send `data` on a new connection; return everything until the server closes."""
+        client = await self.connect()
+        await client.send(data)
+        return await client.rest()
+
+
+@asynccontextmanager
+async def serving(
+    app: ASGIApp, *, access: Any = None, on_limit: Any = None, state: Any = None, **settings: Any
+) -> AsyncIterator[Serving]:
+    loop = asyncio.get_running_loop()
+    config = build([Layer("test", {"target": "x:y", **settings})]).config
+    service = Service(
+        app, config, loop=loop, state=state if state is not None else {}, access=access, on_limit=on_limit
+    )
+    server = await loop.create_server(service.protocol_factory(), "127.0.0.1", 0)
+    context = Serving(service, server.sockets[0].getsockname()[1])
+    try:
+        yield context
+    finally:
+        for client in context.clients:
+            client.close()
+        service.abort()
+        server.close()
+        service.cancel("the test is over")
+        await eventually(lambda: not service.active and not service.connections)
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds, for at most DEADLINE seconds."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + DEADLINE
+    while not condition():
+        assert loop.time() < end, "the condition never held"
+        await asyncio.sleep(0.002)
+
+
+def field(head: bytes, name: bytes) -> bytes | None:
+    """The value of a field in a response head, None without it; the test fails if it is there twice."""
+    values = [
+        line.split(b":", 1)[1].strip() for line in head.split(b"\r\n")[1:] if line.lower().startswith(name + b":")
+    ]
+    assert len(values) <= 1, f"{name!r} twice in {head!r}"
+    return values[0] if values else None
+
+
+def status(response: bytes) -> int:
+    assert response.startswith(b"HTTP/1.1 "), response[:100]
+    return int(response[9:12])
+
+
+def body_of(response: bytes) -> bytes:
+    return response.split(b"\r\n\r\n", 1)[1]
+
+
+async def read_all(receive: Receive) -> bytes:
+    body = b""
+    while True:
+        message = await receive()
+        assert message["type"] == "http.request", message
+        body += message["body"]
+        if not message["more_body"]:
+            return body
+
+
+async def answer(send: Send, body: bytes = b"", status: int = 200, headers: Any = ()) -> None:
+    await send(
+        {"type": "http.response.start", "status": status, "headers": [(b"content-length", b"%d" % len(body)), *headers]}
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with method, raw path and body."""
+    body = await read_all(receive)
+    await answer(send, scope["method"].encode() + b" " + scope["raw_path"] + b" " + body)

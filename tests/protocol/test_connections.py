@@ -1,0 +1,656 @@
+"""Connections: keep-alive, order, backpressure, half-close, deadlines, drain."""
+
+import asyncio
+import contextvars
+import socket
+from typing import Any
+
+import pytest
+
+from aserver.asgi import Receive, Scope, Send
+from aserver.protocol.http1 import PIPELINE_LIMIT
+from tests.protocol.serving import (
+    DEADLINE,
+    GET,
+    LAST_GET,
+    answer,
+    body_of,
+    echo,
+    eventually,
+    field,
+    read_all,
+    serving,
+    status,
+)
+
+
+def get(path: bytes, *lines: bytes) -> bytes:
+    return b"\r\n".join((b"GET %s HTTP/1.1" % path, b"Host: t", *lines, b"", b""))
+
+
+def post(size: int, *lines: bytes) -> bytes:
+    return b"\r\n".join((b"POST / HTTP/1.1", b"Host: t", b"Content-Length: %d" % size, *lines, b"", b""))
+
+
+async def test_keep_alive() -> None:
+    async with serving(echo) as server:
+        client = await server.connect()
+        for number in range(5):
+            await client.send(get(b"/%d" % number))
+            head, body = await client.response()
+            assert field(head, b"connection") is None
+            assert body == b"GET /%d " % number
+        assert server.service.requests == 5
+        assert server.service.active == 0
+
+
+@pytest.mark.parametrize(
+    ("request_", "connection"),
+    [
+        (b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", b"keep-alive"),
+        (b"GET / HTTP/1.1\r\nHost: t\r\nConnection: Keep-Alive\r\n\r\n", None),
+    ],
+)
+async def test_keep_alive_asked_for(request_: bytes, connection: bytes | None) -> None:
+    async with serving(echo) as server:
+        client = await server.connect()
+        for _ in range(2):
+            await client.send(request_)
+            head, _ = await client.response()
+            assert field(head, b"connection") == connection
+
+
+async def test_pipelined_requests_are_answered_in_order() -> None:
+    release = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/0":
+            await release.wait()
+        await echo(scope, receive, send)
+
+    async with serving(app) as server:
+        client = await server.connect()
+        await client.send(
+            b"".join(get(b"/%d" % n) for n in range(5)) + b"POST /p HTTP/1.1\r\nHost: t\r\nContent-Length: 6\r\n\r\nabc"
+        )
+        await eventually(lambda: server.service.active == 1)
+        release.set()
+        for number in range(5):
+            assert (await client.response())[1] == b"GET /%d " % number
+        await client.send(b"def" + LAST_GET)
+        assert (await client.response())[1] == b"POST /p abcdef"
+        assert (await client.response())[1] == b"GET / "
+
+
+@pytest.mark.parametrize("count", [PIPELINE_LIMIT - 1, PIPELINE_LIMIT + 1, 2000])
+async def test_a_flood_of_pipelined_requests_is_held_back_and_answered(count: int) -> None:
+    """The stack does not grow with the pipeline, nor does the number of requests that were parsed ahead."""
+    first = asyncio.Event()
+    most = 0
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal most
+        await first.wait()
+        (connection,) = server.service.connections
+        most = max(most, len(connection._queue))  # type: ignore[attr-defined]
+        await answer(send, scope["raw_path"])
+
+    async with serving(app) as server:
+        client = await server.connect()
+        sending = asyncio.ensure_future(client.send(b"".join(get(b"/%d" % n) for n in range(count))))
+        await eventually(lambda: server.service.active)
+        first.set()
+        for number in range(count):
+            assert (await client.response())[1] == b"/%d" % number
+        await sending
+    assert most < 400  # one slice of the parser's
+
+
+async def test_a_bad_request_behind_good_ones_waits_for_its_turn() -> None:
+    async with serving(echo) as server:
+        response = await server.ask(get(b"/1") + get(b"/2") + b"GET / HTTP/1.1\r\n\r\n" + get(b"/4"))
+    parts = response.split(b"HTTP/1.1 ")[1:]
+    assert [part[:3] for part in parts] == [b"200", b"200", b"400"]
+
+
+async def test_fresh_context_for_each_request() -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+    seen: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(variable.get())
+        variable.set(scope["path"])
+        assert asyncio.current_task() is not None
+        await answer(send)
+
+    async with serving(app) as server:
+        await server.ask(get(b"/1") + get(b"/2") + LAST_GET)
+        await server.ask(LAST_GET)
+    assert seen == ["unset"] * 4
+
+
+# ── flow control ─────────────────────────────────────────────────────────────────────────────
+
+
+async def test_reading_pauses_when_the_application_does_not_take_the_body() -> None:
+    take = asyncio.Event()
+    size = 64 * 1024 * 1024
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await take.wait()
+        total = 0
+        while True:
+            message = await receive()
+            total += len(message["body"])
+            assert len(message["body"]) < 1 << 20
+            if not message["more_body"]:
+                break
+        await answer(send, b"%d" % total)
+
+    async with serving(app) as server:
+        client = await server.connect()
+        await client.send(post(size))
+        sent = 0
+
+        async def upload() -> None:
+            nonlocal sent
+            piece = b"x" * 65536
+            while sent < size:
+                await client.send(piece)
+                sent += len(piece)
+
+        uploading = asyncio.ensure_future(upload())
+        before = -1
+        while sent != before:  # until nothing moves any more
+            before = sent
+            await asyncio.sleep(0.2)
+        assert sent < size // 2
+        take.set()
+        assert (await client.response())[1] == b"%d" % size
+        await uploading
+
+
+async def test_send_waits_for_a_client_that_does_not_read() -> None:
+    pieces = 0
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal pieces
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(1000):
+            await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+            pieces += 1
+        await send({"type": "http.response.body"})
+
+    async with serving(app) as server:
+        client = await server.connect(limit=1 << 16)
+        await client.send(LAST_GET)
+        before = -1
+        while pieces != before:
+            before = pieces
+            await asyncio.sleep(0.2)
+        assert 0 < pieces < 500
+        response = await client.rest()
+    assert response.count(b"x") == 1000 * 65536
+    assert response.endswith(b"0\r\n\r\n")
+
+
+# ── Expect ───────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_continue_when_the_application_first_reads() -> None:
+    read = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await read.wait()
+        await echo(scope, receive, send)
+
+    async with serving(app) as server:
+        client = await server.connect()
+        await client.send(post(3, b"Expect: 100-Continue"))
+        await eventually(lambda: server.service.active)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.reader.read(1), 0.05)
+        read.set()
+        assert await client.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await client.send(b"abc")
+        assert (await client.response())[1] == b"POST / abc"
+        await client.send(LAST_GET)
+        assert (await client.response())[1] == b"GET / "
+
+
+async def test_no_continue_when_the_body_is_there() -> None:
+    async with serving(echo) as server:
+        client = await server.connect()
+        await client.send(post(3, b"Expect: 100-continue") + b"abc")
+        head, _ = await client.response()
+        assert status(head) == 200
+
+
+async def test_no_continue_to_1_0() -> None:
+    async with serving(echo) as server:
+        client = await server.connect()
+        await client.send(b"POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+        await eventually(lambda: server.service.active)
+        await client.send(b"abc")
+        assert status(await client.rest()) == 200
+
+
+async def test_no_continue_after_the_response_began() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        body = await read_all(receive)
+        await send({"type": "http.response.body", "body": body})
+
+    async with serving(app) as server:
+        client = await server.connect()
+        await client.send(post(3, b"Expect: 100-continue"))
+        head = await client.until(b"\r\n\r\n")
+        assert status(head) == 200
+        await client.send(b"bcd")
+        assert await client.until(b"0\r\n\r\n") == b"1\r\na\r\n3\r\nbcd\r\n0\r\n\r\n"
+
+
+async def test_an_answer_without_reading_closes_when_a_continue_was_due() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, b"no", 403)
+
+    async with serving(app) as server:
+        response = await server.ask(post(3, b"Expect: 100-continue"))
+    assert status(response) == 403
+    assert field(response, b"connection") == b"close"
+    assert b"100 Continue" not in response
+
+
+# ── early responses ──────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_client_that_still_sends_reads_the_early_answer() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, b"too much", 413)
+
+    async with serving(app) as server:
+        for _ in range(10):
+            client = await server.connect()
+            await client.send(post(4 << 20))
+            for _ in range(64):
+                await client.send(b"x" * 65536)  # a reset would raise here or at the read
+            response = await client.rest()
+            assert status(response) == 413
+            assert field(response, b"connection") == b"close"
+            client.close()
+        await eventually(lambda: not server.service.connections)
+
+
+async def test_a_small_unread_body_does_not_cost_the_connection() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, scope["raw_path"])
+
+    async with serving(app) as server:
+        client = await server.connect()
+        for _ in range(3):
+            await client.send(post(1000) + b"x" * 10)
+            head, _ = await client.response()
+            assert field(head, b"connection") is None
+            await client.send(b"x" * 990)
+        await client.send(get(b"/last"))
+        assert (await client.response())[1] == b"/last"
+
+
+# ── disconnects ──────────────────────────────────────────────────────────────────────────────
+
+
+async def test_disconnect_is_seen_by_receive_and_send() -> None:
+    seen: list[Any] = []
+    began = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert (await receive())["type"] == "http.request"
+        began.set()
+        seen.append(await receive())
+        seen.append(await receive())
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        except OSError as error:
+            seen.append(error)
+
+    async with serving(app) as server:
+        client = await server.connect()
+        await client.send(GET)
+        await asyncio.wait_for(began.wait(), DEADLINE)
+        client.close()
+        await eventually(lambda: len(seen) == 3)
+    assert seen[:2] == [{"type": "http.disconnect"}] * 2
+    assert isinstance(seen[2], OSError)
+
+
+async def test_a_writer_that_never_receives_gets_oserror() -> None:
+    raised = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        try:
+            while True:
+                await send({"type": "http.response.body", "body": b"x" * 10000, "more_body": True})
+                await asyncio.sleep(0)
+        except OSError:
+            raised.set()
+            raise
+
+    async with serving(app) as server:
+        client = await server.connect()
+        await client.send(GET)
+        await client.until(b"\r\n\r\n")
+        client.close()
+        await asyncio.wait_for(raised.wait(), DEADLINE)
+        await eventually(lambda: not server.service.active)
+
+
+async def test_disconnect_in_the_middle_of_a_body() -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(await receive())
+        seen.append(await receive())
+
+    async with serving(app) as server:
+        client = await server.connect()
+        await client.send(post(10) + b"abc")
+        await eventually(lambda: seen)
+        client.close()
+        await eventually(lambda: len(seen) == 2)
+    assert seen == [{"type": "http.request", "body": b"abc", "more_body": True}, {"type": "http.disconnect"}]
+
+
+async def test_receive_after_the_response_is_a_disconnect() -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        waiting = asyncio.create_task(receive_twice(receive))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        await answer(send)
+        seen.append(await waiting)
+        seen.append(await receive())
+
+    async def receive_twice(receive: Receive) -> Any:
+        await receive()
+        return await receive()
+
+    async with serving(app) as server:
+        client = await server.connect()
+        await client.send(GET)
+        await client.response()
+        await eventually(lambda: len(seen) == 2)
+    assert seen == [{"type": "http.disconnect"}] * 2
+
+
+async def test_receive_and_send_can_be_tasks() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        message = await asyncio.create_task(receive())  # type: ignore[arg-type]
+        assert message["type"] == "http.request"
+        await asyncio.create_task(send({"type": "http.response.start", "status": 200, "headers": []}))  # type: ignore[arg-type]
+        await asyncio.create_task(send({"type": "http.response.body", "body": b"ok"}))  # type: ignore[arg-type]
+
+    async with serving(app) as server:
+        assert body_of(await server.ask(LAST_GET)) == b"ok"
+
+
+async def test_a_client_that_half_closes_is_answered() -> None:
+    go = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await go.wait()
+        await echo(scope, receive, send)
+
+    async with serving(app) as server:
+        client = await server.connect()
+        await client.send(get(b"/1") + get(b"/2"))
+        client.writer.write_eof()
+        await eventually(lambda: server.service.active)
+        go.set()
+        response = await client.rest()
+    assert response.count(b"HTTP/1.1 200 OK") == 2
+    assert response.endswith(b"GET /2 ")
+
+
+async def test_a_background_task_does_not_hold_up_the_next_request() -> None:
+    release = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, scope["raw_path"])
+        if scope["path"] == "/slow":
+            await release.wait()
+
+    async with serving(app) as server:
+        client = await server.connect()
+        await client.send(get(b"/slow"))
+        assert (await client.response())[1] == b"/slow"
+        await client.send(get(b"/next"))
+        assert (await client.response())[1] == b"/next"
+        assert server.service.active == 1
+        release.set()
+        await eventually(lambda: not server.service.active)
+
+
+# ── the service ──────────────────────────────────────────────────────────────────────────────
+
+
+async def test_drain_announces_the_close_and_keeps_idle_connections() -> None:
+    async with serving(echo) as server:
+        idle = await server.connect()
+        used = await server.connect()
+        await used.send(GET)
+        await used.response()
+        await eventually(lambda: len(server.service.connections) == 2)
+        server.service.drain()
+        for client in (idle, used):
+            await client.send(get(b"/late"))
+            response = await client.rest()
+            assert field(response, b"connection") == b"close"
+            assert response.endswith(b"GET /late ")
+            client.close()
+        await eventually(lambda: not server.service.connections)
+
+
+async def test_drain_answers_all_that_was_pipelined() -> None:
+    go = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await go.wait()
+        await echo(scope, receive, send)
+
+    async with serving(app) as server:
+        client = await server.connect()
+        await client.send(b"".join(get(b"/%d" % n) for n in range(30)))
+        await eventually(lambda: server.service.active)
+        server.service.drain()
+        go.set()
+        response = await client.rest()
+    parts = response.split(b"HTTP/1.1 200 OK")[1:]
+    assert [part.rsplit(b"/", 1)[1] for part in parts] == [b"%d " % n for n in range(30)]
+    assert [b"connection: close" in part for part in parts] == [False] * 29 + [True]
+
+
+async def test_close_idle_spares_the_busy() -> None:
+    go = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await go.wait()
+        await answer(send, b"done")
+
+    async with serving(app) as server:
+        idle, busy = await server.connect(), await server.connect()
+        await busy.send(GET)
+        await eventually(lambda: server.service.active and len(server.service.connections) == 2)
+        server.service.close_idle()
+        assert await idle.rest() == b""
+        go.set()
+        assert (await busy.response())[1] == b"done"
+
+
+async def test_cancel() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/begun":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        await asyncio.Event().wait()
+
+    async with serving(app) as server:
+        waiting, begun = await server.connect(), await server.connect()
+        await waiting.send(get(b"/waiting?x"))
+        await begun.send(get(b"/begun"))
+        await begun.until(b"x")
+        await eventually(lambda: server.service.active == 2)
+        described = server.service.cancel("test")
+        assert sorted(line.rsplit(",", 1)[0] for line in described) == ["GET /begun", "GET /waiting?x"]
+        assert status(await waiting.rest()) == 503
+        assert b"0\r\n\r\n" not in await begun.rest()
+        await eventually(lambda: not server.service.active)
+
+
+async def test_abort() -> None:
+    async with serving(echo) as server:
+        client = await server.connect()
+        await eventually(lambda: server.service.connections)
+        server.service.abort()
+        try:
+            assert await client.rest() == b""
+        except ConnectionResetError:
+            pass
+        await eventually(lambda: not server.service.connections)
+
+
+async def test_limit_concurrency() -> None:
+    go = asyncio.Event()
+    refused = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await go.wait()
+        await answer(send)
+
+    async with serving(app, limit_concurrency=1, on_limit=lambda: refused.append(1)) as server:
+        first, second = await server.connect(), await server.connect()
+        await first.send(GET)
+        await eventually(lambda: server.service.active)
+        await second.send(GET)
+        head, _ = await second.response()
+        assert status(head) == 503
+        assert field(head, b"retry-after") == b"1"
+        go.set()
+        assert status((await first.response())[0]) == 200
+        await eventually(lambda: not server.service.active)
+        await second.send(GET)  # the same connection, now that there is room
+        assert status((await second.response())[0]) == 200
+    assert refused == [1]
+
+
+# ── deadlines ────────────────────────────────────────────────────────────────────────────────
+
+
+async def after(server: Any, seconds: float) -> None:
+    """Let `seconds` pass for the service, and nobody else."""
+    await asyncio.sleep(0)
+    server.service.sweep(asyncio.get_running_loop().time() + seconds)
+
+
+async def test_deadlines_without_a_request() -> None:
+    async with serving(echo, header_timeout=10, keep_alive=65) as server:
+        silent, used, partial = [await server.connect() for _ in range(3)]
+        await used.send(GET)
+        await used.response()
+        await partial.send(b"GET / HTTP/1.1\r\nHo")
+        await eventually(lambda: sum(c.deadline < float("inf") for c in server.service.connections) == 3)
+        await eventually(lambda: any(getattr(c, "_partial", False) for c in server.service.connections))
+        await after(server, 9.9)
+        assert len(server.service.connections) == 3
+        await after(server, 12)
+        assert await silent.rest() == b""
+        assert status(await partial.rest()) == 408
+        await used.send(GET)
+        await used.response()
+        await after(server, 64)
+        await after(server, 80)
+        assert await used.rest() == b""
+
+
+async def test_body_deadline() -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(await receive())
+        seen.append(await receive())
+
+    async with serving(app, body_timeout=60) as server:
+        client = await server.connect()
+        await client.send(post(10) + b"abc")
+        await eventually(lambda: seen)
+        await after(server, 59)
+        assert len(seen) == 1
+        await after(server, 62)
+        assert status(await client.rest()) == 408
+        await eventually(lambda: len(seen) == 2)
+        assert seen[1]["type"] == "http.disconnect"
+
+
+async def test_a_slow_application_has_no_deadline() -> None:
+    go = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await go.wait()
+        await echo(scope, receive, send)
+
+    async with serving(app) as server:
+        client = await server.connect()
+        await client.send(GET)
+        await eventually(lambda: server.service.active)
+        await after(server, 10000)
+        go.set()
+        assert status((await client.response())[0]) == 200
+
+
+async def test_write_deadline() -> None:
+    done = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await answer(send, b"x" * (32 << 20))
+        finally:
+            done.set()
+
+    async with serving(app, write_timeout=60) as server:
+        client = await server.connect(limit=1 << 16)
+        await client.send(GET)
+        await eventually(lambda: any(c.write_paused for c in server.service.connections))
+        await asyncio.sleep(0.2)  # the kernel's buffers fill
+        (connection,) = server.service.connections
+        connection._unsent = connection.transport.get_write_buffer_size()
+        await after(server, 59)
+        assert server.service.connections
+        await after(server, 62)
+        await eventually(lambda: not server.service.connections)
+        await asyncio.wait_for(done.wait(), DEADLINE)
+
+
+# ── unix sockets ─────────────────────────────────────────────────────────────────────────────
+
+
+async def test_unix(tmp_path: Any) -> None:
+    scopes: list[Scope] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scopes.append(scope)
+        await answer(send)
+
+    async with serving(app) as server:
+        path = str(tmp_path / "s")
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(path)
+        listener = await asyncio.get_running_loop().create_unix_server(
+            server.service.protocol_factory(scheme="https"), sock=sock
+        )
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(LAST_GET)
+        assert status(await asyncio.wait_for(reader.read(), DEADLINE)) == 200
+        writer.close()
+        listener.close()
+    assert (scopes[0]["client"], scopes[0]["server"], scopes[0]["scheme"]) == (None, (path, None), "https")

@@ -1,0 +1,296 @@
+"""cycle and heads: what may be sent when, and the bytes it makes."""
+
+from typing import Any
+
+import pytest
+
+from aserver.errors import ApplicationError
+from aserver.protocol.cycle import JOIN_LIMIT, Cycle, State
+from aserver.protocol.heads import REMEMBERED, REMEMBERED_SIZE, Defaults, compile_head
+
+DATE = b"\r\ndate: now"
+
+
+def make(
+    *,
+    modern: bool = True,
+    head_only: bool = False,
+    keep_alive: bool = True,
+    pairs: Any = (),
+    date: bytes | None = b"now",
+) -> Cycle:
+    return Cycle(Defaults(pairs, date), modern, head_only, keep_alive)
+
+
+def start(status: object = 200, *headers: Any, **more: Any) -> dict[str, Any]:
+    return {"type": "http.response.start", "status": status, "headers": list(headers), **more}
+
+
+def body(data: Any = b"", *, more: bool = False) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+def play(cycle: Cycle, *messages: dict[str, Any]) -> bytes:
+    out = b""
+    for message in messages:
+        if message["type"] == "http.response.start":
+            cycle.start(message)
+        elif message["type"] == "http.response.trailers":
+            out += cycle.trailers(message)
+        else:
+            data = cycle.body(message)
+            out += data if isinstance(data, bytes) else b"".join(data)
+    return out
+
+
+LENGTH_3 = (b"content-length", b"3")
+
+
+@pytest.mark.parametrize(
+    ("options", "messages", "wanted"),
+    [
+        pytest.param(
+            {},
+            [start(200, LENGTH_3), body(b"abc")],
+            b"HTTP/1.1 200 OK\r\ncontent-length: 3" + DATE + b"\r\n\r\nabc",
+            id="length",
+        ),
+        pytest.param(
+            {},
+            [start(200), body(b"abc")],
+            b"HTTP/1.1 200 OK\r\ncontent-length: 3" + DATE + b"\r\n\r\nabc",
+            id="length from a single body",
+        ),
+        pytest.param(
+            {}, [start(200), body()], b"HTTP/1.1 200 OK\r\ncontent-length: 0" + DATE + b"\r\n\r\n", id="empty"
+        ),
+        pytest.param(
+            {},
+            [start(200), body(b"abc", more=True), body(b"", more=True), body(b"de")],
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked" + DATE + b"\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+            id="chunked",
+        ),
+        pytest.param(
+            {},
+            [start(200), body(b"", more=True), body(b"")],
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked" + DATE + b"\r\n\r\n0\r\n\r\n",
+            id="chunked and empty",
+        ),
+        pytest.param(
+            {},
+            [start(200, LENGTH_3), body(b"a", more=True), body(b"bc")],
+            b"HTTP/1.1 200 OK\r\ncontent-length: 3" + DATE + b"\r\n\r\nabc",
+            id="length in pieces",
+        ),
+        pytest.param(
+            {"head_only": True},
+            [start(200, LENGTH_3), body(b"abc")],
+            b"HTTP/1.1 200 OK\r\ncontent-length: 3" + DATE + b"\r\n\r\n",
+            id="HEAD",
+        ),
+        pytest.param(
+            {"head_only": True},
+            [start(200, LENGTH_3), body()],
+            b"HTTP/1.1 200 OK\r\ncontent-length: 3" + DATE + b"\r\n\r\n",
+            id="HEAD without body",
+        ),
+        pytest.param(
+            {"head_only": True},
+            [start(200), body()],
+            b"HTTP/1.1 200 OK" + DATE + b"\r\n\r\n",
+            id="HEAD says no length it does not know",
+        ),
+        pytest.param(
+            {"head_only": True},
+            [start(200), body(b"abc", more=True), body(b"d")],
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked" + DATE + b"\r\n\r\n",
+            id="HEAD chunked",
+        ),
+        pytest.param({}, [start(204), body()], b"HTTP/1.1 204 No Content" + DATE + b"\r\n\r\n", id="204"),
+        pytest.param(
+            {},
+            [start(204, (b"content-length", b"0")), body()],
+            b"HTTP/1.1 204 No Content" + DATE + b"\r\n\r\n",
+            id="204 never with content-length",
+        ),
+        pytest.param(
+            {},
+            [start(304, LENGTH_3), body()],
+            b"HTTP/1.1 304 Not Modified\r\ncontent-length: 3" + DATE + b"\r\n\r\n",
+            id="304",
+        ),
+        pytest.param(
+            {"modern": False, "keep_alive": False},
+            [start(200), body(b"abc", more=True), body(b"d")],
+            b"HTTP/1.1 200 OK\r\nconnection: close" + DATE + b"\r\n\r\nabcd",
+            id="1.0 ends with the connection",
+        ),
+        pytest.param(
+            {"modern": False},
+            [start(200), body(b"abc", more=True), body(b"d")],
+            b"HTTP/1.1 200 OK\r\nconnection: close" + DATE + b"\r\n\r\nabcd",
+            id="1.0 keep-alive cannot be without a length",
+        ),
+        pytest.param(
+            {"modern": False},
+            [start(200, LENGTH_3), body(b"abc")],
+            b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: keep-alive" + DATE + b"\r\n\r\nabc",
+            id="1.0 keep-alive",
+        ),
+        pytest.param(
+            {},
+            [start(200, LENGTH_3, (b"Connection", b"x, Close")), body(b"abc")],
+            b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close" + DATE + b"\r\n\r\nabc",
+            id="application closes",
+        ),
+        pytest.param(
+            {},
+            [start(200, LENGTH_3, (b"Transfer-Encoding", b"chunked"), (b"connection", b"keep-alive")), body(b"abc")],
+            b"HTTP/1.1 200 OK\r\ncontent-length: 3" + DATE + b"\r\n\r\nabc",
+            id="hop-by-hop fields are the server's",
+        ),
+        pytest.param(
+            {},
+            [
+                start(200, (b"Content-Length", b"3"), (b"X-Own", b"1"), (b"Set-Cookie", b"a"), (b"set-cookie", b"b")),
+                body(b"abc"),
+            ],
+            b"HTTP/1.1 200 OK\r\nx-own: 1\r\nset-cookie: a\r\nset-cookie: b\r\ncontent-length: 3"
+            + DATE
+            + b"\r\n\r\nabc",
+            id="names in lower case, repeated fields kept",
+        ),
+        pytest.param(
+            {},
+            [start(200, LENGTH_3, (b"Date", b"then")), body(b"abc")],
+            b"HTTP/1.1 200 OK\r\ndate: then\r\ncontent-length: 3\r\n\r\nabc",
+            id="own date",
+        ),
+        pytest.param(
+            {"date": None},
+            [start(200, LENGTH_3), body(b"abc")],
+            b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc",
+            id="no date",
+        ),
+        pytest.param(
+            {"pairs": [(b"vary", b"x"), (b"server", b"aserver")]},
+            [start(200, LENGTH_3, (b"vary", b"mine")), body(b"abc")],
+            b"HTTP/1.1 200 OK\r\nvary: mine\r\ncontent-length: 3\r\nserver: aserver" + DATE + b"\r\n\r\nabc",
+            id="configured fields only where the application set none",
+        ),
+        pytest.param(
+            {},
+            [start(200), body(bytearray(b"abc"))],
+            b"HTTP/1.1 200 OK\r\ncontent-length: 3" + DATE + b"\r\n\r\nabc",
+            id="bytearray",
+        ),
+    ],
+)
+def test_bytes(options: dict[str, Any], messages: list[dict[str, Any]], wanted: bytes) -> None:
+    cycle = make(**options)
+    assert play(cycle, *messages) == wanted
+    assert cycle.state is State.DONE
+
+
+def test_one_head_given_twice_is_the_same_bytes() -> None:
+    defaults = Defaults((), b"now")
+    first, second = (Cycle(defaults, True, False, True) for _ in range(2))
+    messages = (start(200, LENGTH_3, (b"content-type", b"text/plain")), body(b"abc"))
+    assert play(first, *messages) == play(second, *messages)
+
+
+def test_remembered_heads_follow_the_clock() -> None:
+    defaults = Defaults((), b"now")
+    messages = (start(200, LENGTH_3), body(b"abc"))
+    play(Cycle(defaults, True, False, True), *messages)
+    defaults.update((), b"later")
+    assert b"date: later" in play(Cycle(defaults, True, False, True), *messages)
+
+
+def test_remembered_heads_are_bounded() -> None:
+    defaults = Defaults((), None)
+    for number in range(3 * REMEMBERED):
+        defaults.head(200, [(b"etag", b"%d" % number)])
+    assert len(defaults._heads) <= REMEMBERED
+    before = len(defaults._heads)
+    defaults.head(200, [(b"etag", b"x" * REMEMBERED_SIZE)])
+    assert len(defaults._heads) == before
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        pytest.param([body(b"x")], id="body first"),
+        pytest.param([start(200), start(200)], id="two starts"),
+        pytest.param([start(200), body(b"x"), body(b"y")], id="body after the end"),
+        pytest.param([start(200), body(b"x"), start(200)], id="second response"),
+        pytest.param([start(200, LENGTH_3), body(b"abcd")], id="too much"),
+        pytest.param([start(200, LENGTH_3), body(b"ab", more=True), body(b"cd")], id="too much in the second piece"),
+        pytest.param([start(200, LENGTH_3), body(b"ab")], id="too little"),
+        pytest.param([start(200, LENGTH_3), body(b"ab", more=True), body(b"")], id="too little in the second piece"),
+        pytest.param([start(204), body(b"x")], id="204 with body"),
+        pytest.param([start(304), body(b"x")], id="304 with body"),
+        pytest.param([start(99)], id="status"),
+        pytest.param([start(200, (b"a", b"b\r\nc: d"))], id="CRLF in a value"),
+        pytest.param([start(200, (b"content-type", b"b\nc"))], id="LF in the value of a plain field"),
+        pytest.param([start(200, (b"content-type", b"b\rc"))], id="CR"),
+        pytest.param([start(200, (b"content-type", b"b\0c"))], id="NUL"),
+        pytest.param([start(200, (b"a b", b"c"))], id="space in a name"),
+        pytest.param([start(200, (b"a:", b"c"))], id="colon in a name"),
+        pytest.param([start(200, (b":status", b"200"))], id="pseudo header"),
+        pytest.param([start(200, (b"", b"c"))], id="empty name"),
+        pytest.param([start(200, ("a", b"c"))], id="name is str"),
+        pytest.param([start(200, (b"a", "c"))], id="value is str"),
+        pytest.param([start(200, (b"content-type", "c"))], id="value of a plain field is str"),
+        pytest.param([start(200, (b"a", 1))], id="value is int"),
+        pytest.param([start(200, (b"a",))], id="not a pair"),
+        pytest.param([start(200, LENGTH_3, (b"content-length", b"4"))], id="two lengths"),
+        pytest.param([start(200, (b"content-length", b"-1"))], id="negative length"),
+        pytest.param([start(200, (b"content-length", b"3x"))], id="no number"),
+        pytest.param([start(200), body("text")], id="body is str"),
+        pytest.param([start(200, trailers=True)], id="trailers for a client that takes none"),
+    ],
+)
+def test_illegal(messages: list[dict[str, Any]]) -> None:
+    cycle = make()
+    play(cycle, *messages[:-1])
+    state = cycle.state
+    with pytest.raises(ApplicationError):
+        play(cycle, messages[-1])
+    assert cycle.state is state, "an illegal message must change nothing"
+
+
+def test_an_error_names_the_field() -> None:
+    with pytest.raises(ApplicationError, match=r"'x-bad'.*NUL, CR or LF"):
+        compile_head(200, [(b"x-bad", b"a\nb")], frozenset())
+
+
+def test_large_bodies_are_not_copied() -> None:
+    data = b"x" * JOIN_LIMIT
+    for cycle, messages in (
+        (make(), [start(200, (b"content-length", b"%d" % len(data))), body(data)]),
+        (make(), [start(200), body(data, more=True)]),
+    ):
+        cycle.start(messages[0])
+        out = cycle.body(messages[1])
+        assert isinstance(out, list)
+        assert any(piece is data for piece in out)
+
+
+def test_trailers() -> None:
+    cycle = make()
+    cycle.trailers_allowed = True
+    trailers = {"type": "http.response.trailers", "headers": [(b"x-sum", b"1")], "more_trailers": True}
+    out = play(cycle, start(200, trailers=True), body(b"abc"), trailers, {**trailers, "more_trailers": False})
+    assert out.endswith(b"\r\n\r\n3\r\nabc\r\n0\r\nx-sum: 1\r\nx-sum: 1\r\n\r\n")
+    assert b"transfer-encoding: chunked" in out
+    assert cycle.state is State.DONE
+
+
+def test_close_delimited() -> None:
+    cycle = make(modern=False)
+    play(cycle, start(200), body(b"a", more=True))
+    assert cycle.close_delimited
+    chunked = make()
+    play(chunked, start(200), body(b"a", more=True))
+    assert not chunked.close_delimited
