@@ -71,7 +71,7 @@ def test_a_server_that_never_answers_is_given_up(
     text = "print('thinking', flush=True)\nimport time\ntime.sleep(60)"
     with (
         starter.start(server(tmp_path, text), Launch("app")) as running,
-        pytest.raises(StartError, match="no 200 within 0.3 s"),
+        pytest.raises(StartError, match="no 200 within"),
     ):
         running.wait_ready("/")
     assert not _alive(running)
