@@ -48,8 +48,9 @@ def _bars(axes: Any, scenario: ScenarioReport, servers: list[str], roles: dict[s
     reach = [[one.median - one.low for one in found], [one.high - one.median for one in found]]
     labels = [f"{name} {MARK}" if errors(scenario.samples, name) else name for name in servers]
     bars = axes.barh(labels, medians, xerr=reach, color=[_COLOURS[roles[name]] for name in servers], capsize=3)
-    axes.bar_label(bars, labels=[f" {value:.{column['digits']}f}" for value in medians], label_type="center")
+    axes.bar_label(bars, labels=[f"{value:.{column['digits']}f}" for value in medians], padding=4)
     axes.invert_yaxis()
+    axes.margins(x=0.1)  # room for the last label
     axes.set_title(scenario.title, fontsize=10)
     axes.set_xlabel(
         f"{column['title']} (median of rounds, with the smallest and the largest; less is better)", fontsize=8
