@@ -96,13 +96,13 @@ def _all_options() -> list[click.Parameter]:
     return found
 
 
-def _resolve(context: click.Context) -> Resolved:
+def _resolve(context: click.Context, cwd: Path | None = None) -> Resolved:
     """The settings of this command line, the environment and the file together. Raises ConfigError."""
     ours = [param.name for param in context.command.params if isinstance(param, _Option | click.Argument)]
     given = {
         name: context.params[name] for name in ours if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
-    return sources.load(command_line=given, environ=os.environ, cwd=Path.cwd())
+    return sources.load(command_line=given, environ=os.environ, cwd=cwd or Path.cwd())
 
 
 def _with_target(resolved: Resolved) -> Resolved:
@@ -129,7 +129,8 @@ def _run(context: click.Context, /, **_: object) -> int:
     """Serve TARGET, such as module:app, until told to stop."""
     from aserver import launch  # noqa: PLC0415 - `config` and `--help` need none of the server
 
-    return launch.run_resolved(_with_target(_resolve(context)))
+    cwd = Path.cwd()
+    return launch.run_resolved(_with_target(_resolve(context, cwd)), lambda: _with_target(_resolve(context, cwd)))
 
 
 @cli.command("check", cls=_Command, params=_all_options())
@@ -187,10 +188,11 @@ def _status(arguments: Sequence[str] | None) -> int:
     try:
         return int(cli.main(arguments, prog_name="aserver", standalone_mode=False) or 0)
     except AserverError as error:
+        click.echo(f"aserver: error: {error}", err=True)
+        # Last, because the last lines are what people see and paste: the user's own traceback.
         explanations = [getattr(error, "detail", ""), *getattr(error, "__notes__", ())]
         for text in filter(None, explanations):
             click.echo(text.rstrip(), err=True)
-        click.echo(f"aserver: error: {error}", err=True)
         return error.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)

@@ -20,10 +20,10 @@ import uvloop
 from aserver import __version__, sources, unix
 from aserver.asgi import ASGIApp
 from aserver.config import Config, Resolved, warnings
-from aserver.errors import AppLoadError, BindError, BootError, ConfigError, ExitCode
-from aserver.log.deferred import open_log
+from aserver.errors import AppLoadError, BindError, BootError, ExitCode
 from aserver.log.setup import configure
 from aserver.master.events import Exit, StopMode
+from aserver.master.provision import provide
 from aserver.master.runner import Runner
 from aserver.sockets import Listener, bind_all
 from aserver.worker.acceptor import Endpoint
@@ -46,36 +46,30 @@ def run(target: str, **settings: object) -> ExitCode:
     return run_resolved(sources.load(keywords=keywords, environ=os.environ, cwd=Path.cwd()))
 
 
-def run_resolved(resolved: Resolved) -> ExitCode:
-    """`run` with settings that are read already."""
-
-    def reread() -> Resolved:
-        return resolved
-
-    return asyncio.run(_run_master(resolved, reread))
+def run_resolved(resolved: Resolved, reread: Callable[[], Resolved] | None = None) -> ExitCode:
+    """`run` with settings that are read already; `reread` reads them again for a reload, from where they came from."""
+    return asyncio.run(_run_master(resolved.config, reread or (lambda: resolved)))
 
 
-async def _run_master(resolved: Resolved, reread: Callable[[], Resolved]) -> ExitCode:
-    config = resolved.config
+async def _run_master(config: Config, reread: Callable[[], Resolved]) -> ExitCode:
     unix.raise_fd_limit()
     unix.set_process_title(f"{config.proc_name}: master ({config.target})")
     loop = asyncio.get_running_loop()
-    with _open_logs(config) as log_fds:
-        logs = configure(config, process="master", error_fd=os.dup(log_fds[0]), loop=loop)
-        try:
-            log.info("aserver %s, pid %d, %s", __version__, os.getpid(), config.target)
-            for warning in warnings(config):
-                log.warning("%s", warning)
-            with _bound(config) as listeners:
-                runner = _runner(config, listeners, log_fds, own_process=True, reread=reread)
-                with _signals(loop, runner):
-                    result = await runner.run()
-            if result.code in (ExitCode.OK, ExitCode.KILLED):
-                log.info("stopped")
-            elif config.errorlog != "-":
-                log.critical("%s\n%s", result.reason, result.detail)  # the caller says it on standard error
-        finally:
-            logs.close()
+    provision = provide(config, os.environ)
+    logs = configure(config, process="master", error_fd=os.dup(provision.log_fds[0]), loop=loop)
+    log.info("aserver %s, pid %d, %s", __version__, os.getpid(), config.target)
+    for warning in warnings(config):
+        log.warning("%s", warning)
+    runner = Runner(provision, logs=logs, reread=lambda: reread().config)
+    try:
+        with _signals(loop, runner):
+            result = await runner.run()
+        if result.code in (ExitCode.OK, ExitCode.KILLED):
+            log.info("stopped")
+        elif config.errorlog != "-":
+            log.critical("%s\n%s", result.reason, result.detail)  # the caller says it on standard error
+    finally:
+        runner.close_logs()
     return _conclude(result)
 
 
@@ -90,23 +84,6 @@ def _conclude(result: Exit) -> ExitCode:
     if result.detail:
         error.add_note(result.detail)
     raise error
-
-
-@contextlib.contextmanager
-def _open_logs(config: Config) -> Iterator[list[int]]:
-    fds: list[int] = []
-    try:
-        fds.append(open_log(config.errorlog, which="error"))
-        if config.accesslog is not None:
-            fds.append(open_log(config.accesslog, which="access"))
-        yield fds
-    except OSError as error:
-        if error.filename is None:
-            raise
-        raise ConfigError(f"log {error.filename} cannot be opened: {error.strerror}") from None
-    finally:
-        for fd in fds:
-            os.close(fd)
 
 
 @contextlib.contextmanager
@@ -125,25 +102,6 @@ def _bound(config: Config) -> Iterator[list[Listener]]:
     finally:
         for listener in listeners:
             listener.close()
-
-
-def _count_workers(config: Config) -> int:
-    return config.workers if isinstance(config.workers, int) else unix.usable_cpus()
-
-
-def _runner(
-    config: Config,
-    listeners: list[Listener],
-    log_fds: list[int],
-    *,
-    own_process: bool,
-    reread: Callable[[], Resolved],
-) -> Runner:
-    def read_again() -> tuple[Config, int]:
-        fresh = reread().config
-        return fresh, _count_workers(fresh)
-
-    return Runner(config, _count_workers(config), listeners, log_fds, own_process=own_process, reread=read_again)
 
 
 @contextlib.contextmanager
@@ -216,22 +174,21 @@ async def _serve_master(
     install_signal_handlers: bool,
 ) -> None:
     config = resolved.config
-    with _open_logs(config) as log_fds, _bound(config) as listeners:
-        runner = _runner(config, listeners, log_fds, own_process=False, reread=lambda: resolved)
-        loop = asyncio.get_running_loop()
-        handlers = _signals(loop, runner) if install_signal_handlers else contextlib.nullcontext()
-        with handlers:
-            async with anyio.create_task_group() as group:
+    provision = provide(config, os.environ)
+    runner = Runner(provision, logs=None, reread=lambda: config)
+    loop = asyncio.get_running_loop()
+    handlers = _signals(loop, runner) if install_signal_handlers else contextlib.nullcontext()
+    with handlers:
+        async with anyio.create_task_group() as group:
 
-                async def announce() -> None:
-                    await runner.listening()
-                    task_status.started(tuple(listener.address for listener in listeners))
+            async def announce() -> None:
+                await runner.listening()
+                task_status.started(tuple(listener.address for listener in provision.listeners))
 
-                group.start_soon(announce)
-                with anyio.CancelScope():
-                    result = await runner.run()
-                group.cancel_scope.cancel()
-        _conclude(result)
+            group.start_soon(announce)
+            result = await runner.run()
+            group.cancel_scope.cancel()
+    _conclude(result)
 
 
 # ── check ────────────────────────────────────────────────────────────────────────────────────

@@ -80,8 +80,7 @@ def spawn_zygote(generation: int, environ: Mapping[str, str]) -> ZygoteHandle:
     ours, theirs = unix.stream_pair()
     # The interpreter's flags (-X, -W, -O, ...) go along (trap 17). -P: the working directory is the app's, and a
     # logging.py in it must not be ours; the importer puts it on the path when its time comes.
-    flags = [flag for flag in subprocess._args_from_interpreter_flags() if flag != "-P"]  # type: ignore[attr-defined]
-    command = [sys.executable, *flags, "-P", "-m", "aserver.zygote", str(ZYGOTE_FD)]
+    command = [sys.executable, *interpreter_flags(), "-P", "-m", "aserver.zygote", str(ZYGOTE_FD)]
     try:
         pid = os.posix_spawn(
             sys.executable,
@@ -97,6 +96,15 @@ def spawn_zygote(generation: int, environ: Mapping[str, str]) -> ZygoteHandle:
     finally:
         theirs.close()
     return ZygoteHandle(generation, pid, unix.open_pidfd(pid), Channel(ours, ToMaster))
+
+
+def interpreter_flags() -> list[str]:
+    """The flags that this interpreter was started with, less -P. The standard library knows all but some -X options."""
+    flags: list[str] = [flag for flag in subprocess._args_from_interpreter_flags() if flag != "-P"]  # type: ignore[attr-defined]
+    for name, value in sys._xoptions.items():
+        if not any(flag == name or flag.startswith(f"{name}=") for flag in flags):
+            flags += ["-X", name if value is True else f"{name}={value}"]
+    return flags
 
 
 def decode_status(status: int | None) -> tuple[int | None, str | None]:

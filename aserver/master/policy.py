@@ -4,6 +4,7 @@ Pure (no clock, no chance of its own: `now` and `rng` are arguments); used by `s
 """
 
 import enum
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ ABORT_ALLOWANCE = 1.0
 FORK_TIMEOUT = 10.0
 #: Between asking an idle zygote to leave and killing it.
 QUIT_ALLOWANCE = 5.0
+#: Seconds between two looks at the heartbeats. A look that comes later than twice this means that the
+#: master itself stood still (suspend, SIGSTOP of the group), and proves nothing about the workers (trap 35).
+BEAT_PERIOD = 0.25
 #: Two reloads are not begun within this time: ten SIGHUPs in a second are one deploy (trap 44).
 RELOAD_SPACING = 1.0
 
@@ -79,16 +83,24 @@ class BackOff:
         self._free = free
         self._rng = rng
         self._early: deque[float] = deque()
-        self.failures = 0  # in a row
+        self._failed_at = -math.inf
+        self.failures = 0  # rounds of failed attempts in a row
         self.not_before = 0.0  # absolute monotonic seconds
 
     def succeeded(self) -> None:
         """A worker became ready: booting works."""
         self.failures = 0
 
-    def boot_failed(self, now: float) -> float:
-        """A boot failed; returns the pause in seconds."""
+    def boot_failed(self, now: float, began: float = math.inf) -> float:
+        """An attempt made at `began` failed; returns the pause in seconds.
+
+        Attempts that were under way when another one failed are of the same round and count once, so that eight
+        workers that miss one database are tried as often as one.
+        """
+        if began <= self._failed_at:
+            return max(0.0, self.not_before - now)
         self.failures += 1
+        self._failed_at = now
         return self._pause(now, self.failures)
 
     def died(self, now: float, lived: float) -> float:

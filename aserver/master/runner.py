@@ -12,20 +12,22 @@ import random
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import assert_never
 
 from aserver import unix
 from aserver.config import Config
-from aserver.errors import BindError, ChannelError
+from aserver.errors import AserverError, BindError, ChannelError
 from aserver.ipc import messages as msg
 from aserver.ipc.board import CELLS, Board, Field
 from aserver.ipc.channel import Channel
 from aserver.log.crash import read_trace
+from aserver.log.setup import Logging, configure
 from aserver.master import children, policy
 from aserver.master import events as ev
 from aserver.master.children import WorkerHandle, ZygoteHandle
+from aserver.master.provision import Provision, let_go, provide_next
 from aserver.master.state import BEAT_PERIOD, Master
 from aserver.sockets import Listener
 
@@ -44,26 +46,23 @@ class Runner:
 
     def __init__(
         self,
-        config: Config,
-        workers: int,
-        listeners: Sequence[Listener],
-        log_fds: Sequence[int],
+        provision: Provision,
         *,
-        own_process: bool,
-        reread: Callable[[], tuple[Config, int]],
+        logs: Logging | None,
+        reread: Callable[[], Config],
     ) -> None:
-        """`log_fds` are the error log's and, unless it is off, the access log's descriptor; the caller's.
+        """`provision` is closed at the end. `reread` reads the settings again for a reload; it raises ConfigError.
 
-        `own_process`: whether this process is ours, to be the net under orphans. `reread` reads the settings again
-        for a reload; it raises ConfigError.
+        `logs` are this process's own, or None in a process that is not ours: then it is neither made the net under
+        orphans nor told where to log.
         """
-        self._listeners = listeners
-        self._log_fds = log_fds
-        self._own_process = own_process
+        self._logs = logs
         self._reread = reread
-        self._configs = {1: config}
-        self._next_config = config
-        self._state = Master(policy.Limits.of(config, workers), random.random, lazy=not config.preload)
+        self._next = provision
+        self._provisions: dict[int, Provision] = {}
+        self._serving = 0  # the generation whose listeners are listening
+        config = provision.config
+        self._state = Master(policy.Limits.of(config, provision.workers), random.random, lazy=not config.preload)
         self._board = Board.create()
         self._free_cells = list(range(CELLS - 1, 0, -1))
         self._zygotes: dict[int, ZygoteHandle] = {}
@@ -79,7 +78,7 @@ class Runner:
 
     async def run(self) -> ev.Exit:
         """Serve until stopped; cancelling it is a graceful stop that is waited for."""
-        if self._own_process:
+        if self._logs is not None:
             unix.become_subreaper()
         self._every(BEAT_PERIOD, self._look_at_beats)
         self._every(CHORES_PERIOD, self._do_chores)
@@ -105,16 +104,27 @@ class Runner:
 
     def reload(self, why: str) -> None:
         """Read the settings again and start a new generation; what is wrong is logged and changes nothing."""
+        newest = max(self._provisions)
         try:
-            self._next_config, workers = self._reread()
-        except Exception as error:  # noqa: BLE001  (a settings file is the user's; whatever it does must not end the master)
+            fresh, remarks = provide_next(self._provisions[newest], self._reread())
+        except AserverError as error:
             log.error("reload (%s) refused, everything stays as it is: %s", why, error)  # noqa: TRY400
             return
-        self._handle(ev.ReloadRequested(policy.Limits.of(self._next_config, workers), why))
+        for remark in remarks:
+            log.warning("reload (%s): %s", why, remark)
+        superseded, self._next = self._next, fresh
+        if superseded not in self._provisions.values():
+            let_go(superseded, (*self._provisions.values(), fresh))
+        self._handle(ev.ReloadRequested(policy.Limits.of(fresh.config, fresh.workers), why))
 
     def scale(self, *, delta: int = 0, to: int | None = None) -> None:
         """Change the number of workers."""
         self._handle(ev.Scale(delta, to))
+
+    def close_logs(self) -> None:
+        """Write what is left and let go: the last thing that a master of its own does."""
+        if self._logs is not None:
+            self._logs.close()
 
     def _close(self) -> None:
         for timer in (self._timer, *self._periodic):
@@ -125,6 +135,9 @@ class Runner:
         for zygote in list(self._zygotes.values()):
             self._forget_zygote(zygote)
         self._board.close()
+        for generation in list(self._provisions):
+            let_go(self._provisions.pop(generation), (*self._provisions.values(), self._next))
+        let_go(self._next, ())
 
     # ── events in, commands out ──────────────────────────────────────────────────────────────
 
@@ -133,6 +146,7 @@ class Runner:
             return
         for command in self._state.handle(event, time.monotonic()):
             self._perform(command)
+        self._follow_generations()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -161,9 +175,9 @@ class Runner:
             case ev.DumpStacks():
                 self._dump_stacks(command)
             case ev.StartListening():
-                self._start_listening()
+                self._start_listening(1)
             case ev.CloseListeners():
-                for listener in self._listeners:
+                for listener in self._listeners():
                     listener.close()
             case ev.Say():
                 text = f"{command.text}\n{command.detail.rstrip()}" if command.detail else command.text
@@ -189,31 +203,57 @@ class Runner:
         self._handle(ev.Beats(beats))
 
     def _do_chores(self) -> None:
-        for listener in self._listeners:
+        for listener in self._listeners():
             if (news := listener.tend()) is not None:
                 log.warning("%s", news)
-        if self._own_process:
+        if self._logs is not None:
             known = [z.pid for z in self._zygotes.values()] + [w.pid for w in self._workers.values() if w.pid]
             unix.reap_strangers(known)
 
-    def _start_listening(self) -> None:
+    def _listeners(self) -> list[Listener]:
+        return list({id(li): li for provision in self._provisions.values() for li in provision.listeners}.values())
+
+    def _start_listening(self, generation: int) -> None:
+        provision = self._provisions[generation]
+        known = self._provisions[self._serving].listeners if self._serving in self._provisions else []
+        fresh = [listener for listener in provision.listeners if listener not in known]
+        self._serving = generation
         try:
-            for listener in self._listeners:
-                listener.listen(self._configs[1].backlog)
+            for listener in fresh:
+                listener.listen(provision.config.backlog)
         except BindError as error:
             # Two masters can both have bound before one of them listens (trap 56).
+            if known:
+                log.error("%s; the other listeners serve on", error)  # noqa: TRY400
+                return
             self._state.result = ev.Exit(error.exit_code, str(error))
             self._loop.call_soon(self.stop, ev.StopMode.QUICK, "a listener is taken")
             return
-        for listener in self._listeners:
+        for listener in fresh:
             log.info("listening on %s", listener.name)
         self._listening.set()
+
+    def _follow_generations(self) -> None:
+        """Take up what a generation brings when it becomes the current one; close what only gone ones used."""
+        current = self._state.current
+        if current is not None and current.number != self._serving and self._serving:
+            self._start_listening(current.number)
+            provision = self._provisions[current.number]
+            if self._logs is not None:
+                fresh = configure(provision.config, process="master", error_fd=os.dup(provision.log_fds[0]))
+                self._logs.close()
+                self._logs = fresh
+                self._logs.set_process("master", self._loop)
+        for generation in [g for g in self._provisions if g not in self._state.generations]:
+            gone = self._provisions.pop(generation)
+            for listener in let_go(gone, (*self._provisions.values(), self._next)):
+                log.info("%s is no longer listened on", listener.name)
 
     # ── zygotes ──────────────────────────────────────────────────────────────────────────────
 
     def _spawn_zygote(self, command: ev.SpawnZygote) -> None:
         generation = command.generation
-        config = self._configs.setdefault(generation, self._next_config)
+        provision = self._provisions.setdefault(generation, self._next)
         environ = {name: value for name, value in os.environ.items() if name not in unix.PLUMBING}
         try:
             zygote = children.spawn_zygote(generation, environ)
@@ -224,12 +264,12 @@ class Runner:
         self._zygotes[generation] = zygote
         boot = msg.Boot(
             generation=generation,
-            settings=config.to_wire(),
+            settings=provision.config.to_wire(),
             lazy=command.lazy,
-            listeners=tuple(msg.ListenerInfo(li.name, li.family) for li in self._listeners),
-            access_log=len(self._log_fds) > 1,
+            listeners=tuple(msg.ListenerInfo(li.name, li.family) for li in provision.listeners),
+            access_log=len(provision.logs) > 1,
         )
-        fds = [self._board.fd, *self._log_fds, *(li.socket.fileno() for li in self._listeners)]
+        fds = [self._board.fd, *provision.log_fds, *(li.socket.fileno() for li in provision.listeners)]
         zygote.channel.send(boot, fds)
         self._watch_channel(zygote.channel, partial(self._on_zygote_message, zygote))
         if zygote.pidfd is not None:

@@ -1,0 +1,157 @@
+"""What a generation is given: its settings, listeners and log files; and how the next one's grow out of the last one's.
+
+Runs in the master. Listeners and logs that a reload does not change are the same objects in both generations, so an
+address is never let go of in between; what only a gone generation used is closed. It never listens and never accepts.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from aserver import unix
+from aserver.config import Config
+from aserver.errors import ConfigError
+from aserver.log.deferred import open_log
+from aserver.sockets import Listener, bind_all
+
+#: Stands for `bind` while systemd's sockets replace it.
+_SYSTEMD = "systemd"
+
+#: Settings that belong to the process or to what it made once: a reload leaves them as they are and says so.
+ONLY_AT_START = ("pidfile", "daemon", "control", "proc_name", "uds_mode", "uds_owner", "uds_group", "reuse_port")
+
+
+class LogFile:
+    """An open log, shared by every generation that writes to the same path."""
+
+    def __init__(self, path: str, which: Literal["error", "access"]) -> None:
+        self.path = path
+        self.which = which
+        self.fd = self._open()
+
+    def _open(self) -> int:
+        try:
+            return open_log(self.path, which=self.which)
+        except OSError as error:
+            raise ConfigError(f"{self.which}log {self.path} cannot be opened: {error.strerror}") from None
+
+    def reopen(self) -> None:
+        """Open the path again, for log rotation. Raises ConfigError, and then the old file stays."""
+        fresh = self._open()
+        os.close(self.fd)
+        self.fd = fresh
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self.fd)
+
+
+@dataclass(slots=True)
+class Provision:
+    """Of one generation. `bound` is by what `bind` says; one spec can come to several listeners."""
+
+    config: Config
+    workers: int
+    bound: dict[str, list[Listener]]
+    logs: list[LogFile]  # the error log and, unless it is off, the access log
+
+    @property
+    def listeners(self) -> list[Listener]:
+        """All listeners, in the order of `bind`."""
+        return [listener for listeners in self.bound.values() for listener in listeners]
+
+    @property
+    def log_fds(self) -> list[int]:
+        """For the channel."""
+        return [log.fd for log in self.logs]
+
+
+def _workers(config: Config) -> int:
+    return config.workers if isinstance(config.workers, int) else unix.usable_cpus()
+
+
+def _bind(config: Config, specs: Iterable[str], environ: Mapping[str, str]) -> list[Listener]:
+    return bind_all(
+        tuple(specs),
+        uds_mode=config.uds_mode,
+        uds_owner=config.uds_owner,
+        uds_group=config.uds_group,
+        reuse_port=config.reuse_port,
+        environ=environ,
+        pid=os.getpid(),
+    )
+
+
+def provide(config: Config, environ: Mapping[str, str]) -> Provision:
+    """For the first generation. Raises BindError or ConfigError; then nothing is left open."""
+    with contextlib.ExitStack() as undo:
+        logs = _open_logs(config, [], undo)
+        bound: dict[str, list[Listener]] = {}
+        if environ.get("LISTEN_PID") == str(os.getpid()) and not any(s.startswith("fd://") for s in config.bind):
+            bound[_SYSTEMD] = _bind(config, config.bind, environ)
+        else:
+            _bind_missing(config, bound, undo)
+        undo.pop_all()
+    return Provision(config, _workers(config), bound, logs)
+
+
+def _open_logs(config: Config, previous: list[LogFile], undo: contextlib.ExitStack) -> list[LogFile]:
+    logs = []
+    wanted: list[tuple[Literal["error", "access"], str | None]] = [
+        ("error", config.errorlog),
+        ("access", config.accesslog),
+    ]
+    for which, path in wanted:
+        if path is None:
+            continue
+        log = next((each for each in previous if (each.which, each.path) == (which, path)), None)
+        if log is None:
+            log = LogFile(path, which)
+            undo.callback(log.close)
+        logs.append(log)
+    return logs
+
+
+def _bind_missing(config: Config, bound: dict[str, list[Listener]], undo: contextlib.ExitStack) -> None:
+    for spec in config.bind:
+        if spec in bound:
+            continue
+        bound[spec] = _bind(config, (spec,), {})
+        for listener in bound[spec]:
+            undo.callback(listener.close)
+
+
+def provide_next(previous: Provision, config: Config) -> tuple[Provision, list[str]]:
+    """For a reload: what is unchanged stays, what is new is bound and opened now, so that a mistake is found now.
+
+    Also returns what the reload cannot change, a sentence each. Raises BindError or ConfigError; then nothing changes.
+    """
+    remarks = [
+        f"{name} is {getattr(config, name)!r} now, but stays {getattr(previous.config, name)!r} until a restart"
+        for name in ONLY_AT_START
+        if getattr(config, name) != getattr(previous.config, name)
+    ]
+    with contextlib.ExitStack() as undo:
+        logs = _open_logs(config, previous.logs, undo)
+        if _SYSTEMD in previous.bound:
+            bound = dict(previous.bound)
+        else:
+            bound = {spec: previous.bound[spec] for spec in config.bind if spec in previous.bound}
+            _bind_missing(config, bound, undo)
+        undo.pop_all()
+    return Provision(config, _workers(config), bound, logs), remarks
+
+
+def let_go(gone: Provision, kept: Iterable[Provision]) -> list[Listener]:
+    """Close what only `gone` used; returns the listeners that were closed."""
+    kept = list(kept)
+    used = {id(thing) for each in kept for thing in (*each.listeners, *each.logs)}
+    for log in gone.logs:
+        if id(log) not in used:
+            log.close()
+    closed = [listener for listener in gone.listeners if id(listener) not in used]
+    for listener in closed:
+        listener.close()
+    return closed
