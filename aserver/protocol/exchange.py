@@ -333,7 +333,9 @@ class Exchange(Cycle):
                 if data:
                     connection.transport.write(data)
             else:
-                connection.transport.writelines(data)
+                # No writelines(): asyncio's own joins (3.11), or forgets to pause us (3.12.0 to 3.13.5).
+                for piece in data:
+                    connection.transport.write(piece)
             if self.state is DONE:
                 connection.answered(self)
             if connection.write_paused:

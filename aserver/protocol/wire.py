@@ -85,7 +85,7 @@ def field_prefix(name: object) -> bytes:
     return b"\r\n%s: " % name
 
 
-def check_fields(pairs: Iterable[tuple[bytes, bytes]]) -> None:
+def check_fields(pairs: Iterable[object]) -> None:
     """Raise ApplicationError for the first pair that may not be sent; the slow way, to name the culprit."""
     for pair in pairs:
         if not isinstance(pair, Sequence) or len(pair) != 2:

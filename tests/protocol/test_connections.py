@@ -1,6 +1,7 @@
 """Connections: keep-alive, order, backpressure, half-close, deadlines, drain."""
 
 import asyncio
+import contextlib
 import contextvars
 import socket
 from typing import Any
@@ -366,7 +367,7 @@ async def test_receive_after_the_response_is_a_disconnect() -> None:
     seen: list[Any] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        waiting = asyncio.create_task(receive_twice(receive))  # type: ignore[arg-type]
+        waiting = asyncio.create_task(receive_twice(receive))
         await asyncio.sleep(0)
         await answer(send)
         seen.append(await waiting)
@@ -386,7 +387,7 @@ async def test_receive_after_the_response_is_a_disconnect() -> None:
 
 async def test_receive_and_send_can_be_tasks() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        message = await asyncio.create_task(receive())  # type: ignore[arg-type]
+        message: Any = await asyncio.create_task(receive())  # type: ignore[arg-type]
         assert message["type"] == "http.request"
         await asyncio.create_task(send({"type": "http.response.start", "status": 200, "headers": []}))  # type: ignore[arg-type]
         await asyncio.create_task(send({"type": "http.response.body", "body": b"ok"}))  # type: ignore[arg-type]
@@ -513,10 +514,8 @@ async def test_abort() -> None:
         client = await server.connect()
         await eventually(lambda: server.service.connections)
         server.service.abort()
-        try:
+        with contextlib.suppress(ConnectionResetError):
             assert await client.rest() == b""
-        except ConnectionResetError:
-            pass
         await eventually(lambda: not server.service.connections)
 
 
