@@ -141,7 +141,8 @@ class Cycle:
         if size and self.status in BODILESS:
             raise ApplicationError(f"http.response.body: status {self.status} takes no body, got {size} bytes")
         self._check_size(size, more=more)
-        opening = self._opening(None if more else size)
+        # HEAD without a body: what GET would say is not known.
+        opening = self._opening(None if more else size, exact=bool(size) or not self.head_only)
         self.sent = size
         self.state = BODY if more else DONE if self._trailer_lines is None else TRAILERS
         if self.head_only:
@@ -159,14 +160,14 @@ class Cycle:
             return b"%b%x\r\n%b\r\n%b" % (before, len(body), body, end)
         return [b"%b%x\r\n" % (before, len(body)), body, b"\r\n" + end]
 
-    def _opening(self, size: int | None) -> bytes:
-        """Make the head; `size` is that of the whole body, or None if more may come."""
+    def _opening(self, size: int | None, *, exact: bool = True) -> bytes:
+        """Make the head; `size` is that of the whole body (`exact`ly, or just as sent), or None if more may come."""
         head = self._head
         assert head is not None
         framing = b""
         if self.length is None and head.status not in BODILESS:
             if size is not None and self._trailer_lines is None:
-                if size or not self.head_only:  # HEAD without a body: what GET would say is not known
+                if exact:
                     framing = b"\r\ncontent-length: %d" % size
                     self.length = size
             elif self.modern:

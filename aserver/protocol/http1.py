@@ -175,7 +175,7 @@ class HttpConnection(Carrier):
         elif self._final and self.receiving is None:
             self.feed = self._discard  # bytes after the last request are nobody's
         elif isinstance(error, httptools.HttpParserInvalidMethodError):
-            self._refuse(ClientError(501, str(error)))
+            self._refuse(ClientError(501 if wire.REQUEST_START.match(data) else 400, str(error)))
         else:
             self._refuse(ClientError(400, str(error)))
 

@@ -36,6 +36,7 @@ def status_line(status: object) -> bytes:
 # ── field names and values ───────────────────────────────────────────────────────────────────
 
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
+REQUEST_START = re.compile(rb"(?:\r\n)*[!#$%&'*+\-.^_`|~0-9A-Za-z]+ ")  # a method that llhttp may not know
 _FORBIDDEN_IN_VALUE = re.compile(rb"[\0\r\n]")  # RFC 9110 section 5.5
 
 _COMMON_REQUEST_NAMES = """
