@@ -90,6 +90,14 @@ class OutputStream(io.TextIOBase):
             _output.info("%s: %s", self.name, self._partial.pop(me))
 
 
+def finish(stream: TextIO) -> None:
+    """Let nothing wait in `stream`, not even half a line: before a fork, which would copy it, and at the end."""
+    if isinstance(stream, OutputStream):
+        stream.close()
+    else:
+        stream.flush()
+
+
 def capture_output(error_fd: int) -> None:
     """Lead the output into the error log: Python's line by line, with process and time; C's and subprocesses' raw.
 

@@ -29,6 +29,7 @@ from aserver.errors import AppLoadError, AserverError, BootError, ExitCode
 from aserver.ipc.board import Board
 from aserver.ipc.channel import Channel
 from aserver.ipc.messages import BootFailed, Drain, Fork, Ready, RetireAsked, ToWorker
+from aserver.log import stdio
 from aserver.log.recorder import AccessLog
 from aserver.log.setup import Logging
 from aserver.worker.acceptor import Endpoint
@@ -78,7 +79,7 @@ def _leave(seed: Seed, code: int) -> NoReturn:
         atexit._run_exitfuncs()  # there is no public name for it
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
-                stream.flush()
+                stdio.finish(stream)
         seed.logs.close()
     finally:
         os._exit(code)
@@ -95,7 +96,7 @@ class WorkerProcess:
         config = seed.config
         self._retirement = Retirement(seed.order, time.monotonic(), config.max_memory, config.memory_metric)
         self._asked = False
-        self._fork_closes = [seed.channel.fileno(), *(e.sock.fileno() for e in seed.endpoints)]
+        self._fork_closes = {_identity(seed.channel.fileno()), *(_identity(e.sock.fileno()) for e in seed.endpoints)}
 
     def run(self) -> int:
         """Load, serve, drain; returns the exit code."""
@@ -183,9 +184,16 @@ class WorkerProcess:
             endpoint.sock.close()
 
     def _close_in_child(self) -> None:
-        for fd in self._fork_closes:
+        """By identity, not by number: the loop accepts on duplicates, and a number may be somebody else's by now."""
+        for fd in map(int, os.listdir("/dev/fd")):
             with contextlib.suppress(OSError):
-                os.close(fd)
+                if _identity(fd) in self._fork_closes:
+                    os.close(fd)
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
 
 
 def _nothing() -> None:

@@ -209,7 +209,7 @@ class Zygote:
     def _fork(self, order: Fork) -> None:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
-                stream.flush()  # or what the app printed without a newline would appear once per worker (trap 7)
+                stdio.finish(stream)  # or what the app printed without a newline would appear in each worker (trap 7)
         ours, theirs = unix.stream_pair()
         trace = unix.memory_file("aserver-trace")
         # Blocked across the fork, so that no signal finds the child with the zygote's wakeup socket .

@@ -116,7 +116,7 @@ def _peer(fd: int) -> str:
 
 def _child_hazards() -> list[str]:
     try:
-        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split()
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="utf-8").split()
     except OSError:
         return []
     return [f"a child process (pid {pid}): the workers cannot wait for it" for pid in children]
