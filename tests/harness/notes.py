@@ -1,4 +1,4 @@
-"""What the test apps tell about themselves, one line each, in the file that APP_EVENTS names (tests/apps/content.py)."""
+"""What the test apps tell of themselves, a line each, in the file that APP_EVENTS names (tests/apps/content.py)."""
 
 from pathlib import Path
 

@@ -1,7 +1,8 @@
-"""A worker that serves for a moment and then ends by itself: a crash loop. Worker 2 and later ones stay if LEAVE_ONE."""
+"""A worker that serves for a moment and then ends by itself: a crash loop. The first one that takes STAYER stays."""
 
 import asyncio
 import os
+from contextlib import suppress
 
 from aserver.asgi import Receive, Scope, Send
 from tests.apps import content
@@ -13,7 +14,14 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.body", "body": str(os.getpid()).encode()})
         return
     await receive()
-    content.note("startup")
+    stays = False
+    if path := os.environ.get("STAYER"):
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+            stays = True
+    content.note("stays" if stays else "leaves")
     await send({"type": "lifespan.startup.complete"})
-    asyncio.get_running_loop().call_later(0.02, os._exit, 41)
+    if not stays:
+        asyncio.get_running_loop().call_later(0.02, os._exit, 41)
     await receive()
+    await send({"type": "lifespan.shutdown.complete"})

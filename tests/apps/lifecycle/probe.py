@@ -27,7 +27,9 @@ atexit.register(lambda: content.note(f"atexit {os.getpid()}"))
 print("printed at import without a newline|", end="")
 
 #: Mappings that a collection has to walk: PROBE_MEGABYTES of them, shared with the zygote under preload.
-ballast = [{"key": str(number), "more": [number]} for number in range(int(os.environ.get("PROBE_MEGABYTES", "0")) * 1800)]
+ballast = [
+    {"key": str(number), "more": [number]} for number in range(int(os.environ.get("PROBE_MEGABYTES", "0")) * 1800)
+]
 
 
 def _private_dirty() -> int:
@@ -141,6 +143,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
             os._exit(int(query["code"]))
         case "/signal":
             os.kill(os.getpid(), int(query["number"]))
+        case _:
+            pass
     answer = QUESTIONS[path]() if path in QUESTIONS else os.getpid()
     body = json.dumps(answer).encode()
     headers = [(b"content-length", str(len(body)).encode())]
