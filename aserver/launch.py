@@ -23,6 +23,7 @@ from aserver.config import Config, Resolved, warnings
 from aserver.errors import AppLoadError, BindError, BootError, ExitCode
 from aserver.log.setup import configure
 from aserver.master.events import Exit, StopMode
+from aserver.master.pidfile import PidFile
 from aserver.master.provision import provide
 from aserver.master.runner import Runner
 from aserver.sockets import Listener, bind_all
@@ -48,19 +49,26 @@ def run(target: str, **settings: object) -> ExitCode:
 
 def run_resolved(resolved: Resolved, reread: Callable[[], Resolved] | None = None) -> ExitCode:
     """`run` with settings that are read already; `reread` reads them again for a reload, from where they came from."""
-    return asyncio.run(_run_master(resolved.config, reread or (lambda: resolved)))
+    return asyncio.run(_run_master(resolved, reread or (lambda: resolved)))
 
 
-async def _run_master(config: Config, reread: Callable[[], Resolved]) -> ExitCode:
+async def _run_master(resolved: Resolved, reread: Callable[[], Resolved]) -> ExitCode:
+    config = resolved.config
     unix.raise_fd_limit()
     unix.set_process_title(f"{config.proc_name}: master ({config.target})")
     loop = asyncio.get_running_loop()
-    provision = provide(config, os.environ)
+    pidfile = PidFile(config.pidfile) if config.pidfile else None
+    try:
+        provision = provide(resolved, os.environ)
+    except BaseException:
+        if pidfile is not None:
+            pidfile.remove()
+        raise
     logs = configure(config, process="master", error_fd=os.dup(provision.log_fds[0]), loop=loop)
     log.info("aserver %s, pid %d, %s", __version__, os.getpid(), config.target)
     for warning in warnings(config):
         log.warning("%s", warning)
-    runner = Runner(provision, logs=logs, reread=lambda: reread().config)
+    runner = Runner(provision, logs=logs, reread=reread)
     try:
         with _signals(loop, runner):
             result = await runner.run()
@@ -69,6 +77,8 @@ async def _run_master(config: Config, reread: Callable[[], Resolved]) -> ExitCod
         elif config.errorlog != "-":
             log.critical("%s\n%s", result.reason, result.detail)  # the caller says it on standard error
     finally:
+        if pidfile is not None:
+            pidfile.remove()
         runner.close_logs()
     return _conclude(result)
 
@@ -112,6 +122,7 @@ def _signals(loop: asyncio.AbstractEventLoop, runner: Runner) -> Iterator[None]:
         signal.SIGINT: lambda: runner.stop(StopMode.QUICK, "SIGINT"),
         signal.SIGQUIT: lambda: runner.stop(StopMode.QUICK, "SIGQUIT"),
         signal.SIGHUP: lambda: runner.reload("SIGHUP"),
+        signal.SIGUSR1: runner.reopen_logs,
         signal.SIGTTIN: lambda: runner.scale(delta=1),
         signal.SIGTTOU: lambda: runner.scale(delta=-1),
         signal.SIGWINCH: lambda: runner.scale(to=0),
@@ -173,9 +184,8 @@ async def _serve_master(
     *,
     install_signal_handlers: bool,
 ) -> None:
-    config = resolved.config
-    provision = provide(config, os.environ)
-    runner = Runner(provision, logs=None, reread=lambda: config)
+    provision = provide(resolved, os.environ)
+    runner = Runner(provision, logs=None, reread=lambda: resolved)
     loop = asyncio.get_running_loop()
     handlers = _signals(loop, runner) if install_signal_handlers else contextlib.nullcontext()
     with handlers:

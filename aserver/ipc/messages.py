@@ -29,6 +29,8 @@ class Boot(Message):
     generation: int
     settings: dict[str, object]
     lazy: bool
+    hooks: tuple[str, ...]
+    master_pid: int
     listeners: tuple[ListenerInfo, ...]
     access_log: bool
 
@@ -62,7 +64,16 @@ class Kill(Message):
 
 
 class Quit(Message):
-    """Leave as soon as no child is left; workers are the master's business."""
+    """Leave as soon as no child is left; workers are the master's business. `last`: the whole server ends."""
+
+    last: bool = False
+
+
+class RunHook(Message):
+    """Call a hook that belongs to the server as a whole, with the server and these numbers."""
+
+    name: str
+    numbers: tuple[int, ...] = ()
 
 
 # ── zygote → master ──────────────────────────────────────────────────────────────────────────
@@ -75,6 +86,7 @@ class Loaded(Message):
     interface: str
     hazards: tuple[str, ...]
     seconds: float
+    fingerprint: dict[str, tuple[int, int]]
 
 
 class Unforkable(Message):
@@ -120,9 +132,10 @@ class Exited(Message):
 
 
 class Ready(Message):
-    """App loaded, lifespan startup complete, accepting."""
+    """App loaded, lifespan startup complete, accepting. A lazy worker tells what files it has loaded."""
 
     serial: int
+    fingerprint: dict[str, tuple[int, int]]
 
 
 class BootFailed(Message):
@@ -154,13 +167,21 @@ class Drain(Message):
     graceful: float
 
 
-ToZygote = Boot | Fork | Adopt | Kill | Quit
+# ── master → both ────────────────────────────────────────────────────────────────────────────
+
+
+class Reopen(Message):
+    """The log files were opened again, for rotation. Fds: error log, access log if there is one."""
+
+
+ToZygote = Boot | Fork | Adopt | Kill | Quit | RunHook | Reopen
 ToMaster = Loaded | Unforkable | LoadFailed | Forked | ForkFailed | Exited | Ready | BootFailed | RetireAsked
-ToWorker = Drain
+ToWorker = Drain | Reopen
 
 #: How many descriptors travel with a message: (least, most).
 FDS: dict[type[Message], tuple[int, int]] = {
     Boot: (2, 250),
+    Reopen: (1, 2),
     Adopt: (1, 1),
     Forked: (2, 3),
 }

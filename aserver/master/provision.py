@@ -10,8 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
 from aserver import unix
-from aserver.config import Config
+from aserver.config import Config, Resolved
 from aserver.errors import ConfigError
 from aserver.log.deferred import open_log
 from aserver.sockets import Listener, bind_all
@@ -56,6 +58,7 @@ class Provision:
     workers: int
     bound: dict[str, list[Listener]]
     logs: list[LogFile]  # the error log and, unless it is off, the access log
+    hooks: tuple[str, ...] = ()  # names of functions in the settings file `config.config`
 
     @property
     def listeners(self) -> list[Listener]:
@@ -84,8 +87,9 @@ def _bind(config: Config, specs: Iterable[str], environ: Mapping[str, str]) -> l
     )
 
 
-def provide(config: Config, environ: Mapping[str, str]) -> Provision:
+def provide(resolved: Resolved, environ: Mapping[str, str]) -> Provision:
     """For the first generation. Raises BindError or ConfigError; then nothing is left open."""
+    config = resolved.config
     with contextlib.ExitStack() as undo:
         logs = _open_logs(config, [], undo)
         bound: dict[str, list[Listener]] = {}
@@ -94,7 +98,7 @@ def provide(config: Config, environ: Mapping[str, str]) -> Provision:
         else:
             _bind_missing(config, bound, undo)
         undo.pop_all()
-    return Provision(config, _workers(config), bound, logs)
+    return Provision(config, _workers(config), bound, logs, resolved.hooks)
 
 
 def _open_logs(config: Config, previous: list[LogFile], undo: contextlib.ExitStack) -> list[LogFile]:
@@ -123,16 +127,18 @@ def _bind_missing(config: Config, bound: dict[str, list[Listener]], undo: contex
             undo.callback(listener.close)
 
 
-def provide_next(previous: Provision, config: Config) -> tuple[Provision, list[str]]:
+def provide_next(previous: Provision, resolved: Resolved) -> tuple[Provision, list[str]]:
     """For a reload: what is unchanged stays, what is new is bound and opened now, so that a mistake is found now.
 
     Also returns what the reload cannot change, a sentence each. Raises BindError or ConfigError; then nothing changes.
     """
+    config, fixed = resolved.config, {name: getattr(previous.config, name) for name in ONLY_AT_START}
     remarks = [
-        f"{name} is {getattr(config, name)!r} now, but stays {getattr(previous.config, name)!r} until a restart"
-        for name in ONLY_AT_START
-        if getattr(config, name) != getattr(previous.config, name)
+        f"{name} is {getattr(config, name)!r} in the settings, but stays {value!r} until a restart"
+        for name, value in fixed.items()
+        if getattr(config, name) != value
     ]
+    config = msgspec.structs.replace(config, **fixed)
     with contextlib.ExitStack() as undo:
         logs = _open_logs(config, previous.logs, undo)
         if _SYSTEMD in previous.bound:
@@ -141,7 +147,7 @@ def provide_next(previous: Provision, config: Config) -> tuple[Provision, list[s
             bound = {spec: previous.bound[spec] for spec in config.bind if spec in previous.bound}
             _bind_missing(config, bound, undo)
         undo.pop_all()
-    return Provision(config, _workers(config), bound, logs), remarks
+    return Provision(config, _workers(config), bound, logs, resolved.hooks), remarks
 
 
 def let_go(gone: Provision, kept: Iterable[Provision]) -> list[Listener]:

@@ -17,7 +17,7 @@ from functools import partial
 from typing import assert_never
 
 from aserver import unix
-from aserver.config import Config
+from aserver.config import Resolved
 from aserver.errors import AserverError, BindError, ChannelError
 from aserver.ipc import messages as msg
 from aserver.ipc.board import CELLS, Board, Field
@@ -27,6 +27,7 @@ from aserver.log.setup import Logging, configure
 from aserver.master import children, policy
 from aserver.master import events as ev
 from aserver.master.children import WorkerHandle, ZygoteHandle
+from aserver.master.freshness import Fingerprint, Freshness
 from aserver.master.provision import Provision, let_go, provide_next
 from aserver.master.state import BEAT_PERIOD, Master
 from aserver.sockets import Listener
@@ -37,6 +38,8 @@ log = logging.getLogger("aserver.master")
 STATUS_PATIENCE = 0.5
 #: Seconds between two looks at socket paths and at orphans of user code.
 CHORES_PERIOD = 1.0
+#: Chores between two looks at the files of the loaded code (one stat(2) each).
+FRESHNESS_CHORES = 5
 #: Seconds that faulthandler gets to write its stacks before they are read; it took under 10 ms (PROCESS 5).
 DUMP_PATIENCE = 0.05
 
@@ -49,7 +52,7 @@ class Runner:
         provision: Provision,
         *,
         logs: Logging | None,
-        reread: Callable[[], Config],
+        reread: Callable[[], Resolved],
     ) -> None:
         """`provision` is closed at the end. `reread` reads the settings again for a reload; it raises ConfigError.
 
@@ -60,6 +63,8 @@ class Runner:
         self._reread = reread
         self._next = provision
         self._provisions: dict[int, Provision] = {}
+        self._files: dict[int, Freshness] = {}
+        self._chores = 0
         self._serving = 0  # the generation whose listeners are listening
         config = provision.config
         self._state = Master(policy.Limits.of(config, provision.workers), random.random, lazy=not config.preload)
@@ -119,7 +124,32 @@ class Runner:
 
     def scale(self, *, delta: int = 0, to: int | None = None) -> None:
         """Change the number of workers."""
+        before = self._state.target
         self._handle(ev.Scale(delta, to))
+        if self._state.target != before:
+            self._run_hook("nworkers_changed", self._state.target, before)
+
+    def reopen_logs(self) -> None:
+        """Open the log files again and hand them to every process, for rotation (SIGUSR1)."""
+        for logfile in {id(f): f for provision in self._provisions.values() for f in provision.logs}.values():
+            try:
+                logfile.reopen()
+            except AserverError as error:
+                log.error("%s; the old file is written on", error)  # noqa: TRY400
+        current = self._provisions[max(self._provisions)]
+        if self._logs is not None:
+            self._logs.replace(os.dup(current.log_fds[0]), None)
+        children: list[ZygoteHandle | WorkerHandle] = [*self._zygotes.values(), *self._workers.values()]
+        for child in children:
+            if child.channel is not None and not child.channel.eof:
+                child.channel.send(msg.Reopen(), self._provisions[child.generation].log_fds)
+        log.info("logs reopened")
+
+    def _run_hook(self, name: str, *numbers: int) -> None:
+        current = self._state.current
+        zygote = self._zygotes.get(current.number) if current else None
+        if zygote is not None:
+            zygote.channel.send(msg.RunHook(name, numbers))
 
     def close_logs(self) -> None:
         """Write what is left and let go: the last thing that a master of its own does."""
@@ -159,7 +189,8 @@ class Runner:
             case ev.SpawnZygote():
                 self._spawn_zygote(command)
             case ev.QuitZygote():
-                self._zygotes[command.generation].channel.send(msg.Quit())
+                last = self._state.stop is not None and command.generation == max(self._zygotes)
+                self._zygotes[command.generation].channel.send(msg.Quit(last))
             case ev.KillZygote():
                 self._zygotes[command.generation].kill()
             case ev.AdoptWorkers():
@@ -206,9 +237,23 @@ class Runner:
         for listener in self._listeners():
             if (news := listener.tend()) is not None:
                 log.warning("%s", news)
+        self._chores += 1
+        if self._chores % FRESHNESS_CHORES == 0:
+            self._look_at_files()
         if self._logs is not None:
             known = [z.pid for z in self._zygotes.values()] + [w.pid for w in self._workers.values() if w.pid]
             unix.reap_strangers(known)
+
+    def _know_files(self, generation: int, files: Fingerprint) -> None:
+        """The first that loads a generation's code says which files that is."""
+        if files:
+            self._files.setdefault(generation, Freshness(files))
+
+    def _look_at_files(self) -> None:
+        current = self._state.current
+        files = self._files.get(current.number) if current else None
+        if files is not None and current is not None and (news := files.news()):
+            log.warning("%s (generation %d): a reload is due; until then the loaded code serves", news, current.number)
 
     def _listeners(self) -> list[Listener]:
         return list({id(li): li for provision in self._provisions.values() for li in provision.listeners}.values())
@@ -231,7 +276,9 @@ class Runner:
             return
         for listener in fresh:
             log.info("listening on %s", listener.name)
-        self._listening.set()
+        if not self._listening.is_set():
+            self._listening.set()
+            self._run_hook("when_ready")
 
     def _follow_generations(self) -> None:
         """Take up what a generation brings when it becomes the current one; close what only gone ones used."""
@@ -240,12 +287,13 @@ class Runner:
             self._start_listening(current.number)
             provision = self._provisions[current.number]
             if self._logs is not None:
-                fresh = configure(provision.config, process="master", error_fd=os.dup(provision.log_fds[0]))
                 self._logs.close()
+                fresh = configure(provision.config, process="master", error_fd=os.dup(provision.log_fds[0]))
+                fresh.set_process("master", self._loop)
                 self._logs = fresh
-                self._logs.set_process("master", self._loop)
         for generation in [g for g in self._provisions if g not in self._state.generations]:
             gone = self._provisions.pop(generation)
+            self._files.pop(generation, None)
             for listener in let_go(gone, (*self._provisions.values(), self._next)):
                 log.info("%s is no longer listened on", listener.name)
 
@@ -266,6 +314,8 @@ class Runner:
             generation=generation,
             settings=provision.config.to_wire(),
             lazy=command.lazy,
+            hooks=provision.hooks,
+            master_pid=os.getpid(),
             listeners=tuple(msg.ListenerInfo(li.name, li.family) for li in provision.listeners),
             access_log=len(provision.logs) > 1,
         )
@@ -289,6 +339,7 @@ class Runner:
             case msg.Loaded():
                 lazy = "each worker loads the app" if message.lazy else f"{message.interface} app loaded"
                 log.info("zygote of generation %d is up after %.2f s: %s", generation, message.seconds, lazy)
+                self._know_files(generation, message.fingerprint)
                 self._handle(ev.ZygoteUp(generation))
             case msg.Unforkable():
                 self._handle(ev.ZygoteUnforkable(generation))
@@ -365,6 +416,7 @@ class Runner:
         for message, _ in self._read(worker.channel, f"worker {worker.slot} (pid {worker.pid})"):
             match message:
                 case msg.Ready():
+                    self._know_files(worker.generation, message.fingerprint)
                     self._handle(ev.Ready(worker.serial))
                 case msg.BootFailed():
                     self._handle(ev.BootFailed(worker.serial, message.exit_code, message.reason, message.detail))

@@ -36,6 +36,7 @@ class Lifespan:
         self._mode = mode
         self._phase = _Phase.STARTING
         self._failure = ""
+        self._heard = False  # whether the app has asked for an event: then it speaks lifespan
         self._changed = asyncio.Event()
         self._shutdown_sent = asyncio.Event()
         self._events = iter(({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}))
@@ -107,7 +108,9 @@ class Lifespan:
         if self._phase is _Phase.STARTING:
             if self._mode == "auto":
                 # The specification: an exception here means that the app does not speak lifespan, so go on without.
-                if error is not None and not isinstance(error, AssertionError | KeyError | NotImplementedError):
+                if error is not None and not self._heard:
+                    log.info("the app does not speak lifespan (%s: %s)", type(error).__name__, error)
+                elif error is not None:
                     text = (
                         "the app raised in lifespan startup; as the ASGI specification wants it, it is served without"
                     )
@@ -125,6 +128,7 @@ class Lifespan:
             self._move(_Phase.STOPPED)
 
     async def _receive(self) -> Message:
+        self._heard = True
         event = next(self._events, None)
         if event is None:
             await asyncio.Event().wait()  # nothing follows shutdown: cancelled when the worker ends

@@ -35,6 +35,7 @@ from aserver.log.setup import Logging
 from aserver.worker.acceptor import Endpoint
 from aserver.worker.app import load_app
 from aserver.worker.fairness import Fairness
+from aserver.worker.hooks import Hooks, WorkerView
 from aserver.worker.retirement import Retirement
 from aserver.worker.server import Server
 
@@ -57,7 +58,8 @@ class Seed:
     channel: socket.socket
     trace: int
     logs: Logging
-    master: int
+    hooks: Hooks
+    view: WorkerView
 
 
 def run(seed: Seed) -> NoReturn:
@@ -76,6 +78,7 @@ def run(seed: Seed) -> NoReturn:
 def _leave(seed: Seed, code: int) -> NoReturn:
     """Exit hooks, flush, out: unwinding the interpreter would walk, and so copy, the whole preloaded heap."""
     try:
+        seed.hooks.run("worker_exit", seed.hooks.server, seed.view)
         atexit._run_exitfuncs()  # there is no public name for it
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
@@ -101,6 +104,7 @@ class WorkerProcess:
     def run(self) -> int:
         """Load, serve, drain; returns the exit code."""
         seed = self._seed
+        seed.view.pid = os.getpid()
         unix.set_process_title(f"{seed.config.proc_name}: worker {self._order.slot} (generation {seed.generation})")
         unix.ignore_signals((signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1))
         faulthandler.register(DUMP_SIGNAL, file=seed.trace, all_threads=True, chain=False)
@@ -111,11 +115,13 @@ class WorkerProcess:
         os.register_at_fork(after_in_child=self._close_in_child)  # noqa: TID251
         gc.enable()
         try:
+            seed.hooks.run("post_fork", seed.hooks.server, seed.view)
             app = seed.app or load_app(seed.config)
         except AppLoadError as error:
             return self._boot_failed(error, error.detail)
         if seed.app is None:
             gc.freeze()  # also after a lazy load: it takes half a second out of each full collection (PROCESS 1.3)
+        seed.hooks.run("post_worker_init", seed.view)
         # The loop is made now, not before: an app that runs a loop of its own at import must not find one running.
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(self._main(app))
@@ -156,13 +162,16 @@ class WorkerProcess:
         return ExitCode.OK
 
     def _on_ready(self) -> None:
-        self._channel.send(Ready(self._order.serial))
+        files = importer.fingerprint() if self._seed.app is None else {}
+        self._channel.send(Ready(self._order.serial, files))
 
     def _on_message(self) -> None:
         assert self._server is not None
-        for message, _ in self._channel.receive():
+        for message, fds in self._channel.receive():
             if isinstance(message, Drain):
                 self._server.drain(final=message.final, graceful=message.graceful)
+            else:
+                self._seed.logs.replace(fds[0], fds[1] if len(fds) > 1 else None)
         if self._channel.eof:
             # The master is gone, and with it whoever else would have taken the connections that come (promise 7).
             asyncio.get_running_loop().remove_reader(self._channel.fileno())

@@ -35,12 +35,15 @@ from aserver.ipc.messages import (
     Loaded,
     LoadFailed,
     Quit,
+    Reopen,
+    RunHook,
     ToZygote,
     Unforkable,
 )
 from aserver.log import stdio
 from aserver.log.setup import Logging, configure
 from aserver.worker.acceptor import Endpoint
+from aserver.worker.hooks import Hooks, ServerView, WorkerView
 from aserver.worker.main import Seed
 from aserver.worker.main import run as run_worker
 from aserver.zygote.preload import preload
@@ -101,7 +104,10 @@ class Zygote:
         self._app: importer.LoadedApp | None = None
         self._children: dict[int, tuple[int, int | None]] = {}  # pid: (serial, pidfd)
         self._adopted: dict[int, int] = {}  # serial: pidfd
-        self._quitting = False
+        self._quitting: Quit | None = None
+        server = ServerView(self._config, boot.generation, boot.master_pid)
+        self._hooks = Hooks(self._config.config, boot.hooks, server)
+        self._views: dict[int, WorkerView] = {}  # by pid, for `child_exit`
 
     # ── load ─────────────────────────────────────────────────────────────────────────────────
 
@@ -118,6 +124,7 @@ class Zygote:
                 stdio.capture_output(self._logs.error.fd)
             else:
                 stdio.replace_stdio()
+            self._hooks.run("on_starting" if self._boot.generation == 1 else "on_reload", self._hooks.server)
             if not self._boot.lazy:
                 # A collection while importing finds little, and what it moves is not shared any more after the fork.
                 gc.disable()
@@ -132,7 +139,8 @@ class Zygote:
         gc.freeze()
         _die_with_master(0)
         interface = self._app.interface if self._app else ""
-        self._tell(Loaded(self._boot.lazy, interface, hazards, time.monotonic() - began))
+        files = importer.fingerprint() if self._app else {}
+        self._tell(Loaded(self._boot.lazy, interface, hazards, time.monotonic() - began, files))
 
     def _weigh(self, hazards: tuple[str, ...]) -> None:
         found = (
@@ -157,7 +165,7 @@ class Zygote:
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
-        while not (self._quitting and not self._children):
+        while self._quitting is None or self._children:
             poll.poll()
             with contextlib.suppress(BlockingIOError):
                 while self._wake.recv(4096):
@@ -168,6 +176,8 @@ class Zygote:
             if self._channel.eof:
                 self._be_deputy()
                 return
+        if self._quitting.last:
+            self._hooks.run("on_exit", self._hooks.server)
 
     def _obey(self, message: ToZygote, fds: list[int]) -> None:
         match message:
@@ -180,8 +190,12 @@ class Zygote:
                     if serial == message.serial:
                         os.kill(pid, message.signal)  # our own unreaped child: the pid is still its
             case Quit():
-                self._quitting = True
+                self._quitting = message
                 self._close_listeners()
+            case RunHook():
+                self._hooks.run(message.name, self._hooks.server, *message.numbers)
+            case Reopen():
+                self._logs.replace(fds[0], fds[1] if len(fds) > 1 else None)
             case Boot():
                 raise AssertionError("a zygote boots once")
 
@@ -203,6 +217,11 @@ class Zygote:
                 if pidfd is not None:
                     os.close(pidfd)
                 self._tell(Exited(serial, pid, status))
+                view = self._views.pop(pid)
+                if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGABRT:
+                    # In the worker nothing of Python runs any more when its loop hangs; gunicorn's runs there.
+                    self._hooks.run("worker_abort", view)
+                self._hooks.run("child_exit", self._hooks.server, view)
 
     # ── fork ─────────────────────────────────────────────────────────────────────────────────
 
@@ -210,11 +229,12 @@ class Zygote:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stdio.finish(stream)  # or what the app printed without a newline would appear in each worker (trap 7)
+        view = WorkerView(self._config, order.serial, order.slot, self._boot.generation)
+        self._hooks.run("pre_fork", self._hooks.server, view)
         ours, theirs = unix.stream_pair()
         trace = unix.memory_file("aserver-trace")
         # Blocked across the fork, so that no signal finds the child with the zygote's wakeup socket .
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        master = os.getppid()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # threads: the census has said so, with names
@@ -227,17 +247,19 @@ class Zygote:
             self._tell(ForkFailed(order.serial, error.strerror or str(error)))
             return
         if pid == 0:
-            self._become_worker(order, ours, theirs, trace, master)
+            self._become_worker(order, view, ours, theirs, trace)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         theirs.close()
         pidfd = unix.open_pidfd(pid)
         self._children[pid] = (order.serial, pidfd)
+        view.pid = pid
+        self._views[pid] = view
         self._tell(Forked(order.serial, pid), ours.fileno(), trace, *([] if pidfd is None else [pidfd]))
         ours.close()
         os.close(trace)
 
     def _become_worker(
-        self, order: Fork, ours: socket.socket, theirs: socket.socket, trace: int, master: int
+        self, order: Fork, view: WorkerView, ours: socket.socket, theirs: socket.socket, trace: int
     ) -> NoReturn:
         """The child's half: let go of everything that is the zygote's, then be a worker."""
         try:
@@ -258,7 +280,8 @@ class Zygote:
                 channel=theirs,
                 trace=trace,
                 logs=self._logs,
-                master=master,
+                hooks=self._hooks,
+                view=view,
             )
             run_worker(seed)
         finally:
