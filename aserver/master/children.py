@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from aserver import unix
 from aserver.ipc.channel import Channel
@@ -17,6 +18,7 @@ from aserver.ipc.messages import ToMaster
 
 #: Where the zygote finds its channel. Any number above the standard streams would do: posix_spawn puts it there.
 ZYGOTE_FD = 3
+_ZYGOTE = Path(__file__).resolve().parent.parent / "zygote" / "__main__.py"
 
 
 @dataclass(slots=True)
@@ -80,7 +82,7 @@ def spawn_zygote(generation: int, environ: Mapping[str, str]) -> ZygoteHandle:
     ours, theirs = unix.stream_pair()
     # The interpreter's flags (-X, -W, -O, ...) go along (trap 17). -P: the working directory is the app's, and a
     # logging.py in it must not be ours; the importer puts it on the path when its time comes.
-    command = [sys.executable, *interpreter_flags(), "-P", "-m", "aserver.zygote", str(ZYGOTE_FD)]
+    command = [sys.executable, *interpreter_flags(), "-P", str(_ZYGOTE), str(ZYGOTE_FD)]
     try:
         pid = os.posix_spawn(
             sys.executable,
