@@ -29,6 +29,10 @@ PIPELINE_LIMIT = 16
 SLICE = 8192
 
 
+# `int in bytes` is a memchr; `bytes in bytes` costs 0.1 us more.
+SLASH, QUESTION_MARK = b"/?"
+
+
 class Refusal:
     """The record of a request that was answered by the server alone (see `exchange.AccessRecord`)."""
 
@@ -271,12 +275,15 @@ class HttpConnection(Carrier):
             or len(headers) > shared.limit_request_fields
         ):
             self._examine(method, version)
-        if target.startswith(b"/"):
-            path, _, query = target.partition(b"?")
-        else:
+        if target[0] != SLASH:
             path, query, authority = wire.split_target(method, target)
             if authority is not None:  # it wins over Host (RFC 9112 section 3.2.2)
                 headers = [(b"host", authority), *[pair for pair in headers if pair[0] != b"host"]]
+        elif QUESTION_MARK in target:
+            path, _, query = target.partition(b"?")
+        else:
+            path = target
+            query = b""
         text = path.decode("ascii")
         if "%" in text:
             text = wire.decode_path(path)
