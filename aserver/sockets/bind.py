@@ -9,6 +9,10 @@ SO_REUSEPORT unasked (a second server would silently share the port) nor unlink 
     unix:/path    see path.py
     unix:@name    Linux's abstract names (unix(7)); no file, so no mode and no owner
     fd://3        a socket that somebody else bound, also while it already listens
+    http://...    host and port in the clear, though there is a certificate
+    https://...   host and port with TLS, or not at all
+
+Once there is a certificate, every TCP address that does not say `http://` is TLS. Unix sockets never are.
 
 Sockets passed by systemd (LISTEN_FDS, sd_listen_fds(3)) replace `bind`, as in gunicorn, because `bind` has a
 default that nobody wrote; unless a `bind` says `fd://N`, which then is the exact list of what is meant.
@@ -43,6 +47,7 @@ class _Wanted(NamedTuple):
     uds_owner: str | None
     uds_group: str | None
     reuse_port: bool
+    tls: bool
 
 
 def bind_all(
@@ -54,21 +59,23 @@ def bind_all(
     reuse_port: bool,
     environ: Mapping[str, str],
     pid: int,
+    tls: bool = False,
 ) -> list[Listener]:
     """Bind everything, or nothing; the caller then calls `listen` on each when it can serve.
 
-    `pid` is what LISTEN_PID has to say; `environ` is only read, the caller keeps LISTEN_* from its children.
+    `pid` is what LISTEN_PID has to say; `environ` is only read, the caller keeps LISTEN_* from its children. `tls`
+    says that there is a certificate.
     Raises ConfigError for an address that cannot be understood, BindError for one that cannot be had; what
     was bound until then is closed, adopted descriptors included.
     """
-    wanted = _Wanted(uds_mode, uds_owner, uds_group, reuse_port)
+    wanted = _Wanted(uds_mode, uds_owner, uds_group, reuse_port, tls)
     passed = _passed_by_systemd(environ, pid)
     listeners: list[Listener] = []
     with contextlib.ExitStack() as undo:
         undo.callback(_close_all, listeners)
         if passed and not any(spec.startswith("fd://") for spec in config_bind):
             for number, label in passed:
-                listeners.append(_adopt(number, label))
+                listeners.append(_adopt(number, label, tls=tls))
         elif not config_bind:
             raise ConfigError("bind is empty; the server would listen nowhere")
         else:
@@ -91,7 +98,7 @@ def _bind_one(spec: str, wanted: _Wanted, listeners: list[Listener]) -> None:
     if kind == "fd" and separator == "://":
         if not rest.isdecimal():
             raise ConfigError(f"bind: {spec!r} needs the number of a descriptor after fd://")
-        listeners.append(_adopt(int(rest), ""))
+        listeners.append(_adopt(int(rest), "", tls=wanted.tls))
     elif kind == "unix" and rest.startswith("@"):
         listeners.append(_bind_abstract(rest))
     elif kind == "unix":
@@ -102,7 +109,13 @@ def _bind_one(spec: str, wanted: _Wanted, listeners: list[Listener]) -> None:
             PathListener(path, mode=wanted.uds_mode, owner=wanted.uds_owner, group=wanted.uds_group),
         )
     else:
-        listeners.extend(_bind_tcp(*_parse_tcp(spec), reuse_port=wanted.reuse_port))
+        scheme, _, address = spec.rpartition("://")
+        if scheme not in ("", "http", "https") or (scheme == "https" and not wanted.tls):
+            raise ConfigError(
+                f"bind: {spec!r}: " + ("there is no certificate" if scheme == "https" else "no such scheme")
+            )
+        tls = wanted.tls and scheme != "http"
+        listeners.extend(_bind_tcp(*_parse_tcp(address), reuse_port=wanted.reuse_port, tls=tls))
 
 
 def _parse_tcp(spec: str) -> tuple[str, int]:
@@ -120,7 +133,7 @@ def _parse_tcp(spec: str) -> tuple[str, int]:
 # ── TCP ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _bind_tcp(host: str, port: int, *, reuse_port: bool) -> list[Listener]:
+def _bind_tcp(host: str, port: int, *, reuse_port: bool, tls: bool) -> list[Listener]:
     """One listener for each address of `host`; with port 0 all get the same port."""
     addresses = _resolve(host, port)
     for _ in range(_SAME_PORT_TRIES):
@@ -131,7 +144,7 @@ def _bind_tcp(host: str, port: int, *, reuse_port: bool) -> list[Listener]:
             if port == 0 and taken:
                 continue
             raise
-        return [_tcp_listener(sock) for sock in sockets]
+        return [_tcp_listener(sock, tls=tls) for sock in sockets]
     raise BindError(f"cannot bind {host}:0: no port was free on all of its {len(addresses)} addresses at once")
 
 
@@ -189,13 +202,13 @@ def _bind_address(family: socket.AddressFamily, address: str, port: int, *, reus
     return sock
 
 
-def _tcp_listener(sock: socket.socket) -> Listener:
+def _tcp_listener(sock: socket.socket, *, tls: bool) -> Listener:
     host, port = sock.getsockname()[:2]
-    return Listener(sock, _url(sock.family, host, port), (host, port))
+    return Listener(sock, _url(sock.family, host, port, tls=tls), (host, port), tls=tls)
 
 
-def _url(family: int, host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if family == socket.AF_INET6 else f"http://{host}:{port}"
+def _url(family: int, host: str, port: int, *, tls: bool = False) -> str:
+    return f"http{'s' if tls else ''}://{f'[{host}]' if family == socket.AF_INET6 else host}:{port}"
 
 
 def _why_not(family: int, address: str, port: int, error: OSError) -> str:
@@ -264,7 +277,7 @@ def _passed_by_systemd(environ: Mapping[str, str], pid: int) -> list[tuple[int, 
     return list(enumerate(names, start=_FIRST_SYSTEMD_FD))
 
 
-def _adopt(number: int, label: str) -> Listener:
+def _adopt(number: int, label: str, *, tls: bool) -> Listener:
     """Take over a bound stream socket; a descriptor that is not one is left as it was. Raises BindError."""
     try:
         if not stat.S_ISSOCK(os.fstat(number).st_mode):
@@ -273,15 +286,16 @@ def _adopt(number: int, label: str) -> Listener:
     except OSError as error:
         raise BindError(f"cannot adopt fd://{number}: {error.strerror}; nobody passed a socket there") from error
     try:
-        where, address = _where(sock, number)
+        tls = tls and sock.family != socket.AF_UNIX
+        where, address = _where(sock, number, tls=tls)
     except BindError:
         sock.detach()
         raise
     sock.set_inheritable(False)
-    return Listener(sock, f"fd://{number}{f' {label}' if label else ''} ({where})", address)
+    return Listener(sock, f"fd://{number}{f' {label}' if label else ''} ({where})", address, tls=tls)
 
 
-def _where(sock: socket.socket, number: int) -> tuple[str, tuple[str, int] | str]:
+def _where(sock: socket.socket, number: int, *, tls: bool) -> tuple[str, tuple[str, int] | str]:
     """What an adopted socket is bound to, as text and as address."""
     if sock.type != socket.SOCK_STREAM or sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
         raise BindError(f"cannot adopt fd://{number}: it is no TCP or unix stream socket")
@@ -295,7 +309,7 @@ def _where(sock: socket.socket, number: int) -> tuple[str, tuple[str, int] | str
     if sock.family != socket.AF_UNIX:
         if bound_to[1] == 0:
             raise BindError(f"cannot adopt fd://{number}: it is a socket, but bound to no port")
-        return _url(sock.family, bound_to[0], bound_to[1]), (bound_to[0], bound_to[1])
+        return _url(sock.family, bound_to[0], bound_to[1], tls=tls), (bound_to[0], bound_to[1])
     path = "@" + os.fsdecode(bound_to[1:]) if isinstance(bound_to, bytes) and bound_to else os.fsdecode(bound_to)
     if not path:
         raise BindError(f"cannot adopt fd://{number}: it is a unix socket, but bound to no path")

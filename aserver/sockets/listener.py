@@ -17,14 +17,15 @@ class Listener:
     """A bound, non-blocking, close-on-exec stream socket that is not ours to accept on.
 
     `name` is for people and logs, `family` is "inet", "inet6" or "unix", `address` is (host, port) with
-    the real port, or the unix path, or `@name` for an abstract one.
+    the real port, or the unix path, or `@name` for an abstract one. `tls`: it must never be served in the clear.
     """
 
-    def __init__(self, sock: socket.socket, name: str, address: Address) -> None:
+    def __init__(self, sock: socket.socket, name: str, address: Address, *, tls: bool = False) -> None:
         self.socket = sock
         self.name = name
         self.family = {socket.AF_INET: "inet", socket.AF_INET6: "inet6"}.get(sock.family, "unix")
         self.address = address
+        self.tls = tls
         sock.setblocking(False)
 
     def __repr__(self) -> str:

@@ -34,6 +34,7 @@ import time
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
+from typing import Self
 
 from aserver.errors import BindError
 from aserver.sockets import holder
@@ -97,6 +98,25 @@ class PathListener(Listener):
             raise BindError(f"cannot bind unix:{path}: {_reason(error, path)}") from error
         super().__init__(sock, f"unix:{path}", path)
         self._phase = _Phase.HIDDEN
+
+    @classmethod
+    def adopt(cls, sock: socket.socket, path: str, inode: tuple[int, int], *, public: bool) -> Self:
+        """Go on with a socket that this process bound before it was re-executed."""
+        self = cls.__new__(cls)
+        Listener.__init__(self, sock, f"unix:{path}", path)
+        self._path, self._spare, self._inode = path, hidden_name(path), inode
+        self._phase = _Phase.PUBLIC if public else _Phase.HIDDEN
+        return self
+
+    @property
+    def inode(self) -> tuple[int, int] | None:
+        """(device, inode) of the socket file."""
+        return self._inode
+
+    @property
+    def public(self) -> bool:
+        """Whether the path has appeared."""
+        return self._phase in (_Phase.PUBLIC, _Phase.LOST)
 
     def listen(self, backlog: int) -> None:
         """Listen, then let the public path appear. Raises BindError if another server was faster."""

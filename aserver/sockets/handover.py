@@ -1,0 +1,40 @@
+"""Listeners across a re-exec: what must be written down beside the descriptor, and how it becomes a listener again.
+
+Runs in the master, before and after `execve`. The socket, its queue and its names in the file system are untouched.
+"""
+
+import os
+import socket
+
+import msgspec
+
+from aserver.sockets.listener import Listener
+from aserver.sockets.path import PathListener
+
+
+class Handover(msgspec.Struct, frozen=True):
+    """One listener on its way. `inode` is (device, inode) of a path that is ours to keep and remove."""
+
+    fd: int
+    name: str
+    address: tuple[str, int] | str
+    inode: tuple[int, int] | None = None
+    public: bool = False
+
+
+def hand_over(listener: Listener) -> Handover:
+    """Describe `listener`, whose descriptor the next image inherits."""
+    fd = listener.socket.fileno()
+    if isinstance(listener, PathListener):
+        return Handover(fd, listener.name, listener.address, listener.inode, listener.public)
+    return Handover(fd, listener.name, listener.address)
+
+
+def take_over(handover: Handover) -> Listener:
+    """The listener again."""
+    os.set_inheritable(handover.fd, False)
+    sock = socket.socket(fileno=handover.fd)
+    if handover.inode is not None:
+        assert isinstance(handover.address, str)
+        return PathListener.adopt(sock, handover.address, handover.inode, public=handover.public)
+    return Listener(sock, handover.name, handover.address)
