@@ -316,7 +316,7 @@ class Runner:
             lazy=command.lazy,
             hooks=provision.hooks,
             master_pid=os.getpid(),
-            listeners=tuple(msg.ListenerInfo(li.name, li.family) for li in provision.listeners),
+            listeners=tuple(msg.ListenerInfo(li.name, li.family, li.tls) for li in provision.listeners),
             access_log=len(provision.logs) > 1,
         )
         fds = [self._board.fd, *provision.log_fds, *(li.socket.fileno() for li in provision.listeners)]
