@@ -183,8 +183,23 @@ COMPILED: dict[str, Formatter] = {
 }
 
 
+@pytest.mark.parametrize("name", sorted(COMPILED))
+def test_no_byte_of_any_field_can_forge_a_line(name: str) -> None:
+    for code in range(256):
+        raw, text = bytes([97, code, 98]), f"a{chr(code)}b"
+        headers = [(field, raw) for field in (b"referer", b"user-agent", b"cookie", b"x")]
+        headers.append((b"authorization", b"Basic " + base64.b64encode(raw)))
+        scope = {"client": (text, 1), "method": text, "http_version": text, "headers": headers, "request_id": text}
+        check_line(Answer(target=raw, headers=headers, response_headers=[(b"server", raw)], scope=scope), name)
+        check_line(Answer((text, 1), text, raw, text, headers=headers), name)
+
+
 @given(answers, st.sampled_from(sorted(COMPILED)))
 def test_no_client_can_forge_a_line(answer: Answer, name: str) -> None:
+    check_line(answer, name)
+
+
+def check_line(answer: Answer, name: str) -> None:
     formatter = COMPILED[name]
     for make in (formatter.line, formatter.shortened):
         made = make(answer, formatter.stamp(WHEN))

@@ -478,10 +478,20 @@ def test_trap_78_one_complaint_in_ten_seconds(small_disk: Path, monkeypatch: pyt
     (small_disk / "ballast").write_bytes(b"x" * (1 << 20))
     sink = Sink.for_fd(open_log(str(small_disk / "log"), which="error"), bound=1000)
     reports = reports_of(sink)
+    tries = 0
+    write = os.write
+
+    def counted(fd: int, data: bytes) -> int:
+        nonlocal tries
+        tries += 1
+        return write(fd, data)
+
+    monkeypatch.setattr(os, "write", counted)
     for _ in range(250):
         clock += 0.1
         sink.write(b"x" * 99 + b"\n")
     assert len(reports) == 3  # in 25 seconds
+    assert tries <= 26  # once per RETRY_PAUSE, however much is written
     (small_disk / "ballast").unlink()
     clock += 2
     sink.write(b"after\n")

@@ -47,10 +47,9 @@ def handler(signum, frame):
 signal.signal(signal.SIGUSR1, handler)
 sys.stdout.write("ready\\n")
 number = 0
-while handled < 1000:
+while handled < 500:
     number += 1
-    log.info("line %d", number)
-    print("main", number, file=sys.stderr) if sys.argv[2] == "user" else None
+    log.info("line %d", number) if sys.argv[2] == "own" else print("main", number, "." * 100, file=sys.stderr)
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 log.info("end %d", number)
 sys.exit(logs.error.close(30))
@@ -58,14 +57,18 @@ sys.exit(logs.error.close(30))
 
 
 def storm(log_format: str, mode: str, stderr: int) -> "subprocess.Popen[bytes]":
-    child = subprocess.Popen([sys.executable, "-c", STORM, log_format, mode], stdout=subprocess.PIPE, stderr=stderr)
+    environ = {
+        name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"
+    }  # it would hide the trap
+    command = [sys.executable, "-c", STORM, log_format, mode]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=environ)
     assert child.stdout is not None
     assert child.stdout.readline() == b"ready\n"
     child.stdout.close()
     return child
 
 
-def collect(child: "subprocess.Popen[bytes]", reader: int) -> bytes:
+def collect(child: "subprocess.Popen[bytes]", reader: int, most: int = 1 << 20) -> bytes:
     """Send a thousand signals a second and read on the side, until the child ends.
 
     Not faster: a handler that is itself interrupted each time before it ends recurses until Python gives up.
@@ -75,13 +78,16 @@ def collect(child: "subprocess.Popen[bytes]", reader: int) -> bytes:
     while child.poll() is None:
         child.send_signal(signal.SIGUSR1)
         pace.poll(1)
-        while select.select([reader], [], [], 0)[0]:
+        room = most
+        while room > 0 and select.select([reader], [], [], 0)[0]:
             try:
-                pieces.append(os.read(reader, 1 << 20))
+                pieces.append(os.read(reader, room))
             except OSError:  # a terminal whose other end is gone
                 break
             if not pieces[-1]:
                 break
+            room -= len(pieces[-1])
+    child.wait(PATIENCE)
     return b"".join(pieces)
 
 
@@ -95,7 +101,7 @@ def read_rest(reader: int) -> bytes:
     return b"".join(pieces)
 
 
-def check(got: bytes, log_format: str, mode: str) -> None:
+def check(got: bytes, log_format: str) -> None:
     """Every line whole, none missing, none doubled; the order of each source kept."""
     text = got.decode()
     assert "Traceback" not in text
@@ -116,12 +122,8 @@ def check(got: bytes, log_format: str, mode: str) -> None:
     # A handler may be interrupted by the next signal before it has written: then the later number comes first.
     handled = sorted(numbers.pop("handled"))
     assert handled == list(range(1, len(handled) + 1))
-    assert len(handled) >= 1000
+    assert len(handled) >= 500
     assert numbers.pop("line") == list(range(1, last + 1))
-    if mode == "user":
-        assert numbers.pop("main") == list(range(1, last + 1))
-        assert len(numbers.pop("printed")) == len(handled)
-        assert len(numbers.pop("app")) == len(handled)
     assert not numbers
 
 
@@ -145,25 +147,21 @@ def test_trap_71_a_handler_that_logs_is_never_re_entered(kind: str, log_format: 
         got += read_rest(reader)
     os.close(reader)
     assert child.returncode == 0, got[-2000:]
-    check(re.sub(rb"\x1b\[[\d;]*m", b"", got), log_format, "own")
+    check(re.sub(rb"\x1b\[[\d;]*m", b"", got), log_format)
 
 
-def test_trap_71_print_and_the_apps_logging_in_a_user_handler(tmp_path: Path) -> None:
-    path = tmp_path / "log"
-    writer = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    reader = os.open(path, os.O_RDONLY)
+def test_trap_71_print_and_the_apps_logging_in_a_user_handler() -> None:
+    """Through a pipe that is read slowly: only in a write that waits does a signal find the stream's lock taken."""
+    reader, writer = os.pipe()
     child = storm("text", "user", writer)
     os.close(writer)
-    got = collect(child, reader) + read_rest(reader)
+    text = (collect(child, reader, 4096) + read_rest(reader)).decode()
     os.close(reader)
-    assert child.returncode == 0, got[-2000:]
-    text = got.decode()
+    assert child.returncode == 0, text[-2000:]
     assert "reentrant" not in text
     assert "Traceback" not in text
-    # `print` writes the text and its end in one write each, so a handler may come in between: only our own are lines.
-    ours = [line for line in text.splitlines() if "worker 1/g1" in line]
-    handled = [int(match[1]) for line in ours if (match := re.search(r"handled (\d+)$", line))]
-    assert sorted(handled) == list(range(1, len(handled) + 1))
+    # `print` writes the text and its end by one write each, so another line may come in between: only ours are lines.
+    assert {int(number) for number in re.findall(r"INFO  handled (\d+)", text)} >= set(range(1, 501))
 
 
 def test_trap_72_nothing_here_can_wait_for_a_lock() -> None:
