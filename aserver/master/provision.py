@@ -50,7 +50,7 @@ class LogFile:
         os.close(self.fd)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Provision:
     """Of one generation. `bound` is by what `bind` says; one spec can come to several listeners."""
 
@@ -84,7 +84,23 @@ def _bind(config: Config, specs: Iterable[str], environ: Mapping[str, str]) -> l
         reuse_port=config.reuse_port,
         environ=environ,
         pid=os.getpid(),
+        tls=bool(config.certfile),
     )
+
+
+def _refuse_other_tls(config: Config, bound: Mapping[str, list[Listener]]) -> None:
+    """A listener is TLS or in the clear for life: while two generations accept on it, clients would get either.
+
+    Raises ConfigError where the settings now say otherwise.
+    """
+    for spec, listeners in bound.items():
+        wanted = bool(config.certfile) and not spec.startswith("http://")
+        for listener in listeners:
+            if listener.family != "unix" and listener.tls is not wanted:
+                was, now = ("TLS", "is not") if listener.tls else ("in the clear", "is")
+                raise ConfigError(
+                    f"certfile {now} set now, but {listener.name} was bound to be {was}; restart to change"
+                )
 
 
 def provide(resolved: Resolved, environ: Mapping[str, str]) -> Provision:
@@ -145,6 +161,8 @@ def provide_next(previous: Provision, resolved: Resolved) -> tuple[Provision, li
             bound = dict(previous.bound)
         else:
             bound = {spec: previous.bound[spec] for spec in config.bind if spec in previous.bound}
+        _refuse_other_tls(config, bound)
+        if _SYSTEMD not in bound:
             _bind_missing(config, bound, undo)
         undo.pop_all()
     return Provision(config, _workers(config), bound, logs, resolved.hooks), remarks

@@ -10,23 +10,18 @@ import logging
 import os
 import random
 import signal
-import socket
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import assert_never
 
 from aserver import unix
 from aserver.config import Resolved
-from aserver.errors import AserverError, BindError, ChannelError
+from aserver.errors import AserverError, BindError
 from aserver.ipc import messages as msg
-from aserver.ipc.board import CELLS, Board, Field
-from aserver.ipc.channel import Channel
-from aserver.log.crash import read_trace
 from aserver.log.setup import Logging, configure
-from aserver.master import children, policy
 from aserver.master import events as ev
-from aserver.master.children import WorkerHandle, ZygoteHandle
+from aserver.master import policy
+from aserver.master.crew import Crew
 from aserver.master.freshness import Fingerprint, Freshness
 from aserver.master.provision import Provision, let_go, provide_next
 from aserver.master.state import BEAT_PERIOD, Master
@@ -34,14 +29,10 @@ from aserver.sockets import Listener
 
 log = logging.getLogger("aserver.master")
 
-#: Seconds that the zygote's report of an exit status may lag behind the pidfd before the death is taken without it.
-STATUS_PATIENCE = 0.5
 #: Seconds between two looks at socket paths and at orphans of user code.
 CHORES_PERIOD = 1.0
 #: Chores between two looks at the files of the loaded code (one stat(2) each).
 FRESHNESS_CHORES = 5
-#: Seconds that faulthandler gets to write its stacks before they are read; it took under 10 ms (PROCESS 5).
-DUMP_PATIENCE = 0.05
 
 
 class Runner:
@@ -68,16 +59,12 @@ class Runner:
         self._serving = 0  # the generation whose listeners are listening
         config = provision.config
         self._state = Master(policy.Limits.of(config, provision.workers), random.random, lazy=not config.preload)
-        self._board = Board.create()
-        self._free_cells = list(range(CELLS - 1, 0, -1))
-        self._zygotes: dict[int, ZygoteHandle] = {}
-        self._workers: dict[int, WorkerHandle] = {}
+        self._crew = Crew(self._handle, self._know_files)
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[ev.Exit] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._periodic: list[asyncio.TimerHandle] = []
         self._listening = asyncio.Event()
-        self._oom_kills = unix.oom_kills()
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────
 
@@ -139,17 +126,16 @@ class Runner:
         current = self._provisions[max(self._provisions)]
         if self._logs is not None:
             self._logs.replace(os.dup(current.log_fds[0]), None)
-        children: list[ZygoteHandle | WorkerHandle] = [*self._zygotes.values(), *self._workers.values()]
-        for child in children:
-            if child.channel is not None and not child.channel.eof:
-                child.channel.send(msg.Reopen(), self._provisions[child.generation].log_fds)
+        for generation in self._crew.zygotes:
+            self._crew.tell_zygote(generation, msg.Reopen(), self._provisions[generation].log_fds)
+        for worker in self._crew.workers.values():
+            self._crew.tell(worker.serial, msg.Reopen(), self._provisions[worker.generation].log_fds)
         log.info("logs reopened")
 
     def _run_hook(self, name: str, *numbers: int) -> None:
         current = self._state.current
-        zygote = self._zygotes.get(current.number) if current else None
-        if zygote is not None:
-            zygote.channel.send(msg.RunHook(name, numbers))
+        if current is not None:
+            self._crew.tell_zygote(current.number, msg.RunHook(name, numbers))
 
     def close_logs(self) -> None:
         """Write what is left and let go: the last thing that a master of its own does."""
@@ -160,11 +146,7 @@ class Runner:
         for timer in (self._timer, *self._periodic):
             if timer is not None:
                 timer.cancel()
-        for worker in list(self._workers.values()):
-            self._forget_worker(worker)
-        for zygote in list(self._zygotes.values()):
-            self._forget_zygote(zygote)
-        self._board.close()
+        self._crew.close()
         for generation in list(self._provisions):
             let_go(self._provisions.pop(generation), (*self._provisions.values(), self._next))
         let_go(self._next, ())
@@ -189,22 +171,22 @@ class Runner:
             case ev.SpawnZygote():
                 self._spawn_zygote(command)
             case ev.QuitZygote():
-                last = self._state.stop is not None and command.generation == max(self._zygotes)
-                self._zygotes[command.generation].channel.send(msg.Quit(last))
+                last = self._state.stop is not None and command.generation == max(self._crew.zygotes, default=0)
+                self._crew.tell_zygote(command.generation, msg.Quit(last))
             case ev.KillZygote():
-                self._zygotes[command.generation].kill()
+                self._crew.kill_zygote(command.generation)
             case ev.AdoptWorkers():
-                self._adopt_workers(command.generation)
+                self._crew.adopt_workers(command.generation)
             case ev.Fork():
-                self._fork(command)
+                self._crew.fork(command)
             case ev.Drain():
-                self._tell(command.serial, msg.Drain(command.final, command.graceful))
+                self._crew.tell(command.serial, msg.Drain(command.final, command.graceful))
             case ev.Hurry():
-                self._tell(command.serial, msg.Drain(final=True, graceful=0.0))
+                self._crew.tell(command.serial, msg.Drain(final=True, graceful=0.0))
             case ev.Kill():
-                self._signal(command.serial, signal.Signals[command.signal])
+                self._crew.signal(command.serial, signal.Signals[command.signal])
             case ev.DumpStacks():
-                self._dump_stacks(command)
+                self._crew.dump_stacks(command)
             case ev.StartListening():
                 self._start_listening(1)
             case ev.CloseListeners():
@@ -220,6 +202,19 @@ class Runner:
             case _:
                 assert_never(command)
 
+    def _spawn_zygote(self, command: ev.SpawnZygote) -> None:
+        provision = self._provisions.setdefault(command.generation, self._next)
+        boot = msg.Boot(
+            generation=command.generation,
+            settings=provision.config.to_wire(),
+            lazy=command.lazy,
+            hooks=provision.hooks,
+            master_pid=os.getpid(),
+            listeners=tuple(msg.ListenerInfo(li.name, li.family, li.tls) for li in provision.listeners),
+            access_log=len(provision.logs) > 1,
+        )
+        self._crew.spawn_zygote(boot, [*provision.log_fds, *(li.socket.fileno() for li in provision.listeners)])
+
     def _every(self, period: float, chore: Callable[[], None]) -> None:
         index = len(self._periodic)
 
@@ -230,8 +225,8 @@ class Runner:
         self._periodic.append(self._loop.call_later(period, turn))
 
     def _look_at_beats(self) -> None:
-        beats = {w.serial: self._board.cell(w.cell)[Field.BEAT] / 1e9 for w in self._workers.values()}
-        self._handle(ev.Beats(beats))
+        self._crew.flush()
+        self._handle(ev.Beats(self._crew.beats()))
 
     def _do_chores(self) -> None:
         for listener in self._listeners():
@@ -241,8 +236,7 @@ class Runner:
         if self._chores % FRESHNESS_CHORES == 0:
             self._look_at_files()
         if self._logs is not None:
-            known = [z.pid for z in self._zygotes.values()] + [w.pid for w in self._workers.values() if w.pid]
-            unix.reap_strangers(known)
+            unix.reap_strangers(self._crew.pids)
 
     def _know_files(self, generation: int, files: Fingerprint) -> None:
         """The first that loads a generation's code says which files that is."""
@@ -296,220 +290,3 @@ class Runner:
             self._files.pop(generation, None)
             for listener in let_go(gone, (*self._provisions.values(), self._next)):
                 log.info("%s is no longer listened on", listener.name)
-
-    # ── zygotes ──────────────────────────────────────────────────────────────────────────────
-
-    def _spawn_zygote(self, command: ev.SpawnZygote) -> None:
-        generation = command.generation
-        provision = self._provisions.setdefault(generation, self._next)
-        environ = {name: value for name, value in os.environ.items() if name not in unix.PLUMBING}
-        try:
-            zygote = children.spawn_zygote(generation, environ)
-        except OSError as error:
-            how = f"could not be started ({error.strerror})"
-            self._loop.call_soon(self._handle, ev.ZygoteGone(generation, how))
-            return
-        self._zygotes[generation] = zygote
-        boot = msg.Boot(
-            generation=generation,
-            settings=provision.config.to_wire(),
-            lazy=command.lazy,
-            hooks=provision.hooks,
-            master_pid=os.getpid(),
-            listeners=tuple(msg.ListenerInfo(li.name, li.family, li.tls) for li in provision.listeners),
-            access_log=len(provision.logs) > 1,
-        )
-        fds = [self._board.fd, *provision.log_fds, *(li.socket.fileno() for li in provision.listeners)]
-        zygote.channel.send(boot, fds)
-        self._watch_channel(zygote.channel, partial(self._on_zygote_message, zygote))
-        if zygote.pidfd is not None:
-            self._loop.add_reader(zygote.pidfd, self._on_zygote_dead, zygote)
-
-    def _on_zygote_message(self, zygote: ZygoteHandle) -> None:
-        for message, fds in self._read(zygote.channel, f"zygote of generation {zygote.generation}"):
-            self._on_message(zygote, message, fds)
-        if zygote.channel.eof:
-            self._loop.remove_reader(zygote.channel.fileno())
-            if zygote.pidfd is None:
-                self._on_zygote_dead(zygote)
-
-    def _on_message(self, zygote: ZygoteHandle, message: msg.ToMaster, fds: list[int]) -> None:
-        generation = zygote.generation
-        match message:
-            case msg.Loaded():
-                lazy = "each worker loads the app" if message.lazy else f"{message.interface} app loaded"
-                log.info("zygote of generation %d is up after %.2f s: %s", generation, message.seconds, lazy)
-                self._know_files(generation, message.fingerprint)
-                self._handle(ev.ZygoteUp(generation))
-            case msg.Unforkable():
-                self._handle(ev.ZygoteUnforkable(generation))
-            case msg.LoadFailed():
-                self._handle(ev.ZygoteFailed(generation, message.exit_code, message.reason, message.detail))
-            case msg.Forked():
-                self._on_forked(message, fds)
-            case msg.ForkFailed():
-                if (worker := self._workers.get(message.serial)) is not None:
-                    self._forget_worker(worker)
-                self._handle(ev.ForkFailed(message.serial, message.reason))
-            case msg.Exited():
-                self._on_exited(message)
-            case msg.Ready() | msg.BootFailed() | msg.RetireAsked():
-                raise ChannelError(f"{type(message).__name__} is a worker's message, but it came from a zygote")
-            case _:
-                assert_never(message)
-
-    def _on_zygote_dead(self, zygote: ZygoteHandle) -> None:
-        if zygote.pidfd is not None:
-            self._loop.remove_reader(zygote.pidfd)
-        self._on_zygote_message(zygote)  # what it said last
-        status = zygote.reap()
-        if self._zygotes.get(zygote.generation) is not zygote:
-            return
-        self._forget_zygote(zygote)
-        for worker in [w for w in self._workers.values() if w.generation == zygote.generation]:
-            if worker.pid is None:
-                self._forget_worker(worker)
-            elif worker.dead:
-                self._bury(worker)  # its status will not be reported any more
-        code, signum = children.decode_status(status)
-        how = policy.explain_exit(code, signum, policy.Intent.NONE, out_of_memory=self._memory_ran_out())
-        self._handle(ev.ZygoteGone(zygote.generation, how))
-
-    def _forget_zygote(self, zygote: ZygoteHandle) -> None:
-        self._unwatch(zygote.channel.fileno(), zygote.pidfd)
-        self._zygotes.pop(zygote.generation, None)
-        zygote.close()
-
-    def _adopt_workers(self, generation: int) -> None:
-        for worker in self._workers.values():
-            if worker.pid is not None and worker.pidfd is not None and not worker.dead:
-                self._zygotes[generation].channel.send(msg.Adopt(worker.serial, worker.pid), [worker.pidfd])
-
-    # ── workers ──────────────────────────────────────────────────────────────────────────────
-
-    def _fork(self, command: ev.Fork) -> None:
-        worker = WorkerHandle(command.serial, command.generation, command.slot, self._free_cells.pop())
-        self._board.clear(worker.cell)
-        self._workers[worker.serial] = worker
-        order = msg.Fork(
-            command.serial, command.slot, worker.cell, command.retire_after_requests, command.retire_after_seconds
-        )
-        self._zygotes[command.generation].channel.send(order)
-
-    def _on_forked(self, message: msg.Forked, fds: list[int]) -> None:
-        worker = self._workers.get(message.serial)
-        if worker is None or worker.pid is not None:
-            for fd in fds:  # given up already: closing its channel is what tells it to leave
-                os.close(fd)
-            return
-        worker.pid, worker.trace = message.pid, fds[1]
-        worker.pidfd = fds[2] if len(fds) > 2 else None
-        worker.channel = Channel(socket.socket(fileno=fds[0]), msg.ToMaster)
-        self._watch_channel(worker.channel, partial(self._on_worker_message, worker))
-        if worker.pidfd is not None:
-            self._loop.add_reader(worker.pidfd, self._on_worker_dead, worker)
-        self._handle(ev.Forked(worker.serial, worker.pid))
-
-    def _on_worker_message(self, worker: WorkerHandle) -> None:
-        if worker.channel is None:
-            return
-        for message, _ in self._read(worker.channel, f"worker {worker.slot} (pid {worker.pid})"):
-            match message:
-                case msg.Ready():
-                    self._know_files(worker.generation, message.fingerprint)
-                    self._handle(ev.Ready(worker.serial))
-                case msg.BootFailed():
-                    self._handle(ev.BootFailed(worker.serial, message.exit_code, message.reason, message.detail))
-                case msg.RetireAsked():
-                    self._handle(ev.RetireAsked(worker.serial, message.reason))
-                case _:
-                    raise ChannelError(f"{type(message).__name__} is no worker's message")
-        if worker.channel.eof:  # no death notice: a grandchild may hold the other end, or none (trap 27)
-            self._loop.remove_reader(worker.channel.fileno())
-
-    def _on_exited(self, message: msg.Exited) -> None:
-        worker = self._workers.get(message.serial)
-        if worker is None:
-            return
-        worker.status = message.status
-        if worker.dead or worker.pidfd is None:
-            self._bury(worker)
-
-    def _on_worker_dead(self, worker: WorkerHandle) -> None:
-        assert worker.pidfd is not None
-        self._loop.remove_reader(worker.pidfd)
-        worker.dead = True
-        if worker.status is None:
-            worker.status = unix.wait_pidfd(worker.pidfd)  # ours if its zygote died before it
-        if worker.status is not None:
-            self._bury(worker)
-        else:
-            self._loop.call_later(STATUS_PATIENCE, self._bury, worker)
-
-    def _bury(self, worker: WorkerHandle) -> None:
-        """The process is gone and its status known, or given up on: hear its last words, then tell the state."""
-        if self._workers.get(worker.serial) is not worker:
-            return
-        self._on_worker_message(worker)
-        self._log_trace(worker, "the stacks at its end")
-        self._forget_worker(worker)
-        code, signum = children.decode_status(worker.status)
-        self._handle(ev.Died(worker.serial, code, signum, self._memory_ran_out()))
-
-    def _forget_worker(self, worker: WorkerHandle) -> None:
-        self._workers.pop(worker.serial, None)
-        self._unwatch(worker.channel.fileno() if worker.channel else None, worker.pidfd)
-        worker.close()
-        self._board.clear(worker.cell)
-        self._free_cells.append(worker.cell)
-
-    def _tell(self, serial: int, message: msg.Message) -> None:
-        worker = self._workers.get(serial)
-        if worker is not None and worker.channel is not None:
-            worker.channel.send(message)
-
-    def _signal(self, serial: int, signum: signal.Signals) -> None:
-        worker = self._workers.get(serial)
-        if worker is None or worker.dead:
-            return
-        if worker.pidfd is not None:
-            unix.send_signal(worker.pidfd, signum)
-        elif (zygote := self._zygotes.get(worker.generation)) is not None:
-            zygote.channel.send(msg.Kill(serial, signum))
-
-    def _dump_stacks(self, command: ev.DumpStacks) -> None:
-        self._signal(command.serial, signal.SIGUSR2)
-        worker = self._workers.get(command.serial)
-        if worker is not None:
-            title = f"its event loop has stood still for {command.silent:.1f} s, the stacks"
-            self._loop.call_later(DUMP_PATIENCE, self._log_trace, worker, title)
-
-    def _log_trace(self, worker: WorkerHandle, title: str) -> None:
-        if worker.trace is None or self._workers.get(worker.serial) is not worker:
-            return
-        text, worker.trace_offset = read_trace(worker.trace, worker.trace_offset)
-        if text:
-            name = f"worker {worker.slot} (generation {worker.generation}, pid {worker.pid})"
-            log.error("%s: %s:\n%s", name, title, text)
-
-    def _memory_ran_out(self) -> bool:
-        before, self._oom_kills = self._oom_kills, unix.oom_kills()
-        return self._oom_kills > before
-
-    # ── channels ─────────────────────────────────────────────────────────────────────────────
-
-    def _watch_channel(self, channel: Channel[msg.ToMaster], callback: Callable[[], None]) -> None:
-        self._loop.add_reader(channel.fileno(), callback)
-
-    def _read(self, channel: Channel[msg.ToMaster], who: str) -> list[tuple[msg.ToMaster, list[int]]]:
-        try:
-            return channel.receive()
-        except ChannelError as error:
-            log.error("%s breaks the protocol: %s", who, error)  # noqa: TRY400
-            channel.eof = True
-            return []
-
-    def _unwatch(self, *fds: int | None) -> None:
-        for fd in fds:
-            if fd is not None and fd >= 0:
-                self._loop.remove_reader(fd)

@@ -1,0 +1,310 @@
+"""The zygotes and workers that there are, as processes: their channels, pidfds, board cells and last words.
+
+Runs in the master's loop. It turns what they say and how they end into events for `on_event`, and passes orders on to
+them; it decides nothing. Everything about a process is forgotten in one place, when its death is understood.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from typing import assert_never
+
+from aserver import unix
+from aserver.errors import ChannelError
+from aserver.ipc import messages as msg
+from aserver.ipc.board import CELLS, Board, Field
+from aserver.ipc.channel import Channel
+from aserver.log.crash import read_trace
+from aserver.master import children, policy
+from aserver.master import events as ev
+from aserver.master.children import WorkerHandle, ZygoteHandle
+from aserver.master.freshness import Fingerprint
+
+log = logging.getLogger("aserver.master")
+
+#: Seconds that the zygote's report of an exit status may lag behind the pidfd before the death is taken without it.
+STATUS_PATIENCE = 0.5
+#: Seconds that faulthandler gets to write its stacks before they are read; it took under 10 ms (PROCESS 5).
+DUMP_PATIENCE = 0.05
+
+
+class Crew:
+    """`on_event` hears what happens to the processes, `on_files` which files a generation's code came from."""
+
+    def __init__(
+        self,
+        on_event: Callable[[ev.Event], None],
+        on_files: Callable[[int, Fingerprint], None],
+        board: Board | None = None,
+    ) -> None:
+        self.zygotes: dict[int, ZygoteHandle] = {}
+        self.workers: dict[int, WorkerHandle] = {}
+        self.board = board or Board.create()
+        self._on_event = on_event
+        self._on_files = on_files
+        self._free_cells = list(range(CELLS - 1, 0, -1))
+        self._loop = asyncio.get_running_loop()
+        self._oom_kills = unix.oom_kills()
+
+    @property
+    def pids(self) -> list[int]:
+        """Of everybody whose death somebody waits for."""
+        return [z.pid for z in self.zygotes.values()] + [w.pid for w in self.workers.values() if w.pid is not None]
+
+    def beats(self) -> dict[int, float]:
+        """The last heartbeat of each worker, in monotonic seconds."""
+        return {w.serial: self.board.cell(w.cell)[Field.BEAT] / 1e9 for w in self.workers.values()}
+
+    def flush(self) -> None:
+        """Send what a full socket did not take before; called every beat, for it is rare."""
+        for channel in self._channels():
+            if channel.pending:
+                channel.flush()
+
+    def _channels(self) -> Iterable[Channel[msg.ToMaster]]:
+        handles: list[ZygoteHandle | WorkerHandle] = [*self.zygotes.values(), *self.workers.values()]
+        return [handle.channel for handle in handles if handle.channel is not None and not handle.channel.eof]
+
+    def close(self) -> None:
+        """Forget everybody; who still lives sees its channel end."""
+        for worker in list(self.workers.values()):
+            self._forget_worker(worker)
+        for zygote in list(self.zygotes.values()):
+            self._forget_zygote(zygote)
+        self.board.close()
+
+    # ── zygotes ──────────────────────────────────────────────────────────────────────────────
+
+    def spawn_zygote(self, boot: msg.Boot, fds: Sequence[int]) -> None:
+        """Start the zygote that `boot` describes; `fds` follow the board's in the message."""
+        environ = {name: value for name, value in os.environ.items() if name not in unix.PLUMBING}
+        try:
+            zygote = children.spawn_zygote(boot.generation, environ)
+        except OSError as error:
+            how = f"could not be started ({error.strerror})"
+            self._loop.call_soon(self._on_event, ev.ZygoteGone(boot.generation, how))
+            return
+        zygote.channel.send(boot, [self.board.fd, *fds])
+        self.keep_zygote(zygote)
+
+    def keep_zygote(self, zygote: ZygoteHandle) -> None:
+        """Watch over a zygote: one just started, or one that this master's former image had started."""
+        self.zygotes[zygote.generation] = zygote
+        self._loop.add_reader(zygote.channel.fileno(), self._on_zygote_message, zygote)
+        if zygote.pidfd is not None:
+            self._loop.add_reader(zygote.pidfd, self._on_zygote_dead, zygote)
+
+    def tell_zygote(self, generation: int, message: msg.Message, fds: Sequence[int] = ()) -> None:
+        """Send, if there is such a zygote."""
+        zygote = self.zygotes.get(generation)
+        if zygote is not None:
+            zygote.channel.send(message, fds)
+
+    def kill_zygote(self, generation: int) -> None:
+        """SIGKILL, if there is such a zygote."""
+        if (zygote := self.zygotes.get(generation)) is not None:
+            zygote.kill()
+
+    def _on_zygote_message(self, zygote: ZygoteHandle) -> None:
+        for message, fds in self._read(zygote.channel, f"zygote of generation {zygote.generation}"):
+            self._on_message(zygote, message, fds)
+        if zygote.channel.eof:
+            self._loop.remove_reader(zygote.channel.fileno())
+            if zygote.pidfd is None:
+                self._on_zygote_dead(zygote)
+
+    def _on_message(self, zygote: ZygoteHandle, message: msg.ToMaster, fds: list[int]) -> None:
+        generation = zygote.generation
+        match message:
+            case msg.Loaded():
+                lazy = "each worker loads the app" if message.lazy else f"{message.interface} app loaded"
+                log.info("zygote of generation %d is up after %.2f s: %s", generation, message.seconds, lazy)
+                self._on_files(generation, message.fingerprint)
+                self._on_event(ev.ZygoteUp(generation))
+            case msg.Unforkable():
+                self._on_event(ev.ZygoteUnforkable(generation))
+            case msg.LoadFailed():
+                self._on_event(ev.ZygoteFailed(generation, message.exit_code, message.reason, message.detail))
+            case msg.Forked():
+                self._on_forked(message, fds)
+            case msg.ForkFailed():
+                if (worker := self.workers.get(message.serial)) is not None:
+                    self._forget_worker(worker)
+                self._on_event(ev.ForkFailed(message.serial, message.reason))
+            case msg.Exited():
+                self._on_exited(message)
+            case msg.Ready() | msg.BootFailed() | msg.RetireAsked():
+                raise ChannelError(f"{type(message).__name__} is a worker's message, but it came from a zygote")
+            case _:
+                assert_never(message)
+
+    def _on_zygote_dead(self, zygote: ZygoteHandle) -> None:
+        if zygote.pidfd is not None:
+            self._loop.remove_reader(zygote.pidfd)
+        self._on_zygote_message(zygote)  # what it said last
+        status = zygote.reap()
+        if self.zygotes.get(zygote.generation) is not zygote:
+            return
+        self._forget_zygote(zygote)
+        for worker in [w for w in self.workers.values() if w.generation == zygote.generation]:
+            if worker.pid is None:
+                self._forget_worker(worker)
+            elif worker.dead:
+                self._bury(worker)  # its status will not be reported any more
+        code, signum = children.decode_status(status)
+        how = policy.explain_exit(code, signum, policy.Intent.NONE, out_of_memory=self._memory_ran_out())
+        self._on_event(ev.ZygoteGone(zygote.generation, how))
+
+    def _forget_zygote(self, zygote: ZygoteHandle) -> None:
+        self._unwatch(zygote.channel.fileno(), zygote.pidfd)
+        self.zygotes.pop(zygote.generation, None)
+        zygote.close()
+
+    def adopt_workers(self, generation: int) -> None:
+        """Make a zygote the deputy of everybody who lives."""
+        for worker in self.workers.values():
+            if worker.pid is not None and worker.pidfd is not None and not worker.dead:
+                self.tell_zygote(generation, msg.Adopt(worker.serial, worker.pid), [worker.pidfd])
+
+    # ── workers ──────────────────────────────────────────────────────────────────────────────
+
+    def fork(self, command: ev.Fork) -> None:
+        """Order a worker of its zygote."""
+        worker = WorkerHandle(command.serial, command.generation, command.slot, self._free_cells.pop())
+        self.board.clear(worker.cell)
+        self.workers[worker.serial] = worker
+        order = msg.Fork(
+            command.serial, command.slot, worker.cell, command.retire_after_requests, command.retire_after_seconds
+        )
+        self.tell_zygote(command.generation, order)
+
+    def _on_forked(self, message: msg.Forked, fds: list[int]) -> None:
+        worker = self.workers.get(message.serial)
+        if worker is None or worker.pid is not None:
+            for fd in fds:  # given up already: closing its channel is what tells it to leave
+                os.close(fd)
+            return
+        worker.pid, worker.trace = message.pid, fds[1]
+        worker.pidfd = fds[2] if len(fds) > 2 else None
+        worker.channel = Channel(socket.socket(fileno=fds[0]), msg.ToMaster)
+        self._watch_worker(worker)
+        self._on_event(ev.Forked(worker.serial, worker.pid))
+
+    def keep_worker(self, worker: WorkerHandle) -> None:
+        """Watch over a worker that this master's former image knew."""
+        self.workers[worker.serial] = worker
+        self._free_cells.remove(worker.cell)
+        self._watch_worker(worker)
+
+    def _watch_worker(self, worker: WorkerHandle) -> None:
+        if worker.channel is not None:
+            self._loop.add_reader(worker.channel.fileno(), self._on_worker_message, worker)
+        if worker.pidfd is not None:
+            self._loop.add_reader(worker.pidfd, self._on_worker_dead, worker)
+
+    def _on_worker_message(self, worker: WorkerHandle) -> None:
+        if worker.channel is None:
+            return
+        for message, _ in self._read(worker.channel, f"worker {worker.slot} (pid {worker.pid})"):
+            match message:
+                case msg.Ready():
+                    self._on_files(worker.generation, message.fingerprint)
+                    self._on_event(ev.Ready(worker.serial))
+                case msg.BootFailed():
+                    self._on_event(ev.BootFailed(worker.serial, message.exit_code, message.reason, message.detail))
+                case msg.RetireAsked():
+                    self._on_event(ev.RetireAsked(worker.serial, message.reason))
+                case _:
+                    raise ChannelError(f"{type(message).__name__} is no worker's message")
+        if worker.channel.eof:  # no death notice: a grandchild may hold the other end, or none (trap 27)
+            self._loop.remove_reader(worker.channel.fileno())
+
+    def _on_exited(self, message: msg.Exited) -> None:
+        worker = self.workers.get(message.serial)
+        if worker is None:
+            return
+        worker.status = message.status
+        if worker.dead or worker.pidfd is None:
+            self._bury(worker)
+
+    def _on_worker_dead(self, worker: WorkerHandle) -> None:
+        assert worker.pidfd is not None
+        self._loop.remove_reader(worker.pidfd)
+        worker.dead = True
+        if worker.status is None:
+            worker.status = unix.wait_pidfd(worker.pidfd)  # ours if its zygote died before it
+        if worker.status is not None:
+            self._bury(worker)
+        else:
+            self._loop.call_later(STATUS_PATIENCE, self._bury, worker)
+
+    def _bury(self, worker: WorkerHandle) -> None:
+        """The process is gone and its status known, or given up on: hear its last words, then tell the state."""
+        if self.workers.get(worker.serial) is not worker:
+            return
+        self._on_worker_message(worker)
+        self._log_trace(worker, "the stacks at its end")
+        self._forget_worker(worker)
+        code, signum = children.decode_status(worker.status)
+        self._on_event(ev.Died(worker.serial, code, signum, self._memory_ran_out()))
+
+    def _forget_worker(self, worker: WorkerHandle) -> None:
+        self.workers.pop(worker.serial, None)
+        self._unwatch(worker.channel.fileno() if worker.channel else None, worker.pidfd)
+        worker.close()
+        self.board.clear(worker.cell)
+        self._free_cells.append(worker.cell)
+
+    def tell(self, serial: int, message: msg.Message, fds: Sequence[int] = ()) -> None:
+        """Send, if there is such a worker."""
+        worker = self.workers.get(serial)
+        if worker is not None and worker.channel is not None:
+            worker.channel.send(message, fds)
+
+    def signal(self, serial: int, signum: signal.Signals) -> None:
+        """Signal that very process, never whoever has its pid by now."""
+        worker = self.workers.get(serial)
+        if worker is None or worker.dead:
+            return
+        if worker.pidfd is not None:
+            unix.send_signal(worker.pidfd, signum)
+        elif (zygote := self.zygotes.get(worker.generation)) is not None:
+            zygote.channel.send(msg.Kill(serial, signum))
+
+    def dump_stacks(self, command: ev.DumpStacks) -> None:
+        """Have a worker's stacks written, and log them."""
+        self.signal(command.serial, signal.SIGUSR2)
+        worker = self.workers.get(command.serial)
+        if worker is not None:
+            title = f"its event loop has stood still for {command.silent:.1f} s, the stacks"
+            self._loop.call_later(DUMP_PATIENCE, self._log_trace, worker, title)
+
+    def _log_trace(self, worker: WorkerHandle, title: str) -> None:
+        if worker.trace is None or self.workers.get(worker.serial) is not worker:
+            return
+        text, worker.trace_offset = read_trace(worker.trace, worker.trace_offset)
+        if text:
+            name = f"worker {worker.slot} (generation {worker.generation}, pid {worker.pid})"
+            log.error("%s: %s:\n%s", name, title, text)
+
+    def _memory_ran_out(self) -> bool:
+        before, self._oom_kills = self._oom_kills, unix.oom_kills()
+        return self._oom_kills > before
+
+    # ── channels ─────────────────────────────────────────────────────────────────────────────
+
+    def _read(self, channel: Channel[msg.ToMaster], who: str) -> list[tuple[msg.ToMaster, list[int]]]:
+        try:
+            return channel.receive()
+        except ChannelError as error:
+            log.error("%s breaks the protocol: %s", who, error)  # noqa: TRY400
+            channel.eof = True
+            return []
+
+    def _unwatch(self, *fds: int | None) -> None:
+        for fd in fds:
+            if fd is not None and fd >= 0:
+                self._loop.remove_reader(fd)
