@@ -20,13 +20,14 @@ import uvloop
 from aserver import __version__, sources, unix
 from aserver.asgi import ASGIApp
 from aserver.config import Config, Resolved, warnings
-from aserver.errors import AppLoadError, BindError, BootError, ExitCode
+from aserver.errors import AppLoadError, BindError, BootError, ConfigError, ExitCode
 from aserver.log.setup import configure
 from aserver.master.events import Exit, StopMode
 from aserver.master.pidfile import PidFile
 from aserver.master.provision import provide
 from aserver.master.runner import Runner
 from aserver.sockets import Listener, bind_all
+from aserver.tls import Certificates
 from aserver.worker.acceptor import Endpoint
 from aserver.worker.lifespan import Lifespan
 from aserver.worker.server import Server
@@ -90,6 +91,8 @@ def _conclude(result: Exit) -> ExitCode:
         raise BindError(result.reason)
     if result.code in (ExitCode.OK, ExitCode.KILLED):
         return ExitCode(result.code)
+    if result.code == ExitCode.CONFIG:  # of what only the zygote could try: certificates, users, directories
+        raise ConfigError(result.reason)
     error = BootError(result.reason)
     if result.detail:
         error.add_note(result.detail)
@@ -106,6 +109,7 @@ def _bound(config: Config) -> Iterator[list[Listener]]:
         reuse_port=config.reuse_port,
         environ=os.environ,
         pid=os.getpid(),
+        tls=bool(config.certfile),
     )
     try:
         yield listeners
@@ -174,7 +178,8 @@ async def _serve_here(app: ASGIApp, config: Config, task_status: anyio.abc.TaskS
                 log.info("listening on %s", listener.name)
             task_status.started(tuple(listener.address for listener in listeners))
 
-        endpoints = [Endpoint(listener.socket, listener.name) for listener in listeners]
+        certificates = Certificates(config) if any(listener.tls for listener in listeners) else None
+        endpoints = [Endpoint(li.socket, li.name, certificates if li.tls else None) for li in listeners]
         await Server(app, config, endpoints, release).run(ready)
 
 
@@ -211,6 +216,8 @@ def check(resolved: Resolved) -> ExitCode:
     """
     config = resolved.config
     assert config.target is not None
+    if config.certfile:
+        Certificates(config)
     unix.enter_environment(config.env, config.chdir, config.umask)
     say = click.echo
     for warning in warnings(config):

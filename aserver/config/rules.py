@@ -17,9 +17,15 @@ def check(config: Table, origins: Mapping[str, str]) -> None:
             raise ConfigError(f"{name} ({origins.get(name, 'default')}): {why}")
 
     both = "; if one file holds both, name it twice"
-    tls = config.certfile is not None
-    refuse(tls and config.keyfile is None, "certfile", "is set, but keyfile is not" + both)
-    refuse(not tls and config.keyfile is not None, "keyfile", "is set, but certfile is not" + both)
+    tls = bool(config.certfile)
+    certificates, keys = len(config.certfile), len(config.keyfile)
+    refuse(tls and not config.keyfile, "certfile", "is set, but keyfile is not" + both)
+    refuse(not tls and bool(config.keyfile), "keyfile", "is set, but certfile is not" + both)
+    refuse(certificates != keys, "certfile", f"names {certificates} files, but keyfile {keys}; they go in pairs" + both)
+    insisting = next((address for address in config.bind if address.startswith("https://")), None)
+    admin = config.admin or ""
+    refuse(admin.startswith(("http://", "https://")), "admin", f"is {admin}; it is written without a scheme")
+    refuse(not tls and insisting is not None, "bind", f"{insisting} needs a certificate, but certfile is not set")
     refuse(config.keyfile_password is not None and not tls, "keyfile_password", "is set, but keyfile is not")
     refuse(not tls and config.ca_certs is not None, "ca_certs", "is set, but certfile is not: there is no TLS")
     refuse(not tls and config.cert_reqs != "none", "cert_reqs", "is set, but certfile is not: there is no TLS")
@@ -46,6 +52,7 @@ def warnings(config: Table) -> tuple[str, ...]:
     """Likely mistakes that can be seen without looking at the system; one sentence each."""
     unix = any(address.startswith("unix:") for address in config.bind)
     inet = any(not address.startswith("unix:") for address in config.bind)
+    plain = all(address.startswith(("http://", "unix:")) for address in config.bind)
     unlimited = config.min_lifetime > config.max_lifetime > 0
     replaced = config.max_unavailable
     likely = (
@@ -76,7 +83,8 @@ def warnings(config: Table) -> tuple[str, ...]:
             "uds_mode, uds_owner and uds_group do nothing: no unix socket is bound",
         ),
         (config.ca_certs is not None and config.cert_reqs == "none", "ca_certs does nothing: cert_reqs is none"),
-        (config.ciphers is not None and config.certfile is None, "ciphers does nothing: there is no TLS"),
+        (config.ciphers is not None and not config.certfile, "ciphers does nothing: there is no TLS"),
+        (config.certfile and plain, "certfile does nothing: every address in bind is plain"),
         (config.daemon and config.errorlog == "-", "daemon with errorlog `-`: after detaching nobody sees the log"),
         (config.preload_warmup is not None and not config.preload, "preload_warmup does nothing: preload is off"),
         (config.env_file is None and config.daemon and config.reload, "reload is for development, daemon is not"),

@@ -18,6 +18,7 @@ from aserver.config.values import (
     PEER,
     PREFIX,
     ROOT,
+    TEXT,
     WORKERS,
     Account,
     Bytes,
@@ -91,7 +92,8 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         ADDRESS,
         Setting(
             Group.LISTEN,
-            "`host:port`, `[v6]:port`, `unix:/path`, `unix:@abstract` or `fd://3`; `:8000` is 0.0.0.0:8000",
+            "`host:port`, `[v6]:port`, `unix:/path`, `unix:@abstract` or `fd://3`; `:8000` is 0.0.0.0:8000; "
+            "`http://host:port` is plain though there is a certfile, `https://host:port` insists on one",
             short="b",
         ),
     ] = ("127.0.0.1:8000",)
@@ -202,8 +204,16 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ws_ping_timeout: Annotated[Seconds, Setting(Group.WEBSOCKET, "for a pong; 0: wait for ever")] = 20.0
     ws_per_message_deflate: Annotated[bool, Setting(Group.WEBSOCKET, "offer compression")] = True
 
-    certfile: Annotated[str | None, Setting(Group.TLS, "certificate chain, PEM", ("ssl_certfile",))] = None
-    keyfile: Annotated[str | None, Setting(Group.TLS, "private key, PEM", ("ssl_keyfile",))] = None
+    certfile: Annotated[
+        tuple[str, ...],
+        TEXT,
+        Setting(Group.TLS, "certificate chain, PEM; of several the client's SNI chooses", ("ssl_certfile",)),
+    ] = ()
+    keyfile: Annotated[
+        tuple[str, ...],
+        TEXT,
+        Setting(Group.TLS, "private key, PEM, one for each certfile in the same order", ("ssl_keyfile",)),
+    ] = ()
     keyfile_password: Annotated[
         str | None, Setting(Group.TLS, "of the private key", ("ssl_keyfile_password",), secret=True)
     ] = None

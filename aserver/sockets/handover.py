@@ -20,6 +20,7 @@ class Handover(msgspec.Struct, frozen=True):
     address: tuple[str, int] | str
     inode: tuple[int, int] | None = None
     public: bool = False
+    tls: bool = False
 
 
 def hand_over(listener: Listener) -> Handover:
@@ -27,7 +28,7 @@ def hand_over(listener: Listener) -> Handover:
     fd = listener.socket.fileno()
     if isinstance(listener, PathListener):
         return Handover(fd, listener.name, listener.address, listener.inode, listener.public)
-    return Handover(fd, listener.name, listener.address)
+    return Handover(fd, listener.name, listener.address, tls=listener.tls)
 
 
 def take_over(handover: Handover) -> Listener:
@@ -37,4 +38,4 @@ def take_over(handover: Handover) -> Listener:
     if handover.inode is not None:
         assert isinstance(handover.address, str)
         return PathListener.adopt(sock, handover.address, handover.inode, public=handover.public)
-    return Listener(sock, handover.name, handover.address)
+    return Listener(sock, handover.name, handover.address, tls=handover.tls)

@@ -6,13 +6,14 @@ listener. It must never close or shut down the listener itself.
 """
 
 import asyncio
-import contextlib
 import enum
 import inspect
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from aserver.tls import Certificates
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,16 @@ class Endpoint:
 
     sock: socket.socket
     name: str
-    tls: bool = False
+    tls: Certificates | None = None
+
+
+#: Seconds for the last bytes and the client's close_notify, never the first to end a connection: this clock would cut
+#: off a slow reader who reads. The connection's own deadline asks for progress instead (protocol/connection.py).
+SHUTDOWN_TIMEOUT = 3600.0
+
+
+#: The attribute that a connection has once the loop has called its `connection_made`.
+MADE = "transport"
 
 
 class State(enum.Enum):
@@ -40,9 +50,12 @@ class Acceptor:
     factory: Callable[[], asyncio.Protocol]
     backlog: int
     loop: asyncio.AbstractEventLoop
+    handshake_timeout: float = 10.0
     state: State = State.CLOSED
     _server: asyncio.AbstractServer | None = None
     _resumption: asyncio.Task[None] | None = None
+    #: Connections whose handshake is not over, and when it has failed at the latest.
+    _handshakes: list[tuple[float, asyncio.Protocol]] = field(default_factory=list)
 
     async def open(self) -> None:
         """Begin to accept. The backlog is passed because a loop calls listen(2) again, with 100 (PROCESS 3.1)."""
@@ -55,7 +68,9 @@ class Acceptor:
                 self.factory, sock=duplicate, backlog=self.backlog, **_keep_path(self.loop)
             )
         else:
-            server = await self.loop.create_server(self.factory, sock=duplicate, backlog=self.backlog)
+            server = await self.loop.create_server(
+                self._factory(), sock=duplicate, backlog=self.backlog, **self._tls_options()
+            )
         if self.state is State.OPEN:
             self._server = server
         else:  # closed or paused while it was being made
@@ -82,22 +97,67 @@ class Acceptor:
             self._server.close()
             self._server = None
 
+    def tend(self) -> None:
+        """Call about once a second: changed certificates are taken up, handshakes that are over forgotten."""
+        if self.endpoint.tls is not None:
+            self.endpoint.tls.look()
+            self._handshakes = [each for each in self._handshakes if self._pending(each)]
+
     async def accept_rest(self, until: float) -> int:
         """Take what the kernel has completed already, so that closing the listener resets nobody (PROCESS 3.3).
 
         Ends when the queue is empty or at `until` (seconds of the loop's clock); returns how many were taken.
         """
-        taken = 0
+        connecting: list[asyncio.Task[Any]] = []
         while self.loop.time() < until:
             try:
                 connection, _ = self.endpoint.sock.accept()
             except OSError:  # EAGAIN: the queue is empty; ECONNABORTED and the like: that one is gone anyway
                 break
             connection.setblocking(False)
-            with contextlib.suppress(OSError):
-                await self.loop.connect_accepted_socket(self.factory, connection)
-                taken += 1
-        return taken
+            # Side by side: with TLS it is the handshake that is waited for, which a client may never finish.
+            connect = self.loop.connect_accepted_socket(self._factory(), connection, **self._tls_options())
+            connecting.append(self.loop.create_task(connect))
+            await asyncio.sleep(0)
+        if connecting:
+            _, unfinished = await asyncio.wait(connecting, timeout=max(0.0, until - self.loop.time()))
+            for task in unfinished:
+                task.cancel()
+            await asyncio.gather(*connecting, return_exceptions=True)
+        return sum(not task.cancelled() and task.exception() is None for task in connecting)
+
+    @property
+    def handshaking(self) -> bool:
+        """Whether a client may still be in its TLS handshake: it is accepted, but no connection of ours yet.
+
+        The loops tell of no handshake that failed, so those are forgotten by time.
+        """
+        return any(map(self._pending, self._handshakes))
+
+    def _pending(self, handshake: tuple[float, asyncio.Protocol]) -> bool:
+        end, protocol = handshake
+        return end > self.loop.time() and not hasattr(protocol, MADE)
+
+    def _factory(self) -> Callable[[], asyncio.Protocol]:
+        if self.endpoint.tls is None:
+            return self.factory
+
+        def make() -> asyncio.Protocol:
+            protocol = self.factory()
+            self._handshakes.append((self.loop.time() + self.handshake_timeout, protocol))
+            return protocol
+
+        return make
+
+    def _tls_options(self) -> dict[str, Any]:
+        tls = self.endpoint.tls
+        if tls is None:  # the loops refuse timeouts without TLS
+            return {}
+        return {
+            "ssl": tls.context,
+            "ssl_handshake_timeout": self.handshake_timeout,
+            "ssl_shutdown_timeout": SHUTDOWN_TIMEOUT,
+        }
 
 
 def _keep_path(loop: asyncio.AbstractEventLoop) -> dict[str, Any]:

@@ -33,6 +33,8 @@ BEATS_PER_SWEEP = 10
 DRAIN_POLL = 0.02
 #: On a final stop, accepting until EAGAIN is bounded: somebody may connect for ever (trap 60).
 LAST_ACCEPT = 1.0
+#: Seconds for an idle TLS client to answer our close_notify, which it has nothing to gain from.
+GOODBYE = 0.5
 #: Seconds that a cancelled request gets to unwind before its connection is cut off.
 UNWIND = 1.0
 
@@ -122,11 +124,15 @@ class Server:
     async def _open(self, state: dict[str, Any]) -> None:
         self.service = Service(self.app, self.config, loop=self._loop, state=state, access=self.access)
         for endpoint in self.endpoints:
+            if endpoint.tls is not None:
+                endpoint.tls.look(patient=False)  # the zygote has read them long ago
             scheme = "https" if endpoint.tls else "http"
-            factory = self.service.protocol_factory(scheme=scheme, tls=endpoint.tls)
+            factory = self.service.protocol_factory(scheme=scheme, tls=endpoint.tls is not None)
             if self.fairness is not None:
                 factory = self._politely(factory)
-            self._acceptors.append(Acceptor(endpoint, factory, self.config.backlog, self._loop))
+            self._acceptors.append(
+                Acceptor(endpoint, factory, self.config.backlog, self._loop, self.config.header_timeout)
+            )
         for acceptor in self._acceptors:
             await acceptor.open()
         self.phase = Phase.SERVING
@@ -169,10 +175,10 @@ class Server:
         service.drain()
         await asyncio.sleep(0)  # connections that the loop had accepted already are made now
         if self._final:  # else the sweep closes what is idle for longer than `keep_alive`
-            await self._until(lambda: not service.connections, self._loop.time() + self.config.idle_grace)
-            service.close_idle()
-        await self._until(lambda: not service.connections)
-        service.close_idle()
+            await self._until(self._is_empty, self._loop.time() + self.config.idle_grace)
+            await self._close_idle(service)
+        await self._until(self._is_empty if not self._final else lambda: not service.connections)
+        await self._close_idle(service)
         if service.active:
             for request in service.cancel("the time to drain is over"):
                 log.warning("request cancelled at the end of graceful_timeout: %s", request)
@@ -180,6 +186,19 @@ class Server:
             await self._until(lambda: not service.active)
         service.abort()
         await asyncio.sleep(0)
+
+    def _is_empty(self) -> bool:
+        assert self.service is not None
+        return not self.service.connections and not any(acceptor.handshaking for acceptor in self._acceptors)
+
+    async def _close_idle(self, service: Service) -> None:
+        """Close what is idle, without waiting for TLS clients, who may not look at a pooled connection for hours."""
+        silent = [connection for connection in service.connections if connection.tls and connection.idle]
+        service.close_idle()
+        await self._until(lambda: service.connections.isdisjoint(silent), self._loop.time() + GOODBYE)
+        for connection in silent:
+            if connection in service.connections:
+                connection.abort()
 
     async def _until(self, done: Callable[[], bool], end: float = math.inf) -> None:
         """Wait for `done`, at most until `end` and the deadline, which a second `drain` may move meanwhile."""
@@ -202,5 +221,7 @@ class Server:
             self.fairness.look_around()
         if service is not None and self._beats % BEATS_PER_SWEEP == 0:
             service.sweep(self._loop.time())
+            for acceptor in self._acceptors:
+                acceptor.tend()
         if self.on_beat is not None:
             self.on_beat(self)

@@ -42,6 +42,7 @@ from aserver.ipc.messages import (
 )
 from aserver.log import stdio
 from aserver.log.setup import Logging, configure
+from aserver.tls import Certificates
 from aserver.worker.acceptor import Endpoint
 from aserver.worker.hooks import Hooks, ServerView, WorkerView
 from aserver.worker.main import Seed
@@ -97,10 +98,8 @@ class Zygote:
         self._logs: Logging = configure(
             self._config, process=f"zygote g{boot.generation}", error_fd=error_fd, access_fd=access_fd
         )
-        self._endpoints = tuple(
-            Endpoint(socket.socket(fileno=listener), info.name, info.tls)
-            for listener, info in zip(listeners, boot.listeners, strict=True)
-        )
+        self._listeners = [socket.socket(fileno=listener) for listener in listeners]
+        self._endpoints: tuple[Endpoint, ...] = ()
         self._app: importer.LoadedApp | None = None
         self._children: dict[int, tuple[int, int | None]] = {}  # pid: (serial, pidfd)
         self._adopted: dict[int, int] = {}  # serial: pidfd
@@ -118,8 +117,11 @@ class Zygote:
         # Code that hangs at import would outlive a master that dies meanwhile: nobody here reads the channel yet.
         _die_with_master(signal.SIGKILL)
         try:
+            certificates = self._load_certificates()
             unix.enter_environment(self._config.env, self._config.chdir, self._config.umask)
             unix.drop_privileges(self._config.user, self._config.group)
+            if certificates is not None and (unseen := certificates.unseen()) is not None:
+                log.info("%s", unseen)
             if self._config.capture_output:
                 stdio.capture_output(self._logs.error.fd)
             else:
@@ -141,6 +143,16 @@ class Zygote:
         interface = self._app.interface if self._app else ""
         files = importer.fingerprint() if self._app else {}
         self._tell(Loaded(self._boot.lazy, interface, hazards, time.monotonic() - began, files))
+
+    def _load_certificates(self) -> Certificates | None:
+        """Make the endpoints, while we are still the user that may read the keys. Raises ConfigError."""
+        tls = any(info.tls for info in self._boot.listeners)
+        certificates = Certificates(self._config) if tls else None
+        self._endpoints = tuple(
+            Endpoint(listener, info.name, certificates if info.tls else None)
+            for listener, info in zip(self._listeners, self._boot.listeners, strict=True)
+        )
+        return certificates
 
     def _weigh(self, hazards: tuple[str, ...]) -> None:
         found = (
@@ -294,8 +306,8 @@ class Zygote:
     # ── leave ────────────────────────────────────────────────────────────────────────────────
 
     def _close_listeners(self) -> None:
-        for endpoint in self._endpoints:
-            endpoint.sock.close()
+        for listener in self._listeners:
+            listener.close()
 
     def _be_deputy(self) -> None:
         """The master is gone: the workers drain by themselves; see to it that they do (trap 25)."""

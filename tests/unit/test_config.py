@@ -49,8 +49,8 @@ ALIASES = {
     "timeout_graceful_shutdown": (7, "graceful_timeout", 7.0),
     "keepalive": (2, "keep_alive", 2.0),
     "timeout_keep_alive": (3, "keep_alive", 3.0),
-    "ssl_certfile": ("/c", "certfile", "/c"),
-    "ssl_keyfile": ("/k", "keyfile", "/k"),
+    "ssl_certfile": ("/c", "certfile", ("/c",)),
+    "ssl_keyfile": ("/k", "keyfile", ("/k",)),
     "ssl_keyfile_password": ("pw", "keyfile_password", "pw"),
     "ssl_ca_certs": ("/a", "ca_certs", "/a"),
     "ssl_cert_reqs": (2, "cert_reqs", "required"),
@@ -165,6 +165,8 @@ def test_sizes(text: str, size: int) -> None:
         ("unix:/run/a.sock", "unix:/run/a.sock"),
         ("unix:///run/a.sock", "unix:/run/a.sock"),
         ("unix:@abstract", "unix:@abstract"),
+        ("http://:80", "http://0.0.0.0:80"),
+        ("http://[0:0::1]:1", "http://[::1]:1"),
         ("fd://3", "fd://3"),
         ("tcp://a:1", "a:1"),
     ],
@@ -175,7 +177,22 @@ def test_addresses(text: str, address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a:b", "::1:8000", "a:70000", "/run/a.sock", "unix:", "unix:a", "fd://x", "http://a:1", "[x]:1", "a b:1"]
+    "text",
+    [
+        "a:b",
+        "::1:8000",
+        "a:70000",
+        "/run/a.sock",
+        "unix:",
+        "unix:a",
+        "fd://x",
+        "ftp://a:1",
+        "https://unix:/a",
+        "https://a",
+        "http://https://a:1",
+        "[x]:1",
+        "a b:1",
+    ],
 )
 def test_bad_addresses(text: str) -> None:
     assert f"bind = {text!r} (test): " in refused(bind=text)
@@ -311,6 +328,9 @@ def test_host_port_uds_and_fd_make_a_bind(upper: dict[str, object], lower: dict[
         ({"keyfile_password": "p"}, "keyfile is not"),
         ({"ca_certs": "c"}, "there is no TLS"),
         ({"cert_reqs": "required"}, "there is no TLS"),
+        ({"certfile": "c,d", "keyfile": "k"}, "certfile (test): names 2 files, but keyfile 1"),
+        ({"bind": "https://a:1"}, "https://a:1 needs a certificate"),
+        ({"admin": "https://a:1", "certfile": "c", "keyfile": "k"}, "written without a scheme"),
         ({"certfile": "c", "keyfile": "k", "cert_reqs": "required"}, "without ca_certs"),
         ({"max_surge": 0}, "no worker could ever be replaced"),
         ({"bind": []}, "names no address"),

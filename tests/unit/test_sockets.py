@@ -221,7 +221,7 @@ def test_an_empty_host_means_all_ipv4_addresses(bind: Bind) -> None:
         "8000",
         "localhost",
         "::1:8000",
-        "http://localhost:80",
+        "ftp://localhost:80",
         "a:b",
         "127.0.0.1:",
         "unix:",
