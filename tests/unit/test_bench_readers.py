@@ -23,7 +23,7 @@ BENCH {"requests": 5000, "microseconds": 2000000, "bytes": 1048576, "p50": 950.0
 
 def test_wrk_results_are_read_in_seconds_and_milliseconds_and_keep_only_errors_that_happened() -> None:
     result = wrk.parse(WRK)
-    assert (result.requests, result.seconds, result.p50, result.p999) == (5000, 2.0, 0.95, 4.0)
+    assert (result.requests, result.seconds, result.p50, result.p99, result.p999) == (5000, 2.0, 0.95, 2.1, 4.0)
     assert result.errors == {"read": 3, "status": 2}
 
 
