@@ -45,10 +45,10 @@ def test_trap_76_a_killed_worker_has_logged_all_but_its_last_tick(server: Start,
     path = tmp_path / "access.log"
     running = server(APP, "--workers", "2", "--accesslog", str(path), "--access-log-format", "%(r)s %(s)s")
     with Load(running.where, connections=4) as load:
-        for _ in range(2):
+        for number in range(2):
             load.wait_for_more(100)
             running.workers()[0].kill()
-            running.wait_for(lambda: len(running.workers()) == 2, what="a new worker")
+            running.wait_log(r"worker \d .* is ready", count=3 + number)
     assert running.stop() == ExitCode.OK
     lines = path.read_text().splitlines()
     assert set(lines) == {"GET / HTTP/1.1 200"}
