@@ -12,7 +12,16 @@ from aserver.master.policy import Intent
 
 
 def reconcile(fleet: Fleet) -> None:
-    """Order whatever the picture calls for at `fleet.now`."""
+    """Order whatever the picture calls for at `fleet.now`, until nothing is left to order."""
+    orders = -1
+    while orders != len(fleet.out):
+        # An order may call for another (a reload that waited for the promotion of this one): what is not ordered now
+        # would wait for the next event, for a deadline that has passed is nobody's alarm.
+        orders = len(fleet.out)
+        _reconcile_once(fleet)
+
+
+def _reconcile_once(fleet: Fleet) -> None:
     _expire_workers(fleet)
     _expire_zygotes(fleet)
     _end_first_boot(fleet)
