@@ -10,7 +10,7 @@ import contextvars
 import socket
 import struct
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from email.utils import formatdate
 from enum import Enum
 from math import inf
@@ -38,12 +38,17 @@ LEAST_PROGRESS = 4096
 HIGH_WATER = 65536
 
 
-#: Whether a task can begin without a turn of the loop.
+#: Whether a task can begin without a turn of the loop of its own.
 EAGER = sys.version_info >= (3, 12)
 
 
 class Running(Protocol):
     """A request whose application runs, as the service sees it."""
+
+    task: asyncio.Task[None] | None
+
+    async def run(self) -> None:
+        """Call the application."""
 
     def describe(self, now: float) -> str:
         """Return `GET /x, 31.2 s`."""
@@ -73,6 +78,7 @@ class Shared:
         self.on_limit = on_limit
         self.connections: set[Connection] = set()
         self.running: set[Running] = set()
+        self._ready: list[Running] = []  # running ones that `_start_ready` has yet to start
         self.requests = 0
         self.draining = False
         self.now = loop.time()
@@ -97,11 +103,32 @@ class Shared:
         #: A head of at most so many bytes breaks no limit of size.
         self.small_head = min(self.limit_request_line, self.limit_request_field_size)
 
-    def start_task(self, coroutine: Coroutine[Any, Any, None], *, eager: bool) -> asyncio.Task[None]:
-        """Run a coroutine as a task in a context of its own, `eager`ly where Python can (3.12) and may."""
-        if sys.version_info >= (3, 12) and eager and self.loop.get_task_factory() is None:
-            return asyncio.Task(coroutine, loop=self.loop, context=self.context.copy(), eager_start=True)
-        return self.loop.create_task(coroutine, context=self.context.copy())
+    def start(self, request: Running) -> None:
+        """Start a request's application in a context of its own, with the next turn of the loop.
+
+        Not at once, though Python 3.12 could: a task started inside `data_received` makes an answer before the loop
+        has read the next connection, and these small turns cost 20 % more CPU per request under load. Starting all
+        of a turn eagerly from one callback saves 6 % (3.12) to 10 % (3.13) over a scheduled task each.
+        """
+        self.running.add(request)
+        if EAGER:
+            self._ready.append(request)
+            if len(self._ready) == 1:
+                self.loop.call_soon(self._start_ready, context=self.context)
+        else:
+            request.task = self.loop.create_task(request.run(), context=self.context.copy())
+
+    def _start_ready(self) -> None:
+        ready = self._ready
+        self._ready = []
+        loop = self.loop
+        # A task factory of the application's (tracing) is obeyed.
+        if sys.version_info >= (3, 12) and loop.get_task_factory() is None:
+            for request in ready:
+                request.task = asyncio.Task(request.run(), loop=loop, context=self.context.copy(), eager_start=True)
+        else:
+            for request in ready:
+                request.task = loop.create_task(request.run(), context=self.context.copy())
 
     def tick_date(self) -> None:
         """Renew the cached Date line (RFC 9110 section 6.6.1); cheap enough to be called at every sweep."""

@@ -109,6 +109,7 @@ class Exchange(Cycle):
         "duration",
         "gone",
         "inbound",
+        "launched",
         "scope",
         "started",
         "target",
@@ -133,6 +134,7 @@ class Exchange(Cycle):
         self.scope = scope
         self.target = target
         self.started = shared.now
+        self.launched = False  # its turn has come; `task` may follow a turn of the loop later
         self.task: asyncio.Task[None] | None = None
         self.gone = False  # the client left, or the application was told so
         self.complete = False  # the request's last byte is here

@@ -15,7 +15,7 @@ import httptools
 from aserver.asgi import Scope
 from aserver.errors import ClientError
 from aserver.protocol import wire
-from aserver.protocol.connection import EAGER, LINGERING, OPEN, Shared
+from aserver.protocol.connection import LINGERING, OPEN, Shared
 from aserver.protocol.cycle import DONE, HEADED, START
 from aserver.protocol.exchange import Carrier, Exchange
 from aserver.protocol.inbound import Inbound
@@ -126,8 +126,8 @@ class HttpConnection(Carrier):
         if current is None:
             if self.receiving is None and self.stage is OPEN:
                 self._head_unfinished()
-        elif current.task is None and not self.write_paused:
-            self._launch(current, eager=EAGER)
+        elif not current.launched and not self.write_paused:
+            self._launch(current)
         if self.headers and self.receiving is not None and self.stage is OPEN:
             self._count_piece()  # trailers
 
@@ -416,23 +416,23 @@ class HttpConnection(Carrier):
             self.deadline = inf
             if exchange.state is DONE:
                 self._next()
-            elif exchange.task is not None:
+            elif exchange.launched:
                 exchange.wake()
 
     # ── requests in order ────────────────────────────────────────────────────────────────────
 
-    def _launch(self, exchange: Exchange, *, eager: bool) -> None:
-        """Start the application. `eager` only from `data_received`: elsewhere an application may be on the stack."""
+    def _launch(self, exchange: Exchange) -> None:
+        """Start the application for a request whose turn has come."""
         shared = self.shared
+        exchange.launched = True
         if len(shared.running) >= shared.limit_concurrency:
             if shared.on_limit is not None:
                 shared.on_limit()
             exchange.refuse(503)
             return
-        shared.running.add(exchange)
         if shared.access is not None:
             exchange.started = shared.loop.time()
-        exchange.task = shared.start_task(exchange.run(), eager=eager)
+        shared.start(exchange)
 
     def answered(self, exchange: Exchange) -> None:
         """Go on after a complete response."""
@@ -440,8 +440,7 @@ class HttpConnection(Carrier):
         if shared.access is not None:
             exchange.duration = shared.loop.time() - exchange.started
             shared.access(exchange)
-        if exchange.task is not None:
-            exchange.wake()
+        exchange.wake()
         if not exchange.keep_alive:
             self.current = None
             if self._final and exchange.complete and not self._queue:
@@ -472,7 +471,7 @@ class HttpConnection(Carrier):
                 # Not from here: this may be a callback of the parser, or deep in an application.
                 self.shared.loop.call_soon(self._feed_stashed, context=self.shared.context)
             if not self.write_paused:
-                self._launch(exchange, eager=False)
+                self._launch(exchange)
         elif self._refusal is not None:
             self._answer_refusal(self._refusal)
         elif self.eof:
@@ -483,8 +482,8 @@ class HttpConnection(Carrier):
     def writable(self) -> None:
         """Start what had to wait for the client to read."""
         current = self.current
-        if current is not None and current.task is None and current.state is START:
-            self._launch(current, eager=False)
+        if current is not None and not current.launched:
+            self._launch(current)
 
     def last(self) -> bool:
         """Tell whether no request waits behind the current one."""
@@ -552,7 +551,7 @@ class HttpConnection(Carrier):
         self._parser = None
         if current is not None:
             current.disconnect()
-            if self.shared.access is not None and current.state is not DONE and current.task is not None:
+            if self.shared.access is not None and current.state is not DONE and current.launched:
                 current.duration = self.shared.loop.time() - current.started
                 self.shared.access(current)
 
