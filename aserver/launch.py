@@ -21,11 +21,14 @@ from aserver import __version__, sources, unix
 from aserver.asgi import ASGIApp
 from aserver.config import Config, Resolved, warnings
 from aserver.errors import AppLoadError, BindError, BootError, ConfigError, ExitCode
+from aserver.log.deferred import open_log
 from aserver.log.setup import configure
 from aserver.master.events import Exit, StopMode
 from aserver.master.pidfile import PidFile
 from aserver.master.provision import provide
 from aserver.master.runner import Runner
+from aserver.master.succession import Estate
+from aserver.master.upgrade import answer_preflight, inherited, obey_signals
 from aserver.sockets import Listener, bind_all
 from aserver.tls import Certificates
 from aserver.worker.acceptor import Endpoint
@@ -50,38 +53,59 @@ def run(target: str, **settings: object) -> ExitCode:
 
 def run_resolved(resolved: Resolved, reread: Callable[[], Resolved] | None = None) -> ExitCode:
     """`run` with settings that are read already; `reread` reads them again for a reload, from where they came from."""
+    if answer_preflight(os.environ):
+        return ExitCode.OK
     return asyncio.run(_run_master(resolved, reread or (lambda: resolved)))
 
 
 async def _run_master(resolved: Resolved, reread: Callable[[], Resolved]) -> ExitCode:
-    config = resolved.config
+    estate = inherited(os.environ)
     unix.raise_fd_limit()
-    unix.set_process_title(f"{config.proc_name}: master ({config.target})")
     loop = asyncio.get_running_loop()
-    pidfile = PidFile(config.pidfile) if config.pidfile else None
-    try:
-        provision = provide(resolved, os.environ)
-    except BaseException:
-        if pidfile is not None:
-            pidfile.remove()
-        raise
-    logs = configure(config, process="master", error_fd=os.dup(provision.log_fds[0]), loop=loop)
-    log.info("aserver %s, pid %d, %s", __version__, os.getpid(), config.target)
-    for warning in warnings(config):
-        log.warning("%s", warning)
-    runner = Runner(provision, logs=logs, reread=reread)
-    try:
+    with contextlib.ExitStack() as undo:
+        runner = _first(resolved, undo, reread) if estate is None else _resumed(estate, undo, reread)
         with _signals(loop, runner):
+            obey_signals()
             result = await runner.run()
         if result.code in (ExitCode.OK, ExitCode.KILLED):
             log.info("stopped")
-        elif config.errorlog != "-":
+        elif runner.errorlog != "-":
             log.critical("%s\n%s", result.reason, result.detail)  # the caller says it on standard error
-    finally:
-        if pidfile is not None:
-            pidfile.remove()
-        runner.close_logs()
     return _conclude(result)
+
+
+def _first(resolved: Resolved, undo: contextlib.ExitStack, reread: Callable[[], Resolved]) -> Runner:
+    """The master of a new server."""
+    config = resolved.config
+    unix.set_process_title(f"{config.proc_name}: master ({config.target})")
+    with contextlib.ExitStack() as failed:
+        pidfile = PidFile(config.pidfile) if config.pidfile else None
+        if pidfile is not None:
+            failed.callback(pidfile.remove)
+        provision = provide(resolved, os.environ)
+        failed.pop_all()
+    logs = configure(config, process="master", error_fd=os.dup(provision.log_fds[0]), loop=asyncio.get_running_loop())
+    runner = Runner(provision, logs=logs, reread=reread, pidfile=pidfile)
+    undo.callback(runner.close_logs)
+    log.info("aserver %s, pid %d, %s", __version__, os.getpid(), config.target)
+    for warning in warnings(config):
+        log.warning("%s", warning)
+    return runner
+
+
+def _resumed(estate: Estate, undo: contextlib.ExitStack, reread: Callable[[], Resolved]) -> Runner:
+    """The master of a server that this process's former image left us."""
+    config = Config.from_wire(estate.provisions[estate.serving].settings)
+    unix.set_process_title(f"{config.proc_name}: master ({config.target})")
+    error_fd = open_log(config.errorlog, which="error")
+    logs = configure(config, process="master", error_fd=error_fd, loop=asyncio.get_running_loop())
+    pidfile = None
+    if estate.pidfile is not None and config.pidfile is not None:
+        pidfile = PidFile.adopt(config.pidfile, estate.pidfile)
+    runner = Runner.resumed(estate, logs=logs, reread=reread, pidfile=pidfile)
+    undo.callback(runner.close_logs)
+    log.info("aserver %s, pid %d, goes on after the upgrade", __version__, os.getpid())
+    return runner
 
 
 def _conclude(result: Exit) -> ExitCode:
@@ -127,6 +151,7 @@ def _signals(loop: asyncio.AbstractEventLoop, runner: Runner) -> Iterator[None]:
         signal.SIGQUIT: lambda: runner.stop(StopMode.QUICK, "SIGQUIT"),
         signal.SIGHUP: lambda: runner.reload("SIGHUP"),
         signal.SIGUSR1: runner.reopen_logs,
+        signal.SIGUSR2: lambda: runner.upgrade("SIGUSR2"),
         signal.SIGTTIN: lambda: runner.scale(delta=1),
         signal.SIGTTOU: lambda: runner.scale(delta=-1),
         signal.SIGWINCH: lambda: runner.scale(to=0),

@@ -54,6 +54,11 @@ class Channel(Generic[M]):
         """Whether something waits to be written: call `flush` when the socket is writable."""
         return bool(self._outgoing)
 
+    @property
+    def quiet(self) -> bool:
+        """Whether no message is half in or half out: then the socket is all there is to the channel."""
+        return not (self._outgoing or self._incoming or self._incoming_fds)
+
     def send(self, message: Message, fds: Iterable[int] = ()) -> None:
         """Queue `message` and write what the socket takes. The caller keeps its descriptors.
 

@@ -77,21 +77,29 @@ class WorkerHandle:
                 os.close(fd)
 
 
+def spawn(command: list[str], environ: Mapping[str, str], fds: Mapping[int, int]) -> int:
+    """Exec `command` with `fds` (its number: ours), an empty signal mask and default dispositions (trap 2).
+
+    Returns the pid. Raises OSError.
+    """
+    return os.posix_spawn(
+        command[0],
+        command,
+        environ,
+        file_actions=[(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in fds.items()],
+        setsigmask=[],
+        setsigdef=[s for s in signal.valid_signals() if s not in (signal.SIGKILL, signal.SIGSTOP)],
+    )
+
+
 def spawn_zygote(generation: int, environ: Mapping[str, str]) -> ZygoteHandle:
-    """Exec a zygote with one channel, an empty signal mask and default dispositions (trap 2). Raises OSError."""
+    """Exec a zygote with one channel. Raises OSError."""
     ours, theirs = unix.stream_pair()
     # The interpreter's flags (-X, -W, -O, ...) go along (trap 17). -P: the working directory is the app's, and a
     # logging.py in it must not be ours; the importer puts it on the path when its time comes.
     command = [sys.executable, *interpreter_flags(), "-P", str(_ZYGOTE), str(ZYGOTE_FD)]
     try:
-        pid = os.posix_spawn(
-            sys.executable,
-            command,
-            environ,
-            file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), ZYGOTE_FD)],
-            setsigmask=[],
-            setsigdef=[s for s in signal.valid_signals() if s not in (signal.SIGKILL, signal.SIGSTOP)],
-        )
+        pid = spawn(command, environ, {ZYGOTE_FD: theirs.fileno()})
     except OSError:
         ours.close()
         raise

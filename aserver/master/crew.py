@@ -22,6 +22,7 @@ from aserver.master import children, policy
 from aserver.master import events as ev
 from aserver.master.children import WorkerHandle, ZygoteHandle
 from aserver.master.freshness import Fingerprint
+from aserver.master.succession import Estate, WorkerEstate, ZygoteEstate
 
 log = logging.getLogger("aserver.master")
 
@@ -64,9 +65,52 @@ class Crew:
             if channel.pending:
                 channel.flush()
 
+    @property
+    def quiet(self) -> bool:
+        """Whether no message to or from anybody is on its way through this process."""
+        return all(channel.quiet for channel in self._channels())
+
     def _channels(self) -> Iterable[Channel[msg.ToMaster]]:
         handles: list[ZygoteHandle | WorkerHandle] = [*self.zygotes.values(), *self.workers.values()]
         return [handle.channel for handle in handles if handle.channel is not None and not handle.channel.eof]
+
+    def zygotes_estate(self) -> list[ZygoteEstate]:
+        """For the next image of this master; there are pidfds, or there would be no upgrade."""
+        return [
+            ZygoteEstate(z.generation, z.pid, z.pidfd, z.channel.fileno())
+            for z in self.zygotes.values()
+            if z.pidfd is not None
+        ]
+
+    def workers_estate(self) -> list[WorkerEstate]:
+        """For the next image of this master."""
+        return [
+            WorkerEstate(
+                w.serial,
+                w.generation,
+                w.slot,
+                w.cell,
+                w.pid,
+                w.pidfd,
+                w.channel.fileno() if w.channel is not None else None,
+                w.trace,
+                w.trace_offset,
+                w.status,
+            )
+            for w in self.workers.values()
+        ]
+
+    def inherit(self, estate: Estate) -> None:
+        """Watch over those whom this master's former image knew."""
+        for z in estate.zygotes:
+            self._keep_zygote(ZygoteHandle(z.generation, z.pid, z.pidfd, _channel(z.channel)))
+        for w in estate.workers:
+            channel = None if w.channel is None else _channel(w.channel)
+            worker = WorkerHandle(w.serial, w.generation, w.slot, w.cell, w.pid, w.pidfd, channel, w.trace)
+            worker.trace_offset, worker.status = w.trace_offset, w.status
+            self.workers[worker.serial] = worker
+            self._free_cells.remove(worker.cell)
+            self._watch_worker(worker)
 
     def close(self) -> None:
         """Forget everybody; who still lives sees its channel end."""
@@ -88,10 +132,9 @@ class Crew:
             self._loop.call_soon(self._on_event, ev.ZygoteGone(boot.generation, how))
             return
         zygote.channel.send(boot, [self.board.fd, *fds])
-        self.keep_zygote(zygote)
+        self._keep_zygote(zygote)
 
-    def keep_zygote(self, zygote: ZygoteHandle) -> None:
-        """Watch over a zygote: one just started, or one that this master's former image had started."""
+    def _keep_zygote(self, zygote: ZygoteHandle) -> None:
         self.zygotes[zygote.generation] = zygote
         self._loop.add_reader(zygote.channel.fileno(), self._on_zygote_message, zygote)
         if zygote.pidfd is not None:
@@ -189,15 +232,9 @@ class Crew:
             return
         worker.pid, worker.trace = message.pid, fds[1]
         worker.pidfd = fds[2] if len(fds) > 2 else None
-        worker.channel = Channel(socket.socket(fileno=fds[0]), msg.ToMaster)
+        worker.channel = _channel(fds[0])
         self._watch_worker(worker)
         self._on_event(ev.Forked(worker.serial, worker.pid))
-
-    def keep_worker(self, worker: WorkerHandle) -> None:
-        """Watch over a worker that this master's former image knew."""
-        self.workers[worker.serial] = worker
-        self._free_cells.remove(worker.cell)
-        self._watch_worker(worker)
 
     def _watch_worker(self, worker: WorkerHandle) -> None:
         if worker.channel is not None:
@@ -308,3 +345,7 @@ class Crew:
         for fd in fds:
             if fd is not None and fd >= 0:
                 self._loop.remove_reader(fd)
+
+
+def _channel(fd: int) -> Channel[msg.ToMaster]:
+    return Channel(socket.socket(fileno=fd), msg.ToMaster)

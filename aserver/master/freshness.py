@@ -17,12 +17,12 @@ class Freshness:
     """Of one generation's code."""
 
     def __init__(self, files: Fingerprint) -> None:
-        self._files = files
+        self.files = files
         self._reported: frozenset[str] = frozenset()
 
     def news(self) -> str | None:
         """The files that have changed, as one sentence, each set of them once."""
-        changed = frozenset(path for path, known in self._files.items() if _state(path) != known)
+        changed = frozenset(path for path, known in self.files.items() if _state(path) != known)
         if changed <= self._reported:
             return None
         self._reported = changed

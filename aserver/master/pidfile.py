@@ -7,6 +7,7 @@ now. The descriptor is close-on-exec, or a zygote would keep the lock after the 
 import contextlib
 import fcntl
 import os
+from typing import Self
 
 from aserver.errors import ConfigError
 
@@ -34,6 +35,13 @@ class PidFile:
         except OSError as error:  # a full disk
             self.remove()
             raise ConfigError(f"pidfile {path} cannot be written: {error.strerror}") from None
+
+    @classmethod
+    def adopt(cls, path: str, fd: int) -> Self:
+        """Go on with a file that this process locked before it was re-executed."""
+        self = cls.__new__(cls)
+        self.path, self.fd = os.path.abspath(path), fd
+        return self
 
     def remove(self) -> None:
         """Unlink it if the path still leads to our file, and let go of the lock."""

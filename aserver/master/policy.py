@@ -6,8 +6,9 @@ Pure (no clock, no chance of its own: `now` and `rng` are arguments); used by `s
 import enum
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from aserver.config import Config
 
@@ -86,6 +87,25 @@ class BackOff:
         self._failed_at = -math.inf
         self.failures = 0  # rounds of failed attempts in a row
         self.not_before = 0.0  # absolute monotonic seconds
+
+    def to_wire(self) -> dict[str, object]:
+        """Everything but chance, as plain values."""
+        return {
+            "free": self._free,
+            "early": list(self._early),
+            "failed_at": self._failed_at,
+            "failures": self.failures,
+            "not_before": self.not_before,
+        }
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any], rng: Rng) -> "BackOff":
+        """What `to_wire` gave."""
+        backoff = cls(wire["free"], rng)
+        backoff._early.extend(wire["early"])
+        backoff._failed_at, backoff.failures = wire["failed_at"], wire["failures"]
+        backoff.not_before = wire["not_before"]
+        return backoff
 
     def succeeded(self) -> None:
         """A worker became ready: booting works."""

@@ -16,7 +16,8 @@ from aserver import unix
 from aserver.config import Config, Resolved
 from aserver.errors import ConfigError
 from aserver.log.deferred import open_log
-from aserver.sockets import Listener, bind_all
+from aserver.master.succession import Estate, ProvisionEstate
+from aserver.sockets import Listener, bind_all, take_over
 
 #: Stands for `bind` while systemd's sockets replace it.
 _SYSTEMD = "systemd"
@@ -166,6 +167,28 @@ def provide_next(previous: Provision, resolved: Resolved) -> tuple[Provision, li
             _bind_missing(config, bound, undo)
         undo.pop_all()
     return Provision(config, _workers(config), bound, logs, resolved.hooks), remarks
+
+
+def bequeath(provision: Provision) -> ProvisionEstate:
+    """For the next image of this master."""
+    bound = {spec: [listener.socket.fileno() for listener in found] for spec, found in provision.bound.items()}
+    return ProvisionEstate(provision.config.to_wire(), provision.workers, bound, provision.hooks)
+
+
+def inherit(estate: Estate) -> dict[int, Provision]:
+    """All provisions of the former image, sharing what was shared. Raises ConfigError if a log cannot be opened."""
+    listeners = {handover.fd: take_over(handover) for handover in estate.listeners}
+    provisions: dict[int, Provision] = {}
+    logs: list[LogFile] = []
+    for generation, each in estate.provisions.items():
+        config = Config.from_wire(each.settings)
+        with contextlib.ExitStack() as undo:
+            own = _open_logs(config, logs, undo)
+            undo.pop_all()
+        logs += [log for log in own if log not in logs]
+        bound = {spec: [listeners[fd] for fd in fds] for spec, fds in each.bound.items()}
+        provisions[generation] = Provision(config, each.workers, bound, own, each.hooks)
+    return provisions
 
 
 def let_go(gone: Provision, kept: Iterable[Provision]) -> list[Listener]:

@@ -12,20 +12,25 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from typing import assert_never
+from typing import Self, assert_never
 
 from aserver import unix
 from aserver.config import Resolved
 from aserver.errors import AserverError, BindError
 from aserver.ipc import messages as msg
+from aserver.ipc.board import Board
 from aserver.log.setup import Logging, configure
 from aserver.master import events as ev
 from aserver.master import policy
 from aserver.master.crew import Crew
+from aserver.master.fleet import Server
 from aserver.master.freshness import Fingerprint, Freshness
-from aserver.master.provision import Provision, let_go, provide_next
+from aserver.master.pidfile import PidFile
+from aserver.master.provision import Provision, bequeath, inherit, let_go, provide_next
 from aserver.master.state import BEAT_PERIOD, Master
-from aserver.sockets import Listener
+from aserver.master.succession import SCHEMA, Estate, read_fleet, write_fleet
+from aserver.master.upgrade import become, preflight
+from aserver.sockets import Listener, hand_over
 
 log = logging.getLogger("aserver.master")
 
@@ -44,14 +49,17 @@ class Runner:
         *,
         logs: Logging | None,
         reread: Callable[[], Resolved],
+        pidfile: PidFile | None = None,
+        board: Board | None = None,
     ) -> None:
         """`provision` is closed at the end. `reread` reads the settings again for a reload; it raises ConfigError.
 
         `logs` are this process's own, or None in a process that is not ours: then it is neither made the net under
-        orphans nor told where to log.
+        orphans nor told where to log. `pidfile` is removed at the end.
         """
         self._logs = logs
         self._reread = reread
+        self._pidfile = pidfile
         self._next = provision
         self._provisions: dict[int, Provision] = {}
         self._files: dict[int, Freshness] = {}
@@ -59,12 +67,27 @@ class Runner:
         self._serving = 0  # the generation whose listeners are listening
         config = provision.config
         self._state = Master(policy.Limits.of(config, provision.workers), random.random, lazy=not config.preload)
-        self._crew = Crew(self._handle, self._know_files)
+        self._crew = Crew(self._handle, self._know_files, board)
+        self._upgrade: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[ev.Exit] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._periodic: list[asyncio.TimerHandle] = []
         self._listening = asyncio.Event()
+
+    @classmethod
+    def resumed(cls, estate: Estate, *, logs: Logging, reread: Callable[[], Resolved], pidfile: PidFile | None) -> Self:
+        """Go on where this process's former image stopped (SIGUSR2), then reload. Raises ConfigError."""
+        provisions = inherit(estate)
+        runner = cls(provisions[max(provisions)], logs=logs, reread=reread, pidfile=pidfile, board=Board(estate.board))
+        runner._provisions = provisions
+        runner._serving = estate.serving
+        runner._files = {generation: Freshness(files) for generation, files in estate.files.items()}
+        runner._state = read_fleet(estate.fleet, random.random)
+        runner._crew.inherit(estate)
+        runner._listening.set()
+        runner._loop.call_soon(runner.reload, "after the upgrade")
+        return runner
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────
 
@@ -109,6 +132,44 @@ class Runner:
             let_go(superseded, (*self._provisions.values(), fresh))
         self._handle(ev.ReloadRequested(policy.Limits.of(fresh.config, fresh.workers), why))
 
+    def upgrade(self, why: str) -> None:
+        """Become a new image of this program, if a preflight says that it would work."""
+        if self._upgrade is not None and not self._upgrade.done():
+            log.warning("upgrade (%s) refused: one is under way", why)
+        elif self._logs is None:
+            log.warning("upgrade (%s) refused: this process is not aserver's own", why)
+        else:
+            self._upgrade = self._loop.create_task(self._do_upgrade(why))
+
+    async def _do_upgrade(self, why: str) -> None:
+        log.info("upgrade (%s): preflight", why)
+        if (reason := await preflight()) is not None:
+            log.error("upgrade (%s) refused, everything stays as it is: %s", why, reason)
+            return
+        self._run_hook("pre_exec")
+        while not self._crew.quiet:  # noqa: ASYNC110
+            await asyncio.sleep(BEAT_PERIOD)  # the rest of a message is on its way; `flush` runs as often
+        if self._state.over or self._state.server is not Server.SERVING:
+            log.warning("upgrade (%s) given up: the server is %s", why, self._state.server.value)
+            return
+        log.info("upgrade (%s): the master re-executes itself", why)
+        error = become(self._bequeath())
+        log.error("upgrade (%s) failed, everything stays as it is: %s", why, error.strerror)
+
+    def _bequeath(self) -> Estate:
+        return Estate(
+            schema=SCHEMA,
+            fleet=write_fleet(self._state),
+            board=self._crew.board.fd,
+            zygotes=self._crew.zygotes_estate(),
+            workers=self._crew.workers_estate(),
+            listeners=[hand_over(listener) for listener in self._listeners()],
+            provisions={generation: bequeath(each) for generation, each in self._provisions.items()},
+            files={generation: dict(each.files) for generation, each in self._files.items()},
+            serving=self._serving,
+            pidfile=self._pidfile.fd if self._pidfile else None,
+        )
+
     def scale(self, *, delta: int = 0, to: int | None = None) -> None:
         """Change the number of workers."""
         before = self._state.target
@@ -137,6 +198,11 @@ class Runner:
         if current is not None:
             self._crew.tell_zygote(current.number, msg.RunHook(name, numbers))
 
+    @property
+    def errorlog(self) -> str:
+        """Where this master logs."""
+        return self._next.config.errorlog
+
     def close_logs(self) -> None:
         """Write what is left and let go: the last thing that a master of its own does."""
         if self._logs is not None:
@@ -150,6 +216,8 @@ class Runner:
         for generation in list(self._provisions):
             let_go(self._provisions.pop(generation), (*self._provisions.values(), self._next))
         let_go(self._next, ())
+        if self._pidfile is not None:
+            self._pidfile.remove()
 
     # ── events in, commands out ──────────────────────────────────────────────────────────────
 

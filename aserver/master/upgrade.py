@@ -1,0 +1,132 @@
+"""SIGUSR2: the master becomes its own successor, by execve in place.
+
+Runs in the master. Same pid, children, pidfds, board, listeners, pidfile lock; signals are blocked meanwhile and
+obeyed afterwards. Before that, a preflight starts the very same command in a child, which goes through the new
+aserver's imports, command line and settings and compares the schema of the state; if it fails, nothing has happened.
+Two masters side by side (nginx's way) lose a service manager's main pid, and cannot be PID 1 of a container.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import MutableMapping
+
+import msgspec
+
+from aserver import unix
+from aserver.errors import ConfigError
+from aserver.master.children import spawn
+from aserver.master.succession import SCHEMA, Estate
+
+log = logging.getLogger("aserver.master")
+
+#: The descriptor of the estate, in the environment of the new image. Not ASERVER_*: those are settings.
+ESTATE = "_ASERVER_ESTATE"
+#: The schema that the running master would leave, in the environment of a preflight.
+PREFLIGHT = "_ASERVER_PREFLIGHT"
+#: Seconds for the preflight: it imports aserver and reads the settings, not the app.
+PREFLIGHT_TIMEOUT = 30.0
+
+
+async def preflight() -> str | None:
+    """Start this command as the new image would be, up to where it would serve; why it could not, or None."""
+    output = unix.memory_file("aserver-preflight")
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    environ = {**os.environ, PREFLIGHT: str(SCHEMA)}
+    try:
+        pid = spawn(_command(), environ, {0: null, 1: output, 2: output})
+        pidfd = unix.open_pidfd(pid)
+        if pidfd is None:
+            raise ConfigError("this system has no pidfds, which an upgrade in place stands on")
+        try:
+            status = await _wait(pid, pidfd)
+        finally:
+            os.close(pidfd)
+        if status == 0:
+            return None
+        said = os.pread(output, 1 << 16, 0).decode("utf-8", "replace").strip()
+        how = "did not end in time" if status is None else f"ended with status {os.waitstatus_to_exitcode(status)}"
+        return f"the preflight {how}" + (f":\n{said}" if said else "")
+    except OSError as error:
+        return f"the preflight could not be started: {error.strerror}"
+    finally:
+        os.close(output)
+        os.close(null)
+
+
+async def _wait(pid: int, pidfd: int) -> int | None:
+    """The wait status, or None after killing what took too long."""
+    loop = asyncio.get_running_loop()
+    dead = asyncio.Event()
+    loop.add_reader(pidfd, dead.set)
+    try:
+        async with asyncio.timeout(PREFLIGHT_TIMEOUT):
+            await dead.wait()
+        return _reap(pid)
+    except BaseException as error:
+        unix.send_signal(pidfd, signal.SIGKILL)
+        _reap(pid)
+        if isinstance(error, TimeoutError):
+            return None
+        raise
+    finally:
+        loop.remove_reader(pidfd)
+
+
+def _reap(pid: int) -> int:
+    return os.waitpid(pid, 0)[1]  # dead already, or dying of SIGKILL
+
+
+def answer_preflight(environ: MutableMapping[str, str]) -> bool:
+    """In a preflight: True if all is well up to here. Raises ConfigError if the states would not fit."""
+    asked = environ.pop(PREFLIGHT, None)
+    if asked is None:
+        return False
+    if asked != str(SCHEMA):
+        raise ConfigError(
+            f"the running master's state has schema {asked}, this aserver reads {SCHEMA}; restart instead"
+        )
+    return True
+
+
+def become(estate: Estate) -> OSError:
+    """Exec the new image. Returns only if that failed, with everything as it was."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    paper = unix.memory_file("aserver-estate")
+    fds = [*estate.fds(), paper]
+    try:
+        os.write(paper, msgspec.msgpack.encode(estate))
+        for fd in fds:
+            os.set_inheritable(fd, True)
+        os.execve(sys.executable, _command(), {**os.environ, ESTATE: str(paper)})  # noqa: S606
+    except OSError as error:
+        for fd in fds:
+            os.set_inheritable(fd, False)
+        os.close(paper)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return error
+
+
+def inherited(environ: MutableMapping[str, str]) -> Estate | None:
+    """In the new image: what the former one left. Its descriptors are close-on-exec again."""
+    number = environ.pop(ESTATE, None)
+    if number is None:
+        return None
+    paper = int(number)
+    data = os.pread(paper, os.fstat(paper).st_size, 0)
+    os.close(paper)
+    estate = msgspec.msgpack.decode(data, type=Estate)
+    for fd in estate.fds():
+        os.set_inheritable(fd, False)
+    return estate
+
+
+def obey_signals() -> None:
+    """Let through what came during the exec; called when the handlers stand."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _command() -> list[str]:
+    return [sys.executable, *sys.orig_argv[1:]]
