@@ -50,18 +50,19 @@ class Refusal:
         "version",
     )
 
-    def __init__(self, connection: "HttpConnection", status: int) -> None:
+    def __init__(self, connection: "HttpConnection", status: int, exchange: Exchange | None) -> None:
         self.client = connection.client
-        self.method = ""
-        self.target = connection.url
-        self.version = ""
+        self.method = "" if exchange is None else exchange.method
+        self.target = connection.url if exchange is None else exchange.target
+        self.version = "" if exchange is None else exchange.version
         self.status = status
         self.sent = 0
-        self.headers: Sequence[tuple[bytes, bytes]] = connection.headers
+        self.headers: Sequence[tuple[bytes, bytes]] = connection.headers if exchange is None else exchange.headers
         self.response_headers: Sequence[tuple[bytes, bytes]] = ()
-        self.started = connection.shared.loop.time()
-        self.duration = 0.0
-        self.scope: Scope | None = None
+        now = connection.shared.loop.time()
+        self.started = now if exchange is None else exchange.started
+        self.duration = now - self.started
+        self.scope: Scope | None = None if exchange is None else exchange.scope
 
 
 class HttpConnection(Carrier):
@@ -123,13 +124,10 @@ class HttpConnection(Carrier):
             except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
                 self._parser_stopped(data, error)
         current = self.current
-        if current is None:
-            if self.receiving is None and self.stage is OPEN:
-                self._head_unfinished()
-        elif not current.launched and not self.write_paused:
+        if current is not None and not current.launched and not self.write_paused:
             self._launch(current)
-        if self.headers and self.receiving is not None and self.stage is OPEN:
-            self._count_piece()  # trailers
+        if self.receiving is not None or current is None or self.url:
+            self._unfinished()
 
     def _feed_slices(self, data: bytes) -> None:
         """Feed much data in small pieces, so that a flood of pipelined requests can be stopped."""
@@ -149,11 +147,8 @@ class HttpConnection(Carrier):
                 self.feed(piece)
             except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
                 self._parser_stopped(piece, error)
-            if start < len(view) and self.stage is OPEN:
-                if self.current is None and self.receiving is None:
-                    self._head_unfinished()
-                elif self.headers and self.receiving is not None:
-                    self._count_piece()
+            if start < len(view):
+                self._unfinished()
 
     def _stash(self, data: bytes) -> None:
         self._unfed += data
@@ -164,7 +159,12 @@ class HttpConnection(Carrier):
         data, self._unfed = self._unfed, b""
         self.feed = self._parser.feed_data
         self.data_received(data)
-        if not self._unfed and len(self._queue) < PIPELINE_LIMIT:
+        self._resume_reading()
+
+    def _resume_reading(self) -> None:
+        """Read on, unless there is another reason not to."""
+        inbound = None if self.receiving is None else self.receiving.inbound
+        if not self._unfed and len(self._queue) < PIPELINE_LIMIT and (inbound is None or not inbound.paused):
             self.transport.resume_reading()
 
     def _parser_stopped(self, data: bytes | memoryview, error: Exception) -> None:
@@ -207,9 +207,15 @@ class HttpConnection(Carrier):
 
     # ── limits of what is not complete yet ───────────────────────────────────────────────────
 
-    def _head_unfinished(self) -> None:
-        """Hold a head that comes in pieces to the limits; not called when heads come whole."""
+    def _unfinished(self) -> None:
+        """Hold what comes in pieces to the limits; not called when requests come whole."""
+        if self.stage is not OPEN or self.feed == self._discard:
+            return
         shared = self.shared
+        if self.receiving is not None:
+            if self.headers:  # trailers
+                self._count_piece()
+            return
         if not self._partial:
             self._partial = True
             self.deadline = shared.now + shared.header_timeout
@@ -465,8 +471,8 @@ class HttpConnection(Carrier):
         if queue:
             exchange = self.current = queue.popleft()
             self.deadline = inf
-            if len(queue) == PIPELINE_LIMIT - 1 and not self._unfed:
-                self.transport.resume_reading()
+            if len(queue) == PIPELINE_LIMIT - 1:
+                self._resume_reading()
             elif self._unfed and len(queue) == PIPELINE_LIMIT // 2:
                 # Not from here: this may be a callback of the parser, or deep in an application.
                 self.shared.loop.call_soon(self._feed_stashed, context=self.shared.context)
@@ -474,7 +480,7 @@ class HttpConnection(Carrier):
                 self._launch(exchange)
         elif self._refusal is not None:
             self._answer_refusal(self._refusal)
-        elif self.eof:
+        elif self.eof and not self._unfed:
             self.close()
         else:
             self.deadline = self.shared.now + self.shared.keep_alive
@@ -503,6 +509,8 @@ class HttpConnection(Carrier):
             elif broken.state in (START, HEADED):
                 broken.disconnect()
                 self.current = None
+                self._answer_refusal(error, broken)
+                return
             elif broken.state is DONE:
                 self.linger()
                 return
@@ -514,11 +522,11 @@ class HttpConnection(Carrier):
         else:
             self._refusal = error
 
-    def _answer_refusal(self, error: ClientError) -> None:
+    def _answer_refusal(self, error: ClientError, exchange: Exchange | None = None) -> None:
         shared = self.shared
         self.transport.write(wire.plain_answer(error.status, shared.defaults.lines, keep_alive=False))
         if shared.access is not None:
-            shared.access(Refusal(self, error.status))
+            shared.access(Refusal(self, error.status, exchange))
         self.linger()
 
     def broken(self, exchange: Exchange) -> None:

@@ -12,7 +12,7 @@ from aserver.protocol.connection import HIGH_WATER, Connection
 class Inbound:
     """Pieces of a body that the application has not taken yet."""
 
-    __slots__ = ("_paused", "_pieces", "_size", "continue_expected", "length", "received")
+    __slots__ = ("_pieces", "_size", "continue_expected", "length", "paused", "received")
 
     def __init__(self, length: int | None, *, continue_expected: bool) -> None:
         self.length = length  # of Content-Length; None if chunked
@@ -20,14 +20,14 @@ class Inbound:
         self.continue_expected = continue_expected  # the client waits for 100 before it sends
         self._pieces: list[bytes] = []
         self._size = 0
-        self._paused = False
+        self.paused = False  # reading, because the application does not keep up
 
     def add(self, data: bytes, connection: Connection) -> None:
         """Keep a piece; pause reading if the application does not keep up."""
         self._pieces.append(data)
         self._size += len(data)
-        if self._size > HIGH_WATER and not self._paused:
-            self._paused = True
+        if self._size > HIGH_WATER and not self.paused:
+            self.paused = True
             connection.transport.pause_reading()
             connection.deadline = inf  # now it is the application that is slow
 
@@ -36,8 +36,8 @@ class Inbound:
         pieces = self._pieces
         self._pieces = []
         self._size = 0
-        if self._paused:
-            self._paused = False
+        if self.paused:
+            self.paused = False
             connection.transport.resume_reading()
             connection.deadline = connection.shared.now + connection.shared.body_timeout
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)

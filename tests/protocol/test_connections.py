@@ -171,6 +171,52 @@ async def test_reading_pauses_when_the_application_does_not_take_the_body() -> N
         await uploading
 
 
+async def test_a_large_body_behind_a_full_pipeline_is_not_buffered() -> None:
+    """Both the pipeline and the body pause reading; the one's end must not undo the other's."""
+    go = asyncio.Event()
+    size = 16 << 20
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "POST":
+            await go.wait()
+        await answer(send, b"x")
+
+    async with serving(app) as server:
+        client = await server.connect()
+        sending = asyncio.ensure_future(client.send(get(b"/") * (PIPELINE_LIMIT + 1) + post(size) + b"x" * size))
+        for _ in range(PIPELINE_LIMIT + 1):
+            await client.response()
+        await eventually(lambda: server.service.active == 1)
+        (connection,) = server.service.connections
+        received = -1
+        while received != connection.receiving.inbound.received:  # type: ignore[attr-defined]
+            received = connection.receiving.inbound.received  # type: ignore[attr-defined]
+            await asyncio.sleep(0.1)
+        assert received < 1 << 20
+        go.set()
+        sending.cancel()
+
+
+async def test_a_head_behind_a_running_request_is_limited_too() -> None:
+    go = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await go.wait()
+        await answer(send, b"x")
+
+    async with serving(app) as server:
+        client = await server.connect()
+        await client.send(GET + b"GET / HTTP/1.1\r\n")
+        await eventually(lambda: server.service.active)
+        (connection,) = server.service.connections
+        for _ in range(200):
+            await client.send(b"A: b\r\n" * 10)
+        await eventually(lambda: connection._refusal is not None)  # type: ignore[attr-defined]
+        go.set()
+        response = await client.rest()
+    assert [part[:3] for part in response.split(b"HTTP/1.1 ")[1:]] == [b"200", b"431"]
+
+
 async def test_send_waits_for_a_client_that_does_not_read() -> None:
     pieces = 0
 
