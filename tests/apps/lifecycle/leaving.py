@@ -19,7 +19,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL))
             stays = True
-    content.note("stays" if stays else "leaves")
+    content.note(f"{'stays' if stays else 'leaves'} {os.getpid()}")
     await send({"type": "lifespan.startup.complete"})
     if not stays:
         asyncio.get_running_loop().call_later(0.02, os._exit, 41)
