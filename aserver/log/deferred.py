@@ -19,13 +19,15 @@ import fcntl
 import os
 import select
 import socket
-import stat
 import time
 from asyncio import AbstractEventLoop, TimerHandle
 from collections import deque
 from collections.abc import Callable
-from enum import Enum, StrEnum
-from typing import Literal
+from enum import Enum
+
+from aserver.log.opening import SinkKind, kind_of, open_log, open_private
+
+__all__ = ["ACCESS_BOUND", "ERROR_BOUND", "Sink", "SinkKind", "SinkState", "kind_of", "open_log", "open_private"]
 
 #: What a blocked sink keeps: access lines are the first to go, error records are worth more memory.
 ACCESS_BOUND = 1 << 20
@@ -48,15 +50,6 @@ COMPLAINT_PAUSE = 10.0
 _FULL_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-class SinkKind(StrEnum):
-    """What is behind the descriptor, by fstat(2)."""
-
-    FILE = "file"
-    PIPE = "pipe"
-    TERMINAL = "terminal"
-    SOCKET = "socket"
-
-
 class SinkState(Enum):
     """How the last write ended."""
 
@@ -65,67 +58,6 @@ class SinkState(Enum):
     FULL = "full"  # ENOSPC and the like: lines are kept, tried again once per RETRY_PAUSE
     BROKEN = "broken"  # EPIPE and the like: lines are dropped, tried again once per RETRY_PAUSE
     CLOSED = "closed"
-
-
-def kind_of(fd: int) -> SinkKind:
-    """Say what `fd` is. /dev/null and other devices count as files: they do not block. Raises OSError (EBADF)."""
-    mode = os.fstat(fd).st_mode
-    if stat.S_ISFIFO(mode):
-        return SinkKind.PIPE
-    if stat.S_ISSOCK(mode):
-        return SinkKind.SOCKET
-    return SinkKind.TERMINAL if stat.S_ISCHR(mode) and os.isatty(fd) else SinkKind.FILE
-
-
-def open_private(fd: int) -> int:
-    """Return a new close-on-exec descriptor above 2 for what `fd` is; `fd` and its flags stay as they are.
-
-    Pipes and terminals are opened again through /proc (a description of our own, O_NONBLOCK). Where that fails (no
-    /proc, another owner, nobody reads) and for sockets it is a duplicate, and `Sink` asks poll(2) or MSG_DONTWAIT.
-    A regular file is always duplicated: opened again without O_APPEND it would be overwritten from its start,
-    while duplicates share one offset, which write(2) moves atomically.
-    """
-    if kind_of(fd) in (SinkKind.PIPE, SinkKind.TERMINAL):
-        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
-        try:
-            return _above_stdio(os.open(f"/proc/self/fd/{fd}", flags))
-        except OSError:
-            pass
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-
-
-def open_log(path: str, *, which: Literal["error", "access"]) -> int:
-    """Open a log in the master: `-` is standard error or output, else a path. The descriptor is the caller's.
-
-    Raises OSError with the path. A closed standard descriptor becomes /dev/null.
-    """
-    if path == "-":
-        try:
-            return open_private(2 if which == "error" else 1)
-        except OSError as error:
-            if error.errno != errno.EBADF:
-                raise
-            path = os.devnull
-    # O_NONBLOCK is for FIFOs; read-write because a FIFO without a reader refuses writers (ENXIO).
-    flags = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-    try:
-        fd = os.open(path, flags | os.O_WRONLY, 0o644)
-    except OSError as error:
-        if error.errno != errno.ENXIO:
-            raise
-        fd = os.open(path, flags | os.O_RDWR, 0o644)
-    if kind_of(fd) is SinkKind.FILE:
-        os.set_blocking(fd, True)  # means nothing to a file, but `capture_output` gives it to subprocesses
-    return _above_stdio(fd)
-
-
-def _above_stdio(fd: int) -> int:
-    """Move a descriptor out of 0-2, where a process started with closed standard streams would get it."""
-    if fd > 2:
-        return fd
-    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-    os.close(fd)
-    return moved
 
 
 def _silent(_sink: "Sink", _text: str) -> None:

@@ -1,7 +1,7 @@
 """The `aserver` loggers of this process: one handler over one sink; the app's own loggers are left alone.
 
 Run by master, zygote and worker, each for itself; a worker keeps what its zygote configured and names itself by
-`Logging.set_process`. It must never open a log file by path (the master does, `deferred.open_log`) and never touch
+`Logging.set_process`. It must never open a log file by path (the master does, `opening.open_log`) and never touch
 the root logger.
 """
 
@@ -17,7 +17,8 @@ from typing import Any, Protocol
 
 from aserver.errors import ConfigError
 from aserver.log import stdio
-from aserver.log.deferred import ACCESS_BOUND, Sink, SinkKind, SinkState, open_private
+from aserver.log.deferred import ACCESS_BOUND, Sink, SinkState
+from aserver.log.opening import SinkKind, open_private
 from aserver.log.text import JsonLayout, Layout, TextLayout
 
 ROOT = "aserver"

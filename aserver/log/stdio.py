@@ -11,7 +11,7 @@ import sys
 from _thread import get_ident
 from typing import TextIO
 
-from aserver.log.deferred import kind_of
+from aserver.log.opening import kind_of
 
 _output = logging.getLogger("aserver.output")
 
