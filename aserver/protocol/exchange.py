@@ -9,7 +9,6 @@ import asyncio
 import logging
 import os
 from collections.abc import Sequence
-from typing import Protocol
 
 from aserver.asgi import Message, Scope
 from aserver.errors import ApplicationError
@@ -25,57 +24,6 @@ log = logging.getLogger("aserver.error")
 
 class ClientDisconnectedError(OSError):
     """`send()` after the client has gone (ASGI HTTP spec 2.4)."""
-
-
-class AccessRecord(Protocol):
-    """What an access log gets of a finished response; `Exchange` and `http1.Refusal` have this shape.
-
-    Formatters take what they need during the call and do not keep the object.
-    """
-
-    @property
-    def client(self) -> tuple[str, int] | None:
-        """Address and port; None over unix sockets."""
-
-    @property
-    def method(self) -> str:
-        """Such as "GET"; "" if the request line could not be read."""
-
-    @property
-    def target(self) -> bytes:
-        """The request target as sent, with its query; b"" if it could not be read."""
-
-    @property
-    def version(self) -> str:
-        """Such as "1.1"; "" if it could not be read."""
-
-    @property
-    def status(self) -> int:
-        """0 if the connection ended before the application gave one."""
-
-    @property
-    def sent(self) -> int:
-        """Bytes of body, without framing; for HEAD what GET would have sent."""
-
-    @property
-    def headers(self) -> Sequence[tuple[bytes, bytes]]:
-        """Of the request, names in lower case."""
-
-    @property
-    def response_headers(self) -> Sequence[tuple[bytes, bytes]]:
-        """As the application gave them; the server's own additions are not in it."""
-
-    @property
-    def started(self) -> float:
-        """When the head was complete: seconds of the loop's clock (monotonic)."""
-
-    @property
-    def duration(self) -> float:
-        """Seconds from `started` until the last byte was handed to the transport."""
-
-    @property
-    def scope(self) -> Scope | None:
-        """The ASGI scope; None for a refusal."""
 
 
 class Carrier(Connection):
@@ -99,7 +47,7 @@ class Carrier(Connection):
 
 
 class Exchange(Cycle):
-    """A request under way. A finished one is an `AccessRecord`."""
+    """A request under way. A finished one is a `record.AccessRecord`."""
 
     __slots__ = (
         "_read",
@@ -146,23 +94,23 @@ class Exchange(Cycle):
 
     @property
     def client(self) -> tuple[str, int] | None:
-        """See `AccessRecord`."""
+        """See `record.AccessRecord`."""
         client: tuple[str, int] | None = self.scope["client"]
         return client
 
     @property
     def method(self) -> str:
-        """See `AccessRecord`."""
+        """See `record.AccessRecord`."""
         return str(self.scope["method"])
 
     @property
     def version(self) -> str:
-        """See `AccessRecord`."""
+        """See `record.AccessRecord`."""
         return str(self.scope["http_version"])
 
     @property
     def headers(self) -> Sequence[tuple[bytes, bytes]]:
-        """See `AccessRecord`."""
+        """See `record.AccessRecord`."""
         headers: list[tuple[bytes, bytes]] = self.scope["headers"]
         return headers
 

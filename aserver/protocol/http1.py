@@ -2,23 +2,22 @@
 
 Runs in the worker's loop. No application code runs inside a parser callback: the callbacks only collect, and
 `data_received` starts the application when the parser has returned. llhttp (in its strict mode) does the syntax;
-what it lets through and RFC 9110 or 9112 does not is refused in `_examine`.
+what it lets through and RFC 9110 or 9112 does not is refused by `rules`.
 """
 
 from collections import deque
-from collections.abc import Sequence
 from math import inf
 from typing import Any
 
 import httptools
 
-from aserver.asgi import Scope
 from aserver.errors import ClientError
-from aserver.protocol import wire
+from aserver.protocol import rules, wire
 from aserver.protocol.connection import LINGERING, OPEN, Shared
 from aserver.protocol.cycle import DONE, HEADED, START
 from aserver.protocol.exchange import Carrier, Exchange
 from aserver.protocol.inbound import Inbound
+from aserver.protocol.record import Refusal
 from aserver.protocol.wire import METHODS, REQUEST_NAMES, SPECIAL_REQUEST_NAMES
 
 #: Parsed requests that wait for the current one's response; above it, reading pauses.
@@ -31,38 +30,6 @@ SLICE = 8192
 
 # `int in bytes` is a memchr; `bytes in bytes` costs 0.1 us more.
 SLASH, QUESTION_MARK = b"/?"
-
-
-class Refusal:
-    """The record of a request that was answered by the server alone (see `exchange.AccessRecord`)."""
-
-    __slots__ = (
-        "client",
-        "duration",
-        "headers",
-        "method",
-        "response_headers",
-        "scope",
-        "sent",
-        "started",
-        "status",
-        "target",
-        "version",
-    )
-
-    def __init__(self, connection: "HttpConnection", status: int, exchange: Exchange | None) -> None:
-        self.client = connection.client
-        self.method = "" if exchange is None else exchange.method
-        self.target = connection.url if exchange is None else exchange.target
-        self.version = "" if exchange is None else exchange.version
-        self.status = status
-        self.sent = 0
-        self.headers: Sequence[tuple[bytes, bytes]] = connection.headers if exchange is None else exchange.headers
-        self.response_headers: Sequence[tuple[bytes, bytes]] = ()
-        now = connection.shared.loop.time()
-        self.started = now if exchange is None else exchange.started
-        self.duration = now - self.started
-        self.scope: Scope | None = None if exchange is None else exchange.scope
 
 
 class HttpConnection(Carrier):
@@ -280,7 +247,8 @@ class HttpConnection(Carrier):
             or self._piece + self._head_size > shared.small_head
             or len(headers) > shared.limit_request_fields
         ):
-            self._examine(method, version)
+            rules.examine(shared, method=method, version=version, target=target, headers=headers, special=special)
+            self._good_host = host
         if target[0] != SLASH:
             path, query, authority = wire.split_target(method, target)
             if authority is not None:  # it wins over Host (RFC 9112 section 3.2.2)
@@ -335,44 +303,6 @@ class HttpConnection(Carrier):
             self._queue.append(exchange)
             if len(self._queue) == PIPELINE_LIMIT:
                 self.transport.pause_reading()
-
-    def _examine(self, method: str, version: str) -> None:
-        """Refuse what llhttp lets through. Raises ClientError."""
-        if version not in ("1.1", "1.0"):
-            raise ClientError(505, f"HTTP/{version} is not served")
-        if not method:
-            raise ClientError(501, "method not implemented")
-        self._examine_sizes(method)
-        special = self.special
-        host = special.get(b"host")
-        if host is None:
-            if version == "1.1":
-                raise ClientError(400, "HTTP/1.1 without Host")
-        elif host != self._good_host:
-            if host or version == "1.1":
-                wire.check_host(host)
-            self._good_host = host
-        length = special.get(b"content-length")
-        coding = special.get(b"transfer-encoding")
-        if coding is not None:
-            wire.check_transfer_encoding(coding, version, has_length=length is not None)
-        expectation = special.get(b"expect")
-        if expectation is not None and version == "1.1" and expectation.lower() != b"100-continue":
-            raise ClientError(417, f"unknown expectation {expectation[:80]!r}")
-        limit = self.shared.limit_request_body
-        if length is not None and int(length) > limit:
-            raise ClientError(413, f"body of {int(length)} bytes, limit is {limit}")
-
-    def _examine_sizes(self, method: str) -> None:
-        shared = self.shared
-        if len(self.url) + len(method) + len(" HTTP/1.1") + 1 > shared.limit_request_line:
-            raise ClientError(414, f"request line above {shared.limit_request_line} bytes")
-        if len(self.headers) > shared.limit_request_fields:
-            raise ClientError(431, f"more than {shared.limit_request_fields} fields")
-        limit = shared.limit_request_field_size
-        for name, value in self.headers:
-            if len(name) + len(value) + len(": ") > limit:
-                raise ClientError(431, f"field {name[:80]!r} above {limit} bytes")
 
     def _prepare(self, exchange: Exchange) -> None:
         """Set what the less usual fields ask for."""
@@ -526,7 +456,16 @@ class HttpConnection(Carrier):
         shared = self.shared
         self.transport.write(wire.plain_answer(error.status, shared.defaults.lines, keep_alive=False))
         if shared.access is not None:
-            shared.access(Refusal(self, error.status, exchange))
+            shared.access(
+                Refusal(
+                    error.status,
+                    exchange,
+                    client=self.client,
+                    target=self.url,
+                    headers=self.headers,
+                    now=shared.loop.time(),
+                )
+            )
         self.linger()
 
     def broken(self, exchange: Exchange) -> None:

@@ -15,7 +15,7 @@ class Service(Shared):
     """What all connections of one worker share, and the handles to end them.
 
     `connections` is the set of open ones, `requests` counts finished requests (for `max_requests`), `active` those
-    under way. `access`, when given, is called once for each finished response with an `exchange.AccessRecord`;
+    under way. `access`, when given, is called once for each finished response with an `record.AccessRecord`;
     `on_limit` each time `limit_concurrency` turns a request away.
     """
 
