@@ -137,9 +137,9 @@ def _run(context: click.Context, /, **_: object) -> int:
 @click.pass_context
 def _check(context: click.Context, /, **_: object) -> int:
     """Check the settings and load TARGET, without serving it."""
-    from aserver import launch  # noqa: PLC0415 - as above
+    from aserver import check  # noqa: PLC0415 - as above
 
-    return launch.check(_with_target(_resolve(context)))
+    return check.check(_with_target(_resolve(context)))
 
 
 @cli.command("config", cls=_Command, params=_all_options())

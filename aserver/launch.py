@@ -14,8 +14,6 @@ from pathlib import Path
 
 import anyio
 import anyio.abc
-import click
-import uvloop
 
 from aserver import __version__, sources, unix
 from aserver.asgi import ASGIApp
@@ -29,16 +27,9 @@ from aserver.master.provision import provide
 from aserver.master.runner import Runner
 from aserver.master.succession import Estate
 from aserver.master.upgrade import answer_preflight, inherited, obey_signals
-from aserver.sockets import Listener, bind_all
-from aserver.tls import Certificates
-from aserver.worker.acceptor import Endpoint
-from aserver.worker.lifespan import Lifespan
-from aserver.worker.server import Server
-from aserver.zygote.preload import preload
+from aserver.sockets import Address
 
 log = logging.getLogger("aserver.master")
-
-Address = tuple[str, int] | str
 
 
 def run(target: str, **settings: object) -> ExitCode:
@@ -47,15 +38,19 @@ def run(target: str, **settings: object) -> ExitCode:
     `settings` are those of docs/settings.md. Returns OK, or KILLED if something had to be killed at the end. Raises
     ConfigError, BindError, AppLoadError or BootError.
     """
-    keywords = {"target": target, **settings}
-    return run_resolved(sources.load(keywords=keywords, environ=os.environ, cwd=Path.cwd()))
+    keywords, cwd = {"target": target, **settings}, Path.cwd()
+
+    def read() -> Resolved:
+        return sources.load(keywords=keywords, environ=os.environ, cwd=cwd)
+
+    return run_resolved(read(), read)
 
 
-def run_resolved(resolved: Resolved, reread: Callable[[], Resolved] | None = None) -> ExitCode:
+def run_resolved(resolved: Resolved, reread: Callable[[], Resolved]) -> ExitCode:
     """`run` with settings that are read already; `reread` reads them again for a reload, from where they came from."""
     if answer_preflight(os.environ):
         return ExitCode.OK
-    return asyncio.run(_run_master(resolved, reread or (lambda: resolved)))
+    return asyncio.run(_run_master(resolved, reread))
 
 
 async def _run_master(resolved: Resolved, reread: Callable[[], Resolved]) -> ExitCode:
@@ -124,25 +119,6 @@ def _conclude(result: Exit) -> ExitCode:
 
 
 @contextlib.contextmanager
-def _bound(config: Config) -> Iterator[list[Listener]]:
-    listeners = bind_all(
-        config.bind,
-        uds_mode=config.uds_mode,
-        uds_owner=config.uds_owner,
-        uds_group=config.uds_group,
-        reuse_port=config.reuse_port,
-        environ=os.environ,
-        pid=os.getpid(),
-        tls=bool(config.certfile),
-    )
-    try:
-        yield listeners
-    finally:
-        for listener in listeners:
-            listener.close()
-
-
-@contextlib.contextmanager
 def _signals(loop: asyncio.AbstractEventLoop, runner: Runner) -> Iterator[None]:
     """The master's signals (docs/signals.md), for as long as it runs. The loop's handlers only wake it up."""
     actions: dict[signal.Signals, Callable[[], None]] = {
@@ -187,25 +163,10 @@ async def serve(
     if isinstance(app_or_target, str):
         await _serve_master(resolved, task_status, install_signal_handlers=install_signal_handlers)
     else:
-        await _serve_here(app_or_target, resolved.config, task_status)
+        # Loaded here alone: a master of its own must never have loaded a parser or a loop implementation.
+        from aserver.embedded import serve_here  # noqa: PLC0415
 
-
-async def _serve_here(app: ASGIApp, config: Config, task_status: anyio.abc.TaskStatus[tuple[Address, ...]]) -> None:
-    with _bound(config) as listeners:
-
-        def release() -> None:
-            for listener in listeners:
-                listener.close()
-
-        def ready() -> None:
-            for listener in listeners:
-                listener.listen(config.backlog)
-                log.info("listening on %s", listener.name)
-            task_status.started(tuple(listener.address for listener in listeners))
-
-        certificates = Certificates(config) if any(listener.tls for listener in listeners) else None
-        endpoints = [Endpoint(li.socket, li.name, certificates if li.tls else None) for li in listeners]
-        await Server(app, config, endpoints, release).run(ready)
+        await serve_here(app_or_target, resolved.config, task_status)
 
 
 async def _serve_master(
@@ -229,46 +190,3 @@ async def _serve_master(
             result = await runner.run()
             group.cancel_scope.cancel()
     _conclude(result)
-
-
-# ── check ────────────────────────────────────────────────────────────────────────────────────
-
-
-def check(resolved: Resolved) -> ExitCode:
-    """Load the app, take the census, run lifespan up and down; say what was found on standard output.
-
-    Returns OK; raises AppLoadError or BootError where `aserver run` would not have served, or would have refused.
-    """
-    config = resolved.config
-    assert config.target is not None
-    if config.certfile:
-        Certificates(config)
-    unix.enter_environment(config.env, config.chdir, config.umask)
-    say = click.echo
-    for warning in warnings(config):
-        say(f"warning    {warning}")
-    loaded = preload(config)
-    say(f"app        {config.target}: {loaded.app.interface} app loaded")
-    for hazard in loaded.hazards:
-        say(f"hazard     {hazard}")
-    if not loaded.hazards:
-        say("census     nothing that would not survive a fork")
-    elif config.preload and config.on_fork_hazard == "refuse":
-        raise AppLoadError(f"{len(loaded.hazards)} fork hazards, and on_fork_hazard is refuse")
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        supported = runner.run(_try_lifespan(loaded.app.app, config))
-    say(f"lifespan   {'up and down' if supported else 'not used'}")
-    say("ok")
-    return ExitCode.OK
-
-
-async def _try_lifespan(app: ASGIApp, config: Config) -> bool:
-    lifespan = Lifespan(app, config.lifespan)
-    try:
-        async with asyncio.timeout(config.boot_timeout):
-            await lifespan.startup()
-    except TimeoutError:
-        raise BootError(f"lifespan startup did not end within {config.boot_timeout:g} s (boot_timeout)") from None
-    supported = lifespan.supported
-    await lifespan.shutdown(config.lifespan_shutdown_timeout)
-    return supported

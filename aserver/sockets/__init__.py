@@ -9,6 +9,6 @@ serve them, `Listener.tend` keeps a unix path alive, `Listener.close` gives ever
 
 from aserver.sockets.bind import bind_all
 from aserver.sockets.handover import Handover, hand_over, take_over
-from aserver.sockets.listener import Listener
+from aserver.sockets.listener import Address, Listener
 
-__all__ = ["Handover", "Listener", "bind_all", "hand_over", "take_over"]
+__all__ = ["Address", "Handover", "Listener", "bind_all", "hand_over", "take_over"]

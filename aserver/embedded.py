@@ -1,0 +1,58 @@
+"""One worker in the caller's event loop: what `serve(app)` does with an app object.
+
+Runs in the embedding program. It starts no process and installs no signal handler; what it opens it closes.
+"""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+import anyio.abc
+
+from aserver.asgi import ASGIApp
+from aserver.config import Config
+from aserver.sockets import Address, Listener, bind_all
+from aserver.tls import Certificates
+from aserver.worker.acceptor import Endpoint
+from aserver.worker.server import Server
+
+log = logging.getLogger("aserver.error")
+
+
+@contextlib.contextmanager
+def _bound(config: Config) -> Iterator[list[Listener]]:
+    listeners = bind_all(
+        config.bind,
+        uds_mode=config.uds_mode,
+        uds_owner=config.uds_owner,
+        uds_group=config.uds_group,
+        reuse_port=config.reuse_port,
+        environ=os.environ,
+        pid=os.getpid(),
+        tls=bool(config.certfile),
+    )
+    try:
+        yield listeners
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+async def serve_here(app: ASGIApp, config: Config, task_status: anyio.abc.TaskStatus[tuple[Address, ...]]) -> None:
+    """Serve `app` until cancelled, then drain. Raises ConfigError, BindError or BootError."""
+    with _bound(config) as listeners:
+
+        def release() -> None:
+            for listener in listeners:
+                listener.close()
+
+        def ready() -> None:
+            for listener in listeners:
+                listener.listen(config.backlog)
+                log.info("listening on %s", listener.name)
+            task_status.started(tuple(listener.address for listener in listeners))
+
+        certificates = Certificates(config) if any(listener.tls for listener in listeners) else None
+        endpoints = [Endpoint(li.socket, li.name, certificates if li.tls else None) for li in listeners]
+        await Server(app, config, endpoints, release).run(ready)
