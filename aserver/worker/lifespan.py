@@ -12,6 +12,9 @@ import enum
 import logging
 from typing import Any, Literal
 
+import anyio
+
+from aserver import importer
 from aserver.asgi import ASGIApp, Message
 from aserver.errors import BootError
 
@@ -51,11 +54,20 @@ class Lifespan:
         try:
             await self._changed.wait()
         except asyncio.CancelledError:
-            await self._end()
+            with anyio.CancelScope(shield=True):  # a scope goes on cancelling whoever waits in it
+                await self._end()
             raise
         if self._phase is _Phase.FAILED:
             await self._end()
-            raise BootError(f"lifespan startup failed: {self._failure}" if self._failure else "lifespan startup failed")
+            raise self._startup_error()
+
+    def _startup_error(self) -> BootError:
+        """One line, with the rest as a note: Starlette and others put a whole traceback into the message."""
+        lines = self._failure.strip().splitlines()
+        error = BootError(f"lifespan startup failed: {lines[-1].strip()}" if lines else "lifespan startup failed")
+        if len(lines) > 1:
+            error.add_note(self._failure)
+        return error
 
     @property
     def supported(self) -> bool:
@@ -117,8 +129,8 @@ class Lifespan:
                     log.warning("%s (lifespan=on makes this an error)", text, exc_info=error)
                 self._move(_Phase.UNSUPPORTED)
             else:
-                log.error("the app does not complete lifespan startup, and lifespan is on", exc_info=error)
-                self._move(_Phase.FAILED, repr(error) if error else "the app returned before startup was complete")
+                text = importer.user_traceback(error) if error else "the app returned before startup was complete"
+                self._move(_Phase.FAILED, text)
         elif self._phase is _Phase.UP:
             log.error("the app's lifespan ended while the worker serves", exc_info=error)
             self._move(_Phase.UNSUPPORTED)

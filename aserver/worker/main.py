@@ -152,7 +152,7 @@ class WorkerProcess:
         try:
             await self._server.run(self._on_ready)
         except BootError as error:
-            return self._boot_failed(error, "")
+            return self._boot_failed(error, "\n".join(getattr(error, "__notes__", ())))
         except Exception as error:  # noqa: BLE001  (a loop or a listener that refuses: the master must hear why)
             return self._boot_failed(BootError(repr(error)), traceback.format_exc())
         finally:
