@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from aserver.asgi import Receive, Scope, Send
-from aserver.protocol.http1 import PIPELINE_LIMIT
+from aserver.protocol.intake import PIPELINE_LIMIT
 from tests.protocol.serving import (
     DEADLINE,
     GET,
