@@ -109,6 +109,7 @@ class Lifespan:
         try:
             await self._app(scope, self._receive, self._send)
         except asyncio.CancelledError:
+            self._move(_Phase.STOPPED)
             raise
         except BaseException as error:  # noqa: BLE001  (the app's: SystemExit there must not end the worker)
             self._returned(error)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from aserver import __version__, launch
+from aserver import __version__, check, launch
 from aserver.cli import main
 from aserver.config import Resolved, settings
 from aserver.errors import AppLoadError, BindError, ExitCode
@@ -124,14 +124,15 @@ def test_a_bad_command_line_is_one_line_and_exit_2(aserver: Command, arguments: 
     assert outcome.err.count("\n") == 1
 
 
-def test_a_python_files_traceback_precedes_the_one_line(aserver: Command) -> None:
+def test_a_python_files_traceback_is_the_last_thing_printed(aserver: Command) -> None:
     Path("settings.py").write_text("1 / 0\n")
     outcome = aserver("config", "-c", "settings.py")
-    *detail, last = outcome.err.splitlines()
+    first, *detail = outcome.err.splitlines()
     assert outcome.status == 2
-    assert last.startswith("aserver: error: ")
-    assert last.endswith("line 1: ZeroDivisionError: division by zero")
+    assert first.startswith("aserver: error: ")
+    assert first.endswith("line 1: ZeroDivisionError: division by zero")
     assert detail[0].startswith("Traceback")
+    assert detail[-1] == "ZeroDivisionError: division by zero"
 
 
 def test_run_and_check_hand_over_and_their_result_is_the_status(
@@ -139,12 +140,12 @@ def test_run_and_check_hand_over_and_their_result_is_the_status(
 ) -> None:
     seen: list[Resolved] = []
 
-    def killed(resolved: Resolved) -> ExitCode:
+    def killed(resolved: Resolved, *_: object) -> ExitCode:
         seen.append(resolved)
         return ExitCode.KILLED
 
     monkeypatch.setattr(launch, "run_resolved", killed)
-    monkeypatch.setattr(launch, "check", killed)
+    monkeypatch.setattr(check, "check", killed)
     assert aserver("run", "app:x", "-w", "2").status == ExitCode.KILLED
     assert aserver("check", "app:y").status == ExitCode.KILLED
     assert [(resolved.config.target, resolved.config.workers) for resolved in seen] == [("app:x", 2), ("app:y", 1)]
@@ -154,13 +155,13 @@ def test_run_and_check_hand_over_and_their_result_is_the_status(
 def test_expected_errors_end_with_their_exit_code(
     aserver: Command, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
 ) -> None:
-    def fail(resolved: Resolved) -> ExitCode:
+    def fail(*_: object) -> ExitCode:
         raise error
 
     monkeypatch.setattr(launch, "run_resolved", fail)
     outcome = aserver("run", "app:x")
     assert outcome.status == status
-    assert outcome.err == ("the frames\n" if status == 4 else "") + "aserver: error: no app\n"
+    assert outcome.err == "aserver: error: no app\n" + ("the frames\n" if status == 4 else "")
 
 
 def test_help_is_grouped_and_shows_defaults(aserver: Command) -> None:
