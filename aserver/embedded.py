@@ -1,12 +1,15 @@
 """One worker in the caller's event loop: what `serve(app)` does with an app object.
 
-Runs in the embedding program. It starts no process and installs no signal handler; what it opens it closes.
+Runs in the embedding program. It starts no process, and no signal handler unless asked; what it opens it closes.
 """
 
+import asyncio
 import contextlib
 import logging
 import os
+import signal
 from collections.abc import Iterator
+from functools import partial
 
 import anyio.abc
 
@@ -39,8 +42,31 @@ def _bound(config: Config) -> Iterator[list[Listener]]:
             listener.close()
 
 
-async def serve_here(app: ASGIApp, config: Config, task_status: anyio.abc.TaskStatus[tuple[Address, ...]]) -> None:
-    """Serve `app` until cancelled, then drain. Raises ConfigError, BindError or BootError."""
+@contextlib.contextmanager
+def _stop_signals(server: Server, config: Config) -> Iterator[None]:
+    """SIGTERM and SIGINT, as they are to a master: the first is patient, the second is not."""
+    loop = asyncio.get_running_loop()
+    patience = {signal.SIGTERM: config.graceful_timeout, signal.SIGINT: 0.0}
+    for signum, graceful in patience.items():
+        loop.add_signal_handler(signum, partial(server.drain, final=True, graceful=graceful))
+    try:
+        yield
+    finally:
+        for signum in patience:
+            loop.remove_signal_handler(signum)
+
+
+async def serve_here(
+    app: ASGIApp,
+    config: Config,
+    task_status: anyio.abc.TaskStatus[tuple[Address, ...]],
+    *,
+    install_signal_handlers: bool,
+) -> None:
+    """Serve `app` until cancelled or, if it may hear them, signalled; then drain.
+
+    Raises ConfigError, BindError or BootError.
+    """
     with _bound(config) as listeners:
 
         def release() -> None:
@@ -55,4 +81,6 @@ async def serve_here(app: ASGIApp, config: Config, task_status: anyio.abc.TaskSt
 
         certificates = Certificates(config) if any(listener.tls for listener in listeners) else None
         endpoints = [Endpoint(li.socket, li.name, certificates if li.tls else None) for li in listeners]
-        await Server(app, config, endpoints, release).run(ready)
+        server = Server(app, config, endpoints, release)
+        with _stop_signals(server, config) if install_signal_handlers else contextlib.nullcontext():
+            await server.run(ready)

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Self, assert_never
 
+import anyio
+
 from aserver import unix
 from aserver.config import Resolved
 from aserver.errors import AserverError, BindError
@@ -102,9 +104,10 @@ class Runner:
             return await asyncio.shield(self._done)
         except asyncio.CancelledError:
             self.stop(ev.StopMode.GRACEFUL, "cancelled")
-            while not self._done.done():
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.shield(self._done)
+            with anyio.CancelScope(shield=True):  # a scope goes on cancelling whoever waits in it: a busy loop here
+                while not self._done.done():
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await asyncio.shield(self._done)
             raise
         finally:
             self._close()
