@@ -76,6 +76,12 @@ class Worker:
         return self.phase in (Phase.BOOTING, Phase.READY, Phase.RETIRING)
 
     @property
+    def boots(self) -> bool:
+        """Whether its boot is not over: until its failure is booked, its place must not be tried again."""
+        ending = self.phase is Phase.KILLING and (self.intent is Intent.SLOW_BOOT or self.failure is not None)
+        return self.phase is Phase.BOOTING or ending
+
+    @property
     def serves(self) -> bool:
         """Whether it accepts and nobody has told it to leave."""
         return self.phase in (Phase.READY, Phase.RETIRING)

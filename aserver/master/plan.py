@@ -83,7 +83,7 @@ def _end_first_boot(fleet: Fleet) -> None:
     candidate = fleet.candidate
     if fleet.over or candidate is None or candidate.failure is None or not exhausted(fleet):
         return
-    if not any(w.phase is Phase.BOOTING for w in fleet.workers.values()):
+    if not any(w.boots for w in fleet.workers.values()):
         failure = candidate.failure
         rollout.give_up(fleet, failure.code, failure.reason, failure.detail)
 
@@ -157,7 +157,7 @@ def _fill_slots(fleet: Fleet) -> None:
     source = fleet.current or fleet.candidate
     if source is None:
         return
-    held = {w.slot for w in fleet.workers.values() if w.holds and fleet.counts(w)}
+    held = {w.slot for w in fleet.workers.values() if (w.holds or w.boots) and fleet.counts(w)}
     for slot in range(1, fleet.target + 1):
         if slot not in held and fleet.can_fork(source):
             fork(fleet, source, slot)
@@ -192,11 +192,7 @@ def _replace_outgoing(fleet: Fleet) -> None:
 def _partner(fleet: Fleet, current: Generation, worker: Worker) -> Worker | None:
     """Who takes the place of an outgoing worker."""
     return next(
-        (
-            w
-            for w in fleet.of(current)
-            if w.slot == worker.slot and w.holds and w.serial > worker.serial and not fleet.outgoing(w)
-        ),
+        (w for w in fleet.of(current) if w.slot == worker.slot and (w.holds or w.boots) and not fleet.outgoing(w)),
         None,
     )
 

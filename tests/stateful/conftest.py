@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, settings
 _UNTIMED = (HealthCheck.too_slow, HealthCheck.data_too_large)
 settings.register_profile(
     "short",
-    max_examples=int(os.environ.get("N", "80")),
+    max_examples=120,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,

@@ -272,8 +272,8 @@ class World:
             assert left >= floor, f"{event} leaves {left} ready, at least {floor} of {master.target} must be"
         if stopped and master.stop is not None:
             assert not any(isinstance(o, ev.SpawnZygote | ev.Fork) for o in orders), "something new while stopping"
-        for subject in (*master.workers.values(), *master.generations.values()):
-            assert subject.deadline is None or subject.deadline > master.now, f"a deadline is left behind: {subject}"
+        deadlines = [w.deadline for w in master.workers.values()] + [g.deadline for g in master.generations.values()]
+        assert all(d is None or d > master.now for d in deadlines), f"a deadline is left behind: {master}"
         if master.server is not Server.DONE:
             again = master.handle(ev.Tick(), self.now)
             assert again == [], f"{event} was answered by half: {again} came only at the next tick"
