@@ -32,7 +32,7 @@ _MOST_FLIGHTS = 10
 _VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 _PRIVATE_KEY = re.compile(r"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----")
-_MISMATCH = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"})
+_MISMATCH = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
 _REQUIREMENTS = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 #: RFC 4514 section 3: the short names that every reader of a distinguished name must know.
 _SHORT_NAMES = {
@@ -210,6 +210,12 @@ def _load_pair(certfile: Path, keyfile: Path, config: Config) -> Context:
         decoded = _shake_hands(context)
     except ssl.SSLError as error:
         raise ConfigError(f"certfile {certfile} would be refused by every client: {_reason(error)}") from None
+    if config.ciphers is not None and config.tls_min_version == "1.2":  # they are TLS 1.2's, and bound to a kind of key
+        try:
+            _shake_hands(context, ssl.TLSVersion.TLSv1_2)
+        except ssl.SSLError as error:
+            why = f"with ciphers = {config.ciphers!r} no client can connect with TLS 1.2 ({_reason(error)})"
+            raise ConfigError(f"certfile {certfile}: {why}") from None
     context.names = tuple(_names(decoded))
     _check_dates(certfile, decoded)
     return context
@@ -243,7 +249,7 @@ def _reason(error: ssl.SSLError) -> str:
     return (error.reason or str(error)).replace("_", " ").lower()
 
 
-def _shake_hands(context: Context) -> dict[str, Any]:
+def _shake_hands(context: Context, newest: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED) -> dict[str, Any]:
     """Complete a handshake in memory and return the certificate as the client decoded it. Raises ssl.SSLError.
 
     It shows that certificate, key, ciphers and versions go together before a client has to find out; and a verified
@@ -251,6 +257,7 @@ def _shake_hands(context: Context) -> dict[str, Any]:
     """
     trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trusting.check_hostname = False
+    trusting.maximum_version = newest
     trusting.set_ciphers("ALL:@SECLEVEL=0")
     trusting.load_verify_locations(cadata=context.certificate)
     trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
