@@ -1,0 +1,370 @@
+"""aserver inside somebody else's program: `aserver.serve` and `aserver.run` leave nothing behind, take nothing over.
+
+The tests' own loop is the caller's; where signals or the whole process matter, a program of its own is started.
+"""
+
+import asyncio
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.abc
+import pytest
+
+import aserver
+from aserver import unix
+from aserver.asgi import ASGIApp, Receive, Scope, Send
+from aserver.errors import AppLoadError, BindError, BootError, ConfigError
+from tests.apps.lifecycle import lifespans
+from tests.harness import PATIENCE, Notes, wait_for
+from tests.harness.processes import descendants
+from tests.harness.server import REPOSITORY
+
+pytestmark = pytest.mark.process
+
+ANYWHERE: dict[str, Any] = {"bind": "127.0.0.1:0", "accesslog": "off"}
+PROBE = "tests.apps.lifecycle.probe:app"
+Address = tuple[str, int]
+
+
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    """Both loops that a caller may have."""
+    return "asyncio", {"use_uvloop": request.param}
+
+
+@pytest.fixture(autouse=True)
+def _in_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)  # where the targets are found, as in the other tests
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    for name in [name for name in os.environ if name.startswith("ASERVER_")]:
+        monkeypatch.delenv(name)  # such as the patience of these tests: a server would take it for a setting
+
+
+async def get(address: Address, path: str = "/") -> bytes:
+    """The body of one answer, by plain streams: no client library, no threads."""
+    async with asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+    assert answer.startswith(b"HTTP/1.1 200 "), answer
+    return answer.partition(b"\r\n\r\n")[2]
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    """As wait_for, in the loop."""
+    with anyio.fail_after(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.01)
+    assert condition(), what
+
+
+class Footprint:
+    """What a process has of its own: descriptors, threads, signal handlers, children, tasks."""
+
+    def __init__(self) -> None:
+        gc.collect()
+        # libuv keeps /dev/null open, for as long as the loop lives, from its first listener on (uv__server_io, EMFILE).
+        targets = [what for what in unix.open_fds().values() if what != os.devnull and "/proc/" not in what]
+        self.fds = sorted(what.partition("[")[0] for what in targets)
+        self.threads = {thread.name for thread in threading.enumerate()}
+        self.handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+        self.children = [child.pid for child in descendants(os.getpid())]
+        self.tasks = len(asyncio.all_tasks())
+
+    def check(self) -> None:
+        """Raise AssertionError unless all is as it was."""
+        now = Footprint()
+        assert (now.fds, now.threads, now.handlers) == (self.fds, self.threads, self.handlers)
+        assert (now.children, now.tasks) == (self.children, self.tasks)
+
+
+@asynccontextmanager
+async def served(app: ASGIApp | str, **settings: Any) -> AsyncIterator[Address]:
+    """The address, while it serves; leaving cancels and waits."""
+    async with anyio.create_task_group() as group:
+        (address,) = await group.start(partial(aserver.serve, app, **(ANYWHERE | settings)))
+        yield address
+        group.cancel_scope.cancel()
+
+
+async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers after a moment, and says in `started` that it was asked."""
+    assert scope["type"] == "http"
+    slow_started.append(1)
+    await asyncio.sleep(0.4)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"late but whole"})
+
+
+slow_started: list[int] = []
+
+
+# ── an app object, in this very loop ─────────────────────────────────────────────────────────
+
+
+async def test_an_app_object_is_served_in_the_callers_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`start` returns the bound addresses; lifespan runs; cancelling leaves nothing. Fails with a leaked listener."""
+    notes = Notes(tmp_path)
+    monkeypatch.setenv("APP_EVENTS", str(notes.path))
+    before = Footprint()
+    async with served(lifespans.good) as address:
+        assert address[1] > 0
+        during = Footprint()
+        assert during.handlers == before.handlers, "no signal handler is installed"
+        assert during.threads == before.threads
+        assert during.children == before.children
+        assert json.loads(await get(address)) == {"pid": os.getpid(), "state": {"number": 0, "list": []}}
+    assert notes.lines == ["startup", "shutdown"]
+    before.check()
+
+
+async def test_cancelling_lets_the_request_in_flight_finish() -> None:
+    """Fails without the shield in Server.run."""
+    before = Footprint()
+    slow_started.clear()
+    answer = b""
+    async with anyio.create_task_group() as outer:
+        scope = anyio.CancelScope()
+        async with anyio.create_task_group() as group:
+            scope = group.cancel_scope
+            (address,) = await group.start(partial(aserver.serve, slow, lifespan="off", **ANYWHERE))
+
+            async def ask() -> None:
+                nonlocal answer
+                answer = await get(address)
+
+            outer.start_soon(ask)
+            await until(lambda: slow_started, "the request to be under way")
+            scope.cancel()
+    assert answer == b"late but whole"
+    before.check()
+
+
+async def test_plain_asyncio_task_and_cancel() -> None:
+    """Without anyio anywhere in the caller. The exception is CancelledError, and comes after the drain."""
+    before = Footprint()
+    task = asyncio.create_task(aserver.serve(lifespans.good, **ANYWHERE))
+    await asyncio.sleep(0)
+    task.cancel()  # at once, in the middle of starting
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    before.check()
+
+
+@pytest.mark.parametrize("app", ["hangs", "waits"])
+async def test_cancelling_while_lifespan_starts(app: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The app's lifespan task is cancelled and waited for. Fails without the shield in Lifespan.startup."""
+    notes = Notes(tmp_path)
+    monkeypatch.setenv("APP_EVENTS", str(notes.path))
+    monkeypatch.setenv("LIFESPAN_WAITS", str(tmp_path / "never"))
+    before = Footprint()
+    async with anyio.create_task_group() as group:
+        group.start_soon(partial(aserver.serve, getattr(lifespans, app), **ANYWHERE))
+        await until(lambda: notes.lines, "lifespan startup to begin")
+        group.cancel_scope.cancel()
+    before.check()
+
+
+async def test_two_servers_in_one_loop() -> None:
+    """Each with its own state and port."""
+    before = Footprint()
+    async with served(lifespans.good) as one, served(lifespans.good) as other:
+        assert one != other
+        for _ in range(2):
+            await get(one)
+        assert json.loads(await get(one))["state"]["list"] == [1, 1]
+        assert json.loads(await get(other))["state"]["list"] == []
+    before.check()
+
+
+async def test_errors_are_raised_as_what_they_are() -> None:
+    """Each type, with nothing left behind. Fails with a task group around that wraps them."""
+    before = Footprint()
+    with pytest.raises(ConfigError, match="workres"):
+        await aserver.serve(lifespans.good, workres=2)
+    with pytest.raises(BootError, match="lifespan startup failed: the database is away"):
+        await aserver.serve(lifespans.fails, **ANYWHERE)
+    with pytest.raises(BootError, match="ValueError: no lifespan here") as caught:
+        await aserver.serve(lifespans.raises, lifespan="on", **ANYWHERE)
+    assert "lifespans.py" in caught.value.__notes__[0]
+    async with served(lifespans.good) as address:
+        with pytest.raises(BindError, match=f"{address[1]}.*pid {os.getpid()}"):
+            await aserver.serve(lifespans.good, bind=f"127.0.0.1:{address[1]}")
+    before.check()
+
+
+def test_in_a_thread_that_is_not_the_main_one() -> None:
+    """Nothing in it needs signals. Fails with any signal handler, which only the main thread may set."""
+    seen: list[bytes] = []
+
+    async def main() -> None:
+        async with served(lifespans.good) as address:
+            seen.append(await get(address))
+
+    thread = threading.Thread(target=anyio.run, args=(main,), name="embedded")
+    thread.start()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    assert len(seen) == 1
+
+
+# ── a target string: a whole master in this loop ─────────────────────────────────────────────
+
+
+async def test_a_target_gets_a_whole_master(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zygote and two workers; no handler, no subreaper flag; cancelling ends all of it. Fails without Runner._close."""
+    notes = Notes(tmp_path)
+    monkeypatch.setenv("APP_EVENTS", str(notes.path))
+    before = Footprint()
+    async with served(PROBE, workers=2) as address:
+        assert Footprint().handlers == before.handlers
+        assert len(descendants(os.getpid())) - len(before.children) >= 2, "a zygote and a worker at least"
+        pid = int(await get(address))
+        assert pid != os.getpid()
+        assert os.getpid() not in notes.pids("import")
+    assert len(notes.pids("atexit")) >= 1
+    before.check()
+
+
+async def test_cancelling_a_master_drains_and_does_not_spin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request in a worker finishes; this loop sleeps meanwhile.
+
+    Fails without the shield in Runner.run: the scope cancels it again in each turn of the loop, at full load.
+    """
+    notes = Notes(tmp_path)
+    monkeypatch.setenv("APP_EVENTS", str(notes.path))
+    before = Footprint()
+    answer = b""
+    spent = 0.0
+    async with anyio.create_task_group() as outer:
+        async with anyio.create_task_group() as group:
+            (address,) = await group.start(partial(aserver.serve, PROBE, **ANYWHERE))
+
+            async def ask() -> None:
+                nonlocal answer
+                answer = await get(address, "/slow?seconds=1")
+
+            outer.start_soon(ask)
+            await until(lambda: "slow" in notes.lines, "the request to be under way")
+            spent = time.process_time()
+            group.cancel_scope.cancel()
+        spent = time.process_time() - spent
+    assert answer.isdigit()
+    assert spent < 0.5, f"{spent} s of CPU for a second of waiting"
+    before.check()
+
+
+@pytest.mark.parametrize(
+    ("target", "settings", "error", "text"),
+    [
+        ("tests.apps.lifecycle.nothing:app", {}, AppLoadError, "no module 'nothing'"),
+        ("tests.apps.lifecycle.broken:app", {}, AppLoadError, "no such database: orders"),
+        ("tests.apps.lifecycle.lifespans:fails", {"boot_retries": 1}, BootError, "the database is away"),
+        ("tests.apps.lifecycle.probe:app", {"workers": "many"}, ConfigError, "workers"),
+        ("tests.apps.lifecycle.probe:app", {"errorlog": "/nowhere/at/all"}, ConfigError, "/nowhere/at/all"),
+    ],
+)
+async def test_a_target_that_cannot_be_served(
+    target: str, settings: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    """The same exceptions as for an app object, not wrapped in a group. Fails with _conclude inside the task group."""
+    before = Footprint()
+    with pytest.raises(error, match=text):
+        await aserver.serve(target, **(ANYWHERE | settings))
+    before.check()
+
+
+# ── programs of their own ────────────────────────────────────────────────────────────────────
+
+PROGRAM = """
+import asyncio, sys, signal
+import anyio, aserver
+from tests.apps.lifecycle import lifespans
+
+async def main():
+    async with anyio.create_task_group() as group:
+        from functools import partial
+        handlers = {handlers!r}
+        serve = partial(aserver.serve, {app}, bind="127.0.0.1:0", install_signal_handlers=handlers)
+        addresses = await group.start(serve)
+        print("serving", addresses[0][1], flush=True)
+    print("over", signal.getsignal(signal.SIGTERM), flush=True)
+
+{run}
+"""
+
+
+def _program(code: str, *, session: bool = True) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=REPOSITORY,
+        start_new_session=session,
+    )
+
+
+@pytest.mark.parametrize("run", ["anyio.run(main)", "asyncio.run(main())"])
+@pytest.mark.parametrize("app", ["lifespans.good", "'tests.apps.lifecycle.probe:app'"])
+def test_signal_handlers_only_when_asked_for(app: str, run: str) -> None:
+    """Asked: SIGTERM is a graceful stop and the handler is gone afterwards. Fails without _stop_signals (an object)."""
+    with _program(PROGRAM.format(app=app, run=run, handlers=True)) as program:
+        assert program.stdout is not None
+        assert "serving" in _lines_to(program, "serving")[-1]
+        program.terminate()
+        rest = program.communicate(timeout=PATIENCE)[0]
+    assert program.returncode == 0, rest
+    assert "over 0" in rest or "over Handlers.SIG_DFL" in rest, rest
+    assert "Traceback" not in rest
+
+
+def _lines_to(program: "subprocess.Popen[str]", word: str) -> list[str]:
+    lines = []
+    assert program.stdout is not None
+    for line in program.stdout:
+        lines.append(line)
+        if word in line:
+            break
+    return lines
+
+
+@pytest.mark.parametrize("app", ["lifespans.good", "'tests.apps.lifecycle.probe:app'"])
+def test_without_handlers_ctrl_c_is_the_callers(app: str) -> None:
+    """anyio.run turns SIGINT into a cancellation: that drains, and the caller's KeyboardInterrupt comes out."""
+    with _program(PROGRAM.format(app=app, run="anyio.run(main)", handlers=False)) as program:
+        _lines_to(program, "serving")
+        session = program.pid
+        program.send_signal(signal.SIGINT)
+        rest = program.communicate(timeout=PATIENCE)[0]
+    assert "KeyboardInterrupt" in rest
+    assert "Exception ignored" not in rest
+    wait_for(lambda: not descendants(session), what="its processes to go")
+
+
+def test_run_blocks_and_returns_the_exit_code() -> None:
+    """`aserver.run` is what the command calls. Fails if run_resolved is not given what `run` was."""
+    code = (
+        "import aserver\n"
+        "code = aserver.run('tests.apps.lifecycle.probe:app', bind='127.0.0.1:0', workers=2)\n"
+        "print('returned', int(code))\n"
+    )
+    with _program(code) as program:
+        _lines_to(program, "all 2 workers are ready")
+        program.terminate()
+        rest = program.communicate(timeout=PATIENCE)[0]
+    assert "returned 0" in rest
