@@ -73,6 +73,11 @@ def load(
     if environ.get("WEB_CONCURRENCY"):
         layers.append(Layer("$WEB_CONCURRENCY", {"workers": environ["WEB_CONCURRENCY"]}))
     resolved = build(layers)
+    if resolved.config.env_file is not None:
+        lines = read_env_file(cwd / resolved.config.env_file)
+        # `env` wins: it is set last.
+        env = (*(f"{name}={value}" for name, value in lines.items()), *resolved.config.env)
+        resolved = replace(resolved, config=msgspec.structs.replace(resolved.config, env=env))
     if file is None or named is None:
         return resolved
     path = str(cwd / named)

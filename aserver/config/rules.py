@@ -85,8 +85,10 @@ def warnings(config: Table) -> tuple[str, ...]:
         (config.ca_certs is not None and config.cert_reqs == "none", "ca_certs does nothing: cert_reqs is none"),
         (config.ciphers is not None and not config.certfile, "ciphers does nothing: there is no TLS"),
         (config.certfile and plain, "certfile does nothing: every address in bind is plain"),
-        (config.daemon and config.errorlog == "-", "daemon with errorlog `-`: after detaching nobody sees the log"),
         (config.preload_warmup is not None and not config.preload, "preload_warmup does nothing: preload is off"),
-        (config.env_file is None and config.daemon and config.reload, "reload is for development, daemon is not"),
+        (config.admin is not None, "admin does nothing: this version has no admin endpoint yet"),
+        (config.control not in (None, "auto"), "control does nothing: this version has no control socket yet"),
+        (config.reload, "reload does nothing: this version does not watch files yet; SIGHUP reloads"),
+        (config.daemon, "daemon does nothing: this version does not detach yet"),
     )
     return tuple(message for wrong, message in likely if wrong)

@@ -12,8 +12,9 @@ from enum import IntEnum
 
 from aserver import unix
 
-CELL_SIZE = 64  # bytes: one cache line, so that workers do not slow each other down
-CELLS = 1024  # 64 KB in all; more processes at once than any machine here would run
+CELL_SIZE = 256  # bytes: whole cache lines, so that workers do not slow each other down
+CELLS = 1024  # 256 KB in all; more processes at once than any machine here would run
+_WORDS = 64  # bytes of a cell that are words; the rest is text
 _HEADER = 0  # the first cell is the board's own; its first word: cells up to this number have been given out
 
 
@@ -34,6 +35,15 @@ class Board:
         self.fd = fd
         self._map = mmap.mmap(fd, CELL_SIZE * CELLS)
         self._words = memoryview(self._map).cast("Q")
+
+    def text(self, index: int) -> memoryview:
+        """The bytes of a cell that hold text, ended by a NUL: the target of the request begun last."""
+        return memoryview(self._map)[index * CELL_SIZE + _WORDS : (index + 1) * CELL_SIZE]
+
+    def read_text(self, index: int) -> str:
+        """What stands there, fit for a log line."""
+        text = bytes(self.text(index)).partition(b"\0")[0]
+        return text.decode("ascii", "backslashreplace")
 
     @classmethod
     def create(cls) -> "Board":
@@ -58,6 +68,7 @@ class Board:
         cell = self.cell(index)
         for field in Field:
             cell[field] = 0
+        self.text(index)[0] = 0
 
     def close(self) -> None:
         """Unmap and close; cells handed out must be released before."""

@@ -316,7 +316,9 @@ class Crew:
         self.signal(command.serial, signal.SIGUSR2)
         worker = self.workers.get(command.serial)
         if worker is not None:
-            title = f"its event loop has stood still for {command.silent:.1f} s, the stacks"
+            begun = self.board.read_text(worker.cell)
+            owner = f" (the request begun last: {begun})" if begun else ""
+            title = f"its event loop has stood still for {command.silent:.1f} s{owner}, the stacks"
             self._loop.call_later(DUMP_PATIENCE, self._log_trace, worker, title)
 
     def _log_trace(self, worker: WorkerHandle, title: str) -> None:

@@ -177,7 +177,7 @@ class Fleet:
         """Whether `worker` serves but should be replaced."""
         current = self.current
         old = current is not None and worker.generation < current.number
-        return worker.serves and self.counts(worker) and (worker.phase is Phase.RETIRING or old)
+        return worker.serves and (worker.phase is Phase.RETIRING or old)
 
     def can_lose_one(self) -> bool:
         """Whether one serving worker may be told to leave."""

@@ -11,8 +11,8 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
-from typing import Self, assert_never
+from collections.abc import Callable, Coroutine
+from typing import Any, Self, assert_never
 
 import anyio
 
@@ -71,6 +71,7 @@ class Runner:
         self._state = Master(policy.Limits.of(config, provision.workers), random.random, lazy=not config.preload)
         self._crew = Crew(self._handle, self._know_files, board)
         self._upgrade: asyncio.Task[None] | None = None
+        self._reading: list[asyncio.Task[None]] = []
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[ev.Exit] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
@@ -122,9 +123,15 @@ class Runner:
 
     def reload(self, why: str) -> None:
         """Read the settings again and start a new generation; what is wrong is logged and changes nothing."""
-        newest = max(self._provisions)
+        # In a thread: a settings file in Python is run by a child process, and may take its time.
+        reading = asyncio.to_thread(self._reread)
+        self._reading = [task for task in self._reading if not task.done()]
+        self._reading.append(self._loop.create_task(self._do_reload(reading, why)))
+
+    async def _do_reload(self, reading: Coroutine[Any, Any, Resolved], why: str) -> None:
         try:
-            fresh, remarks = provide_next(self._provisions[newest], self._reread())
+            resolved = await reading
+            fresh, remarks = provide_next(self._provisions[max(self._provisions)], resolved)
         except AserverError as error:
             log.error("reload (%s) refused, everything stays as it is: %s", why, error)  # noqa: TRY400
             return
