@@ -270,8 +270,8 @@ def test_a_due_recycle_is_put_off_while_boots_fail() -> None:
     world.ways.boot = "fail3"
     for serial in (1, 2):
         world.send(ev.RetireAsked(serial, "max_requests"))
-    world.run(200.0)
-    assert len(world.serving) >= 1
+        world.run(100.0)
+        assert world.orders(ev.Drain) == []
     world.ways.boot = "ready"
     world.run(60.0)
     assert world.serving == [(1, 1), (2, 1)]
@@ -383,12 +383,13 @@ def test_a_worker_lost_while_a_canary_lives_is_replaced_even_without_surge() -> 
 
 
 def test_who_replaced_a_dead_worker_beside_its_canary_is_replaced_by_that_canary() -> None:
-    world = World(quick(max_surge=2)).start()
-    reload(world, canary_time=5.0, max_surge=2)
+    world = World(quick(workers=1, max_surge=2)).start()
+    reload(world, workers=1, canary_time=5.0, max_surge=2)
     world.run(2.0)
     world.kill(1)
     world.run(30.0)
-    assert world.serving == [(1, 2), (2, 2)]
+    assert world.serving == [(1, 2)]
+    assert len(world.orders(ev.Fork)) == 3
 
 
 def test_ten_reloads_in_a_second_are_at_most_two() -> None:
@@ -445,6 +446,21 @@ def test_an_old_generation_gets_no_new_zygote() -> None:
     world.run(30.0)
     assert [o.generation for o in world.orders(ev.SpawnZygote)] == [1, 2]
     assert world.serving == [(1, 2), (2, 2)]
+
+
+def test_a_zygote_still_loading_for_an_old_generation_is_ended_at_once() -> None:
+    world = World(quick(boot_timeout=100.0)).start()
+    world.ways.load = "hang"
+    world.kill_zygote(1)
+    world.run(1.0)
+    assert zygote_states(world) == {1: Zygote.LOADING}
+    world.ways.load, world.ways.leave = "up", "slow"
+    reload(world)
+    world.run(2.0)
+    assert world.master.current is not None
+    assert world.master.current.number == 2
+    assert 1 not in world.zygotes
+    assert 1 in world.master.generations, "its workers still drain"
 
 
 def test_reload_takes_new_limits_with_the_promotion() -> None:
@@ -532,6 +548,15 @@ def test_stop_escalates_drain_hurry_kill() -> None:
     world.run(1.0)
     assert world.exit is not None
     assert world.exit.code == ExitCode.KILLED
+
+
+def test_a_quick_stop_says_it_once() -> None:
+    world = World(quick()).start()
+    world.send(ev.StopRequested(ev.StopMode.QUICK, "SIGINT"))
+    assert all(o.graceful == 0.0 for o in world.orders(ev.Drain))
+    world.run(3.0)
+    assert world.orders(ev.Hurry) == []
+    assert world.exit == ev.Exit(ExitCode.OK)
 
 
 def test_a_drain_that_overruns_is_killed_and_exits_six() -> None:
