@@ -19,6 +19,7 @@ from typing import Any, Protocol, cast
 from aserver.asgi import ASGIApp
 from aserver.config import Config
 from aserver.protocol import wire
+from aserver.protocol.draining import Draining
 from aserver.protocol.heads import Defaults
 
 #: `Service.sweep` is called about this often (seconds). Deadlines are counted from a clock that may be one period
@@ -81,6 +82,7 @@ class Shared:
         self._ready: list[Running] = []  # running ones that `_start_ready` has yet to start
         self.requests = 0
         self.draining = False
+        self.leaving = Draining()  # the same, for applications
         self.now = loop.time()
         #: Copied for every request, so that nothing one of them sets is seen by another.
         self.context = contextvars.copy_context()

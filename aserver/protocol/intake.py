@@ -10,7 +10,7 @@ from typing import Any
 import httptools
 
 from aserver.errors import ClientError
-from aserver.protocol import wire
+from aserver.protocol import websocket, wire
 from aserver.protocol.connection import OPEN, Shared
 from aserver.protocol.exchange import Carrier, Exchange
 from aserver.protocol.wire import REQUEST_NAMES, SPECIAL_REQUEST_NAMES
@@ -127,7 +127,9 @@ class Intake(Carrier):
 
     def _parser_stopped(self, data: bytes | memoryview, error: Exception) -> None:
         if isinstance(error, httptools.HttpParserUpgrade):
-            self._resume_after_upgrade(bytes(data[error.args[0] :]))
+            rest = bytes(data[error.args[0] :])
+            if not self._became_websocket(rest):
+                self._resume_after_upgrade(rest)
             return
         cause = error.__context__
         if isinstance(error, httptools.HttpParserCallbackError) and cause is not None:
@@ -140,6 +142,17 @@ class Intake(Carrier):
             self.refuse(ClientError(501 if wire.REQUEST_START.match(data) else 400, str(error)))
         else:
             self.refuse(ClientError(400, str(error)))
+
+    def _became_websocket(self, rest: bytes) -> bool:
+        """Hand the connection over if a WebSocket is asked for, and nothing else waits; `rest` came after it."""
+        current = self.current
+        if current is None or current.launched or self.receiving is not None or self._queue:
+            return False
+        if not websocket.is_offered(current):
+            return False
+        self.current = self._parser = None
+        websocket.take_over(self, current, rest)
+        return True
 
     def _resume_after_upgrade(self, rest: bytes) -> None:
         """Serve as plain HTTP a request that offered another protocol (RFC 9110 section 7.8: an offer may be ignored).

@@ -8,7 +8,9 @@ import asyncio
 from collections.abc import Callable
 
 from aserver.protocol.connection import OPEN, Shared
+from aserver.protocol.draining import Departure
 from aserver.protocol.http1 import HttpConnection
+from aserver.protocol.websocket import WebSocketConnection
 
 
 class Service(Shared):
@@ -35,12 +37,18 @@ class Service(Shared):
     def drain(self) -> None:
         """From now on responses carry `Connection: close`, and the connection ends after them; idle ones stay."""
         self.draining = True
+        self.leaving.set()
 
     def close_idle(self) -> None:
         """Close connections with no request under way."""
         for connection in list(self.connections):
             if connection.idle:
                 connection.close()
+
+    def close_websockets(self, until: float) -> Departure:
+        """Close WebSockets with 1012, spread until `until` (of the loop's clock), lest all come back at once."""
+        sockets = [each for each in self.connections if isinstance(each, WebSocketConnection)]
+        return Departure(self.loop, sockets, until)
 
     def cancel(self, reason: str) -> list[str]:
         """Cancel the requests that still run; return `GET /x, 31.2 s` for each.

@@ -223,7 +223,7 @@ async def test_refused(name: str, pieces: str) -> None:
             head(b"Content-Length: 3", version=b"1.0", method=b"POST") + b"abc", b"POST / abc", id="1.0 with body"
         ),
         pytest.param(head(b"Host: [::1]:8000", b"Connection: close"), b"GET / ", id="IPv6 Host"),
-        pytest.param(head(HOST, b"Connection: Upgrade, close", b"Upgrade: websocket"), b"GET / ", id="Upgrade ignored"),
+        pytest.param(head(HOST, b"Connection: Upgrade, close", b"Upgrade: h2c"), b"GET / ", id="Upgrade ignored"),
         pytest.param(
             head(
                 HOST,
@@ -246,7 +246,7 @@ async def test_refused(name: str, pieces: str) -> None:
             id="Upgrade with chunked body",
         ),
         pytest.param(
-            head(HOST, b"Connection: Upgrade", b"Upgrade: websocket") + head(HOST, b"Connection: close", target=b"/2"),
+            head(HOST, b"Connection: Upgrade", b"Upgrade: h2c") + head(HOST, b"Connection: close", target=b"/2"),
             b"GET / ",
             id="Upgrade and a request behind it",
         ),
