@@ -1,0 +1,209 @@
+"""Started as root, the server serves as somebody else, for good: these tests need root, as CI has it."""
+
+import json
+import os
+import pwd
+import signal
+import socket
+import ssl
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from aserver.errors import ExitCode
+from tests.harness import RawConnection, ServerProcess
+
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to drop"),
+    pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc"),
+]
+
+APP = "tests.apps.connection:app"
+NOBODY = pwd.getpwnam("nobody")
+Start = Callable[..., ServerProcess]
+
+
+def low_port() -> int:
+    """A free port that only root may bind where nobody has changed the limit (ip(7))."""
+    for port in range(1023, 600, -1):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    pytest.fail("no port below 1024 is free")
+
+
+def rights(uid: int, gid: int, groups: list[int]) -> dict[str, Any]:
+    return {"uids": [uid] * 3, "gids": [gid] * 3, "groups": groups}
+
+
+def told(server: ServerProcess) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(server.fetch().body)
+    for when in ("imported", "running"):
+        del answer[when]["pid"]
+    return answer
+
+
+def test_trap_18_a_low_port_is_bound_as_root_and_the_app_imported_and_served_as_nobody(server: Start) -> None:
+    port = low_port()
+    running = server(APP, "--user", "nobody", "--workers", "2", bind=[f"127.0.0.1:{port}"])
+    answer = told(running)
+    nobody = rights(NOBODY.pw_uid, NOBODY.pw_gid, sorted({NOBODY.pw_gid, *os.getgrouplist("nobody", NOBODY.pw_gid)}))
+    assert (answer["imported"], answer["running"]) == (nobody, nobody)
+    below = running.zygotes() + running.workers()
+    assert len(below) == 3
+    for process in below:
+        for field in ("CapEff", "CapPrm", "CapInh", "CapAmb"):
+            assert int(process.status(field), 16) == 0, (process, field)
+        assert process.status("Uid").split() == [str(NOBODY.pw_uid)] * 4
+        assert process.status("Gid").split() == [str(NOBODY.pw_gid)] * 4
+    assert running.stop() == ExitCode.OK
+
+
+def test_a_reload_drops_again(server: Start) -> None:
+    running = server(APP, "--user", "nobody", "--group", "daemon", bind=[f"127.0.0.1:{low_port()}"])
+    before = told(running)
+    running.signal(signal.SIGHUP)
+    running.wait_for(lambda: told(running)["pid"] != before["pid"], what="the new generation's worker to answer")
+    assert told(running)["imported"] == before["imported"]
+
+
+@pytest.mark.parametrize(
+    ("options", "uid", "gid", "more"),
+    [
+        (("--user", "nobody", "--group", "daemon"), "nobody", "daemon", ()),
+        (("--user", "4242", "--group", "4343"), "4242", "4343", ()),  # no such accounts, as in many a container
+        (("--group", "daemon"), "root", "daemon", ()),
+    ],
+)
+def test_user_and_group_in_every_spelling(
+    server: Start, options: tuple[str, ...], uid: str, gid: str, more: tuple[int, ...]
+) -> None:
+    expected_uid = int(uid) if uid.isdecimal() else pwd.getpwnam(uid).pw_uid
+    expected_gid = int(gid) if gid.isdecimal() else pwd.getpwnam(gid).pw_gid
+    running = told(server(APP, *options))["running"]
+    assert running["uids"] == [expected_uid] * 3
+    assert running["gids"] == [expected_gid] * 3
+    assert expected_gid in running["groups"]
+    assert 0 not in running["groups"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--user", "no-such-user"), "user no-such-user does not exist on this system"),
+        (("--group", "no-such-group"), "group no-such-group does not exist on this system"),
+        (("--user", "4242"), "user 4242 does not exist on this system; a uid without an account needs `group` as well"),
+    ],
+)
+def test_who_does_not_exist_is_a_wrong_setting(server: Start, options: tuple[str, ...], says: str) -> None:
+    running = server(APP, *options, ready=False)
+    assert running.wait_exit() == ExitCode.CONFIG
+    assert says in running.log
+
+
+def drop_as(prologue: str, *arguments: str | None) -> str:
+    """What `drop_privileges` comes to in a process that the prologue has made, and what that process then is."""
+    code = f"""
+import ctypes, grp, os, pwd  # now: the interpreter may lie where nobody may not look
+from aserver import unix
+from aserver.errors import ConfigError
+{prologue}
+try:
+    unix.drop_privileges(*{arguments!r})
+except ConfigError as error:
+    print(error)
+else:
+    caps = [line.split()[1] for line in open("/proc/self/status") if line.startswith("Cap")][:3]
+    print(os.getresuid(), os.getresgid(), os.getgroups(), sum(int(cap, 16) for cap in caps))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+PLAIN_NOBODY = "os.setgroups([]); os.setgid(65534); os.setuid(65534)"
+#: nobody, but with CAP_SETGID (bit 6) and CAP_SETUID (bit 7), as a service manager's AmbientCapabilities= gives them.
+ABLE_NOBODY = """
+libc = ctypes.CDLL(None)
+libc.prctl(8, 1, 0, 0, 0)  # PR_SET_KEEPCAPS
+os.setgroups([0, 1]); os.setgid(65534); os.setuid(65534)
+able = (1 << 6) | (1 << 7)
+assert libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)(able, able, able)) == 0
+"""
+
+
+def test_who_may_not_change_is_told_so_and_who_need_not_is_left_alone() -> None:
+    assert drop_as(PLAIN_NOBODY, "daemon", None) == (
+        "cannot become user daemon, group None: Operation not permitted; start as root"
+    )
+    assert drop_as(PLAIN_NOBODY, "65534", "65534") == f"{(65534,) * 3} {(65534,) * 3} [] 0"
+
+
+def test_capabilities_without_root_are_used_and_dropped_too() -> None:
+    assert drop_as(ABLE_NOBODY, "4242", "4343") == f"{(4242,) * 3} {(4343,) * 3} [4343] 0"
+
+
+def test_logs_and_sockets_keep_their_owners(server: Start, tmp_path: Path) -> None:
+    private, public = tmp_path / "logs", tmp_path / "run"
+    private.mkdir(mode=0o700)
+    public.mkdir()
+    access, path = private / "access.log", public / "a.sock"
+    running = server(
+        APP, "--user", "nobody", "--accesslog", str(access), "--uds-owner", "daemon", "--uds-mode", "0660",
+        bind=[f"unix:{path}"],
+    )  # fmt: skip
+    assert running.fetch("/first").status == 200
+    running.wait_for(lambda: "/first" in access.read_text(), what="the access line")
+    access.rename(private / "access.log.1")
+    running.signal(signal.SIGUSR1)
+    running.wait_for(access.exists, what="the log to be opened again")
+
+    def line_in_the_new_file() -> bool:
+        assert running.fetch("/second").status == 200
+        return "/second" in access.read_text()
+
+    running.wait_for(line_in_the_new_file, what="an access line in the new file")
+    assert {(file.stat().st_uid, file.stat().st_gid) for file in private.iterdir()} == {(0, 0)}
+    assert path.stat().st_uid == pwd.getpwnam("daemon").pw_uid
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    assert running.stop() == ExitCode.OK
+    assert list(public.iterdir()) == []
+
+
+def test_keys_that_only_root_may_read_are_read_before_and_renewed_by_a_reload(server: Start, tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    ca = trustme.CA()
+    client = ssl.create_default_context()
+    ca.configure_trust(client)
+
+    def renew(*names: str) -> None:
+        issued = ca.issue_cert(*names)
+        issued.cert_chain_pems[0].write_to_path(private / "cert.pem")
+        issued.private_key_pem.write_to_path(private / "key.pem")
+
+    def shown() -> set[str]:
+        with RawConnection(running.where, tls=client) as connection:
+            assert connection.request().status == 200
+            decoded: Any = connection.sock.getpeercert()  # type: ignore[attr-defined]
+        return {value for _, value in decoded["subjectAltName"]}
+
+    renew("localhost")
+    files = ("--certfile", str(private / "cert.pem"), "--keyfile", str(private / "key.pem"))
+    running = server(APP, "--user", "nobody", *files)
+    assert shown() == {"localhost"}
+    running.wait_log(
+        rf"uid {NOBODY.pw_uid} cannot read {private}/cert.pem, {private}/key.pem: when it changes, a reload"
+    )
+    renew("localhost", "renewed.test")
+    running.signal(signal.SIGHUP)
+    running.wait_for(lambda: "renewed.test" in shown(), what="the renewed certificate")
