@@ -412,6 +412,14 @@ def test_a_reload_that_waited_for_another_begins_by_itself() -> None:
     assert world.serving == [(1, 3), (2, 3)]
 
 
+def test_a_reload_that_comes_too_soon_has_its_own_alarm() -> None:
+    world = World(quick())
+    began = world.now
+    world.start(0.5)
+    reload(world)
+    assert world.master.next_deadline() == began + policy.RELOAD_SPACING
+
+
 def test_reload_while_old_workers_drain_never_exceeds_the_surge() -> None:
     """Trap 33: the prototype had 12 workers after four of these. `World` counts at every fork."""
     world = World(quick(workers=4)).start()
