@@ -239,7 +239,6 @@ class DumpStacks:
 
     serial: int
     silent: float
-    fatal: bool
 
 
 @dataclass(frozen=True, slots=True)

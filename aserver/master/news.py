@@ -210,11 +210,10 @@ def on_beats(fleet: Fleet, event: ev.Beats) -> None:
         if limit and silent >= limit:
             still = f"its event loop stands still for {silent:.1f} s (hang_timeout is {limit:g} s)"
             say(fleet, "error", f"{worker}: {still}; it is aborted and replaced")
-            fleet.out.append(ev.DumpStacks(serial, silent, fatal=True))
-            kill(fleet, worker, Intent.HUNG, "SIGABRT")
+            kill(fleet, worker, Intent.HUNG, "SIGABRT")  # faulthandler writes the stacks once more
         elif fleet.limits.slow_callback and silent >= fleet.limits.slow_callback and worker.reported_beat != beat:
             worker.reported_beat = beat
-            fleet.out.append(ev.DumpStacks(serial, silent, fatal=False))
+            fleet.out.append(ev.DumpStacks(serial, silent))
 
 
 # ── the operator ─────────────────────────────────────────────────────────────────────────────

@@ -53,10 +53,8 @@ def _expire_workers(fleet: Fleet) -> None:
             kill(fleet, worker, Intent.OVERRAN)
         elif worker.phase is Phase.BOOTING:
             limit = fleet.generations[worker.generation].limits.boot_timeout
-            say(fleet, "error", f"{worker} was not ready within {limit:g} s; it is killed")
-            if worker.pid is not None:
-                fleet.out.append(ev.DumpStacks(worker.serial, fleet.now - worker.began, fatal=True))
-            kill(fleet, worker, Intent.SLOW_BOOT)
+            say(fleet, "error", f"{worker} was not ready within {limit:g} s; it is aborted")
+            kill(fleet, worker, Intent.SLOW_BOOT, "SIGABRT")  # faulthandler writes where it hangs
 
 
 def _expire_zygotes(fleet: Fleet) -> None:

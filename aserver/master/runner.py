@@ -140,6 +140,7 @@ class Runner:
         superseded, self._next = self._next, fresh
         if superseded not in self._provisions.values():
             let_go(superseded, (*self._provisions.values(), fresh))
+        self._state.lazy = not fresh.config.preload  # for the generation that is about to begin
         self._handle(ev.ReloadRequested(policy.Limits.of(fresh.config, fresh.workers), why))
 
     def upgrade(self, why: str) -> None:
