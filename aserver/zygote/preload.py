@@ -5,8 +5,10 @@ found (`on_fork_hazard` is the zygote's to obey), and undoes its one patch, `Thr
 """
 
 import os
+import select
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +23,9 @@ from aserver.worker.app import load_app, warm_up
 
 #: Frames of these are between the user's line and Thread.start; the user wants his own line.
 _OURS = str(Path(__file__).resolve().parent.parent) + os.sep
+
+#: Seconds. A thread that Python has joined is the kernel's for a moment more, and looks like a native one (it was seen).
+LEAVING = 0.1
 
 
 class ThreadWatch:
@@ -49,21 +54,31 @@ class ThreadWatch:
 
     def hazards(self) -> list[str]:
         """One clause per thread that lives beside the main one: its name, and where it was started."""
+        deadline = time.monotonic() + LEAVING
+        while True:
+            found, native = self._look()
+            if not native or time.monotonic() > deadline:
+                return found + native
+            select.select([], [], [], LEAVING / 20)
+
+    def _look(self) -> tuple[list[str], list[str]]:
+        """The threads that Python knows, and the others."""
         names = {t.native_id: t for t in (sys.modules["threading"].enumerate() if self._thread else ())}
         try:
             ids = sorted(int(task) for task in os.listdir("/proc/self/task"))
         except OSError:  # no /proc: Python's own threads are all that can be known
             ids = sorted(t for t in names if t is not None)
-        found = []
+        found: list[str] = []
+        native: list[str] = []
         for native_id in ids:
             thread = names.get(native_id)
             if native_id == os.getpid() or (thread is not None and thread is sys.modules["threading"].main_thread()):
                 continue
             if thread is None:
-                found.append(f"native thread {_comm(native_id)!r} (started by an extension module)")
+                native.append(f"native thread {_comm(native_id)!r} (started by an extension module)")
             else:
                 found.append(f"thread {thread.name!r} started at {self._places.get(thread, 'an unknown place')}")
-        return found
+        return found, native
 
 
 def _place(stack: traceback.StackSummary) -> str:
