@@ -59,9 +59,9 @@ def test_exit_4_an_import_that_raises(server: Start, mode: str) -> None:
     ("target", "said"),
     [
         ("nothing:app", "no module 'nothing'"),
-        ("probe:ap", "did you mean"),
-        ("probe:ballast", "list"),
-        ("probe:QUESTIONS", "cannot be called"),
+        ("lifespans:god", "did you mean"),
+        ("lifespans:asyncio", "is a module, not an app"),
+        ("identity:at_import", "is a dict and cannot be called"),
     ],
 )
 def test_exit_4_what_is_missing_and_what_was_found(server: Start, target: str, said: str) -> None:
@@ -75,7 +75,8 @@ def test_exit_4_sys_exit_at_import(server: Start, tmp_path: Path) -> None:
     """A SystemExit is a failed load, not a wish of the zygote. Fails with `except Exception` around the import."""
     (tmp_path / "leaves.py").write_text("import sys\nsys.exit(0)\n")
     lines = _refused(server, "leaves:app", "--app-dir", str(tmp_path), code=4)
-    assert "SystemExit" in _error(lines)
+    assert "called sys.exit(0)" in _error(lines)
+    assert lines[-1] == "SystemExit: 0"
 
 
 # ── 3: booting ───────────────────────────────────────────────────────────────────────────────
@@ -142,7 +143,10 @@ def test_exit_5_and_trap_26_a_taken_port_names_its_holder(server: Start) -> None
 
 
 def test_trap_26_an_orphan_that_holds_the_port_is_named(server: Start, tmp_path: Path) -> None:
-    """After kill -9 of a master, a worker that hangs keeps the port until the deputy ends it; a second start says so."""
+    """After kill -9 of a master, a worker that hangs keeps the port until the deputy ends it; a second start says so.
+
+    Fails as the one above.
+    """
     notes = Notes(tmp_path)
     first = server(f"{APPS}.probe:app", "--graceful-timeout", "6", "--lifespan-shutdown-timeout", "0.1", env=notes.env)
     (worker,) = first.workers()

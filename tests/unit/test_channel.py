@@ -1,0 +1,183 @@
+"""The channel between aserver's processes: framing, descriptors, and what a broken peer may do."""
+
+import array
+import os
+import socket
+import struct
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aserver import unix
+from aserver.errors import ChannelError
+from aserver.ipc import channel as channel_module
+from aserver.ipc.channel import Channel
+from aserver.ipc.messages import Adopt, BootFailed, Drain, Exited, Forked, Kill, RetireAsked, ToMaster, ToZygote
+
+Pair = tuple[Channel[ToZygote], Channel[ToMaster]]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """The master's end and the zygote's; whatever is left open in them is closed."""
+    ours, theirs = unix.stream_pair()
+    # Named by what arrives there: the first reads what is meant for a zygote.
+    ends: Pair = Channel(ours, ToZygote), Channel(theirs, ToMaster)
+    yield ends
+    for end in ends:
+        end.close()
+
+
+def test_messages_arrive_whole_and_in_order(pair: Pair) -> None:
+    zygote, master = pair
+    sent = [RetireAsked(1, "due"), Exited(2, 3, 256), BootFailed(4, 3, "reason", "x" * 100_000)]
+    for message in sent:
+        zygote.send(message)
+    received: list[ToMaster] = []
+    while len(received) < len(sent):
+        received += [message for message, fds in master.receive() if not fds]
+        zygote.flush()
+    assert received == sent
+    assert not zygote.pending
+
+
+def test_descriptors_arrive_with_their_message_and_are_close_on_exec(pair: Pair) -> None:
+    """Trap 13: socket.recv_fds would make them inheritable. Fails with `_CLOEXEC = 0`."""
+    zygote, master = pair
+    files = [os.memfd_create(f"file {number}") for number in range(3)]
+    zygote.send(RetireAsked(7, "due"))
+    zygote.send(Forked(1, 2), files)
+    (asked, none), (forked, fds) = master.receive()
+    assert (asked, none) == (RetireAsked(7, "due"), [])
+    assert forked == Forked(1, 2)
+    for mine, got in zip(files, fds, strict=True):
+        assert os.fstat(got).st_ino == os.fstat(mine).st_ino
+        assert not os.get_inheritable(got)
+        os.close(mine)
+        os.close(got)
+
+
+def test_the_sender_keeps_its_descriptors_and_what_waits_has_its_own(pair: Pair) -> None:
+    """The caller may close at once, also when the socket was full. Fails without os.dup in send."""
+    zygote, master = pair
+    filler = BootFailed(1, 3, "", "x" * 500_000)
+    zygote.send(filler)
+    assert zygote.pending, "the premise: the socket is full"
+    file = os.memfd_create("file")
+    inode = os.fstat(file).st_ino
+    zygote.send(Forked(1, 2), [file, file])
+    os.close(file)
+    received: list[tuple[ToMaster, list[int]]] = []
+    while len(received) < 2:
+        received += master.receive()
+        zygote.flush()
+    assert [os.fstat(fd).st_ino for fd in received[1][1]] == [inode, inode]
+    for fd in received[1][1]:
+        os.close(fd)
+
+
+@settings(max_examples=30, deadline=None)
+@given(cuts=st.lists(st.integers(1, 60), min_size=1, max_size=40))
+def test_any_cut_of_the_stream_is_put_together(cuts: list[int]) -> None:
+    ours, theirs = unix.stream_pair()
+    raw, raw_reader = unix.stream_pair()
+    sender: Channel[ToZygote] = Channel(raw, ToZygote)
+    reader: Channel[ToMaster] = Channel(theirs, ToMaster)
+    sent = [RetireAsked(1, "due"), BootFailed(2, 4, "no such module", "line\n" * 30), Exited(1, 2, 3)]
+    for message in sent:
+        sender.send(message)
+    stream = raw_reader.recv(1 << 20)
+    received: list[ToMaster] = []
+    for cut in [*cuts, len(stream)]:
+        ours.send(stream[:cut])
+        stream = stream[cut:]
+        received += [message for message, _ in reader.receive()]
+        if not stream:
+            break
+    assert received == sent
+    for end in (ours, raw_reader, sender, reader):
+        end.close()
+
+
+def test_eof_is_said_after_what_came_before_it(pair: Pair) -> None:
+    zygote, master = pair
+    zygote.send(RetireAsked(1, "due"))
+    zygote.close()
+    assert [message for message, _ in master.receive()] == [RetireAsked(1, "due")]
+    assert master.eof
+    assert master.receive() == []
+
+
+def test_a_peer_that_is_gone_is_no_error_for_the_sender(pair: Pair) -> None:
+    """Its death is learnt elsewhere. Fails without the OSError branch in flush."""
+    zygote, master = pair
+    master.close()
+    zygote.send(RetireAsked(1, "due"))
+    assert not zygote.pending
+    zygote.drain_blocking(0.1)
+
+
+def test_lost_descriptors_are_an_error(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trap 14: with a buffer too small the kernel drops descriptors and says so once. Fails without the check."""
+    zygote, master = pair
+    monkeypatch.setattr(channel_module, "_MAX_FDS", 1)
+    file = os.memfd_create("file")
+    zygote.send(Forked(1, 2), [file, file, file])
+    os.close(file)
+    with pytest.raises(ChannelError, match="MSG_CTRUNC"):
+        master.receive()
+
+
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        (struct.pack("!IH", 5 << 20, 0), "5242880 bytes"),
+        (struct.pack("!IH", 3, 0) + b"\xc1\xc1\xc1", "does not know"),
+        (struct.pack("!IH", 1, 0) + b"\x01", "does not know"),
+        (struct.pack("!IH", 0, 2), "0 of its 2 descriptors"),
+    ],
+)
+def test_what_a_broken_peer_sends_is_an_error(frame: bytes, said: str) -> None:
+    ours, theirs = unix.stream_pair()
+    reader: Channel[ToMaster] = Channel(theirs, ToMaster)
+    ours.send(frame)
+    with pytest.raises(ChannelError, match=said):
+        reader.receive()
+    ours.close()
+    reader.close()
+
+
+def test_messages_of_the_other_direction_are_not_understood(pair: Pair) -> None:
+    """Each end decodes only what may come. Fails with one union for all."""
+    _, master = pair
+    master.send(RetireAsked(1, "due"))  # to the zygote, who expects orders
+    with pytest.raises(ChannelError, match="does not know"):
+        pair[0].receive()
+
+
+@pytest.mark.parametrize("message", [Adopt(1, 2), Forked(1, 2)])
+def test_a_message_does_not_travel_without_its_descriptors(pair: Pair, message: Adopt | Forked) -> None:
+    with pytest.raises(ChannelError, match="descriptors, not 0"):
+        pair[0].send(message)
+
+
+@pytest.mark.parametrize("message", [Drain(final=True, graceful=1.0), Kill(1, 9)])
+def test_a_message_takes_no_descriptors_that_nobody_would_close(pair: Pair, message: Drain | Kill) -> None:
+    with pytest.raises(ChannelError, match="0 to 0 descriptors"):
+        pair[1].send(message, [0])
+
+
+def test_close_lets_go_of_descriptors_that_nobody_took(pair: Pair) -> None:
+    """Half a message with its descriptors: they must not stay open for ever. Fails without it in close."""
+    ours, theirs = unix.stream_pair()
+    reader: Channel[ToMaster] = Channel(theirs, ToMaster)
+    file = os.memfd_create("only here")
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]))]
+    ours.sendmsg([struct.pack("!IH", 100, 1)], rights)
+    os.close(file)
+    assert reader.receive() == []
+    reader.close()
+    assert not any("only here" in what for what in unix.open_fds().values())
+    ours.close()

@@ -1,0 +1,199 @@
+"""Thin wrappers over system calls: processes, descriptors, signals, memory, identity."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aserver import unix
+from aserver.errors import ConfigError
+
+needs_pidfd = pytest.mark.skipif(not unix.LINUX, reason="pidfds are Linux's")
+
+
+def _child(code: str) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-S", "-c", code])
+
+
+def _in_python(code: str) -> str:
+    """What a fresh interpreter prints: for what changes a whole process."""
+    code = f"import os, signal, sys\nfrom aserver import unix\n{code}"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+# ── processes ────────────────────────────────────────────────────────────────────────────────
+
+
+@needs_pidfd
+def test_pidfd_becomes_readable_and_gives_the_status() -> None:
+    """waitpid's encoding, for an exit and for a signal."""
+    for code, status in (("raise SystemExit(7)", 7 << 8), ("import os; os.kill(os.getpid(), 9)", 9)):
+        child = _child(code)
+        pidfd = unix.open_pidfd(child.pid)
+        assert pidfd is not None
+        assert select.select([pidfd], [], [], 20)[0]
+        assert unix.wait_pidfd(pidfd) == status
+        assert unix.wait_pidfd(pidfd) is None, "reaped already"
+        assert unix.send_signal(pidfd, signal.SIGTERM) is False, "never a stranger"
+        os.close(pidfd)
+        child.returncode = 0  # reaped behind its back
+
+
+@needs_pidfd
+def test_a_process_that_lives_has_no_status() -> None:
+    child = _child("import time; time.sleep(60)")
+    pidfd = unix.open_pidfd(child.pid)
+    assert pidfd is not None
+    assert unix.wait_pidfd(pidfd) is None
+    assert unix.send_signal(pidfd, signal.SIGKILL) is True
+    os.close(pidfd)
+    child.wait()
+
+
+@needs_pidfd
+def test_strangers_are_reaped_and_known_ones_left_alone() -> None:
+    """Trap 29. In a process of its own, because it reaps whatever it finds."""
+    out = _in_python("""
+import time
+def dead():
+    pid = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    return pid
+stranger = dead()
+print(unix.reap_strangers([]) == [stranger])
+known = dead()
+print(unix.reap_strangers([known]) == [], os.waitpid(known, 0)[0] == known)
+print(unix.reap_strangers([]))
+""")
+    assert out.split("\n") == ["True", "True True", "[]"]
+
+
+def test_usable_cpus_is_at_least_one_and_within_the_affinity() -> None:
+    assert 1 <= unix.usable_cpus() <= (os.cpu_count() or 1)
+    if unix.LINUX:
+        assert _in_python("os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\nprint(unix.usable_cpus())") == "1"
+
+
+# ── descriptors ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_stream_pair_is_private_and_does_not_block() -> None:
+    left, right = unix.stream_pair()
+    assert [left.get_inheritable(), right.get_inheritable()] == [False, False]
+    with pytest.raises(BlockingIOError):
+        left.recv(1)
+    left.close()
+    right.close()
+
+
+def test_memory_file_is_shared_and_private_to_us() -> None:
+    fd = unix.memory_file("a-test")
+    os.write(fd, b"kept")
+    assert os.pread(fd, 10, 0) == b"kept"
+    assert not os.get_inheritable(fd)
+    os.close(fd)
+
+
+def test_raise_fd_limit() -> None:
+    """Trap 66: the soft limit goes up to the hard one."""
+    out = _in_python("""
+import resource
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(100, hard), hard))
+print(unix.raise_fd_limit() == hard, resource.getrlimit(resource.RLIMIT_NOFILE)[0] == hard)
+""")
+    assert out == "True True"
+
+
+# ── signals ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_wakeup_is_one_byte_for_each_signal_and_nothing_else() -> None:
+    out = _in_python("""
+reader = unix.install_wakeup([signal.SIGTERM, signal.SIGHUP])
+os.kill(os.getpid(), signal.SIGTERM)
+os.kill(os.getpid(), signal.SIGHUP)
+print(sorted(reader.recv(10)) == sorted([signal.SIGTERM, signal.SIGHUP]))
+""")
+    assert out == "True"
+
+
+def test_ignored_signals_are_not_ignored_in_subprocesses() -> None:
+    """Trap 37: a no-op handler becomes the default disposition at exec. Fails with SIG_IGN."""
+    out = _in_python("""
+import subprocess
+unix.ignore_signals([signal.SIGINT])
+os.kill(os.getpid(), signal.SIGINT)
+shown = subprocess.run(["grep", "SigIgn", "/proc/self/status"], capture_output=True, text=True).stdout
+print(int(shown.split()[1], 16) & (1 << (signal.SIGINT - 1)))
+""")
+    assert out == "0"
+
+
+def test_reset_signals_leaves_the_apps_own_handlers() -> None:
+    """What the zygote set goes; what the app set at import stays."""
+    out = _in_python("""
+own = lambda *_: None
+signal.signal(signal.SIGUSR1, own)
+unix.install_wakeup([signal.SIGTERM])
+unix.reset_signals()
+print(signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, signal.getsignal(signal.SIGUSR1) is own,
+      signal.set_wakeup_fd(-1))
+""")
+    assert out == "True True -1"
+
+
+# ── memory, environment, identity ────────────────────────────────────────────────────────────
+
+
+@pytest.mark.skipif(not unix.LINUX, reason="smaps are Linux's")
+def test_smaps_rollup_counts_in_bytes() -> None:
+    sums = unix.smaps_rollup()
+    assert sums["Rss"] > 1 << 20
+    assert sums["Pss"] <= sums["Rss"]
+    child = _child("pass")
+    child.wait()
+    assert unix.smaps_rollup(child.pid) == {}, "nobody there"
+
+
+def test_enter_environment(tmp_path: Path) -> None:
+    out = _in_python(f"""
+unix.enter_environment(["A=1", "B=x=y"], {str(tmp_path)!r}, 0o027)
+print(os.environ["A"], os.environ["B"], os.getcwd(), oct(os.umask(0)))
+""")
+    assert out == f"1 x=y {tmp_path.resolve()} 0o27"
+
+
+def test_a_directory_that_is_not_there_is_a_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"chdir .*/nowhere: No such file"):
+        unix.enter_environment([], str(tmp_path / "nowhere"), None)
+
+
+@pytest.mark.parametrize(("user", "group"), [("no-such-user", None), (None, "no-such-group")])
+def test_nobody_of_that_name_is_a_config_error(user: str | None, group: str | None) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        unix.drop_privileges(user, group)
+
+
+def test_dropping_nothing_is_nothing() -> None:
+    before = os.getresuid(), os.getresgid(), os.getgroups()
+    unix.drop_privileges(None, None)
+    assert before == (os.getresuid(), os.getresgid(), os.getgroups())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_privileges_are_dropped_for_good() -> None:
+    """All three ids and the groups, so that there is no way back. Fails without setgroups, and with seteuid."""
+    out = _in_python("""
+unix.drop_privileges("nobody", None)
+print(0 in os.getresuid() + os.getresgid() + tuple(os.getgroups()))
+try:
+    os.setuid(0)
+except PermissionError:
+    print("no way back")
+""")
+    assert out.split("\n") == ["False", "no way back"]
