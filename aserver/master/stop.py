@@ -35,10 +35,11 @@ def proceed(fleet: Fleet) -> None:
         fleet.listeners_open = False
         fleet.out.append(ev.Notify("STOPPING=1"))
         fleet.out.append(ev.CloseListeners())
-    for worker in fleet.workers.values():
-        _stop_worker(fleet, worker)
+    # Zygotes first: the worker that closes the listener last empties its queue before, a zygote would not.
     for generation in fleet.generations.values():
         _stop_zygote(fleet, generation)
+    for worker in fleet.workers.values():
+        _stop_worker(fleet, worker)
     if not fleet.workers and all(g.zygote is Zygote.GONE for g in fleet.generations.values()):
         fleet.server = Server.DONE
         fleet.out.append(fleet.result)

@@ -103,28 +103,33 @@ class Acceptor:
             self.endpoint.tls.look()
             self._handshakes = [each for each in self._handshakes if self._pending(each)]
 
-    async def accept_rest(self, until: float) -> int:
-        """Take what the kernel has completed already, so that closing the listener resets nobody (PROCESS 3.3).
+    def take_rest(self) -> list[socket.socket]:
+        """Take what the kernel has completed already, so that closing the listener next resets nobody (PROCESS 3.3).
 
-        Ends when the queue is empty or at `until` (seconds of the loop's clock); returns how many were taken.
+        All at once: under load new ones come in every turn of the loop, and a queue emptied in turns never is.
         """
-        connecting: list[asyncio.Task[Any]] = []
-        while self.loop.time() < until:
+        taken: list[socket.socket] = []
+        while len(taken) < 2 * self.backlog:  # a flood must not keep us here
             try:
                 connection, _ = self.endpoint.sock.accept()
             except OSError:  # EAGAIN: the queue is empty; ECONNABORTED and the like: that one is gone anyway
                 break
             connection.setblocking(False)
+            taken.append(connection)
+        return taken
+
+    async def serve_rest(self, taken: list[socket.socket], until: float) -> None:
+        """Make connections of what was taken; a handshake has time until `until` (seconds of the loop's clock)."""
+        connecting: list[asyncio.Task[Any]] = []
+        for connection in taken:
             # Side by side: with TLS it is the handshake that is waited for, which a client may never finish.
             connect = self.loop.connect_accepted_socket(self._factory(), connection, **self._tls_options())
             connecting.append(self.loop.create_task(connect))
-            await asyncio.sleep(0)
         if connecting:
             _, unfinished = await asyncio.wait(connecting, timeout=max(0.0, until - self.loop.time()))
             for task in unfinished:
                 task.cancel()
             await asyncio.gather(*connecting, return_exceptions=True)
-        return sum(not task.cancelled() and task.exception() is None for task in connecting)
 
     @property
     def handshaking(self) -> bool:

@@ -31,8 +31,8 @@ BEAT = 0.1
 BEATS_PER_SWEEP = 10
 #: While draining, how often (seconds) to look whether the last connection has gone.
 DRAIN_POLL = 0.02
-#: On a final stop, accepting until EAGAIN is bounded: somebody may connect for ever (trap 60).
-LAST_ACCEPT = 1.0
+#: Seconds for the handshakes of those who were in the accept queue at a final stop.
+LAST_HANDSHAKES = 1.0
 #: Seconds for an idle TLS client to answer our close_notify, which it has nothing to gain from.
 GOODBYE = 0.5
 #: Seconds that a cancelled request gets to unwind before its connection is cut off.
@@ -168,10 +168,11 @@ class Server:
             self.cell[Field.ACCEPTING] = 0
         self._close_acceptors()
         if self._final:
-            until = self._loop.time() + LAST_ACCEPT
-            for acceptor in self._acceptors:
-                await acceptor.accept_rest(until)
-            self.release()
+            rest = [(acceptor, acceptor.take_rest()) for acceptor in self._acceptors]
+            self.release()  # before anything is awaited: who connects from here on is refused, not reset (trap 60)
+            until = self._loop.time() + LAST_HANDSHAKES
+            for acceptor, taken in rest:
+                await acceptor.serve_rest(taken, until)
         service.drain()
         await asyncio.sleep(0)  # connections that the loop had accepted already are made now
         if self._final:  # else the sweep closes what is idle for longer than `keep_alive`
