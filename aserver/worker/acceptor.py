@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from aserver.protocol.proxy_protocol import Mode, Peers, Reception
 from aserver.tls import Certificates
 
 
@@ -47,15 +48,17 @@ class Acceptor:
     """One endpoint being accepted on by this loop."""
 
     endpoint: Endpoint
-    factory: Callable[[], asyncio.Protocol]
+    factory: Callable[[], asyncio.BaseProtocol]
     backlog: int
     loop: asyncio.AbstractEventLoop
     handshake_timeout: float = 10.0
+    #: Which PROXY protocol to read, and from whom; None: none.
+    proxy: tuple[Mode, Peers] | None = None
     state: State = State.CLOSED
     _server: asyncio.AbstractServer | None = None
     _resumption: asyncio.Task[None] | None = None
-    #: Connections whose handshake is not over, and when it has failed at the latest.
-    _handshakes: list[tuple[float, asyncio.Protocol]] = field(default_factory=list)
+    #: Connections whose PROXY header or handshake is not over, and when it has failed at the latest.
+    _handshakes: list[tuple[float, asyncio.BaseProtocol]] = field(default_factory=list)
 
     async def open(self) -> None:
         """Begin to accept. The backlog is passed because a loop calls listen(2) again, with 100 (PROCESS 3.1)."""
@@ -65,11 +68,11 @@ class Acceptor:
             # Only create_unix_server takes a unix socket on both loops. From Python 3.13 on it would remove
             # the path at close, which is the master's alone to do (trap 52).
             server = await self.loop.create_unix_server(
-                self.factory, sock=duplicate, backlog=self.backlog, **_keep_path(self.loop)
+                self._factory(), sock=duplicate, backlog=self.backlog, **_keep_path(self.loop)
             )
         else:
             server = await self.loop.create_server(
-                self._factory(), sock=duplicate, backlog=self.backlog, **self._tls_options()
+                self._factory(), sock=duplicate, backlog=self.backlog, **self._loop_options()
             )
         if self.state is State.OPEN:
             self._server = server
@@ -123,7 +126,7 @@ class Acceptor:
         connecting: list[asyncio.Task[Any]] = []
         for connection in taken:
             # Side by side: with TLS it is the handshake that is waited for, which a client may never finish.
-            connect = self.loop.connect_accepted_socket(self._factory(), connection, **self._tls_options())
+            connect = self.loop.connect_accepted_socket(self._factory(), connection, **self._loop_options())
             connecting.append(self.loop.create_task(connect))
         if connecting:
             _, unfinished = await asyncio.wait(connecting, timeout=max(0.0, until - self.loop.time()))
@@ -133,33 +136,42 @@ class Acceptor:
 
     @property
     def handshaking(self) -> bool:
-        """Whether a client may still be in its TLS handshake: it is accepted, but no connection of ours yet.
+        """Whether a client may still be in its TLS handshake or PROXY header: accepted, but no connection of ours yet.
 
         The loops tell of no handshake that failed, so those are forgotten by time.
         """
         return any(map(self._pending, self._handshakes))
 
-    def _pending(self, handshake: tuple[float, asyncio.Protocol]) -> bool:
+    def _pending(self, handshake: tuple[float, asyncio.BaseProtocol]) -> bool:
         end, protocol = handshake
         return end > self.loop.time() and not hasattr(protocol, MADE)
 
-    def _factory(self) -> Callable[[], asyncio.Protocol]:
-        if self.endpoint.tls is None:
-            return self.factory
+    def _factory(self) -> Callable[[], Any]:
+        factory, patience = self.factory, self.handshake_timeout
+        if self.proxy is not None:
+            mode, trusted = self.proxy
+            factory = Reception(factory, mode, trusted, patience, self.loop, self._tls_options("sslcontext"))
+            patience *= 2  # the header's time, and then the handshake's
+        elif self.endpoint.tls is None:
+            return factory
 
-        def make() -> asyncio.Protocol:
-            protocol = self.factory()
-            self._handshakes.append((self.loop.time() + self.handshake_timeout, protocol))
+        def make() -> asyncio.BaseProtocol:
+            protocol = factory()
+            self._handshakes.append((self.loop.time() + patience, protocol))
             return protocol
 
         return make
 
-    def _tls_options(self) -> dict[str, Any]:
+    def _loop_options(self) -> dict[str, Any]:
+        """With the PROXY protocol TLS begins behind a header in the clear, which is no longer the loop's business."""
+        return self._tls_options("ssl") if self.proxy is None else {}
+
+    def _tls_options(self, context: str) -> dict[str, Any]:
         tls = self.endpoint.tls
         if tls is None:  # the loops refuse timeouts without TLS
             return {}
         return {
-            "ssl": tls.context,
+            context: tls.context,
             "ssl_handshake_timeout": self.handshake_timeout,
             "ssl_shutdown_timeout": SHUTDOWN_TIMEOUT,
         }

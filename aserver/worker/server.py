@@ -18,6 +18,7 @@ import anyio
 from aserver.asgi import ASGIApp
 from aserver.config import Config
 from aserver.ipc.board import Field
+from aserver.protocol.proxy_protocol import Peers
 from aserver.protocol.service import Service
 from aserver.worker.acceptor import Acceptor, Endpoint
 from aserver.worker.fairness import PAUSE, Fairness
@@ -123,6 +124,8 @@ class Server:
 
     async def _open(self, state: dict[str, Any]) -> None:
         self.service = Service(self.app, self.config, loop=self._loop, state=state, access=self.access)
+        mode = self.config.proxy_protocol
+        proxy = None if mode == "off" else (mode, Peers(self.config.forwarded_allow_ips))
         for endpoint in self.endpoints:
             if endpoint.tls is not None:
                 endpoint.tls.look(patient=False)  # the zygote has read them long ago
@@ -131,7 +134,7 @@ class Server:
             if self.fairness is not None:
                 factory = self._politely(factory)
             self._acceptors.append(
-                Acceptor(endpoint, factory, self.config.backlog, self._loop, self.config.header_timeout)
+                Acceptor(endpoint, factory, self.config.backlog, self._loop, self.config.header_timeout, proxy)
             )
         for acceptor in self._acceptors:
             await acceptor.open()
