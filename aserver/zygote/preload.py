@@ -24,7 +24,7 @@ from aserver.worker.app import load_app, warm_up
 #: Frames of these are between the user's line and Thread.start; the user wants his own line.
 _OURS = str(Path(__file__).resolve().parent.parent) + os.sep
 
-#: Seconds. A thread that Python has joined is the kernel's for a moment more, and looks like a native one (it was seen).
+#: Seconds. A thread that Python has joined is the kernel's for a moment more, and looks like a native one (seen).
 LEAVING = 0.1
 
 
