@@ -50,9 +50,9 @@ def examine(headers: Pairs) -> Handshake:
     if len(keys) != 1 or not _is_key(keys[0]):
         raise ClientError(400, "Sec-WebSocket-Key is not 16 bytes in base64, once")
     offered = [value for name, value in headers if name == b"sec-websocket-protocol"]
-    names = [part.strip() for value in offered for part in value.split(b",")]
-    if not all(wire.TOKEN.fullmatch(name) for name in names) or len(set(names)) != len(names):
-        raise ClientError(400, "Sec-WebSocket-Protocol is not a list of different tokens")
+    names = [name for value in offered for part in value.split(b",") if (name := part.strip())]
+    if not all(map(wire.TOKEN.fullmatch, names)):
+        raise ClientError(400, "Sec-WebSocket-Protocol is not a list of tokens")
     digest = hashlib.sha1(keys[0] + _GUID, usedforsecurity=False).digest()
     extensions = [value for name, value in headers if name == b"sec-websocket-extensions"]
     return Handshake(base64.b64encode(digest), [name.decode("ascii") for name in names], extensions)

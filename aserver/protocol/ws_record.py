@@ -1,0 +1,26 @@
+"""What a WebSocket tells an access log (`record.AccessRecord`): one record at the answer, one at the end.
+
+Pure shape; made only if there is an access log.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aserver.asgi import Scope
+
+
+@dataclass(frozen=True, slots=True)
+class SocketRecord:
+    """`method` is GET for the answer, with its HTTP status; WEBSOCKET for the end, with the close code as status."""
+
+    method: str
+    status: int
+    client: tuple[str, int] | None
+    target: bytes
+    sent: int  # bytes of payload, of all messages (of the body, if denied)
+    headers: Sequence[tuple[bytes, bytes]]
+    response_headers: Sequence[tuple[bytes, bytes]]
+    started: float
+    duration: float  # seconds since the request was complete
+    scope: Scope | None
+    version: str = "1.1"

@@ -1,0 +1,140 @@
+"""A WebSocket client that echoes messages as fast as the server answers, one under way per connection.
+
+Runs in the harness process on the load's CPUs, on bare sockets and epoll: a client library would cost more than the
+server. It offers no compression. Every connection's first answer is checked byte by byte, the others by length.
+"""
+
+import os
+import select
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from bench.servers import Address
+
+_REQUEST = (
+    b"GET / HTTP/1.1\r\nHost: bench.local\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+_BINARY = 0x82
+
+
+class SocketError(Exception):
+    """The server did not answer as a WebSocket does."""
+
+
+@dataclass(frozen=True)
+class EchoResult:
+    """What one run measured; latencies in milliseconds."""
+
+    messages: int
+    seconds: float
+    p50: float
+    p99: float
+
+
+def head(length: int, masked: int = 0) -> bytes:
+    """Return the head of a binary frame."""
+    if length < 126:
+        return bytes((_BINARY, masked | length))
+    if length < 65536:
+        return bytes((_BINARY, masked | 126)) + length.to_bytes(2, "big")
+    return bytes((_BINARY, masked | 127)) + length.to_bytes(8, "big")
+
+
+def open_socket(address: Address) -> socket.socket:
+    """Connect and shake hands. Raises SocketError, OSError."""
+    sock = address.connect()
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.sendall(_REQUEST)
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        more = sock.recv(4096)
+        if not more:
+            break
+        answer += more
+    if not answer.startswith(b"HTTP/1.1 101 ") or not answer.endswith(b"\r\n\r\n"):
+        sock.close()
+        raise SocketError(f"no WebSocket: {answer[:60]!r}")
+    return sock
+
+
+def receive(sock: socket.socket, size: int) -> bytes:
+    """Return exactly `size` bytes. Raises SocketError."""
+    received = bytearray()
+    while len(received) < size:
+        more = sock.recv(size - len(received))
+        if not more:
+            raise SocketError("closed by the server")
+        received += more
+    return bytes(received)
+
+
+class Echo:
+    """Open sockets that echo messages of one size."""
+
+    def __init__(self, address: Address, *, connections: int, size: int) -> None:
+        payload, mask = os.urandom(size), os.urandom(4)
+        masked = bytes(byte ^ mask[place % 4] for place, byte in enumerate(payload))
+        self._message = head(size, 0x80) + mask + masked
+        self._answer = head(size) + payload
+        self._sockets = [open_socket(address) for _ in range(connections)]
+        for sock in self._sockets:
+            sock.sendall(self._message)
+            if receive(sock, len(self._answer)) != self._answer:
+                raise SocketError("wrong echo")
+
+    def run(self, seconds: float) -> EchoResult:
+        """Echo for a while. Raises SocketError."""
+        poll = select.epoll()
+        missing, begun = {}, {}
+        durations = []
+        size, message, clock = len(self._answer), self._message, time.perf_counter
+        by_number = {sock.fileno(): sock for sock in self._sockets}
+        started = clock()
+        until = started + seconds
+        for number, sock in by_number.items():
+            poll.register(number, select.EPOLLIN)
+            missing[number], begun[number] = size, clock()
+            sock.sendall(message)
+        while by_number:
+            events = poll.poll(10)
+            if not events:
+                raise SocketError("no answer for 10 s")
+            for number, _ in events:
+                more = len(by_number[number].recv(262144))
+                if not more:
+                    raise SocketError("closed by the server")
+                missing[number] -= more
+                if missing[number] < 0:
+                    raise SocketError("answer too long")
+                if missing[number] == 0:
+                    now = clock()
+                    durations.append(now - begun[number])
+                    if now >= until:
+                        poll.unregister(number)
+                        del by_number[number]
+                        continue
+                    missing[number], begun[number] = size, now
+                    by_number[number].sendall(message)
+        poll.close()
+        durations.sort()
+        p50, p99 = (durations[int(len(durations) * part)] * 1000 for part in (0.5, 0.99))
+        return EchoResult(len(durations), clock() - started, p50, p99)
+
+    def close(self) -> None:
+        """Close all sockets."""
+        for sock in self._sockets:
+            sock.close()
+
+
+@contextmanager
+def echo(address: Address, *, connections: int, size: int) -> Iterator[Echo]:
+    """Open an `Echo` for a block. Raises SocketError, OSError."""
+    made = Echo(address, connections=connections, size=size)
+    try:
+        yield made
+    finally:
+        made.close()
