@@ -54,7 +54,11 @@ class RawConnection:
         if isinstance(where, str):
             sock = socket.socket(socket.AF_UNIX)
             sock.settimeout(timeout)
-            sock.connect(where)
+            try:
+                sock.connect(where)
+            except OSError:
+                sock.close()
+                raise
         else:
             sock = socket.create_connection(where, timeout)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
