@@ -7,8 +7,11 @@ of one is never served (HAProxy's doc/proxy-protocol.txt, sections 2 and 5, whic
 """
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
+import os
+import socket
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -173,7 +176,7 @@ class Peers:
 
 @dataclass(frozen=True, slots=True)
 class Reception:
-    """How the connections of one listener are received. `tls` are `loop.start_tls`'s arguments, or none of them."""
+    """How the connections of one listener are received. `tls` are `loop.connect_accepted_socket`'s, if it is TLS."""
 
     make: Callable[[], asyncio.BaseProtocol]
     mode: Mode
@@ -191,7 +194,7 @@ class Front(asyncio.BufferedProtocol):
     """Reads the header, byte for byte and no further, then gives the transport to the connection it was meant for.
 
     A buffered protocol says how much it will take: what is behind the header is left in the kernel, because
-    `start_tls` has no way to be handed bytes that were read already.
+    no loop has a way to begin TLS with bytes that were read already.
     """
 
     __slots__ = ("_buffer", "_header", "_reception", "_task", "_timer", "_transport", "transport")
@@ -245,48 +248,42 @@ class Front(asyncio.BufferedProtocol):
 
     def _receive(self, proxied: Proxied) -> None:
         self._stop_waiting()
-        self._transport.pause_reading()  # the loops choose the way to read when reading begins
+        introduction = _Introduction(self, proxied)
         if not self._reception.tls:
-            self._hand_over(self._transport, proxied)
+            self._transport.pause_reading()  # the loops choose the way to read when reading begins
+            introduction.connection_made(self._transport)
             self._transport.resume_reading()
-        else:
-            self._task = self._reception.loop.create_task(self._start_tls(self._reception.tls, proxied))
-
-    async def _start_tls(self, options: Mapping[str, Any], proxied: Proxied) -> None:
-        waiting = _Waiting()
-        try:
-            secure = await self._reception.loop.start_tls(self._transport, waiting, server_side=True, **options)
-        except OSError:  # SSLError, a reset, a handshake that took too long: the loop has closed the transport
             return
-        if secure is None:  # it was closed under way
-            return
-        connection = self._hand_over(secure, proxied)
-        if waiting.data:
-            connection.data_received(bytes(waiting.data))
-        if waiting.ended:
-            connection.connection_lost(None)
+        # A transport of its own for TLS, on a duplicate, so that closing the first one does not close the connection.
+        # `loop.start_tls` was tried: uvloop reads, into nowhere, before it can begin, and both loops may hand over
+        # what came behind the handshake before anybody could take it.
+        duplicate = socket.socket(fileno=os.dup(self._transport.get_extra_info("socket").fileno()))
+        duplicate.setblocking(False)
+        self._transport.abort()
+        self._task = self._reception.loop.create_task(self._secure(duplicate, introduction))
 
-    def _hand_over(self, transport: asyncio.Transport, proxied: Proxied) -> Connection:
+    async def _secure(self, sock: socket.socket, introduction: "_Introduction") -> None:
+        with contextlib.suppress(OSError):  # SSLError, a reset, a handshake that took too long
+            loop = self._reception.loop
+            await loop.connect_accepted_socket(lambda: introduction, sock, **self._reception.tls)
+
+    def introduce(self, transport: asyncio.Transport, proxied: Proxied) -> None:
+        """Make the connection, and tell it who the client is."""
         connection = cast("Connection", self._reception.make())
         transport.set_protocol(connection)
         connection.connection_made(transport)
         if proxied.source is not None:
             connection.client, connection.server = proxied.source, proxied.destination
         self.transport = transport
-        return connection
 
 
-class _Waiting(asyncio.Protocol):
-    """Keeps what a client sends behind its handshake until the connection is there: within one turn of the loop."""
+class _Introduction(asyncio.Protocol):
+    """Makes the connection at the moment when its transport is there, before any byte can come."""
 
-    def __init__(self) -> None:
-        self.data = bytearray()
-        self.ended = False
+    def __init__(self, front: Front, proxied: Proxied) -> None:
+        self._front = front
+        self._proxied = proxied
 
-    def data_received(self, data: bytes) -> None:
-        """Keep it."""
-        self.data += data
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the loop's
-        """Remember it."""
-        self.ended = True
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Step aside for the connection."""
+        self._front.introduce(cast("asyncio.Transport", transport), self._proxied)

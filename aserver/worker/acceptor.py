@@ -150,7 +150,7 @@ class Acceptor:
         factory, patience = self.factory, self.handshake_timeout
         if self.proxy is not None:
             mode, trusted = self.proxy
-            factory = Reception(factory, mode, trusted, patience, self.loop, self._tls_options("sslcontext"))
+            factory = Reception(factory, mode, trusted, patience, self.loop, self._tls_options())
             patience *= 2  # the header's time, and then the handshake's
         elif self.endpoint.tls is None:
             return factory
@@ -164,14 +164,14 @@ class Acceptor:
 
     def _loop_options(self) -> dict[str, Any]:
         """With the PROXY protocol TLS begins behind a header in the clear, which is no longer the loop's business."""
-        return self._tls_options("ssl") if self.proxy is None else {}
+        return self._tls_options() if self.proxy is None else {}
 
-    def _tls_options(self, context: str) -> dict[str, Any]:
+    def _tls_options(self) -> dict[str, Any]:
         tls = self.endpoint.tls
         if tls is None:  # the loops refuse timeouts without TLS
             return {}
         return {
-            context: tls.context,
+            "ssl": tls.context,
             "ssl_handshake_timeout": self.handshake_timeout,
             "ssl_shutdown_timeout": SHUTDOWN_TIMEOUT,
         }
