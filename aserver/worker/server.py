@@ -181,7 +181,7 @@ class Server:
         if self._final:  # else the sweep closes what is idle for longer than `keep_alive`
             await self._until(self._is_empty, self._loop.time() + self.config.idle_grace)
             await self._close_idle(service)
-        await self._until(self._is_empty if not self._final else lambda: not service.connections)
+        await self._until(self._is_empty)
         await self._close_idle(service)
         if service.active:
             for request in service.cancel("the time to drain is over"):
@@ -192,8 +192,10 @@ class Server:
         await asyncio.sleep(0)
 
     def _is_empty(self) -> bool:
-        assert self.service is not None
-        return not self.service.connections and not any(acceptor.handshaking for acceptor in self._acceptors)
+        """Whether nothing is left to wait for: connections, handshakes, and apps that work on after their answer."""
+        service = self.service
+        assert service is not None
+        return not (service.connections or service.active or any(acceptor.handshaking for acceptor in self._acceptors))
 
     async def _close_idle(self, service: Service) -> None:
         """Close what is idle, without waiting for TLS clients, who may not look at a pooled connection for hours."""

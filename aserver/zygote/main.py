@@ -245,7 +245,7 @@ class Zygote:
         self._hooks.run("pre_fork", self._hooks.server, view)
         ours, theirs = unix.stream_pair()
         trace = unix.memory_file("aserver-trace")
-        # Blocked across the fork, so that no signal finds the child with the zygote's wakeup socket .
+        # Blocked across the fork, so that no signal finds the child with the zygote's wakeup socket.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             with warnings.catch_warnings():
