@@ -353,3 +353,36 @@ def test_an_embedded_server_refuses_a_bad_pair(tmp_path: Path, ca: trustme.CA, r
             await serve(_app, bind="127.0.0.1:0", **pair)
 
     run(main())
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_resumed_session_still_tells_who_the_client_is(
+    tmp_path: Path, ca: trustme.CA, version: ssl.TLSVersion
+) -> None:
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    pair = write(tmp_path, ca.issue_cert("a.test"))
+    certificates = Certificates(settings(**pair, ca_certs=str(tmp_path / "ca.pem"), cert_reqs="required"))
+    client, mine = trusting(ca), ca.issue_cert(common_name="Alice")
+    client.maximum_version = version
+    mine.configure_cert(client)
+    first, server = shake_hands(certificates.context, client, "a.test")
+    told, again = tls.extension(server), _resumed(certificates, client, first, server)
+    chain: Any = told["client_cert_chain"]
+    assert told | {"client_cert_chain": chain[:1]} == again  # what the client sent above its own is not remembered
+
+
+def _resumed(
+    certificates: Certificates, client: ssl.SSLContext, first: ssl.SSLObject, server: ssl.SSLObject
+) -> dict[str, object]:
+    """What a connection that resumes the session of `first` is told."""
+    server.write(b"x")  # TLS 1.3 sends its tickets with or before the first data
+    assert first.read(1) == b"x"
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    again = client.wrap_bio(down, up, server_hostname="a.test", session=first.session)
+    other = certificates.context.wrap_bio(up, down, server_side=True)
+    for _ in range(10):
+        for side in (again, other):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    assert other.session_reused
+    return tls.extension(other)
