@@ -67,8 +67,9 @@ class Departure:
 
     def _step(self) -> None:
         elapsed = self._loop.time() - self._begin + STEP
-        stay = 0 if elapsed >= self._window else self._count - int(self._count * elapsed / self._window) - 1
-        while len(self._leavers) > max(0, stay):
+        # Each in the middle of its share of the window.
+        gone = self._count if elapsed >= self._window else int(self._count * elapsed / self._window + 0.5)
+        while self._count - len(self._leavers) < gone:
             self._leavers.pop().leave()
         self._timer = self._loop.call_later(STEP, self._step) if self._leavers else None
 
