@@ -1,0 +1,199 @@
+"""Issue 3's chaos test: a seeded minute of kills, halts, signals and broken deploys under load; then the books balance.
+
+ASERVER_CHAOS_SEED repeats a script, ASERVER_CHAOS_SECONDS sets its length (`make chaos`: 60).
+"""
+
+import itertools
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import books, tree
+from tests.chaos.clients import Crowd, Key, Ledger, Request
+from tests.chaos.havoc import WORKERS, ChaosServer, Harm, Havoc, Site
+from tests.chaos.script import Act, draw
+from tests.harness.processes import process
+
+pytestmark = pytest.mark.process
+
+SECONDS = float(os.environ.get("ASERVER_CHAOS_SECONDS", "15"))
+SEED = int(os.environ.get("ASERVER_CHAOS_SEED") or random.SystemRandom().randrange(1_000_000))
+
+_numbers = itertools.count()
+
+
+@pytest.mark.timeout(SECONDS * 2 + 150)
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="attributes failures by /proc and sock_diag(7)")
+def test_the_books_balance_after_chaos(tmp_path: Path) -> None:
+    """Every failure belongs to a worker that we harmed; nothing is left behind, leaked, torn or unsaid.
+
+    Fails with each of: idle connections closed at once in Server._drain, the drain before the replacement's READY,
+    no adoption of workers by the next zygote, a listener or pidfd left open in the master, access lines every 100 ms.
+    """
+    print(f"chaos: ASERVER_CHAOS_SEED={SEED} ASERVER_CHAOS_SECONDS={SECONDS:g}")
+    site = Site(tmp_path)
+    with site.start() as server:
+        server.wait_ready()
+        before = _descriptors(server)
+        havoc = Havoc(server, site)
+        try:
+            with Crowd([server.where, site.unix], SEED) as crowd:
+                havoc.carry_out(draw(SEED, SECONDS))
+                version = _settle(havoc)
+            _check_rest(server, before, version)
+            assert server.stop() == 0
+        finally:
+            print("\n".join(havoc.done))
+        log = server.log
+    ledger = crowd.ledger
+    kinds = Counter(request.ident.partition("-")[0] for request in ledger.good)
+    print(f"{len(ledger.good)} good {dict(kinds)}, {len(ledger.failed)} failed, {ledger.returned} returned,")
+    print(f"{ledger.connections} connections; {len(havoc.harms)} workers harmed, {log.count(' is ready')} booted")
+    wrong = [
+        *books.unexplained(ledger, havoc.harms),
+        *books.misreported(ledger, havoc.harms, site.read(site.accesslog)),
+        *books.unsaid(havoc.harms, log),
+        *books.alarming(log),
+    ]
+    _fail_if(wrong, log)
+    assert min(kinds[kind] for kind in ("kept", "thinking", "single", "pipelined", "upload", "stream")) > SECONDS
+
+
+def _settle(havoc: Havoc) -> str:
+    """Under load still, but left alone: back to the first number of workers, and a last deploy that must go through."""
+    over = ("re-executes itself", ") refused", ") given up")
+    havoc.until(
+        lambda: sum(map(havoc.logged, over)) >= havoc.logged(": preflight"), "the upgrade under way to be decided"
+    )
+    while havoc.target != WORKERS:
+        havoc.scale(1 if havoc.target < WORKERS else -1)
+    version = havoc.site.deploy()
+    havoc.server.signal(signal.SIGHUP)
+
+    def settled() -> bool:
+        workers, zygotes = tree.workers(havoc.server), tree.zygotes(havoc.server)
+        generations = {tree.generation(each) for each in (*workers.values(), *zygotes)}
+        everybody = len(havoc.server.family())
+        quiet = len(workers) == WORKERS and len(zygotes) == 1 and everybody == WORKERS + 2 and len(generations) == 1
+        return quiet and havoc.server.fetch(f"/quick?id=settled-{next(_numbers)}").header("x-version") == version
+
+    havoc.until(settled, f"{WORKERS} workers of {version}, one zygote, and nobody else")
+    return version
+
+
+def _check_rest(server: ChaosServer, before: dict[str, Counter[str]], version: str) -> None:
+    """With the load gone: who serves, with which code, and what is open."""
+    assert not tree.zombies(server)
+    pids = set(tree.workers(server))
+    served: dict[int, str] = {}
+
+    def each_has_answered() -> bool:
+        answer = server.fetch(f"/quick?id=rest-{next(_numbers)}")
+        served[int(answer.header("x-worker") or 0)] = answer.header("x-version") or ""
+        return served.keys() >= pids
+
+    server.wait_for(each_has_answered, what="an answer from each worker")
+    assert served == dict.fromkeys(pids, version)
+
+    def more() -> dict[str, Counter[str]]:
+        now = _descriptors(server)
+        return {who: extra for who, kinds in before.items() if (extra := now[who] - kinds)}
+
+    try:
+        server.wait_for(lambda: not more(), what="the descriptors to be as many as before")
+    except AssertionError as error:
+        raise AssertionError(f"descriptors leaked: {more()}") from error
+
+
+def _descriptors(server: ChaosServer) -> dict[str, Counter[str]]:
+    master = process(server.pid)
+    assert master is not None
+    (zygote,) = tree.zygotes(server)
+    kinds = tree.descriptor_kinds(zygote)
+    # A zygote keeps the pidfds that it was given of its predecessor's workers, as many as lived then.
+    del kinds["anon_inode:[pidfd]"]
+    return {"the master": tree.descriptor_kinds(master), "the zygote": kinds}
+
+
+def _fail_if(wrong: Iterable[str], log: str) -> None:
+    found = list(wrong)
+    for text in found:
+        print(f"── {text}")
+    if found:
+        print(log[-20_000:])
+    assert not found, f"{len(found)} entries do not balance, seed {SEED}; the first: {found[0]}"
+
+
+def test_a_script_repeats_and_meets_everything() -> None:
+    """Fails with a generator that is not seeded, and with an Act missing in the deck."""
+    assert draw(7, 60) == draw(7, 60) != draw(8, 60)
+    assert {step.act for step in draw(7, 60)} == set(Act)
+    assert all(0 < step.at < 60 for step in draw(7, 60))
+
+
+KEY = Key("tcp", 4000)
+HARM = Harm(pid=5, at=10.0, held=frozenset({KEY}), killed=True)
+
+
+def _request(**more: object) -> Request:
+    values: dict[str, object] = {"ident": "kept-1", "key": KEY, "opened": 9.0, "began": 9.5, "ended": 10.1}
+    return Request(**(values | more))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("request_", "explained"),
+    [
+        (_request(), True),
+        (_request(worker=5), True),
+        (_request(worker=6), False),  # another worker gave the connection's last answer
+        (_request(key=Key("tcp", 4001)), False),
+        (_request(key=Key("unix", 4000)), False),
+        (_request(opened=10.05), False),  # the port of a later connection
+        (_request(ended=9.9), False),  # failed before we came
+        (_request(key=None), False),  # refused
+    ],
+)
+def test_the_books_notice_a_failure_that_is_not_ours(request_: Request, explained: bool) -> None:
+    found = list(books.unexplained(Ledger(failed=[request_]), [HARM]))
+    assert found == [] if explained else len(found) == 1
+
+
+LINE = "<5> 200 6 [GET /quick?id=kept-1 HTTP/1.1]\n"
+
+
+@pytest.mark.parametrize(
+    ("access", "ended", "harms", "wrong"),
+    [
+        (LINE, 9.0, [], None),
+        ("", 9.0, [], "no access line"),
+        ("", 9.0, [HARM], "no access line"),  # long before the kill
+        ("", 9.99, [HARM], None),  # its last tick
+        (LINE * 2, 9.0, [], "2 access lines"),
+        (LINE[:-9] + LINE, 9.0, [], "torn"),
+        (LINE.replace("<5>", "<6>"), 9.0, [], "answered 200 by worker 5"),
+        (LINE.replace(" 200 ", " 500 "), 9.0, [], "answered 200 by worker 5"),
+        (LINE[:-1], 9.0, [], "does not end with a line"),
+    ],
+)
+def test_the_books_notice_what_the_access_log_lacks(
+    access: str, ended: float, harms: list[Harm], wrong: str | None
+) -> None:
+    ledger = Ledger(good=[_request(worker=5, ended=ended)])
+    found = list(books.misreported(ledger, harms, access))
+    assert found == [] if wrong is None else wrong in found[0]
+
+
+TRACEBACK = "{0}Traceback (most recent call last):\n{0}  File\n{0}    raise\n{0}{1}\n2026-11-21 INFO next\n"
+
+
+@pytest.mark.parametrize("indent", ["", "    "])
+def test_the_books_notice_a_traceback(indent: str) -> None:
+    deploy = TRACEBACK.format(indent, "RuntimeError: broken-2 on purpose")
+    assert list(books.alarming(deploy)) == []
+    (found,) = books.alarming(deploy + TRACEBACK.format(indent, "ValueError: a surprise") + deploy)
+    assert "a surprise" in found
