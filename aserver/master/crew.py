@@ -28,6 +28,8 @@ log = logging.getLogger("aserver.master")
 
 #: Seconds that the zygote's report of an exit status may lag behind the pidfd before the death is taken without it.
 STATUS_PATIENCE = 0.5
+#: Without pidfds: seconds between the end of a zygote's channel and asking for its exit status.
+EOF_PATIENCE = 0.1
 #: Seconds that faulthandler gets to write its stacks before they are read; it took under 10 ms (PROCESS 5).
 DUMP_PATIENCE = 0.05
 
@@ -152,12 +154,15 @@ class Crew:
             zygote.kill()
 
     def _on_zygote_message(self, zygote: ZygoteHandle) -> None:
-        for message, fds in self._read(zygote.channel, f"zygote of generation {zygote.generation}"):
-            self._on_message(zygote, message, fds)
+        self._hear(zygote)
         if zygote.channel.eof:
             self._loop.remove_reader(zygote.channel.fileno())
-            if zygote.pidfd is None:
-                self._on_zygote_dead(zygote)
+            if zygote.pidfd is None:  # EOF is all the notice there is; the process ends in a moment
+                self._loop.call_later(EOF_PATIENCE, self._on_zygote_dead, zygote)
+
+    def _hear(self, zygote: ZygoteHandle) -> None:
+        for message, fds in self._read(zygote.channel, f"zygote of generation {zygote.generation}"):
+            self._on_message(zygote, message, fds)
 
     def _on_message(self, zygote: ZygoteHandle, message: msg.ToMaster, fds: list[int]) -> None:
         generation = zygote.generation
@@ -185,17 +190,17 @@ class Crew:
                 assert_never(message)
 
     def _on_zygote_dead(self, zygote: ZygoteHandle) -> None:
-        if zygote.pidfd is not None:
-            self._loop.remove_reader(zygote.pidfd)
-        self._on_zygote_message(zygote)  # what it said last
-        status = zygote.reap()
         if self.zygotes.get(zygote.generation) is not zygote:
             return
+        if zygote.pidfd is not None:
+            self._loop.remove_reader(zygote.pidfd)
+        self._hear(zygote)  # what it said last
+        status = zygote.reap()
         self._forget_zygote(zygote)
         for worker in [w for w in self.workers.values() if w.generation == zygote.generation]:
             if worker.pid is None:
                 self._forget_worker(worker)
-            elif worker.dead:
+            elif worker.dead or (worker.channel is not None and worker.channel.eof and worker.pidfd is None):
                 self._bury(worker)  # its status will not be reported any more
         code, signum = children.decode_status(status)
         how = policy.explain_exit(code, signum, policy.Intent.NONE, out_of_memory=self._memory_ran_out())
@@ -258,6 +263,8 @@ class Crew:
                     raise ChannelError(f"{type(message).__name__} is no worker's message")
         if worker.channel.eof:  # no death notice: a grandchild may hold the other end, or none (trap 27)
             self._loop.remove_reader(worker.channel.fileno())
+            if worker.pidfd is None and worker.generation not in self.zygotes:  # but here there is no other
+                self._loop.call_soon(self._bury, worker)
 
     def _on_exited(self, message: msg.Exited) -> None:
         worker = self.workers.get(message.serial)

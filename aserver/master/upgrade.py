@@ -32,14 +32,15 @@ PREFLIGHT_TIMEOUT = 30.0
 
 async def preflight() -> str | None:
     """Start this command as the new image would be, up to where it would serve; why it could not, or None."""
+    if not unix.LINUX:
+        return "this system has no pidfds, which an upgrade in place stands on"
     output = unix.memory_file("aserver-preflight")
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     environ = {**os.environ, PREFLIGHT: str(SCHEMA)}
     try:
         pid = spawn(_command(), environ, {0: null, 1: output, 2: output})
         pidfd = unix.open_pidfd(pid)
-        if pidfd is None:
-            raise ConfigError("this system has no pidfds, which an upgrade in place stands on")
+        assert pidfd is not None
         try:
             status = await _wait(pid, pidfd)
         finally:
