@@ -122,7 +122,7 @@ def _descriptors(server: ChaosServer) -> dict[str, Counter[str]]:
 
 def _fail_if(wrong: Iterable[str], log: str) -> None:
     found = list(wrong)
-    for text in found:
+    for text in found[:40]:
         print(f"── {text}")
     if found:
         print(log[-20_000:])
