@@ -131,7 +131,7 @@ class Runner:
     async def _do_reload(self, reading: Coroutine[Any, Any, Resolved], why: str) -> None:
         try:
             resolved = await reading
-            fresh, remarks = provide_next(self._provisions[max(self._provisions)], resolved)
+            fresh, remarks = provide_next(self._next, resolved)
         except AserverError as error:
             log.error("reload (%s) refused, everything stays as it is: %s", why, error)  # noqa: TRY400
             return
@@ -367,5 +367,7 @@ class Runner:
         for generation in [g for g in self._provisions if g not in self._state.generations]:
             gone = self._provisions.pop(generation)
             self._files.pop(generation, None)
+            if gone is self._next and self._provisions:
+                self._next = self._provisions[max(self._provisions)]  # it failed: nothing of it may stay open
             for listener in let_go(gone, (*self._provisions.values(), self._next)):
                 log.info("%s is no longer listened on", listener.name)
