@@ -190,7 +190,7 @@ class Exchange(Cycle):
         self.response_headers = ()
         self.state = DONE
         lines = connection.shared.defaults.lines
-        connection.transport.write(
+        connection.write(
             wire.plain_answer(status, lines, keep_alive=self.keep_alive, head_only=self.head_only, modern=self.modern)
         )
         connection.answered(self)
@@ -222,7 +222,7 @@ class Exchange(Cycle):
         if inbound.continue_expected:
             inbound.continue_expected = False
             if self.state in (START, HEADED):
-                connection.transport.write(wire.CONTINUE)
+                connection.write(wire.CONTINUE)
         connection.deadline = connection.shared.now + connection.shared.body_timeout
 
     async def _wait(self) -> None:
@@ -279,15 +279,15 @@ class Exchange(Cycle):
             if self.state is HEADED and (not self.complete or connection.shared.draining):
                 self._consider_close(message)
             data = self.body(message)
-            if isinstance(data, bytes):
-                if data:
-                    connection.transport.write(data)
-            else:
-                # No writelines(): asyncio's own joins (3.11), or forgets to pause us (3.12.0 to 3.13.5).
-                for piece in data:
-                    connection.transport.write(piece)
             if self.state is DONE:
+                if connection.held is None and isinstance(data, bytes):
+                    if data:
+                        connection.transport.write(data)
+                else:
+                    self._write(data)
                 connection.answered(self)
+            else:
+                self._write(data)
             if connection.write_paused:
                 await connection.drained()
         elif kind == "http.response.start":
@@ -295,14 +295,26 @@ class Exchange(Cycle):
         else:
             await self._send_other(kind, message)
 
+    def _write(self, data: bytes | list[bytes]) -> None:
+        """Write what belongs together with what comes before or after it."""
+        connection = self.connection
+        if not isinstance(data, bytes):
+            # No writelines(): asyncio's own joins (3.11), or forgets to pause us (3.12.0 to 3.13.5).
+            for piece in data:
+                connection.write(piece)
+        elif data:
+            connection.write_soon(data)
+        if self.state is DONE and connection.last():
+            connection.flush()
+
     async def _send_other(self, kind: str, message: Message) -> None:
         connection = self.connection
         if kind == "http.response.pathsend":
             await self._send_path(message)
         elif kind == "http.response.trailers":
-            connection.transport.write(self.trailers(message))
+            connection.write(self.trailers(message))
         elif kind == "http.response.early_hint" and self.modern:
-            connection.transport.write(self.early_hint(message))
+            connection.write(self.early_hint(message))
         else:
             raise ApplicationError(f"unknown ASGI message {kind!r}; expected {self.state.value}")
         if self.state is DONE:
@@ -320,7 +332,7 @@ class Exchange(Cycle):
         try:
             if not self.complete or connection.shared.draining:
                 self._consider_close({})
-            connection.transport.write(self.file(message, size))
+            connection.write(self.file(message, size))
             if not self.head_only:
                 await send_file(connection, loop, descriptor, size, message["path"])
         finally:

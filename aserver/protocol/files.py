@@ -47,5 +47,5 @@ async def send_file(
         if connection.stage is CLOSED:
             return
         offset += len(chunk)
-        connection.transport.write(chunk)
+        connection.write(chunk)
         await connection.drained()

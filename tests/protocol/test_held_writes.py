@@ -1,0 +1,112 @@
+"""What an application writes in one turn of the loop goes out together, but nobody waits for it longer than that."""
+
+import asyncio
+import time
+
+from aserver.asgi import Receive, Scope, Send
+from tests.protocol.serving import GET, LAST_GET, serving
+
+START = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"6")]}
+
+
+def piece(body: bytes, *, more: bool = True) -> dict[str, object]:
+    return {"type": "http.response.body", "body": body, "more_body": more}
+
+
+async def test_pieces_of_one_turn_arrive_though_the_application_writes_no_more() -> None:
+    go_on = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        await send(piece(b"a"))
+        await send(piece(b"b"))
+        await send(piece(b"c"))
+        await go_on.wait()
+        await send(piece(b"def", more=False))
+
+    async with serving(app) as server:
+        client = await server.connect()
+        await client.send(GET)
+        assert (await client.until(b"\r\n\r\nabc")).endswith(b"\r\n\r\nabc")
+        go_on.set()
+        assert await client.exactly(3) == b"def"
+
+
+async def test_an_application_that_blocks_the_loop_between_pieces_holds_none_back() -> None:
+    written: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        connection = send.__self__.connection  # type: ignore[attr-defined]
+        await send(START)
+        for body in (b"a", b"b", b"c", b"d", b"e"):
+            await send(piece(body))
+            written.append(sum(map(len, connection.held)))
+            time.sleep(0.02)
+        await send(piece(b"f", more=False))
+
+    async with serving(app) as server:
+        assert (await server.ask(LAST_GET)).endswith(b"\r\n\r\nabcdef")
+    assert written == [0, 0, 0, 0, 0]
+
+
+async def test_a_pipelined_answer_does_not_wait_for_the_next_one() -> None:
+    go_on = asyncio.Event()
+    served = 0
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal served
+        served += 1
+        if served == 4:
+            await go_on.wait()
+        await send(START)
+        await send(piece(b"%06d" % served, more=False))
+
+    async with serving(app) as server:
+        client = await server.connect()
+        await client.send(GET * 5)
+        for number in range(1, 4):
+            assert (await client.response())[1] == b"%06d" % number
+        go_on.set()
+        for number in range(4, 6):
+            assert (await client.response())[1] == b"%06d" % number
+
+
+async def test_what_is_held_goes_out_before_the_connection_closes() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for body in (b"a", b"b", b"c"):
+            await send(piece(body))
+        await send(piece(b"d" * 100_000, more=False))
+
+    async with serving(app) as server:
+        answer = await server.ask(b"GET / HTTP/1.0\r\nHost: t\r\n\r\n")
+    assert answer.endswith(b"\r\n\r\nabc" + b"d" * 100_000)
+
+
+async def test_many_small_pieces_are_few_writes() -> None:
+    writes: list[int] = []
+
+    class Spy:
+        def __init__(self, transport: asyncio.Transport) -> None:
+            self._transport = transport
+
+        def write(self, data: bytes) -> None:
+            writes.append(len(data))
+            self._transport.write(data)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._transport, name)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        connection = send.__self__.connection  # type: ignore[attr-defined]
+        connection.transport = Spy(connection.transport)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(100):
+            await send(piece(b"x" * 1000))
+        await send(piece(b"", more=False))
+
+    async with serving(app) as server:
+        answer = await server.ask(LAST_GET)
+    assert answer.count(b"x") == 100_000
+    assert answer.endswith(b"\r\n0\r\n\r\n")
+    assert len(writes) <= 4
