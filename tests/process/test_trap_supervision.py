@@ -157,7 +157,7 @@ def test_trap_22_a_zygote_killed_while_forking(server: Start, at: str, tmp_path:
     if at == "before the fork":
         zygote.kill(signal.SIGSTOP)
         victim.kill()
-        running.wait_log(f"pid {victim.pid}\\)")
+        running.wait_log(f"pid {victim.pid}\\) (killed|ended)")  # with this, the next one is ordered
         zygote.kill()
     else:
         # The first sendmsg after the worker's death reports it; the second tells of the fork.
@@ -211,7 +211,7 @@ def test_trap_23_a_stopped_zygote_is_replaced(server: Start) -> None:
     victim = running.workers()[0]
     zygote.kill(signal.SIGSTOP)
     victim.kill()
-    running.wait_log(f"pid {victim.pid}\\)")  # though its parent cannot reap it
+    running.wait_log(f"pid {victim.pid}\\) (killed|ended)")  # though its parent cannot reap it
     running.signal(signal.SIGTTIN)
     running.wait_log("scaling from 2 to 3 workers")
     running.wait_log("zygote of generation 1 did not answer and was killed", PATIENCE + 10)
