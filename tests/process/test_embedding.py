@@ -261,17 +261,16 @@ async def test_cancelling_a_master_drains_and_does_not_spin(tmp_path: Path, monk
         return shield(future)
 
     monkeypatch.setattr(asyncio, "shield", counting)
-    async with anyio.create_task_group() as outer:
-        async with anyio.create_task_group() as group:
-            (address,) = await group.start(partial(aserver.serve, PROBE, **ANYWHERE))
+    async with anyio.create_task_group() as outer, anyio.create_task_group() as group:
+        (address,) = await group.start(partial(aserver.serve, PROBE, **ANYWHERE))
 
-            async def ask() -> None:
-                nonlocal answer
-                answer = await get(address, "/slow?seconds=0.5")
+        async def ask() -> None:
+            nonlocal answer
+            answer = await get(address, "/slow?seconds=0.5")
 
-            outer.start_soon(ask)
-            await until(lambda: "slow" in notes.lines, "the request to be under way")
-            group.cancel_scope.cancel()
+        outer.start_soon(ask)
+        await until(lambda: "slow" in notes.lines, "the request to be under way")
+        group.cancel_scope.cancel()
     assert answer.isdigit()
     assert waits <= 3, "it waits once, is cancelled once, and waits for the end"
     before.check()
