@@ -134,6 +134,10 @@ class Acceptor:
                 task.cancel()
             await asyncio.gather(*connecting, return_exceptions=True)
 
+    def forget_handshakes(self) -> None:
+        """Wait for them no longer: `handshaking` is false from now on."""
+        self._handshakes.clear()
+
     @property
     def handshaking(self) -> bool:
         """Whether a client may still be in its TLS handshake or PROXY header: accepted, but no connection of ours yet.

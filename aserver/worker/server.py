@@ -180,6 +180,8 @@ class Server:
         await asyncio.sleep(0)  # connections that the loop had accepted already are made now
         if self._final:  # else the sweep closes what is idle for longer than `keep_alive`
             await self._until(self._is_empty, self._loop.time() + self.config.idle_grace)
+            for acceptor in self._acceptors:
+                acceptor.forget_handshakes()  # a client that says nothing must not hold up the stop
             await self._close_idle(service)
         await self._until(self._is_empty)
         await self._close_idle(service)
