@@ -153,6 +153,8 @@ class Havoc:
 
     def scale(self, delta: int) -> None:
         """TTIN or TTOU, heard before anything else is sent: two that are pending at once are one (signal(7))."""
+        # A halted master would never hear it: SIGCONT discards pending stop signals, and these are two (signal(7)).
+        self.until(lambda: self.server.pid not in self._halted, "the master to be continued")
         said = f"scaling from {self.target} to {self.target + delta} workers"
         before = self.logged(said)
         self.server.signal(signal.SIGTTIN if delta > 0 else signal.SIGTTOU)
