@@ -60,6 +60,10 @@ class SinkState(Enum):
     CLOSED = "closed"
 
 
+def _joined(lines: list[str]) -> bytes:
+    return "".join(lines).encode("ascii", "backslashreplace")
+
+
 def _silent(_sink: "Sink", _text: str) -> None:
     """Report to nobody, until `setup` says to whom."""
 
@@ -89,7 +93,7 @@ class Sink:
         self._trouble_since = 0.0
         self._trouble = ""
         self._notices: deque[str] = deque()
-        self._batch: list[bytes] = []
+        self._batch: list[str] = []
         self._loop: AbstractEventLoop | None = None
         self._wake_asked = False
         self._watching: AbstractEventLoop | None = None
@@ -134,18 +138,24 @@ class Sink:
         self._put(record, 1)
         self._pump()
 
-    def append(self, line: bytes) -> None:
-        """Add one access line to this tick's batch. Only in the loop's thread."""
+    def append(self, line: str) -> None:
+        """Add one access line, which is ASCII, to this tick's batch. Only in the loop's thread."""
         batch = self._batch
         batch.append(line)
-        lines = len(batch)
-        if lines >= BATCH or self._loop is None:
+        if len(batch) == 1:
+            self._begun()
+        elif len(batch) >= BATCH:
             self.flush()
-        elif lines == 1:
-            try:
-                self._loop.call_soon(self.flush)
-            except RuntimeError:  # the loop is closed
-                self.flush()
+
+    def _begun(self) -> None:
+        """See to it that the batch leaves at the end of this turn of the loop, or now if there is no loop."""
+        if self._loop is None:
+            self.flush()
+            return
+        try:
+            self._loop.call_soon(self.flush)
+        except RuntimeError:  # the loop is closed
+            self.flush()
 
     def flush(self) -> None:
         """Write the batch: one write(2) to a file, pieces of whole lines up to `limit` elsewhere."""
@@ -156,9 +166,9 @@ class Sink:
         if self.limit is not None:
             self._put_pieces(batch, self.limit)
         elif self._queue or self.state is not SinkState.OPEN:
-            self._put(b"".join(batch), len(batch))
+            self._put(_joined(batch), len(batch))
         else:
-            self._write_at_once(b"".join(batch), len(batch))
+            self._write_at_once(_joined(batch), len(batch))
         self._pump()
 
     def _write_at_once(self, data: bytes, records: int) -> None:
@@ -171,17 +181,17 @@ class Sink:
             self._put(data, records)
             self._offset = written
 
-    def _put_pieces(self, batch: list[bytes], limit: int) -> None:
-        piece: list[bytes] = []
+    def _put_pieces(self, batch: list[str], limit: int) -> None:
+        piece: list[str] = []
         size = 0
         for line in batch:
-            whole = line if len(line) <= limit else line[: limit - len(CUT)] + CUT
+            whole = line if len(line) <= limit else line[: limit - len(CUT)] + CUT.decode()
             if size + len(whole) > limit:
-                self._put(b"".join(piece), len(piece))
+                self._put(_joined(piece), len(piece))
                 piece, size = [], 0
             piece.append(whole)
             size += len(whole)
-        self._put(b"".join(piece), len(piece))
+        self._put(_joined(piece), len(piece))
 
     def _put(self, data: bytes, records: int) -> None:
         if os.getpid() != self._pid:

@@ -4,12 +4,16 @@ Runs in the worker's loop, called by `protocol` for every response and every Web
 wait and never raise: what is logged has already been answered.
 """
 
+import logging
 import os
 import time
+from time import monotonic
 from typing import Protocol
 
 from aserver.log.access import Record, When, compile_format
 from aserver.log.setup import Logging
+
+log = logging.getLogger("aserver.error")
 
 
 class AccessSettings(Protocol):
@@ -22,7 +26,7 @@ class AccessSettings(Protocol):
 
 
 class AccessLog:
-    """Call it with a finished request; the line is written at the end of the loop's tick.
+    """`write` takes a finished request; its line leaves at the end of the loop's tick.
 
     Made in the worker, after the fork (a format may hold the pid). Raises ConfigError for a bad format.
     """
@@ -38,18 +42,23 @@ class AccessLog:
         self._append = logs.lines.append
         self._exclude = tuple(prefix.encode() for prefix in config.access_log_exclude)
         self._renew_at = 0.0
-        self._time = b""
+        self._time = ""
 
-    def __call__(self, record: Record) -> None:
+    def write(self, record: Record) -> None:
         """Write one line, unless the path is excluded."""
         if self._exclude and record.target.startswith(self._exclude):
             return
-        now = time.monotonic()
+        now = monotonic()
         if now >= self._renew_at:
             self._renew(now)
-        line = self._line(record, self._time)
-        if self._limit is not None and len(line) > self._limit:
-            line = self._shortened(record, self._time)
+        try:
+            line = self._line(record, self._time)
+            if self._limit is not None and len(line) > self._limit:
+                line = self._shortened(record, self._time)
+        except Exception as error:  # noqa: BLE001 - the scope is the application's by now, and may hold anything
+            target = record.target.decode("ascii", "backslashreplace")
+            log.error("%s %s: no access line, the application changed its scope (%r)", record.method, target, error)
+            return
         self._append(line)
 
     def _renew(self, now: float) -> None:

@@ -41,7 +41,7 @@ class LogSettings(Protocol):
 class Lines(Protocol):
     """Where access lines go: a `Sink`, or a logger of the user's."""
 
-    def append(self, line: bytes, /) -> None: ...
+    def append(self, line: str, /) -> None: ...
 
 
 class LineHandler(logging.Handler):
@@ -67,9 +67,9 @@ class LoggerLines:
     def __init__(self) -> None:
         self._logger = logging.getLogger(ACCESS)
 
-    def append(self, line: bytes, /) -> None:
+    def append(self, line: str, /) -> None:
         """Log one line at INFO."""
-        self._logger.info("%s", line.decode("utf-8", "backslashreplace").rstrip("\n"))
+        self._logger.info("%s", line.rstrip("\n"))
 
 
 class Logging:

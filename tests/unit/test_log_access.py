@@ -33,7 +33,7 @@ class Answer:
 
 def line(text: str, answer: Answer, **options: Any) -> bytes:
     formatter = compile_format(text, **options)
-    return formatter.line(answer, formatter.stamp(WHEN))
+    return formatter.line(answer, formatter.stamp(WHEN)).encode("ascii")
 
 
 BROWSER = [(b"host", b"x"), (b"user-agent", b"Mozilla/5.0 (X11)"), (b"referer", b"https://example.org/")]
@@ -203,8 +203,9 @@ def check_line(answer: Answer, name: str) -> None:
     formatter = COMPILED[name]
     for make in (formatter.line, formatter.shortened):
         made = make(answer, formatter.stamp(WHEN))
-        assert made.endswith(b"\n")
-        body = made[:-1].decode("ascii")
+        assert made.endswith("\n")
+        body = made[:-1]
+        assert body.isascii()
         assert body.isprintable()
         if name == "json":
             assert len(json.loads(body)) == 12
@@ -231,7 +232,7 @@ def test_trap_77_a_line_for_a_pipe_is_shortened_inside_its_fields(name: str, fil
     formatter = compile_format(name, limit=4096)
     made = formatter.shortened(long, formatter.stamp(WHEN))
     assert 800 < len(made) <= 4096
-    assert b"5321" in made
+    assert "5321" in made
     if name == "json":
         assert json.loads(made)["bytes"] == 5321
 
@@ -240,13 +241,13 @@ def test_the_memory_for_plain_values_is_bounded() -> None:
     formatter = compile_format("combined")
     escaper = formatter.line.__globals__["escape"]
     for number in range(5000):
-        formatter.line(Answer(headers=[(b"user-agent", b"a%d" % number), (b"referer", b"r" * 300)]), b"")
+        formatter.line(Answer(headers=[(b"user-agent", b"a%d" % number), (b"referer", b"r" * 300)]), "")
     assert len(escaper) <= 1024
-    assert max(len(key) for key in escaper) <= 256
+    assert max(len(str(key)) for key in escaper) <= 256 + len("b''")
 
 
-@pytest.mark.parametrize(("offset", "clf", "iso"), [(0, b"+0000", b"+00:00"), (-12600, b"-0330", b"-03:30")])
-def test_time_zones(offset: int, clf: bytes, iso: bytes) -> None:
+@pytest.mark.parametrize(("offset", "clf", "iso"), [(0, "+0000", "+00:00"), (-12600, "-0330", "-03:30")])
+def test_time_zones(offset: int, clf: str, iso: str) -> None:
     when: When = (2026, 1, 2, 3, 4, 5, offset)
-    assert clf_time(when) == b"[02/Jan/2026:03:04:05 %b]" % clf
-    assert iso_time(when) == b"2026-01-02T03:04:05%b" % iso
+    assert clf_time(when) == f"[02/Jan/2026:03:04:05 {clf}]"
+    assert iso_time(when) == f"2026-01-02T03:04:05{iso}"

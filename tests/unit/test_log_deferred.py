@@ -105,7 +105,7 @@ def test_trap_73_a_full_pipe_delays_nothing_and_drops_are_counted(
         sent = lines(30_000)  # 3 MB, of which a pipe holds 64 kB and the sink 1 MB
         for start in range(0, len(sent), 100):
             for line in sent[start : start + 100]:
-                sink.append(line)
+                sink.append(line.decode())
             await asyncio.sleep(0)  # the loop turns: nothing waits for the reader
         assert sink.state is SinkState.BLOCKED
         got = b""
@@ -124,7 +124,7 @@ def test_trap_73_a_full_pipe_delays_nothing_and_drops_are_counted(
         [report] = reports
         assert f"access log: {30_000 - len(kept)} lines were lost" in report
         assert "its reader does not read" in report
-        sink.append(b"again\n")
+        sink.append("again\n")
         await asyncio.sleep(0)
         await until(lambda: read_all(reader) == b"again\n")
         assert not asyncio.get_running_loop().remove_writer(sink.fd)
@@ -368,7 +368,7 @@ name, low, high, count = sys.argv[1], *map(int, sys.argv[2:5])
 sink = Sink.for_fd(int(sys.argv[5]))
 for number in range(count):
     width = random.randint(low, high)
-    sink.append((f"{name} {number} {width} ".encode().ljust(width, name.encode())) + b"\\n")
+    sink.append(f"{name} {number} {width} ".ljust(width, name) + "\\n")
     sink.write(f"{name} record {number}\\n".encode())
 sys.exit(sink.close(20))
 """
@@ -449,7 +449,7 @@ def test_trap_78_a_full_disk(
         sent = lines(6000, width=101)  # 606 kB on 148 kB of disk
         for start in range(0, len(sent), 50):
             for line in sent[start : start + 50]:
-                sink.append(line)
+                sink.append(line.decode())
             await asyncio.sleep(0)
         await asyncio.sleep(0.1)  # several tries
         assert sink.state is SinkState.FULL
@@ -457,7 +457,7 @@ def test_trap_78_a_full_disk(
         assert report.startswith("cannot write the access log: No space left on device; lines are kept up to 200000 ")
         ballast.unlink()
         await until(lambda: sink.state is SinkState.OPEN)
-        sink.append(b"after\n")
+        sink.append("after\n")
         sink.close()
         got = (small_disk / "log").read_bytes().splitlines(keepends=True)
         whole = [line for line in got if len(line) == 101]
@@ -515,7 +515,7 @@ def test_trap_79_rotation_loses_nothing(loop_factory: Callable[[], asyncio.Abstr
         number = sink.fd
         for start in range(0, len(sent), 50):
             for line in sent[start : start + 50]:
-                sink.append(line)
+                sink.append(line.decode())
             if start % 1000 == 0:  # in the middle of a tick
                 path.rename(tmp_path / f"log.{start:06d}")
                 sink.replace(open_log(str(path), which="access"))
@@ -561,7 +561,7 @@ while True:
     else:
         sink.replace(fds[0])
     for _ in range(100):
-        sink.append(b"%07d\\n" % number)
+        sink.append("%07d\\n" % number)
         number += 1
     channel.send(b"done")
 sink.close()
@@ -644,11 +644,11 @@ def test_trap_80_a_dead_reader_neither_kills_nor_spins(
         reports = reports_of(sink)
         sink.attach(asyncio.get_running_loop())
         for line in lines(5000 if blocked else 1):
-            sink.append(line)
+            sink.append(line.decode())
         await asyncio.sleep(0)
         os.close(reader)
         for _ in range(50):
-            sink.append(b"lost\n")
+            sink.append("lost\n")
             await asyncio.sleep(0.002)
         assert sink.state is SinkState.BROKEN
         assert len(reports) == 1
@@ -700,11 +700,11 @@ def test_trap_81_one_write_a_tick(
     async def main() -> None:
         sink.attach(asyncio.get_running_loop())
         for line in lines(50):
-            sink.append(line)
+            sink.append(line.decode())
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         for line in lines(600, 50):
-            sink.append(line)
+            sink.append(line.decode())
         assert writes == [50, 256, 256]  # a long tick is not kept to its end
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -804,7 +804,7 @@ def test_a_closed_sink_swallows(tmp_path: Path) -> None:
     other = os.open(tmp_path / "other", os.O_WRONLY | os.O_CREAT)
     assert other == number
     sink.write(b"late\n")
-    sink.append(b"late\n")
+    sink.append("late\n")
     os.close(other)
     assert (tmp_path / "other").read_bytes() == b""
 
@@ -817,9 +817,9 @@ def test_lines_after_the_loop_closed_are_written(
 
     async def main() -> None:
         sink.attach(asyncio.get_running_loop())
-        sink.append(b"one\n")
+        sink.append("one\n")
 
     run(loop_factory, main)
-    sink.append(b"two\n")
+    sink.append("two\n")
     sink.close()
     assert (tmp_path / "log").read_bytes() == b"one\ntwo\n"

@@ -198,7 +198,7 @@ async def main():
     logs.set_process("worker 1/g1", asyncio.get_running_loop())
     for tick in range(200):
         for line in range(20):
-            logs.access.append(b"%d %d\\n" % (tick, line))
+            logs.access.append("%d %d\\n" % (tick, line))
         if tick == 199:
             logging.getLogger("aserver.error").error("last words")
             if how == "kill":
