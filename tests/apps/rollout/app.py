@@ -30,6 +30,10 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         case "/slow":
             content.note(f"slow {os.getpid()}")
             await asyncio.sleep(amount)
+        case "/gate":  # until a file is there
+            content.note(f"gate {os.getpid()}")
+            while not os.path.exists(query["file"]):
+                await asyncio.sleep(0.01)
         case "/stream":
             await _stream(amount, send)
             return
