@@ -1,4 +1,4 @@
-"""The command: `python -m bench run | list | setup | table | plot`.
+"""The command: `python -m bench run | list | setup | table | plot | simulate`.
 
 Runs in the harness process; the only module that exits it.
 """
@@ -23,6 +23,8 @@ from bench.figures import Sample
 from bench.report import Report, ScenarioReport, markdown
 from bench.scenarios import QUICK, SCENARIOS
 from bench.scenarios.contract import Scenario, Stage
+from bench.simulate import Size, simulate_all, to_json
+from bench.simulate import table as simulated_table
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -281,6 +283,43 @@ def plot(file: Path, out: Path | None) -> None:
     command = [str(made.python), "-m", "bench.plotting", str(file.resolve()), str(target.resolve())]
     done = subprocess.run(command, cwd=environment.CHECKOUT, check=False)
     sys.exit(done.returncode)
+
+
+@main.command()
+@click.option("--hosts", type=click.IntRange(1), default=Size.hosts, show_default=True)
+@click.option("--workers", type=click.IntRange(1), default=Size.workers, show_default=True, help="Per host.")
+@click.option("--days", type=click.FloatRange(0.1), default=Size.seconds / 86400, show_default=True)
+@click.option("--lifetime", type=click.FloatRange(0.1), default=Size.lifetime / 3600, show_default=True, help="Hours.")
+@click.option("--jitter", type=click.FloatRange(0), default=Size.jitter / 3600, show_default=True, help="Hours.")
+@click.option("--boot", type=click.FloatRange(0.1), default=Size.boot, show_default=True, help="Seconds, the median.")
+@click.option("--seed", type=int, default=Size.seed, show_default=True)
+@click.option("--draw", type=click.Path(path_type=Path, file_okay=False), help="Also fleet.png and fleet.svg, there.")
+def simulate(
+    *,
+    hosts: int,
+    workers: int,
+    days: float,
+    lifetime: float,
+    jitter: float,
+    boot: float,
+    seed: int,
+    draw: Path | None,
+) -> None:
+    """Run the master's policy for a large fleet on a fake clock: capacity and load over days."""
+    began = time.monotonic()
+    size = Size(hosts, workers, days * 86400, lifetime * 3600, jitter * 3600, boot, seed)
+    outcomes = simulate_all(size)
+    click.echo(simulated_table(size, outcomes))
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / time.strftime("%Y%m%d-%H%M%S-fleet.json")
+    path.write_text(json.dumps(to_json(size, outcomes)))
+    click.echo(
+        f"bench: {hosts * workers:,} workers, {days:g} days, in {time.monotonic() - began:.0f} s: {path}", err=True
+    )
+    if draw is not None:
+        made, _ = environment.prepare()  # that one has matplotlib
+        command = [str(made.python), "-m", "bench.simulate", str(path.resolve()), str(draw.resolve())]
+        sys.exit(subprocess.run(command, cwd=environment.CHECKOUT, check=False).returncode)
 
 
 if __name__ == "__main__":
