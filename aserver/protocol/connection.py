@@ -23,6 +23,7 @@ from aserver.protocol import wire
 from aserver.protocol.cycle import JOIN_LIMIT
 from aserver.protocol.draining import Draining
 from aserver.protocol.heads import Defaults
+from aserver.tls import extension
 
 #: `Service.sweep` is called about this often (seconds). Deadlines are counted from a clock that may be one period
 #: old, so one period is added to each: a timeout fires late by up to two periods, never early.
@@ -175,6 +176,7 @@ class Connection(asyncio.Protocol):
         "shared",
         "stage",
         "tls",
+        "tls_told",
         "transport",
         "write_deadline",
         "write_paused",
@@ -187,6 +189,7 @@ class Connection(asyncio.Protocol):
         self.shared = shared
         self.scheme = scheme
         self.tls = tls
+        self.tls_told: dict[str, object] | None = None  # the ASGI TLS extension
         self.stage = OPEN
         self.client: tuple[str, int] | None = None
         self.server: tuple[str, int | None] | None = None
@@ -213,6 +216,8 @@ class Connection(asyncio.Protocol):
             self.server = ("@" + name[1:].decode("utf-8", "surrogateescape"), None)
         elif name is not None:
             self.server = (str(name), None)
+        if self.tls:
+            self.tls_told = extension(transport.get_extra_info("ssl_object"))
         shared = self.shared
         shared.connections.add(self)
         self.deadline = shared.now + shared.header_timeout
