@@ -47,7 +47,8 @@ class WebSocketConnection(Socket):
         scope["type"] = "websocket"
         del scope["method"]
         scope["scheme"] = _SCHEMES.get(scope["scheme"], scope["scheme"])
-        scope["extensions"] = {"websocket.http.response": {}, "aserver.draining": self.shared.leaving}
+        told = {"tls": scope["extensions"]["tls"]} if "tls" in scope["extensions"] else {}
+        scope["extensions"] = {"websocket.http.response": {}, "aserver.draining": self.shared.leaving, **told}
 
     # ── the application's task ───────────────────────────────────────────────────────────────
 

@@ -239,7 +239,6 @@ def test_clients_certificates(
     assert _answer_or_refusal(running, authority.client(strange)) is None
 
 
-@pytest.mark.xfail(reason="protocol/ does not call aserver.tls.extension yet", strict=True, raises=TypeError)
 def test_the_application_is_told_of_the_client(server: Start, authority: Authority, pair: Pair) -> None:
     mine = authority.issue(file="client", common_name="Alice, Admin", organization_name="Test")
     running = server(APP, *pair.options, "--ca-certs", str(authority.file), "--cert-reqs", "optional")
