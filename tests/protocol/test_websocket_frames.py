@@ -1,6 +1,8 @@
 """Frames by RFC section, and by Autobahn's case where it has one: as a whole, cut at every byte, byte by byte."""
 
 import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, 
     """A client's frame."""
     start = bytearray(head(opcode | (0x80 if fin else 0) | rsv << 4, len(payload)))
     start[1] |= 0x80
-    return bytes(start) + mask + ws_mask.apply_mask(payload, mask)
+    return bytes(start) + mask + ws_mask.plain_mask(payload, mask)
 
 
 class Told:
@@ -323,8 +325,21 @@ def test_close_frames() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 5, 63, 64, 511, 512, 513, 4095, 65537])
 def test_the_masks_in_python_and_c_agree(size: int) -> None:
-    speedups = pytest.importorskip("websockets.speedups")
+    assert ws_mask.apply_mask is not ws_mask.plain_mask
     data, mask = os.urandom(size), os.urandom(4)
-    masked = ws_mask.apply_mask(data, mask)
-    assert masked == speedups.apply_mask(data, mask)
-    assert ws_mask.apply_mask(memoryview(masked), mask) == data
+    masked = ws_mask.plain_mask(data, mask)
+    assert masked == ws_mask.apply_mask(data, mask)
+    assert ws_mask.plain_mask(memoryview(masked), mask) == data
+
+
+def test_no_more_of_websockets_is_loaded_than_its_extension_and_an_application_may_load_the_rest() -> None:
+    code = """if True:
+        import sys
+        from aserver.protocol.ws_mask import apply_mask
+        assert [name for name in sys.modules if "websockets" in name] == ["websockets.speedups"]
+        import websockets.asyncio.server
+        from websockets.frames import apply_mask as theirs
+        assert theirs(b"abc", b"1234") == apply_mask(b"abc", b"1234") == b"PPP"
+        assert theirs.__module__ != "websockets.utils"  # not theirs in Python
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
