@@ -1,7 +1,11 @@
 """The receiving half of an HTTP/1 connection: bytes to the parser, in portions that can be stopped, and within limits.
 
-Runs in the worker's loop. It knows when to feed, to hold back and to give up on what comes in pieces; what a request
-is, and what happens to it, is for `http1`. It must never call the application: the parser's callbacks only collect.
+Runs in the worker's loop. There are two ways in. What looks like one whole and plain request is given to llhttp at once,
+and the head is believed if `on_headers_complete` finds nothing odd in the raw bytes. All else (heads and bodies in
+pieces, pipelining, other methods, anything that llhttp stumbles over) goes the careful way, again from the start:
+`framing` reads the request line and finds the end of each part, so that every answer is the same wherever the network
+has cut. What a request is, and what happens to it, is for `http1`. It must never call the application: the parser's
+callbacks only collect.
 """
 
 from collections import deque
@@ -10,39 +14,55 @@ from typing import Any
 import httptools
 
 from aserver.errors import ClientError
-from aserver.protocol import websocket, wire
+from aserver.protocol import framing, websocket
 from aserver.protocol.connection import OPEN, Shared
 from aserver.protocol.exchange import Carrier, Exchange
-from aserver.protocol.wire import REQUEST_NAMES, SPECIAL_REQUEST_NAMES
+from aserver.protocol.framing import ChunkWalk
+from aserver.protocol.wire import FORWARDING_NAMES, REQUEST_NAMES, SPECIAL_REQUEST_NAMES
 
 #: Parsed requests that wait for the current one's response; above it, reading pauses.
 PIPELINE_LIMIT = 16
 
-#: Bytes given to the parser at once. It cannot be stopped, and 256 KB (uvloop's read) of pipelined requests make
-#: 26 MB of objects.
+#: Bytes of a head given to the parser at once. It cannot be stopped, and 256 KB (uvloop's read) of fields make 26 MB
+#: of objects.
 SLICE = 8192
+
+END_OF_HEAD = b"\r\n\r\n"
+
+#: What llhttp is given in place of a request line that `framing` has read: it knows a fixed list of methods.
+_STAND_INS = {"1.1": b"GET / HTTP/1.1\r\n", "1.0": b"GET / HTTP/1.0\r\n"}
+
+
+class DoubtError(Exception):
+    """This is not one plain request: read it again, carefully."""
 
 
 class Intake(Carrier):
     """A connection that reads requests; `HttpConnection` is the one kind of it."""
 
     __slots__ = (
+        "_data",
         "_fields_before",
         "_final",
         "_good_host",
         "_growth",
-        "_head_size",
+        "_lead",
+        "_line",
         "_parser",
         "_partial",
-        "_piece",
+        "_pipelining",
         "_queue",
         "_refusal",
+        "_request_line",
+        "_tail",
         "_unfed",
         "_upgrading",
+        "_walk",
         "current",
         "headers",
         "receiving",
         "special",
+        "told",
         "url",
     )
 
@@ -58,14 +78,21 @@ class Intake(Carrier):
         self.url = b""
         self.headers: list[tuple[bytes, bytes]] = []
         self.special: dict[bytes, bytes] = {}
+        self.told: dict[bytes, bytes] = {}  # what a proxy may have to say of the client
         self._good_host: bytes | None = None  # the last Host that was found well-formed
-        self._piece = 0  # length of what the parser is being fed
-        self._head_size = 0  # bytes of the pieces before it that hold part of this head
-        self._fields_before = 0  # fields complete when the last piece had been parsed
-        self._growth = 0  # bytes since a field was last completed
+        self._data = b""  # the piece being fed, until a head that begins with it is believed
         self._partial = False  # a head has begun and `deadline` is for its end
         self._final = False  # no request can follow the last one that was read
         self._upgrading = False  # llhttp takes the body of the last one for another protocol
+        # the careful way
+        self._line = b""  # of a request line, or of the CR before it
+        self._request_line: tuple[str, bytes, str] | None = None  # of the head being read
+        self._lead = b""  # what the parser is to be fed before the fields
+        self._tail = b""  # the last bytes of the head, where its end may have begun
+        self._walk: ChunkWalk | None = None  # along the chunked body being read
+        self._pipelining = False  # requests have come together: no use in trying the other way again
+        self._fields_before = 0  # fields complete when the last piece had been parsed
+        self._growth = 0  # bytes since a field, or the request line, was last completed
         self._parser: Any = httptools.HttpRequestParser(self)
         self.feed = self._parser.feed_data
 
@@ -73,40 +100,172 @@ class Intake(Carrier):
 
     def data_received(self, data: bytes) -> None:
         """Parse, then start what can be started."""
-        self._piece = size = len(data)
-        if size > SLICE:
-            self._feed_slices(data)
-        else:
-            try:
-                self.feed(data)
-            except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-                self._parser_stopped(data, error)
+        self._data = data
+        if len(data) > SLICE and self._hopeful():
+            self.feed = self._feed_carefully
+        error = None
+        try:
+            self.feed(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as stop:
+            error = stop
+        if error is not None:  # not above: what is raised while another error is handled, forgets its own cause
+            self._start_over(data, error.__context__)
         current = self.current
         if current is not None and not current.launched and not self.write_paused:
             self.launch(current)
-        if self.receiving is not None or current is None or self.url:
+        if self._data or self.receiving is not None:
             self._unfinished()
 
-    def _feed_slices(self, data: bytes) -> None:
-        """Feed much data in small pieces, so that a flood of pipelined requests can be stopped."""
-        view = memoryview(data)
+    def _hopeful(self) -> bool:
+        """Tell whether pieces go to the parser at once."""
+        return self._parser is not None and bool(self.feed == self._parser.feed_data)
+
+    def _start_over(self, data: bytes, cause: BaseException | None) -> None:
+        """Read a piece again that the parser did not take in one go, from the first byte that is not served yet."""
+        if not isinstance(cause, ClientError | DoubtError | None):
+            raise cause  # a mistake of ours
         start = 0
-        while start < len(view):
-            if len(self._queue) >= PIPELINE_LIMIT and self.stage is OPEN:
-                self._unfed = bytes(view[start:])
-                self.feed = self._stash
-                return
-            # Inside a body larger pieces do no harm: they make bytes, not requests.
-            step = SLICE if self.receiving is None else 8 * SLICE
-            piece = view[start : start + step]
-            self._piece = len(piece)
-            start += step
-            try:
-                self.feed(piece)
-            except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-                self._parser_stopped(piece, error)
-            if start < len(view):
-                self._unfinished()
+        if not self._data:  # a head was believed, because the piece ends like one: there is another behind it
+            self._pipelining = True
+            start = data.index(END_OF_HEAD) + len(END_OF_HEAD)
+        self._forget_head()
+        self._parser = httptools.HttpRequestParser(self)
+        self.feed = self._feed_carefully
+        self._feed_carefully(data[start:])
+
+    def _forget_head(self) -> None:
+        self.url = b""
+        self.headers = []
+        self.special = {}
+        self.told = {}
+        self._fields_before = self._growth = 0
+
+    def _unfinished(self) -> None:
+        """Go on carefully with what comes in pieces; not called when requests come whole."""
+        if self._hopeful():
+            if self._data:  # a head without its end
+                self._start_over(self._data, None)
+            else:
+                self.feed = self._feed_carefully
+        if self.feed != self._feed_carefully:
+            self._data = b""
+        elif not self._partial and self.receiving is None and (self._line or self._request_line is not None):
+            self._partial = True
+            self.deadline = self.shared.now + self.shared.header_timeout
+
+    # ── the careful way ──────────────────────────────────────────────────────────────────────
+
+    def _feed_carefully(self, data: bytes) -> None:
+        """Feed one part after the other: request line, rest of the head, body."""
+        self._data = b""
+        position, size = 0, len(data)
+        feed = self.feed
+        try:
+            while position < size and self.feed is feed:
+                if self.receiving is not None:
+                    position = self._feed_body(self.receiving, data, position)
+                elif self._request_line is not None:
+                    position = self._feed_fields(data, position)
+                elif self._final:
+                    self.feed = self._discard  # bytes after the last request are nobody's
+                elif len(self._queue) >= PIPELINE_LIMIT:
+                    self._unfed = data[position:]
+                    self.feed = self._stash
+                else:
+                    position = self._feed_head(data, position) or self._feed_line(data, position)
+        except ClientError as error:
+            if self._request_line is not None:
+                self.url = self._request_line[1]
+            self.refuse(error)
+        if self.feed is not feed:
+            return
+        if self._line or self._request_line is not None or self.receiving is not None:
+            self._data = data
+        elif not self._pipelining:
+            self.feed = self._parser.feed_data
+
+    def _feed_head(self, data: bytes, position: int) -> int:
+        """Feed one of several requests at once if it is whole and plain; return where it ends, or 0."""
+        if self._line or not data.startswith(b"GET /", position):
+            return 0
+        end = data.find(END_OF_HEAD, position, position + SLICE) + len(END_OF_HEAD)
+        if end < len(END_OF_HEAD):
+            return 0
+        self._data = data[position:end]
+        try:
+            self._parser.feed_data(self._data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._data = b""
+            self._forget_head()
+            self._parser = httptools.HttpRequestParser(self)
+            return 0
+        return end
+
+    def _feed_line(self, data: bytes, position: int) -> int:
+        """Take what there is of a request line."""
+        begun = self._line
+        if not begun:
+            position = framing.empty_lines(data, position)
+        end = data.find(b"\n", position) + 1
+        line = begun + data[position : end or len(data)]
+        limit = self.shared.limit_request_line
+        self._line = self.url = b""
+        if not end:
+            framing.check_begun(line, limit)
+            self._line = line
+            return len(data)
+        if line != b"\r\n":  # an empty line that came in two pieces
+            self._request_line = request = framing.parse_request_line(line, limit)
+            self._lead = _STAND_INS[request[2]]
+            self._tail = b"\r\n"
+            self._growth = len(line)
+        return end
+
+    def _feed_fields(self, data: bytes, position: int) -> int:
+        """Feed the fields of a head, up to its end."""
+        before = len(self._tail)
+        piece = self._tail + data[position : position + SLICE]
+        found = piece.find(END_OF_HEAD)
+        end = found + len(END_OF_HEAD) if found >= 0 else len(piece)
+        self._tail = piece[end - 3 : end] if end > 3 else piece
+        position += end - before
+        if found < 0 or self._growth + end > self.shared.small_head:
+            self._good_host = None  # the head is to be examined closely
+        lead, self._lead = self._lead, b""
+        try:
+            self._feed_parser(lead + piece[before:end])
+        except httptools.HttpParserUpgrade:
+            if self._became_websocket(data[position:]):
+                return len(data)
+            self._resume_after_upgrade()
+        if self._request_line is not None:
+            self._count_piece(end - before)
+        return position
+
+    def _feed_body(self, exchange: Exchange, data: bytes, position: int) -> int:
+        """Feed a body, up to its end."""
+        inbound = exchange.inbound
+        assert inbound is not None
+        if inbound.length is not None:
+            end = min(len(data), position + inbound.length - inbound.received)
+        else:
+            walk = self._walk
+            if walk is None:
+                walk = self._walk = ChunkWalk(self.shared.limit_request_fields, self.shared.limit_request_field_size)
+            end = walk.advance(data, position)
+            if walk.done:
+                self._walk = None
+        self._feed_parser(data if end - position == len(data) else data[position:end])
+        return end
+
+    def _feed_parser(self, piece: bytes) -> None:
+        try:
+            self._parser.feed_data(piece)
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            if isinstance(error, httptools.HttpParserCallbackError) and not isinstance(cause, DoubtError | None):
+                raise cause from None
+            raise ClientError(400, str(error)) from None
 
     def _stash(self, data: bytes) -> None:
         self._unfed += data
@@ -115,7 +274,7 @@ class Intake(Carrier):
         if self.feed != self._stash or self.stage is not OPEN:
             return
         data, self._unfed = self._unfed, b""
-        self.feed = self._parser.feed_data
+        self.feed = self._feed_carefully
         self.data_received(data)
         self._resume_reading()
 
@@ -125,24 +284,6 @@ class Intake(Carrier):
         if not self._unfed and len(self._queue) < PIPELINE_LIMIT and (inbound is None or not inbound.paused):
             self.transport.resume_reading()
 
-    def _parser_stopped(self, data: bytes | memoryview, error: Exception) -> None:
-        if isinstance(error, httptools.HttpParserUpgrade):
-            rest = bytes(data[error.args[0] :])
-            if not self._became_websocket(rest):
-                self._resume_after_upgrade(rest)
-            return
-        cause = error.__context__
-        if isinstance(error, httptools.HttpParserCallbackError) and cause is not None:
-            if not isinstance(cause, ClientError):
-                raise cause
-            self.refuse(cause)
-        elif self._final and self.receiving is None:
-            self.feed = self._discard  # bytes after the last request are nobody's
-        elif isinstance(error, httptools.HttpParserInvalidMethodError):
-            self.refuse(ClientError(501 if wire.REQUEST_START.match(data) else 400, str(error)))
-        else:
-            self.refuse(ClientError(400, str(error)))
-
     def _became_websocket(self, rest: bytes) -> bool:
         """Hand the connection over if a WebSocket is asked for, and nothing else waits; `rest` came after it."""
         current = self.current
@@ -151,68 +292,43 @@ class Intake(Carrier):
         if not websocket.is_offered(current):
             return False
         self.current = self._parser = None
+        self.flush()
         websocket.take_over(self, current, rest)
         return True
 
-    def _resume_after_upgrade(self, rest: bytes) -> None:
+    def _resume_after_upgrade(self) -> None:
         """Serve as plain HTTP a request that offered another protocol (RFC 9110 section 7.8: an offer may be ignored).
 
         llhttp has skipped the body then. A new parser reads it, set on its way by a head that only says how the
         body is framed.
         """
+        self._upgrading = False
         exchange = self.receiving
         if exchange is not None and exchange.inbound is not None:
             resumed = _Resumed(self)
             self._parser = httptools.HttpRequestParser(resumed)
-            self.feed = self._parser.feed_data
             length = exchange.inbound.length
-            framing = b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length
-            self.feed(b"POST / HTTP/1.1\r\n%s\r\n\r\n" % framing)
+            framing_ = b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length
+            self._parser.feed_data(b"POST / HTTP/1.1\r\n%s\r\n\r\n" % framing_)
             resumed.primed = True
-        self._upgrading = False
-        if rest:
-            try:
-                self.feed(rest)
-            except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-                self._parser_stopped(rest, error)
 
-    # ── limits of what is not complete yet ───────────────────────────────────────────────────
-
-    def _unfinished(self) -> None:
-        """Hold what comes in pieces to the limits; not called when requests come whole."""
-        if self.stage is not OPEN or self.feed == self._discard:
-            return
+    def _count_piece(self, size: int) -> None:
+        """Hold a head that is not complete yet to the limits. Raises ClientError."""
         shared = self.shared
-        if self.receiving is not None:
-            if self.headers:  # trailers
-                self._count_piece()
-            return
-        if not self._partial:
-            self._partial = True
-            self.deadline = shared.now + shared.header_timeout
-        if len(self.url) > shared.limit_request_line:
-            self.refuse(ClientError(414, f"request line above {shared.limit_request_line} bytes"))
-        else:
-            self._count_piece()
-
-    def _count_piece(self) -> None:
-        """Refuse with 431 a head, or trailers, with too many fields or one too long that is not complete yet."""
-        shared = self.shared
-        self._head_size += self._piece
         fields = len(self.headers)
         # Pieces in which no field ended belong to at most two fields: the value of one, the name of the next.
-        self._growth = self._growth + self._piece if fields == self._fields_before else 0
+        self._growth = self._growth + size if fields == self._fields_before else 0
         self._fields_before = fields
         if fields > shared.limit_request_fields:
-            self.refuse(ClientError(431, f"more than {shared.limit_request_fields} fields"))
-        elif self._growth > shared.limit_request_line + 2 * shared.limit_request_field_size:
-            self.refuse(ClientError(431, f"a field above {shared.limit_request_field_size} bytes"))
+            raise ClientError(431, f"more than {shared.limit_request_fields} fields")
+        if self._growth > shared.limit_request_line + 2 * shared.limit_request_field_size:
+            raise ClientError(431, f"a field above {shared.limit_request_field_size} bytes")
 
     # ── callbacks of the parser: the head and, after the body, the trailers ──────────────────────
 
     def on_url(self, url: bytes) -> None:
-        """Take the request target, or a piece of it."""
-        self.url = self.url + url if self.url else url
+        """Take the request target, or a piece of it: then it will be read again, carefully."""
+        self.url = url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a field of the head, or of the trailers (which `on_message_complete` drops)."""
@@ -228,6 +344,8 @@ class Intake(Carrier):
                     special[known] += b", " + value
                 else:
                     special[known] = value
+            elif known in FORWARDING_NAMES:
+                self.told[known] = self.told[known] + b", " + value if known in self.told else value
         self.headers.append((known, value))
 
     # ── what `HttpConnection` does with it ───────────────────────────────────────────────────────

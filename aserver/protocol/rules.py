@@ -29,14 +29,10 @@ def examine(
     headers: Sequence[tuple[bytes, bytes]],
     special: Mapping[bytes, bytes],
 ) -> None:
-    """Raise ClientError unless the request may be served; `method` is "" if it is none that we serve.
+    """Raise ClientError unless the request may be served.
 
     `special` holds the fields of `wire.SPECIAL_REQUEST_NAMES`; Host and Content-Length are not repeated.
     """
-    if version not in ("1.1", "1.0"):
-        raise ClientError(505, f"HTTP/{version} is not served")
-    if not method:
-        raise ClientError(501, "method not implemented")
     _examine_sizes(limits, method, target, headers)
     host = special.get(b"host")
     if host is None:

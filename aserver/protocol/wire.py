@@ -36,18 +36,16 @@ def status_line(status: object) -> bytes:
 # ── field names and values ───────────────────────────────────────────────────────────────────
 
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
-REQUEST_START = re.compile(rb"(?:\r\n)*[!#$%&'*+\-.^_`|~0-9A-Za-z]+ ")  # a method that llhttp may not know
 _FORBIDDEN_IN_VALUE = re.compile(rb"[\0\r\n]")  # RFC 9110 section 5.5
 
 _COMMON_REQUEST_NAMES = """
 accept accept-charset accept-encoding accept-language access-control-request-headers
-access-control-request-method authorization cache-control content-encoding content-type cookie date dnt forwarded
+access-control-request-method authorization cache-control content-encoding content-type cookie date dnt
 from if-match if-modified-since if-none-match if-range if-unmodified-since keep-alive origin pragma
 priority proxy-authorization range referer sec-ch-ua sec-ch-ua-mobile sec-ch-ua-platform sec-fetch-dest
 sec-fetch-mode sec-fetch-site sec-fetch-user sec-gpc sec-websocket-extensions sec-websocket-key
 sec-websocket-protocol sec-websocket-version traceparent tracestate trailer upgrade-insecure-requests user-agent
-via x-api-key x-correlation-id x-csrf-token x-forwarded-for x-forwarded-host x-forwarded-port
-x-forwarded-prefix x-forwarded-proto x-real-ip x-request-id x-requested-with
+via x-api-key x-correlation-id x-csrf-token x-real-ip x-request-id x-requested-with
 """
 
 _COMMON_RESPONSE_NAMES = """
@@ -69,6 +67,18 @@ REQUEST_NAMES: dict[bytes, bytes] = {
 #: Names that decide about framing, the connection or the response's defaults; never in `REQUEST_NAMES`.
 SPECIAL_REQUEST_NAMES = frozenset(
     (b"host", b"connection", b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"te")
+)
+
+#: What a trusted proxy says of the client (`forwarded`); never in `REQUEST_NAMES` either.
+FORWARDING_NAMES = frozenset(
+    (
+        b"forwarded",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"x-forwarded-prefix",
+        b"x-forwarded-proto",
+    )
 )
 
 #: Name as the application gave it -> what goes before the value, for names that need no further look.
@@ -177,7 +187,9 @@ def split_target(method: str, target: bytes) -> tuple[bytes, bytes, bytes | None
             raise ClientError(400, f"request target {target[:80]!r} is neither a path nor an absolute URI")
         authority, target = match.groups()
         check_host(authority)
-        if not target.startswith(b"/"):
+        if not target and method == "OPTIONS":
+            target = b"*"  # RFC 9112 section 3.2.4
+        elif not target.startswith(b"/"):
             target = b"/" + target
     path, _, query = target.partition(b"?")
     return path, query, authority

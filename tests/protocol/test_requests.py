@@ -141,7 +141,7 @@ REFUSED = {
     "coding in 1.0": (400, head(HOST, b"Transfer-Encoding: chunked", method=b"POST", version=b"1.0") + b"0\r\n\r\n"),
     "unknown expectation": (417, head(HOST, b"Expect: miracles")),
     "version 2.0": (505, head(HOST, version=b"2.0")),
-    "version 1.2": (400, head(HOST, version=b"1.2")),
+    "version 1.2": (505, head(HOST, version=b"1.2")),
     "CONNECT": (501, head(HOST, method=b"CONNECT", target=b"a:1")),
     "asterisk": (400, head(HOST, target=b"*")),
     "authority form": (400, head(HOST, target=b"a:1")),

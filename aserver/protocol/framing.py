@@ -1,0 +1,114 @@
+"""Where a request begins and where its body ends, for heads that do not come whole and plain.
+
+Pure. llhttp takes several spaces in a request line, a bare LF before it, `RTSP/1.0` after it, and a chunk extension
+without a name; it knows a fixed list of methods, and never tells where a message ended. So what is not of the plainest
+kind passes here first (`intake`). It must never take what RFC 9112 does not, and hold no more than one line.
+"""
+
+import re
+
+from aserver.errors import ClientError
+from aserver.protocol.wire import METHODS
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"  # RFC 9110 section 5.6.2
+
+#: RFC 9112 section 3. The target is visible ASCII without `#`: more than RFC 3986 has, because browsers send `|` and
+#: `"` in queries, but a fragment is never sent, and who sees one in a target cuts it off or does not.
+_REQUEST_LINE = re.compile(rb"(%b+) ([!\"$-~]+) HTTP/([0-9])\.([0-9])\r\n" % _TOKEN)
+#: What can still become such a line.
+_BEGUN_LINE = re.compile(rb"\r|%(t)b*|%(t)b+ [!\"$-~]*(?:(?<! ) [HTP/0-9.]{0,8}\r?)?" % {b"t": _TOKEN})
+_EMPTY_LINES = re.compile(rb"(?:\r\n)*")
+
+#: RFC 9112 section 7.1, but without its "bad whitespace", which llhttp refuses too. Sixteen digits are 2**64.
+_CHUNK_LINE = re.compile(
+    rb"([0-9A-Fa-f]{1,16})(?:;%(t)b+(?:=(?:%(t)b+|\"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*\"))?)*\r\n"
+    % {b"t": _TOKEN}
+)
+#: Bytes of a chunk's size with its extensions; what is longer is an attack.
+CHUNK_LINE_LIMIT = 1024
+
+
+def empty_lines(data: bytes, start: int) -> int:
+    """Return where the empty lines that may precede a request end (RFC 9112 section 2.2)."""
+    match = _EMPTY_LINES.match(data, start)
+    assert match is not None
+    return match.end()
+
+
+def check_begun(line: bytes, limit: int) -> None:
+    """Raise ClientError if `line`, of which no LF has come yet, cannot become a request line, or is too long."""
+    if _BEGUN_LINE.fullmatch(line[: limit + 1]) is None:
+        raise ClientError(400, f"malformed request line {line[:80]!r}")
+    if len(line) > limit + 1:  # the CR is not counted
+        raise ClientError(414, f"request line above {limit} bytes")
+
+
+def parse_request_line(line: bytes, limit: int) -> tuple[str, bytes, str]:
+    """Return method, target and version ("1.0" or "1.1") of a line with its CRLF. Raises ClientError with 400, 414, 501 for CONNECT, or 505."""
+    if len(line) > limit + 2:
+        check_begun(line, limit)
+    match = _REQUEST_LINE.fullmatch(line)
+    if match is None:
+        raise ClientError(400, f"malformed request line {line[:80]!r}")
+    method, target, major, minor = match.groups()
+    if major != b"1" or minor not in b"01":
+        raise ClientError(505, f"HTTP/{major.decode()}.{minor.decode()} is not served")
+    if method == b"CONNECT":
+        raise ClientError(501, "CONNECT is for proxies")
+    return METHODS.get(method) or method.decode("ascii"), target, "1.1" if minor == b"1" else "1.0"
+
+
+class ChunkWalk:
+    """Goes along a chunked body to its end, and looks at each chunk's size line; the decoding is llhttp's.
+
+    `fields` and `size` limit the trailers: their number, and the bytes of one.
+    """
+
+    __slots__ = ("_fields", "_line", "_size", "_skip", "_trailers", "done")
+
+    def __init__(self, fields: int, size: int) -> None:
+        self._fields = fields
+        self._size = size
+        self._line = b""  # begun, without its LF
+        self._skip = 0  # bytes of the current chunk, with its CRLF
+        self._trailers = False
+        self.done = False
+
+    def advance(self, data: bytes, start: int) -> int:
+        """Return the offset behind the last byte of `data` from `start` on that belongs to the body.
+
+        Raises ClientError: 400 for a malformed or endless size line, 431 for trailers above the limits.
+        """
+        size = len(data)
+        while start < size and not self.done:
+            if self._skip:
+                step = min(self._skip, size - start)
+                self._skip -= step
+                start += step
+                continue
+            end = data.find(b"\n", start) + 1
+            line = self._line + data[start : end or size]
+            limit = self._size if self._trailers else CHUNK_LINE_LIMIT
+            if len(line) > limit + 2:
+                raise ClientError(431 if self._trailers else 400, f"chunk extension or trailer above {limit} bytes")
+            if not end:
+                self._line = line
+                return size
+            self._line = b""
+            start = end
+            self._take(line)
+        return start
+
+    def _take(self, line: bytes) -> None:
+        if self._trailers:
+            self.done = line == b"\r\n"
+            self._fields -= 1
+            if self._fields < 0 and not self.done:
+                raise ClientError(431, "too many trailers")
+            return
+        match = _CHUNK_LINE.fullmatch(line)
+        if match is None:
+            raise ClientError(400, f"malformed chunk size {line[:80]!r}")
+        length = int(match[1], 16)
+        self._skip = length + 2 if length else 0
+        self._trailers = not length
