@@ -18,9 +18,12 @@ from aserver.config import Config
 from aserver.sockets import Address, Listener, bind_all
 from aserver.tls import Certificates
 from aserver.worker.acceptor import Endpoint
-from aserver.worker.server import Server
+from aserver.worker.server import BEAT, Phase, Server
 
 log = logging.getLogger("aserver.error")
+
+#: Heartbeats between two looks at socket paths: a second.
+TEND_BEATS = round(1 / BEAT)
 
 
 @contextlib.contextmanager
@@ -79,8 +82,15 @@ async def serve_here(
                 log.info("listening on %s", listener.name)
             task_status.started(tuple(listener.address for listener in listeners))
 
+        def tend(server: Server) -> None:
+            """Once a second, as a master does: a deleted unix path comes back."""
+            if server.beats % TEND_BEATS == 0 and server.phase is Phase.SERVING:
+                for listener in listeners:
+                    if (news := listener.tend()) is not None:
+                        log.warning("%s", news)
+
         certificates = Certificates(config) if any(listener.tls for listener in listeners) else None
         endpoints = [Endpoint(li.socket, li.name, certificates if li.tls else None) for li in listeners]
-        server = Server(app, config, endpoints, release)
+        server = Server(app, config, endpoints, release, on_beat=tend)
         with _stop_signals(server, config) if install_signal_handlers else contextlib.nullcontext():
             await server.run(ready)

@@ -166,9 +166,7 @@ async def serve(
         # Loaded here alone: a master of its own must never have loaded a parser or a loop implementation.
         from aserver.embedded import serve_here  # noqa: PLC0415
 
-        await serve_here(
-            app_or_target, resolved.config, task_status, install_signal_handlers=install_signal_handlers
-        )
+        await serve_here(app_or_target, resolved.config, task_status, install_signal_handlers=install_signal_handlers)
 
 
 async def _serve_master(

@@ -75,7 +75,7 @@ class Server:
     _wanted: anyio.Event = field(init=False)
     _boot_scope: anyio.CancelScope = field(init=False)
     _timer: asyncio.TimerHandle | None = None
-    _beats: int = 0
+    beats: int = 0
 
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -216,7 +216,7 @@ class Server:
     def _beat(self) -> None:
         """The heart: beats as long as the loop turns, so that silence means that it does not."""
         self._timer = self._loop.call_later(BEAT, self._beat)
-        self._beats += 1
+        self.beats += 1
         service = self.service
         if self.cell is not None:
             self.cell[Field.BEAT] = time.monotonic_ns()
@@ -227,7 +227,7 @@ class Server:
                 self.cell[Field.ACCEPTING] = self.phase is Phase.SERVING
         if self.fairness is not None:
             self.fairness.look_around()
-        if service is not None and self._beats % BEATS_PER_SWEEP == 0:
+        if service is not None and self.beats % BEATS_PER_SWEEP == 0:
             service.sweep(self._loop.time())
             for acceptor in self._acceptors:
                 acceptor.tend()

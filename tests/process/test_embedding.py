@@ -376,3 +376,15 @@ def test_run_blocks_and_returns_the_exit_code() -> None:
         program.terminate()
         rest = program.communicate(timeout=PATIENCE)[0]
     assert "returned 0" in rest
+
+
+async def test_a_deleted_unix_path_comes_back(tmp_path: Path) -> None:
+    """Seen to fail without `on_beat=tend` in embedded.py."""
+    path = tmp_path / "a.sock"
+    async with anyio.create_task_group() as group:
+        await group.start(partial(aserver.serve, lifespans.good, bind=[f"unix:{path}"], accesslog="off"))
+        path.unlink()
+        with anyio.fail_after(PATIENCE):
+            while not path.exists():
+                await anyio.sleep(0.02)
+        group.cancel_scope.cancel()
