@@ -90,6 +90,7 @@ class Shared:
         self.running: set[Running] = set()
         self._ready: list[Running] = []  # running ones that `_start_ready` has yet to start
         self.requests = 0
+        self.good_host: bytes | None = None  # the last Host that any connection found well-formed
         self.draining = False
         self.leaving = Draining()  # the same, for applications
         self.now = loop.time()

@@ -47,6 +47,7 @@ from aserver.worker.acceptor import Endpoint
 from aserver.worker.hooks import Hooks, ServerView, WorkerView
 from aserver.worker.main import Seed
 from aserver.worker.main import run as run_worker
+from aserver.zygote.allocator import keep_freed_memory
 from aserver.zygote.preload import preload
 
 log = logging.getLogger("aserver.error")
@@ -60,6 +61,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 def main(fd: int) -> NoReturn:
     """Be the zygote whose master holds the other end of `fd`. Ends the process."""
+    keep_freed_memory(os.environ)
     wake = unix.install_wakeup(_WAKING)
     channel: Channel[ToZygote] = Channel(socket.socket(fileno=fd), ToZygote)
     os.set_inheritable(fd, False)
