@@ -46,11 +46,14 @@ def misreported(ledger: Ledger, harms: list[Harm], access: str) -> Iterator[str]
         seen[match[4]] += 1
     yield from (f"{ident} has {count} access lines" for ident, count in seen.items() if count > 1)
     deaths = {harm.pid: harm.at for harm in harms}
+    latest = {(each.key, each.opened): each.began for each in ledger.good}
     for request in ledger.good:
         told = lines.get(request.ident)
         if told is None:
             death = deaths.get(request.worker or 0)
-            if death is None or request.ended < death - LAST_TICK:
+            # Whoever was answered again on the same connection was answered in a later tick.
+            again = latest[request.key, request.opened] > request.ended
+            if death is None or again or request.ended < death - LAST_TICK:
                 yield f"no access line: {request.ident}, worker {request.worker}, harmed at {death}: {request.ended}"
         elif told != (request.worker or 0, "200"):
             yield f"{request.ident} was answered 200 by worker {request.worker}, its access line says {told}"

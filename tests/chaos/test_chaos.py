@@ -188,6 +188,13 @@ def test_the_books_notice_what_the_access_log_lacks(
     assert found == [] if wrong is None else wrong in found[0]
 
 
+def test_a_last_tick_is_one_tick() -> None:
+    """Two answers on one connection, the second asked for after the first: only the second may lack its line."""
+    first, second = _request(worker=5, ended=9.97), _request(ident="kept-2", began=9.98, worker=5, ended=9.99)
+    (found,) = books.misreported(Ledger(good=[first, second]), [HARM], "")
+    assert "kept-1" in found
+
+
 TRACEBACK = "{0}Traceback (most recent call last):\n{0}  File\n{0}    raise\n{0}{1}\n2026-11-21 INFO next\n"
 
 
