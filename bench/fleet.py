@@ -46,6 +46,7 @@ class Record:
     moments: list[Moment] = field(default_factory=list)
     complete_at: float = math.inf  # when all workers served for the first time
     fewest: int = 0  # serving, since then
+    fewest_on_a_host: int = 0  # since then
     missing: float = 0.0  # worker-seconds that were not served, since then
     most_booting: int = 0  # since then
     boots: int = 0  # all of them
@@ -61,6 +62,7 @@ class Fleet:
         self._masters = [Master(limits, self._rng.random) for _ in range(hosts)]
         self._alarms: list[float | None] = [None] * hosts
         self._processes = [0] * hosts
+        self._serving_on = [0] * hosts
         self._queue: list[tuple[float, int, int, ev.Event]] = []
         self._pushed = 0
         self._wanted = hosts * limits.workers
@@ -82,7 +84,7 @@ class Fleet:
                 self._alarms[host] = None
             self._pass_to(now)
             self._happen(host, event, now)
-            self._note()
+            self._note(host)
         self._pass_to(until)
         return self.record
 
@@ -96,6 +98,7 @@ class Fleet:
         if isinstance(event, ev.Ready):
             self._booting.discard((host, event.serial))
             self._serving.add((host, event.serial))
+            self._serving_on[host] += 1
         elif isinstance(event, ev.Died):
             self._processes[host] -= 1
         master = self._masters[host]
@@ -114,7 +117,8 @@ class Fleet:
             case ev.Fork():
                 self._fork(host, command, now)
             case ev.Drain():
-                self._serving.discard((host, command.serial))
+                self._serving.remove((host, command.serial))
+                self._serving_on[host] -= 1
                 self._push(now + times.draw(rng, times.drain), host, ev.Died(command.serial, code=0))
             case ev.Say() | ev.Notify() | ev.StartListening() | ev.AdoptWorkers():
                 pass
@@ -154,13 +158,15 @@ class Fleet:
         if before is None or (before.serving, before.booting) != (moment.serving, moment.booting):
             self.record.moments.append(moment)
 
-    def _note(self) -> None:
+    def _note(self, host: int) -> None:
         record, serving, booting = self.record, len(self._serving), len(self._booting)
         self._low, self._high = min(self._low, serving), max(self._high, booting)
         if serving >= self._wanted and record.complete_at == math.inf:
             record.complete_at, record.fewest, record.most_booting = self._last, serving, 0
+            record.fewest_on_a_host = self._limits.workers
         elif record.complete_at < math.inf:
             record.fewest = min(record.fewest, serving)
+            record.fewest_on_a_host = min(record.fewest_on_a_host, self._serving_on[host])
             record.most_booting = max(record.most_booting, booting)
 
 

@@ -24,6 +24,7 @@ def test_with_surge_capacity_never_falls(jitter: float) -> None:
     """Fails with the drain before the replacement's READY in plan._replace_outgoing."""
     record = run(SURGE, jitter).record
     assert record.fewest == WANTED
+    assert record.fewest_on_a_host == SIZE.workers
     assert record.missing == 0.0
     assert record.most_processes == SIZE.workers + 1
     assert record.boots == 3 * WANTED, "everybody was recycled twice, or this says nothing"
@@ -34,6 +35,7 @@ def test_without_surge_each_host_misses_one_at_most(jitter: float) -> None:
     """Fails with can_lose_one that compares with `target - max_unavailable - 1`."""
     record = run(UNAVAILABLE, jitter).record
     assert WANTED - SIZE.hosts <= record.fewest < WANTED
+    assert record.fewest_on_a_host == SIZE.workers - 1
     assert record.most_processes == SIZE.workers
     assert record.boots == 3 * WANTED
     assert record.missing > 2 * WANTED * SIZE.boot / 2, "two boots of each were missed"
@@ -67,7 +69,7 @@ def test_json_gives_the_same_table(tmp_path: Path) -> None:
     assert again == (SIZE, outcomes)
     text = table(*again)
     assert len(text.splitlines()) == 2 + 6
-    assert "| no bound | none | 0 (0.0%) |" in text
+    assert "| no bound | none | 0 (0.0%) | 0 of 4 |" in text
 
 
 def test_what_was_so_at_the_beginning_belongs_to_it() -> None:
