@@ -30,6 +30,7 @@ import binascii
 import difflib
 import json
 import re
+from codecs import charmap_decode
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -90,6 +91,9 @@ class Formatter(NamedTuple):
 # ── escaping ─────────────────────────────────────────────────────────────────────────────────
 
 _PLAIN = bytes(code for code in range(0x20, 0x7F) if code not in b'"\\')
+#: For charmap_decode, which refuses what is mapped to U+FFFE, or not at all.
+_PLAIN_MAP = "".join(chr(code) if code in _PLAIN else "\ufffe" for code in range(256))
+_NO_MAP = "\ufffe" * 256
 _HEX = [chr(code) if code in _PLAIN else f"\\x{code:02x}" for code in range(256)]
 #: Values that need no escape are remembered, because browsers repeat themselves: a lookup takes 60 ns, a check 250.
 #: 1024 of at most 256 bytes are less than 0.5 MB, whatever clients send.
@@ -104,18 +108,27 @@ def _escape_json(raw: bytes) -> str:
     return json.dumps(raw.decode("utf-8", "backslashreplace"))[1:-1]
 
 
-class Escaper(dict[bytes | str | int, str]):
-    """`escaper[value]` is the value, safe inside a line; the escaped form is at most `longest` characters long."""
+class Escaper:
+    """`escaper[value]` is the value, safe inside a line; the escaped form is at most `longest` characters long.
+
+    `known` has what was escaped before: a line is made with that alone first, and with the escaper if that fails,
+    because looking into a plain dict takes half the time.
+    """
+
+    __slots__ = ("_escape", "known", "longest")
 
     def __init__(self, escape: Callable[[bytes], str], longest: int | None = None) -> None:
-        super().__init__()
         self._escape = escape
+        self.known: dict[bytes | str | int, str] = {}
         self.longest = longest
 
-    def __missing__(self, value: bytes | str | int) -> str:
-        if isinstance(value, int):  # a status: its text is found sooner than made
-            value = str(value)
-        raw = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else bytes(value)
+    def __getitem__(self, value: bytes | str | int) -> str:
+        if value in self.known:
+            return self.known[value]
+        if isinstance(value, int):  # a status, whose text is found sooner than made
+            raw = b"%d" % value
+        else:
+            raw = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else bytes(value)
         # One look by translate(): what is left after deleting the plain characters. A regex takes three times as long.
         plain = not raw.translate(None, _PLAIN)
         safe = raw.decode("ascii") if plain else self._escape(raw)
@@ -123,9 +136,9 @@ class Escaper(dict[bytes | str | int, str]):
             # No escape is longer than six bytes (backslash, u, four digits), so this many fit whatever they are.
             safe = (safe[: self.longest] if plain else self._escape(raw[: self.longest // 6])) + "..."
         if plain and len(raw) <= _LONGEST:
-            if len(self) >= _REMEMBERED:
-                self.clear()
-            self[value] = safe
+            if len(self.known) >= _REMEMBERED:
+                self.known.clear()
+            self.known[value] = safe
         return safe
 
 
@@ -163,8 +176,6 @@ def _variable(name: str) -> Callable[[Record], bytes | str]:
     return lambda record: str((record.scope or {}).get(name, ""))
 
 
-#: Targets differ too much to be remembered, and most are short and plain.
-_TARGET = "escape[target] if target.translate(None, PLAIN) else target.decode()"
 #: Where a value goes in a template; literals cannot hold it, since control characters in them are escaped.
 _SLOT = "\0"
 #: Atom: what it puts into the template, and the expressions for it; names in them are bound by `_compile`'s prologue.
@@ -173,7 +184,7 @@ _ATOMS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "l": ("-", ()),
     "u": ("\0", ("DASH if {authorization}i is MISSING else escape[user({authorization}i)] or DASH",)),
     "t": ("\0", ("time",)),
-    "r": ("\0 \0 HTTP/\0", ("escape[method]", _TARGET, "escape[version]")),
+    "r": ("\0 \0 HTTP/\0", ("escape[method]", "text", "escape[version]")),
     "m": ("\0", ("escape[method]",)),
     "U": ("\0", ("escape[target.partition(QUESTION)[0]]",)),
     "q": ("\0", ("escape[target.partition(QUESTION)[2]]",)),
@@ -206,7 +217,7 @@ _JSON: tuple[str, tuple[str, ...]] = (
         "escape[client[0]] if client else NOTHING",
         "NOTHING if {authorization}i is MISSING else escape[user({authorization}i)]",
         "escape[method]",
-        _TARGET,
+        "text",
         "escape[version]",
         "escape[record.status]",
         "record.sent",
@@ -230,7 +241,7 @@ def compile_format(text: str, *, pid: int = 0, limit: int | None = None) -> Form
         template, expressions = _parse(_FORMATS.get(text, text))
         escape, stamp, missing = _escape_text, clf_time, b"-"
     # What can be long gets an even share of what the template and the other values leave; 64 is more than those need.
-    long = sum(bool(re.search(r"\btarget\b|[{]", expression)) for expression in expressions)
+    long = sum(bool(re.search(r"\b(target|text)\b|[{]", expression)) for expression in expressions)
     share = max(64, ((limit or 1 << 20) - len(template) - 64 * (len(expressions) - long)) // max(1, long))
     return Formatter(
         _compile(template, expressions, Escaper(escape), missing, pid),
@@ -273,13 +284,15 @@ def _compile(template: str, expressions: Sequence[str], escape: Escaper, missing
     """Make the function. Header names become variables that one pass over the header list fills."""
     namespace: dict[str, Any] = {
         "escape": escape,
+        "careful": _give_up,
         "user": _user,
         "pid": pid,
         "DASH": "-",
         "NOTHING": "",
         "QUESTION": b"?",
+        "decode": charmap_decode,
         # For short lines no target counts as plain, so that each is measured.
-        "PLAIN": _PLAIN if escape.longest is None else b"",
+        "PLAIN": _PLAIN_MAP if escape.longest is None else _NO_MAP,
         "MISSING": missing,
     }
     loops: dict[str, list[str]] = {"i": [], "o": []}
@@ -295,7 +308,7 @@ def _compile(template: str, expressions: Sequence[str], escape: Escaper, missing
         return f"{kind}{loops[kind].index(name)}"
 
     values = [_NAMED.sub(bind, expression) for expression in expressions]
-    source = ["def line(record, time):", *_prologue(" ".join(values), needs_headers=bool(loops["i"]))]
+    source = _prologue(" ".join(values), needs_headers=bool(loops["i"]))
     for kind, headers in (("i", "headers"), ("o", "record.response_headers")):
         names = loops[kind]
         if not names:
@@ -315,10 +328,19 @@ def _compile(template: str, expressions: Sequence[str], escape: Escaper, missing
     literals = map(repr, template.split(_SLOT))
     line = " ".join([next(literals), *(f'f"{{{value}}}" {next(literals)}' for value in values)])
     source.append(f" return {line}")
+    body = [" try:", *(f" {each}" for each in source), " except KeyError:", "  return careful(record, time)"]
     # Compiled rather than composed of closures: one call instead of one per atom. Of the user's, it has only literals.
-    exec("\n".join(source), namespace)  # noqa: S102
-    made: Compiled = namespace["line"]
+    code = compile("\n".join(["def line(record, time):", *body]), "<access_log_format>", "exec")
+    exec(code, namespace)  # noqa: S102
+    careful: Compiled = namespace["line"]
+    hasty = {**namespace, "escape": escape.known, "careful": careful}
+    exec(code, hasty)  # noqa: S102
+    made: Compiled = hasty["line"]
     return made
+
+
+def _give_up(record: Record, time: str) -> str:  # noqa: ARG001 - in the place of a compiled function
+    raise LookupError("its scope lacks a key")
 
 
 def _prologue(used: str, *, needs_headers: bool) -> list[str]:
@@ -326,10 +348,11 @@ def _prologue(used: str, *, needs_headers: bool) -> list[str]:
     wanted = {
         "client": ("client", re.search(r"\bclient\b", used)),
         "method": ("method", re.search(r"\bmethod\b", used)),
-        "target": ("", re.search(r"\btarget\b", used)),
+        "target": ("", re.search(r"\b(target|text)\b", used)),
         "version": ("http_version", re.search(r"\bversion\b", used)),
         "headers": ("headers", needs_headers),
     }
+    text = re.search(r"\btext\b", used)
     names = [(name, key) for name, (key, needed) in wanted.items() if needed]
     if not names:
         return []
@@ -342,6 +365,9 @@ def _prologue(used: str, *, needs_headers: bool) -> list[str]:
         *(f"  {name} = record.{name}" for name, _ in names),
         " else:",
         *(f"  {name} = {fetch[name]}" for name, _ in names),
+        # Targets differ too much to be remembered, and most are short and plain: one look that is also the decoding.
+        *([" try:", "  text = decode(target, 'strict', PLAIN)[0]"] if text else []),
+        *([" except UnicodeDecodeError:", "  text = escape[target]"] if text else []),
     ]
 
 

@@ -6,6 +6,7 @@ wait and never raise: what is logged has already been answered.
 
 import logging
 import os
+import sys
 import time
 from time import monotonic
 from typing import Protocol
@@ -31,15 +32,16 @@ class AccessLog:
     Made in the worker, after the fork (a format may hold the pid). Raises ConfigError for a bad format.
     """
 
-    __slots__ = ("_append", "_exclude", "_limit", "_line", "_renew_at", "_shortened", "_stamp", "_time")
+    __slots__ = ("_exclude", "_limit", "_line", "_lines", "_renew_at", "_shortened", "_stamp", "_time")
 
     def __init__(self, config: AccessSettings, logs: Logging) -> None:
         if logs.lines is None:
             raise ValueError("there is no access log: accesslog is off")
-        self._limit = logs.access.limit if logs.access is not None else None
-        formatter = compile_format(config.access_log_format, pid=os.getpid(), limit=self._limit)
+        limit = logs.access.limit if logs.access is not None else None
+        formatter = compile_format(config.access_log_format, pid=os.getpid(), limit=limit)
+        self._limit = limit or sys.maxsize
         self._line, self._stamp, self._shortened = formatter
-        self._append = logs.lines.append
+        self._lines = logs.lines
         self._exclude = tuple(prefix.encode() for prefix in config.access_log_exclude)
         self._renew_at = 0.0
         self._time = ""
@@ -48,18 +50,23 @@ class AccessLog:
         """Write one line, unless the path is excluded."""
         if self._exclude and record.target.startswith(self._exclude):
             return
-        now = monotonic()
-        if now >= self._renew_at:
-            self._renew(now)
+        lines = self._lines
+        batch = lines.batch
+        if not batch:  # the first of this tick, whose lines all have its time
+            if (now := monotonic()) >= self._renew_at:
+                self._renew(now)
+            lines.begin()
         try:
             line = self._line(record, self._time)
-            if self._limit is not None and len(line) > self._limit:
+            if len(line) > self._limit:
                 line = self._shortened(record, self._time)
         except Exception as error:  # noqa: BLE001 - the scope is the application's by now, and may hold anything
             target = record.target.decode("ascii", "backslashreplace")
             log.error("%s %s: no access line, the application changed its scope (%r)", record.method, target, error)
             return
-        self._append(line)
+        batch.append(line)
+        if len(batch) >= lines.most:
+            lines.flush()
 
     def _renew(self, now: float) -> None:
         """Make the text of the second that has begun; right again at most a second after the wall clock was set."""

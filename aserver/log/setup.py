@@ -39,9 +39,15 @@ class LogSettings(Protocol):
 
 
 class Lines(Protocol):
-    """Where access lines go: a `Sink`, or a logger of the user's."""
+    """Where access lines go: a `Sink`, or a logger of the user's. Who adds to `batch` calls `begin` before the first
+    line and `flush` when there are `most`.
+    """
 
-    def append(self, line: str, /) -> None: ...
+    batch: list[str]
+    most: int
+
+    def begin(self) -> None: ...
+    def flush(self) -> None: ...
 
 
 class LineHandler(logging.Handler):
@@ -65,11 +71,19 @@ class LoggerLines:
     """Access lines for a logger that the user's `log_config` names."""
 
     def __init__(self) -> None:
+        self.batch: list[str] = []
+        self.most = 1
         self._logger = logging.getLogger(ACCESS)
 
-    def append(self, line: str, /) -> None:
-        """Log one line at INFO."""
-        self._logger.info("%s", line.rstrip("\n"))
+    def begin(self) -> None:
+        """Nothing is put off here."""
+
+    def flush(self) -> None:
+        """Log each line at INFO."""
+        lines = self.batch.copy()
+        self.batch.clear()
+        for line in lines:
+            self._logger.info("%s", line.rstrip("\n"))
 
 
 class Logging:

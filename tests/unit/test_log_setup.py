@@ -288,7 +288,7 @@ def test_reopening(start: Start, tmp_path: Path) -> None:
     )
     log.info("two")
     assert logs.lines is not None
-    logs.lines.append("line\n")
+    logs.access.append("line\n")
     assert "one" in (tmp_path / "error.log.1").read_text()
     assert "two" in (tmp_path / "error.log").read_text()
     assert (tmp_path / "access.log").read_bytes() == b"line\n"
