@@ -384,13 +384,14 @@ def _offset(seconds: int) -> tuple[str, int, int]:
 def clf_time(when: When) -> str:
     """Return `[21/Nov/2026:12:01:07 +0100]`: English whatever the locale, as log readers expect."""
     year, month, day, hour, minute, second, offset = when
-    return "[%02d/%s/%04d:%02d:%02d:%02d %s%02d%02d]" % (
-        *(day, _MONTHS[month - 1], year, hour, minute, second),
-        *_offset(offset),
-    )
+    sign, hours, minutes = _offset(offset)
+    zone = f"{sign}{hours:02d}{minutes:02d}"
+    return f"[{day:02d}/{_MONTHS[month - 1]}/{year:04d}:{hour:02d}:{minute:02d}:{second:02d} {zone}]"
 
 
 def iso_time(when: When) -> str:
     """Return `2026-11-21T12:01:07+01:00` (RFC 3339)."""
     year, month, day, hour, minute, second, offset = when
-    return "%04d-%02d-%02dT%02d:%02d:%02d%s%02d:%02d" % (year, month, day, hour, minute, second, *_offset(offset))
+    sign, hours, minutes = _offset(offset)
+    zone = f"{sign}{hours:02d}:{minutes:02d}"
+    return f"{year:04d}-{month:02d}-{day:02d}T{hour:02d}:{minute:02d}:{second:02d}{zone}"

@@ -62,7 +62,8 @@ class AccessLog:
                 line = self._shortened(record, self._time)
         except Exception as error:  # noqa: BLE001 - the scope is the application's by now, and may hold anything
             target = record.target.decode("ascii", "backslashreplace")
-            log.error("%s %s: no access line, the application changed its scope (%r)", record.method, target, error)
+            why = "the application changed its scope"
+            log.error("%s %s: no access line, %s (%r)", record.method, target, why, error)  # noqa: TRY400
             return
         batch.append(line)
         if len(batch) >= lines.most:

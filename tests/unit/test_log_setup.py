@@ -287,7 +287,7 @@ def test_reopening(start: Start, tmp_path: Path) -> None:
         open_log(str(tmp_path / "error.log"), which="error"), open_log(str(tmp_path / "access.log"), which="access")
     )
     log.info("two")
-    assert logs.lines is not None
+    assert logs.access is not None
     logs.access.append("line\n")
     assert "one" in (tmp_path / "error.log.1").read_text()
     assert "two" in (tmp_path / "error.log").read_text()
@@ -345,7 +345,8 @@ def test_log_config_replaces_ours(start: Start, tmp_path: Path) -> None:
     logs = start(log_config=str(config))
     log.info("hello")
     assert logs.lines is not None
-    logs.lines.append("a line\n")
+    logs.lines.batch.append("a line\n")
+    logs.lines.flush()
     for handler in list(logging.getLogger("aserver").handlers):
         logging.getLogger("aserver").removeHandler(handler)
         handler.close()
@@ -402,6 +403,17 @@ def test_the_time_is_renewed_each_second(start: Start, tmp_path: Path, monkeypat
     monkeypatch.undo()
     seconds = [line.split()[0].rsplit(b":")[-1] for line in (tmp_path / "access.log").read_bytes().splitlines()]
     assert seconds == [b"00", b"00", b"00", b"01", b"01"]
+
+
+def test_a_scope_that_the_application_broke_costs_a_line_and_nothing_else(start: Start, tmp_path: Path) -> None:
+    access = AccessLog(Settings(), start()).write
+    for scope in ({}, {"client": 7, "method": "GET", "http_version": "1.1", "headers": []}, {"headers": [(b"x",)]}):
+        answer = make_answer(b"/broken")
+        answer.scope = scope
+        access(answer)
+    access(make_answer(b"/good"))
+    assert (tmp_path / "access.log").read_text().count("\n") == 1
+    assert (tmp_path / "error.log").read_text().count("GET /broken: no access line") == 3
 
 
 def test_a_line_too_long_for_a_pipe_is_shortened_not_cut(start: Start) -> None:
