@@ -27,7 +27,7 @@ def unexplained(ledger: Ledger, harms: list[Harm]) -> Iterator[str]:
 
 
 def _explains(harm: Harm, request: Request) -> bool:
-    held = request.key in harm.held and request.opened < harm.at < request.ended
+    held = request.key in harm.held and request.opened < harm.by and harm.since < request.ended
     return held and request.worker in (None, harm.pid)
 
 
@@ -45,7 +45,7 @@ def misreported(ledger: Ledger, harms: list[Harm], access: str) -> Iterator[str]
         lines[match[4]] = (int(match[1]), match[2])
         seen[match[4]] += 1
     yield from (f"{ident} has {count} access lines" for ident, count in seen.items() if count > 1)
-    deaths = {harm.pid: harm.at for harm in harms}
+    deaths = {harm.pid: harm.since for harm in harms}
     latest = {(each.key, each.opened): each.began for each in ledger.good}
     for request in ledger.good:
         told = lines.get(request.ident)

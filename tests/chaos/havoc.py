@@ -28,10 +28,14 @@ _READY = re.compile(r"worker \d+ \(generation \d+, pid (\d+)\) is ready")
 
 @dataclass(frozen=True, slots=True)
 class Harm:
-    """One worker that was halted for good or for long, with the connections that it held from then on."""
+    """One worker that was halted for good or for long, with the connections that it held from then on.
+
+    It came to a halt between `since` and `by` (monotonic seconds): a signal takes its time on a busy machine.
+    """
 
     pid: int
-    at: float
+    since: float
+    by: float
     held: frozenset[Key]
     killed: bool
 
@@ -203,17 +207,18 @@ class Havoc:
             self._note("(spared: one worker serves)")
             return
         victim = serving[int(step.which * len(serving))]
-        at = time.monotonic()
+        since = time.monotonic()
         victim.kill(signal.SIGSTOP)
         if not tree.halted(victim):
             return
+        by = time.monotonic()
         self._note(f"on {victim.pid} ({victim.title})")
         if step.act is Act.STOP_WORKER:
             self._halted[victim.pid] = victim
             self._continue_later(victim, 0.1 + step.long)
             return
         killed = step.act is Act.KILL_WORKER
-        self.harms.append(Harm(victim.pid, at, frozenset(tree.held_by(victim)), killed))
+        self.harms.append(Harm(victim.pid, since, by, frozenset(tree.held_by(victim)), killed))
         if killed:
             victim.kill()
         else:

@@ -137,7 +137,7 @@ def test_a_script_repeats_and_meets_everything() -> None:
 
 
 KEY = Key("tcp", 4000)
-HARM = Harm(pid=5, at=10.0, held=frozenset({KEY}), killed=True)
+HARM = Harm(pid=5, since=10.0, by=10.2, held=frozenset({KEY}), killed=True)
 
 
 def _request(**more: object) -> Request:
@@ -153,7 +153,8 @@ def _request(**more: object) -> Request:
         (_request(worker=6), False),  # another worker gave the connection's last answer
         (_request(key=Key("tcp", 4001)), False),
         (_request(key=Key("unix", 4000)), False),
-        (_request(opened=10.05), False),  # the port of a later connection
+        (_request(opened=10.1, ended=10.4), True),  # accepted before the signal took hold
+        (_request(opened=10.3, ended=10.4), False),  # the port of a later connection
         (_request(ended=9.9), False),  # failed before we came
         (_request(key=None), False),  # refused
     ],
