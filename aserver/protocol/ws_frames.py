@@ -82,6 +82,7 @@ class Reader:
         "_decoder",
         "_fin",
         "_held",
+        "_held_from",
         "_inflater",
         "_inflating",
         "_kind",
@@ -100,6 +101,7 @@ class Reader:
         self._limit = limit
         self._inflater = inflater
         self._held = b""  # not parsed yet: a head or control frame that is not complete, or anything while paused
+        self._held_from = 0
         # the message under way
         self._kind = 0  # TEXT, BINARY, 0 between messages
         self._fin = False  # its last frame is being read
@@ -113,13 +115,16 @@ class Reader:
 
     def feed(self, data: bytes) -> None:  # noqa: C901, PLR0912 - each call less is 50 ns of each message
         """Parse what has arrived and call the sink for each message and control frame. Raises ViolationError."""
-        if self._held:
-            data = self._held + data
-            self._held = b""
         at = 0
+        if self._held:
+            if data:
+                data = self._held[self._held_from :] + data
+            else:
+                data, at = self._held, self._held_from
+            self._held = b""
         size = len(data)
         if self._left and not self.paused:
-            at = self._payload(data, 0)
+            at = self._payload(data, at)
         while not self.paused and size - at > 1:
             first = data[at]
             length = data[at + 1] - MASKED
@@ -161,7 +166,8 @@ class Reader:
                     break
                 at = after
         if at < size:
-            self._held = data[at:]
+            # While paused without a copy: a full packet of tiny messages goes on a few at a time.
+            self._held, self._held_from = (data, at) if self.paused else (data[at:], 0)
 
     def _frame(self, data: bytes, at: int, start: int, length: int) -> int:
         """Take a frame of which the head at `at` is complete; return where to go on, `at` if more is needed."""

@@ -78,7 +78,7 @@ class Socket(Connection):
         self._unsent = http._unsent
         self.scope: Scope = exchange.scope
         self.target = exchange.target
-        self.started = exchange.started
+        self.started = http.shared.loop.time()
         self.sent = 0
         self.status = 0  # of the HTTP answer
         self._answered = False  # that is out, whole

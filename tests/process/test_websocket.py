@@ -4,16 +4,21 @@ import json
 import re
 import signal
 import socket
+import ssl
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 import wsproto
 import wsproto.events
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from aserver.protocol import connection
 from tests.harness import PATIENCE, Notes, ServerProcess
 
 pytestmark = pytest.mark.process
@@ -31,7 +36,8 @@ def dial(server: ServerProcess, path: str = "/", **more: Any) -> ClientConnectio
         "max_size": None,
         "proxy": None,
     } | more
-    made: ClientConnection = connect(f"ws://{server.where[0]}:{server.where[1]}{path}", **options)
+    scheme = "wss" if "ssl" in more else "ws"
+    made: ClientConnection = connect(f"{scheme}://{server.where[0]}:{server.where[1]}{path}", **options)
     return made
 
 
@@ -42,7 +48,7 @@ def refused(server: ServerProcess, path: str) -> Any:
     return caught.value.response
 
 
-def test_fastapi_and_starlette(server: Start, tmp_path: Any) -> None:
+def test_fastapi_and_starlette(server: Start, tmp_path: Path) -> None:
     notes = Notes(tmp_path)
     running = server(FRAMEWORKS, env=notes.env)
     with dial(running, "/items/lamp?token=abc", subprotocols=["xml", "json"]) as client:
@@ -129,6 +135,27 @@ def test_wsproto(server: Start) -> None:
         hear(wsproto.events.CloseConnection)
         assert got[-1].code == 1001
         assert sock.recv(1) == b""
+
+
+def test_over_tls(server: Start, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    running = server(ECHO, "--certfile", str(tmp_path / "cert.pem"), "--keyfile", str(tmp_path / "key.pem"))
+    with dial(running, "/boom", ssl=context) as client, pytest.raises(ConnectionClosedError):
+        client.recv(PATIENCE)
+    with dial(running, ssl=context) as client:
+        for message in (b"x" * 10, b"x" * 1_000_000, "é" * 500_000):
+            client.send(message)
+            assert client.recv(PATIENCE) == message
+        begin = time.monotonic()
+        client.close(4000)
+        # The client waits for the server to close; lingering would take that long.
+        assert time.monotonic() - begin < connection.LINGER_SECONDS
+    running.wait_log(r'"WEBSOCKET / HTTP/1\.1" 4000 ')
 
 
 def test_the_access_log_has_both_ends(server: Start) -> None:

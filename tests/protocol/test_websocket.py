@@ -499,10 +499,28 @@ async def test_a_large_message_that_waits_stops_the_reading() -> None:
         for _ in range(50):
             await asyncio.sleep(0.001)
         assert len(socket._messages) == 1
+        assert socket._reader is not None
+        assert len(socket._reader._held) < 1_000_000  # of 5 MB
         app.go_on.set()
         await client.send(frame(CLOSE))
         await eventually(lambda: app.returned)
     assert app.got == [bytes(size)] * 20 + [(1005, "")]
+
+
+async def test_a_close_is_heard_behind_messages_that_nobody_took() -> None:
+    async def leave(app: Application) -> None:
+        await app.go_on.wait()
+
+    app = Application(leave)
+    async with opened(app, ws_max_queue=1) as (client, server):
+        socket = next(iter(server.service.connections))
+        assert isinstance(socket, ws_socket.Socket)
+        client.writer.write(frame(BINARY, bytes(100_000)) * 50)
+        await eventually(lambda: socket._messages)
+        app.go_on.set()
+        assert await close_of(client) == (1000, "")
+        await client.send(frame(CLOSE, close_frame(1000)[2:]))
+        assert await client.rest() == b""
 
 
 async def test_a_slow_client_suspends_send_and_gets_one_pong() -> None:
@@ -872,7 +890,10 @@ async def test_cancel_before_the_accept_is_503() -> None:
 async def test_abort() -> None:
     app = Application(listen)
     async with opened(app) as (_, server):
+        await eventually(lambda: app.scope)
         server.service.abort()
+        with pytest.raises(OSError, match="is closed"):
+            await app.say("too late")
         await eventually(lambda: app.returned)
         assert not server.service.connections
     assert app.got == [(1006, "")]

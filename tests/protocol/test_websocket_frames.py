@@ -261,6 +261,20 @@ def test_a_paused_reader_keeps_what_comes() -> None:
         assert told.events[-1] == expected
 
 
+def test_a_paused_reader_takes_more_behind_what_it_has_begun() -> None:
+    told = Pausing()
+    reader = told.reader = Reader(told, LIMIT)
+    data = b"".join(frame(TEXT, b"%d" % number) for number in range(6))
+    reader.feed(data[:30])
+    reader.paused = False
+    reader.feed(b"")
+    reader.feed(data[30:])
+    while len(told.events) < 6:
+        reader.paused = False
+        reader.feed(b"")
+    assert told.events == ["0", "1", "2", "3", "4", "5"]
+
+
 def test_pausing_inside_a_frame() -> None:
     told = Told()
     reader = Reader(told, LIMIT)
