@@ -22,6 +22,7 @@ from aserver.config import Config
 from aserver.protocol import wire
 from aserver.protocol.cycle import JOIN_LIMIT
 from aserver.protocol.draining import Draining
+from aserver.protocol.forwarded import Forwarding
 from aserver.protocol.heads import Defaults
 from aserver.tls import extension
 
@@ -86,6 +87,9 @@ class Shared:
         self.state = state
         self.access = access
         self.on_limit = on_limit
+        #: Called with the target of each request whose application begins.
+        self.note: Callable[[bytes], None] | None = None
+        self.forwarding: Forwarding | None = None  # set if proxies' fields are to be believed
         self.connections: set[Connection] = set()
         self.running: set[Running] = set()
         self._ready: list[Running] = []  # running ones that `_start_ready` has yet to start

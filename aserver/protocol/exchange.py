@@ -123,6 +123,8 @@ class Exchange(Cycle):
     async def run(self) -> None:
         """Call the application and see to what it leaves behind."""
         shared = self.connection.shared
+        if shared.note is not None:
+            shared.note(self.target)
         try:
             await shared.app(self.scope, self.receive, self.send)
             if self.state is not DONE:

@@ -44,7 +44,10 @@ def check_begun(line: bytes, limit: int) -> None:
 
 
 def parse_request_line(line: bytes, limit: int) -> tuple[str, bytes, str]:
-    """Return method, target and version ("1.0" or "1.1") of a line with its CRLF. Raises ClientError with 400, 414, 501 for CONNECT, or 505."""
+    """Return method, target and version ("1.0" or "1.1") of a line with its CRLF.
+
+    Raises ClientError with 400, 414, 501 for CONNECT, or 505.
+    """
     if len(line) > limit + 2:
         check_begun(line, limit)
     match = _REQUEST_LINE.fullmatch(line)

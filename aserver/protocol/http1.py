@@ -8,11 +8,13 @@ does not is refused by `rules`.
 from math import inf
 from typing import Any
 
+from aserver.asgi import Scope
 from aserver.errors import ClientError
 from aserver.protocol import rules, wire
 from aserver.protocol.connection import LINGERING, OPEN
 from aserver.protocol.cycle import DONE, HEADED, START
 from aserver.protocol.exchange import Exchange
+from aserver.protocol.forwarded import with_port
 from aserver.protocol.inbound import Inbound
 from aserver.protocol.intake import END_OF_HEAD, PIPELINE_LIMIT, DoubtError, Intake, drop
 from aserver.protocol.record import Refusal
@@ -29,7 +31,7 @@ class HttpConnection(Intake):
 
     # ── callbacks of the parser ──────────────────────────────────────────────────────────────────
 
-    def on_headers_complete(self) -> None:
+    def on_headers_complete(self) -> None:  # noqa: PLR0912, PLR0915 - in one piece: a call is 0.06 us, at each request
         """Make an exchange of the head that was collected. Raises ClientError through the parser."""
         shared = self.shared
         data = self._data
@@ -60,7 +62,7 @@ class HttpConnection(Intake):
             or len(headers) > shared.limit_request_fields
         ):
             rules.examine(shared, method=method, version=version, target=target, headers=headers, special=special)
-            self._good_host = host
+            self._good_host = shared.good_host = host
         if target[0] != SLASH:
             path, query, authority = wire.split_target(method, target)
             if authority is not None:  # it wins over Host (RFC 9112 section 3.2.2)
@@ -109,7 +111,7 @@ class HttpConnection(Intake):
         self.headers = []
         self.special = {}
         if self.told:
-            self.told = {}
+            self._believe(exchange.scope)
         self._partial = False
         if self.current is None:
             self.current = exchange
@@ -142,6 +144,29 @@ class HttpConnection(Intake):
             if end == len(data) or (length and end > len(data)):
                 return METHODS[name], target, "1.1"
         raise DoubtError
+
+    def _believe(self, scope: Scope) -> None:
+        """Take from a trusted proxy what the client and its request were."""
+        told, self.told = self.told, {}
+        forwarding = self.shared.forwarding
+        if forwarding is None or not forwarding.trusts(self.client):
+            return
+        origin = forwarding.read(told)
+        if origin.client is not None:
+            scope["client"] = origin.client
+        if origin.scheme is not None:
+            scope["scheme"] = origin.scheme
+        if origin.host is not None or origin.port is not None:
+            host = origin.host or next((value for name, value in scope["headers"] if name == b"host"), None)
+            if host:
+                host = with_port(host, origin.port, scope["scheme"])
+                scope["headers"] = [(b"host", host), *[pair for pair in scope["headers"] if pair[0] != b"host"]]
+        if origin.prefix is not None and scope["path"] != "*":
+            raw = origin.prefix.encode("ascii")
+            prefix = wire.decode_path(raw)
+            scope["root_path"] = prefix + scope["root_path"]
+            scope["path"] = prefix + scope["path"]
+            scope["raw_path"] = raw + scope["raw_path"]
 
     def _prepare(self, exchange: Exchange) -> None:
         """Set what the less usual fields ask for."""

@@ -6,10 +6,15 @@ Runs in the worker's loop (or the embedding program's). It opens no listener and
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
+from aserver.asgi import ASGIApp
+from aserver.config import Config
 from aserver.protocol.connection import OPEN, Shared
 from aserver.protocol.draining import Departure
+from aserver.protocol.forwarded import Forwarding
 from aserver.protocol.http1 import HttpConnection
+from aserver.protocol.proxy_protocol import Peers
 from aserver.protocol.websocket import WebSocketConnection
 
 
@@ -20,6 +25,12 @@ class Service(Shared):
     under way. `access`, when given, is called once for each finished response with an `record.AccessRecord`;
     `on_limit` each time `limit_concurrency` turns a request away.
     """
+
+    def __init__(self, app: ASGIApp, config: Config, **others: Any) -> None:
+        """See `Shared`."""
+        super().__init__(app, config, **others)
+        if config.proxy_headers:
+            self.forwarding = Forwarding(Peers(config.forwarded_allow_ips))
 
     @property
     def active(self) -> int:
