@@ -4,7 +4,7 @@ Pure. An order is given by its function here and nowhere else, so that the pictu
 Whether it should be given is for `plan`, `rollout`, `stop` and `news` to say.
 """
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from aserver.errors import ExitCode
 from aserver.master import events as ev
