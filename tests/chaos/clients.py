@@ -74,9 +74,9 @@ class Answer(NamedTuple):
 class _Connection:
     """One connection of one client."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
-        self.opened = time.monotonic()
+    def __init__(self, opened: float, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Before connect(2): it may have been accepted long before this thread hears of it.
+        self.opened, self.reader, self.writer = opened, reader, writer
         sock: socket.socket = writer.get_extra_info("socket")
         if sock.family == socket.AF_UNIX:
             self.key = Key("unix", os.fstat(sock.fileno()).st_ino)
@@ -245,9 +245,10 @@ class Crowd:
 
 
 async def _connect(address: Where) -> _Connection:
+    opened = time.monotonic()
     if isinstance(address, str):
-        return _Connection(*await asyncio.open_unix_connection(address))
-    return _Connection(*await asyncio.open_connection(*address))
+        return _Connection(opened, *await asyncio.open_unix_connection(address))
+    return _Connection(opened, *await asyncio.open_connection(*address))
 
 
 async def _write(connection: _Connection, data: bytes) -> None:
