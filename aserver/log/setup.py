@@ -7,7 +7,6 @@ the root logger.
 
 import json
 import logging
-import logging.config
 import os
 import tomllib
 from asyncio import AbstractEventLoop
@@ -222,7 +221,10 @@ def apply_log_config(path: str) -> dict[str, Any]:
     config.setdefault("version", 1)
     config.setdefault("disable_existing_loggers", False)
     try:
-        logging.config.dictConfig(config)
+        # Here alone: half of what it imports is of no use to anybody else, and 7 ms in master and zygote each.
+        from logging.config import dictConfig  # noqa: PLC0415
+
+        dictConfig(config)
     except (ValueError, TypeError, AttributeError, ImportError) as error:
         because = f" ({error.__cause__})" if error.__cause__ else ""
         raise ConfigError(f"log_config {path}: {error}{because}") from error
