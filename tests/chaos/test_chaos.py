@@ -32,8 +32,9 @@ _numbers = itertools.count()
 def test_the_books_balance_after_chaos(tmp_path: Path) -> None:
     """Every failure belongs to a worker that we harmed; nothing is left behind, leaked, torn or unsaid.
 
-    Fails with each of: idle connections closed at once in Server._drain, the drain before the replacement's READY,
-    no adoption of workers by the next zygote, a listener or pidfd left open in the master, access lines every 100 ms.
+    Seen to fail with each of these alone: idle connections closed at the beginning of Server._drain; a dead worker's
+    pidfd and trace left open in crew; the estate's memory file left open after an upgrade; access lines written every
+    100 ms instead of every tick; deaths that neither crew nor reap_strangers waits for.
     """
     print(f"chaos: ASERVER_CHAOS_SEED={SEED} ASERVER_CHAOS_SECONDS={SECONDS:g}")
     site = Site(tmp_path)
