@@ -41,6 +41,7 @@ class State(enum.Enum):
     CLOSED = "closed"
     OPEN = "open"
     PAUSED = "paused"
+    HELD = "held"  # the worker is full
 
 
 @dataclass(slots=True)
@@ -91,6 +92,18 @@ class Acceptor:
             self._stop()
             self.loop.call_later(seconds, self._resume)
 
+    def hold(self) -> None:
+        """Accept no more until `resume`."""
+        if self.state is not State.CLOSED:
+            self.state = State.HELD
+            self._stop()
+
+    def resume(self) -> None:
+        """Accept again after `hold`."""
+        if self.state is State.HELD:
+            self.state = State.PAUSED
+            self._resume()
+
     def _resume(self) -> None:
         if self.state is State.PAUSED:
             self._resumption = self.loop.create_task(self.open())
@@ -104,7 +117,12 @@ class Acceptor:
         """Call about once a second: changed certificates are taken up, handshakes that are over forgotten."""
         if self.endpoint.tls is not None:
             self.endpoint.tls.look()
-            self._handshakes = [each for each in self._handshakes if self._pending(each)]
+        self._handshakes = [each for each in self._handshakes if self._pending(each)]
+
+    @property
+    def handshakes(self) -> int:
+        """How many clients are still in their TLS handshake or PROXY header."""
+        return sum(map(self._pending, self._handshakes)) if self._handshakes else 0
 
     def take_rest(self) -> list[socket.socket]:
         """Take what the kernel has completed already, so that closing the listener next resets nobody (PROCESS 3.3).

@@ -21,6 +21,7 @@ from aserver.ipc.board import Field
 from aserver.protocol.proxy_protocol import Peers
 from aserver.protocol.service import Service
 from aserver.worker.acceptor import Acceptor, Endpoint
+from aserver.worker.capacity import Capacity
 from aserver.worker.fairness import PAUSE, Fairness
 from aserver.worker.lifespan import Lifespan
 
@@ -69,6 +70,7 @@ class Server:
     phase: Phase = Phase.STARTING
     service: Service | None = None
     _loop: asyncio.AbstractEventLoop = field(init=False)
+    _capacity: Capacity = field(init=False)
     _acceptors: list[Acceptor] = field(default_factory=list)
     _final: bool = False
     _deadline: float = 0.0
@@ -79,6 +81,7 @@ class Server:
 
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._capacity = Capacity.of(self.config)
         self._wanted = anyio.Event()
         self._boot_scope = anyio.CancelScope()
 
@@ -131,8 +134,7 @@ class Server:
                 endpoint.tls.look(patient=False)  # the zygote has read them long ago
             scheme = "https" if endpoint.tls else "http"
             factory = self.service.protocol_factory(scheme=scheme, tls=endpoint.tls is not None)
-            if self.fairness is not None:
-                factory = self._politely(factory)
+            factory = self._politely(factory)
             self._acceptors.append(
                 Acceptor(endpoint, factory, self.config.backlog, self._loop, self.config.header_timeout, proxy)
             )
@@ -141,22 +143,34 @@ class Server:
         self.phase = Phase.SERVING
 
     def _politely(self, factory: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.Protocol]:
-        """Look at the others' load whenever a connection has been accepted."""
+        """Look at our load, and at the others', whenever a connection has been accepted."""
         service, fairness = self.service, self.fairness
+        capacity = self._capacity
         assert service is not None
-        assert fairness is not None
 
         def pause() -> None:
             for acceptor in self._acceptors:
                 acceptor.pause(PAUSE)
 
+        def hold() -> None:
+            capacity.fill(self._held())
+            for acceptor in self._acceptors:
+                acceptor.hold()
+
         def make() -> asyncio.Protocol:
-            if fairness.crowded(len(service.connections) + 1):
-                # Not here: uvloop asserts that a server which is just making a transport is open.
+            # Neither from here: uvloop asserts that a server which is just making a transport is open.
+            if self._held() + 1 >= capacity.limit:
+                self._loop.call_soon(hold)
+            elif fairness is not None and fairness.crowded(len(service.connections) + 1):
                 self._loop.call_soon(pause)
             return factory()
 
         return make
+
+    def _held(self) -> int:
+        """How many clients have a descriptor here: connections, and handshakes that are not over."""
+        assert self.service is not None
+        return len(self.service.connections) + sum(acceptor.handshakes for acceptor in self._acceptors)
 
     def _close_acceptors(self) -> None:
         for acceptor in self._acceptors:
@@ -224,7 +238,10 @@ class Server:
                 self.cell[Field.CONNECTIONS] = len(service.connections)
                 self.cell[Field.REQUESTS] = service.requests
                 self.cell[Field.ACTIVE] = service.active
-                self.cell[Field.ACCEPTING] = self.phase is Phase.SERVING
+                self.cell[Field.ACCEPTING] = self.phase is Phase.SERVING and not self._capacity.full
+        if service is not None and self.phase is Phase.SERVING and self._capacity.has_room(self._held()):
+            for acceptor in self._acceptors:
+                acceptor.resume()
         if self.fairness is not None:
             self.fairness.look_around()
         if service is not None and self.beats % BEATS_PER_SWEEP == 0:
