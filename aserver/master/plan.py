@@ -206,7 +206,8 @@ def _announce(fleet: Fleet) -> None:
     booting = any(w.phase is Phase.BOOTING for w in fleet.workers.values())
     if booting or fleet.server is not Server.SERVING or fleet.ready != fleet.target or fleet.announced == fleet.target:
         return
-    say(fleet, "info", f"all {fleet.target} workers are ready" if fleet.target else "no worker serves, as told")
+    texts = {0: "no worker serves, as told", 1: "the one worker is ready"}
+    say(fleet, "info", texts.get(fleet.target, f"all {fleet.target} workers are ready"))
     if fleet.announced == -1:
         fleet.out.append(ev.Notify("READY=1"))
     fleet.announced = fleet.target

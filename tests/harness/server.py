@@ -27,7 +27,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 _LISTENING = re.compile(r"(?i)\b(listening|running|serving)\b")
 _URL = re.compile(r"\b(https?)://(\[[^\]\s]+\]|[\w.-]+):(\d+)|\bunix:([^\s,;)]+)")
 #: The log says so once, when the first generation serves with all its workers.
-_READY = re.compile(r"\ball \d+ workers are ready")
+_READY = re.compile(r"\b(?:all \d+ workers are|the one worker is) ready")
 #: An access line of the usual formats.
 _ACCESS = re.compile(r' HTTP/1\.[01]" \d+ ')
 

@@ -24,7 +24,7 @@ SHORT_ANSWERS = """
 import socket, struct
 listener = socket.create_server(("127.0.0.1", 0))
 print(f"listening on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
-print("all 1 workers are ready", flush=True)
+print("the one worker is ready", flush=True)
 while True:
     client, _ = listener.accept()
     client.recv(65536)

@@ -1,11 +1,9 @@
-"""The real server's logs: a reader that does not read, rotation, kills, and storms of signals."""
+"""The real server's logs: rotation, kills, readers that do not read. Storms of signals are incident 2."""
 
-import json
 import os
 import re
 import select
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,45 +86,6 @@ def test_traps_73_and_74_nobody_reads_standard_output(server: Start, tmp_path: P
     assert running.stop() == ExitCode.OK
 
 
-@pytest.mark.parametrize("log_format", ["text", "json"])
-def test_trap_71_a_storm_of_signals_leaves_every_line_whole(server: Start, log_format: str) -> None:
-    """Incident 2: the master logs deaths, reopenings and scalings while signals of all kinds arrive."""
-    options = ["--workers", "2", "--no-access-log", "--log-format", log_format]
-    running = server(APP, *options, ready=log_format == "text")
-    if log_format == "json":
-        running.wait_log(r"http://127\.0\.0\.1:\d+")
-        running.wait_for(lambda: len(running.workers()) == 2, what="two workers")
-    where = running.where if log_format == "text" else json_address(running.log)
-    storm = [signal.SIGCHLD, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCHLD]
-    pace = select.poll()
-    with Load(where, connections=2, keep_alive=False) as load:
-        for number in range(5000):
-            running.signal(storm[number % len(storm)])
-            if number % 10 == 0:
-                pace.poll(1)
-            if number % 2500 == 1250 and (workers := running.workers()):
-                workers[0].kill()
-        load.wait_for_more(20)
-    assert running.returncode is None
-    assert running.stop() == ExitCode.OK
-    for line in running.log.splitlines():
-        if log_format == "json":
-            assert {"time", "level", "process", "pid", "logger", "message"} <= json.loads(line).keys()
-        else:
-            assert re.match(
-                r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (master|zygote g\d|worker \d+/g\d) +\[\d+\] [A-Z]+ +\S|    )",
-                line,
-            ), f"torn: {line!r}"
-    assert running.log.count("logs reopened") > 1
-    assert "reentrant" not in running.log
-
-
-def json_address(log: str) -> tuple[str, int]:
-    match = re.search(r"http://127\.0\.0\.1:(\d+)", log)
-    assert match
-    return "127.0.0.1", int(match[1])
-
-
 def test_capture_output_in_the_real_server(server: Start, tmp_path: Path) -> None:
     app = tmp_path / "talkative.py"
     app.write_text(
@@ -144,15 +103,3 @@ def test_capture_output_in_the_real_server(server: Start, tmp_path: Path) -> Non
     assert running.stop() == ExitCode.OK
     assert re.search(r" zygote g1 +\[\d+\] INFO  stdout: hello from the import\n", running.log)
     assert re.search(r" worker 1/g1 +\[\d+\] INFO  stderr: hello from /there\n", running.log)
-
-
-def test_the_only_signal_handlers_do_nothing() -> None:
-    """No work in signal context: `signal.signal` is called in one module, with handlers that are empty."""
-    package = Path(sys.modules["aserver"].__file__ or "").parent
-    calls = [
-        (path.name, match[1])
-        for path in package.rglob("*.py")
-        for match in re.finditer(r"\bsignal\.signal\([^,]+, ([\w.]+)\)", path.read_text())
-    ]
-    assert calls
-    assert set(calls) <= {("unix.py", "_do_nothing"), ("unix.py", "signal.SIG_DFL")}

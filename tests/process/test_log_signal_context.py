@@ -1,0 +1,102 @@
+"""No work in signal context: by the source, and by what running processes really have installed."""
+
+import ast
+import re
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from aserver import unix
+from tests.harness import ServerProcess
+
+pytestmark = pytest.mark.process
+
+PACKAGE = Path(sys.modules["aserver"].__file__ or "").parent
+#: Every place that has to do with signal handlers. A new one is to be looked at by whoever adds it here.
+KNOWN = {
+    ("unix.py", "signal.signal", "_do_nothing"),  # install_wakeup, ignore_signals
+    ("unix.py", "signal.signal", "signal.SIG_DFL"),  # reset_signals
+    ("unix.py", "signal.set_wakeup_fd", "writer.detach()"),
+    ("unix.py", "signal.set_wakeup_fd", "-1"),
+    ("launch.py", "loop.add_signal_handler", "signum"),  # these are callbacks of the loop: the handler only wakes it
+    ("embedded.py", "loop.add_signal_handler", "signum"),
+    ("worker/main.py", "loop.add_signal_handler", "signal.SIGTERM"),
+    ("worker/main.py", "loop.add_signal_handler", "signum"),
+    ("worker/main.py", "faulthandler.register", "DUMP_SIGNAL"),  # C, writes to a memory file
+}
+
+
+def test_every_handler_is_known_and_empty() -> None:
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        name = str(path.relative_to(PACKAGE))
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            match called.rpartition(".")[2]:
+                case "signal" if called == "signal.signal":
+                    found.add((name, called, ast.unparse(node.args[1])))
+                case "set_wakeup_fd" | "add_signal_handler":
+                    found.add((name, called, ast.unparse(node.args[0])))
+                case "register" if called.startswith("faulthandler"):
+                    found.add((name, called, ast.unparse(node.args[0])))
+                case "sigaction" | "setitimer" | "signal_handler":
+                    found.add((name, called, ""))
+    assert found == KNOWN
+    [handler] = [
+        node
+        for node in ast.walk(ast.parse((PACKAGE / "unix.py").read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name == "_do_nothing"
+    ]
+    [only] = handler.body
+    assert isinstance(only, ast.Expr), "a docstring and nothing else"
+    assert isinstance(only.value, ast.Constant)
+
+
+def test_the_zygotes_handlers_are_the_empty_one() -> None:
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGUSR1, signal.SIGCHLD)}
+    wake = unix.install_wakeup(before)
+    try:
+        assert {signal.getsignal(signum) for signum in before} == {unix._do_nothing}
+        signal.raise_signal(signal.SIGUSR1)
+        assert wake.recv(16) == bytes([signal.SIGUSR1])
+    finally:
+        signal.set_wakeup_fd(-1)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        wake.close()
+
+
+def caught(pid: int) -> set[int]:
+    """The signals that have a handler, from proc_pid_status(5)."""
+    mask = re.search(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert mask
+    return {number for number in range(1, 65) if int(mask[1], 16) >> (number - 1) & 1}
+
+
+#: The interpreter's own, or the C library's (32 and 33 are the threads'; SIGINT is Python's until replaced).
+NOT_OURS = {32, 33}
+CRASHES = {signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT, signal.SIGBUS, signal.SIGILL}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs proc_pid_status(5)")
+def test_running_processes_have_no_other_handlers(server: Callable[..., ServerProcess]) -> None:
+    running = server("tests.apps.raw:app")
+    [zygote], [worker] = running.zygotes(), running.workers()
+    asked = {
+        *(signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2),
+        *(signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH),
+    }
+    # Each of these is in KNOWN: the loops' (asyncio's and uvloop's are empty too), and the zygote's empty one.
+    assert caught(running.pid) - NOT_OURS <= asked | {signal.SIGCHLD}
+    assert caught(zygote.pid) - NOT_OURS == {
+        *(signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+    }
+    assert caught(worker.pid) - NOT_OURS <= CRASHES | {
+        *(signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD)
+    }
+    assert caught(worker.pid) >= CRASHES | {signal.SIGUSR2}, "faulthandler's"
