@@ -2,6 +2,9 @@
 # make test   environment, the whole suite        make test ARGS='tests/unit -k sockets'
 # make lint   ruff, mypy, import rules             make bench ARGS='...'   see bench/README.md
 # make docs   docs/settings.md from the table      make clean              all that this file made
+# make chaos  a minute of kills, reloads, upgrades and broken deploys under load (ASERVER_CHAOS_SEED repeats one)
+# make long   the suite with its longer variants: 50,000 signals, 20 upgrades, thousands of random histories
+# make autobahn  the Autobahn WebSocket suite, if there is a Python 2.7 to run it
 #
 # PYTHON=python3.12 (or a path) chooses the interpreter, and then has an environment of its own: .venv-3.12.
 
@@ -14,14 +17,26 @@ endif
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test lint bench docs clean
+# The tests of real processes mostly wait, so three at once are twice as fast on two cores.
+JOBS ?= 3
+
+.PHONY: run test lint bench docs clean chaos long autobahn
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
 	$(BIN)/aserver run aserver.demo:app --workers 2 $(ARGS)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+chaos: $(VENV)/.test
+	ASERVER_CHAOS_SECONDS=$${ASERVER_CHAOS_SECONDS:-60} $(BIN)/python -m pytest tests/chaos $(ARGS)
+
+long: $(VENV)/.test
+	ASERVER_STORM=50000 ASERVER_LONG_TESTS=1 HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest $(ARGS)
+
+autobahn: $(VENV)/.test
+	$(BIN)/python -m tests.conformance.autobahn $(ARGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
