@@ -6,6 +6,7 @@ does not is refused by `rules`.
 """
 
 from math import inf
+from time import monotonic
 from typing import Any
 
 from aserver.asgi import Scope
@@ -62,7 +63,8 @@ class HttpConnection(Intake):
             or len(headers) > shared.limit_request_fields
         ):
             rules.examine(shared, method=method, version=version, target=target, headers=headers, special=special)
-            self._good_host = shared.good_host = host
+            if version == "1.1":  # 1.0 may have an empty one
+                self._good_host = shared.good_host = host
         if target[0] != SLASH:
             path, query, authority = wire.split_target(method, target)
             if authority is not None:  # it wins over Host (RFC 9112 section 3.2.2)
@@ -228,14 +230,14 @@ class HttpConnection(Intake):
             exchange.refuse(503)
             return
         if shared.access is not None:
-            exchange.started = shared.loop.time()
+            exchange.started = monotonic()  # uvloop's clock, but in full: that has milliseconds
         shared.start(exchange)
 
     def answered(self, exchange: Exchange) -> None:
         """Go on after a complete response."""
         shared = self.shared
         if shared.access is not None:
-            exchange.duration = shared.loop.time() - exchange.started
+            exchange.duration = monotonic() - exchange.started
             shared.access(exchange)
         exchange.wake()
         if not exchange.keep_alive:
@@ -326,7 +328,7 @@ class HttpConnection(Intake):
                     client=self.client,
                     target=self.url,
                     headers=self.headers,
-                    now=shared.loop.time(),
+                    now=monotonic(),
                 )
             )
         self.linger()
@@ -334,7 +336,7 @@ class HttpConnection(Intake):
     def broken(self, exchange: Exchange) -> None:
         """End the connection, because this response cannot be completed."""
         if self.shared.access is not None:
-            exchange.duration = self.shared.loop.time() - exchange.started
+            exchange.duration = monotonic() - exchange.started
             self.shared.access(exchange)
         exchange.disconnect()
         self.current = None
@@ -362,7 +364,7 @@ class HttpConnection(Intake):
         if current is not None:
             current.disconnect()
             if self.shared.access is not None and current.state is not DONE and current.launched:
-                current.duration = self.shared.loop.time() - current.started
+                current.duration = monotonic() - current.started
                 self.shared.access(current)
 
     def expire(self) -> None:
