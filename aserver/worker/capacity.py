@@ -37,12 +37,12 @@ class Capacity:
             return cls(config.limit_connections, "limit_connections")
         return cls(room, f"what {soft} open files leave")
 
-    def fill(self, connections: int) -> None:
+    def fill(self) -> None:
         """No more: said once for each time."""
         if not self.full:
             self.full = True
             text = "%d connections are open, as many as may be (%s): who comes now waits until one is closed"
-            log.warning(text, connections, self.why)
+            log.warning(text, self.limit, self.why)
 
     def has_room(self, connections: int) -> bool:
         """Whether a full worker may accept again."""

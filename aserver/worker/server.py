@@ -153,7 +153,7 @@ class Server:
                 acceptor.pause(PAUSE)
 
         def hold() -> None:
-            capacity.fill(self._held())
+            capacity.fill()
             for acceptor in self._acceptors:
                 acceptor.hold()
 
