@@ -7,7 +7,6 @@ processed (RFC 9112 section 9.6) and is no failure; it is counted as returned.
 
 import asyncio
 import itertools
-import os
 import random
 import socket
 import threading
@@ -27,10 +26,10 @@ PIPELINE = 4
 
 
 class Key(NamedTuple):
-    """A connection as both ends of it can be known: the client's TCP port, or the client's inode of a unix socket."""
+    """A connection as both ends of it can know it: the address of the client's end."""
 
-    family: str
-    number: int
+    family: int
+    address: object
 
 
 @dataclass(slots=True)
@@ -78,10 +77,7 @@ class _Connection:
         # Before connect(2): it may have been accepted long before this thread hears of it.
         self.opened, self.reader, self.writer = opened, reader, writer
         sock: socket.socket = writer.get_extra_info("socket")
-        if sock.family == socket.AF_UNIX:
-            self.key = Key("unix", os.fstat(sock.fileno()).st_ino)
-        else:
-            self.key = Key("tcp", sock.getsockname()[1])
+        self.key = Key(sock.family, sock.getsockname())
         self.worker: int | None = None
 
     async def answer(self) -> Answer:
@@ -246,9 +242,17 @@ class Crowd:
 
 async def _connect(address: Where) -> _Connection:
     opened = time.monotonic()
-    if isinstance(address, str):
-        return _Connection(opened, *await asyncio.open_unix_connection(address))
-    return _Connection(opened, *await asyncio.open_connection(*address))
+    if not isinstance(address, str):
+        return _Connection(opened, *await asyncio.open_connection(*address))
+    sock = socket.socket(socket.AF_UNIX)
+    sock.setblocking(False)
+    sock.bind("")  # to a name that the kernel chooses, unix(7): the other end can tell who we are
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, address)
+        return _Connection(opened, *await asyncio.open_unix_connection(sock=sock))
+    except OSError:
+        sock.close()
+        raise
 
 
 async def _write(connection: _Connection, data: bytes) -> None:

@@ -65,10 +65,11 @@ class Site:
         self._put(f"from tests.apps.chaos.service import Service\n\napp = Service({version!r})\n")
         return version
 
-    def break_it(self) -> str:
-        """Put one in place that raises; its name, which is in the traceback."""
+    def break_it(self, *, at_import: bool) -> str:
+        """Put one in place that raises, at import or in lifespan startup; its name, which is in the traceback."""
         version = f"broken-{next(self._versions)}"
-        self._put(f"raise RuntimeError('{version} on purpose')\n")
+        error = f"RuntimeError('{version} on purpose')"
+        self._put(f"raise {error}\n" if at_import else f"async def app(scope, receive, send):\n    raise {error}\n")
         return version
 
     def _put(self, text: str) -> None:
@@ -101,6 +102,7 @@ class ChaosServer(ServerProcess):
             "min-lifetime": 1,
             "graceful-timeout": 20,
             "keep-alive": 20,
+            "lifespan": "on",
             "hang-timeout": HANG_TIMEOUT,
             "errorlog": site.errorlog,
             "accesslog": site.accesslog,
@@ -130,6 +132,7 @@ class Havoc:
     harms: list[Harm] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
     _halted: dict[int, Process] = field(default_factory=dict)
+    _slight: dict[int, Harm] = field(default_factory=dict)  # not harmed if continued in time
     _later: list[tuple[float, int, Process]] = field(default_factory=list)
     _began: float = 0.0
 
@@ -171,6 +174,12 @@ class Havoc:
         match step.act:
             case Act.KILL_WORKER | Act.STOP_WORKER | Act.HANG_WORKER:
                 self._hit_worker(step)
+            case Act.RETIRE_WORKER:
+                if alive := list(tree.workers(self.server).values()):
+                    alive[int(step.which * len(alive))].kill(signal.SIGTERM)
+            case Act.SUSPEND:
+                for each in self.server.family():
+                    self._halt(each, 0.3 + (HANG_TIMEOUT + 1) * step.long)
             case Act.KILL_ZYGOTE | Act.STOP_ZYGOTE:
                 self._hit_zygote(step)
             case Act.STOP_MASTER:
@@ -182,7 +191,7 @@ class Havoc:
                 self.site.deploy()
                 self.server.signal(signal.SIGHUP)
             case Act.BREAK:
-                self._break()
+                self._break(step)
             case Act.MORE | Act.FEWER:
                 delta = 1 if step.act is Act.MORE else -1
                 if 2 <= self.target + delta <= 5:
@@ -213,13 +222,14 @@ class Havoc:
             return
         by = time.monotonic()
         self._note(f"on {victim.pid} ({victim.title})")
+        harm = Harm(victim.pid, since, by, frozenset(tree.held_by(victim)), step.act is Act.KILL_WORKER)
         if step.act is Act.STOP_WORKER:
+            self._slight[victim.pid] = harm
             self._halted[victim.pid] = victim
             self._continue_later(victim, 0.1 + step.long)
             return
-        killed = step.act is Act.KILL_WORKER
-        self.harms.append(Harm(victim.pid, since, by, frozenset(tree.held_by(victim)), killed))
-        if killed:
+        self.harms.append(harm)
+        if harm.killed:
             victim.kill()
         else:
             self._halted[victim.pid] = victim
@@ -236,8 +246,8 @@ class Havoc:
         else:
             self._halt(victim, 0.2 + 3 * step.long)
 
-    def _break(self) -> None:
-        version = self.site.break_it()
+    def _break(self, step: Step) -> None:
+        version = self.site.break_it(at_import=step.which < 0.5)
         self.server.signal(signal.SIGHUP)
         self.until(lambda: self.logged(f"{version} on purpose"), f"the traceback of {version}")
         self.site.deploy()
@@ -259,6 +269,9 @@ class Havoc:
 
     def _continue(self, victim: Process) -> None:
         self._halted.pop(victim.pid, None)
+        slight = self._slight.pop(victim.pid, None)
+        if slight is not None and time.monotonic() - slight.since > HANG_TIMEOUT - 1:
+            self.harms.append(slight)  # the machine was too busy to continue it in time
         if victim.alive:
             os.kill(victim.pid, signal.SIGCONT)
             self._note(f"(continued {victim.pid})")
