@@ -127,7 +127,7 @@ class WebSocketConnection(Socket):
                 self.refuse(status)
             else:
                 self._phase = ENDED
-                self.reset()
+                self.close()
 
     # ── receive ──────────────────────────────────────────────────────────────────────────────
 

@@ -8,8 +8,8 @@ import os
 import select
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from bench.servers import Address
@@ -19,6 +19,7 @@ _REQUEST = (
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 _BINARY = 0x82
+_PING = b"\x89"
 
 
 class SocketError(Exception):
@@ -70,6 +71,22 @@ def receive(sock: socket.socket, size: int) -> bytes:
             raise SocketError("closed by the server")
         received += more
     return bytes(received)
+
+
+def answer_pings(socks: Iterable[socket.socket]) -> None:
+    """Send pongs to those that have pinged; whatever else has come is dropped. A closed one stays closed."""
+    poll = select.epoll()
+    by_number = {sock.fileno(): sock for sock in socks}
+    for number in by_number:
+        poll.register(number, select.EPOLLIN)
+    for number, _ in poll.poll(0, len(by_number) or 1):
+        with suppress(OSError):
+            data = by_number[number].recv(4096)
+            while data[:1] == _PING:
+                length = data[1]
+                by_number[number].sendall(bytes((0x8A, 0x80 | length)) + bytes(4) + data[2 : 2 + length])
+                data = data[2 + length :]
+    poll.close()
 
 
 class Echo:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench import meter
-from bench.load.websocket import SocketError, echo, head, open_socket, receive
+from bench.load.websocket import SocketError, answer_pings, echo, head, open_socket, receive
 from bench.machine import pinned
 from bench.scenarios.contract import Column, MeasureError, Outcome, Stage
 from bench.servers import Launch, Server
@@ -112,12 +112,17 @@ class IdleSockets:
                     for _ in range(200):
                         hold()
                     before = meter.memory(running.pid).pss
-                    for _ in range(self.connections):
+                    for number in range(self.connections):
                         hold()
+                        if number % 500 == 0:
+                            answer_pings(held)
                     after = meter.memory(running.pid).pss
                     used = meter.cpu_seconds(running.pid)
-                    time.sleep(stage.seconds)
+                    for _ in range(stage.seconds):
+                        time.sleep(1)
+                        answer_pings(held)
                     idle = (meter.cpu_seconds(running.pid) - used) / stage.seconds * 1000
+                    answer_pings(held)
                     dead = sum(not _alive(sock) for sock in held[::100])
             except (SocketError, OSError) as error:
                 raise MeasureError(f"after {len(held)} sockets: {error}") from error
