@@ -6,6 +6,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from bench.load.wrk import SCRIPT, WrkResult, parse
 from tests.harness import Process, RawConnection, ServerProcess, require_tool
 
@@ -14,6 +16,8 @@ Start = Callable[..., ServerProcess]
 APP = "tests.apps.rollout.app:app"
 #: Long variants: as many upgrades, recycles and seconds as issue 3 asks for. `make test` proves the same with fewer.
 LONG = bool(os.environ.get("ASERVER_LONG_TESTS"))
+#: For what differs from another test in one detail that the unit tests of the pure core hold, too.
+variant = pytest.mark.skipif(not LONG, reason="a variant; ASERVER_LONG_TESTS=1 runs it")
 
 _READY = re.compile(r"worker \d+ \(generation (\d+), pid (\d+)\) is ready")
 

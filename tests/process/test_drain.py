@@ -13,7 +13,7 @@ import pytest
 
 from tests.harness import PATIENCE, Load, Notes, RawConnection, ServerProcess, wait_for
 from tests.harness.client import Where
-from tests.process.rolling import APP, LONG, Start, hold, ready_pids
+from tests.process.rolling import APP, LONG, Start, hold, ready_pids, variant
 
 pytestmark = pytest.mark.process
 
@@ -127,6 +127,7 @@ def test_trap_90_a_stream_runs_up_to_graceful_timeout_and_is_named_when_cancelle
     assert running.stop() == 0
 
 
+@variant
 def test_the_heart_beats_on_while_a_worker_drains(server: Start, tmp_path: Path) -> None:
     """A drain longer than hang_timeout is no hang. Fails with the timer cancelled at the beginning of _drain."""
     notes = Notes(tmp_path)
@@ -165,7 +166,7 @@ def test_trap_34_a_draining_worker_that_hangs_is_found_out(server: Start, tmp_pa
 # ── the end of the server ────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("kind", ["tcp", "unix"])
+@pytest.mark.parametrize("kind", ["tcp", pytest.param("unix", marks=variant)])
 def test_trap_60_nobody_whose_connect_succeeded_is_reset_by_the_stop(server: Start, kind: str, tmp_path: Path) -> None:
     """A connection per request, a handler that blocks 8 ms, and the listener closes for good.
 
@@ -241,7 +242,7 @@ def _refuses(server: ServerProcess) -> bool:
     return False
 
 
-@pytest.mark.parametrize("shutdown", ["in its time", "for ever"])
+@pytest.mark.parametrize("shutdown", [pytest.param("in its time", marks=variant), "for ever"])
 def test_lifespan_shutdown_has_its_own_share_of_the_stop(server: Start, shutdown: str, tmp_path: Path) -> None:
     """A stream eats all of graceful_timeout; the shutdown still runs, and only its own limit cuts it off.
 
@@ -274,7 +275,7 @@ def test_drain_delay_goes_on_accepting(server: Start) -> None:
 # ── answers that come early ──────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("who", ["the server", "the app"])
+@pytest.mark.parametrize("who", [pytest.param("the server", marks=variant), "the app"])
 def test_trap_65_an_early_answer_is_read_while_the_body_still_comes(server: Start, who: str) -> None:
     """A client that sends all of its body before it reads: neither EPIPE nor a reset, and it reads the 413.
 

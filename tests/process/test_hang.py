@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import ClosedEarlyError, Notes, ServerProcess
-from tests.process.rolling import APP, Start, hold, ready_pids, settle
+from tests.process.rolling import APP, Start, hold, ready_pids, settle, variant
 
 pytestmark = pytest.mark.process
 
@@ -24,7 +24,7 @@ BLOCKS = {
 }
 
 
-@pytest.mark.parametrize("how", BLOCKS)
+@pytest.mark.parametrize("how", [pytest.param(how, marks=() if "GIL" in how else variant) for how in BLOCKS])
 def test_traps_83_and_85_a_hung_worker_is_explained_aborted_and_replaced(server: Start, how: str) -> None:
     """Once at slow_callback, with the stacks and the request; at hang_timeout again, SIGABRT, a new worker.
 
@@ -67,6 +67,7 @@ def test_traps_84_and_85_each_episode_is_told_once_with_its_own_stacks(server: S
     assert running.stop() == 0
 
 
+@variant
 def test_slow_callback_0_is_off(server: Start) -> None:
     """Fails with `silent >= 0` in on_beats."""
     running = server(APP, "--slow-callback", "0")
@@ -75,6 +76,7 @@ def test_slow_callback_0_is_off(server: Start) -> None:
     assert running.stop() == 0
 
 
+@variant
 def test_trap_86_the_app_may_use_faulthandler_and_sigusr1(server: Start, tmp_path: Path) -> None:
     """faulthandler.enable() in the app, and a stack is still logged. Fails with SIGABRT or enable() for the dump."""
     (tmp_path / "own_app.py").write_text(
@@ -86,7 +88,7 @@ def test_trap_86_the_app_may_use_faulthandler_and_sigusr1(server: Start, tmp_pat
     assert running.stop() == 0
 
 
-@pytest.mark.parametrize("who", ["everybody", "everybody, the master first to go on"])
+@pytest.mark.parametrize("who", [pytest.param("everybody", marks=variant), "everybody, the master first to go on"])
 def test_trap_35_a_stopped_process_tree_kills_nobody(server: Start, who: str) -> None:
     """SIGSTOP for longer than hang_timeout, then SIGCONT: a suspended machine.
 
@@ -120,6 +122,7 @@ def _wait_until_stopped_for(server: ServerProcess, seconds: float) -> None:
     server.wait_for(lambda: time.monotonic() > end, what="the clock")
 
 
+@variant
 def test_one_stopped_worker_is_a_hung_one(server: Start, tmp_path: Path) -> None:
     """The others serve on; SIGABRT cannot end it, SIGKILL does. Fails without the second kill in _expire_workers."""
     notes = Notes(tmp_path)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import fetch, free_port, require_tool, wait_for
-from tests.process.rolling import APP, LONG, Start, ready_pids, wrk
+from tests.process.rolling import APP, LONG, Start, ready_pids, variant, wrk
 
 pytestmark = [pytest.mark.process, pytest.mark.external]
 
@@ -109,7 +109,7 @@ def test_incident_4_any_number_of_recycles_behind_a_proxy_costs_nothing(
         url = f"http://127.0.0.1:{port}/"
         for round_ in (1, 2):
             before = len(ready_pids(running))
-            result = wrk(url, seconds=10 if LONG else 3, connections=200, threads=10)
+            result = wrk(url, seconds=10 if LONG else 2, connections=200, threads=10)
             went = len(ready_pids(running)) - before
             print(f"{name}: {result.requests} requests, {went} recycles, errors {result.errors or 'none'}")
             assert not result.errors, _errors(tmp_path)
@@ -149,6 +149,7 @@ def test_incident_4_the_backlog_outlives_a_deleted_path(server: Start, tmp_path:
     assert running.stop() == 0
 
 
+@variant
 def test_incident_4_a_second_server_on_a_live_path_is_refused(server: Start, tmp_path: Path) -> None:
     """While the first one recycles. Fails with an unlink before the bind."""
     path = tmp_path / "a.sock"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import Load, Notes, RawConnection, ServerProcess, fetch, free_port
-from tests.process.rolling import APP, Site, Start, hold, ready_pids, settle
+from tests.process.rolling import APP, Site, Start, hold, ready_pids, settle, variant
 
 pytestmark = pytest.mark.process
 
@@ -35,7 +35,7 @@ def _settings(path: Path, **values: object) -> None:
 # ── new code ─────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("mode", ["--preload", "--lazy"])
+@pytest.mark.parametrize("mode", ["--preload", pytest.param("--lazy", marks=variant)])
 def test_trap_42_and_45_new_code_serves_after_a_reload_and_nobody_notices(server: Start, mode: str, site: Site) -> None:
     """With one worker too, preloaded or not. Fails with a zygote that is forked instead of exec'd (the old code)."""
     running = server(site.target, *site.options, mode, env=site.env)
@@ -105,6 +105,7 @@ def test_canary_time_a_canary_that_dies_young_ends_the_reload(server: Start, sit
     assert running.stop() == 0
 
 
+@variant
 def test_canary_time_is_waited_for(server: Start, site: Site) -> None:
     """Both generations answer meanwhile, three workers in all. Fails as above."""
     running = server(site.target, *site.options, "--workers", "2", "--canary-time", "1", env=site.env)
@@ -196,7 +197,7 @@ def test_trap_40_scaling_during_a_reload_counts(server: Start, tmp_path: Path) -
     assert running.stop() == 0
 
 
-@pytest.mark.parametrize("stage", ["while it imports", "while its canary boots"])
+@pytest.mark.parametrize("stage", [pytest.param("while it imports", marks=variant), "while its canary boots"])
 def test_a_stop_during_a_reload(server: Start, stage: str, site: Site, tmp_path: Path) -> None:
     """At once and in order. Fails with a master that waits for the reload (ten minutes here)."""
     notes = Notes(tmp_path)
@@ -220,7 +221,7 @@ def test_trap_45_settings_are_read_again(server: Start, tmp_path: Path) -> None:
     logs = [tmp_path / "one.log", tmp_path / "two.log"]
     _settings(file, workers=1, bind=[f"127.0.0.1:{first}"], errorlog=str(logs[0]))
     running = server(APP, "-c", str(file), bind=(), ready=False)
-    running.wait_for(lambda: logs[0].exists() and "all 1 workers are ready" in logs[0].read_text(), what="start")
+    running.wait_for(lambda: logs[0].exists() and "the one worker is ready" in logs[0].read_text(), what="start")
     _settings(file, workers=2, bind=[f"127.0.0.1:{first}", f"unix:{second}"], errorlog=str(logs[1]))
     running.signal(signal.SIGHUP)
     running.wait_for(lambda: logs[1].exists() and "is ready" in logs[1].read_text(), what="the new log")
@@ -264,6 +265,7 @@ def test_settings_that_are_wrong_refuse_the_reload(server: Start, tmp_path: Path
     assert running.stop() == 0
 
 
+@variant
 def test_what_a_reload_cannot_change_is_said(server: Start, tmp_path: Path) -> None:
     """Fails without the remarks of provide_next."""
     file = tmp_path / "site.toml"
@@ -275,7 +277,7 @@ def test_what_a_reload_cannot_change_is_said(server: Start, tmp_path: Path) -> N
     assert running.stop() == 0
 
 
-@pytest.mark.parametrize("kind", ["tcp", "unix"])
+@pytest.mark.parametrize("kind", [pytest.param("tcp", marks=variant), "unix"])
 def test_an_address_of_a_reload_that_failed_comes_with_the_next_one(
     server: Start, kind: str, site: Site, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from aserver.unix import usable_cpus
 from tests.harness import Load, ServerProcess, require_tool
-from tests.process.rolling import APP, Start, ready_pids, settle
+from tests.process.rolling import APP, Start, ready_pids, settle, variant
 
 pytestmark = pytest.mark.process
 
@@ -50,6 +50,7 @@ def test_winch_stops_the_workers_and_keeps_the_sockets(server: Start) -> None:
     assert running.stop() == 0
 
 
+@variant
 def test_a_reload_ends_winch(server: Start) -> None:
     """As many as the settings say. Fails without `not before` in rollout._target_after."""
     running = server(APP, "--workers", "2")
