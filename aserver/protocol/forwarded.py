@@ -15,7 +15,7 @@ from aserver.protocol import wire
 
 Address = tuple[str, int]
 
-#: What is remembered of fields, of entries and of peers, each: the same proxies, and often the same clients, come again.
+#: What is remembered of fields, of entries and of peers, each: the same proxies and often the same clients come again.
 #: A look at two fields takes 5 us, to find it again 0.3. When full, all is forgotten.
 REMEMBERED = 1024
 #: Bytes of fields above which nothing is remembered, so that nobody can fill memory.

@@ -168,8 +168,8 @@ def check_transfer_encoding(coding: bytes, version: str, *, has_length: bool) ->
     if has_length:
         raise ClientError(400, "Transfer-Encoding with Content-Length")
     if coding.lower() != b"chunked":
-        codings = tokens(coding)
-        known = codings[-1:] == [b"chunked"] and b"chunked" not in codings[:-1]
+        *before, last = (part.strip().lower() for part in coding.split(b","))
+        known = last == b"chunked" and b"chunked" not in before and all(before)
         raise ClientError(501 if known else 400, f"transfer coding {coding[:80]!r} is not served")
 
 

@@ -1,0 +1,126 @@
+"""A connection without a network: bytes in, pieces as they are given, and what the server wrote and did."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from aserver.asgi import Receive, Scope, Send
+from aserver.config import Layer, build
+from aserver.protocol.service import Service
+
+#: Turns of the loop after each piece: enough for an app that reads a body and answers, several times.
+TURNS = 12
+
+
+class Tap(asyncio.Transport):
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.closed = False
+        self.half_closed = False
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return {"peername": ("192.0.2.1", 5), "sockname": ("192.0.2.2", 80)}.get(name, default)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        assert not self.closed
+        assert not self.half_closed, "written after the end of the stream"
+        self.written += data
+
+    def write_eof(self) -> None:
+        self.half_closed = True
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.closed = True
+
+    def pause_reading(self) -> None:
+        """Nothing is read here."""
+
+    def resume_reading(self) -> None:
+        """Nothing is read here."""
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+@dataclass
+class Outcome:
+    """What one connection came to. `called` has what the application was asked, `answers` what was written."""
+
+    statuses: list[int] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    called: list[bytes] = field(default_factory=list)
+    open: bool = True
+    written: bytes = b""
+
+
+class Wiretap:
+    """Connections to an application that answers with what it was asked."""
+
+    def __init__(self, **settings: Any) -> None:
+        config = build([Layer("test", {"target": "x:y", **settings})]).config
+        self.service = Service(self._app, config, loop=asyncio.get_running_loop(), state={})
+        self._called: list[bytes] = []
+
+    async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        host = next((value for name, value in scope["headers"] if name == b"host"), b"-")
+        line = b"%s %s?%s %s %s" % (
+            scope["method"].encode(),
+            scope["raw_path"],
+            scope["query_string"],
+            host,
+            scope["http_version"].encode(),
+        )
+        self._called.append(line)
+        body = b""
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message["body"]
+            more = message["more_body"]
+        answer = line + b" " + body
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(answer))]}
+        )
+        await send({"type": "http.response.body", "body": answer})
+
+    async def ask(self, pieces: Iterable[bytes]) -> Outcome:
+        """Feed the pieces, with turns of the loop between them."""
+        self._called = []
+        tap = Tap()
+        connection: Any = self.service.protocol_factory()()
+        connection.connection_made(tap)
+        for piece in pieces:
+            if piece and not tap.closed:
+                connection.data_received(piece)
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+        while self.service.active and not (connection.receiving is not None):
+            await asyncio.sleep(0)
+        outcome = Outcome(called=self._called, open=not (tap.closed or tap.half_closed), written=tap.written)
+        connection.connection_lost(None)
+        while self.service.active:
+            await asyncio.sleep(0)
+        rest = tap.written
+        while rest:
+            head, _, rest = rest.partition(b"\r\n\r\n")
+            outcome.statuses.append(int(head[9:12]))
+            head_only = outcome.statuses[-1] < 200 or (
+                len(outcome.called) >= len(outcome.statuses)
+                and outcome.called[len(outcome.statuses) - 1].startswith(b"HEAD ")
+            )
+            length = 0 if head_only else int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+            outcome.bodies.append(rest[:length])
+            rest = rest[length:]
+        return outcome
