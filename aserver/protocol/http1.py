@@ -63,8 +63,7 @@ class HttpConnection(Intake):
             or len(headers) > shared.limit_request_fields
         ):
             rules.examine(shared, method=method, version=version, target=target, headers=headers, special=special)
-            if version == "1.1":  # 1.0 may have an empty one
-                self._good_host = shared.good_host = host
+            self._good_host = shared.good_host = host if version == "1.1" else None  # 1.0 may have an empty one
         if target[0] != SLASH:
             path, query, authority = wire.split_target(method, target)
             if authority is not None:  # it wins over Host (RFC 9112 section 3.2.2)
