@@ -18,6 +18,7 @@ import anyio
 from aserver.asgi import ASGIApp
 from aserver.config import Config
 from aserver.ipc.board import Field
+from aserver.protocol.draining import Draining
 from aserver.protocol.proxy_protocol import Peers
 from aserver.protocol.service import Service
 from aserver.worker.acceptor import Acceptor, Endpoint
@@ -39,6 +40,10 @@ LAST_HANDSHAKES = 1.0
 GOODBYE = 0.5
 #: Seconds that a cancelled request gets to unwind before its connection is cut off.
 UNWIND = 1.0
+
+
+#: Part of graceful_timeout in which WebSockets are closed.
+WEBSOCKET_WINDOW = 0.25
 
 
 class Phase(enum.Enum):
@@ -91,6 +96,7 @@ class Server:
         Raises BootError if lifespan startup fails. Being cancelled is a final drain.
         """
         lifespan = Lifespan(self.app, self.config.lifespan)
+        lifespan.state["aserver.draining"] = Draining()  # for what the app runs beside its requests
         self._beat()
         try:
             with self._boot_scope:
@@ -127,6 +133,7 @@ class Server:
 
     async def _open(self, state: dict[str, Any]) -> None:
         self.service = Service(self.app, self.config, loop=self._loop, state=state, access=self.access)
+        self.service.leaving = state["aserver.draining"]
         mode = self.config.proxy_protocol
         proxy = None if mode == "off" else (mode, Peers(self.config.forwarded_allow_ips))
         for endpoint in self.endpoints:
@@ -197,7 +204,12 @@ class Server:
             for acceptor in self._acceptors:
                 acceptor.forget_handshakes()  # a client that says nothing must not hold up the stop
             await self._close_idle(service)
+        # WebSockets run on for most of the time, and leave one after the other in the last part of it.
+        window = WEBSOCKET_WINDOW * (self._deadline - self._loop.time())
+        await self._until(self._is_empty, self._deadline - window)
+        departure = service.close_websockets(self._deadline - window / 4)  # the rest is for closing handshakes
         await self._until(self._is_empty)
+        departure.cancel()
         await self._close_idle(service)
         if service.active:
             for request in service.cancel("the time to drain is over"):
