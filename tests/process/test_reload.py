@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -122,17 +123,20 @@ def test_canary_time_is_waited_for(server: Start, site: Site) -> None:
 
 
 def test_trap_44_ten_reloads_in_a_second_are_at_most_two(server: Start, site: Site) -> None:
-    """And the last deploy is the one that serves. Fails with RELOAD_SPACING 0 and a reload begun for each request."""
+    """And the last deploy is the one that serves. Fails with RELOAD_SPACING 0."""
     running = server(site.target, *site.options, "--workers", "2", env=site.env)
-    begun = 0
+    began = time.monotonic()
     for number in range(10):
         site.deploy(f"version {number}")
         running.signal(signal.SIGHUP)
         # Signals of one kind merge while they are pending: each is seen to arrive before the next is sent.
         running.wait_for(lambda: _hups_pending(running) == 0, what="the signal to be taken")
+        later = began + 0.1 * (number + 1)
+        running.wait_for(lambda later=later: time.monotonic() > later, what="a tenth of a second")  # type: ignore[misc]
+    took = time.monotonic() - began
     running.wait_for(lambda: running.fetch().text == "version 9", what="the last deploy to serve")
     begun = running.log.count("reload (SIGHUP): generation")
-    assert 1 <= begun <= 2
+    assert 1 <= begun <= 1 + took, f"{begun} reloads in {took:.1f} s"  # one more than whole seconds, so 2 in one
     settle(running, 2, generation=1 + begun)
     assert running.stop() == 0
 
@@ -281,7 +285,10 @@ def test_what_a_reload_cannot_change_is_said(server: Start, tmp_path: Path) -> N
 def test_an_address_of_a_reload_that_failed_comes_with_the_next_one(
     server: Start, kind: str, site: Site, tmp_path: Path
 ) -> None:
-    """The failed generation's listener is let go of with it. Fails with `Runner._next` still holding it: refused."""
+    """The failed generation's listener is let go of with it, and bound anew.
+
+    Fails without a look at `_next` in Runner._follow_generations (it stays open), and was refused as live before.
+    """
     file = tmp_path / "site.toml"
     port = free_port()
     new = f"127.0.0.1:{port}" if kind == "tcp" else f"unix:{tmp_path}/new.sock"
@@ -293,6 +300,7 @@ def test_an_address_of_a_reload_that_failed_comes_with_the_next_one(
     site.deploy("two", before="raise RuntimeError")
     _reload(running, "reload failed: generation 2")
     running.wait_for(lambda: len(running.zygotes()) == 1, what="the failed generation to go")
+    running.wait_for(lambda: not [name for name in os.listdir(tmp_path) if "new.sock" in name], what="its path to go")
     site.deploy("three")
     _reload(running, "generation 3 serves")
     running.wait_for(lambda: "no such" not in _try(where), what="the new address to serve")

@@ -48,7 +48,7 @@ def test_trap_67_a_burst_of_800_connections_is_shared_fairly(server: Start, kind
 
 
 def test_trap_68_one_stopped_worker_does_not_hold_up_the_others(server: Start) -> None:
-    """They take all the connections, its share too. Fails without `cell[BEAT] > oldest` in Fairness.look_around."""
+    """They take all the connections, its share too. Fails with a pause of accepting that does not end (PAUSE 3600)."""
     running = server(APP, "--workers", "3", "--no-access-log")
     stopped = running.workers()[0]
     stopped.kill(signal.SIGSTOP)
