@@ -134,7 +134,14 @@ def on_fork_failed(fleet: Fleet, event: ev.ForkFailed) -> None:
 def on_ready(fleet: Fleet, event: ev.Ready) -> None:
     """It serves; the first one of all opens the server."""
     worker = fleet.workers.get(event.serial)
-    if worker is None or worker.phase is not Phase.BOOTING or worker.failure is not None:
+    if worker is None or worker.failure is not None:
+        return
+    if worker.phase is Phase.DRAINING and worker.ready_at is None:
+        # Told to leave while it booted, but it served before it heard of it: its requests get the usual time.
+        worker.ready_at = fleet.now
+        if worker.deadline is not None and not worker.hurried:
+            worker.deadline += fleet.limits.graceful_timeout
+    if worker.phase is not Phase.BOOTING:
         return
     worker.phase, worker.deadline, worker.ready_at = Phase.READY, None, fleet.now
     generation = fleet.generations[worker.generation]

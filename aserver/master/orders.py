@@ -40,12 +40,17 @@ def fork(fleet: Fleet, generation: Generation, slot: int) -> None:
 
 
 def drain(fleet: Fleet, worker: Worker, *, final: bool = False, graceful: float | None = None) -> None:
-    """Tell a worker that `holds` its slot to leave; `graceful` seconds are for its requests."""
+    """Tell a worker that `holds` its slot to leave; `graceful` seconds are for its requests.
+
+    One that boots has none, so it is given no time for them; but it may have become ready before the order reaches it,
+    and then it is (`on_ready`): the order itself says the same to both.
+    """
     if graceful is None:
         graceful = fleet.limits.graceful_timeout
+    for_requests = 0.0 if worker.phase is Phase.BOOTING else graceful
     worker.phase = Phase.DRAINING
     worker.intent = Intent.LEAVE
-    worker.deadline = fleet.now + graceful + fleet.limits.leave_allowance
+    worker.deadline = fleet.now + for_requests + fleet.limits.leave_allowance
     order = ev.Drain(worker.serial, final, graceful)
     if worker.pid is None:
         worker.unsent = order  # nobody to tell yet: sent when the process is known

@@ -165,9 +165,7 @@ def _shrink(fleet: Fleet) -> None:
     for worker in fleet.workers.values():
         if worker.slot <= fleet.target or not worker.holds or not fleet.counts(worker):
             continue
-        if worker.phase is Phase.BOOTING:
-            drain(fleet, worker, graceful=0.0)
-        elif fleet.can_lose_one():
+        if worker.phase is Phase.BOOTING or fleet.can_lose_one():
             drain(fleet, worker)
 
 

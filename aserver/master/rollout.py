@@ -45,7 +45,7 @@ def promote(fleet: Fleet, generation: Generation) -> None:
         fleet.out.append(ev.Notify("READY=1"))
         for worker in older:
             if worker.phase is Phase.BOOTING:  # it would only serve to be replaced
-                drain(fleet, worker, graceful=0.0)
+                drain(fleet, worker)
     generation.role = Role.CURRENT
     generation.failure = None
     fleet.limits = generation.limits
@@ -74,7 +74,7 @@ def candidate_failed(fleet: Fleet, generation: Generation, code: int, reason: st
     canaries = fleet.of(generation)
     for worker in canaries:
         if worker.holds:
-            drain(fleet, worker, graceful=None if worker.serves else 0.0)
+            drain(fleet, worker)
     say(
         fleet,
         "error",

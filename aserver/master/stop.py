@@ -47,7 +47,7 @@ def proceed(fleet: Fleet) -> None:
 
 def _stop_worker(fleet: Fleet, worker: Worker) -> None:
     if worker.holds:
-        quick = fleet.stop is not ev.StopMode.GRACEFUL or worker.phase is Phase.BOOTING
+        quick = fleet.stop is not ev.StopMode.GRACEFUL
         drain(fleet, worker, final=True, graceful=0.0 if quick else None)
         worker.hurried = quick
     if worker.phase is not Phase.DRAINING:

@@ -716,7 +716,25 @@ def test_an_order_given_before_the_process_is_known_reaches_it_later() -> None:
     master.handle(ev.Started(), 0.0)
     master.handle(ev.ZygoteUp(1), 1.0)
     assert not any(isinstance(o, ev.Drain) for o in master.handle(ev.Scale(to=1), 2.0))
-    assert master.handle(ev.Forked(2, 77), 3.0) == [ev.Drain(2, final=False, graceful=0.0)]
+    assert master.handle(ev.Forked(2, 77), 3.0) == [ev.Drain(2, final=False, graceful=5.0)]
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_who_serves_before_it_hears_that_it_is_not_wanted_gets_time_for_its_requests(stop: bool) -> None:
+    """The order to leave and `ready` cross: found by chaos (seed 32), where requests were cancelled at once."""
+    master = Master(quick(workers=2), lambda: 0.5)
+    master.handle(ev.Started(), 0.0)
+    master.handle(ev.ZygoteUp(1), 1.0)
+    for serial in (1, 2):
+        master.handle(ev.Forked(serial, 70 + serial), 1.0)
+    master.handle(ev.Ready(1), 1.0)
+    event = ev.StopRequested(ev.StopMode.GRACEFUL, "test") if stop else ev.Scale(to=1)
+    assert ev.Drain(2, final=stop, graceful=5.0) in master.handle(event, 2.0)
+    worker = master.workers[2]
+    assert worker.deadline == 2.0 + master.limits.leave_allowance, "a boot that hangs is not waited for longer"
+    for _ in range(2):
+        master.handle(ev.Ready(2), 2.5)
+        assert worker.deadline == 2.0 + 5.0 + master.limits.leave_allowance
     assert master.handle(ev.Forked(2, 77), 4.0) == []
 
 
