@@ -43,7 +43,10 @@ class WSGIAdapter:
             return
         exchange = _Exchange(receive, send)
         try:
-            await self._middleware({**scope, _EXCHANGE: exchange}, exchange.receive, exchange.send)
+            # `X_Real_IP` and `X-Real-IP` would be one name in environ: a client could forge what a proxy sets.
+            headers = [pair for pair in scope["headers"] if b"_" not in pair[0]]
+            scope = {**scope, "headers": headers, _EXCHANGE: exchange}
+            await self._middleware(scope, exchange.receive, exchange.send)
         except OSError:
             if not exchange.client_gone:
                 raise

@@ -89,9 +89,12 @@ class Shared:
         self.on_limit = on_limit
         #: Called with the target of each request whose application begins.
         self.note: Callable[[bytes], None] | None = None
+        self.exchange: Callable[..., Any]  # makes the requests; set by the subclass
         self.forwarding: Forwarding | None = None  # set if proxies' fields are to be believed
         self.connections: set[Connection] = set()
         self.running: set[Running] = set()
+        #: Running ones whose client has gone, and since when they need not end any more (seconds of the loop's clock).
+        self.abandoned: dict[Any, float] = {}
         self._ready: list[Running] = []  # running ones that `_start_ready` has yet to start
         self.requests = 0
         self.good_host: bytes | None = None  # the last Host that any connection found well-formed

@@ -148,6 +148,7 @@ class Exchange(Cycle):
                 self.scope["path"],
                 self.state.value,
                 self._consequence(),
+                extra={"request_id": self.scope.get("request_id")},
             )
         self._give_up(500)
 
@@ -163,6 +164,7 @@ class Exchange(Cycle):
                 type(error).__name__,
                 self._consequence(),
                 exc_info=error,
+                extra={"request_id": self.scope.get("request_id")},
             )
         self._give_up(500)
 
@@ -267,7 +269,22 @@ class Exchange(Cycle):
     def disconnect(self) -> None:
         """Tell the application that the client has gone."""
         self.gone = True
+        self.abandon()
         self.wake()
+
+    def abandon(self) -> None:
+        """Begin the time after which the application is cancelled that does not care whether its client is there."""
+        shared = self.connection.shared
+        if self.state is not DONE and self in shared.running:  # after the answer it may work as long as it likes
+            shared.abandoned.setdefault(self, shared.now + shared.config.graceful_timeout)
+
+    @property
+    def pointless(self) -> bool:
+        """Whether nobody will get what an abandoned application may still send.
+
+        A client that has shut down its sending side may wait, or be gone, which only shows when something is sent.
+        """
+        return self.state is not DONE and (self.gone or self.state in (START, HEADED))
 
     # ── send ─────────────────────────────────────────────────────────────────────────────────
 

@@ -79,7 +79,7 @@ class HttpConnection(Intake):
         if shared.root_path and target != b"*":
             text = shared.root_path + text
             path = shared.raw_root_path + path
-        exchange = Exchange(
+        exchange: Exchange = shared.exchange(
             self,
             {
                 "type": "http",
@@ -351,6 +351,7 @@ class HttpConnection(Intake):
             return False
         self.eof = True
         current.wake()
+        current.abandon()
         return True
 
     def lost(self) -> None:

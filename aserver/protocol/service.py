@@ -5,17 +5,22 @@ Runs in the worker's loop (or the embedding program's). It opens no listener and
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from aserver.asgi import ASGIApp
 from aserver.config import Config
+from aserver.protocol import request_ids
 from aserver.protocol.connection import OPEN, Shared
 from aserver.protocol.draining import Departure
+from aserver.protocol.exchange import Exchange
 from aserver.protocol.forwarded import Forwarding
 from aserver.protocol.http1 import HttpConnection
 from aserver.protocol.proxy_protocol import Peers
 from aserver.protocol.websocket import WebSocketConnection
+
+log = logging.getLogger("aserver.error")
 
 
 class Service(Shared):
@@ -29,6 +34,10 @@ class Service(Shared):
     def __init__(self, app: ASGIApp, config: Config, **others: Any) -> None:
         """See `Shared`."""
         super().__init__(app, config, **others)
+        self.exchange = Exchange
+        if request_ids.wanted(config):
+            request_ids.IdentifiedExchange.renew()
+            self.exchange = request_ids.IdentifiedExchange
         if config.proxy_headers:
             self.forwarding = Forwarding(Peers(config.forwarded_allow_ips))
 
@@ -89,3 +98,17 @@ class Service(Shared):
                 connection.write_expired()
             elif connection.stage is OPEN or connection.deadline <= now:
                 connection.expire()
+        if self.abandoned:
+            self._end_abandoned(now)
+
+    def _end_abandoned(self, now: float) -> None:
+        """Cancel applications that work on for a client who left `graceful_timeout` ago."""
+        for request, deadline in list(self.abandoned.items()):
+            if request not in self.running:
+                del self.abandoned[request]
+            elif deadline <= now:
+                del self.abandoned[request]
+                if not request.pointless:
+                    continue
+                log.warning("request cancelled, its client has long gone: %s", request.describe(now))
+                request.cancel("the client has gone")
