@@ -141,14 +141,37 @@ class Logging:
             else:
                 os.close(access_fd)
 
+    def renew(self, config: LogSettings, error_fd: int, environ: Mapping[str, str] = os.environ) -> None:
+        """Go on with other settings in `error_fd`, which is taken over; what waits for a slow reader is kept.
+
+        For the master, which has no access log. Raises ConfigError if `log_config` is unusable: then nothing changes.
+        """
+        root = logging.getLogger(ROOT)
+        try:
+            if config.log_config is not None:
+                apply_log_config(config.log_config)
+        except ConfigError:
+            os.close(error_fd)
+            raise
+        for handler in root.handlers.copy():
+            if isinstance(handler, LineHandler):
+                root.removeHandler(handler)
+        root.setLevel(config.loglevel.upper())
+        root.propagate = config.log_config is not None
+        self.error.replace(error_fd)
+        self._layout = _layout(config.log_format, self._layout.process, self.error.kind, environ)
+        if config.log_config is None:
+            root.addHandler(LineHandler(self.error, self._layout))
+
     def close(self, seconds: float = 1.0) -> None:
         """Write what is left, waiting at most `seconds` per log, and let go of all. The last act of a process."""
         logger = logging.getLogger(ROOT)
         for sink in (self.access, self.error, self._last_resort):
             if sink is not None:
                 sink.close(seconds)
-        for handler in [handler for handler in logger.handlers if isinstance(handler, LineHandler)]:
-            logger.removeHandler(handler)
+        for handler in logger.handlers.copy():
+            if isinstance(handler, LineHandler) and handler.sink is self.error:
+                logger.removeHandler(handler)
 
 
 def _standard_error() -> Sink | None:
@@ -172,6 +195,7 @@ def configure(
     `log_config` replaces our handler: records of `aserver.*` then reach what it says for `aserver` or the root logger,
     and access lines are logged to `aserver.access` if it names that. Raises ConfigError if `log_config` is unusable.
     """
+    theirs = apply_log_config(config.log_config) if config.log_config is not None else {}  # fails before all else
     error = Sink.for_fd(error_fd, name="error log")
     access = None if access_fd is None else Sink.for_fd(access_fd, name="access log", bound=ACCESS_BOUND)
     layout = _layout(config.log_format, process, error.kind, environ)
@@ -185,7 +209,6 @@ def configure(
         root.addHandler(LineHandler(error, layout))
     else:
         root.propagate = True
-        theirs = apply_log_config(config.log_config)
         if access is not None and ACCESS in theirs.get("loggers", {}):
             logs.lines = LoggerLines()
     logs.set_process(process, loop)
@@ -201,11 +224,11 @@ def _layout(log_format: str, process: str, kind: SinkKind, environ: Mapping[str,
     return TextLayout(process, dated=kind is SinkKind.FILE, colour=colour)
 
 
-def apply_log_config(path: str) -> dict[str, Any]:
-    """Apply a `logging.config.dictConfig` in a JSON or TOML file and return it.
+def read_log_config(path: str) -> dict[str, Any]:
+    """Read a `logging.config.dictConfig` from a JSON or TOML file.
 
     `version` may be missing, and loggers that it does not name stay as they are, unlike dictConfig's own default.
-    Raises ConfigError: the file cannot be read or parsed, or logging refuses it.
+    Raises ConfigError: the file cannot be read or parsed.
     """
     file = Path(path)
     kind = "TOML" if file.suffix == ".toml" else "JSON"
@@ -220,6 +243,12 @@ def apply_log_config(path: str) -> dict[str, Any]:
         )
     config.setdefault("version", 1)
     config.setdefault("disable_existing_loggers", False)
+    return config
+
+
+def apply_log_config(path: str) -> dict[str, Any]:
+    """Apply what `read_log_config` reads, and return it. Raises ConfigError also if logging refuses it."""
+    config = read_log_config(path)
     try:
         # Here alone: half of what it imports is of no use to anybody else, and 7 ms in master and zygote each.
         from logging.config import dictConfig  # noqa: PLC0415

@@ -15,7 +15,9 @@ import msgspec
 from aserver import unix
 from aserver.config import Config, Resolved
 from aserver.errors import ConfigError
+from aserver.log.access import compile_format
 from aserver.log.deferred import open_log
+from aserver.log.setup import read_log_config
 from aserver.master.succession import Estate, ProvisionEstate
 from aserver.sockets import Listener, bind_all, take_over
 
@@ -119,6 +121,10 @@ def provide(resolved: Resolved, environ: Mapping[str, str]) -> Provision:
 
 
 def _open_logs(config: Config, previous: list[LogFile], undo: contextlib.ExitStack) -> list[LogFile]:
+    # A mistake in what only the processes use is found now as well, before anything happens.
+    compile_format(config.access_log_format)
+    if config.log_config is not None:
+        read_log_config(config.log_config)
     logs = []
     wanted: list[tuple[Literal["error", "access"], str | None]] = [
         ("error", config.errorlog),

@@ -18,10 +18,10 @@ import anyio
 
 from aserver import unix
 from aserver.config import Resolved
-from aserver.errors import AserverError, BindError
+from aserver.errors import AserverError, BindError, ConfigError
 from aserver.ipc import messages as msg
 from aserver.ipc.board import Board
-from aserver.log.setup import Logging, configure
+from aserver.log.setup import Logging
 from aserver.master import events as ev
 from aserver.master import policy
 from aserver.master.crew import Crew
@@ -360,10 +360,10 @@ class Runner:
             self._start_listening(current.number)
             provision = self._provisions[current.number]
             if self._logs is not None:
-                self._logs.close()
-                fresh = configure(provision.config, process="master", error_fd=os.dup(provision.log_fds[0]))
-                fresh.set_process("master", self._loop)
-                self._logs = fresh
+                try:
+                    self._logs.renew(provision.config, os.dup(provision.log_fds[0]))
+                except ConfigError as error:  # the file has changed since the reload looked at it
+                    log.error("%s; the master's own log stays as it was", error)  # noqa: TRY400
         for generation in [g for g in self._provisions if g not in self._state.generations]:
             gone = self._provisions.pop(generation)
             self._files.pop(generation, None)
