@@ -123,7 +123,7 @@ def test_canary_time_is_waited_for(server: Start, site: Site) -> None:
 
 
 def test_trap_44_ten_reloads_in_a_second_are_at_most_two(server: Start, site: Site) -> None:
-    """And the last deploy is the one that serves. Fails with RELOAD_SPACING 0."""
+    """And the last deploy is the one that serves. Fails with RELOAD_SPACING 0 and no wait for the candidate."""
     running = server(site.target, *site.options, "--workers", "2", env=site.env)
     began = time.monotonic()
     for number in range(10):
