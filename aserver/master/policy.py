@@ -170,7 +170,7 @@ def explain_exit(code: int | None, signal: str | None, intent: Intent, *, out_of
             return f"crashed with {signal}"
         return f"ended by {signal} from outside aserver"
     if code is None:
-        return "ended; its exit status was lost with its zygote"
+        return "ended; its zygote did not report how"
     if code == 0:
         return "left as told" if intent is not Intent.NONE else "left by itself with exit code 0"
     meaning = {3: "boot failure", 4: "the app could not be loaded"}.get(

@@ -146,6 +146,8 @@ class Zygote:
         gc.collect()
         gc.freeze()
         _die_with_master(0)
+        # Here, not in the master: a reload may bring others.
+        log.info("Python %s, uvloop %s", ".".join(map(str, sys.version_info[:3])), sys.modules["uvloop"].__version__)
         interface = self._app.interface if self._app else ""
         files = importer.fingerprint() if self._app else {}
         self._tell(Loaded(self._boot.lazy, interface, hazards, time.monotonic() - began, files))
@@ -189,6 +191,7 @@ class Zygote:
                 while self._wake.recv(4096):
                     pass
             self._reap()
+            self._forget_dead()
             for message, fds in self._channel.receive():
                 self._obey(message, fds)
             if self._channel.eof:
@@ -334,10 +337,14 @@ class Zygote:
             unix.send_signal(pidfd, signal.SIGKILL)
 
     def _alive(self) -> int:
-        gone = [s for s, pidfd in self._adopted.items() if select.select([pidfd], [], [], 0)[0]]
-        for serial in gone:
-            os.close(self._adopted.pop(serial))
+        self._forget_dead()
         return len(self._children) + len(self._adopted)
+
+    def _forget_dead(self) -> None:
+        """Let go of adopted workers that have ended; nobody else tells us."""
+        for serial, pidfd in list(self._adopted.items()):
+            if select.select([pidfd], [], [], 0)[0]:
+                os.close(self._adopted.pop(serial))
 
     def leave(self, code: int) -> NoReturn:
         """Out, without the app's exit hooks: those are the workers' to run, once each (trap 10)."""
