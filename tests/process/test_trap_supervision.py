@@ -299,7 +299,7 @@ def test_trap_29_orphans_of_user_code_are_reaped(server: Start) -> None:
 def test_trap_30_every_death_is_explained(server: Start, request_: str, said: str) -> None:
     """And what happens next is said; a crash comes with its stack.
 
-    Fails without the status in Exited (all are "ended; its exit status was lost"), and the last without
+    Fails without the status in Exited (all are "ended; its zygote did not report how"), and the last without
     faulthandler.enable in the worker.
     """
     running = server(PROBE)
