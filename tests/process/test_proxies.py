@@ -1,0 +1,242 @@
+"""Behind real nginx, HAProxy and h2o: the application sees the client, whatever the client claims to be.
+
+The client of all tests is 127.0.0.9, which is not in `forwarded_allow_ips`, while the proxies speak from 127.0.0.1 or
+over a unix socket.
+"""
+
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness import RawConnection, ServerProcess, fetch, free_port, require_tool, wait_for
+
+pytestmark = [pytest.mark.process, pytest.mark.external]
+
+APP = "tests.apps.seen:app"
+Start = Callable[..., ServerProcess]
+
+CLIENT = "127.0.0.9"
+SPOOF = {
+    "X-Forwarded-For": "6.6.6.6, 127.0.0.1",
+    "X-Forwarded-Proto": "https",
+    "Forwarded": "for=6.6.6.6;proto=https;host=evil.example",
+    "X_Forwarded_For": "6.6.6.6",
+}
+
+NGINX = """
+{user}
+daemon off;
+master_process off;
+pid {directory}/nginx.pid;
+error_log {directory}/error.log;
+events {{ worker_connections 256; }}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    upstream aserver {{ server {upstream}; keepalive 8; }}
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            proxy_pass http://aserver/;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host $host;
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+            proxy_set_header X-Forwarded-Proto $scheme;
+            proxy_set_header X-Forwarded-Port $server_port;
+        }}
+        location /app/ {{
+            proxy_pass http://aserver/;
+            proxy_set_header Host $http_host;
+            proxy_set_header X-Forwarded-For $remote_addr;
+            proxy_set_header X-Forwarded-Proto https;
+            proxy_set_header X-Forwarded-Host shop.example;
+            proxy_set_header X-Forwarded-Prefix /app;
+        }}
+        location /rfc/ {{
+            proxy_pass http://aserver/;
+            proxy_set_header X-Forwarded-For "";
+            proxy_set_header Forwarded "$http_forwarded, for=$remote_addr;proto=$scheme;host=shop.example";
+        }}
+    }}
+}}
+"""
+
+H2O = """
+{user}
+num-threads: 1
+pid-file: {directory}/h2o.pid
+error-log: {directory}/error.log
+listen:
+  host: 127.0.0.1
+  port: {port}
+hosts:
+  default:
+    paths:
+      "/":
+        proxy.reverse.url: "http://{upstream}/"
+        proxy.preserve-host: ON
+"""
+
+HAPROXY = """
+defaults
+    mode {mode}
+    timeout connect 5s
+    timeout client 20s
+    timeout server 20s
+frontend front
+    bind 127.0.0.1:{port}
+    default_backend back
+backend back
+    {options}
+    server one {upstream} {send}
+"""
+
+
+@contextmanager
+def running(command: list[str], port: int, directory: Path) -> Iterator[int]:
+    """Run a proxy until the block ends; gives its port."""
+    output = directory / "output"
+    with output.open("wb") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+
+    def listens() -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return True
+        return process.poll() is not None
+
+    try:
+        wait_for(listens, what=f"{command[0]} to listen", explain=output.read_text)
+        assert process.poll() is None, output.read_text()
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def nginx(directory: Path, upstream: str) -> AbstractContextManager[int]:
+    port, config = free_port(), directory / "nginx.conf"
+    user = "" if os.geteuid() else "user root;"
+    config.write_text(NGINX.format(directory=directory, upstream=upstream, port=port, user=user))
+    return running([require_tool("nginx"), "-c", str(config), "-p", str(directory)], port, directory)
+
+
+def h2o(directory: Path, upstream: str) -> AbstractContextManager[int]:
+    port, config = free_port(), directory / "h2o.conf"
+    user = "" if os.geteuid() else "user: root"
+    config.write_text(H2O.format(directory=directory, upstream=upstream, port=port, user=user))
+    return running([require_tool("h2o"), "-c", str(config)], port, directory)
+
+
+def haproxy(
+    directory: Path, upstream: str, *, mode: str, send: str = "", options: str = ""
+) -> AbstractContextManager[int]:
+    port, config = free_port(), directory / "haproxy.cfg"
+    config.write_text(HAPROXY.format(upstream=upstream, port=port, mode=mode, send=send, options=options))
+    return running([require_tool("haproxy"), "-db", "-f", str(config)], port, directory)
+
+
+def ask(port: int, path: str = "/x", headers: dict[str, str] | None = None, body: bytes = b"") -> dict[str, Any]:
+    """One request from CLIENT; what the application saw."""
+    with RawConnection(("127.0.0.1", port)) as connection:
+        connection.sock.close()
+        connection.sock = socket.create_connection(("127.0.0.1", port), 20, source_address=(CLIENT, 0))
+        fields = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+        method = "POST" if body else "GET"
+        length = f"Content-Length: {len(body)}\r\n" if body else ""
+        connection.send(f"{method} {path} HTTP/1.1\r\nHost: site.example\r\n{length}{fields}\r\n".encode() + body)
+        response = connection.read_response()
+    assert response.status == 200, response
+    told: dict[str, Any] = json.loads(response.body)
+    return told
+
+
+def header(told: dict[str, Any], name: str) -> str:
+    (value,) = [value for key, value in told["headers"] if key == name]
+    return str(value)
+
+
+@pytest.mark.parametrize("over", ["tcp", "unix"])
+def test_nginx(server: Start, tmp_path: Path, over: str) -> None:
+    path = tmp_path / "a.sock"
+    bind = [f"unix:{path}" if over == "unix" else "127.0.0.1:0"]
+    started = server(APP, "--forwarded-allow-ips", "127.0.0.1,unix", bind=bind)
+    upstream = f"unix:{path}" if over == "unix" else f"127.0.0.1:{started.where[1]}"
+    with nginx(tmp_path, upstream) as port:
+        for spoofed in ({}, SPOOF):
+            told = ask(port, headers=spoofed, body=b"abc")
+            assert told["client"] == [CLIENT, 0]
+            assert told["scheme"] == "http"
+            assert header(told, "host") == f"site.example:{port}"
+            assert told["size"] == 3
+            told = ask(port, "/app/a%20b", headers=spoofed)
+            assert (told["client"], told["scheme"]) == ([CLIENT, 0], "https")
+            assert header(told, "host") == "shop.example"
+            assert (told["root_path"], told["path"]) == ("/app", "/app/a b")
+            told = ask(port, "/rfc/a", headers=spoofed)
+            assert (told["client"], told["scheme"]) == ([CLIENT, 0], "http")
+            assert header(told, "host") == "shop.example"
+
+
+def test_two_proxies_in_a_row(server: Start, tmp_path: Path) -> None:
+    """HAProxy, then nginx: the client is two hops away."""
+    started = server(APP, "--forwarded-allow-ips", "127.0.0.1")
+    inner, outer = tmp_path / "inner", tmp_path / "outer"
+    inner.mkdir()
+    outer.mkdir()
+    with (
+        nginx(inner, f"127.0.0.1:{started.where[1]}") as port,
+        haproxy(outer, f"127.0.0.1:{port}", mode="http", options="option forwardfor") as front,
+    ):
+        assert ask(front)["client"] == [CLIENT, 0]
+        assert ask(front, headers=SPOOF)["client"] == [CLIENT, 0]
+
+
+@pytest.mark.parametrize("over", ["tcp", "unix"])
+def test_h2o(server: Start, tmp_path: Path, over: str) -> None:
+    path = tmp_path / "a.sock"
+    bind = [f"unix:{path}" if over == "unix" else "127.0.0.1:0"]
+    started = server(APP, "--forwarded-allow-ips", "127.0.0.1,unix", bind=bind)
+    upstream = f"[unix:{path}]" if over == "unix" else f"127.0.0.1:{started.where[1]}"
+    with h2o(tmp_path, upstream) as port:
+        assert ask(port)["client"] == [CLIENT, 0]
+        told = ask(port, headers=SPOOF, body=b"abc")
+        assert (told["client"], told["size"]) == ([CLIENT, 0], 3)
+
+
+@pytest.mark.parametrize(
+    ("send", "accepted"), [("send-proxy", "v1"), ("send-proxy-v2", "v2"), ("send-proxy-v2", "auto")]
+)
+def test_haproxy_with_the_proxy_protocol(server: Start, tmp_path: Path, send: str, accepted: str) -> None:
+    """The client speaks HTTP to us through it, so its own X-Forwarded-For is nobody's we trust."""
+    started = server(APP, "--forwarded-allow-ips", "127.0.0.1", "--proxy-protocol", accepted)
+    with haproxy(tmp_path, f"127.0.0.1:{started.where[1]}", mode="tcp", send=send) as port:
+        for spoofed in ({}, SPOOF):
+            told = ask(port, headers=spoofed, body=b"abc")
+            assert told["client"][0] == CLIENT
+            assert told["client"][1] > 0
+            assert (told["scheme"], told["size"]) == ("http", 3)
+
+
+def test_haproxy_in_http_mode_with_the_proxy_protocol(server: Start, tmp_path: Path) -> None:
+    started = server(APP, "--forwarded-allow-ips", "127.0.0.1", "--proxy-protocol", "v2")
+    with haproxy(tmp_path, f"127.0.0.1:{started.where[1]}", mode="http", send="send-proxy-v2") as port:
+        assert ask(port)["client"][0] == CLIENT
+
+
+def test_who_is_no_proxy_is_not_believed(server: Start) -> None:
+    started = server(APP, "--forwarded-allow-ips", "10.0.0.0/8")
+    told = json.loads(fetch(started.where, "/", headers=SPOOF).body)
+    assert told["client"][0] == "127.0.0.1"
+    assert told["scheme"] == "http"
