@@ -16,6 +16,7 @@ import anyio
 import anyio.abc
 
 from aserver import __version__, sources, unix
+from aserver.advice import advise
 from aserver.asgi import ASGIApp
 from aserver.config import Config, Resolved, warnings
 from aserver.errors import AppLoadError, BindError, BootError, ConfigError, ExitCode
@@ -55,10 +56,10 @@ def run_resolved(resolved: Resolved, reread: Callable[[], Resolved]) -> ExitCode
 
 async def _run_master(resolved: Resolved, reread: Callable[[], Resolved]) -> ExitCode:
     estate = inherited(os.environ)
-    unix.raise_fd_limit()
+    fd_limit = unix.raise_fd_limit()
     loop = asyncio.get_running_loop()
     with contextlib.ExitStack() as undo:
-        runner = _first(resolved, undo, reread) if estate is None else _resumed(estate, undo, reread)
+        runner = _first(resolved, undo, reread, fd_limit) if estate is None else _resumed(estate, undo, reread)
         with _signals(loop, runner):
             obey_signals()
             result = await runner.run()
@@ -69,7 +70,7 @@ async def _run_master(resolved: Resolved, reread: Callable[[], Resolved]) -> Exi
     return _conclude(result)
 
 
-def _first(resolved: Resolved, undo: contextlib.ExitStack, reread: Callable[[], Resolved]) -> Runner:
+def _first(resolved: Resolved, undo: contextlib.ExitStack, reread: Callable[[], Resolved], fd_limit: int) -> Runner:
     """The master of a new server."""
     config = resolved.config
     unix.set_process_title(f"{config.proc_name}: master ({config.target})")
@@ -82,8 +83,12 @@ def _first(resolved: Resolved, undo: contextlib.ExitStack, reread: Callable[[], 
     logs = configure(config, process="master", error_fd=os.dup(provision.log_fds[0]), loop=asyncio.get_running_loop())
     runner = Runner(provision, logs=logs, reread=reread, pidfile=pidfile)
     undo.callback(runner.close_logs)
-    log.info("aserver %s, pid %d, %s", __version__, os.getpid(), config.target)
-    for warning in warnings(config):
+    count = f"{provision.workers} worker{'' if provision.workers == 1 else 's'}"
+    log.info("aserver %s, pid %d: %s, %s", __version__, os.getpid(), config.target, count)
+    for warning in (
+        *warnings(config),
+        *advise(config, provision.workers, environ=os.environ, fd_limit=fd_limit),
+    ):
         log.warning("%s", warning)
     return runner
 

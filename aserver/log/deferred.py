@@ -123,7 +123,10 @@ class Sink:
         elif kind is not SinkKind.FILE:
             self.limit = PIPE_LIMIT
         blocking = not fcntl.fcntl(self.fd, fcntl.F_GETFL) & os.O_NONBLOCK
-        self._watchable = kind is not SinkKind.FILE and not blocking
+        # A terminal that is behind takes half a line. Who has begun one keeps the others off until it is out, by a
+        # record lock, which dies with its process. A loop cannot watch for the end of that: hence not watchable.
+        self._exclusive = kind is SinkKind.TERMINAL
+        self._watchable = kind in (SinkKind.PIPE, SinkKind.SOCKET) and not blocking
         self._ask_first: select.poll | None = None
         if blocking and kind in (SinkKind.PIPE, SinkKind.TERMINAL):
             # Writable means room for PIPE_BUF. Another writer may take it first: only a private description is sure.
@@ -260,11 +263,28 @@ class Sink:
         else:
             if self._ask_first is not None and not self._ask_first.poll(0):
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-            sent = os.write(self.fd, piece)
+            sent = self._write_alone(piece) if self._exclusive else os.write(self.fd, piece)
         if lead and sent:
             self._fresh = False
             sent -= 1
         self._offset += sent
+
+    def _write_alone(self, piece: bytes) -> int:
+        """Write to a terminal; BlockingIOError also while another process has half a line on it."""
+        try:
+            fcntl.lockf(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                raise BlockingIOError(error.errno, error.strerror) from None
+            self._exclusive = False  # there are no such locks here: torn is better than nothing
+            return os.write(self.fd, piece)
+        sent = 0
+        try:
+            sent = os.write(self.fd, piece)
+        finally:
+            if sent == len(piece) or (sent == 0 and self._offset == 0):
+                fcntl.lockf(self.fd, fcntl.LOCK_UN)
+        return sent
 
     def _failed(self, error: OSError) -> None:
         self._retry_at = time.monotonic() + RETRY_PAUSE
@@ -406,7 +426,10 @@ class Sink:
         poller = select.poll()
         poller.register(self.fd, select.POLLOUT)
         while self._queue and self.state is SinkState.BLOCKED and (left := deadline - time.monotonic()) > 0:
-            poller.poll(left * 1000)
+            if self._exclusive:
+                select.select([], [], [], min(left, LOOK_PAUSE))
+            else:
+                poller.poll(left * 1000)
             self._pump()
         self._drop_all()
         self.state = SinkState.CLOSED

@@ -127,7 +127,7 @@ class Clients:
             try:
                 with self._server.connect() as connection:
                     closing = False
-                    while not self._stopping and not closing:
+                    while not (closing or self._stopping):
                         number += 1
                         self.asked.append(f"{name}{number}")
                         answer = connection.request(f"/?{name}{number}")

@@ -47,8 +47,10 @@ def test_every_handler_is_known_and_empty() -> None:
                     found.add((name, called, ast.unparse(node.args[0])))
                 case "register" if called.startswith("faulthandler"):
                     found.add((name, called, ast.unparse(node.args[0])))
-                case "sigaction" | "setitimer" | "signal_handler":
+                case "sigaction" | "setitimer":
                     found.add((name, called, ""))
+                case _:
+                    pass
     assert found == KNOWN
     [handler] = [
         node

@@ -1,0 +1,67 @@
+"""Settings that are likely a mistake on this very machine, one sentence each; for the master's log at the start.
+
+Run once by the master of a server of its own. What can be judged without looking at the system is `config.warnings`.
+It must stay silent for a plain start on a developer's machine, and must never raise.
+"""
+
+import contextlib
+import ipaddress
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from aserver import unix
+from aserver.config import Config
+
+#: systemd's TimeoutStopSec unless the unit or the distribution says otherwise (systemd-system.conf(5)).
+SYSTEMD_STOP = 90.0
+#: More than this per usable CPU and the workers mostly wait for each other; apps that wait for databases want some.
+WORKERS_PER_CPU = 4
+#: Descriptors besides the connections: logs, channels, listeners, and what an app usually has open.
+OTHER_FDS = 100
+#: Below this, a burst of browsers runs out of descriptors.
+FEW_FDS = 1024
+
+
+def advise(config: Config, workers: int, *, environ: Mapping[str, str], fd_limit: int) -> Iterator[str]:
+    """Yield the warnings. `fd_limit` is the soft limit in force of open descriptors of a process."""
+    stop = config.graceful_timeout + config.lifespan_shutdown_timeout + config.drain_delay
+    # INVOCATION_ID is set for every unit (systemd.exec(5)); the unit's own timeout cannot be asked for from inside.
+    if "INVOCATION_ID" in environ and stop > SYSTEMD_STOP:
+        yield (
+            f"graceful_timeout, lifespan_shutdown_timeout and drain_delay make {stop:g} s, "
+            f"but systemd kills after {SYSTEMD_STOP:g} s unless the unit has a longer TimeoutStopSec"
+        )
+    cpus = unix.usable_cpus()
+    if workers > WORKERS_PER_CPU * cpus:
+        yield f"{workers} workers share {cpus} usable CPUs (affinity and cgroup); more than that only adds memory"
+    memory = memory_limit()
+    if memory is not None and 0 < memory < config.max_memory * workers:
+        yield (
+            f"max_memory {config.max_memory} times {workers} workers is above the cgroup's limit of {memory} bytes: "
+            "the kernel will kill before a worker is recycled"
+        )
+    if config.limit_request_body == 0 and any(map(_is_public, config.bind)):
+        yield "limit_request_body is 0: anybody who can connect can send a body of any size to the application"
+    wanted = max(FEW_FDS, config.limit_connections + OTHER_FDS)
+    if fd_limit < wanted:
+        yield f"the limit of open descriptors is {fd_limit}, below {wanted}: connections will be refused (ulimit -n)"
+
+
+def memory_limit() -> int | None:
+    """Bytes that the cgroup may use (cgroup v2, then v1); None where there is no limit."""
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            limit = int(Path(path).read_text(encoding="ascii"))
+            return limit if limit < 1 << 60 else None  # v1 writes "no limit" as a huge number
+    return None
+
+
+def _is_public(address: str) -> bool:
+    """Whether others than this machine's own can connect; unix sockets and inherited descriptors are not judged."""
+    if address.startswith(("unix:", "fd://")):
+        return False
+    host = address.removeprefix("http://").removeprefix("https://").rpartition(":")[0].strip("[]")
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host not in ("localhost", "")
