@@ -7,14 +7,17 @@ one aligned 64-bit word, so no lock is needed and a killed writer leaves no half
 
 import mmap
 import os
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 from enum import IntEnum
+from functools import partial
 
 from aserver import unix
 
 CELL_SIZE = 256  # bytes: whole cache lines, so that workers do not slow each other down
 CELLS = 1024  # 256 KB in all; more processes at once than any machine here would run
 _WORDS = 64  # bytes of a cell that are words; the rest is text
+_TEXT = struct.Struct(f"{CELL_SIZE - _WORDS}s")  # cut to that length, or filled up with NULs
 _HEADER = 0  # the first cell is the board's own; its first word: cells up to this number have been given out
 
 
@@ -36,14 +39,14 @@ class Board:
         self._map = mmap.mmap(fd, CELL_SIZE * CELLS)
         self._words = memoryview(self._map).cast("Q")
 
-    def text(self, index: int) -> memoryview:
-        """The bytes of a cell that hold text, ended by a NUL: the target of the request begun last."""
-        return memoryview(self._map)[index * CELL_SIZE + _WORDS : (index + 1) * CELL_SIZE]
+    def writer(self, index: int) -> Callable[[bytes], None]:
+        """A function that notes a text in a cell: the target of the request begun last. One call in C, 0.1 us."""
+        return partial(_TEXT.pack_into, self._map, index * CELL_SIZE + _WORDS)
 
     def read_text(self, index: int) -> str:
-        """What stands there, fit for a log line."""
-        text = bytes(self.text(index)).partition(b"\0")[0]
-        return text.decode("ascii", "backslashreplace")
+        """The text noted last, fit for a log line."""
+        text = bytes(_TEXT.unpack_from(self._map, index * CELL_SIZE + _WORDS)[0]).rstrip(b"\0")
+        return ascii(text.decode("latin-1"))[1:-1]
 
     @classmethod
     def create(cls) -> "Board":
@@ -68,7 +71,7 @@ class Board:
         cell = self.cell(index)
         for field in Field:
             cell[field] = 0
-        self.text(index)[0] = 0
+        self.writer(index)(b"")
 
     def close(self) -> None:
         """Unmap and close; cells handed out must be released before."""

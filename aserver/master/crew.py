@@ -290,7 +290,7 @@ class Crew:
         if self.workers.get(worker.serial) is not worker:
             return
         self._on_worker_message(worker)
-        self._log_trace(worker, "the stacks at its end")
+        self._log_trace(worker, f"the stacks at its end{self._owner(worker)}")
         self._forget_worker(worker)
         code, signum = children.decode_status(worker.status)
         self._on_event(ev.Died(worker.serial, code, signum, self._memory_ran_out()))
@@ -323,10 +323,13 @@ class Crew:
         self.signal(command.serial, signal.SIGUSR2)
         worker = self.workers.get(command.serial)
         if worker is not None:
-            begun = self.board.read_text(worker.cell)
-            owner = f" (the request begun last: {begun})" if begun else ""
-            title = f"its event loop has stood still for {command.silent:.1f} s{owner}, the stacks"
+            title = f"its event loop has stood still for {command.silent:.1f} s{self._owner(worker)}, the stacks"
             self._loop.call_later(DUMP_PATIENCE, self._log_trace, worker, title)
+
+    def _owner(self, worker: WorkerHandle) -> str:
+        """The request that a stack most likely belongs to: a handler that blocks does so in its first step."""
+        begun = self.board.read_text(worker.cell)
+        return f" (the request begun last: {begun})" if begun else ""
 
     def _log_trace(self, worker: WorkerHandle, title: str) -> None:
         if worker.trace is None or self.workers.get(worker.serial) is not worker:

@@ -59,9 +59,10 @@ class Phase(enum.Enum):
 class Server:
     """Serve `app` on `endpoints` until `drain` is called.
 
-    `cell` is the worker's place on the board, if it has one. `on_beat` is called at every heartbeat, for what
-    the process wants to watch (age, requests, memory). `release` closes the listeners for good, on a final drain: what
-    connects after that is refused at once rather than left in a queue that nobody reads.
+    `cell` is the worker's place on the board, if it has one, and `note` writes there which request was begun last.
+    `on_beat` is called at every heartbeat, for what the process wants to watch (age, requests, memory). `release`
+    closes the listeners for good, on a final drain: what connects after that is refused at once rather than left in a
+    queue that nobody reads.
     """
 
     app: ASGIApp
@@ -70,6 +71,7 @@ class Server:
     release: Callable[[], None]
     access: Callable[..., None] | None = None
     cell: memoryview | None = None
+    note: Callable[[bytes], None] | None = None
     fairness: Fairness | None = None
     on_beat: Callable[["Server"], None] | None = None
     phase: Phase = Phase.STARTING
@@ -133,6 +135,7 @@ class Server:
 
     async def _open(self, state: dict[str, Any]) -> None:
         self.service = Service(self.app, self.config, loop=self._loop, state=state, access=self.access)
+        self.service.note = self.note
         self.service.leaving = state["aserver.draining"]
         mode = self.config.proxy_protocol
         proxy = None if mode == "off" else (mode, Peers(self.config.forwarded_allow_ips))

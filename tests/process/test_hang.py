@@ -24,17 +24,18 @@ BLOCKS = {
 }
 
 
-@pytest.mark.parametrize("how", [pytest.param(how, marks=() if "GIL" in how else variant) for how in BLOCKS])
+@pytest.mark.parametrize("how", BLOCKS)
 def test_traps_83_and_85_a_hung_worker_is_explained_aborted_and_replaced(server: Start, how: str) -> None:
     """Once at slow_callback, with the stacks and the request; at hang_timeout again, SIGABRT, a new worker.
 
-    Fails with stacks from a Python-level handler (the C call), and without `reported_beat` (a record each look).
+    Fails with stacks from a Python-level handler (the C call), without `service.note` (the request), and without `reported_beat` (a record each look).
     """
     path, function = BLOCKS[how]
     running = server(APP, "--slow-callback", "0.5", "--hang-timeout", "2")
     (old,) = ready_pids(running)
     with hold(running, path) as blocked:
-        running.wait_log(rf"pid {old}\): its event loop has stood still for 0\.\d s")
+        owner = re.escape(f"(the request begun last: {path})")
+        running.wait_log(rf"pid {old}\): its event loop has stood still for 0\.\d s {owner}, the stacks")
         running.wait_log(rf'rollout/app\.py", line \d+ in {function}')
         assert "aborted" not in running.log
         running.wait_log(rf"pid {old}\): its event loop stands still for 2\.\d s \(hang_timeout is 2 s\)")

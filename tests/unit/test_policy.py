@@ -68,7 +68,7 @@ def test_early_deaths_are_free_up_to_a_number_and_forgotten_after_the_window() -
         (None, "SIGABRT", Intent.NONE, False, "crashed with SIGABRT"),
         (None, "SIGSEGV", Intent.HUNG, False, "crashed with SIGSEGV"),
         (None, "SIGTERM", Intent.NONE, False, "ended by SIGTERM from outside"),
-        (None, None, Intent.NONE, False, "status was lost"),
+        (None, None, Intent.NONE, False, "did not report how"),
         (0, None, Intent.LEAVE, False, "left as told"),
         (0, None, Intent.NONE, False, "left by itself"),
         (1, None, Intent.NONE, False, "exit code 1"),
