@@ -28,7 +28,8 @@ BLOCKS = {
 def test_traps_83_and_85_a_hung_worker_is_explained_aborted_and_replaced(server: Start, how: str) -> None:
     """Once at slow_callback, with the stacks and the request; at hang_timeout again, SIGABRT, a new worker.
 
-    Fails with stacks from a Python-level handler (the C call), without `service.note` (the request), and without `reported_beat` (a record each look).
+    Fails with stacks from a Python-level handler (the C call), without `service.note` (the request), and without
+    `reported_beat` (a record each look).
     """
     path, function = BLOCKS[how]
     running = server(APP, "--slow-callback", "0.5", "--hang-timeout", "2")
