@@ -1,5 +1,6 @@
 """The real server's logs: rotation, kills, readers that do not read. Storms of signals are incident 2."""
 
+import json
 import os
 import re
 import select
@@ -11,6 +12,7 @@ import pytest
 
 from aserver.errors import ExitCode
 from tests.harness import Load, ServerProcess, wait_for
+from tests.harness.server import REPOSITORY, addresses_in
 
 pytestmark = pytest.mark.process
 
@@ -103,3 +105,62 @@ def test_capture_output_in_the_real_server(server: Start, tmp_path: Path) -> Non
     assert running.stop() == ExitCode.OK
     assert re.search(r" zygote g1 +\[\d+\] INFO  stdout: hello from the import\n", running.log)
     assert re.search(r" worker 1/g1 +\[\d+\] INFO  stderr: hello from /there\n", running.log)
+
+
+def test_trap_79_two_logs_of_a_worker_that_dropped_its_rights(server: Start, tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can drop privileges")
+    logs = tmp_path / "logs"
+    logs.mkdir(mode=0o700)  # the workers could not open anything in it
+    tmp_path.parent.chmod(0o755)
+    names = [logs / "error", logs / "access"]
+    options = ["--user", "65534", "--group", "65534", "--chdir", "/", "--loglevel", "info"]
+    running = server(
+        "tests.apps.raw:app", "--app-dir", str(REPOSITORY), "--workers", "2", *options,
+        "--errorlog", str(names[0]), "--accesslog", str(names[1]), "--access-log-format", "%(q)s", ready=False,
+    )  # fmt: skip
+    running.wait_for(lambda: names[0].exists() and "workers are ready" in names[0].read_text(), what="readiness")
+    [where] = [each.where for each in addresses_in(names[0].read_text())]
+    with Load(where, "/boom?line", connections=2, good=lambda status, _: status == 500) as load:
+        for number in range(3):
+            load.wait_for_more(30)
+            for name in names:
+                name.rename(f"{name}.{number}")
+            running.signal(signal.SIGUSR1)
+            wait_for(lambda: all(name.exists() and name.stat().st_size for name in names), what="the new files")
+        load.wait_for_more(30)
+    load.outcome.check()
+    assert running.stop() == ExitCode.OK
+    errors = "".join(file.read_text() for file in logs.glob("error*"))
+    accesses = "".join(file.read_text() for file in logs.glob("access*"))
+    assert accesses.splitlines() == ["line"] * load.outcome.ok
+    assert errors.count("the application raised RuntimeError") == load.outcome.ok
+
+
+def test_trap_79_copytruncate_under_load(server: Start, tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    running = server(APP, "--workers", "2", "--accesslog", str(path), "--access-log-format", "%(r)s %(s)s")
+    with Load(running.where, connections=4) as load:
+        for _ in range(3):
+            load.wait_for_more(50)
+            os.truncate(path, 0)
+        load.wait_for_more(50)
+    load.outcome.check()
+    assert running.stop() == ExitCode.OK
+    # O_APPEND: after the truncation writing goes on at the file's new end, without a hole of zeros before it.
+    assert set(path.read_bytes().split(b"\n")) == {b"GET / HTTP/1.1 200", b""}
+
+
+def test_log_config_in_json_in_the_real_server(server: Start, tmp_path: Path) -> None:
+    target, config = tmp_path / "own.log", tmp_path / "log.json"
+    handler = {"class": "logging.FileHandler", "filename": str(target)}
+    loggers = {"aserver": {"handlers": ["file"], "level": "INFO", "propagate": False}}
+    config.write_text(json.dumps({"handlers": {"file": handler}, "loggers": loggers}))
+    running = server(APP, "--log-config", str(config), ready=False)
+    running.wait_for(lambda: target.exists() and "worker is ready" in target.read_text(), what="readiness")
+    assert running.stop() == ExitCode.OK
+    assert "stopped" in target.read_text()
+    config.write_text("{")
+    refused = server(APP, "--log-config", str(config), ready=False)
+    assert refused.wait_exit() == ExitCode.CONFIG
+    assert f"log_config {config}: cannot be read as JSON" in refused.log
