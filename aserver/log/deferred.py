@@ -93,6 +93,7 @@ class Sink:
         self._trouble_since = 0.0
         self._trouble = ""
         self._notices: deque[str] = deque()
+        self._spare: list[int] = []
         self.batch: list[str] = []  # this tick's access lines
         self.most = 1  # so many lines are written before the tick ends; without a loop, each one
         self._loop: AbstractEventLoop | None = None
@@ -284,7 +285,13 @@ class Sink:
         finally:
             if sent == len(piece) or (sent == 0 and self._offset == 0):
                 fcntl.lockf(self.fd, fcntl.LOCK_UN)
+                self._close_spare()
         return sent
+
+    def _close_spare(self) -> None:
+        """Close other descriptors of the same terminal, which ends the record lock (fcntl(2)): not in mid-line."""
+        while self._spare:
+            os.close(self._spare.pop())
 
     def _failed(self, error: OSError) -> None:
         self._retry_at = time.monotonic() + RETRY_PAUSE
@@ -388,6 +395,13 @@ class Sink:
         """
         kind = kind_of(fd)
         self.flush()
+        if kind is not SinkKind.FILE and os.path.samestat(os.fstat(fd), os.fstat(self.fd)):
+            # Half a line may be out, and the rest belongs behind it.
+            self._spare.append(fd)
+            if self._offset == 0 or not self._exclusive:
+                self._close_spare()
+            self._pump()
+            return
         self._unwatch()
         if self._socket is not None:
             self._socket.detach()
@@ -439,5 +453,6 @@ class Sink:
         fd, self.fd = self.fd, -1  # a late write fails with EBADF, it does not reach whoever has the number next
         self._ask_first = None
         self.report = _silent
+        self._close_spare()
         os.close(fd)
         return self.lost

@@ -44,6 +44,8 @@ class LogFile:
 
     def reopen(self) -> None:
         """Open the path again, for log rotation. Raises ConfigError, and then the old file stays."""
+        if self.path == "-":
+            return  # nobody rotates it
         fresh = self._open()
         os.close(self.fd)
         self.fd = fresh

@@ -13,6 +13,8 @@ import sys
 from aserver.log.deferred import Sink, open_log
 sink = Sink.for_fd(open_log("-", which="error"))
 for number in range(300):
+    if number % 3 == 0:
+        sink.replace(open_log("-", which="error"))  # as SIGUSR1 does
     sink.write((f"{sys.argv[1]}{number} " + sys.argv[1] * 900 + "\\n").encode())
 sys.exit(sink.close(30))
 """
