@@ -2,6 +2,9 @@
 
 Runs in the worker's loop; everything that may touch the disk runs in the loop's executor, and a slow client holds
 no thread. It must never send more or less than the size the head announced.
+
+Not by sendfile(2): uvloop has none and owns the socket; asyncio's waits for the client by itself, out of reach of
+`write_timeout` and of the drain, and would leave a slow reader a connection for ever.
 """
 
 import asyncio

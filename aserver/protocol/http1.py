@@ -318,7 +318,8 @@ class HttpConnection(Intake):
 
     def _answer_refusal(self, error: ClientError, exchange: Exchange | None = None) -> None:
         shared = self.shared
-        self.write(wire.plain_answer(error.status, shared.defaults.lines, keep_alive=False))
+        head_only = exchange is not None and exchange.head_only
+        self.write(wire.plain_answer(error.status, shared.defaults.lines, keep_alive=False, head_only=head_only))
         if shared.access is not None:
             shared.access(
                 Refusal(

@@ -109,6 +109,7 @@ def _line_ends() -> Lines:
             400 if end != b"\r\n\n" else (*asked(method=b"GET"), b"400"),
         )
     yield "LF everywhere", b"GET / HTTP/1.1\nHost: t\n\n", 400
+    yield "bad chunks to HEAD", head(HOST, CHUNKED, start=b"HEAD / HTTP/1.1") + b"1\r\nab", 400
     yield "LF at the end of a body", post(CHUNKED) + b"1\na\n0\n\n", 400
 
 
