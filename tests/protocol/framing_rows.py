@@ -93,6 +93,9 @@ def _empty_lines() -> Lines:
     yield "LF between two", head(HOST, b"X: y") + b"\n" + GET, (*GOT, b"400")
     yield "CR between two", GET + b"\r" + GET, (*GOT, b"400")
     yield "CR LF LF CR LF CR LF between two", GET + b"\n\r\n\r\n" + GET, (*GOT, b"400")
+    for behind in (b"\n\r\n\r\n", b"\r\r\n\r\n", b"\r\n\n\r\n\r\n"):
+        yield f"{behind!r} behind", GET + behind, (*GOT, b"400")
+    yield "empty lines behind", GET + b"\r\n\r\n", GOT
     yield "empty line behind a body", post(b"Content-Length: 1") + b"a\r\n" + GET, (*asked(b"a"), *GOT)
     yield "byte order mark", b"\xef\xbb\xbf" + GET, 400
 
