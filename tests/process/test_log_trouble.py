@@ -132,7 +132,7 @@ def test_trap_76_a_crash_leaves_last_words_and_one_record_with_the_stack(
     if how == "kill":
         assert "stacks" not in log
         return
-    begin = f"worker 1 (generation 1, pid {victim.pid}): the stacks at its end:"
+    begin = f"worker 1 (generation 1, pid {victim.pid}): the stacks at its end (the request begun last: /{how}):"
     if log_format == "json":
         records = [json.loads(line) for line in log.splitlines() if line.startswith('{"time"') and "stacks" in line]
         [message] = [record["message"] for record in records if "stacks" in record["message"]]
