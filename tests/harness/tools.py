@@ -8,13 +8,13 @@ import pytest
 
 
 def require_tool(name: str) -> str:
-    """The path of program `name`. Without it the test is skipped, or fails where ASERVER_REQUIRE_TOOLS is set (CI)."""
+    """The path of program `name`. Without it the test is skipped, or fails where TEST_REQUIRE_TOOLS is set (CI)."""
     path = shutil.which(name)
     if path is not None:
         return path
     text = f"{name} is not installed"
-    if os.environ.get("ASERVER_REQUIRE_TOOLS"):
-        pytest.fail(f"{text}, and ASERVER_REQUIRE_TOOLS is set")
+    if os.environ.get("TEST_REQUIRE_TOOLS"):
+        pytest.fail(f"{text}, and TEST_REQUIRE_TOOLS is set")
     pytest.skip(text)
 
 

@@ -7,8 +7,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-#: Seconds that anything expected may take. Generous, because CI machines are shared; ASERVER_TEST_PATIENCE raises it.
-PATIENCE = float(os.environ.get("ASERVER_TEST_PATIENCE", "20"))
+#: Seconds that anything expected may take. Generous, because CI machines are shared; TEST_PATIENCE raises it.
+PATIENCE = float(os.environ.get("TEST_PATIENCE", "20"))
 
 
 def wait_for(

@@ -5,7 +5,7 @@ in `launch._signals`, and records written to `sys.stderr.buffer`, the master die
 a RuntimeError that is raised again while it is printed). And with `launch._silence_wakeup` taken out, 50,000 signals
 leave "Exception ignored when trying to write to the signal wakeup fd" between two records.
 
-`make test` sends a few thousand signals, ASERVER_STORM=50000 (`make storm`) as many as it says, for each of six logs.
+`make test` sends a few thousand signals, TEST_STORM=50000 (`make storm`) as many as it says, for each of six logs.
 """
 
 import json
@@ -26,9 +26,9 @@ import pytest
 from aserver.errors import ExitCode
 from tests.harness import PATIENCE, ClosedEarlyError, ServerProcess, wait_for
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.alone]
 
-SIGNALS = int(os.environ.get("ASERVER_STORM", "1000"))
+SIGNALS = int(os.environ.get("TEST_STORM", "1000"))
 KILLS = 2
 CLIENTS = 3
 #: What a turn of the storm sends: mostly deaths of children, as in the incident.

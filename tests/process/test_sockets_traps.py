@@ -35,6 +35,7 @@ def _kept(server: ServerProcess, count: int) -> Iterator[Counter[int]]:
         yield Counter(int(each.read_response().body) for each in connections)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 def test_trap_67_a_burst_of_800_connections_is_shared_fairly(server: Start, kind: str, tmp_path: Path) -> None:
     """Over 4 workers, max/mean below 1.3. Fails with `return False` in Fairness.crowded (1.4 to 2.8)."""

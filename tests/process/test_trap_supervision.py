@@ -309,7 +309,7 @@ def test_trap_30_every_death_is_explained(server: Start, request_: str, said: st
     (line,) = running.wait_log(rf"^.*worker 1 .*pid {worker.pid}\) {said}.*$")
     assert "0 of 1 serve, a new one starts now" in line[0]
     if "SEGV" in said:
-        running.wait_log(r"the stacks at its end:(\n.*)*probe\.py.* in app")
+        running.wait_log(r"the stacks at its end.*:(\n.*)*probe\.py.* in app")
     running.wait_log("is ready after", count=2)
     assert running.stop() == 0
 

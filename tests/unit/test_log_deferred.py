@@ -427,7 +427,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, check=False)
     if mounted.returncode:
         text = f"a tmpfs cannot be mounted here: {mounted.stderr.decode(errors='replace').strip()}"
-        if os.environ.get("ASERVER_REQUIRE_TOOLS"):
+        if os.environ.get("TEST_REQUIRE_TOOLS"):
             pytest.fail(text)
         pytest.skip(text)
     yield disk

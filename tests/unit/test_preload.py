@@ -13,6 +13,9 @@ from aserver.config import Config
 from aserver.errors import AppLoadError
 from aserver.zygote.preload import Preloaded, ThreadWatch, preload
 
+# Parallel runners have threads of their own, which the census would find.
+pytestmark = pytest.mark.alone
+
 APP = "async def app(scope, receive, send):\n    pass\n"
 
 

@@ -164,6 +164,7 @@ def test_owner_and_group_by_name_and_by_number(bind: Bind, public: Path) -> None
         listener.close()
 
 
+@pytest.mark.alone
 def test_only_root_gives_files_away_and_the_refusal_leaves_nothing(bind: Bind, public: Path) -> None:
     if os.geteuid() == 0:
         os.chown(public.parent, 65534, -1)

@@ -12,7 +12,8 @@ from tests.apps import content
 
 
 async def _answer(scope: Scope, send: Send) -> None:
-    body = json.dumps({"pid": os.getpid(), "state": scope.get("state")}).encode()
+    state = {name: value for name, value in scope.get("state", {}).items() if not name.startswith("aserver.")}
+    body = json.dumps({"pid": os.getpid(), "state": state}).encode()
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": body})
 
