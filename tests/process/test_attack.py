@@ -14,7 +14,7 @@ import pytest
 
 from tests.harness import RawConnection, ServerProcess, fetch
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.alone]
 
 APP = "tests.apps.raw:app"
 Start = Callable[..., ServerProcess]
