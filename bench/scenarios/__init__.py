@@ -4,7 +4,8 @@ from bench.scenarios.contract import Scenario
 from bench.scenarios.lifecycle import LIFECYCLES
 from bench.scenarios.load import LOADS
 from bench.scenarios.memory import MEMORIES
+from bench.scenarios.websocket import SOCKETS
 
-SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (*LOADS, *MEMORIES, *LIFECYCLES)}
+SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (*LOADS, *SOCKETS, *MEMORIES, *LIFECYCLES)}
 # What a run without names measures when it has to be quick.
 QUICK = ("hello", "fastapi")
