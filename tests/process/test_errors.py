@@ -82,7 +82,7 @@ def test_exit_4_sys_exit_at_import(server: Start, tmp_path: Path) -> None:
 # ── 3: booting ───────────────────────────────────────────────────────────────────────────────
 
 
-def test_exit_3_lifespan_failed_after_all_retries(server: Start, tmp_path: Path) -> None:
+def test_trap_32_exit_3_lifespan_failed_after_all_retries(server: Start, tmp_path: Path) -> None:
     """As many attempts as boot_retries says, each said, with pauses. Fails with `tries = 1` in the state machine."""
     notes = Notes(tmp_path)
     lines = _refused(server, f"{APPS}.lifespans:fails", "--boot-retries", "2", code=3, env=notes.env)

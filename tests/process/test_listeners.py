@@ -60,7 +60,7 @@ def test_a_unix_path_has_its_mode_comes_back_when_deleted_and_is_removed_at_the_
     assert names(path.parent) == []
 
 
-def test_a_live_path_is_refused_and_goes_on_serving(server: Start, path: Path) -> None:
+def test_trap_54_a_live_path_is_refused_and_goes_on_serving(server: Start, path: Path) -> None:
     first = server(APP, bind=[f"unix:{path}"])
     second = server(APP, bind=[f"unix:{path}"], ready=False)
     assert second.wait_exit() == ExitCode.BIND
@@ -69,7 +69,7 @@ def test_a_live_path_is_refused_and_goes_on_serving(server: Start, path: Path) -
     assert first.stop() == ExitCode.OK
 
 
-def test_the_path_of_a_killed_server_is_taken_over(server: Start, path: Path) -> None:
+def test_trap_54_the_path_of_a_killed_server_is_taken_over(server: Start, path: Path) -> None:
     first = server(APP, bind=[f"unix:{path}"])
     first.kill()
     first.wait_exit()
@@ -124,3 +124,11 @@ def test_the_queue_has_the_configured_length_after_all_workers_started(server: S
     command = [require_tool("ss"), "-Hltn", f"sport = :{running.where[1]}"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert shown.split()[2] == "123", shown
+
+
+def test_trap_50_the_service_managers_variables_do_not_reach_the_app(server: Start) -> None:
+    """Fails with the whole of os.environ in Crew.spawn_zygote."""
+    plumbing = {"NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": "1000000", "LISTEN_FDNAMES": "x"}
+    running = server("tests.apps.raw:app", env=plumbing)
+    environ = Path(f"/proc/{running.zygotes()[0].pid}/environ").read_bytes()
+    assert not [name for name in plumbing if name.encode() in environ]

@@ -273,7 +273,7 @@ def test_of_two_of_ours_the_first_to_bind_wins(bind: Bind, public: Path) -> None
     assert serves(first, public)
 
 
-def test_where_the_other_cannot_be_seen_the_loser_notices_at_listen(
+def test_trap_56_where_the_other_cannot_be_seen_the_loser_notices_at_listen(
     bind: Bind, public: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(holder, "bound_unix", lambda _names: [])  # another network namespace, or no /proc
@@ -288,7 +288,7 @@ def test_where_the_other_cannot_be_seen_the_loser_notices_at_listen(
     assert names(public.parent) == []
 
 
-def test_a_stale_path_is_taken_over_by_rename_only(
+def test_trap_55_a_stale_path_is_taken_over_by_rename_only(
     bind: Bind, public: Path, hidden: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leave_stale(public)

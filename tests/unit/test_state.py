@@ -778,3 +778,16 @@ def test_phases_along_one_life() -> None:
     world.run(0.3)
     assert world.master.workers[1].phase is Phase.DRAINING
     assert world.master.generations[1].role is Role.CURRENT
+
+
+def test_trap_43_a_rollout_that_stops_half_way_says_what_serves_and_loses_nobody() -> None:
+    world = World(quick(workers=3)).start()
+    reload(world, workers=3)
+    while not any(generation == 2 for _, generation in world.serving):
+        world.run(0.01)
+    world.ways.boot = "fail"
+    world.run(20.0)
+    assert len(world.serving) >= 3
+    assert {generation for _, generation in world.serving} == {1, 2}, "the mix goes on: nothing old left for nothing"
+    assert world.said("could not boot")
+    assert world.said("of 3 workers serve")
