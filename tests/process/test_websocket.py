@@ -85,6 +85,7 @@ def test_denials(server: Start) -> None:
     running.wait_log(r'"GET /denied HTTP/1\.1" 410 8 ')
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("compression", ["deflate", None])
 def test_large_messages_both_ways_at_once(server: Start, compression: str | None) -> None:
     """A client that sends without reading for a while: both sides' flow control at work, and no deadlock."""
