@@ -92,8 +92,10 @@ def _put_on_path(app_dir: str) -> Path:
     if not place.is_dir():
         raise AppLoadError(f"app_dir {app_dir!r} ({place}) is not a directory, so no app can be imported from it")
     sys.path[:] = [str(place), *(entry for entry in sys.path if entry != str(place))]
-    # A deploy may have written files within the granularity of the directory times that finders cache.
-    importlib.invalidate_caches()
+    # A deploy may have written files within the granularity of the directory times that finders cache. Not
+    # importlib.invalidate_caches(): since 3.12 it imports importlib.metadata, 10 ms that nobody else may need, from a
+    # Python that the user to whom the rights were dropped may not be allowed to read.
+    sys.path_importer_cache.pop(str(place), None)
     return place
 
 
