@@ -314,8 +314,17 @@ class Runner:
         self._chores += 1
         if self._chores % FRESHNESS_CHORES == 0:
             self._look_at_files()
-        if self._logs is not None:
+        if self._logs is not None and not self._waits_for_a_child:
             unix.reap_strangers(self._crew.pids)
+
+    @property
+    def _waits_for_a_child(self) -> bool:
+        """Whether a preflight, or a settings file in Python, may be running: children that are not the crew's.
+
+        Whoever started one waits for it, and only he: a status that the chores took would be nobody's any more (the
+        upgrade saw ECHILD; subprocess takes that for exit code 0). Their time is bounded, and strangers can wait.
+        """
+        return any(not task.done() for task in (self._upgrade, *self._reading) if task is not None)
 
     def _know_files(self, generation: int, files: Fingerprint) -> None:
         """The first that loads a generation's code says which files that is."""
