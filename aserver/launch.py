@@ -20,7 +20,7 @@ from aserver.advice import advise
 from aserver.asgi import ASGIApp
 from aserver.config import Config, Resolved, warnings
 from aserver.errors import AppLoadError, BindError, BootError, ConfigError, ExitCode
-from aserver.log.deferred import open_log
+from aserver.log.opening import open_log
 from aserver.log.setup import configure
 from aserver.master.events import Exit, StopMode
 from aserver.master.pidfile import PidFile
@@ -57,6 +57,7 @@ def run_resolved(resolved: Resolved, reread: Callable[[], Resolved]) -> ExitCode
 async def _run_master(resolved: Resolved, reread: Callable[[], Resolved]) -> ExitCode:
     estate = inherited(os.environ)
     fd_limit = unix.raise_fd_limit()
+    unix.keep_exit_statuses()
     loop = asyncio.get_running_loop()
     with contextlib.ExitStack() as undo:
         runner = _first(resolved, undo, reread, fd_limit) if estate is None else _resumed(estate, undo, reread)
@@ -125,7 +126,7 @@ def _conclude(result: Exit) -> ExitCode:
 
 @contextlib.contextmanager
 def _signals(loop: asyncio.AbstractEventLoop, runner: Runner) -> Iterator[None]:
-    """The master's signals (docs/signals.md), for as long as it runs. The loop's handlers only wake it up."""
+    """The master's signals (docs/signals.md), for as long as it runs. The handlers only wake the loop, and note."""
     actions: dict[signal.Signals, Callable[[], None]] = {
         signal.SIGTERM: lambda: runner.stop(StopMode.GRACEFUL, "SIGTERM"),
         signal.SIGINT: lambda: runner.stop(StopMode.QUICK, "SIGINT"),
@@ -137,27 +138,29 @@ def _signals(loop: asyncio.AbstractEventLoop, runner: Runner) -> Iterator[None]:
         signal.SIGTTOU: lambda: runner.scale(delta=-1),
         signal.SIGWINCH: lambda: runner.scale(to=0),
     }
-    for signum, action in actions.items():
-        loop.add_signal_handler(signum, action)
-    _silence_wakeup()
+    noted: list[int] = []
+
+    def obey() -> None:
+        for _ in range(len(noted)):  # not those that come meanwhile: in a flood the loop must turn, too
+            loop.call_soon(actions[signal.Signals(noted.pop(0))])
+
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # none may come in between
+    try:
+        for signum in actions:
+            loop.add_signal_handler(signum, obey)
+        # The loop hears of signals by bytes in its wakeup socket, which takes 278. What comes then wakes it all the
+        # same, but only the notes say what it was.
+        unix.note_signals(actions, noted)
+        # asyncio lets the interpreter complain of the full socket, whose traceback tears the lines on standard error;
+        # uvloop does not.
+        signal.set_wakeup_fd(signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     try:
         yield
     finally:
         for signum in actions:
             loop.remove_signal_handler(signum)
-
-
-def _silence_wakeup() -> None:
-    """Have a full wakeup socket pass in silence, as uvloop does.
-
-    asyncio lets the interpreter complain, whose traceback tears the lines on standard error: a storm of 50,000 signals
-    fills the socket, which takes 278. What is full wakes the loop all the same.
-    """
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # none may come in between
-    try:
-        signal.set_wakeup_fd(signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 # ── embedded ─────────────────────────────────────────────────────────────────────────────────

@@ -19,6 +19,8 @@ from aserver.errors import ConfigError
 
 LINUX = sys.platform == "linux"
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+#: So many signals are kept in order; beyond it one of a kind is enough, as it is to the kernel.
+NOTED = 256
 CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 
 #: systemd's and our own plumbing: never the business of the app or of its subprocesses (trap 50).
@@ -198,6 +200,27 @@ def ignore_signals(signals: Iterable[signal.Signals]) -> None:
     """Let `signals` pass without effect, by a no-op handler (see install_wakeup for why not SIG_IGN)."""
     for signum in signals:
         signal.signal(signum, _do_nothing)  # noqa: TID251
+
+
+def keep_exit_statuses() -> None:
+    """Undo a SIG_IGN of SIGCHLD that we were started with: the kernel forgets how children end under it (wait(2))."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # noqa: TID251
+
+
+def note_signals(signals: Iterable[signal.Signals], noted: list[int]) -> None:
+    """Have each of `signals`, besides waking the loop that hears it, put its number into `noted`.
+
+    For the wakeup socket drops what it has no room for. Of what is noted at least one of each kind is kept, and all as
+    long as no more than NOTED wait. An append is the whole of the work: no other signal can tear it.
+    """
+
+    def note(signum: int, _frame: object) -> None:
+        if len(noted) < NOTED or signum not in noted:
+            noted.append(signum)
+
+    for signum in signals:
+        signal.signal(signum, note)  # noqa: TID251
+        signal.siginterrupt(signum, False)
 
 
 def reset_signals() -> None:

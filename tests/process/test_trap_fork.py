@@ -67,13 +67,15 @@ def test_trap_02_clean_signals_below_a_master_with_blocked_ones(server: Start) -
     """Masks are empty, nothing is ignored, though the master was started so.
 
     Fails without posix_spawn's setsigdef (ignored), for the workers without the SIG_SETMASK in WorkerProcess.run
-    (everything stays blocked across the fork), and with both setsigmask and the master's obey_signals removed.
+    (everything stays blocked across the fork), with both setsigmask and the master's obey_signals removed, and without
+    unix.keep_exit_statuses in the master: under an ignored SIGCHLD nobody learns how its children ended.
     """
     block = (
         "import os, signal, sys\n"
         "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGCHLD, signal.SIGALRM})\n"
         "signal.signal(signal.SIGALRM, signal.SIG_IGN)\n"
         "signal.signal(signal.SIGCONT, signal.SIG_IGN)\n"
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
         "os.execv(sys.argv[1], sys.argv[1:])\n"
     )
     argv = [sys.executable, "-c", block, *ServerProcess.command(PROBE), "--bind", "127.0.0.1:0", "--workers", "2"]
@@ -81,6 +83,7 @@ def test_trap_02_clean_signals_below_a_master_with_blocked_ones(server: Start) -
     master = process(running.pid)
     assert master is not None
     assert signal.SIGALRM in _signals(master, "SigIgn"), "the test's own premise"
+    assert signal.SIGCHLD not in _signals(master, "SigIgn")
     for each in (*running.zygotes(), *running.workers()):
         assert _signals(each, "SigBlk") == set(), each.title
         assert _signals(each, "SigIgn") == PYTHONS_OWN, each.title
