@@ -7,42 +7,29 @@ Rules for whoever edits this module:
 * `write` is called from signal handlers, finalisers and other threads. So there is no lock, no `queue.Queue` and
   no buffered file in it: lines go into a deque, and whoever holds the *turn* (an atomic `dict.setdefault`) writes
   them. Who does not get the turn leaves: the holder looks at the deque again after giving the turn back.
-* O_NONBLOCK belongs to the open file description, which descriptors 0-2 share with the shell that started us.
-  It is never set on an inherited description, neither by us nor by the loop: libuv's `uv_poll_init` sets it on
-  whatever it watches, hence `_watchable`.
-* A line leaves whole or not at all. To a pipe, write(2) is all-or-nothing up to PIPE_BUF (pipe(7)), so longer
-  lines are cut there; to a regular file an O_APPEND write of any length is not mixed with others.
+* A line leaves whole or not at all, and the loop never waits for a reader: how, is `outlet`'s.
 """
 
 import errno
-import fcntl
 import os
-import select
-import socket
 import time
 from asyncio import AbstractEventLoop, TimerHandle
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
 
-from aserver.log.opening import SinkKind, kind_of, open_log, open_private
+from aserver.log.opening import SinkKind, kind_of
+from aserver.log.outlet import Outlet
 
-__all__ = ["ACCESS_BOUND", "ERROR_BOUND", "Sink", "SinkKind", "SinkState", "kind_of", "open_log", "open_private"]
-
-#: What a blocked sink keeps: access lines are the first to go, error records are worth more memory.
+#: Bytes that a blocked sink keeps: access lines are the first to go, error records are worth more memory.
 ACCESS_BOUND = 1 << 20
 ERROR_BOUND = 4 << 20
 #: So many access lines (about 64 KB) are written before the tick ends. Adding up their bytes instead cost 60 ns each.
 BATCH = 256
-#: POSIX promises 512, Linux gives 4096. Where it is less (macOS) a line of 512 would say too little, and
-#: mixing is the smaller harm.
-PIPE_LIMIT = max(select.PIPE_BUF, 4096)
-#: A UNIX stream socket takes up to 32 KiB as one piece (net/unix/af_unix.c), half of that is safe anywhere.
-SOCKET_LIMIT = 16 << 10
 CUT = b" [cut]\n"
 #: Seconds between two tries on a full disk or a broken pipe, where no readiness is ever reported.
 RETRY_PAUSE = 1.0
-#: Seconds between two looks at a blocked sink that must not be given to the loop (see `_watchable`).
+#: Seconds between two looks at a blocked sink that must not be given to the loop (`Outlet.watchable`).
 LOOK_PAUSE = 0.01
 #: Seconds between two complaints about the same sink.
 COMPLAINT_PAUSE = 10.0
@@ -76,7 +63,7 @@ class Sink:
     """
 
     def __init__(self, fd: int, kind: SinkKind, *, name: str = "log", bound: int = ERROR_BOUND) -> None:
-        self.fd = fd
+        self.outlet = Outlet(fd, kind)
         self.name = name
         self.bound = bound
         self.lost = 0
@@ -93,54 +80,41 @@ class Sink:
         self._trouble_since = 0.0
         self._trouble = ""
         self._notices: deque[str] = deque()
-        self._spare: list[int] = []
         self.batch: list[str] = []  # this tick's access lines
         self.most = 1  # so many lines are written before the tick ends; without a loop, each one
         self._loop: AbstractEventLoop | None = None
         self._wake_asked = False
         self._watching: AbstractEventLoop | None = None
         self._timer: TimerHandle | None = None
-        self._adopt(kind)
 
     @classmethod
     def for_fd(cls, fd: int, *, name: str = "log", bound: int = ERROR_BOUND) -> "Sink":
         """Make the sink of a descriptor that came from `open_log`, in whichever process. Raises OSError (EBADF)."""
         return cls(fd, kind_of(fd), name=name, bound=bound)
 
-    def _adopt(self, kind: SinkKind) -> None:
-        self.kind = kind
-        self._socket: socket.socket | None = None
-        self.limit: int | None = None
-        if kind is SinkKind.SOCKET:
-            self.limit = SOCKET_LIMIT
-            # With a default timeout, which user code may have set, a new socket object would make the description
-            # non-blocking for everybody.
-            default = socket.getdefaulttimeout()
-            socket.setdefaulttimeout(None)
-            try:
-                self._socket = socket.socket(fileno=self.fd)
-            finally:
-                socket.setdefaulttimeout(default)
-        elif kind is not SinkKind.FILE:
-            self.limit = PIPE_LIMIT
-        blocking = not fcntl.fcntl(self.fd, fcntl.F_GETFL) & os.O_NONBLOCK
-        # A terminal that is behind takes half a line. Who has begun one keeps the others off until it is out, by a
-        # record lock, which dies with its process. A loop cannot watch for the end of that: hence not watchable.
-        self._exclusive = kind is SinkKind.TERMINAL
-        self._watchable = kind in (SinkKind.PIPE, SinkKind.SOCKET) and not blocking
-        self._ask_first: select.poll | None = None
-        if blocking and kind in (SinkKind.PIPE, SinkKind.TERMINAL):
-            # Writable means room for PIPE_BUF. Another writer may take it first: only a private description is sure.
-            self._ask_first = select.poll()
-            self._ask_first.register(self.fd, select.POLLOUT)
+    @property
+    def fd(self) -> int:
+        """The descriptor; -1 when closed."""
+        return self.outlet.fd
+
+    @property
+    def kind(self) -> SinkKind:
+        """What is behind it."""
+        return self.outlet.kind
+
+    @property
+    def limit(self) -> int | None:
+        """How many bytes are sure to stay together; longer records are cut."""
+        return self.outlet.limit
 
     # ── hand over ────────────────────────────────────────────────────────────────────────────
 
     def write(self, record: bytes) -> None:
         """Write one record of whole lines now, or keep it until the sink takes it. Safe in a signal handler."""
-        if self.limit is not None and len(record) > self.limit:
-            record = record[: self.limit - len(CUT)] + CUT
-        self._put(record, 1)
+        limit = self.outlet.limit
+        if limit is not None and len(record) > limit:
+            record = record[: limit - len(CUT)] + CUT
+        self._put(record, 1, self.bound)
         self._pump()
 
     def append(self, line: str) -> None:
@@ -169,10 +143,10 @@ class Sink:
             return
         batch = self.batch.copy()
         self.batch.clear()
-        if self.limit is not None:
-            self._put_pieces(batch, self.limit)
+        if (limit := self.outlet.limit) is not None:
+            self._put_pieces(batch, limit)
         elif self._queue or self.state is not SinkState.OPEN:
-            self._put(_joined(batch), len(batch))
+            self._put(_joined(batch), len(batch), self._lines_bound())
         else:
             self._write_at_once(_joined(batch), len(batch))
         self._pump()
@@ -180,11 +154,11 @@ class Sink:
     def _write_at_once(self, data: bytes, records: int) -> None:
         """Do what queue and turn would, 1 us sooner: a regular file takes all, or the disk is full."""
         try:
-            written = os.write(self.fd, data)
+            written = os.write(self.outlet.fd, data)
         except OSError:
             written = 0  # `_pump` meets it again, and knows what to do
         if written < len(data):
-            self._put(data, records)
+            self._put(data, records, self._lines_bound())
             self._offset = written
 
     def _put_pieces(self, batch: list[str], limit: int) -> None:
@@ -193,18 +167,22 @@ class Sink:
         for line in batch:
             whole = line if len(line) <= limit else line[: limit - len(CUT)] + CUT.decode()
             if size + len(whole) > limit:
-                self._put(_joined(piece), len(piece))
+                self._put(_joined(piece), len(piece), self._lines_bound())
                 piece, size = [], 0
             piece.append(whole)
             size += len(whole)
-        self._put(_joined(piece), len(piece))
+        self._put(_joined(piece), len(piece), self._lines_bound())
 
-    def _put(self, data: bytes, records: int) -> None:
+    def _lines_bound(self) -> int:
+        """Of access lines, which must leave room for records where both have the same sink."""
+        return min(self.bound, ACCESS_BOUND)
+
+    def _put(self, data: bytes, records: int, bound: int) -> None:
         if os.getpid() != self._pid:
             self.forget()
-        if self._queue and self._queued + len(data) > self.bound:
+        if self._queue and self._queued + len(data) > bound:
             self._pump()  # nothing is dropped that the sink would take by now
-        if self._queue and self._queued + len(data) > self.bound:
+        if self._queue and self._queued + len(data) > bound:
             self.lost += records
         else:
             self._queued += len(data)
@@ -259,39 +237,12 @@ class Sink:
         """Write from `_offset` on, once; after a torn line, first end that line."""
         lead = b"\n" if self._fresh else b""
         piece = lead + data if self._offset == 0 else data[self._offset :]
-        if self._socket is not None:
-            sent = self._socket.send(piece, socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0))
-        else:
-            if self._ask_first is not None and not self._ask_first.poll(0):
-                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-            sent = self._write_alone(piece) if self._exclusive else os.write(self.fd, piece)
+        patient = self.state is SinkState.OPEN
+        sent = self.outlet.send(piece, begun=self._offset > 0, patient=patient)
         if lead and sent:
             self._fresh = False
             sent -= 1
         self._offset += sent
-
-    def _write_alone(self, piece: bytes) -> int:
-        """Write to a terminal; BlockingIOError also while another process has half a line on it."""
-        try:
-            fcntl.lockf(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.EACCES):
-                raise BlockingIOError(error.errno, error.strerror) from None
-            self._exclusive = False  # there are no such locks here: torn is better than nothing
-            return os.write(self.fd, piece)
-        sent = 0
-        try:
-            sent = os.write(self.fd, piece)
-        finally:
-            if sent == len(piece) or (sent == 0 and self._offset == 0):
-                fcntl.lockf(self.fd, fcntl.LOCK_UN)
-                self._close_spare()
-        return sent
-
-    def _close_spare(self) -> None:
-        """Close other descriptors of the same terminal, which ends the record lock (fcntl(2)): not in mid-line."""
-        while self._spare:
-            os.close(self._spare.pop())
 
     def _failed(self, error: OSError) -> None:
         self._retry_at = time.monotonic() + RETRY_PAUSE
@@ -363,7 +314,7 @@ class Sink:
         self._wake_asked = False
         if self._loop is None or self._watching is not None or self._timer is not None:
             return
-        if self.state is SinkState.BLOCKED and self._watchable:
+        if self.state is SinkState.BLOCKED and self.outlet.watchable:
             self._watching = self._loop
             self._loop.add_writer(self.fd, self._woken)
         elif self.state in (SinkState.BLOCKED, SinkState.FULL):
@@ -395,22 +346,16 @@ class Sink:
         """
         kind = kind_of(fd)
         self.flush()
-        if kind is not SinkKind.FILE and os.path.samestat(os.fstat(fd), os.fstat(self.fd)):
+        if self.outlet.leads_to(fd):
             # Half a line may be out, and the rest belongs behind it.
-            self._spare.append(fd)
-            if self._offset == 0 or not self._exclusive:
-                self._close_spare()
+            self.outlet.drop(fd, begun=self._offset > 0)
             self._pump()
             return
         self._unwatch()
-        if self._socket is not None:
-            self._socket.detach()
-        os.dup2(fd, self.fd, inheritable=False)
-        os.close(fd)
+        self.outlet.replace(fd, kind)
         self._offset = 0
         self._fresh = False
         self._retry_at = 0.0
-        self._adopt(kind)
         self._pump()
 
     def forget(self) -> None:
@@ -437,22 +382,11 @@ class Sink:
         self.attach(None)
         self._pump()
         deadline = time.monotonic() + seconds
-        poller = select.poll()
-        poller.register(self.fd, select.POLLOUT)
         while self._queue and self.state is SinkState.BLOCKED and (left := deadline - time.monotonic()) > 0:
-            if self._exclusive:
-                select.select([], [], [], min(left, LOOK_PAUSE))
-            else:
-                poller.poll(left * 1000)
+            self.outlet.wait(left)
             self._pump()
         self._drop_all()
         self.state = SinkState.CLOSED
-        if self._socket is not None:
-            self._socket.detach()
-            self._socket = None
-        fd, self.fd = self.fd, -1  # a late write fails with EBADF, it does not reach whoever has the number next
-        self._ask_first = None
         self.report = _silent
-        self._close_spare()
-        os.close(fd)
+        self.outlet.close()
         return self.lost

@@ -86,7 +86,7 @@ class LoggerLines:
 
 
 class Logging:
-    """The logs of this process. `lines` is where access lines go, or None if they are off."""
+    """The logs of this process, one where both go to the same terminal. `lines` is where access lines go, or None."""
 
     def __init__(self, error: Sink, access: Sink | None, layout: Layout, *, captures: bool) -> None:
         self.error = error
@@ -99,7 +99,7 @@ class Logging:
         #: Where complaints about the error log itself go, unless standard error *is* the error log.
         self._last_resort = None if stdio.same_file(error.fd, 2) else _standard_error()
         error.report = self._report_error_log
-        if access is not None:
+        if access is not None and access is not error:
             access.report = self._report_access_log
 
     def _report_access_log(self, sink: Sink, text: str) -> None:
@@ -197,7 +197,14 @@ def configure(
     """
     theirs = apply_log_config(config.log_config) if config.log_config is not None else {}  # fails before all else
     error = Sink.for_fd(error_fd, name="error log")
-    access = None if access_fd is None else Sink.for_fd(access_fd, name="access log", bound=ACCESS_BOUND)
+    if access_fd is None:
+        access = None
+    elif error.kind is SinkKind.TERMINAL and stdio.same_file(access_fd, error_fd):
+        # Half a line that one sink has out on a terminal would not keep another of the same process off.
+        os.close(access_fd)
+        access = error
+    else:
+        access = Sink.for_fd(access_fd, name="access log", bound=ACCESS_BOUND)
     layout = _layout(config.log_format, process, error.kind, environ)
     logs = Logging(error, access, layout, captures=config.capture_output)
     root = logging.getLogger(ROOT)

@@ -16,7 +16,7 @@ from aserver import unix
 from aserver.config import Config, Resolved
 from aserver.errors import ConfigError
 from aserver.log.access import compile_format
-from aserver.log.deferred import open_log
+from aserver.log.opening import open_log
 from aserver.log.setup import read_log_config
 from aserver.master.succession import Estate, ProvisionEstate
 from aserver.sockets import Listener, bind_all, take_over

@@ -20,17 +20,9 @@ import pytest
 import uvloop
 
 from aserver.log import deferred
-from aserver.log.deferred import (
-    ACCESS_BOUND,
-    CUT,
-    PIPE_LIMIT,
-    Sink,
-    SinkKind,
-    SinkState,
-    kind_of,
-    open_log,
-    open_private,
-)
+from aserver.log.deferred import ACCESS_BOUND, CUT, Sink, SinkState
+from aserver.log.opening import SinkKind, kind_of, open_log, open_private
+from aserver.log.outlet import PIPE_LIMIT
 from tests.harness import PATIENCE
 
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
@@ -300,7 +292,8 @@ def test_a_pipe_that_cannot_be_opened_again_is_asked_first(
 
 WRITE_TO_STDOUT = """
 import os, sys
-from aserver.log.deferred import Sink, open_log
+from aserver.log.deferred import Sink
+from aserver.log.opening import open_log
 sink = Sink.for_fd(open_log("-", which="access"))
 for number in range(int(sys.argv[1]), int(sys.argv[2])):
     sink.write(b"%07d\\n" % number)

@@ -18,7 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aserver.errors import ConfigError
-from aserver.log.deferred import PIPE_LIMIT, Sink, open_log, open_private
+from aserver.log.deferred import Sink
+from aserver.log.opening import open_log, open_private
+from aserver.log.outlet import PIPE_LIMIT
 from aserver.log.recorder import AccessLog
 from aserver.log.setup import LineHandler, Logging, configure
 from aserver.log.text import JsonLayout, Layout, TextLayout
@@ -440,7 +442,7 @@ def test_an_access_log_that_is_off_cannot_be_made(start: Start) -> None:
 CAPTURED = """
 import os, subprocess, sys, threading
 from types import SimpleNamespace
-from aserver.log.deferred import open_log
+from aserver.log.opening import open_log
 from aserver.log.setup import configure
 from aserver.log.stdio import capture_output
 settings = SimpleNamespace(loglevel="error", log_format="text", log_config=None, capture_output=True)

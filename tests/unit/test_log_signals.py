@@ -17,14 +17,14 @@ import pytest
 
 import aserver.log
 from aserver.log.crash import read_trace
-from aserver.log.deferred import open_log
+from aserver.log.opening import open_log
 from tests.harness import PATIENCE, wait_for
 
 # Three ways at once: our handler, `print`, and the standard library's StreamHandler on the replaced stream.
 STORM = """
 import logging, os, signal, sys
 from types import SimpleNamespace
-from aserver.log.deferred import open_log
+from aserver.log.opening import open_log
 from aserver.log.setup import configure
 from aserver.log.stdio import replace_stdio
 
