@@ -67,6 +67,7 @@ class Runner:
         self._files: dict[int, Freshness] = {}
         self._chores = 0
         self._serving = 0  # the generation whose listeners are listening
+        self._listening_on: list[Listener] = []
         config = provision.config
         self._state = Master(policy.Limits.of(config, provision.workers), random.random, lazy=not config.preload)
         self._crew = Crew(self._handle, self._know_files, board)
@@ -85,6 +86,7 @@ class Runner:
         runner = cls(provisions[max(provisions)], logs=logs, reread=reread, pidfile=pidfile, board=Board(estate.board))
         runner._provisions = provisions
         runner._serving = estate.serving
+        runner._listening_on = provisions[estate.serving].listeners
         runner._files = {generation: Freshness(files) for generation, files in estate.files.items()}
         runner._state = read_fleet(estate.fleet, random.random)
         runner._crew.inherit(estate)
@@ -341,23 +343,25 @@ class Runner:
         return list({id(li): li for provision in self._provisions.values() for li in provision.listeners}.values())
 
     def _start_listening(self, generation: int) -> None:
-        provision = self._provisions[generation]
-        known = self._provisions[self._serving].listeners if self._serving in self._provisions else []
-        fresh = [listener for listener in provision.listeners if listener not in known]
-        self._serving = generation
-        try:
-            for listener in fresh:
-                listener.listen(provision.config.backlog)
-        except BindError as error:
-            # Two masters can both have bound before one of them listens (trap 56).
-            if known:
-                log.error("%s; the other listeners serve on", error)  # noqa: TRY400
-                return
-            self._state.result = ev.Exit(error.exit_code, str(error))
+        """Let clients connect to whatever this generation is given, as far as that can be had."""
+        provision, first = self._provisions[generation], not self._serving
+        self._serving, before, self._listening_on = generation, self._listening_on, []
+        refused: list[BindError] = []
+        for listener in provision.listeners:
+            try:
+                listener.listen(provision.config.backlog)  # again, most of them: the backlog may be another
+            except BindError as error:  # two masters can both have bound before one of them listens (trap 56)
+                refused.append(error)
+                continue
+            self._listening_on.append(listener)
+            if listener not in before:
+                log.info("listening on %s", listener.name)
+        if refused and first:
+            self._state.result = ev.Exit(refused[0].exit_code, "; ".join(map(str, refused)))
             self._loop.call_soon(self.stop, ev.StopMode.QUICK, "a listener is taken")
             return
-        for listener in fresh:
-            log.info("listening on %s", listener.name)
+        for refusal in refused:
+            log.error("%s; the other listeners serve, and a reload tries this one again", refusal)
         if not self._listening.is_set():
             self._listening.set()
             self._run_hook("when_ready")
@@ -366,13 +370,13 @@ class Runner:
         """Take up what a generation brings when it becomes the current one; close what only gone ones used."""
         current = self._state.current
         if current is not None and current.number != self._serving and self._serving:
-            self._start_listening(current.number)
             provision = self._provisions[current.number]
             if self._logs is not None:
                 try:
                     self._logs.renew(provision.config, os.dup(provision.log_fds[0]))
                 except ConfigError as error:  # the file has changed since the reload looked at it
                     log.error("%s; the master's own log stays as it was", error)  # noqa: TRY400
+            self._start_listening(current.number)
         for generation in [g for g in self._provisions if g not in self._state.generations]:
             gone = self._provisions.pop(generation)
             self._files.pop(generation, None)

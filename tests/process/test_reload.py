@@ -220,7 +220,10 @@ def test_a_stop_during_a_reload(server: Start, stage: str, site: Site, tmp_path:
 
 
 def test_trap_45_settings_are_read_again(server: Start, tmp_path: Path) -> None:
-    """Workers, binds that come and go, the logs' paths. Fails with `reread` that returns what was read first."""
+    """Workers, binds that come and go, the logs' paths. Fails with `reread` that returns what was read first.
+
+    And with the order in Runner._follow_generations turned round: the old log says where the new generation listens.
+    """
     file, first, second = tmp_path / "site.toml", free_port(), tmp_path / "new.sock"
     logs = [tmp_path / "one.log", tmp_path / "two.log"]
     _settings(file, workers=1, bind=[f"127.0.0.1:{first}"], errorlog=str(logs[0]))
@@ -230,6 +233,7 @@ def test_trap_45_settings_are_read_again(server: Start, tmp_path: Path) -> None:
     running.signal(signal.SIGHUP)
     running.wait_for(lambda: logs[1].exists() and "is ready" in logs[1].read_text(), what="the new log")
     running.wait_for(lambda: len(running.workers()) == 2, what="two workers")
+    assert f"listening on unix:{second}" in logs[1].read_text()
     assert fetch(str(second)).status == 200
     assert fetch(("127.0.0.1", first)).status == 200
     _settings(file, workers=2, bind=[f"unix:{second}"], errorlog=str(logs[1]))

@@ -1,9 +1,10 @@
-"""The master's shell where races have bitten: children of its own, and listeners that another took meanwhile."""
+"""The master's shell where races bite: children of its own, and addresses that another took between bind and listen."""
 
 import asyncio
 import contextlib
 import logging
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -15,11 +16,12 @@ import pytest
 
 from aserver import unix
 from aserver.config import Layer, Resolved, build
-from aserver.errors import ConfigError
+from aserver.errors import ConfigError, ExitCode
 from aserver.log.setup import Logging
 from aserver.master import upgrade
-from aserver.master.provision import provide
+from aserver.master.provision import provide, provide_next
 from aserver.master.runner import Runner
+from aserver.sockets import Address
 
 pytestmark = [
     pytest.mark.parametrize("anyio_backend", ["asyncio"]),  # the master's loop
@@ -31,7 +33,11 @@ ENDS_WITH_7 = [sys.executable, "-I", "-S", "-c", "raise SystemExit(7)"]
 
 
 def _settings(tmp_path: Path, **more: object) -> Resolved:
-    values: dict[str, object] = {"target": "a:b", "errorlog": str(tmp_path / "log"), "bind": ["127.0.0.1:0"]}
+    values: dict[str, object] = {
+        "target": "a:b",
+        "errorlog": str(tmp_path / "log"),
+        "bind": [f"unix:{tmp_path}/old.sock"],
+    }
     return build([Layer("test", values | more)])
 
 
@@ -80,3 +86,67 @@ async def test_the_chores_leave_a_settings_files_child_to_the_reload(
     runner.reload("test")
     await _do_chores_until(runner._reading[0], runner)
     assert "the file ended with status 7" in caplog.text
+
+
+# ── addresses ────────────────────────────────────────────────────────────────────────────────
+
+
+def _take(address: Address) -> socket.socket:
+    """Be the other server that has bound the same, as SO_REUSEADDR lets it, and is the first to listen."""
+    other = socket.socket()
+    other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    assert isinstance(address, tuple)
+    other.bind(address)
+    other.listen()
+    return other
+
+
+async def test_trap_56_a_reload_listens_where_it_can_and_tries_the_rest_at_the_next(
+    runner: Runner, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of two new TCP addresses and a path the first is taken. Fails if its refusal ends the loop, and if what was
+    refused once is held to be listening.
+    """
+    caplog.set_level(logging.INFO, "aserver.master")
+    runner._provisions[1] = runner._next
+    runner._start_listening(1)
+    old, new = f"unix:{tmp_path}/old.sock", f"unix:{tmp_path}/new.sock"
+    assert caplog.messages == [f"listening on {old}"]
+
+    settings = _settings(tmp_path, bind=[old, "127.0.0.1:0", new])
+    runner._next, _ = provide_next(runner._next, settings)
+    runner._provisions[2] = runner._next
+    taken = runner._next.listeners[1]
+    with _take(taken.address):
+        caplog.clear()
+        runner._start_listening(2)
+        (refusal, news) = caplog.messages[1], caplog.messages[0]
+        assert news == f"listening on {new}"
+        assert refusal.startswith(f"cannot listen on {taken.name}: Address already in use; it is in use by ")
+        assert refusal.endswith("; the other listeners serve, and a reload tries this one again")
+        await asyncio.sleep(0)
+        assert runner._state.stop is None, "it serves on"
+
+    caplog.clear()
+    runner._provisions[3] = runner._next
+    runner._start_listening(3)
+    assert caplog.messages == [f"listening on {taken.name}"]
+
+
+async def test_trap_56_a_first_start_that_cannot_listen_ends_and_names_each_address(tmp_path: Path) -> None:
+    """Fails with an exit at the first refusal, or with none: it would serve on half of what it was told to."""
+    provision = provide(_settings(tmp_path, bind=["127.0.0.1:0", f"unix:{tmp_path}/a.sock", "localhost:0"]), {})
+    runner = Runner(provision, logs=None, reread=Mock())
+    runner._provisions[1] = provision
+    tcp = [listener for listener in provision.listeners if listener.family == "inet"]
+    with contextlib.ExitStack() as others:
+        for listener in tcp:
+            others.enter_context(_take(listener.address))
+        runner._start_listening(1)
+    result = runner._state.result
+    assert result is not None
+    assert result.code == ExitCode.BIND
+    assert all(f"cannot listen on {listener.name}: " in result.reason for listener in tcp)
+    await asyncio.sleep(0)
+    assert runner._state.stop is not None
+    runner._close()
