@@ -15,7 +15,7 @@ import anyio.abc
 
 from aserver.asgi import ASGIApp
 from aserver.config import Config
-from aserver.sockets import Address, Listener, bind_all
+from aserver.sockets import Address, Listener, bind_for
 from aserver.tls import Certificates
 from aserver.worker.acceptor import Endpoint
 from aserver.worker.server import BEAT, Phase, Server
@@ -28,16 +28,7 @@ TEND_BEATS = round(1 / BEAT)
 
 @contextlib.contextmanager
 def _bound(config: Config) -> Iterator[list[Listener]]:
-    listeners = bind_all(
-        config.bind,
-        uds_mode=config.uds_mode,
-        uds_owner=config.uds_owner,
-        uds_group=config.uds_group,
-        reuse_port=config.reuse_port,
-        environ=os.environ,
-        pid=os.getpid(),
-        tls=bool(config.certfile),
-    )
+    listeners = bind_for(config, config.bind, os.environ)
     try:
         yield listeners
     finally:

@@ -19,7 +19,7 @@ from aserver.log.access import compile_format
 from aserver.log.opening import open_log
 from aserver.log.setup import read_log_config
 from aserver.master.succession import Estate, ProvisionEstate
-from aserver.sockets import Listener, bind_all, take_over
+from aserver.sockets import Listener, bind_for, take_over
 
 #: Stands for `bind` while systemd's sockets replace it.
 _SYSTEMD = "systemd"
@@ -80,19 +80,6 @@ def _workers(config: Config) -> int:
     return config.workers if isinstance(config.workers, int) else unix.usable_cpus()
 
 
-def _bind(config: Config, specs: Iterable[str], environ: Mapping[str, str]) -> list[Listener]:
-    return bind_all(
-        tuple(specs),
-        uds_mode=config.uds_mode,
-        uds_owner=config.uds_owner,
-        uds_group=config.uds_group,
-        reuse_port=config.reuse_port,
-        environ=environ,
-        pid=os.getpid(),
-        tls=bool(config.certfile),
-    )
-
-
 def _refuse_other_tls(config: Config, bound: Mapping[str, list[Listener]]) -> None:
     """A listener is TLS or in the clear for life: while two generations accept on it, clients would get either.
 
@@ -115,7 +102,7 @@ def provide(resolved: Resolved, environ: Mapping[str, str]) -> Provision:
         logs = _open_logs(config, [], undo)
         bound: dict[str, list[Listener]] = {}
         if environ.get("LISTEN_PID") == str(os.getpid()) and not any(s.startswith("fd://") for s in config.bind):
-            bound[_SYSTEMD] = _bind(config, config.bind, environ)
+            bound[_SYSTEMD] = bind_for(config, config.bind, environ)
         else:
             _bind_missing(config, bound, undo)
         undo.pop_all()
@@ -147,7 +134,7 @@ def _bind_missing(config: Config, bound: dict[str, list[Listener]], undo: contex
     for spec in config.bind:
         if spec in bound:
             continue
-        bound[spec] = _bind(config, (spec,), {})
+        bound[spec] = bind_for(config, (spec,), {})
         for listener in bound[spec]:
             undo.callback(listener.close)
 

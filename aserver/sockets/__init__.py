@@ -3,12 +3,12 @@
 Runs in the master and in the embedding program; workers only ever see inherited descriptors. It must
 never import asyncio (a listener outlives every loop) and never touch a socket path that it did not make.
 
-`bind_all` makes the listeners (all or none), `Listener.listen` opens each for clients once somebody can
+`bind_for` makes the listeners (all or none), `Listener.listen` opens each for clients once somebody can
 serve them, `Listener.tend` keeps a unix path alive, `Listener.close` gives everything back.
 """
 
-from aserver.sockets.bind import bind_all
+from aserver.sockets.bind import bind_all, bind_for
 from aserver.sockets.handover import Handover, hand_over, take_over
 from aserver.sockets.listener import Address, Listener
 
-__all__ = ["Address", "Handover", "Listener", "bind_all", "hand_over", "take_over"]
+__all__ = ["Address", "Handover", "Listener", "bind_all", "bind_for", "hand_over", "take_over"]

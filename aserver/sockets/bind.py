@@ -29,6 +29,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from aserver.config import Config
 from aserver.errors import BindError, ConfigError
 from aserver.sockets import holder
 from aserver.sockets.listener import Listener
@@ -48,6 +49,20 @@ class _Wanted(NamedTuple):
     uds_group: str | None
     reuse_port: bool
     tls: bool
+
+
+def bind_for(config: Config, specs: Sequence[str], environ: Mapping[str, str]) -> list[Listener]:
+    """`bind_all` of `specs`, for this process and as its settings say."""
+    return bind_all(
+        specs,
+        uds_mode=config.uds_mode,
+        uds_owner=config.uds_owner,
+        uds_group=config.uds_group,
+        reuse_port=config.reuse_port,
+        environ=environ,
+        pid=os.getpid(),
+        tls=bool(config.certfile),
+    )
 
 
 def bind_all(
