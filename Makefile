@@ -28,7 +28,7 @@ run: $(VENV)/.run
 	$(BIN)/aserver run aserver.demo:app --workers 2 $(ARGS)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n $(JOBS) -m 'not alone' $(ARGS) || [ $$? = 5 ]
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not alone' $(ARGS) || [ $$? = 5 ]
 	$(if $(SKIP_ALONE),,$(BIN)/python -m pytest -m alone $(ARGS) || [ $$? = 5 ])
 
 chaos: $(VENV)/.test

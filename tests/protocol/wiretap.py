@@ -104,7 +104,7 @@ class Wiretap:
         for piece in pieces:
             if piece and not tap.closed:
                 connection.data_received(piece)
-            for _ in range(TURNS):
+            for _ in range(TURNS if self.service.active else 1):
                 await asyncio.sleep(0)
         while self.service.active and not (connection.receiving is not None):
             await asyncio.sleep(0)
