@@ -337,6 +337,10 @@ class Connection(asyncio.Protocol):
         """Whether no request is under way, also none half received."""
         raise NotImplementedError
 
+    def read_on(self) -> None:
+        """Read again, unless a subclass knows of a reason not to."""
+        self.transport.resume_reading()
+
     # ── ends ─────────────────────────────────────────────────────────────────────────────────
 
     def close(self) -> None:

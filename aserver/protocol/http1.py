@@ -246,6 +246,8 @@ class HttpConnection(Intake):
             else:
                 self.linger()
         elif exchange.complete:
+            if exchange.inbound is not None:
+                exchange.drop_body()  # for as long as the application has left it there, nothing is read
             self.current = None
             self.deadline = shared.now + shared.keep_alive
             if self._queue or self._refusal is not None or self.eof:
@@ -266,7 +268,7 @@ class HttpConnection(Intake):
                 self.hold(pipelined=True)
             self.deadline = inf
             if len(queue) == PIPELINE_LIMIT - 1:
-                self._resume_reading()
+                self.read_on()
             elif self._unfed and len(queue) == PIPELINE_LIMIT // 2:
                 # Not from here: this may be a callback of the parser, or deep in an application.
                 self.shared.loop.call_soon(self._feed_stashed, context=self.shared.context)
@@ -372,7 +374,9 @@ class HttpConnection(Intake):
         """React to `deadline` having passed."""
         if self.stage is LINGERING:
             self.close()
-        elif self.receiving is not None:
+        elif not self.transport.is_reading():
+            self.deadline = inf  # it is the application that is late
+        elif self.receiving is not None and self.receiving is self.current:
             self.refuse(ClientError(408, "request body timed out"))
         elif self._partial:
             self.refuse(ClientError(408, "request head timed out"))

@@ -38,7 +38,7 @@ class Inbound:
         self._size = 0
         if self.paused:
             self.paused = False
-            connection.transport.resume_reading()
+            connection.read_on()
             connection.deadline = connection.shared.now + connection.shared.body_timeout
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 

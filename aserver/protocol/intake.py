@@ -277,9 +277,9 @@ class Intake(Carrier):
         data, self._unfed = self._unfed, b""
         self.feed = self._feed_carefully
         self.data_received(data)
-        self._resume_reading()
+        self.read_on()
 
-    def _resume_reading(self) -> None:
+    def read_on(self) -> None:
         """Read on, unless there is another reason not to."""
         inbound = None if self.receiving is None else self.receiving.inbound
         if not self._unfed and len(self._queue) < PIPELINE_LIMIT and (inbound is None or not inbound.paused):
