@@ -11,6 +11,9 @@ TURNS = 40
 #: Marks of the transport's buffer (bytes): small, so that `send()` is suspended often.
 HIGH, LOW = 8192, 2048
 
+#: Sizes of what arrives at once.
+PIECES = (1, 100, 10_000, 70_000, 200_000)
+
 
 class StalledError(AssertionError):
     """The client has sent what it may and read what there was, and the server does nothing."""
@@ -98,7 +101,7 @@ class Narrows(asyncio.Transport):
             talks, listens = rng.choice(((True, False), (False, True), (True, True)))
             for _ in range(rng.choice((1, 5, 50))):
                 if talks and self.reading and at < len(data):
-                    piece = data[at : at + rng.choice((1, 100, 10_000, 70_000, 200_000))]
+                    piece = data[at : at + rng.choice(PIECES)]
                     at += len(piece)
                     cast("asyncio.Protocol", self.protocol).data_received(piece)
                     moved = True

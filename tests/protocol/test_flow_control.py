@@ -14,9 +14,9 @@ from aserver.protocol import ws_socket
 from aserver.protocol.connection import HIGH_WATER
 from aserver.protocol.intake import PIPELINE_LIMIT
 from aserver.protocol.service import Service
-from tests.protocol.narrows import HIGH, Narrows
+from tests.protocol.narrows import HIGH, PIECES, TURNS, Narrows
 from tests.protocol.serving import GET, answer, field, read_all, status
-from tests.protocol.test_websocket import Application, echo, request
+from tests.protocol.test_websocket import Application, request
 from tests.protocol.test_websocket_frames import BINARY, CLOSE, PING, frame
 
 #: Different orders of events.
@@ -75,7 +75,16 @@ async def test_echoed_messages(ws_max_queue: int, seed: int) -> None:
         frame(BINARY, message) + (frame(PING, b"%d" % number) if rng.random() < 0.3 else b"")
         for number, message in enumerate(messages)
     )
-    app = Application(echo)
+
+    async def careful_echo(app: Application) -> None:
+        socket = transport.protocol
+        while not isinstance(got := await app.receive(), tuple):
+            assert transport.reading is not socket._reader.paused
+            assert len(socket._messages) <= ws_max_queue
+            assert socket._queued <= 2 * ws_socket.QUEUE_BYTES + 1  # one message may go beyond
+            await app.say(got)
+
+    app = Application(careful_echo)
     async with narrows(app, seed, ws_max_queue=ws_max_queue) as transport:
         head, _, early = (await transport.carry(request())).partition(b"\r\n\r\n")
         assert status(head) == 101
@@ -94,6 +103,7 @@ async def test_echoed_messages(ws_max_queue: int, seed: int) -> None:
 async def mixed(scope: Scope, receive: Receive, send: Send) -> None:
     """`/whole` answers with the body, `/stream` piece by piece, `/first` before it reads, `/no` without reading."""
     kind = scope["path"]
+    assert len(send.__self__.connection._unfed) < max(PIECES)  # type: ignore[attr-defined]
     if kind == "/whole":
         await answer(send, await read_all(receive))
         return
@@ -150,6 +160,9 @@ def asked(rng: Random) -> tuple[bytes, bytes]:
 async def test_requests_with_bodies(pipelined: bool, seed: int) -> None:
     rng = Random(seed)
     requests = [asked(rng) for _ in range(40)]
+    if pipelined:
+        plain = (GET.replace(b" / ", b" /no "), b"unread")
+        requests[rng.randrange(40) : 0] = [plain] * 5 * PIPELINE_LIMIT
     async with narrows(mixed, seed) as transport:
         if pipelined:
             got = await transport.carry(b"".join(data for data, _ in requests))
@@ -198,6 +211,27 @@ async def test_a_body_taken_does_not_open_a_full_pipeline() -> None:
         assert (await transport.carry(GET)).count(b"HTTP/1.1 200 OK") == PIPELINE_LIMIT + 2
 
 
+async def test_a_pipeline_with_room_does_not_open_a_full_body() -> None:
+    served = 0
+    go_on = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal served
+        served += 1
+        if served > 1:
+            await go_on.wait()
+        await answer(send, await read_all(receive))
+
+    async with narrows(app, 0) as transport:
+        transport.protocol.data_received(GET * PIPELINE_LIMIT + posted(140_000)[:-50_000])
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        assert served == 2
+        assert not transport.reading
+        go_on.set()
+        assert (await transport.carry(bytes(50_000))).count(b"HTTP/1.1 200 OK") == PIPELINE_LIMIT + 1
+
+
 @pytest.mark.parametrize(
     ("first", "rest", "expected"),
     [
@@ -232,7 +266,7 @@ async def test_a_body_whose_turn_has_not_come_is_not_late() -> None:
         await answer(send, body)
 
     async with narrows(app, 0, body_timeout=5) as transport:
-        transport.protocol.data_received(posted(70_000) + posted(70_000)[:-1000])
+        transport.protocol.data_received(posted(70_000) + posted(60_000)[:-1000])
         await taken.wait()
         service = transport.protocol.shared
         service.sweep(service.now + 60)

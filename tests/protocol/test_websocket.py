@@ -523,6 +523,26 @@ async def test_a_close_is_heard_behind_messages_that_nobody_took() -> None:
         assert await client.rest() == b""
 
 
+async def test_both_directions_full_until_the_client_reads() -> None:
+    """`test_flow_control` has the orders of events; this has the kernel's buffers and the loop's own transport."""
+    app = Application(echo)
+    async with opened(app) as (client, server):
+        socket = next(iter(server.service.connections))
+        assert isinstance(socket, ws_socket.Socket)
+        stop_reading(client, socket)
+        messages = [bytes([number]) * 300_000 for number in range(40)]
+        for message in messages:
+            client.writer.write(frame(BINARY, message))
+        await stuck(socket)
+        await eventually(lambda: socket._reader is not None and socket._reader.paused)
+        assert len(app.got) < 40
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        for message in messages:
+            assert await next_frame(client) == (0x82, message)
+        await client.send(frame(CLOSE))
+        assert await close_of(client) == (1005, "")
+
+
 async def test_a_slow_client_suspends_send_and_gets_one_pong() -> None:
     sent: list[int] = []
 
