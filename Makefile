@@ -29,7 +29,7 @@ run: $(VENV)/.run
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not alone' $(ARGS) || [ $$? = 5 ]
-	$(if $(SKIP_ALONE),,$(BIN)/python -m pytest -m alone $(ARGS) || [ $$? = 5 ])
+	$(BIN)/python -m pytest -m alone $(ARGS) || [ $$? = 5 ]
 
 chaos: $(VENV)/.test
 	TEST_CHAOS_SECONDS=$${TEST_CHAOS_SECONDS:-60} $(BIN)/python -m pytest tests/chaos $(ARGS)
