@@ -252,32 +252,27 @@ class Zygote:
                 stdio.finish(stream)  # or what the app printed without a newline would appear in each worker (trap 7)
         view = WorkerView(self._config, order.serial, order.slot, self._boot.generation)
         self._hooks.run("pre_fork", self._hooks.server, view)
-        ours, theirs = unix.stream_pair()
-        trace = unix.memory_file("aserver-trace")
-        # Blocked across the fork, so that no signal finds the child with the zygote's wakeup socket.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # threads: the census has said so, with names
-                pid = os.fork()  # noqa: TID251
-        except OSError as error:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-            ours.close()
-            theirs.close()
-            os.close(trace)
-            self._tell(ForkFailed(order.serial, error.strerror or str(error)))
-            return
-        if pid == 0:
-            self._become_worker(order, view, ours, theirs, trace)
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        theirs.close()
-        pidfd = unix.open_pidfd(pid)
-        self._children[pid] = (order.serial, pidfd)
-        view.pid = pid
-        self._views[pid] = view
-        self._tell(Forked(order.serial, pid), ours.fileno(), trace, *([] if pidfd is None else [pidfd]))
-        ours.close()
-        os.close(trace)
+        with contextlib.ExitStack() as parents:  # the child never comes out of it: it ends in _become_worker
+            try:
+                ours, theirs = (parents.enter_context(end) for end in unix.stream_pair())
+                trace = unix.memory_file("aserver-trace")
+                parents.callback(os.close, trace)
+                # Blocked across the fork, so that no signal finds the child with the zygote's wakeup socket.
+                blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+                parents.callback(signal.pthread_sigmask, signal.SIG_SETMASK, blocked)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", DeprecationWarning)  # threads: the census has said so, with names
+                    pid = os.fork()  # noqa: TID251
+            except OSError as error:
+                self._tell(ForkFailed(order.serial, error.strerror or str(error)))
+                return
+            if pid == 0:
+                self._become_worker(order, view, ours, theirs, trace)
+            pidfd = unix.open_pidfd(pid)
+            self._children[pid] = (order.serial, pidfd)
+            view.pid = pid
+            self._views[pid] = view
+            self._tell(Forked(order.serial, pid), ours.fileno(), trace, *([] if pidfd is None else [pidfd]))
 
     def _become_worker(
         self, order: Fork, view: WorkerView, ours: socket.socket, theirs: socket.socket, trace: int
