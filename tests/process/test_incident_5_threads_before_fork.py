@@ -80,6 +80,6 @@ def test_trap_04_refuse_exits_with_4(server: Start, tmp_path: Path) -> None:
 
 
 def test_lazy_needs_no_census(server: Start, tmp_path: Path) -> None:
-    """Threads are the worker's own then. Fails with the census taken in lazy workers too."""
+    """Threads are the worker's own then. Fails with a lazy zygote that loads the app and looks all the same."""
     running = server(TARGET, "--lazy", env={"JOBS_DONE": str(tmp_path / "jobs")})
     assert "does not survive" not in running.log

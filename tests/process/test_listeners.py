@@ -1,5 +1,6 @@
 """Listeners of the real server: every kind serves, is refused with a reason, and is given back."""
 
+import json
 import socket
 import stat
 import subprocess
@@ -129,6 +130,7 @@ def test_the_queue_has_the_configured_length_after_all_workers_started(server: S
 def test_trap_50_the_service_managers_variables_do_not_reach_the_app(server: Start) -> None:
     """Fails with the whole of os.environ in Crew.spawn_zygote."""
     plumbing = {"NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": "1000000", "LISTEN_FDNAMES": "x"}
-    running = server("tests.apps.raw:app", env=plumbing)
-    environ = Path(f"/proc/{running.zygotes()[0].pid}/environ").read_bytes()
-    assert not [name for name in plumbing if name.encode() in environ]
+    running = server("tests.apps.lifecycle.probe:app", env=plumbing | {"KEPT": "yes"})
+    environ = json.loads(running.fetch("/state").body)["environ"]  # not of /proc: `ps` titles are written over it
+    assert environ["KEPT"] == "yes"
+    assert not plumbing.keys() & environ.keys()

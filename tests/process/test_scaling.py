@@ -4,6 +4,7 @@ Each docstring says how the test was seen to fail.
 """
 
 import os
+import re
 import signal
 
 import pytest
@@ -18,7 +19,8 @@ pytestmark = pytest.mark.process
 def test_ttin_and_ttou_change_the_number_and_no_request_fails(server: Start) -> None:
     """Up by two, down by three: never below one. Fails with kill instead of drain in plan._shrink."""
     running = server(APP, "--workers", "2")
-    with Load(running.where, connections=8) as load:
+    # A connection for each, and some under way in every worker at any moment: a few kept ones may all be one worker's.
+    with Load(running.where, "/slow?amount=0.05", connections=16, keep_alive=False, pause=0) as load:
         for number, count in ((signal.SIGTTIN, 3), (signal.SIGTTIN, 4), (signal.SIGTTOU, 3), (signal.SIGTTOU, 2)):
             running.signal(number)
             settle(running, count)
@@ -27,6 +29,7 @@ def test_ttin_and_ttou_change_the_number_and_no_request_fails(server: Start) -> 
             running.signal(signal.SIGTTOU)
             settle(running, 1)
     load.outcome.check()
+    assert len(load.outcome.bodies) == 4, "the premise: each was asked"
     assert running.log.count("scaling from 2 to 1 workers") == 1
     assert "to 0 workers" not in running.log
     assert running.stop() == 0
@@ -83,11 +86,17 @@ def _command() -> list[str]:
 def test_ttou_takes_the_highest_slots_and_ttin_fills_them_again(server: Start) -> None:
     """Who stays is not replaced. Fails with a shrink that drains the oldest."""
     running = server(APP, "--workers", "3")
-    before = ready_pids(running)
+    (highest,) = _pids_of_slot(running, 3)
+    lower = set(ready_pids(running)) - {highest}
     running.signal(signal.SIGTTOU)
-    kept = {each.pid for each in settle(running, 2)}
-    assert kept < set(before)
+    running.wait_log(rf"pid {highest}\) has left")
+    assert {each.pid for each in settle(running, 2)} == lower
     running.signal(signal.SIGTTIN)
     after = {each.pid for each in settle(running, 3)}
-    assert kept < after
+    assert lower < after
+    assert _pids_of_slot(running, 3) == [highest, *(after - lower)]
     assert running.stop() == 0
+
+
+def _pids_of_slot(server: ServerProcess, slot: int) -> list[int]:
+    return [int(pid) for pid in re.findall(rf"worker {slot} \(generation 1, pid (\d+)\) is ready", server.log)]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from aserver.ipc.board import CELLS, Board, Field
+from aserver.ipc.board import CELL_SIZE, CELLS, Board, Field
 
 
 @pytest.fixture
@@ -43,12 +43,28 @@ def test_used_are_the_cells_that_were_ever_given_out(board: Board) -> None:
 
 
 def test_clear_zeroes_what_a_former_process_left(board: Board) -> None:
-    """Trap 34: a cell belongs to a process. Fails without the loop over the fields."""
+    """Trap 34: a cell belongs to a process. Fails without the loop over the fields, and without the text."""
     board.clear(1)
     for field in Field:
         board.cell(1)[field] = 9
+    board.writer(1)(b"/last")
     board.clear(1)
+    assert board.read_text(1) == ""
     assert set(board.cell(1)) == {0}
+
+
+def test_a_text_is_cut_escaped_and_kept_apart_from_the_words(board: Board) -> None:
+    """The target of the request begun last. Fails with another offset (words or the neighbour are overwritten)."""
+    board.clear(1)
+    board.clear(2)
+    board.writer(2)(b"/neighbour")
+    board.writer(1)(b"/\n\xff" + b"x" * CELL_SIZE)
+    assert board.read_text(1).startswith(r"/\n\xffxxx")
+    assert "neighbour" not in board.read_text(1)
+    assert board.read_text(2) == "/neighbour"
+    assert list(board.cell(1)[: len(Field)]) == list(board.cell(2)[: len(Field)]) == [0] * len(Field)
+    board.writer(1)(b"/short")
+    assert board.read_text(1) == "/short"
 
 
 def test_cells_share_no_cache_line_and_hold_every_field(board: Board) -> None:

@@ -14,7 +14,7 @@ from aserver import unix
 from aserver.errors import ChannelError
 from aserver.ipc import channel as channel_module
 from aserver.ipc.channel import Channel
-from aserver.ipc.messages import Adopt, BootFailed, Drain, Exited, Forked, Kill, RetireAsked, ToMaster, ToZygote
+from aserver.ipc.messages import Adopt, Boot, BootFailed, Drain, Exited, Forked, Kill, RetireAsked, ToMaster, ToZygote
 
 Pair = tuple[Channel[ToZygote], Channel[ToMaster]]
 
@@ -75,6 +75,26 @@ def test_the_sender_keeps_its_descriptors_and_what_waits_has_its_own(pair: Pair)
         zygote.flush()
     assert [os.fstat(fd).st_ino for fd in received[1][1]] == [inode, inode]
     for fd in received[1][1]:
+        os.close(fd)
+
+
+def test_the_rest_of_a_message_does_not_send_its_descriptors_again(pair: Pair) -> None:
+    """They go with the first bytes. Fails with `fds` kept for the rest in flush."""
+    zygote, master = pair
+    file = os.memfd_create("file")
+    boot = Boot(1, {"app": "x" * 500_000}, False, (), 1, (), False)
+    master.send(boot, [file, file])
+    assert master.pending, "the premise: the socket took a part of it"
+    os.close(file)
+    received: list[tuple[ToZygote, list[int]]] = []
+    while not received:
+        received += zygote.receive()
+        master.flush()
+    ((message, fds),) = received
+    assert message == boot
+    assert len(fds) == 2
+    assert zygote.quiet
+    for fd in fds:
         os.close(fd)
 
 

@@ -781,6 +781,7 @@ def test_phases_along_one_life() -> None:
 
 
 def test_trap_43_a_rollout_that_stops_half_way_says_what_serves_and_loses_nobody() -> None:
+    """Fails without rollout._mix, and with old workers told to leave whether or not a new one can take their place."""
     world = World(quick(workers=3)).start()
     reload(world, workers=3)
     while not any(generation == 2 for _, generation in world.serving):
@@ -790,4 +791,4 @@ def test_trap_43_a_rollout_that_stops_half_way_says_what_serves_and_loses_nobody
     assert len(world.serving) >= 3
     assert {generation for _, generation in world.serving} == {1, 2}, "the mix goes on: nothing old left for nothing"
     assert world.said("could not boot")
-    assert world.said("of 3 workers serve")
+    assert world.said("3 of 3 workers serve (2 of them from an older generation)")

@@ -24,6 +24,7 @@ from tests.apps import content
 
 content.note(f"import {os.getpid()}")
 atexit.register(lambda: content.note(f"atexit {os.getpid()}"))
+os.register_at_fork(after_in_child=lambda: content.note(f"forked {os.getpid()}"))
 print("printed at import without a newline|", end="")
 
 #: Mappings that a collection has to walk: PROBE_MEGABYTES of them, shared with the zygote under preload.
