@@ -19,7 +19,7 @@ _REQUEST = (
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 _BINARY = 0x82
-_PING = b"\x89"
+PING = b"\x89"
 
 
 class SocketError(Exception):
@@ -82,7 +82,7 @@ def answer_pings(socks: Iterable[socket.socket]) -> None:
     for number, _ in poll.poll(0, len(by_number) or 1):
         with suppress(OSError):
             data = by_number[number].recv(4096)
-            while data[:1] == _PING:
+            while data[:1] == PING:
                 length = data[1]
                 by_number[number].sendall(bytes((0x8A, 0x80 | length)) + bytes(4) + data[2 : 2 + length])
                 data = data[2 + length :]

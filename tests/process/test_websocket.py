@@ -245,6 +245,22 @@ def test_a_socket_is_told_runs_on_and_is_closed_with_1012(server: Start, how: si
         assert running.stop() == 0
 
 
+def test_a_recycled_worker_with_a_socket_is_replaced_and_lets_it_run(server: Start) -> None:
+    """It does not count as the one worker any more: its replacement serves while the socket lives on."""
+    running = server(ECHO, "--workers", "1", "--max-requests", "1", "--min-lifetime", "0", "--graceful-timeout", "600")
+    with dial(running, "/draining") as client:
+        assert client.recv(PATIENCE) == "waiting"
+        assert running.fetch("/").body == b"http"
+        assert client.recv(PATIENCE) == "draining"
+        with dial(running) as other:
+            other.send("the new worker")
+            assert other.recv(PATIENCE) == "the new worker"
+        client.send("still served")
+        assert client.recv(PATIENCE) == "still served"
+        client.close()
+    assert running.stop() == 0
+
+
 def test_a_socket_that_ends_in_time_is_not_cut(server: Start) -> None:
     running = server(ECHO, "--graceful-timeout", "30")
     with dial(running, "/draining") as client:
