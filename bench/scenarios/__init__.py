@@ -1,11 +1,14 @@
 """All scenarios, in the order in which they run and are reported."""
 
+from bench.scenarios.attack import Attack
 from bench.scenarios.contract import Scenario
 from bench.scenarios.lifecycle import LIFECYCLES
 from bench.scenarios.load import LOADS
 from bench.scenarios.memory import MEMORIES
 from bench.scenarios.websocket import SOCKETS
 
-SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (*LOADS, *SOCKETS, *MEMORIES, *LIFECYCLES)}
+SCENARIOS: dict[str, Scenario] = {
+    scenario.name: scenario for scenario in (*LOADS, *SOCKETS, *MEMORIES, *LIFECYCLES, Attack())
+}
 # What a run without names measures when it has to be quick.
 QUICK = ("hello", "fastapi")

@@ -1,0 +1,81 @@
+"""What honest clients notice of clients that mean ill.
+
+Runs in the harness process; the attackers have a process of their own.
+"""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from bench.load import strict
+from bench.load.hostile import KINDS
+from bench.machine import pinned
+from bench.scenarios.contract import Column, MeasureError, Outcome, Stage
+from bench.servers import Launch, Running, Server
+
+#: Seconds in which all hostile connections must stand.
+_GATHERING = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack:
+    """16 honest clients, alone and in bad company; the main figure is the worst p99 in company over the p99 alone."""
+
+    name: str = "attack"
+    title: str = "p99 of honest clients under attack, as a multiple of their p99 without"
+    columns: Sequence[Column] = (
+        Column("worst", "worst", 2),
+        *(Column(kind, kind, 2, compare=False) for kind in KINDS),
+        Column("p99_ms", "p99 ms without", 2, compare=False),
+    )
+    most_rounds: int = 5
+    tools: Sequence[str] = ()
+
+    def launch(self, stage: Stage) -> Launch:
+        """One worker."""
+        del stage
+        return Launch("bodies:app")
+
+    def estimate(self, stage: Stage) -> float:
+        """Before and during each attack."""
+        return 2 * len(KINDS) * (stage.seconds + 2.0)
+
+    def measure(self, stage: Stage, server: Server) -> Outcome:
+        """See Scenario."""
+        outcome = Outcome()
+        calm: list[float] = []
+        for kind in KINDS:
+            starter = stage.starter()
+            with starter.start(server, self.launch(stage)) as running, pinned(starter.processors.load):
+                running.wait_ready("/")
+                without = self._p99(running, stage.seconds, outcome)
+                with _attackers(kind, running, stage.seconds + _GATHERING):
+                    outcome.figures[kind] = self._p99(running, stage.seconds, outcome) / without
+                calm.append(without)
+        outcome.figures["worst"] = max(outcome.figures.values())
+        outcome.figures["p99_ms"] = sorted(calm)[len(calm) // 2] * 1000
+        return outcome
+
+    @staticmethod
+    def _p99(running: Running, seconds: float, outcome: Outcome) -> float:
+        tally = asyncio.run(strict.load(running.address, seconds=seconds, kept=16, single=0, think=0.02))
+        for failure, count in tally.errors.items():
+            outcome.errors[failure] = outcome.errors.get(failure, 0) + count
+        return sorted(tally.durations)[int(len(tally.durations) * 0.99)]
+
+
+@contextmanager
+def _attackers(kind: str, running: Running, seconds: float) -> Iterator[None]:
+    command = [sys.executable, "-m", "bench.load.hostile", kind, running.address.host, str(running.address.port)]
+    process = subprocess.Popen([*command, str(seconds)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        if not process.stdout.readline().startswith("ready"):
+            raise MeasureError(f"the attackers ({kind}) did not get their connections: status {process.wait()}")
+        yield
+    finally:
+        process.kill()
+        process.communicate()
