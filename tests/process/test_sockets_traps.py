@@ -4,6 +4,7 @@ Unix paths and ports in use have their tests in test_listeners.py and tests/unit
 how the test was seen to fail.
 """
 
+import os
 import resource
 import signal
 import socket
@@ -121,6 +122,29 @@ def test_trap_57_reuse_port_lets_it_if_it_is_asked_to(server: Start) -> None:
     load.outcome.check()
     assert first.stop() == 0
     assert second.stop() == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_traps_58_and_70_listeners_with_reuseport_are_the_masters_alone(server: Start) -> None:
+    """One for all workers, whatever comes and goes, so no queue is ever closed with somebody in it.
+
+    Fails with a listener that each worker binds in Acceptor.open: several listen, and requests are lost with a worker.
+    """
+    running = server(APP, "--workers", "2", "--reuse-port", "--user", "nobody", "--no-access-log")
+    with Load(running.where, "/slow?amount=0.01", keep_alive=False, connections=8, pause=0) as load:
+        for number, count in ((signal.SIGTTIN, 3), (signal.SIGTTOU, 2), (signal.SIGTTOU, 1)):
+            running.signal(number)
+            settle(running, count)
+            load.wait_for_more(20)
+            assert _listening(running) == 1
+    load.outcome.check()
+    assert running.stop() == 0
+
+
+def _listening(server: ServerProcess) -> int:
+    assert isinstance(server.where, tuple)
+    fields = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(each[1].endswith(f":{server.where[1]:04X}") and each[3] == "0A" for each in fields)
 
 
 def _answers(server: ServerProcess, count: int) -> set[int]:

@@ -136,7 +136,7 @@ def test_trap_07_text_printed_at_import_appears_once(server: Start, capture: str
 
     Fails with stdio.replace_stdio and the flush before the fork both removed (each alone suffices).
     """
-    running = server(PROBE, "--workers", "4", capture)
+    running = server(PROBE, "--workers", "4", capture, env={"PYTHONUNBUFFERED": ""})  # which would hide it
     assert running.stop() == 0
     assert running.log.count("printed at import without a newline|") == 1
 
