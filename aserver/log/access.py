@@ -7,6 +7,7 @@ text, because f-strings are a third quicker than `bytes %`; being ASCII, it is a
   a line (control characters, quotes, backslashes, anything beyond ASCII, so also broken UTF-8) becomes `\xHH`, or
   JSON's own escapes.
 * The compiled source contains no text of the user's but literals, by `repr`; header names are constants beside it.
+* What depends on the client and its fields alone is kept by the connection, for as long as they stay the same.
 
 Formats: `combined` (the default; the same as gunicorn's default), `common`, `json`, or any text with the atoms of
 gunicorn (https://docs.gunicorn.org/en/stable/settings.html#access-log-format), each as `%(x)s`:
@@ -28,17 +29,18 @@ the bytes sent and the whole duration when closed.
 import base64
 import binascii
 import difflib
-import json
 import re
 from codecs import charmap_decode
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from aserver.errors import ConfigError
+from aserver.log.escape import NO_MAP, PLAIN_MAP, Escaper, escape_json, escape_text
+from aserver.log.stamp import When, clf_time, iso_time
 
 
 class Record(Protocol):
-    """A finished request, as `protocol` has it; taken apart during the call, not kept."""
+    """A finished request, as `protocol` has it."""
 
     @property
     def client(self) -> tuple[str, int] | None:
@@ -74,72 +76,24 @@ class Record(Protocol):
     def scope(self) -> Any:
         """The ASGI scope, or None where there was none."""
 
+    @property
+    def connection(self) -> Any:
+        """What has an attribute `logged` that is ours to keep texts in, and then there is an HTTP scope; or None."""
+
 
 Compiled = Callable[[Record, str], str]
-#: Local year, month, day, hour, minute, second, and the offset from UTC in seconds.
-When = tuple[int, int, int, int, int, int, int]
 
 
 class Formatter(NamedTuple):
-    """`line(record, time)` makes a line, `stamp` the text of a time, `shortened` a line where `line`'s is too long."""
+    """`line(record, time)` makes a line, `stamp` the text of a time, `shortened` a line where `line`'s is too long.
+
+    `timed`: lines have a duration; else nobody needs to measure it.
+    """
 
     line: Compiled
     stamp: Callable[[When], str]
     shortened: Compiled
-
-
-# ── escaping ─────────────────────────────────────────────────────────────────────────────────
-
-_PLAIN = bytes(code for code in range(0x20, 0x7F) if code not in b'"\\')
-#: For charmap_decode, which refuses what is mapped to U+FFFE, or not at all.
-_PLAIN_MAP = "".join(chr(code) if code in _PLAIN else "\ufffe" for code in range(256))
-_NO_MAP = "\ufffe" * 256
-_HEX = [chr(code) if code in _PLAIN else f"\\x{code:02x}" for code in range(256)]
-#: Values that need no escape are remembered, because browsers repeat themselves: a lookup takes 60 ns, a check 250.
-#: 1024 of at most 256 bytes are less than 0.5 MB, whatever clients send.
-_REMEMBERED, _LONGEST = 1024, 256
-
-
-def _escape_text(raw: bytes) -> str:
-    return "".join([_HEX[code] for code in raw])
-
-
-def _escape_json(raw: bytes) -> str:
-    return json.dumps(raw.decode("utf-8", "backslashreplace"))[1:-1]
-
-
-class Escaper:
-    """`escaper[value]` is the value, safe inside a line; the escaped form is at most `longest` characters long.
-
-    `known` has what was escaped before: a line is made with that alone first, and with the escaper if that fails,
-    because looking into a plain dict takes half the time.
-    """
-
-    __slots__ = ("_escape", "known", "longest")
-
-    def __init__(self, escape: Callable[[bytes], str], longest: int | None = None) -> None:
-        self._escape = escape
-        self.known: dict[bytes | str | int, str] = {}
-        self.longest = longest
-
-    def __getitem__(self, value: bytes | str | int) -> str:
-        if value in self.known:
-            return self.known[value]
-        if isinstance(value, int):  # a status, whose text is found sooner than made
-            raw = b"%d" % value
-        else:
-            raw = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else bytes(value)
-        # One look by translate(): what is left after deleting the plain characters. A regex takes three times as long.
-        plain = not raw.translate(None, _PLAIN)
-        safe = raw.decode("ascii") if plain else self._escape(raw)
-        if self.longest is not None and len(safe) > self.longest:
-            # No escape is longer than six bytes (backslash, u, four digits), so this many fit whatever they are.
-            safe = (safe[: self.longest] if plain else self._escape(raw[: self.longest // 6])) + "..."
-        if plain and len(raw) <= _LONGEST:
-            if len(self.known) >= _REMEMBERED:
-                self.known.clear()
-            self.known[value] = safe
-        return safe
+    timed: bool
 
 
 # ── what stands for an atom ──────────────────────────────────────────────────────────────────
@@ -176,6 +130,13 @@ def _variable(name: str) -> Callable[[Record], bytes | str]:
     return lambda record: str((record.scope or {}).get(name, ""))
 
 
+#: Numbers as text: most bodies are small, and making the text takes 70 ns.
+_SIZES = tuple(map(str, range(1024)))
+#: What most requests have is compared, which takes 8 ns, not looked up, which takes 27.
+_METHOD = "method if method == 'GET' else escape[method]"
+_VERSION = "version if version == '1.1' else escape[version]"
+_STATUS = "'200' if status == 200 else escape[status]"
+_BYTES = "SIZES[sent] if sent < KNOWN_SIZES else sent"
 #: Where a value goes in a template; literals cannot hold it, since control characters in them are escaped.
 _SLOT = "\0"
 #: Atom: what it puts into the template, and the expressions for it; names in them are bound by `_compile`'s prologue.
@@ -184,14 +145,14 @@ _ATOMS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "l": ("-", ()),
     "u": ("\0", ("DASH if {authorization}i is MISSING else escape[user({authorization}i)] or DASH",)),
     "t": ("\0", ("time",)),
-    "r": ("\0 \0 HTTP/\0", ("escape[method]", "text", "escape[version]")),
-    "m": ("\0", ("escape[method]",)),
+    "r": ("\0 \0 HTTP/\0", (_METHOD, "text", _VERSION)),
+    "m": ("\0", (_METHOD,)),
     "U": ("\0", ("escape[target.partition(QUESTION)[0]]",)),
     "q": ("\0", ("escape[target.partition(QUESTION)[2]]",)),
-    "H": ("HTTP/\0", ("escape[version]",)),
-    "s": ("\0", ("escape[record.status]",)),
-    "B": ("\0", ("record.sent",)),
-    "b": ("\0", ("record.sent or DASH",)),
+    "H": ("HTTP/\0", (_VERSION,)),
+    "s": ("\0", (_STATUS,)),
+    "B": ("\0", (_BYTES,)),
+    "b": ("\0", ("SIZES[sent] if 0 < sent < KNOWN_SIZES else sent or DASH",)),
     "f": ("\0", ("escape[{referer}i]",)),
     "a": ("\0", ("escape[{user-agent}i]",)),
     "T": ("\0", ("int(record.duration)",)),
@@ -216,11 +177,11 @@ _JSON: tuple[str, tuple[str, ...]] = (
         "time",
         "escape[client[0]] if client else NOTHING",
         "NOTHING if {authorization}i is MISSING else escape[user({authorization}i)]",
-        "escape[method]",
+        _METHOD,
         "text",
-        "escape[version]",
-        "escape[record.status]",
-        "record.sent",
+        _VERSION,
+        _STATUS,
+        _BYTES,
         "record.duration:.6f",
         "escape[{referer}i]",
         "escape[{user-agent}i]",
@@ -236,10 +197,10 @@ def compile_format(text: str, *, pid: int = 0, limit: int | None = None) -> Form
     """
     if text == "json":
         template, expressions = _JSON
-        escape, stamp, missing = _escape_json, iso_time, b""
+        escape, stamp, missing = escape_json, iso_time, b""
     else:
         template, expressions = _parse(_FORMATS.get(text, text))
-        escape, stamp, missing = _escape_text, clf_time, b"-"
+        escape, stamp, missing = escape_text, clf_time, b"-"
     # What can be long gets an even share of what the template and the other values leave; 64 is more than those need.
     long = sum(bool(re.search(r"\b(target|text)\b|[{]", expression)) for expression in expressions)
     share = max(64, ((limit or 1 << 20) - len(template) - 64 * (len(expressions) - long)) // max(1, long))
@@ -247,6 +208,7 @@ def compile_format(text: str, *, pid: int = 0, limit: int | None = None) -> Form
         _compile(template, expressions, Escaper(escape), missing, pid),
         stamp,
         _compile(template, expressions, Escaper(escape, share - 3), missing, pid),
+        any("duration" in expression for expression in expressions),
     )
 
 
@@ -284,16 +246,18 @@ def _compile(template: str, expressions: Sequence[str], escape: Escaper, missing
     """Make the function. Header names become variables that one pass over the header list fills."""
     namespace: dict[str, Any] = {
         "escape": escape,
-        "careful": _give_up,
         "user": _user,
         "pid": pid,
         "DASH": "-",
         "NOTHING": "",
         "QUESTION": b"?",
+        "SIZES": _SIZES,
+        "KNOWN_SIZES": len(_SIZES),
         "decode": charmap_decode,
         # For short lines no target counts as plain, so that each is measured.
-        "PLAIN": _PLAIN_MAP if escape.longest is None else _NO_MAP,
+        "PLAIN": PLAIN_MAP if escape.longest is None else NO_MAP,
         "MISSING": missing,
+        "remember": _remember,
     }
     loops: dict[str, list[str]] = {"i": [], "o": []}
 
@@ -307,91 +271,108 @@ def _compile(template: str, expressions: Sequence[str], escape: Escaper, missing
             loops[kind].append(name)
         return f"{kind}{loops[kind].index(name)}"
 
-    values = [_NAMED.sub(bind, expression) for expression in expressions]
-    source = _prologue(" ".join(values), needs_headers=bool(loops["i"]))
-    for kind, headers in (("i", "headers"), ("o", "record.response_headers")):
-        names = loops[kind]
-        if not names:
-            continue
-        source.append(f" {' = '.join(f'{kind}{number}' for number in range(len(names)))} = MISSING")
-        source.append(f" for name, value in {headers}:")
-        if kind == "o":
-            source.append("  name = name.lower()")  # the application's, in any case
-        # One look for the many fields that are not asked for: their names are shared, so the hashes are known.
-        namespace[f"NAMES_{kind}"] = frozenset(name.encode("latin-1", "replace") for name in names)
-        source.append(f"  if name in NAMES_{kind}:")
-        for number, name in enumerate(names):
-            namespace[f"NAME_{kind}{number}"] = name.encode("latin-1", "replace")
-            source.append(f"   {'if' if number == 0 else 'elif'} name == NAME_{kind}{number}:")
-            source.append(f"    {kind}{number} = value or MISSING")
-    # Strings side by side are one constant to Python's compiler.
-    literals = map(repr, template.split(_SLOT))
-    line = " ".join([next(literals), *(f'f"{{{value}}}" {next(literals)}' for value in values)])
+    line, steady = _join(template.split(_SLOT), [_NAMED.sub(bind, each) for each in expressions], expressions)
+    source = ["def steady(client, headers):", *_loop("headers", "i", loops["i"], namespace)]
+    source.append(f" return ({''.join(f'{each}, ' for each in steady)})")
+    source.append("def line(record, time):")
+    source += _prologue(line, len(steady), keeps=escape.longest is None)
+    source += _loop("record.response_headers", "o", loops["o"], namespace)
     source.append(f" return {line}")
-    body = [" try:", *(f" {each}" for each in source), " except KeyError:", "  return careful(record, time)"]
     # Compiled rather than composed of closures: one call instead of one per atom. Of the user's, it has only literals.
-    code = compile("\n".join(["def line(record, time):", *body]), "<access_log_format>", "exec")
-    exec(code, namespace)  # noqa: S102
-    careful: Compiled = namespace["line"]
-    hasty = {**namespace, "escape": escape.known, "careful": careful}
-    exec(code, hasty)  # noqa: S102
-    made: Compiled = hasty["line"]
+    exec(compile("\n".join(source), "<access_log_format>", "exec"), namespace)  # noqa: S102
+    made: Compiled = namespace["line"]
     return made
 
 
-def _give_up(record: Record, time: str) -> str:  # noqa: ARG001 - in the place of a compiled function
-    raise LookupError("its scope lacks a key")
+def _join(literals: Sequence[str], values: Sequence[str], expressions: Sequence[str]) -> tuple[str, list[str]]:
+    """Source of a line, and of the texts in it, `steady0` and so on, that stand between values that always change."""
+    line = text = ""
+    steady: list[str] = []
+    kept = False
+    for number, literal in enumerate(literals):
+        text += f"{literal!r} "  # strings side by side are one constant to Python's compiler
+        value = f'f"{{{values[number]}}}" ' if number < len(values) else ""
+        if value and _is_steady(expressions[number]):
+            text += value
+            kept = True
+            continue
+        if kept:
+            steady.append(text)
+            text = f'f"{{steady{len(steady) - 1}}}" '
+            kept = False
+        line += text + value
+        text = ""
+    return line, steady
 
 
-def _prologue(used: str, *, needs_headers: bool) -> list[str]:
-    """Fetch from the scope, where there is one, what would otherwise be a property each (100 ns)."""
-    wanted = {
-        "client": ("client", re.search(r"\bclient\b", used)),
-        "method": ("method", re.search(r"\bmethod\b", used)),
-        "target": ("", re.search(r"\b(target|text)\b", used)),
-        "version": ("http_version", re.search(r"\bversion\b", used)),
-        "headers": ("headers", needs_headers),
-    }
-    text = re.search(r"\btext\b", used)
-    names = [(name, key) for name, (key, needed) in wanted.items() if needed]
+def _is_steady(expression: str) -> bool:
+    """Tell whether it is about what a client says with every request, and most clients each time alike."""
+    names = _NAMED.findall(expression)
+    return all(kind == "i" for _, kind in names) and bool(names or "client" in expression or expression == "pid")
+
+
+def _loop(headers: str, kind: str, names: list[str], namespace: dict[str, Any]) -> list[str]:
+    """Source that fills the variables of header names."""
     if not names:
         return []
-    fetch = {name: f"scope[{key!r}]" for name, key in names}
-    fetch["target"] = "record.target"
-    fetch["method"] = "scope['method'] if 'method' in scope else record.method"  # a WebSocket's scope has none
-    return [
-        " scope = record.scope",
-        " if scope is None:",
-        *(f"  {name} = record.{name}" for name, _ in names),
-        " else:",
-        *(f"  {name} = {fetch[name]}" for name, _ in names),
+    source = [f" {' = '.join(f'{kind}{number}' for number in range(len(names)))} = MISSING"]
+    source.append(f" for name, value in {headers}:")
+    if kind == "o":
+        source.append("  name = name.lower()")  # the application's, in any case
+    # One look for the many fields that are not asked for: their names are shared, so the hashes are known.
+    namespace[f"NAMES_{kind}"] = frozenset(name.encode("latin-1", "replace") for name in names)
+    source.append(f"  if name in NAMES_{kind}:")
+    for number, name in enumerate(names):
+        namespace[f"NAME_{kind}{number}"] = name.encode("latin-1", "replace")
+        source.append(f"   {'if' if number == 0 else 'elif'} name == NAME_{kind}{number}:")
+        source.append(f"    {kind}{number} = value or MISSING")
+    return source
+
+
+def _prologue(used: str, steady: int, *, keeps: bool) -> list[str]:
+    """Source that fetches what a line needs: from the scope, where a property would be 100 ns each."""
+    steadies = ", ".join(f"steady{number}" for number in range(steady))
+    wanted = {
+        "client": ("client", steady),
+        "headers": ("headers", steady),
+        "method": ("method", re.search(r"\bmethod\b", used)),
+        "version": ("http_version", re.search(r"\bversion\b", used)),
+    }
+    names = [(name, key) for name, (key, needed) in wanted.items() if needed]
+    source = []
+    if names:
+        source += [" connection = record.connection", " if connection is None:"]
+        source += [f"  {name} = record.{name}" for name, _ in names]
+        source += [" else:", "  scope = record.scope"]
+        source += [f"  {name} = scope[{key!r}]" for name, key in names]
+    if steady and keeps:
+        source += [
+            " logged = None if connection is None else connection.logged",
+            " if logged is None or logged[0] != headers or logged[1] is not client:",
+            "  logged = remember(connection, client, headers, steady(client, headers))",
+            f" _, _, {steadies} = logged",
+        ]
+    elif steady:
+        source.append(f" {steadies}, = steady(client, headers)")
+    for name, use in (("status", "status"), ("sent", "sent"), ("target", "target|text")):
+        if re.search(rf"\b({use})\b", used):
+            source.append(f" {name} = record.{name}")
+    if re.search(r"\btext\b", used):
         # Targets differ too much to be remembered, and most are short and plain: one look that is also the decoding.
-        *([" try:", "  text = decode(target, 'strict', PLAIN)[0]"] if text else []),
-        *([" except UnicodeDecodeError:", "  text = escape[target]"] if text else []),
-    ]
+        source += [" try:", "  text = decode(target, 'strict', PLAIN)[0]"]
+        source += [" except UnicodeDecodeError:", "  text = escape[target]"]
+    return source
 
 
-# ── time ─────────────────────────────────────────────────────────────────────────────────────
-
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-
-
-def _offset(seconds: int) -> tuple[str, int, int]:
-    hours, minutes = divmod(abs(seconds) // 60, 60)
-    return "-" if seconds < 0 else "+", hours, minutes
+#: Bytes of fields above which their texts are not kept: it is for as long as the connection, idle or not.
+_MOST_KEPT = 2048
+_Fields = Sequence[tuple[bytes, bytes]]
 
 
-def clf_time(when: When) -> str:
-    """Return `[21/Nov/2026:12:01:07 +0100]`: English whatever the locale, as log readers expect."""
-    year, month, day, hour, minute, second, offset = when
-    sign, hours, minutes = _offset(offset)
-    zone = f"{sign}{hours:02d}{minutes:02d}"
-    return f"[{day:02d}/{_MONTHS[month - 1]}/{year:04d}:{hour:02d}:{minute:02d}:{second:02d} {zone}]"
-
-
-def iso_time(when: When) -> str:
-    """Return `2026-11-21T12:01:07+01:00` (RFC 3339)."""
-    year, month, day, hour, minute, second, offset = when
-    sign, hours, minutes = _offset(offset)
-    zone = f"{sign}{hours:02d}:{minutes:02d}"
-    return f"{year:04d}-{month:02d}-{day:02d}T{hour:02d}:{minute:02d}:{second:02d}{zone}"
+def _remember(connection: Any, client: object, headers: _Fields, texts: tuple[str, ...]) -> tuple[object, ...]:
+    """Keep the texts of a connection's first request; give up where another has other fields, as behind a proxy."""
+    made = (headers, client, *texts)
+    if connection is not None:
+        small = connection.logged is None and sum(len(name) + len(value) for name, value in headers) <= _MOST_KEPT
+        connection.logged = (list(headers), client, *texts) if small else (None,)  # the application may change its list
+    return made

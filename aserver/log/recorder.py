@@ -1,18 +1,19 @@
 """The access log of one worker: a line for each finished request, at nearly no cost.
 
 Runs in the worker's loop, called by `protocol` for every response and every WebSocket open and close. It must never
-wait and never raise: what is logged has already been answered.
+wait and never raise: what is logged has already been answered. Requests are kept until the tick ends, no longer.
 """
 
 import logging
 import os
-import sys
 import time
+from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
 
-from aserver.log.access import Record, When, compile_format
-from aserver.log.setup import Logging
+from aserver.log.access import Compiled, Formatter, Record, compile_format
+from aserver.log.setup import Lines, Logging
+from aserver.log.stamp import When
 
 log = logging.getLogger("aserver.error")
 
@@ -27,52 +28,89 @@ class AccessSettings(Protocol):
 
 
 class AccessLog:
-    """`write` takes a finished request; its line leaves at the end of the loop's tick.
+    """`write` takes a finished request; its line leaves at the end of the loop's tick. `timed`: it needs durations.
 
     Made in the worker, after the fork (a format may hold the pid). Raises ConfigError for a bad format.
     """
 
-    __slots__ = ("_exclude", "_limit", "_line", "_lines", "_renew_at", "_shortened", "_stamp", "_time")
+    __slots__ = ("timed", "write")
 
     def __init__(self, config: AccessSettings, logs: Logging) -> None:
         if logs.lines is None:
             raise ValueError("there is no access log: accesslog is off")
         limit = logs.access.limit if logs.access is not None else None
         formatter = compile_format(config.access_log_format, pid=os.getpid(), limit=limit)
-        self._limit = limit or sys.maxsize
-        self._line, self._stamp, self._shortened = formatter
-        self._lines = logs.lines
-        self._exclude = tuple(prefix.encode() for prefix in config.access_log_exclude)
-        self._renew_at = 0.0
-        self._time = ""
+        self.timed = formatter.timed
+        self.write = _writer(formatter, logs.lines, limit)
+        exclude = tuple(prefix.encode() for prefix in config.access_log_exclude)
+        if exclude:
+            write = self.write
 
-    def write(self, record: Record) -> None:
-        """Write one line, unless the path is excluded."""
-        if self._exclude and record.target.startswith(self._exclude):
-            return
-        lines = self._lines
-        batch = lines.batch
-        if not batch:  # the first of this tick, whose lines all have its time
-            if (now := monotonic()) >= self._renew_at:
-                self._renew(now)
-            lines.begin()
+            def write_some(record: Record) -> None:
+                if not record.target.startswith(exclude):
+                    write(record)
+
+            self.write = write_some
+
+
+def _writer(formatter: Formatter, lines: Lines, limit: int | None) -> Callable[[Record], None]:
+    """Make what takes a request. A closure, whose variables are found in half the time of an object's attributes.
+
+    The lines are made when the tick ends, all in one go: that costs two thirds of making each between the requests,
+    when the interpreter has just done other things.
+    """
+    line, stamp, shortened, _timed = formatter
+    batch = lines.batch
+    append = batch.append
+    renew_at = 0.0
+    text = ""
+
+    def begin() -> None:
+        """For the first line of a tick, whose lines all have its time."""
+        nonlocal renew_at, text
+        now = monotonic()
+        if now >= renew_at:
+            # The text of the second that has begun; right again at most a second after the wall clock was set.
+            wall = time.time_ns()
+            renew_at = now + 1 - wall % 1_000_000_000 / 1e9
+            local = time.localtime(wall // 1_000_000_000)
+            when: When = (*local[:6], local.tm_gmtoff)
+            text = stamp(when)
+        lines.begin()
+
+    def make(records: list[Record]) -> list[str]:
         try:
-            line = self._line(record, self._time)
-            if len(line) > self._limit:
-                line = self._shortened(record, self._time)
-        except Exception as error:  # noqa: BLE001 - the scope is the application's by now, and may hold anything
-            target = record.target.decode("ascii", "backslashreplace")
-            why = "the application changed its scope"
-            log.error("%s %s: no access line, %s (%r)", record.method, target, why, error)  # noqa: TRY400
-            return
-        batch.append(line)
+            made = [line(record, text) for record in records]
+        except Exception:  # noqa: BLE001 - the scope is the application's, and may hold anything
+            made = _make_one_by_one(records, line, text)
+        if limit is not None and max(map(len, made), default=0) > limit:
+            pairs = zip(records, made, strict=True)
+            made = [each if len(each) <= limit else shortened(record, text) for record, each in pairs]
+        return made
+
+    def write(record: Record) -> None:
+        if not batch:
+            begin()
+        append(record)
         if len(batch) >= lines.most:
             lines.flush()
 
-    def _renew(self, now: float) -> None:
-        """Make the text of the second that has begun; right again at most a second after the wall clock was set."""
-        wall = time.time_ns()
-        self._renew_at = now + 1 - wall % 1_000_000_000 / 1e9
-        local = time.localtime(wall // 1_000_000_000)
-        when: When = (*local[:6], local.tm_gmtoff)
-        self._time = self._stamp(when)
+    lines.make = make
+    return write
+
+
+def _make_one_by_one(records: list[Record], line: Compiled, text: str) -> list[str]:
+    """Make the lines that can be made; takes the other records out of the list."""
+    made: list[str] = []
+    good: list[Record] = []
+    for record in records:
+        try:
+            made.append(line(record, text))
+        except Exception as error:  # noqa: BLE001 - see above
+            target = record.target.decode("ascii", "backslashreplace")
+            why = "the application changed its scope"
+            log.error("%s %s: no access line, %s (%r)", record.method, target, why, error)  # noqa: TRY400
+        else:
+            good.append(record)
+    records[:] = good
+    return made

@@ -10,7 +10,7 @@ import logging
 import os
 import tomllib
 from asyncio import AbstractEventLoop
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,11 +39,12 @@ class LogSettings(Protocol):
 
 class Lines(Protocol):
     """Where access lines go: a `Sink`, or a logger of the user's. Who adds to `batch` calls `begin` before the first
-    line and `flush` when there are `most`.
+    and `flush` when there are `most`; `make` turns what was added into lines.
     """
 
-    batch: list[str]
+    batch: list[Any]
     most: int
+    make: Callable[[list[Any]], list[str]]
 
     def begin(self) -> None: ...
     def flush(self) -> None: ...
@@ -70,8 +71,9 @@ class LoggerLines:
     """Access lines for a logger that the user's `log_config` names."""
 
     def __init__(self) -> None:
-        self.batch: list[str] = []
+        self.batch: list[Any] = []
         self.most = 1
+        self.make: Callable[[list[Any]], list[str]] = list
         self._logger = logging.getLogger(ACCESS)
 
     def begin(self) -> None:
@@ -79,7 +81,7 @@ class LoggerLines:
 
     def flush(self) -> None:
         """Log each line at INFO."""
-        lines = self.batch.copy()
+        lines = self.make(self.batch.copy())
         self.batch.clear()
         for line in lines:
             self._logger.info("%s", line.rstrip("\n"))

@@ -79,6 +79,7 @@ class Shared:
         loop: asyncio.AbstractEventLoop,
         state: dict[str, Any],
         access: Callable[..., None] | None = None,
+        timed: bool = True,
         on_limit: Callable[[], None] | None = None,
     ) -> None:
         self.app = app
@@ -86,6 +87,7 @@ class Shared:
         self.loop = loop
         self.state = state
         self.access = access
+        self.timed = timed and access is not None  # somebody wants durations
         self.on_limit = on_limit
         #: Called with the target of each request whose application begins.
         self.note: Callable[[bytes], None] | None = None
@@ -179,6 +181,7 @@ class Connection(asyncio.Protocol):
         "deadline",
         "feed",
         "held",
+        "logged",
         "scheme",
         "server",
         "shared",
@@ -208,6 +211,7 @@ class Connection(asyncio.Protocol):
         self._drain_waiters: list[asyncio.Future[None]] = []
         self._discarded = 0
         self.held: list[bytes] | None = None  # to be written with what follows; None: what comes is written at once
+        self.logged: tuple[Any, ...] | None = None  # what the access log keeps of it
 
     # ── callbacks of the transport ───────────────────────────────────────────────────────────
 

@@ -64,7 +64,7 @@ class Exchange(Cycle):
         "task",
     )
 
-    #: Set when the response is complete, and only if there is an access log.
+    #: Set when the response is complete, and only if there is an access log that says how long it took.
     duration: float
 
     def __init__(  # noqa: PLR0917 - see Cycle

@@ -228,7 +228,7 @@ class HttpConnection(Intake):
                 shared.on_limit()
             exchange.refuse(503)
             return
-        if shared.access is not None:
+        if shared.timed:
             exchange.started = monotonic()  # uvloop's clock, but in full: that has milliseconds
         shared.start(exchange)
 
@@ -236,7 +236,8 @@ class HttpConnection(Intake):
         """Go on after a complete response."""
         shared = self.shared
         if shared.access is not None:
-            exchange.duration = monotonic() - exchange.started
+            if shared.timed:
+                exchange.duration = monotonic() - exchange.started
             shared.access(exchange)
         exchange.wake()
         if not exchange.keep_alive:
@@ -337,9 +338,7 @@ class HttpConnection(Intake):
 
     def broken(self, exchange: Exchange) -> None:
         """End the connection, because this response cannot be completed."""
-        if self.shared.access is not None:
-            exchange.duration = monotonic() - exchange.started
-            self.shared.access(exchange)
+        self._log(exchange)
         exchange.disconnect()
         self.current = None
         if exchange.close_delimited:
@@ -366,9 +365,14 @@ class HttpConnection(Intake):
         self._parser = None
         if current is not None:
             current.disconnect()
-            if self.shared.access is not None and current.state is not DONE and current.launched:
-                current.duration = monotonic() - current.started
-                self.shared.access(current)
+            if current.state is not DONE and current.launched:
+                self._log(current)
+
+    def _log(self, exchange: Exchange) -> None:
+        """Write to the access log, if there is one, what ended before its time."""
+        if self.shared.access is not None:
+            exchange.duration = monotonic() - exchange.started
+            self.shared.access(exchange)
 
     def expire(self) -> None:
         """React to `deadline` having passed."""

@@ -4,7 +4,7 @@ Pure shapes; runs where the connection runs. Nothing here is made unless there i
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from aserver.asgi import Scope
 
@@ -12,7 +12,7 @@ from aserver.asgi import Scope
 class AccessRecord(Protocol):
     """What an access log gets of a finished response; `exchange.Exchange` and `Refusal` have this shape.
 
-    Formatters take what they need during the call and do not keep the object.
+    It is kept until the tick of the loop ends, when the lines are made; nothing that is in it may change any more.
     """
 
     @property
@@ -59,12 +59,19 @@ class AccessRecord(Protocol):
     def scope(self) -> Scope | None:
         """The ASGI scope; None for a refusal."""
 
+    @property
+    def connection(self) -> Any:
+        """What the request came on, whose `logged` is the access log's, of an exchange; else None."""
+
 
 class Refusal:
     """The record of a request that the server answered by itself, such as with 400.
 
     `exchange` is the request's record if its head was good; else what is known of it is `target` and `headers`.
     """
+
+    #: See `AccessRecord`.
+    connection = None
 
     __slots__ = (
         "client",

@@ -24,3 +24,4 @@ class SocketRecord:
     duration: float  # seconds since the request was complete
     scope: Scope | None
     version: str = "1.1"
+    connection: None = None

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from enum import Enum
 from math import inf
+from time import monotonic
 
 from aserver.asgi import Message, Scope
 from aserver.protocol import wire, ws_deflate, ws_frames, ws_handshake
@@ -78,7 +79,7 @@ class Socket(Connection):
         self._unsent = http._unsent
         self.scope: Scope = exchange.scope
         self.target = exchange.target
-        self.started = http.shared.loop.time()
+        self.started = monotonic()  # the loop's clock, but in full: uvloop's has milliseconds
         self.sent = 0
         self.status = 0  # of the HTTP answer
         self._answered = False  # that is out, whole
@@ -284,7 +285,7 @@ class Socket(Connection):
                     headers=self.scope["headers"],
                     response_headers=self.response_headers,
                     started=self.started,
-                    duration=self.shared.loop.time() - self.started,
+                    duration=monotonic() - self.started,
                     scope=self.scope,
                 )
             )

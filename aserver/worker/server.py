@@ -18,6 +18,7 @@ import anyio
 from aserver.asgi import ASGIApp
 from aserver.config import Config
 from aserver.ipc.board import Field
+from aserver.log.recorder import AccessLog
 from aserver.protocol.draining import Draining
 from aserver.protocol.proxy_protocol import Peers
 from aserver.protocol.service import Service
@@ -69,7 +70,7 @@ class Server:
     config: Config
     endpoints: Sequence[Endpoint]
     release: Callable[[], None]
-    access: Callable[..., None] | None = None
+    access: AccessLog | None = None
     cell: memoryview | None = None
     note: Callable[[bytes], None] | None = None
     fairness: Fairness | None = None
@@ -134,7 +135,10 @@ class Server:
             self._boot_scope.cancel()
 
     async def _open(self, state: dict[str, Any]) -> None:
-        self.service = Service(self.app, self.config, loop=self._loop, state=state, access=self.access)
+        access: dict[str, Any] = {}
+        if self.access is not None:
+            access = {"access": self.access.write, "timed": self.access.timed}
+        self.service = Service(self.app, self.config, loop=self._loop, state=state, **access)
         self.service.note = self.note
         self.service.leaving = state["aserver.draining"]
         mode = self.config.proxy_protocol

@@ -220,7 +220,7 @@ def test_incident_2_a_storm_of_signals_leaves_every_line_whole(kind: str, log_fo
     assert all(re.fullmatch(r"[a-h]\d+", failure) for failure in clients.failures), clients.failures
     explained = sum(count for message, count in found["record"].items() if "killed by SIGKILL" in message)
     assert 1 <= explained <= killed == KILLS  # one may have been on its way out when it was killed
-    assert found["record"]["logs reopened"] > SIGNALS // 20
+    assert found["record"]["logs reopened"] > SIGNALS // 100  # a tenth asked; a busy master takes several as one
     assert found["record"]["stopped"] == 1
 
 

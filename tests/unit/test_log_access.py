@@ -3,6 +3,7 @@
 import base64
 import json
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aserver.errors import ConfigError
-from aserver.log.access import Formatter, When, clf_time, compile_format, iso_time
+from aserver.log.access import Formatter, compile_format
+from aserver.log.stamp import When, clf_time, iso_time
 
 WHEN: When = (2026, 11, 21, 12, 1, 7, 3600)
 
@@ -29,6 +31,7 @@ class Answer:
     response_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     duration: float = 1.234567
     scope: Any = None
+    connection: Any = None
 
 
 def line(text: str, answer: Answer, **options: Any) -> bytes:
@@ -119,10 +122,61 @@ def test_each_atom_of_gunicorn(atom: str, text: str, scoped: bool) -> None:
         "headers": headers,
         "root_path": "/root",
     }
-    answer.scope = scope if scoped else None
+    if scoped:
+        answer.scope = scope
+        answer.connection = SimpleNamespace(logged=None)
     if atom == "{script_name}e" and not scoped:
         text = "-"
-    assert line(f"<%({atom})s>%%", answer, pid=4711) == f"<{text}>%\n".encode()
+    formatter = compile_format(f"<%({atom})s>%%", pid=4711)
+    for _ in range(3):  # the first, from what the first left, and when nothing is left any more
+        assert formatter.line(answer, formatter.stamp(WHEN)) == f"<{text}>%\n"
+
+
+def test_what_a_connection_keeps_is_of_its_own_requests_only() -> None:
+    """Texts of the last request serve the next one with the same client and fields, and no other."""
+    formatter = compile_format("%(h)s %(u)s %(a)s %(U)s %({x}i)s")
+    looked = 0
+
+    def user(_: bytes) -> bytes:
+        nonlocal looked
+        looked += 1
+        return b"alice"
+
+    formatter.line.__globals__["user"] = user
+    connection = SimpleNamespace(logged=None)
+    client = ("192.0.2.7", 1)
+    fields = [(b"user-agent", b"curl"), (b"authorization", b"Basic eA==")]
+
+    def ask(target: bytes, client: tuple[str, int], headers: list[tuple[bytes, bytes]]) -> str:
+        scope = {"client": client, "headers": headers}
+        return formatter.line(Answer(target=target, scope=scope, connection=connection), "")[:-1]
+
+    changing = list(fields)
+    assert ask(b"/1", client, changing) == "192.0.2.7 alice curl /1 -"
+    changing.append((b"x", b"1"))  # as an application may do afterwards
+    assert ask(b"/2", client, list(fields)) == "192.0.2.7 alice curl /2 -"
+    assert ask(b"/3", client, list(fields)) == "192.0.2.7 alice curl /3 -"
+    assert looked == 1
+    assert ask(b"/4", client, [*fields, (b"x", b"1")]) == "192.0.2.7 alice curl /4 1"
+    assert ask(b"/5", ("192.0.2.8", 1), fields) == "192.0.2.8 alice curl /5 -"
+    assert ask(b"/6", client, []) == "192.0.2.7 - - /6 -"
+
+
+def test_another_client_with_the_same_fields_is_told_apart() -> None:
+    formatter = compile_format("%(h)s")
+    connection = SimpleNamespace(logged=None)
+    for client in ("192.0.2.7", "192.0.2.8", "192.0.2.7"):
+        scope = {"client": (client, 1), "headers": []}
+        assert formatter.line(Answer(scope=scope, connection=connection), "") == f"{client}\n"
+
+
+def test_large_fields_are_not_kept() -> None:
+    formatter = compile_format("combined")
+    connection = SimpleNamespace(logged=None)
+    scope = {"client": None, "method": "GET", "http_version": "1.1", "headers": [(b"cookie", b"c" * 4000)]}
+    for _ in range(2):
+        formatter.line(Answer(scope=scope, connection=connection), "")
+        assert len(str(connection.logged)) < 100
 
 
 def test_a_websocket_has_no_method_in_its_scope() -> None:
@@ -190,13 +244,23 @@ def test_no_byte_of_any_field_can_forge_a_line(name: str) -> None:
         headers = [(field, raw) for field in (b"referer", b"user-agent", b"cookie", b"x")]
         headers.append((b"authorization", b"Basic " + base64.b64encode(raw)))
         scope = {"client": (text, 1), "method": text, "http_version": text, "headers": headers, "request_id": text}
-        check_line(Answer(target=raw, headers=headers, response_headers=[(b"server", raw)], scope=scope), name)
+        connection = SimpleNamespace(logged=None)
+        full = Answer(
+            target=raw, headers=headers, response_headers=[(b"server", raw)], scope=scope, connection=connection
+        )
+        for _ in range(2):  # the second one is made of what the first left
+            check_line(full, name)
         check_line(Answer((text, 1), text, raw, text, headers=headers), name)
 
 
 @given(answers, st.sampled_from(sorted(COMPILED)))
 def test_no_client_can_forge_a_line(answer: Answer, name: str) -> None:
     check_line(answer, name)
+    if answer.scope is not None:
+        answer.connection = SimpleNamespace(logged=None)
+        answer.scope["headers"] = answer.headers
+        check_line(answer, name)
+        check_line(answer, name)
 
 
 def check_line(answer: Answer, name: str) -> None:

@@ -382,7 +382,7 @@ def test_what_is_wrong_with_a_log_config(
 def make_answer(target: bytes) -> Any:
     return SimpleNamespace(
         client=None, method="GET", target=target, version="1.1", status=200, sent=0, headers=[], response_headers=[],
-        duration=0.0, scope=None,
+        duration=0.0, scope=None, connection=None,
     )  # fmt: skip
 
 
@@ -412,6 +412,7 @@ def test_a_scope_that_the_application_broke_costs_a_line_and_nothing_else(start:
     for scope in ({}, {"client": 7, "method": "GET", "http_version": "1.1", "headers": []}, {"headers": [(b"x",)]}):
         answer = make_answer(b"/broken")
         answer.scope = scope
+        answer.connection = SimpleNamespace(logged=None)
         access(answer)
     access(make_answer(b"/good"))
     assert (tmp_path / "access.log").read_text().count("\n") == 1
