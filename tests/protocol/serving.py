@@ -24,7 +24,7 @@ class Client:
 
     async def send(self, data: bytes) -> None:
         self.writer.write(data)
-        await self.writer.drain()
+        await asyncio.wait_for(self.writer.drain(), DEADLINE)  # a server that does not read must not stop the test
 
     async def rest(self) -> bytes:
         """All bytes until the server's FIN."""

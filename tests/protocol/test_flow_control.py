@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from math import inf
 from random import Random
 from typing import Any
 
@@ -272,3 +273,27 @@ async def test_a_body_whose_turn_has_not_come_is_not_late() -> None:
         service.sweep(service.now + 60)
         go_on.set()
         assert (await transport.carry(bytes(1000))).count(b"HTTP/1.1 200 OK") == 2
+
+
+async def test_a_websocket_takes_over_a_connection_that_is_full() -> None:
+    sent = 0
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal sent
+        if scope["type"] == "http":
+            await answer(send, bytes(100_000))
+            return
+        await send({"type": "websocket.accept"})
+        for sent in range(10):  # noqa: B007
+            await send({"type": "websocket.send", "bytes": bytes(1000)})
+
+    async with narrows(app, 0) as transport:
+        for data in (GET, request()):
+            transport.protocol.data_received(data)
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+        assert sent == 0
+        assert transport.protocol.write_deadline < inf
+        _, _, rest = (await transport.carry(b"")).partition(b"\r\n\r\n")
+        _, _, got = rest[100_000:].partition(b"\r\n\r\n")
+        assert frames_of(got)[:10] == [(0x80 | BINARY, bytes(1000))] * 10

@@ -575,6 +575,32 @@ async def test_a_slow_client_suspends_send_and_gets_one_pong() -> None:
     assert len(sent) == 200
 
 
+async def test_a_slow_client_suspends_a_denial() -> None:
+    sent = 0
+
+    async def deny(app: Application) -> None:
+        nonlocal sent
+        await app.go_on.wait()
+        await app.send({"type": "websocket.http.response.start", "status": 403, "headers": []})
+        for sent in range(200):  # noqa: B007
+            await app.send({"type": "websocket.http.response.body", "body": bytes(100_000), "more_body": True})
+        await app.send({"type": "websocket.http.response.body", "body": b"end"})
+
+    app = Application(deny, accept=False)
+    async with serving(app) as server:
+        client = await server.connect()
+        await client.send(request())
+        await eventually(lambda: app.scope)
+        socket = next(iter(server.service.connections))
+        assert isinstance(socket, ws_socket.Socket)
+        stop_reading(client, socket)
+        app.go_on.set()
+        await stuck(socket)
+        assert sent < 199
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        assert (await client.rest()).endswith(b"\r\nend\r\n0\r\n\r\n")
+
+
 # ── pings ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -617,6 +643,32 @@ async def test_a_ping_timeout_longer_than_the_interval() -> None:
         for _ in range(3):
             assert await next_frame(client) == (0x80 | PING, b"")
         assert await close_of(client) == (1011, "ping timeout")
+
+
+async def test_no_ping_for_a_client_that_does_not_read() -> None:
+    """It could not answer one behind what waits for it already."""
+
+    async def flood(app: Application) -> None:
+        await app.go_on.wait()
+        for _ in range(200):
+            await app.say(bytes(100_000))
+
+    app = Application(flood)
+    async with opened(app, write_timeout=1000, ws_ping_interval=20, ws_ping_timeout=20) as (client, server):
+        socket = next(iter(server.service.connections))
+        assert isinstance(socket, ws_socket.Socket)
+        stop_reading(client, socket)
+        app.go_on.set()
+        await stuck(socket)
+        unsent = socket.transport.get_write_buffer_size()
+        begin = server.service.now
+        for elapsed in (20, 40, 60):
+            server.service.sweep(begin + elapsed)
+        assert socket.transport.get_write_buffer_size() == unsent
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        for _ in range(200):
+            assert (await next_frame(client))[0] == 0x82
+        assert await close_of(client) == (1000, "")
 
 
 @pytest.mark.parametrize(("interval", "timeout", "pings"), [(0, 20, 0), (20, 0, 9)])
@@ -699,6 +751,24 @@ async def test_the_application_closes() -> None:
         assert await client.rest() == b""  # the server closes first (RFC 6455 section 7.1.1)
         await eventually(lambda: app.returned and not server.service.connections)
     assert app.got == [(3000, "done")]
+
+
+async def test_what_an_application_has_not_taken_is_dropped_when_it_closes() -> None:
+    async def close(app: Application) -> None:
+        await app.go_on.wait()
+        await app.send({"type": "websocket.close"})
+        await app.receive()
+
+    app = Application(close)
+    async with opened(app) as (client, server):
+        socket = next(iter(server.service.connections))
+        assert isinstance(socket, ws_socket.Socket)
+        await client.send(frame(TEXT, b"1") + frame(TEXT, b"2"))
+        await eventually(lambda: len(socket._messages) == 2)
+        app.go_on.set()
+        assert await close_of(client) == (1000, "")
+        await eventually(lambda: app.returned)
+    assert app.got == [(1000, "")]
 
 
 async def test_the_application_returns_and_the_client_does_not_answer() -> None:

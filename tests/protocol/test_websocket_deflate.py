@@ -193,6 +193,13 @@ def test_the_limit_holds_after_inflation() -> None:
     assert read(frame(BINARY, parts[:4], fin=False, rsv=RSV1), frame(CONTINUATION, parts[4:])) == [1009]
 
 
+def test_the_limit_holds_for_what_the_end_of_a_message_makes() -> None:
+    """The last block says that 4 bytes follow, and gets the 4 that RFC 7692 section 7.2.2 appends."""
+    unfinished = b"\x00\x00\xff\xff" + b"\x00\x04\x00\xfb\xff"
+    assert read(frame(BINARY, compress(bytes(996)) + unfinished, rsv=RSV1)) == [bytes(998) + b"\xff\xff"]
+    assert read(frame(BINARY, compress(bytes(997)) + unfinished, rsv=RSV1)) == [1009]
+
+
 def test_a_bomb_is_not_inflated() -> None:
     bomb = frame(BINARY, compress(bytes(100_000_000)), rsv=RSV1)
     assert len(bomb) < 100_000
