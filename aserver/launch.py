@@ -138,11 +138,15 @@ def _signals(loop: asyncio.AbstractEventLoop, runner: Runner) -> Iterator[None]:
         signal.SIGTTOU: lambda: runner.scale(delta=-1),
         signal.SIGWINCH: lambda: runner.scale(to=0),
     }
-    noted: list[int] = []
+    noted = runner.noted
 
     def obey() -> None:
-        for _ in range(len(noted)):  # not those that come meanwhile: in a flood the loop must turn, too
-            loop.call_soon(actions[signal.Signals(noted.pop(0))])
+        """One signal in each turn: neither a flood nor an action that fails keeps the others from theirs."""
+        if noted:
+            action = actions[signal.Signals(noted.pop(0))]
+            if noted:
+                loop.call_soon(obey)
+            action()
 
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # none may come in between
     try:

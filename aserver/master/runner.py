@@ -11,8 +11,9 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, Self, assert_never
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Self, assert_never
 
 import anyio
 
@@ -65,6 +66,8 @@ class Runner:
         self._next = provision
         self._provisions: dict[int, Provision] = {}
         self._files: dict[int, Freshness] = {}
+        #: Signals that have come and that the loop has not obeyed yet; an upgrade takes them along.
+        self.noted: list[int] = []
         self._chores = 0
         self._serving = 0  # the generation whose listeners are listening
         self._listening_on: list[Listener] = []
@@ -125,14 +128,15 @@ class Runner:
 
     def reload(self, why: str) -> None:
         """Read the settings again and start a new generation; what is wrong is logged and changes nothing."""
-        # In a thread: a settings file in Python is run by a child process, and may take its time.
-        reading = asyncio.to_thread(self._reread)
         self._reading = [task for task in self._reading if not task.done()]
-        self._reading.append(self._loop.create_task(self._do_reload(reading, why)))
+        self._reading.append(self._loop.create_task(self._do_reload(why)))
 
-    async def _do_reload(self, reading: Coroutine[Any, Any, Resolved], why: str) -> None:
+    async def _do_reload(self, why: str) -> None:
         try:
-            resolved = await reading
+            # In a thread: a settings file in Python is run by a child process, and may take its time. One that ends
+            # with it: a thread that waits for work would take signals that are blocked here during an upgrade.
+            with ThreadPoolExecutor(1) as thread:
+                resolved = await self._loop.run_in_executor(thread, self._reread)
             fresh, remarks = provide_next(self._next, resolved)
         except AserverError as error:
             log.error("reload (%s) refused, everything stays as it is: %s", why, error)  # noqa: TRY400
@@ -160,13 +164,14 @@ class Runner:
             log.error("upgrade (%s) refused, everything stays as it is: %s", why, reason)
             return
         self._run_hook("pre_exec")
-        while not self._crew.quiet:  # noqa: ASYNC110
-            await asyncio.sleep(BEAT_PERIOD)  # the rest of a message is on its way; `flush` runs as often
+        # Until the rest of a message is through (`flush` runs as often), and settings that are being read are read.
+        while not self._crew.quiet or any(not task.done() for task in self._reading):  # noqa: ASYNC110
+            await asyncio.sleep(BEAT_PERIOD)
         if self._state.over or self._state.server is not Server.SERVING:
             log.warning("upgrade (%s) given up: the server is %s", why, self._state.server.value)
             return
         log.info("upgrade (%s): the master re-executes itself", why)
-        error = become(self._bequeath())
+        error = become(self._bequeath(), self.noted)
         log.error("upgrade (%s) failed, everything stays as it is: %s", why, error.strerror)
 
     def _bequeath(self) -> Estate:

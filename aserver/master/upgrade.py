@@ -92,8 +92,11 @@ def answer_preflight(environ: MutableMapping[str, str]) -> bool:
     return True
 
 
-def become(estate: Estate) -> OSError:
-    """Exec the new image. Returns only if that failed, with everything as it was."""
+def become(estate: Estate, noted: list[int]) -> OSError:
+    """Exec the new image. Returns only if that failed, with everything as it was.
+
+    `noted` are signals that came before they were blocked, and that nobody has obeyed: they are made to come again.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     paper = unix.memory_file("aserver-estate")
     fds = [*estate.fds(), paper]
@@ -101,6 +104,8 @@ def become(estate: Estate) -> OSError:
         os.write(paper, msgspec.msgpack.encode(estate))
         for fd in fds:
             os.set_inheritable(fd, True)
+        while noted:
+            signal.raise_signal(noted.pop())  # pending from here on, which an exec keeps (execve(2))
         os.execve(sys.executable, _command(), {**os.environ, ESTATE: str(paper)})  # noqa: S606
     except OSError as error:
         for fd in fds:

@@ -89,7 +89,7 @@ from unittest.mock import Mock
 from aserver.launch import _signals
 
 async def main():
-    runner = Mock()
+    runner = Mock(noted=[])
     with _signals(asyncio.get_running_loop(), runner):
         for _ in range(1000):  # the loop does not turn meanwhile
             signal.raise_signal(signal.SIGUSR1)

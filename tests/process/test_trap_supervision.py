@@ -443,7 +443,7 @@ from unittest.mock import Mock
 from aserver.launch import _signals
 
 async def main():
-    with _signals(asyncio.get_running_loop(), Mock()):
+    with _signals(asyncio.get_running_loop(), Mock(noted=[])):
         signal.raise_signal(signal.SIGUSR1)
 
 asyncio.run(main())
