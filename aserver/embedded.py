@@ -8,13 +8,18 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 
+import anyio
 import anyio.abc
 
 from aserver.asgi import ASGIApp
 from aserver.config import Config
+from aserver.errors import ConfigError
+from aserver.log.deferred import ACCESS_BOUND, LOOK_PAUSE, Sink, SinkState
+from aserver.log.opening import open_log
+from aserver.log.recorder import AccessLog
 from aserver.sockets import Address, Listener, bind_for
 from aserver.tls import Certificates
 from aserver.worker.acceptor import Endpoint
@@ -22,6 +27,8 @@ from aserver.worker.server import BEAT, Phase, Server
 
 log = logging.getLogger("aserver.error")
 
+#: Seconds that a reader who does not read has for the last access lines.
+LAST_LINES = 1.0
 #: Heartbeats between two looks at socket paths: a second.
 TEND_BEATS = round(1 / BEAT)
 
@@ -50,6 +57,33 @@ def _stop_signals(server: Server, config: Config) -> Iterator[None]:
             loop.remove_signal_handler(signum)
 
 
+def _say(sink: Sink, text: str) -> None:
+    log.log(logging.WARNING if sink.state is SinkState.OPEN else logging.ERROR, "%s", text)
+
+
+@contextlib.asynccontextmanager
+async def _access_log(config: Config) -> AsyncIterator[AccessLog | None]:
+    """The access log, through a sink of ours: the caller's logging hears only of trouble with it."""
+    if config.accesslog is None:
+        yield None
+        return
+    try:
+        fd = open_log(config.accesslog, which="access")
+    except OSError as error:
+        raise ConfigError(f"accesslog {config.accesslog} cannot be opened: {error.strerror}") from None
+    sink = Sink.for_fd(fd, name="access log", bound=ACCESS_BOUND)
+    sink.report = _say
+    try:
+        access = AccessLog(config, sink)
+        sink.attach(asyncio.get_running_loop())
+        yield access
+    finally:
+        with anyio.move_on_after(LAST_LINES, shield=True):  # not `close()`, which would keep the caller's loop waiting
+            while sink.batch or sink.state is SinkState.BLOCKED:  # noqa: ASYNC110 - nothing says when
+                await anyio.sleep(LOOK_PAUSE)
+        sink.close(0.0)
+
+
 async def serve_here(
     app: ASGIApp,
     config: Config,
@@ -61,27 +95,28 @@ async def serve_here(
 
     Raises ConfigError, BindError or BootError.
     """
-    with _bound(config) as listeners:
+    async with _access_log(config) as access:
+        with _bound(config) as listeners:
 
-        def release() -> None:
-            for listener in listeners:
-                listener.close()
-
-        def ready() -> None:
-            for listener in listeners:
-                listener.listen(config.backlog)
-                log.info("listening on %s", listener.name)
-            task_status.started(tuple(listener.address for listener in listeners))
-
-        def tend(server: Server) -> None:
-            """Once a second, as a master does: a deleted unix path comes back."""
-            if server.beats % TEND_BEATS == 0 and server.phase is Phase.SERVING:
+            def release() -> None:
                 for listener in listeners:
-                    if (news := listener.tend()) is not None:
-                        log.warning("%s", news)
+                    listener.close()
 
-        certificates = Certificates(config) if any(listener.tls for listener in listeners) else None
-        endpoints = [Endpoint(li.socket, li.name, certificates if li.tls else None) for li in listeners]
-        server = Server(app, config, endpoints, release, on_beat=tend)
-        with _stop_signals(server, config) if install_signal_handlers else contextlib.nullcontext():
-            await server.run(ready)
+            def ready() -> None:
+                for listener in listeners:
+                    listener.listen(config.backlog)
+                    log.info("listening on %s", listener.name)
+                task_status.started(tuple(listener.address for listener in listeners))
+
+            def tend(server: Server) -> None:
+                """Once a second, as a master does: a deleted unix path comes back."""
+                if server.beats % TEND_BEATS == 0 and server.phase is Phase.SERVING:
+                    for listener in listeners:
+                        if (news := listener.tend()) is not None:
+                            log.warning("%s", news)
+
+            certificates = Certificates(config) if any(listener.tls for listener in listeners) else None
+            endpoints = [Endpoint(li.socket, li.name, certificates if li.tls else None) for li in listeners]
+            server = Server(app, config, endpoints, release, access=access, on_beat=tend)
+            with _stop_signals(server, config) if install_signal_handlers else contextlib.nullcontext():
+                await server.run(ready)

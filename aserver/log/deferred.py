@@ -368,6 +368,7 @@ class Sink:
     def forget(self) -> None:
         """After fork, in the child: what is queued is the parent's to write, and so is the parent's loop."""
         self._pid = os.getpid()
+        self.outlet.renew_lock()
         self._queue.clear()
         self._turn.clear()
         self._notices.clear()

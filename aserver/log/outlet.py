@@ -5,14 +5,16 @@ never set O_NONBLOCK on an inherited description: descriptors 0-2 share theirs w
 
 To a regular file an O_APPEND write of any length is not mixed with others. To a pipe, write(2) is all-or-nothing up to
 PIPE_BUF (pipe(7)), so longer lines are cut there. A terminal that is behind takes half a line: who has begun one keeps
-the others off until it is out, by a record lock (fcntl(2)), which dies with its process.
+the others off until it is out, by a lock on bytes of it (fcntl(2)), which dies with its process.
 """
 
+import contextlib
 import errno
 import fcntl
 import os
 import select
 import socket
+import struct
 import time
 
 from aserver.log.opening import SinkKind
@@ -30,6 +32,8 @@ _GATE, _LINE = 0, 1
 #: along, in 1 of 6 storms on a busy machine, though the terminal had room. It is paid only where the sink was open.
 GATE_PATIENCE = 0.1
 _GATE_PAUSE = 0.0002
+#: Locks that belong to an open file description; only Linux has them.
+_DESCRIPTION_LOCK: int | None = getattr(fcntl, "F_OFD_SETLK", None) if struct.calcsize("P") == 8 else None
 
 
 class Outlet:
@@ -39,6 +43,7 @@ class Outlet:
         self.fd = fd
         self.kind = kind
         self._spare: list[int] = []
+        self._lock_fd = -1
         self._adopt()
 
     def _adopt(self) -> None:
@@ -60,8 +65,9 @@ class Outlet:
         blocking = not fcntl.fcntl(self.fd, fcntl.F_GETFL) & os.O_NONBLOCK
         self.exclusive = kind is SinkKind.TERMINAL
         if self.exclusive:
+            self.renew_lock()
             try:
-                fcntl.lockf(self.fd, fcntl.LOCK_UN)
+                self._unlock(_GATE, 0)
             except OSError:  # there are no such locks here: torn is better than nothing
                 self.exclusive = False
         #: Whether a loop may watch it: libuv's `uv_poll_init` sets O_NONBLOCK on whatever it watches, and the end of
@@ -95,10 +101,10 @@ class Outlet:
             sent = os.write(self.fd, piece)
         finally:
             if sent == len(piece) or (sent == 0 and not begun):
-                fcntl.lockf(self.fd, fcntl.LOCK_UN)
+                self._unlock(_GATE, 0)
                 self._close_spare()
             else:
-                fcntl.lockf(self.fd, fcntl.LOCK_UN, 1, _GATE)
+                self._unlock(_GATE, 1)
         return sent
 
     def _begin(self, *, patient: bool) -> None:
@@ -109,12 +115,39 @@ class Outlet:
                 raise BlockingIOError(errno.EAGAIN, "another process is writing")
             select.select([], [], [], _GATE_PAUSE)
         if not self._lock(_LINE):
-            fcntl.lockf(self.fd, fcntl.LOCK_UN, 1, _GATE)
+            self._unlock(_GATE, 1)
             raise BlockingIOError(errno.EAGAIN, "another process has half a line out")
+
+    def renew_lock(self) -> None:
+        """Have a description to lock that is of this process and sink alone; call it after a fork.
+
+        Locks of a process would end as soon as it closed any descriptor of the terminal, and processes pass some to
+        each other at every SIGUSR1. They serve where there is no /proc, or the terminal is another user's.
+        """
+        if not self.exclusive:
+            return
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+        if _DESCRIPTION_LOCK is not None:
+            with contextlib.suppress(OSError):
+                self._lock_fd = os.open(f"/proc/self/fd/{self.fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+
+    def _unlock(self, byte: int, length: int) -> None:
+        """`length` 0: to the end."""
+        self._set_lock(fcntl.LOCK_UN, byte, length)
+
+    def _set_lock(self, kind: int, byte: int, length: int) -> None:
+        if self._lock_fd < 0 or _DESCRIPTION_LOCK is None:
+            fcntl.lockf(self.fd, kind, length, byte)
+            return
+        type_ = fcntl.F_UNLCK if kind == fcntl.LOCK_UN else fcntl.F_WRLCK
+        # struct flock of 64-bit Linux: type, whence, start, length, pid.
+        fcntl.fcntl(self._lock_fd, _DESCRIPTION_LOCK, struct.pack("hhqqi4x", type_, os.SEEK_SET, byte, length, 0))
 
     def _lock(self, byte: int) -> bool:
         try:
-            fcntl.lockf(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+            self._set_lock(fcntl.LOCK_EX | fcntl.LOCK_NB, byte, 1)
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 return False
@@ -162,6 +195,9 @@ class Outlet:
         os.close(fd)
 
     def _let_go(self) -> None:
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
         if self._socket is not None:
             self._socket.detach()
             self._socket = None

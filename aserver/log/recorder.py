@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Protocol
 
 from aserver.log.access import Compiled, Formatter, Record, compile_format
-from aserver.log.setup import Lines, Logging
+from aserver.log.setup import Lines
 from aserver.log.stamp import When
 
 log = logging.getLogger("aserver.error")
@@ -35,13 +35,10 @@ class AccessLog:
 
     __slots__ = ("timed", "write")
 
-    def __init__(self, config: AccessSettings, logs: Logging) -> None:
-        if logs.lines is None:
-            raise ValueError("there is no access log: accesslog is off")
-        limit = logs.access.limit if logs.access is not None else None
-        formatter = compile_format(config.access_log_format, pid=os.getpid(), limit=limit)
+    def __init__(self, config: AccessSettings, lines: Lines) -> None:
+        formatter = compile_format(config.access_log_format, pid=os.getpid(), limit=lines.limit)
         self.timed = formatter.timed
-        self.write = _writer(formatter, logs.lines, limit)
+        self.write = _writer(formatter, lines, lines.limit)
         exclude = tuple(prefix.encode() for prefix in config.access_log_exclude)
         if exclude:
             write = self.write

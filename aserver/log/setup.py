@@ -46,6 +46,10 @@ class Lines(Protocol):
     most: int
     make: Callable[[list[Any]], list[str]]
 
+    @property
+    def limit(self) -> int | None:
+        """Bytes of the longest line that it takes whole."""
+
     def begin(self) -> None: ...
     def flush(self) -> None: ...
 
@@ -69,6 +73,8 @@ class LineHandler(logging.Handler):
 
 class LoggerLines:
     """Access lines for a logger that the user's `log_config` names."""
+
+    limit = None
 
     def __init__(self) -> None:
         self.batch: list[Any] = []

@@ -143,7 +143,7 @@ class WorkerProcess:
             seed.config,
             seed.endpoints,
             release=self._close_listeners,
-            access=AccessLog(seed.config, seed.logs) if seed.logs.lines is not None else None,
+            access=AccessLog(seed.config, seed.logs.lines) if seed.logs.lines is not None else None,
             cell=seed.board.cell(self._order.cell),
             note=seed.board.writer(self._order.cell) if seed.config.slow_callback else None,
             fairness=Fairness(seed.board, self._order.cell),

@@ -22,7 +22,7 @@ from aserver.log.deferred import Sink
 from aserver.log.opening import open_log, open_private
 from aserver.log.outlet import PIPE_LIMIT
 from aserver.log.recorder import AccessLog
-from aserver.log.setup import LineHandler, Logging, configure
+from aserver.log.setup import LineHandler, Lines, Logging, configure
 from aserver.log.text import JsonLayout, Layout, TextLayout
 from tests.harness import PATIENCE, wait_for
 
@@ -386,8 +386,15 @@ def make_answer(target: bytes) -> Any:
     )  # fmt: skip
 
 
+def lines_of(logs: Logging) -> Lines:
+    assert logs.lines is not None
+    return logs.lines
+
+
 def test_excluded_paths_leave_no_line(start: Start, tmp_path: Path) -> None:
-    access = AccessLog(Settings(access_log_format="%(U)s", access_log_exclude=("/healthz", "/static/")), start()).write
+    access = AccessLog(
+        Settings(access_log_format="%(U)s", access_log_exclude=("/healthz", "/static/")), lines_of(start())
+    ).write
     for target in (b"/", b"/healthz?x", b"/static/a.css", b"/static", b""):
         access(make_answer(target))
     assert (tmp_path / "access.log").read_bytes() == b"/\n/static\n\n"
@@ -397,7 +404,7 @@ def test_the_time_is_renewed_each_second(start: Start, tmp_path: Path, monkeypat
     monotonic, wall = 50.0, 1_800_000_000_250_000_000
     monkeypatch.setattr("aserver.log.recorder.monotonic", lambda: monotonic)
     monkeypatch.setattr("time.time_ns", lambda: wall)
-    access = AccessLog(Settings(access_log_format="%(t)s"), start()).write
+    access = AccessLog(Settings(access_log_format="%(t)s"), lines_of(start())).write
     for step in (0.0, 0.5, 0.2499, 0.0002, 0.9):
         monotonic += step
         wall += round(step * 1e9)
@@ -408,7 +415,7 @@ def test_the_time_is_renewed_each_second(start: Start, tmp_path: Path, monkeypat
 
 
 def test_a_scope_that_the_application_broke_costs_a_line_and_nothing_else(start: Start, tmp_path: Path) -> None:
-    access = AccessLog(Settings(), start()).write
+    access = AccessLog(Settings(), lines_of(start())).write
     for scope in ({}, {"client": 7, "method": "GET", "http_version": "1.1", "headers": []}, {"headers": [(b"x",)]}):
         answer = make_answer(b"/broken")
         answer.scope = scope
@@ -423,19 +430,12 @@ def test_a_line_too_long_for_a_pipe_is_shortened_not_cut(start: Start) -> None:
     logs = start()
     reader, writer = os.pipe()
     logs.replace(None, open_private(writer))
-    AccessLog(Settings(access_log_format="json"), logs).write(make_answer(b"/" + b"x" * 8000))
+    AccessLog(Settings(access_log_format="json"), lines_of(logs)).write(make_answer(b"/" + b"x" * 8000))
     line = os.read(reader, 1 << 16)
     os.close(reader)
     os.close(writer)
     assert len(line) <= PIPE_LIMIT
     assert json.loads(line)["status"] == 200
-
-
-def test_an_access_log_that_is_off_cannot_be_made(start: Start) -> None:
-    logs = start()
-    logs.lines = None
-    with pytest.raises(ValueError, match="accesslog is off"):
-        AccessLog(Settings(), logs)
 
 
 # ── the standard streams ─────────────────────────────────────────────────────────────────────

@@ -68,6 +68,11 @@ def held(writer: int, byte: int) -> Iterator["subprocess.Popen[bytes]"]:
             child.kill()
 
 
+def takes_more(sink: Sink) -> bool:
+    sink.write(b"")
+    return sink.state is SinkState.OPEN
+
+
 def let_go(child: "subprocess.Popen[bytes]") -> None:
     assert child.stdin is not None
     child.stdin.write(b"x")
@@ -222,6 +227,43 @@ def test_half_a_line_of_ours_keeps_others_off_and_does_not_make_them_wait(termin
         sink.close(0)
 
 
+def test_closing_another_descriptor_of_the_terminal_does_not_let_others_in(terminal: tuple[int, int]) -> None:
+    """As a channel does that passes the logs on. It ends the record locks of a process (fcntl(2))."""
+    sink = Sink.for_fd(open_private(terminal[1]))
+    try:
+        while sink.state is SinkState.OPEN:
+            sink.write(b"e" * 999 + b"\n")
+        os.close(os.dup(sink.fd))
+        assert not locks_free_to_others(terminal[1], 1)
+    finally:
+        sink.close(0)
+
+
+def test_a_forked_process_has_locks_of_its_own(terminal: tuple[int, int]) -> None:
+    sink = Sink.for_fd(open_private(terminal[1]))
+    try:
+        while sink.state is SinkState.OPEN:
+            sink.write(b"e" * 999 + b"\n")
+        pid = os.fork()
+        if pid == 0:
+            sink.write(b"child\n")
+            os._exit(0 if sink.state is SinkState.BLOCKED else 1)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert not locks_free_to_others(terminal[1], 1), "the child's end did not end the parent's lock"
+        while os.read(terminal[0], 1 << 16) and not takes_more(sink):
+            pass
+        assert locks_free_to_others(terminal[1], 1)
+    finally:
+        sink.close(0)
+
+
+def test_without_a_description_of_its_own_the_process_locks(
+    terminal: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outlet, "_DESCRIPTION_LOCK", None)
+    test_half_a_line_of_ours_keeps_others_off_and_does_not_make_them_wait(terminal)
+
+
 def test_a_terminal_without_record_locks_is_written_to(
     terminal: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,6 +271,8 @@ def test_a_terminal_without_record_locks_is_written_to(
         raise OSError(22, "no locks")
 
     monkeypatch.setattr(fcntl, "lockf", refuse)
+    monkeypatch.setattr(fcntl, "fcntl", lambda *_: 0)
+    monkeypatch.setattr(outlet, "_DESCRIPTION_LOCK", None)
     reader, writer = terminal
     sink = Sink.for_fd(open_private(writer))
     try:
