@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
 from aserver import importer, unix
@@ -320,7 +320,7 @@ class Zygote:
         allowed = self._config.graceful_timeout + self._config.lifespan_shutdown_timeout + DEPUTY_ALLOWANCE
         deadline = time.monotonic() + allowed
         while self._alive() and time.monotonic() < deadline:
-            select.select([self._wake.fileno(), *self._pidfds()], [], [], 0.2)
+            _readable([self._wake.fileno(), *self._pidfds()], 0.2)
             with contextlib.suppress(BlockingIOError):
                 self._wake.recv(4096)
             self._reap()
@@ -338,13 +338,21 @@ class Zygote:
     def _forget_dead(self) -> None:
         """Let go of adopted workers that have ended; nobody else tells us."""
         for serial, pidfd in list(self._adopted.items()):
-            if select.select([pidfd], [], [], 0)[0]:
+            if _readable([pidfd], 0):
                 os.close(self._adopted.pop(serial))
 
     def leave(self, code: int) -> NoReturn:
         """Out, without the app's exit hooks: those are the workers' to run, once each (trap 10)."""
         self._logs.close()
         os._exit(code)
+
+
+def _readable(fds: Iterable[int], seconds: float) -> bool:
+    """Wait; not by select(2), which ends at descriptor 1024, and a flood of SIGUSR1 brings more."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def _die_with_master(signum: int) -> None:
