@@ -301,7 +301,7 @@ class Exchange(Cycle):
             if self.state is DONE:
                 if connection.held is None and isinstance(data, bytes):
                     if data:
-                        connection.transport.write(data)
+                        connection.write_answer(data)
                 else:
                     self._write(data)
                 connection.answered(self)

@@ -15,6 +15,8 @@ _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"  # RFC 9110 section 5.6.2
 #: RFC 9112 section 3. The target is visible ASCII without `#`: more than RFC 3986 has, because browsers send `|` and
 #: `"` in queries, but a fragment is never sent, and who sees one in a target cuts it off or does not.
 _REQUEST_LINE = re.compile(rb"(%b+) ([!\"$-~]+) HTTP/([0-9])\.([0-9])\r\n" % _TOKEN)
+#: The beginning of the plainest one, for where the rest of the head is known. The same targets as above.
+PLAIN_GET = re.compile(rb"GET (/[!\"$-~]*)")
 #: What can still become such a line.
 _BEGUN_LINE = re.compile(rb"\r|%(t)b*|%(t)b+ [!\"$-~]*(?:(?<! ) [HTP/0-9.]{0,8}\r?)?" % {b"t": _TOKEN})
 _EMPTY_LINES = re.compile(rb"(?:\r\n)*")

@@ -2,9 +2,13 @@
 
 import asyncio
 import time
+from typing import Any
 
 from aserver.asgi import Receive, Scope, Send
+from aserver.config import Layer, build
+from aserver.protocol.service import Service
 from tests.protocol.serving import GET, LAST_GET, serving
+from tests.protocol.wiretap import Tap
 
 START = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"6")]}
 
@@ -110,3 +114,64 @@ async def test_many_small_pieces_are_few_writes() -> None:
     assert answer.count(b"x") == 100_000
     assert answer.endswith(b"\r\n0\r\n\r\n")
     assert len(writes) <= 4
+
+
+async def test_answers_close_together_wait_for_the_end_of_the_turn_and_no_longer() -> None:
+    held: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        connection = send.__self__.connection  # type: ignore[attr-defined]
+        connection.shared.gather_until = time.monotonic() + 60  # as if one had just been written
+        await send(START)
+        await send(piece(b"abcdef", more=False))
+        held.append(len(connection.held or ()))
+
+    async with serving(app) as server:
+        clients = [await server.connect() for _ in range(3)]
+        for client in clients:
+            await client.send(GET)
+        for client in clients:
+            assert (await client.response())[1] == b"abcdef"
+        assert held == [1, 1, 1]
+        assert not any(connection.held for connection in server.service.connections)
+        assert (await server.ask(LAST_GET)).endswith(b"\r\n\r\nabcdef")  # closing writes what waits
+
+
+async def test_an_application_that_takes_long_between_answers_holds_none_back() -> None:
+    held: list[object] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        connection = send.__self__.connection  # type: ignore[attr-defined]
+        time.sleep(0.005)
+        await send(START)
+        await send(piece(b"abcdef", more=False))
+        held.append(connection.held)
+
+    async with serving(app) as server:
+        clients = [await server.connect() for _ in range(3)]
+        for client in clients:
+            await client.send(GET)
+        for client in clients:
+            assert (await client.response())[1] == b"abcdef"
+    assert held == [None, None, None]
+
+
+async def test_an_answer_that_comes_late_takes_those_along_that_wait() -> None:
+    written: list[list[bool]] = []
+    taps = [Tap(), Tap(), Tap()]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        service.gather_until = time.monotonic() + 60 if len(written) < 2 else 0.0
+        await send(START)
+        await send(piece(b"abcdef", more=False))
+        written.append([bool(tap.written) for tap in taps])
+
+    config = build([Layer("test", {"target": "x:y"})]).config
+    service = Service(app, config, loop=asyncio.get_running_loop(), state={})
+    for tap in taps:
+        connection: Any = service.protocol_factory()()
+        connection.connection_made(tap)
+        connection.data_received(GET)
+    while service.active:
+        await asyncio.sleep(0)
+    assert written == [[False, False, False], [False, False, False], [True, True, True]]

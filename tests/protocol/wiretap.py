@@ -108,6 +108,7 @@ class Wiretap:
                 await asyncio.sleep(0)
         while self.service.active and not (connection.receiving is not None):
             await asyncio.sleep(0)
+        await asyncio.sleep(0)  # answers are written at the end of the turn they are given in
         outcome = Outcome(called=self._called, open=not (tap.closed or tap.half_closed), written=tap.written)
         connection.connection_lost(None)
         while self.service.active:

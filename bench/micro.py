@@ -1,0 +1,146 @@
+"""The hot path alone: connections fed with bytes in this process, no sockets, CPU time per request, smallest of many.
+
+    python -m bench.micro                                     # every case, this checkout
+    python -m bench.micro hello browser --against ../before   # in turns with another checkout, and the ratio
+
+Each tree is measured in processes of its own, which take turns. It needs the environment aserver is installed in.
+What the kernel and the transport cost is not in it: confirm what it finds with `python -m bench run`.
+"""
+
+import argparse
+import asyncio
+import importlib
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve()
+CONNECTIONS = 64
+TURNS = 150  # in one timing, each with a request or a batch on every connection
+
+_HOST = b"Host: 127.0.0.1:8000\r\n"
+_BROWSER = (
+    _HOST + b"User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0\r\n"
+    b"Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8\r\n"
+    b"Accept-Language: en-GB,en;q=0.7,de;q=0.3\r\nAccept-Encoding: gzip, deflate, br, zstd\r\n"
+    b"Connection: keep-alive\r\nReferer: http://bench.local/shop/items?page=2&order=price\r\n"
+    b"Cookie: session=7f0c2a9be1d84c63a5f1; theme=dark; consent=1; _ga=GA1.2.1234567890.1700000000\r\n"
+    b"Upgrade-Insecure-Requests: 1\r\nSec-Fetch-Dest: document\r\nSec-Fetch-Mode: navigate\r\n"
+    b"Sec-Fetch-Site: same-origin\r\n"
+)
+_PROXY = _HOST + b"X-Forwarded-For: 198.51.100.7\r\nX-Forwarded-Proto: https\r\n"
+
+
+def _get(target: bytes, fields: bytes) -> bytes:
+    return b"GET %b HTTP/1.1\r\n%b\r\n" % (target, fields)
+
+
+def _cases() -> dict[str, tuple[list[bytes], int]]:
+    """Name -> the pieces that a connection gets one after the other, again and again; requests in a piece."""
+    numbers = range(7)  # no divisor of anything: each connection has another one than before
+    return {
+        "hello": ([_get(b"/", _HOST)], 1),
+        "targets": ([_get(b"/items/%d?page=%d" % (n, n * n), _HOST) for n in numbers], 1),
+        "browser": ([_get(b"/", _BROWSER)], 1),
+        "browser-targets": ([_get(b"/items/%d" % n, _BROWSER) for n in numbers], 1),
+        "browser-others": ([_get(b"/", _BROWSER.replace(b"7f0c", b"7f%02d" % n)) for n in numbers], 1),
+        "proxy": ([_get(b"/", _PROXY)], 1),
+        "proxy-others": ([_get(b"/", _PROXY.replace(b".7\r", b".%d\r" % n)) for n in numbers], 1),
+        "post": ([b"POST / HTTP/1.1\r\n%bContent-Length: 13\r\n\r\nHello, world!" % _HOST], 1),
+        "pipelined": ([_get(b"/", _HOST) * 16], 16),
+    }
+
+
+class _Transport:
+    """What a connection needs of a transport; what is written is counted."""
+
+    def __init__(self) -> None:
+        self.writes = 0
+        self.write: Any = self._count
+
+    def _count(self, _: bytes) -> None:
+        self.writes += 1
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return {"peername": ("127.0.0.1", 5), "sockname": ("127.0.0.1", 8000)}.get(name, default)
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+async def _measure(pieces: list[bytes], batch: int, timings: int) -> float:
+    """Return microseconds of CPU for one request."""
+    from aserver.config import Layer, build
+    from aserver.protocol.service import Service
+
+    app = importlib.import_module("hello").app
+    config = build([Layer("micro", {"target": "hello:app", "proxy_headers": True})]).config
+    service = Service(app, config, loop=asyncio.get_running_loop(), state={})
+    make = service.protocol_factory()
+    connections: list[Any] = [make() for _ in range(CONNECTIONS)]
+    for connection in connections:
+        connection.connection_made(_Transport())
+    best = float("inf")
+    for _ in range(timings):
+        before, done = time.process_time_ns(), service.requests
+        for turn in range(TURNS):
+            piece = pieces[turn % len(pieces)]
+            for connection in connections:
+                connection.data_received(piece)
+            while service.running:
+                await asyncio.sleep(0)
+        used, requests = time.process_time_ns() - before, service.requests - done
+        if requests != TURNS * CONNECTIONS * batch:
+            raise SystemExit(f"{requests} requests were answered, not {TURNS * CONNECTIONS * batch}")
+        best = min(best, used / requests / 1000)
+    return best
+
+
+def _measure_here(cases: list[str], timings: int) -> None:
+    import uvloop
+
+    known = _cases()
+    print(json.dumps({case: uvloop.run(_measure(*known[case], timings)) for case in cases}))
+
+
+def _measure_tree(tree: Path, cases: list[str], timings: int) -> dict[str, float]:
+    # Not as a module: the tree measured may be one that has no bench.micro.
+    code = f"import sys; sys.path[:0] = [{str(tree)!r}, {str(HERE.parent / 'apps')!r}]\n"
+    code += f"import runpy; runpy.run_path({str(HERE)!r}, run_name='measured')['_measure_here']({cases!r}, {timings})"
+    done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True, cwd=tree)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m bench.micro")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {' '.join(_cases())}; all if none is named")
+    parser.add_argument("--against", type=Path, help="another checkout")
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--timings", type=int, default=8, help="in a round")
+    arguments = parser.parse_args()
+    cases = arguments.cases or list(_cases())
+    here = HERE.parents[1]
+    trees = [here] if arguments.against is None else [arguments.against.resolve(), here]
+    best = [dict.fromkeys(cases, float("inf")) for _ in trees]
+    for _ in range(arguments.rounds):
+        for tree, found in zip(trees, best, strict=True):
+            for case, microseconds in _measure_tree(tree, cases, arguments.timings).items():
+                found[case] = min(found[case], microseconds)
+    for case in cases:
+        figures = [found[case] for found in best]
+        ratio = f"  {figures[-1] / figures[0]:.3f}" if len(figures) > 1 else ""
+        print(f"{case:16}" + "".join(f"{figure:8.2f}" for figure in figures) + ratio)
+
+
+if __name__ == "__main__":
+    main()
