@@ -42,7 +42,7 @@ def test_traps_46_48_and_91_upgrades_under_load_cost_nothing_and_leak_nothing(se
     master = process(running.pid)
     assert master is not None
     inode = os.stat(path).st_ino
-    counts = []
+    counts: list[int] = []
     with Load(running.where, connections=8, pause=0.01) as tcp, Load(path, connections=8, pause=0.01) as unix:
         for number in range(1, times + 1):
             _upgrade(running, number)
