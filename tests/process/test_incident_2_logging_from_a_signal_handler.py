@@ -13,11 +13,11 @@ import os
 import re
 import select
 import signal
+import subprocess
 import termios
 import threading
 import tty
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -55,6 +55,7 @@ class Redirected(ServerProcess):
         self._got = bytearray()
         path = directory / "output"
         self._keep = -1
+        self._copier: subprocess.Popen[bytes] | None = None
         if kind == "file":
             path.touch()
             self._reader = os.open(path, os.O_RDONLY)
@@ -62,8 +63,14 @@ class Redirected(ServerProcess):
             os.mkfifo(path)
             self._reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         else:
-            self._reader, self._keep = os.openpty()
+            # By a process that does nothing else: a full terminal (8 KB) keeps lines in the memory of workers that are
+            # about to be killed, and a thread of ours waits for our other threads.
+            terminal, self._keep = os.openpty()
             tty.setraw(self._keep, termios.TCSANOW)
+            with path.open("wb") as copy:
+                self._copier = subprocess.Popen(["cat"], stdin=terminal, stdout=copy, stderr=subprocess.DEVNULL)
+            os.close(terminal)
+            self._reader = os.open(path, os.O_RDONLY)
             path = Path(os.ttyname(self._keep))
         command = [*self.command("numbered:app"), "--bind", "127.0.0.1:0", "--app-dir", str(directory), *options]
         super().__init__(argv=["/bin/sh", "-c", f'exec "$@" >{path} 2>&1', "sh", *command])
@@ -75,15 +82,17 @@ class Redirected(ServerProcess):
         pace = select.poll()
         while not self._stopping:
             piece = b""
-            if self._kind == "file" or select.select([self._reader], [], [], 0.05)[0]:
-                with suppress(OSError):  # EIO: the terminal's last writer is gone, or none is there yet
-                    piece = os.read(self._reader, 1 << 20)
+            if self._kind != "pipe" or select.select([self._reader], [], [], 0.05)[0]:
+                piece = os.read(self._reader, 1 << 20)
             self._got += piece
             if not piece:
                 pace.poll(10)
 
     def close(self) -> None:
         """Read what is left."""
+        if self._copier is not None:
+            os.close(self._keep)  # the last writer: `cat` comes to the end
+            self._copier.wait(PATIENCE)
         size = -1
         while size < len(self._got):
             size = len(self._got)
@@ -91,8 +100,6 @@ class Redirected(ServerProcess):
         self._stopping = True
         self._thread.join(PATIENCE)
         os.close(self._reader)
-        if self._keep >= 0:
-            os.close(self._keep)
 
     @property
     def log(self) -> str:

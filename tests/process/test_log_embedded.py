@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 import aserver
+from aserver.asgi import Receive, Scope, Send
 from aserver.errors import ConfigError
 from tests.apps.lifecycle import lifespans
 from tests.process.test_embedding import Footprint, _in_repository, anyio_backend, get, served
@@ -45,6 +46,31 @@ async def test_standard_output_is_the_default(capfd: pytest.CaptureFixture[str])
     async with served(lifespans.good, accesslog="-") as address:
         await get(address, "/here")
     assert LINE.fullmatch(capfd.readouterr().out)
+
+
+async def socket_app(scope: Scope, receive: Receive, send: Send) -> None:
+    assert scope["type"] == "websocket"
+    await receive()
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.close", "code": 1000})
+
+
+async def test_durations_of_websockets_are_exact(tmp_path: Path) -> None:
+    """Fails with the loop's clock, which has whole milliseconds under uvloop. One in a thousand ends in 000 by chance."""
+    path = tmp_path / "access.log"
+    settings = {"accesslog": str(path), "access_log_format": "%(m)s %(L)s", "lifespan": "off"}
+    async with served(socket_app, **settings) as address:
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(
+                b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            )
+            await reader.readuntil(b"\x88\x02\x03\xe8")  # a close frame with 1000
+            writer.close()
+    logged = [line.split() for line in path.read_text().splitlines()]
+    assert [method for method, _ in logged].count("GET") == 3
+    assert any(not seconds.endswith("000") for _, seconds in logged)
 
 
 def fill(fifo: Path) -> None:

@@ -430,7 +430,13 @@ def test_a_line_too_long_for_a_pipe_is_shortened_not_cut(start: Start) -> None:
     logs = start()
     reader, writer = os.pipe()
     logs.replace(None, open_private(writer))
-    AccessLog(Settings(access_log_format="json"), lines_of(logs)).write(make_answer(b"/" + b"x" * 8000))
+    lines = lines_of(logs)
+    access = AccessLog(Settings(access_log_format="json"), lines)
+    lines.most = 3
+    broken = make_answer(b"/broken")
+    broken.scope, broken.connection = {}, SimpleNamespace(logged=None)
+    for answer in (broken, make_answer(b"/" + b"x" * 8000), broken):
+        access.write(answer)
     line = os.read(reader, 1 << 16)
     os.close(reader)
     os.close(writer)
