@@ -33,14 +33,14 @@ _SCHEMES = {"http": "ws", "https": "wss"}
 class WebSocketConnection(Socket):
     """One WebSocket, from the client's complete request to the end of the connection."""
 
-    __slots__ = ("_cycle", "_gathers", "_handshake", "_told")
+    __slots__ = ("_cycle", "_gathers", "_handshake")
 
     def __init__(self, http: Connection, exchange: Exchange) -> None:
         super().__init__(http, exchange)
         # uvloop's writelines() is one writev, where two write() are two system calls (44 us for 64 KB instead of 49).
         # asyncio's joins (3.11), or forgets to pause us (3.12.0 to 3.13.5).
         self._gathers = type(http.transport).__module__.startswith("uvloop.")
-        self._told = False  # the application has got websocket.connect
+        self._messages.append(({"type": "websocket.connect"}, 0))
         self._handshake: ws_handshake.Handshake | None = None
         self._cycle: Cycle | None = None  # a denial response
         scope = self.scope
@@ -133,10 +133,7 @@ class WebSocketConnection(Socket):
 
     async def receive(self) -> Message:
         """ASGI `receive()`."""
-        if not self._told:
-            self._told = True
-            return {"type": "websocket.connect"}
-        while True:
+        while self._messages or self._disconnect is not None or self._waiter is not None:
             if self._messages:
                 message, size = self._messages.popleft()
                 self._queued -= size
@@ -146,9 +143,9 @@ class WebSocketConnection(Socket):
             if self._disconnect is not None:
                 code, reason = self._disconnect
                 return {"type": "websocket.disconnect", "code": code, "reason": reason}
-            if self._waiter is None:
-                break
-            await asyncio.wait([self._waiter])  # somebody else is already waiting; the first message is theirs
+            assert self._waiter is not None  # somebody else is already waiting; the first message is theirs
+            await asyncio.wait([self._waiter])
+        self._streak = False
         waiter: asyncio.Future[Message] = self.shared.loop.create_future()
         self._waiter = waiter
         try:
@@ -182,23 +179,31 @@ class WebSocketConnection(Socket):
                 data = _as_bytes(data)
             first, heads = _BINARY, _BINARY_HEADS
         size = len(data)
-        transport = self.transport
         if self._deflater is not None and size >= ws_deflate.LEAST_SIZE:
             data = self._deflater.message(data)
             size = len(data)
-            transport.write(ws_frames.head(first | RSV1, size) + data)
+            self._write_frame(ws_frames.head(first | RSV1, size) + data)
         elif size < 126:
-            transport.write(heads[size] + data)
+            self._write_frame(heads[size] + data)
         elif size < JOIN_LIMIT:
-            transport.write(ws_frames.head(first, size) + data)
+            self._write_frame(ws_frames.head(first, size) + data)
         elif self._gathers:
-            transport.writelines((ws_frames.head(first, size), data))
+            self.flush()
+            self.transport.writelines((ws_frames.head(first, size), data))
         else:
-            transport.write(ws_frames.head(first, size))
-            transport.write(data)
+            self.write(ws_frames.head(first, size))
+            self.transport.write(data)
         self.sent += size
         if self.write_paused:
             await self.drained()
+
+    def _write_frame(self, frame: bytes) -> None:
+        """Write at once what answers a message; of what is sent in a row, all after the second once in a turn."""
+        if self._streak or self.held is not None:
+            self.write_soon(frame)
+        else:
+            self._streak = True
+            self.transport.write(frame)
 
     async def _send_other(self, message: Message) -> None:
         kind, phase = message["type"], self._phase
@@ -227,7 +232,7 @@ class WebSocketConnection(Socket):
         head = ws_handshake.accept_head(handshake, message.get("subprotocol"), headers, answer)
         self.response_headers = headers
         self._phase = OPEN
-        self.transport.write(head + shared.defaults.without(headers) + b"\r\n\r\n")
+        self.write(head + shared.defaults.without(headers) + b"\r\n\r\n")
         inflater = None
         if agreement is not None:
             inflater = ws_deflate.Inflater(agreement)
@@ -267,7 +272,7 @@ class WebSocketConnection(Socket):
             return
         data = cycle.body(message)
         for piece in (data,) if isinstance(data, bytes) else data:
-            self.transport.write(piece)
+            self.write(piece)
         if cycle.state is DONE:
             self.response_headers = cycle.response_headers
             self.sent = cycle.sent

@@ -90,6 +90,7 @@ class Reader:
         "_limit",
         "_mask",
         "_pieces",
+        "_short",
         "_sink",
         "_size",
         "paused",
@@ -99,6 +100,7 @@ class Reader:
         self.paused = False
         self._sink = sink
         self._limit = limit
+        self._short = 6 + min(limit, 125)  # the longest frame with a head of 6 bytes
         self._inflater = inflater
         self._held = b""  # not parsed yet: a head or control frame that is not complete, or anything while paused
         self._held_from = 0
@@ -115,6 +117,15 @@ class Reader:
 
     def feed(self, data: bytes) -> None:  # noqa: C901, PLR0912 - each call less is 50 ns of each message
         """Parse what has arrived and call the sink for each message and control frame. Raises ViolationError."""
+        size = len(data)
+        # All that came is one short frame: masked, of this very length, a whole message.
+        if 6 <= size <= self._short and data[1] == MASKED + size - 6 and not (self._kind or self._held or self.paused):
+            if data[0] == _WHOLE_BINARY:
+                self._sink.on_binary(apply_mask(data[6:], data[2:6]))
+                return
+            if data[0] == _WHOLE_TEXT:
+                self._sink.on_text(_decode(apply_mask(data[6:], data[2:6])))
+                return
         at = 0
         if self._held:
             if data:
@@ -155,11 +166,7 @@ class Reader:
                 if first == _WHOLE_BINARY:
                     self._sink.on_binary(payload)
                 else:
-                    try:
-                        text = payload.decode()
-                    except UnicodeDecodeError as error:
-                        raise ViolationError(INVALID_DATA, _not_utf8(error)) from None
-                    self._sink.on_text(text)
+                    self._sink.on_text(_decode(payload))
             else:
                 after = self._frame(data, at, start, length)
                 if after == at:
@@ -284,6 +291,13 @@ def _check_control(first: int, opcode: int, length: int) -> None:
         raise ViolationError(PROTOCOL_ERROR, "fragmented control frame")
     if length > CONTROL_LIMIT:
         raise ViolationError(PROTOCOL_ERROR, f"control frame above {CONTROL_LIMIT} bytes")
+
+
+def _decode(payload: bytes) -> str:
+    try:
+        return payload.decode()
+    except UnicodeDecodeError as error:
+        raise ViolationError(INVALID_DATA, _not_utf8(error)) from None
 
 
 def _not_utf8(error: UnicodeDecodeError) -> str:

@@ -59,6 +59,7 @@ class Socket(Connection):
         "_queued",
         "_reader",
         "_silent_since",
+        "_streak",
         "_waiter",
         "response_headers",
         "scope",
@@ -92,6 +93,7 @@ class Socket(Connection):
         self._messages: deque[tuple[Message, int]] = deque()  # not taken yet, with their sizes
         self._queued = 0  # sum of the sizes
         self._waiter: asyncio.Future[Message] | None = None
+        self._streak = False  # the application has sent something since it last waited for a message
         self._disconnect: tuple[int, str] | None = None  # code and reason for websocket.disconnect
         self._ping_owed: bytes | None = None  # the last ping not answered, because the client does not read
         self._silent_since = inf  # when we sent the first ping that nothing has followed
@@ -100,12 +102,8 @@ class Socket(Connection):
 
     # ── what waits for the application ───────────────────────────────────────────────────────
 
-    def _deliver(self, message: Message, size: int) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            self._waiter = None
-            waiter.set_result(message)
-        elif self._phase is OPEN:
+    def _keep(self, message: Message, size: int) -> None:
+        if self._phase is OPEN:
             messages = self._messages
             messages.append((message, size))
             self._queued += size
@@ -159,11 +157,21 @@ class Socket(Connection):
 
     def on_text(self, text: str) -> None:
         """Take a text message from the reader."""
-        self._deliver({"type": "websocket.receive", "text": text}, len(text))
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            self._keep({"type": "websocket.receive", "text": text}, len(text))
+        else:
+            self._waiter = None
+            waiter.set_result({"type": "websocket.receive", "text": text})
 
     def on_binary(self, data: bytes) -> None:
         """Take a binary message from the reader."""
-        self._deliver({"type": "websocket.receive", "bytes": data}, len(data))
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            self._keep({"type": "websocket.receive", "bytes": data}, len(data))
+        else:
+            self._waiter = None
+            waiter.set_result({"type": "websocket.receive", "bytes": data})
 
     def on_ping(self, data: bytes) -> None:
         """Answer, or remember the last ping as long as the client does not read (RFC 6455 section 5.5.3)."""
@@ -171,7 +179,7 @@ class Socket(Connection):
             if self.write_paused:
                 self._ping_owed = data
             else:
-                self.transport.write(ws_frames.head(FIN | PONG, len(data)) + data)
+                self.write(ws_frames.head(FIN | PONG, len(data)) + data)
 
     def on_pong(self, data: bytes) -> None:
         """Nothing to do: any byte says that the client lives (`data_received`)."""
@@ -181,7 +189,7 @@ class Socket(Connection):
         if self._phase is OPEN:
             self._phase = ENDED
             self._disconnect = (code, reason)
-            self.transport.write(ws_frames.close_frame(code))
+            self.write(ws_frames.close_frame(code))
             self._wake()
             self._shut()
         else:
@@ -209,7 +217,7 @@ class Socket(Connection):
         """Begin the closing handshake."""
         self._phase = phase
         self._disconnect = (code, reason)
-        self.transport.write(ws_frames.close_frame(code, reason))
+        self.write(ws_frames.close_frame(code, reason))
         self.deadline = self.shared.now + CLOSE_TIMEOUT + SWEEP_PERIOD
         self._wake()
         reader = self._reader
@@ -226,7 +234,7 @@ class Socket(Connection):
             return
         self._phase = ENDED
         self._disconnect = (error.code, error.reason)
-        self.transport.write(ws_frames.close_frame(error.code, error.reason))
+        self.write(ws_frames.close_frame(error.code, error.reason))
         self._wake()
         self._shut()
 
@@ -241,7 +249,7 @@ class Socket(Connection):
         """Answer the request instead of the application."""
         self._phase = ENDED
         lines = self.shared.defaults.lines + (ws_handshake.VERSION_LINES if status == 426 else b"")
-        self.transport.write(wire.plain_answer(status, lines, keep_alive=False))
+        self.write(wire.plain_answer(status, lines, keep_alive=False))
         self.denied(status)
 
     def denied(self, status: int) -> None:
@@ -311,14 +319,14 @@ class Socket(Connection):
         if shared.now - self._silent_since >= timeout:
             self._phase = ENDED
             self._disconnect = (ws_frames.ABNORMAL, "ping timeout")
-            self.transport.write(ws_frames.close_frame(ws_frames.INTERNAL_ERROR, "ping timeout"))
+            self.write(ws_frames.close_frame(ws_frames.INTERNAL_ERROR, "ping timeout"))
             self._wake()
             self.close()
             return
         if self._next_ping <= shared.now:
             self._next_ping = shared.now + config.ws_ping_interval
             if not self.write_paused:  # else `write_deadline` watches the client
-                self.transport.write(ws_frames.head(FIN | PING, 0))
+                self.write(ws_frames.head(FIN | PING, 0))
                 self._silent_since = min(self._silent_since, shared.now)
         self.deadline = min(self._next_ping, self._silent_since + timeout)
 

@@ -12,7 +12,7 @@ import pytest
 from aserver.asgi import ASGIApp, Receive, Scope, Send
 from aserver.config import Layer, build
 from aserver.protocol import ws_socket
-from aserver.protocol.connection import HIGH_WATER
+from aserver.protocol.connection import HIGH_WATER, HOLD_BYTES
 from aserver.protocol.intake import PIPELINE_LIMIT
 from aserver.protocol.service import Service
 from tests.protocol.narrows import HIGH, PIECES, TURNS, Narrows
@@ -94,7 +94,7 @@ async def test_echoed_messages(ws_max_queue: int, seed: int) -> None:
         assert [payload for first, payload in frames_of(got) if first == 0x80 | BINARY] == messages
         assert frames_of(await transport.carry(frame(CLOSE))) == [(0x80 | CLOSE, b"")]
         assert transport.ended
-        assert transport.most <= HIGH + ws_socket.QUEUE_BYTES + 100
+        assert transport.most <= HIGH + HOLD_BYTES + ws_socket.QUEUE_BYTES + 100
     assert app.got == [*messages, (1005, "")]
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from socket import SO_RCVBUF, SO_SNDBUF, SOL_SOCKET
@@ -376,6 +377,92 @@ async def test_messages_of_every_size_come_back() -> None:
             assert await next_frame(client) == (0x82, b"b" * size)
             await client.send(frame(TEXT, b"t" * size))
             assert await next_frame(client) == (0x81, b"t" * size)
+
+
+class Writes:
+    """A transport that counts what is written."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self.sizes: list[int] = []
+
+    def write(self, data: bytes) -> None:
+        self.sizes.append(len(data))
+        self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+def count_writes(app: Application) -> Writes:
+    socket = app.send.__self__  # type: ignore[attr-defined]
+    socket.transport = Writes(socket.transport)
+    counting: Writes = socket.transport
+    return counting
+
+
+async def test_messages_sent_in_a_row_are_few_writes_and_wait_for_no_more() -> None:
+    async def chatter(app: Application) -> None:
+        writes = count_writes(app)
+        for number in range(100):
+            await app.say(b"%04d" % number)
+        await app.receive()
+        counts.append(len(writes.sizes))
+        await app.receive()
+
+    counts: list[int] = []
+    async with opened(Application(chatter)) as (client, _):
+        for number in range(100):
+            assert await next_frame(client) == (0x80 | BINARY, b"%04d" % number)
+        await client.send(frame(TEXT))
+        await eventually(lambda: counts)
+    assert counts == [3]
+
+
+async def test_answers_to_messages_of_one_packet_are_few_writes() -> None:
+    async def count(app: Application) -> None:
+        writes = count_writes(app)
+        for _ in range(30):
+            await app.say(await app.receive())
+            counts.append(len(writes.sizes))
+            collecting.append(app.send.__self__.held is not None)  # type: ignore[attr-defined]
+
+    counts: list[int] = []
+    collecting: list[bool] = []
+    async with opened(Application(count)) as (client, _):
+        await client.send(b"".join(frame(TEXT, b"%d" % number) for number in range(20)))
+        for number in range(20):
+            assert await next_frame(client) == (0x80 | TEXT, b"%d" % number)
+        before = counts[-1]
+        for number in range(20, 30):
+            await client.send(frame(TEXT, b"%d" % number))
+            assert await next_frame(client) == (0x80 | TEXT, b"%d" % number)
+        assert await close_of(client) == (1000, "")
+    assert before <= 3
+    assert counts[21:] == [*range(counts[21], counts[21] + 9)]
+    assert not any(collecting[21:])
+
+
+@pytest.mark.parametrize("size", [10, 1000, 8192, 100_000])
+@pytest.mark.parametrize("deflated", [False, True])
+async def test_what_follows_small_messages_does_not_overtake_them(size: int, deflated: bool) -> None:
+    async def mix(app: Application) -> None:
+        for number in range(5):
+            await app.say(b"%d" % number)
+        await app.say(bytes(size))
+        await app.say(b"last")
+        await app.send({"type": "websocket.close", "code": 4000})
+
+    fields = [b"Sec-WebSocket-Extensions: permessage-deflate"] * deflated
+    async with opened(Application(mix), *fields) as (client, _):
+        for number in range(5):
+            assert await next_frame(client) == (0x80 | BINARY, b"%d" % number)
+        first, payload = await next_frame(client)
+        if first & 0x40:
+            payload = zlib.decompress(payload + b"\0\0\xff\xff\1\0\0\xff\xff", wbits=-15)
+        assert payload == bytes(size)
+        assert await next_frame(client) == (0x80 | BINARY, b"last")
+        assert await close_of(client) == (4000, "")
 
 
 async def test_compression_is_agreed_on_and_used() -> None:

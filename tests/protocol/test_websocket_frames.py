@@ -91,6 +91,10 @@ CASES: list[tuple[str, bytes, list[Any]]] = [
      [b"abc"]),
     ("5.3 mask of zeros", frame(BINARY, b"abc", mask=bytes(4)), [b"abc"]),
     ("two messages", frame(TEXT, b"one") + frame(BINARY, b"two"), ["one", b"two"]),
+    ("binary of what looks like a frame", frame(BINARY, frame(TEXT, b"in"), mask=bytes(4)), [frame(TEXT, b"in")]),
+    ("ping of what looks like a frame", frame(PING, frame(TEXT, b"in"), mask=bytes(4)), [("ping", frame(TEXT, b"in"))]),
+    ("fragment of nothing, then what looks like a whole message",
+     frame(BINARY, fin=False) + frame(BINARY, b"in"), [violation(1002)]),
     # 5.5.2, 5.5.3 pings and pongs
     ("2.1 empty ping", frame(PING), [("ping", b"")]),
     ("2.3 binary ping", frame(PING, bytes(range(248, 256))), [("ping", bytes(range(248, 256)))]),
@@ -211,6 +215,7 @@ def test_bad_text_is_refused_when_it_is_read(bad: bytes, after: int, fragmented:
 def test_a_frame_too_big_is_refused_by_its_head() -> None:
     whole = frame(BINARY, bytes(101))
     assert read(whole[:6], limit=100) == [violation(1009)]
+    assert read(whole, limit=100) == [violation(1009)]
     assert read(frame(BINARY, bytes(100)), limit=100) == [bytes(100)]
 
 
@@ -248,12 +253,13 @@ class Pausing(Told):
         self.reader.paused = True
 
 
-def test_a_paused_reader_keeps_what_comes() -> None:
+@pytest.mark.parametrize("step", [5, 7], ids=["anyhow", "frame by frame"])
+def test_a_paused_reader_keeps_what_comes(step: int) -> None:
     told = Pausing()
     reader = told.reader = Reader(told, LIMIT)
     data = b"".join(frame(TEXT, b"%d" % number) for number in range(4))
-    for at in range(0, len(data), 5):
-        reader.feed(data[at : at + 5])
+    for at in range(0, len(data), step):
+        reader.feed(data[at : at + step])
     assert told.events == ["0"]
     for expected in ("1", "2", "3"):
         reader.paused = False
