@@ -56,7 +56,7 @@ async def socket_app(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def test_durations_of_websockets_are_exact(tmp_path: Path) -> None:
-    """Fails with the loop's clock, which has whole milliseconds under uvloop. One in a thousand ends in 000 by chance."""
+    """Fails with the loop's clock, which has whole milliseconds under uvloop. One in a thousand ends so by chance."""
     path = tmp_path / "access.log"
     settings = {"accesslog": str(path), "access_log_format": "%(m)s %(L)s", "lifespan": "off"}
     async with served(socket_app, **settings) as address:
