@@ -117,12 +117,21 @@ class Acceptor:
         """Call about once a second: changed certificates are taken up, handshakes that are over forgotten."""
         if self.endpoint.tls is not None:
             self.endpoint.tls.look()
-        self._handshakes = [each for each in self._handshakes if self._pending(each)]
+        self._forget_finished()
 
     @property
     def handshakes(self) -> int:
-        """How many clients are still in their TLS handshake or PROXY header."""
-        return sum(map(self._pending, self._handshakes)) if self._handshakes else 0
+        """How many clients are still in their TLS handshake or PROXY header.
+
+        Asked at each accept, so what is over is forgotten here: with all of the last second to look through, an accept
+        cost 0.07 ms at a thousand of them a second.
+        """
+        if self._handshakes:
+            self._forget_finished()
+        return len(self._handshakes)
+
+    def _forget_finished(self) -> None:
+        self._handshakes = [each for each in self._handshakes if self._pending(each)]
 
     def take_rest(self) -> list[socket.socket]:
         """Take what the kernel has completed already, so that closing the listener next resets nobody (PROCESS 3.3).
