@@ -34,6 +34,12 @@ _BROWSER = (
 _PROXY = _HOST + b"X-Forwarded-For: 198.51.100.7\r\nX-Forwarded-Proto: https\r\n"
 
 
+_UPGRADE = (
+    _HOST + b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+
+
 def _get(target: bytes, fields: bytes) -> bytes:
     return b"GET %b HTTP/1.1\r\n%b\r\n" % (target, fields)
 
@@ -54,10 +60,23 @@ def _cases() -> dict[str, tuple[list[bytes], int]]:
     }
 
 
+def _socket_cases() -> dict[str, tuple[list[bytes], int]]:
+    """The same of WebSockets: frames, and messages in a piece."""
+    binary, text = (bytes((first, 0x80 | 64)) + b"mask" + bytes(64) for first in (0x82, 0x81))
+    large = bytes((0x82, 0x80 | 127)) + (1 << 16).to_bytes(8, "big") + b"mask" + bytes(1 << 16)
+    return {
+        "ws-binary": ([binary], 1),
+        "ws-text": ([text], 1),
+        "ws-10-a-packet": ([binary * 10], 10),
+        "ws-64k": ([large], 1),
+    }
+
+
 class _Transport:
     """What a connection needs of a transport; what is written is counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, protocol: Any) -> None:
+        self.protocol = protocol
         self.writes = 0
         self.write: Any = self._count
 
@@ -69,6 +88,12 @@ class _Transport:
 
     def get_write_buffer_size(self) -> int:
         return 0
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
+
+    def writelines(self, parts: Any) -> None:
+        self.write(b"".join(parts))
 
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
@@ -87,7 +112,7 @@ async def _measure(pieces: list[bytes], batch: int, timings: int) -> float:
     make = service.protocol_factory()
     connections: list[Any] = [make() for _ in range(CONNECTIONS)]
     for connection in connections:
-        connection.connection_made(_Transport())
+        connection.connection_made(_Transport(connection))
     best = float("inf")
     for _ in range(timings):
         before, done = time.process_time_ns(), service.requests
@@ -104,11 +129,58 @@ async def _measure(pieces: list[bytes], batch: int, timings: int) -> float:
     return best
 
 
+async def _measure_sockets(pieces: list[bytes], batch: int, timings: int) -> float:
+    """Return microseconds of CPU for one echoed message."""
+    from aserver.config import Layer, build
+    from aserver.protocol.service import Service
+
+    done = 0
+
+    async def echo(_: Any, receive: Any, send: Any) -> None:
+        nonlocal done
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            if "bytes" in message:
+                await send({"type": "websocket.send", "bytes": message["bytes"]})
+            else:
+                await send({"type": "websocket.send", "text": message["text"]})
+            done += 1
+
+    config = build([Layer("micro", {"target": "x:y"})]).config
+    service = Service(echo, config, loop=asyncio.get_running_loop(), state={})
+    make = service.protocol_factory()
+    transports = [_Transport(make()) for _ in range(CONNECTIONS)]
+    for transport in transports:
+        transport.protocol.connection_made(transport)
+        transport.protocol.data_received(_get(b"/", _UPGRADE))
+    best = float("inf")
+    for _ in range(timings):
+        before, done = time.process_time_ns(), 0
+        for turn in range(TURNS):
+            piece = pieces[turn % len(pieces)]
+            for transport in transports:
+                transport.protocol.data_received(piece)
+            while done < (turn + 1) * CONNECTIONS * batch:
+                await asyncio.sleep(0)
+        best = min(best, (time.process_time_ns() - before) / done / 1000)
+    return best
+
+
 def _measure_here(cases: list[str], timings: int) -> None:
     import uvloop
 
-    known = _cases()
-    print(json.dumps({case: uvloop.run(_measure(*known[case], timings)) for case in cases}))
+    known, sockets = _cases(), _socket_cases()
+    print(
+        json.dumps(
+            {
+                case: uvloop.run(
+                    _measure(*known[case], timings) if case in known else _measure_sockets(*sockets[case], timings)
+                )
+                for case in cases
+            }
+        )
+    )
 
 
 def _measure_tree(tree: Path, cases: list[str], timings: int) -> dict[str, float]:
@@ -122,13 +194,14 @@ def _measure_tree(tree: Path, cases: list[str], timings: int) -> dict[str, float
 
 def main() -> None:
     """Measure and print."""
+    known = [*_cases(), *_socket_cases()]
     parser = argparse.ArgumentParser(prog="python -m bench.micro")
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {' '.join(_cases())}; all if none is named")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {' '.join(known)}; all if none is named")
     parser.add_argument("--against", type=Path, help="another checkout")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--timings", type=int, default=8, help="in a round")
     arguments = parser.parse_args()
-    cases = arguments.cases or list(_cases())
+    cases = arguments.cases or known
     here = HERE.parents[1]
     trees = [here] if arguments.against is None else [arguments.against.resolve(), here]
     best = [dict.fromkeys(cases, float("inf")) for _ in trees]

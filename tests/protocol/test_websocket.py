@@ -13,6 +13,7 @@ import pytest
 from aserver.asgi import Receive, Scope, Send
 from aserver.errors import ApplicationError
 from aserver.protocol import ws_socket
+from aserver.protocol.draining import Departure
 from aserver.protocol.ws_frames import close_frame
 from tests.protocol.serving import Client, Serving, eventually, field, serving, status
 from tests.protocol.test_websocket_frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
@@ -441,6 +442,18 @@ async def test_answers_to_messages_of_one_packet_are_few_writes() -> None:
     assert before <= 3
     assert counts[21:] == [*range(counts[21], counts[21] + 9)]
     assert not any(collecting[21:])
+
+
+async def test_a_second_task_that_sends_does_not_overtake_the_first() -> None:
+    async def two(app: Application) -> None:
+        second = asyncio.create_task(app.say(b"3"))
+        for number in range(3):
+            await app.say(b"%d" % number)
+        await app.receive()  # the second task runs before the turn is over
+        await second
+
+    async with opened(Application(two)) as (client, _):
+        assert [(await next_frame(client))[1] for _ in range(4)] == [b"0", b"1", b"2", b"3"]
 
 
 @pytest.mark.parametrize("size", [10, 1000, 8192, 100_000])
@@ -1030,6 +1043,22 @@ async def test_sockets_leave_one_after_the_other() -> None:
         times = sorted(await asyncio.gather(*map(left, clients)))
     assert len({round(moment * 20) for moment in times}) >= 5, times  # not in one wave
     assert times[0] < times[-1]
+
+
+async def test_sockets_leave_in_an_order_that_nobody_can_foresee() -> None:
+    left: list[int] = []
+
+    class Leaver:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def leave(self) -> None:
+            left.append(self.number)
+
+    loop = asyncio.get_running_loop()
+    Departure(loop, [Leaver(number) for number in range(100)], loop.time())
+    assert sorted(left) == [*range(100)]
+    assert left not in ([*range(100)], [*reversed(range(100))])
 
 
 async def test_a_departure_can_be_cancelled() -> None:
