@@ -8,6 +8,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import os
 import pkgutil
 import sys
 from collections.abc import Iterable
@@ -89,6 +90,10 @@ def _split(target: str) -> tuple[str, str]:
 
 def _put_on_path(app_dir: str) -> Path:
     place = Path(app_dir).resolve()
+    if _is_hidden(place):
+        raise AppLoadError(
+            f"app_dir {app_dir!r} ({place}) may not be read by uid {os.geteuid()}, so no app can be imported from it"
+        )
     if not place.is_dir():
         raise AppLoadError(f"app_dir {app_dir!r} ({place}) is not a directory, so no app can be imported from it")
     sys.path[:] = [str(place), *(entry for entry in sys.path if entry != str(place))]
@@ -105,14 +110,31 @@ def _import(module_name: str, place: Path) -> ModuleType:
     except ModuleNotFoundError as error:
         frames = user_frames(error)
         if not frames and error.name is not None and _is_part(error.name, module_name):
-            raise AppLoadError(_missing_module_text(module_name, error.name, place)) from error
+            raise AppLoadError(_missing_module_text(module_name, error.name, place) + _hidden_text()) from error
         where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else "a package above it"
         raise AppLoadError(
-            f"module {module_name!r} exists, but something it imports is missing: {error.msg} ({where})",
+            f"module {module_name!r} exists, but something it imports is missing: {error.msg} ({where})"
+            + _hidden_text(),
             user_traceback(error),
         ) from error
     except BaseException as error:
         raise _user_code_failed(f"importing module {module_name!r}", error) from error
+
+
+def _is_hidden(place: str | Path) -> bool:
+    try:
+        os.listdir(place)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _hidden_text() -> str:
+    """What this user may not look into, which import passes over without a word: the usual end of `user` with /root."""
+    hidden = [entry for entry in sys.path if _is_hidden(entry or ".")]
+    return f"; uid {os.geteuid()} may not read {', '.join(hidden)} of sys.path" if hidden else ""
 
 
 def _is_part(missing: str, module_name: str) -> bool:

@@ -1,5 +1,6 @@
 """Targets: what loads, and what each error says is missing."""
 
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -208,6 +209,24 @@ def test_missing_module_that_lies_elsewhere(project: Project) -> None:
     assert f"there is zebra.py in {project.root / 'src'}" in str(project.fail("zebra:app"))
     project.write("src/okapi/__init__.py")
     assert f"there is okapi in {project.root / 'src'}" in str(project.fail("okapi:app"))
+
+
+def test_what_the_user_may_not_read_is_named(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After privileges were dropped: `user = nobody` with the app, or with Python itself, below /root."""
+    project.write("main.py", "import no_such_thing\n")
+    secret, listdir = project.root / "secret", os.listdir
+
+    def refuse(place: Any = ".") -> list[str]:
+        if Path(place) == secret:
+            raise PermissionError
+        return listdir(place)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    reason = f"({secret}) may not be read by uid {os.geteuid()}, so no app can be imported from it"
+    assert reason in str(project.fail("main:app", app_dir=str(secret)))
+    sys.path.append(str(secret))
+    for target in ("main:app", "nowhere:app"):
+        assert str(project.fail(target)).endswith(f"; uid {os.geteuid()} may not read {secret} of sys.path")
 
 
 def test_missing_submodule(project: Project) -> None:
