@@ -189,6 +189,28 @@ def test_nginx(server: Start, tmp_path: Path, over: str) -> None:
             assert header(told, "host") == "shop.example"
 
 
+def test_the_nginx_configuration_that_we_ship(server: Start, tmp_path: Path) -> None:
+    """It passes on nothing that a client claims. Fails without its empty `proxy_set_header` lines."""
+    path = tmp_path / "a.sock"
+    server(APP, bind=[f"unix:{path}"])
+    shipped = (Path(__file__).parents[2] / "deploy" / "nginx.conf").read_text()
+    begin, end = NGINX.index("    upstream"), NGINX.rindex("}}")
+    port, user = free_port(), "" if os.geteuid() else "user root;"
+    main = (NGINX[:begin] + NGINX[end:]).format(directory=tmp_path, user=user)
+    for ours, mine in (("unix:/run/aserver.sock", f"unix:{path}"), ("listen 80;", f"listen 127.0.0.1:{port};")):
+        assert shipped.count(ours) == 1
+        shipped = shipped.replace(ours, mine)
+    config = tmp_path / "nginx.conf"
+    config.write_text(main[: main.rindex("}")] + shipped + "}")
+    spoofs = SPOOF | {f"X-Forwarded-{name}": "6666" for name in ("Host", "Port")} | {"X-Forwarded-Prefix": "/evil"}
+    with running([require_tool("nginx"), "-c", str(config), "-p", str(tmp_path)], port, tmp_path) as where:
+        for spoofed in ({}, spoofs):
+            told = ask(where, headers=spoofed, body=b"abc")
+            assert (told["client"], told["scheme"], told["size"]) == ([CLIENT, 0], "http", 3)
+            assert (header(told, "host"), told["root_path"], told["path"]) == ("site.example", "", "/x")
+            assert not any(name in ("connection", "upgrade") for name, _ in told["headers"])
+
+
 def test_two_proxies_in_a_row(server: Start, tmp_path: Path) -> None:
     """HAProxy, then nginx: the client is two hops away."""
     started = server(APP, "--forwarded-allow-ips", "127.0.0.1")

@@ -91,6 +91,22 @@ async def test_chunked_body_gets_a_length() -> None:
     assert body_of(sent) == b"".join(pieces)
 
 
+async def test_names_with_an_underscore_are_dropped() -> None:
+    """In environ they would be the name with a hyphen, which a proxy sets. Fails without the filter in the adapter."""
+    seen: dict[str, str] = {}
+
+    def app(environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
+        seen.update({key: value for key, value in environ.items() if key.startswith(("HTTP_X", "CONTENT_LENGTH"))})
+        start_response("200 OK", [])
+        return []
+
+    await call(app, headers=[(b"x-real-ip", b"1.1.1.1"), (b"x_real_ip", b"6.6.6.6"), (b"x-real_ip", b"6.6.6.6")])
+    assert seen == {"HTTP_X_REAL_IP": "1.1.1.1"}
+    seen.clear()
+    await call(app, headers=[(b"x_real_ip", b"6.6.6.6"), (b"content_length", b"5"), (b"x_forwarded_for", b"6.6.6.6")])
+    assert seen == {}
+
+
 async def test_body_cut_by_the_client_raises_in_the_app() -> None:
     seen: list[BaseException] = []
 
