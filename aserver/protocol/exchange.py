@@ -51,7 +51,7 @@ class Exchange(Cycle):
 
     __slots__ = (
         "_read",
-        "_waiters",
+        "waiters",
         "complete",
         "connection",
         "duration",
@@ -88,7 +88,7 @@ class Exchange(Cycle):
         self.complete = False  # the request's last byte is here
         self.inbound: Inbound | None = None  # the body, if there is one
         self._read = False  # the application has got the end of the body
-        self._waiters: list[asyncio.Future[None]] | None = None
+        self.waiters: list[asyncio.Future[None]] | None = None
 
     # ── the record ───────────────────────────────────────────────────────────────────────────
 
@@ -231,13 +231,13 @@ class Exchange(Cycle):
 
     async def _wait(self) -> None:
         waiter = self.connection.shared.loop.create_future()
-        if self._waiters is None:
-            self._waiters = []
-        self._waiters.append(waiter)
+        if self.waiters is None:
+            self.waiters = []
+        self.waiters.append(waiter)
         try:
             await waiter
         finally:
-            self._waiters.remove(waiter)
+            self.waiters.remove(waiter)
 
     def body_received(self, data: bytes) -> None:
         """Keep a piece of the body for the application, or drop it if nobody will take it."""
@@ -247,7 +247,7 @@ class Exchange(Cycle):
         if self.state is DONE or self.gone:
             return
         inbound.add(data, self.connection)
-        if self._waiters:
+        if self.waiters:
             self.wake()
 
     def drop_body(self) -> None:
@@ -262,7 +262,7 @@ class Exchange(Cycle):
 
     def wake(self) -> None:
         """Let every waiting `receive()` look again."""
-        for waiter in self._waiters or ():
+        for waiter in self.waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
 

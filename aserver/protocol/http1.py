@@ -66,9 +66,8 @@ class HttpConnection(Intake):
         ):
             rules.examine(shared, method=method, version=version, target=target, headers=headers, special=special)
             self._good_host = shared.good_host = host if version == "1.1" else None  # 1.0 may have an empty one
-        # What is believed may be the first of several: it is only remembered if its end is the data's.
-        if plain and keep_alive and data.find(END_OF_HEAD, 0, REMEMBERED_SIZE) == len(data) - len(END_OF_HEAD):
-            self._known = shared.known = (data[4 + len(target) :], headers.copy(), self.told)
+        if plain and keep_alive and len(data) <= REMEMBERED_SIZE:
+            self._learnt = (data[4 + len(target) :], headers.copy(), self.told)
         exchange = self.begin(method, target, version, headers, keep_alive=keep_alive)
         if common and version == "1.1":
             exchange.complete = True
@@ -252,7 +251,8 @@ class HttpConnection(Intake):
             if shared.timed:
                 exchange.duration = monotonic() - exchange.started
             shared.access(exchange)
-        exchange.wake()
+        if exchange.waiters:
+            exchange.wake()
         if not exchange.keep_alive:
             self.current = None
             if self._final and exchange.complete and not self._queue:

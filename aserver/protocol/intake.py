@@ -58,6 +58,7 @@ class Intake(Carrier):
         "_growth",
         "_known",
         "_lead",
+        "_learnt",
         "_line",
         "_parser",
         "_partial",
@@ -93,6 +94,7 @@ class Intake(Carrier):
         self.told: dict[bytes, bytes] = {}  # what a proxy may have to say of the client
         self._good_host: bytes | None = shared.good_host  # the last Host that was found well-formed
         self._known: Known | None = shared.known  # the last plain head that was served
+        self._learnt: Known | None = None  # will be known if the parser finds nothing behind it
         self._data = b""  # the piece being fed, until a head that begins with it is believed
         self._partial = False  # a head has begun and `deadline` is for its end
         self._final = False  # no request can follow the last one that was read
@@ -134,6 +136,9 @@ class Intake(Carrier):
             error = stop
         if error is not None:  # not above: what is raised while another error is handled, forgets its own cause
             self._start_over(data, error.__context__)
+        if self._learnt is not None:
+            self._known = self.shared.known = self._learnt
+            self._learnt = None
         current = self.current
         if current is not None and not current.launched and not self.write_paused:
             self.launch(current)
@@ -183,6 +188,7 @@ class Intake(Carrier):
         self.headers = []
         self.special = {}
         self.told = {}
+        self._learnt = None
         self._fields_before = self._growth = 0
 
     def _unfinished(self) -> None:
