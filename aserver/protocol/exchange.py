@@ -51,7 +51,6 @@ class Exchange(Cycle):
 
     __slots__ = (
         "_read",
-        "waiters",
         "complete",
         "connection",
         "duration",
@@ -62,6 +61,7 @@ class Exchange(Cycle):
         "started",
         "target",
         "task",
+        "waiters",
     )
 
     #: Set when the response is complete, and only if there is an access log that says how long it took.
