@@ -16,7 +16,7 @@ import click
 from click.core import ParameterSource
 
 from aserver import __version__, sources
-from aserver.config import Resolved, SettingInfo, settings, warnings
+from aserver.config import Resolved, SettingInfo, settings
 from aserver.config.schema import BIND_PARTS
 from aserver.config.table import Group
 from aserver.config.values import CHOICE, SWITCH
@@ -114,7 +114,21 @@ def _with_target(resolved: Resolved) -> Resolved:
     return resolved
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+class _Commands(click.Group):
+    """The commands; whoever leaves `run` out, as with other servers, is told so."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            if ":" not in args[0]:
+                raise
+            raise click.UsageError(f"there is no command {args[0]}; did you mean aserver run {args[0]}?") from None
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(
     __version__,
     message=f"aserver %(version)s ({platform.python_implementation()} {platform.python_version()} {sys.platform})",
@@ -149,7 +163,7 @@ def _config(context: click.Context, /, *, as_json: bool, **_: object) -> int:
     """Print every setting with where it came from. Secrets are masked."""
     resolved = _resolve(context)
     click.echo(_as_json(resolved) if as_json else _as_table(resolved))
-    for message in () if as_json else warnings(resolved.config):
+    for message in () if as_json else resolved.warnings:
         click.echo(f"aserver: warning: {message}", err=True)
     return ExitCode.OK
 
@@ -175,7 +189,7 @@ def _as_json(resolved: Resolved) -> str:
         }
         for info in settings()
     }
-    whole = {"settings": shown, "hooks": resolved.hooks, "warnings": warnings(resolved.config)}
+    whole = {"settings": shown, "hooks": resolved.hooks, "warnings": resolved.warnings}
     return json.dumps(whole, indent=2, ensure_ascii=False)
 
 

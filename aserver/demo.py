@@ -140,7 +140,8 @@ def _facts(scope: Scope) -> dict[str, str]:
     if "started" in state:
         facts["up for"] = f"{time.monotonic() - state['started']:.1f} s"
     facts["python"] = platform.python_version()
-    facts["event loop"] = f"{type(asyncio.get_running_loop()).__module__}, uvloop {_version('uvloop')}"
+    loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
+    facts["event loop"] = f"uvloop {_version('uvloop')}" if loop == "uvloop" else loop
     facts["protocol"] = f"HTTP/{scope['http_version']}, {scope['scheme']}"
     facts["extensions"] = ", ".join(sorted(scope.get("extensions") or {})) or "none"
     return facts

@@ -8,15 +8,16 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
+from typing import Any
 
 import anyio
 import anyio.abc
 
-from aserver.asgi import ASGIApp
 from aserver.config import Config
 from aserver.errors import ConfigError
+from aserver.importer import adapt
 from aserver.log.deferred import ACCESS_BOUND, LOOK_PAUSE, Sink, SinkState
 from aserver.log.opening import open_log
 from aserver.log.recorder import AccessLog
@@ -85,7 +86,7 @@ async def _access_log(config: Config) -> AsyncIterator[AccessLog | None]:
 
 
 async def serve_here(
-    app: ASGIApp,
+    app: Callable[..., Any],
     config: Config,
     task_status: anyio.abc.TaskStatus[tuple[Address, ...]],
     *,
@@ -93,8 +94,9 @@ async def serve_here(
 ) -> None:
     """Serve `app` until cancelled or, if it may hear them, signalled; then drain.
 
-    Raises ConfigError, BindError or BootError.
+    Raises AppLoadError, ConfigError, BindError or BootError.
     """
+    loaded = adapt(app, f"the {type(app).__name__} object", config.interface)
     async with _access_log(config) as access:
         with _bound(config) as listeners:
 
@@ -117,6 +119,6 @@ async def serve_here(
 
             certificates = Certificates(config) if any(listener.tls for listener in listeners) else None
             endpoints = [Endpoint(li.socket, li.name, certificates if li.tls else None) for li in listeners]
-            server = Server(app, config, endpoints, release, access=access, on_beat=tend)
+            server = Server(loaded.app, config, endpoints, release, access=access, on_beat=tend)
             with _stop_signals(server, config) if install_signal_handlers else contextlib.nullcontext():
                 await server.run(ready)

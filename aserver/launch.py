@@ -9,16 +9,16 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.abc
 
 from aserver import __version__, sources, unix
 from aserver.advice import advise
-from aserver.asgi import ASGIApp
-from aserver.config import Config, Resolved, warnings
+from aserver.config import Config, Resolved
 from aserver.errors import AppLoadError, BindError, BootError, ConfigError, ExitCode
 from aserver.log.opening import open_log
 from aserver.log.setup import configure
@@ -28,7 +28,7 @@ from aserver.master.provision import provide
 from aserver.master.runner import Runner
 from aserver.master.succession import Estate
 from aserver.master.upgrade import answer_preflight, inherited, obey_signals
-from aserver.sockets import Address
+from aserver.sockets import Address, Listener
 
 log = logging.getLogger("aserver.master")
 
@@ -87,11 +87,19 @@ def _first(resolved: Resolved, undo: contextlib.ExitStack, reread: Callable[[], 
     count = f"{provision.workers} worker{'' if provision.workers == 1 else 's'}"
     log.info("aserver %s, pid %d: %s, %s", __version__, os.getpid(), config.target, count)
     for warning in (
-        *warnings(config),
+        *resolved.warnings,
+        *_replaced(resolved, provision.listeners),
         *advise(config, provision.workers, environ=os.environ, fd_limit=fd_limit),
     ):
         log.warning("%s", warning)
     return runner
+
+
+def _replaced(resolved: Resolved, listeners: Sequence[Listener]) -> Iterator[str]:
+    """What to say if somebody set `bind`, and systemd's sockets stand in its place (as in gunicorn)."""
+    origin, passed = resolved.origins["bind"], any(listener.name.startswith("fd://") for listener in listeners)
+    if origin != "default" and passed and not any(spec.startswith("fd://") for spec in resolved.config.bind):
+        yield f"bind ({origin}) is not used: systemd passed sockets (LISTEN_FDS); `fd://3` among the binds keeps both"
 
 
 def _resumed(estate: Estate, undo: contextlib.ExitStack, reread: Callable[[], Resolved]) -> Runner:
@@ -171,7 +179,7 @@ def _signals(loop: asyncio.AbstractEventLoop, runner: Runner) -> Iterator[None]:
 
 
 async def serve(
-    app_or_target: ASGIApp | str,
+    app_or_target: Callable[..., Any] | str,
     *,
     task_status: anyio.abc.TaskStatus[tuple[Address, ...]] = anyio.TASK_STATUS_IGNORED,
     install_signal_handlers: bool = False,
@@ -179,13 +187,21 @@ async def serve(
 ) -> None:
     """Serve inside the caller's running event loop (asyncio or uvloop, or an anyio program on one) until cancelled.
 
-    An app object is served by one worker in this very loop; a target string gets a whole master, its zygote and
-    `workers`. `await task_group.start(serve, app)` returns the bound addresses as soon as connections are accepted.
-    Cancelling it drains: requests under way get `graceful_timeout`; then no process, handler or descriptor is left.
+    An app object, ASGI or WSGI, is served by one worker in this very loop; a target string gets a whole master, its
+    zygote and `workers`. `await task_group.start(serve, app)` returns the bound addresses as soon as connections are
+    accepted. Cancelling it drains: requests under way get `graceful_timeout`; then no process, handler, thread or
+    descriptor is left.
     Raises ConfigError, BindError, AppLoadError or BootError.
     """
     target = {"target": app_or_target} if isinstance(app_or_target, str) else {}
+    if not target and settings.get("workers", 1) != 1:
+        raise ConfigError(
+            f"workers = {settings['workers']!r} (argument): an app object is served by one worker, in this process; "
+            'give a target string, such as "module:app", for more'
+        )
     resolved = sources.load(keywords={**target, **settings}, environ=os.environ, cwd=Path.cwd())
+    for warning in resolved.warnings:
+        log.warning("%s", warning)
     if isinstance(app_or_target, str):
         await _serve_master(resolved, task_status, install_signal_handlers=install_signal_handlers)
     else:

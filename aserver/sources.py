@@ -20,16 +20,15 @@ from pathlib import Path, PurePath
 
 import msgspec
 
-from aserver.config import Layer, Resolved, build
+from aserver.config import UNCALLED_HOOKS, Layer, Resolved, build
 from aserver.config.schema import NAMES
 from aserver.errors import ConfigError
 
 PREFIX = "ASERVER_"
 #: Functions of these names in a `.py` settings file are hooks, as in gunicorn.
 HOOKS = frozenset({
-    "on_starting", "on_reload", "when_ready", "pre_fork", "post_fork", "post_worker_init", "worker_int",
-    "worker_abort", "pre_exec", "child_exit", "worker_exit", "nworkers_changed", "on_exit", "pre_request",
-    "post_request", "ssl_context",
+    "on_starting", "on_reload", "when_ready", "pre_fork", "post_fork", "post_worker_init",
+    "worker_abort", "pre_exec", "child_exit", "worker_exit", "nworkers_changed", "on_exit", *UNCALLED_HOOKS,
 })  # fmt: skip
 #: A settings file that takes longer hangs; a start under a process manager must not hang with it.
 FILE_TIMEOUT = 30.0

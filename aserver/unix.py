@@ -280,7 +280,7 @@ def drop_privileges(user: str | None, group: str | None) -> None:
     """
     if user is None and group is None:
         return
-    uid, gid, groups = _identity(user, group)
+    uid, gid, groups = identity(user, group)
     if 0 != uid == os.getuid() == os.geteuid() and gid == os.getgid() == os.getegid():
         return  # started as that user already, who has no right to change its groups and need not
     try:
@@ -293,7 +293,7 @@ def drop_privileges(user: str | None, group: str | None) -> None:
         drop_capabilities()
 
 
-def _identity(user: str | None, group: str | None) -> tuple[int, int, list[int]]:
+def identity(user: str | None, group: str | None) -> tuple[int, int, list[int]]:
     """The uid, gid and supplementary groups that the settings mean. Raises ConfigError."""
     import grp  # noqa: PLC0415  (POSIX account databases: only where they are asked)
     import pwd  # noqa: PLC0415

@@ -5,8 +5,19 @@ data, `rules` what must not be said together, `build` from layers to a `Config`,
 It must never touch the system: reading is `aserver.sources`.
 """
 
-from aserver.config.build import Config, Layer, Resolved, build, unknown
+from aserver.config.build import UNCALLED_HOOKS, Config, Layer, Resolved, build, unknown
 from aserver.config.rules import warnings
 from aserver.config.schema import SettingInfo, convert, settings
 
-__all__ = ["Config", "Layer", "Resolved", "SettingInfo", "build", "convert", "settings", "unknown", "warnings"]
+__all__ = [
+    "UNCALLED_HOOKS",
+    "Config",
+    "Layer",
+    "Resolved",
+    "SettingInfo",
+    "build",
+    "convert",
+    "settings",
+    "unknown",
+    "warnings",
+]

@@ -11,11 +11,14 @@ from typing import Self
 
 import msgspec
 
-from aserver.config.rules import check
+from aserver.config.rules import check, warnings
 from aserver.config.schema import BIND_PARTS, NAMES, SETTINGS, convert, read_flag
 from aserver.config.table import Table
 from aserver.config.values import DEFAULT_HOST, DEFAULT_PORT
 from aserver.errors import ConfigError
+
+#: gunicorn's that nothing here calls: its settings files can be used as they are, and are told.
+UNCALLED_HOOKS = frozenset({"worker_int", "pre_request", "post_request", "ssl_context"})
 
 
 class Config(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,6 +74,12 @@ class Resolved:
     origins: Mapping[str, str]
     hooks: tuple[str, ...] = ()
     hooks_file: str | None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Likely mistakes that can be seen without looking at the system; one sentence each."""
+        uncalled = [name for name in self.hooks if name in UNCALLED_HOOKS]
+        return (*warnings(self.config), *(f"hook {name} does nothing: aserver never calls it" for name in uncalled))
 
 
 def unknown(key: str, layer: Layer) -> ConfigError:

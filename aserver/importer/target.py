@@ -57,8 +57,13 @@ def load(
     if factory:
         found = _call_factory(found, full_name)
         full_name += "()"
-    spoken = calling.recognise(found, full_name) if interface == "auto" else _trust(found, full_name, interface)
-    return LoadedApp(app=_servable(found, spoken), interface=spoken, target=full_name)
+    return adapt(found, full_name, interface)
+
+
+def adapt(app: object, name: str, interface: Literal["auto", "asgi", "wsgi"] = "auto") -> LoadedApp:
+    """Make an app object servable, whatever it speaks; `name` is what errors call it. Raises AppLoadError."""
+    spoken = calling.recognise(app, name) if interface == "auto" else _trust(app, name, interface)
+    return LoadedApp(app=_servable(app, spoken), interface=spoken, target=name)
 
 
 def load_object(target: str, *, app_dir: str = ".") -> object:
@@ -232,7 +237,7 @@ def _callables_text(holder: object, wanted: str) -> str:
     here = getattr(holder, "__name__", None)
     names = [
         name
-        for name, value in public.items()
+        for name, value in sorted(public.items(), key=lambda item: inspect.isroutine(item[1]))
         if callable(value)
         and not inspect.isclass(value)
         and (not inspect.isroutine(value) or getattr(value, "__module__", None) == here)

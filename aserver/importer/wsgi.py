@@ -40,6 +40,8 @@ class WSGIAdapter:
         """One ASGI connection (ASGI 3.0). Raises what the WSGI app raised."""
         if scope["type"] != "http":
             await self._middleware(scope, receive, send)
+            if scope["type"] == "lifespan":  # over, and so are the requests: no thread stays in an embedding program
+                self._middleware.executor.shutdown(wait=False)
             return
         exchange = _Exchange(receive, send)
         try:

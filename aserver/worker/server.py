@@ -220,7 +220,7 @@ class Server:
         await self._close_idle(service)
         if service.active:
             for request in service.cancel("the time to drain is over"):
-                log.warning("request cancelled at the end of graceful_timeout: %s", request)
+                log.warning("request cancelled, the time to drain is over: %s", request)
             self._deadline = self._loop.time() + UNWIND
             await self._until(lambda: not service.active)
         service.abort()

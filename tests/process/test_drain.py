@@ -121,7 +121,7 @@ def test_trap_90_a_stream_runs_up_to_graceful_timeout_and_is_named_when_cancelle
         running.wait_for(lambda: notes.pids("stream") == [old, old], what="both streams")
         _replace(running)
         assert short.read_response().body.endswith(b"last\n")
-        running.wait_log(r"request cancelled at the end of graceful_timeout: GET /stream\?amount=600, [23]\.\d s")
+        running.wait_log(r"request cancelled, the time to drain is over: GET /stream\?amount=600, [23]\.\d s")
         assert b"piece\n" in endless.read_to_end()
     running.wait_log(f"pid {old}\\) has left")
     assert notes.pids("shutdown") == [old]

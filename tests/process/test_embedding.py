@@ -23,7 +23,7 @@ import pytest
 
 import aserver
 from aserver import unix
-from aserver.asgi import ASGIApp, Receive, Scope, Send
+from aserver.asgi import Receive, Scope, Send
 from aserver.errors import AppLoadError, BindError, BootError, ConfigError
 from tests.apps.lifecycle import lifespans
 from tests.harness import PATIENCE, Notes, wait_for
@@ -92,7 +92,7 @@ class Footprint:
 
 
 @asynccontextmanager
-async def served(app: ASGIApp | str, **settings: Any) -> AsyncIterator[Address]:
+async def served(app: Callable[..., Any] | str, **settings: Any) -> AsyncIterator[Address]:
     """The address, while it serves; leaving cancels and waits."""
     async with anyio.create_task_group() as group:
         (address,) = await group.start(partial(aserver.serve, app, **(ANYWHERE | settings)))
@@ -194,11 +194,29 @@ async def test_two_servers_in_one_loop() -> None:
     before.check()
 
 
+async def test_a_wsgi_object_is_served_and_leaves_no_thread() -> None:
+    """As by the command. Fails with the executor left to the end of the interpreter."""
+
+    def wsgi(environ: dict[str, Any], start_response: Callable[..., object]) -> list[bytes]:
+        start_response("200 OK", [("content-type", "text/plain")])
+        return [environ["PATH_INFO"].encode()]
+
+    before = Footprint()
+    async with served(wsgi) as address:
+        assert await get(address, "/a") == b"/a"
+    await until(lambda: Footprint().threads == before.threads, "the app's threads to end")
+    before.check()
+
+
 async def test_errors_are_raised_as_what_they_are() -> None:
     """Each type, with nothing left behind. Fails with a task group around that wraps them."""
     before = Footprint()
     with pytest.raises(ConfigError, match="workres"):
         await aserver.serve(lifespans.good, workres=2)
+    with pytest.raises(ConfigError, match=r"workers = 4.*one worker"):
+        await aserver.serve(lifespans.good, workers=4, **ANYWHERE)
+    with pytest.raises(AppLoadError, match="takes no arguments"):
+        await aserver.serve(lambda: None, **ANYWHERE)
     with pytest.raises(BootError, match="lifespan startup failed: the database is away"):
         await aserver.serve(lifespans.fails, **ANYWHERE)
     with pytest.raises(BootError, match="ValueError: no lifespan here") as caught:

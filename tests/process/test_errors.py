@@ -229,4 +229,5 @@ def test_check_reports_fork_hazards(tmp_path: Path) -> None:
     result = _check(f"{APPS}.threaded:app", env=env)
     assert result.returncode == 0
     assert "hazard     thread 'appdb_0' started at" in result.stdout
+    assert "each worker will load the app itself (on_fork_hazard=lazy)" in result.stdout
     assert _check(f"{APPS}.threaded:app", "--on-fork-hazard", "refuse", env=env).returncode == 4

@@ -106,8 +106,12 @@ os.execv(sys.executable, [sys.executable, "-m", "aserver", "run", *sys.argv[2:]]
 
 
 def test_a_socket_from_systemd_is_served_and_its_path_never_removed(server: Start, path: Path) -> None:
-    running = server(argv=[sys.executable, "-c", SUPERVISOR, str(path), APP], target="")
+    """In the place of `bind`, which is told if somebody has set it."""
+    argv = [sys.executable, "-c", SUPERVISOR, str(path), APP, "--bind", "127.0.0.1:0"]
+    running = server(argv=argv, target="")
     assert fetch(str(path), "/hello").status == 200
+    assert "bind (command line, --bind) is not used: systemd passed sockets" in running.log
+    assert "127.0.0.1" not in running.log
     assert f"fd://3 web (unix:{path})" in running.log
     assert running.stop() == ExitCode.OK
     assert names(path.parent) == ["a.sock"]
@@ -117,6 +121,7 @@ def test_an_inherited_descriptor_is_served(server: Start) -> None:
     running = server(argv=[sys.executable, "-c", SUPERVISOR, "tcp", APP, "--bind", "fd://3"], target="")
     assert running.fetch("/hello").status == 200
     assert "fd://3 (http://127.0.0.1:" in running.log
+    assert "is not used" not in running.log
 
 
 @pytest.mark.external

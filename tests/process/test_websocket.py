@@ -271,4 +271,4 @@ def test_a_socket_that_ends_in_time_is_not_cut(server: Start) -> None:
         with pytest.raises(ConnectionClosedOK):
             client.recv(PATIENCE)
     assert running.wait_exit() == 0
-    assert not re.search("cancelled at the end of graceful_timeout", running.log)
+    assert not re.search("cancelled, the time to drain is over", running.log)

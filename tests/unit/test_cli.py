@@ -114,6 +114,12 @@ def test_config_warns_of_likely_mistakes(aserver: Command) -> None:
         (["run"], "there is no target to serve"),
         (["check"], "there is no target to serve"),
         (["rum"], "No such command 'rum'."),
+        (["app:x", "-w", "2"], "did you mean aserver run app:x?"),
+        (["check", "app:x", "--user", "nobody-of-that-name"], "user nobody-of-that-name does not exist"),
+        (["check", "app:x", "--log-config", "none.json"], "log_config none.json"),
+        (["check", "app:x", "--access-log-format", "%(zz)s"], "no atom %(zz)s"),
+        (["check", "app:x", "--errorlog", "none/e"], "errorlog none/e cannot be opened"),
+        (["check", "app:x", "--accesslog", "none/a"], "accesslog none/a cannot be opened"),
     ],
 )
 def test_a_bad_command_line_is_one_line_and_exit_2(aserver: Command, arguments: Sequence[str], line: str) -> None:

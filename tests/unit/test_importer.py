@@ -239,9 +239,10 @@ def test_missing_submodule(project: Project) -> None:
 
 
 def test_missing_attribute(project: Project) -> None:
-    project.write("main.py", APP + "from json import dumps\nclass Thing: ...\nother = app\n")
+    objects = "class Thing:\n    def __call__(self): ...\nother = Thing()\n"
+    project.write("main.py", APP + "from json import dumps\n" + objects)
     text = str(project.fail("main:ap"))
-    assert "no attribute 'ap' in module 'main' (found: app, other); did you mean 'app'?" in text
+    assert "no attribute 'ap' in module 'main' (found: other, app); did you mean 'app'?" in text
     assert "in main:app" in str(project.fail("main:app.inner"))
     project.write("empty.py", "")
     assert "nothing that could be an app" in str(project.fail("empty"))

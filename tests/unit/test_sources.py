@@ -156,6 +156,12 @@ def test_a_python_file_gives_settings_and_names_of_hooks(tmp_path: Path, capfd: 
     assert capfd.readouterr().err == "chatter\n"
 
 
+def test_gunicorns_hooks_that_nothing_calls_are_told(tmp_path: Path) -> None:
+    resolved = run_file(tmp_path, "def pre_request(worker, req): pass\ndef post_fork(server, worker): pass\n")
+    (told,) = resolved.warnings
+    assert told.startswith("hook pre_request does nothing")
+
+
 def test_a_python_file_never_runs_in_this_process(tmp_path: Path) -> None:
     resolved = run_file(tmp_path, "import os, sys\nproc_name = str(os.getpid())\nsys.modules['intruder'] = sys")
     assert resolved.config.proc_name != str(os.getpid())
