@@ -114,6 +114,28 @@ async def test_a_bad_request_behind_good_ones_waits_for_its_turn() -> None:
     assert [part[:3] for part in parts] == [b"200", b"200", b"400"]
 
 
+async def test_nothing_behind_a_bad_request_that_waits_for_its_turn_is_read() -> None:
+    """It would be served before the refusal. Fails without `self.feed = self._discard` in `refuse`."""
+    go = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await go.wait()
+        await echo(scope, receive, send)
+
+    async with serving(app) as server:
+        client = await server.connect()
+        await client.send(get(b"/1"))
+        await eventually(lambda: server.service.active)
+        (connection,) = server.service.connections
+        await client.send(b"GET / HTTP/1.1\r\n\r\n")
+        await eventually(lambda: connection._refusal)  # type: ignore[attr-defined]
+        await client.send(get(b"/3"))
+        await eventually(lambda: connection._discarded)
+        go.set()
+        response = await client.rest()
+    assert [part[:3] for part in response.split(b"HTTP/1.1 ")[1:]] == [b"200", b"400"]
+
+
 async def test_fresh_context_for_each_request() -> None:
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
     seen: list[str] = []
@@ -312,14 +334,15 @@ async def test_an_answer_without_reading_closes_when_a_continue_was_due() -> Non
 # ── early responses ──────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_client_that_still_sends_reads_the_early_answer() -> None:
+@pytest.mark.parametrize("lines", [(), (b"Connection: close",)])
+async def test_a_client_that_still_sends_reads_the_early_answer(lines: tuple[bytes, ...]) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, b"too much", 413)
 
     async with serving(app) as server:
         for _ in range(10):
             client = await server.connect()
-            await client.send(post(4 << 20))
+            await client.send(post(4 << 20, *lines))
             for _ in range(64):
                 await client.send(b"x" * 65536)  # a reset would raise here or at the read
             response = await client.rest()
@@ -327,6 +350,19 @@ async def test_a_client_that_still_sends_reads_the_early_answer() -> None:
             assert field(response, b"connection") == b"close"
             client.close()
         await eventually(lambda: not server.service.connections)
+
+
+async def test_a_large_unread_body_ends_the_connection_though_the_head_did_not_say_so() -> None:
+    """Nobody could know when the head went out. Fails if `answered` drops whatever is missing."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        await send({"type": "http.response.body", "body": b"b"})
+
+    async with serving(app) as server:
+        response = await server.ask(post(4 << 20) + b"x" * 1000)
+    assert (body_of(response), field(response, b"connection")) == (b"ab", None)
 
 
 async def test_a_small_unread_body_does_not_cost_the_connection() -> None:
@@ -637,6 +673,59 @@ async def test_body_deadline() -> None:
         assert seen[1]["type"] == "http.disconnect"
 
 
+async def test_each_piece_of_a_body_has_its_own_time() -> None:
+    """Also while the application is busy with the last one. Fails if only `receive()` sets the deadline."""
+    go = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await go.wait()
+        await answer(send, await read_all(receive))
+
+    async with serving(app, body_timeout=60) as server:
+        client = await server.connect()
+        await client.send(post(9) + b"abc")
+        await eventually(lambda: server.service.active)
+        (connection,) = server.service.connections
+        await eventually(lambda: connection.receiving.inbound.received == 3)  # type: ignore[attr-defined]
+        for _ in range(3):
+            await asyncio.sleep(0)
+        await after(server, 50)
+        await client.send(b"def")
+        await eventually(lambda: connection.receiving.inbound.received == 6)  # type: ignore[attr-defined]
+        await after(server, 100)
+        go.set()
+        await client.send(b"ghi")
+        assert (await client.response())[1] == b"defghi"
+
+
+async def test_a_body_that_nobody_takes_has_a_deadline_and_then_the_connection_has_one() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, b"no", 403)
+
+    async with serving(app, body_timeout=60, keep_alive=65) as server:
+        never, late = await server.connect(), await server.connect()
+        for client in (never, late):
+            await client.send(post(10))
+            assert status((await client.response())[0]) == 403
+        await late.send(b"x" * 10)
+        await eventually(lambda: [connection.current for connection in server.service.connections].count(None) == 1)  # type: ignore[attr-defined]
+        await after(server, 59)
+        assert len(server.service.connections) == 2
+        await after(server, 62)
+        assert await never.rest() == b""  # no 408, which would be taken for the answer to another request
+        never.close()
+        await late.send(GET)  # still there
+        assert status((await late.response())[0]) == 403
+        await late.send(post(10))
+        assert status((await late.response())[0]) == 403
+        await late.send(b"x" * 10)
+        await eventually(lambda: all(connection.idle for connection in server.service.connections))
+        await after(server, 64 + 62)
+        await after(server, 67 + 62)
+        assert await late.rest() == b""
+
+
 async def test_a_slow_application_has_no_deadline() -> None:
     go = asyncio.Event()
 
@@ -674,6 +763,23 @@ async def test_write_deadline() -> None:
         await after(server, 62)
         await eventually(lambda: not server.service.connections)
         await asyncio.wait_for(done.wait(), DEADLINE)
+
+
+async def test_who_reads_again_has_no_write_deadline_any_more() -> None:
+    """Fails without `write_deadline = inf` in `resume_writing`: the idle connection is cut off, two timeouts later."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, b"x" * (8 << 20))
+
+    async with serving(app, write_timeout=60, keep_alive=10000) as server:
+        client = await server.connect(limit=1 << 16)
+        await client.send(GET)
+        await eventually(lambda: any(c.write_paused for c in server.service.connections))
+        await client.response()
+        await eventually(lambda: all(connection.idle for connection in server.service.connections))
+        for seconds in (62, 124, 186):
+            await after(server, seconds)
+        assert len(server.service.connections) == 1
 
 
 # ── unix sockets ─────────────────────────────────────────────────────────────────────────────

@@ -1,12 +1,25 @@
 """Requests: what reaches the application's scope, and what is refused before it."""
 
+import functools
 import re
 from typing import Any
 
 import pytest
 
 from aserver.asgi import Receive, Scope, Send
-from tests.protocol.serving import LAST_GET, answer, body_of, echo, field, read_all, serving, status
+from tests.protocol.serving import (
+    GET,
+    LAST_GET,
+    answer,
+    body_of,
+    echo,
+    eventually,
+    field,
+    read_all,
+    serving,
+    status,
+)
+from tests.protocol.wiretap import Tap, Wiretap
 
 LAST = b"Connection: close\r\n"
 
@@ -270,6 +283,48 @@ async def test_nothing_after_a_closing_request_is_read() -> None:
         response = await server.ask(LAST_GET + b"GET /2 HTTP/1.1\r\nHost: t\r\n\r\n" + b"\0garbage")
     assert response.count(b"HTTP/1.1") == 1
     assert status(response) == 200
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        pytest.param(LAST_GET, id="plain"),
+        pytest.param(head(HOST, b"Connection: close", b"Content-Length: 3", method=b"POST") + b"abc", id="with a body"),
+        pytest.param(
+            head(HOST, b"Connection: close", b"Transfer-Encoding: chunked", method=b"POST") + b"1\r\na\r\n0\r\n\r\n",
+            id="with chunks",
+        ),
+        pytest.param(head(version=b"1.0"), id="1.0"),
+        pytest.param(GET + LAST_GET, id="the second"),
+        pytest.param(head(HOST, b"Connection: close", method=b"BREW"), id="unknown method"),
+    ],
+)
+@pytest.mark.parametrize("behind", [GET, GET * 3, b"GET  / HTTP/1.1\r\n\r\n", b"\0" * 9])
+async def test_nothing_is_made_of_bytes_behind_the_last_request(last: bytes, behind: bytes) -> None:
+    """They are not even looked at, wherever the network cuts, and whether or not the last one is answered already.
+
+    That such a request is never served has a second guard (`answered` begins none after a close); this is the first.
+    Fails without `elif self._final` in `Intake._feed_carefully`, and with `_final` never set.
+    """
+    sent, wanted = last + behind, last.count(b" HTTP/")
+    service = Wiretap().service
+    made: list[bytes] = []
+    service.exchange = functools.partial(_count, service.exchange, made)
+    for cut in range(len(last) - 30, len(sent)):
+        made.clear()
+        connection: Any = service.protocol_factory()()
+        connection.connection_made(Tap())
+        connection.data_received(sent[:cut])  # no turn of the loop: no application has begun
+        connection.data_received(sent[cut:])
+        assert len(made) == wanted, cut
+        assert connection._refusal is None, cut
+        connection.connection_lost(None)
+    await eventually(lambda: not service.active)
+
+
+def _count(make: Any, made: list[bytes], connection: Any, scope: Scope, target: bytes, *more: Any) -> Any:
+    made.append(target)
+    return make(connection, scope, target, *more)
 
 
 async def test_limits_are_exact() -> None:
