@@ -198,7 +198,7 @@ async def test_a_wsgi_object_is_served_and_leaves_no_thread() -> None:
     """As by the command. Fails with the executor left to the end of the interpreter."""
 
     def wsgi(environ: dict[str, Any], start_response: Callable[..., object]) -> list[bytes]:
-        start_response("200 OK", [("content-type", "text/plain")])
+        start_response("200 OK", [("content-length", "2")])
         return [environ["PATH_INFO"].encode()]
 
     before = Footprint()
