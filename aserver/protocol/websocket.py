@@ -198,7 +198,9 @@ class WebSocketConnection(Socket):
             await self.drained()
 
     def _write_frame(self, frame: bytes) -> None:
-        """Write at once what answers a message; of what is sent in a row, all after the second once in a turn."""
+        """Write at once what answers a message; what answers more of them, or is sent in a row, once in a turn."""
+        if self._messages and self.held is None:  # their answers will follow: ten in one write take 0.4 of the CPU
+            self.hold(pipelined=False)
         if self._streak or self.held is not None:
             self.write_soon(frame)
         else:
