@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from aserver.asgi import Receive, Scope, Send
+from aserver.protocol.connection import LEAST_PROGRESS, LINGER_BYTES, LINGER_SECONDS
 from aserver.protocol.intake import PIPELINE_LIMIT
 from tests.protocol.serving import (
     DEADLINE,
@@ -23,6 +24,7 @@ from tests.protocol.serving import (
     serving,
     status,
 )
+from tests.protocol.wiretap import Tap, Wiretap
 
 
 def get(path: bytes, *lines: bytes) -> bytes:
@@ -676,20 +678,21 @@ async def test_body_deadline() -> None:
 async def test_each_piece_of_a_body_has_its_own_time() -> None:
     """Also while the application is busy with the last one. Fails if only `receive()` sets the deadline."""
     go = asyncio.Event()
+    took: list[Any] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await receive()
+        took.append(await receive())
         await go.wait()
         await answer(send, await read_all(receive))
 
     async with serving(app, body_timeout=60) as server:
         client = await server.connect()
-        await client.send(post(9) + b"abc")
+        await client.send(post(9))
         await eventually(lambda: server.service.active)
         (connection,) = server.service.connections
-        await eventually(lambda: connection.receiving.inbound.received == 3)  # type: ignore[attr-defined]
-        for _ in range(3):
-            await asyncio.sleep(0)
+        await eventually(lambda: connection.deadline < float("inf"))  # of the `receive()` that waits
+        await client.send(b"abc")
+        await eventually(lambda: took)
         await after(server, 50)
         await client.send(b"def")
         await eventually(lambda: connection.receiving.inbound.received == 6)  # type: ignore[attr-defined]
@@ -763,6 +766,90 @@ async def test_write_deadline() -> None:
         await after(server, 62)
         await eventually(lambda: not server.service.connections)
         await asyncio.wait_for(done.wait(), DEADLINE)
+
+
+class Stuck(Tap):
+    """A transport whose client reads as little as it likes."""
+
+    def __init__(self, unsent: int) -> None:
+        super().__init__()
+        self.unsent = unsent
+        self.aborted = False
+        self.reading = True
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def is_reading(self) -> bool:
+        return self.reading
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def stuck(unsent: int) -> tuple[Any, Any, Stuck]:
+    service = Wiretap(write_timeout=60).service
+    connection: Any = service.protocol_factory()()
+    transport = Stuck(unsent)
+    connection.connection_made(transport)
+    return service, connection, transport
+
+
+async def test_write_deadline_of_a_closed_connection() -> None:
+    """So little is unsent that writing was never paused. Fails without `_bound_flush` in `close`."""
+    service, connection, transport = stuck(1000)
+    connection.data_received(LAST_GET)
+    await eventually(lambda: transport.closed)
+    service.sweep(service.now + 59)
+    assert not transport.aborted
+    service.sweep(service.now + 2)
+    assert transport.aborted
+
+
+@pytest.mark.parametrize(("takes", "dead"), [(LEAST_PROGRESS - 1, True), (LEAST_PROGRESS, False)])
+async def test_who_takes_too_little_in_write_timeout_is_dead(takes: int, dead: bool) -> None:
+    """A byte now and then does not keep a connection. Fails if any progress is enough."""
+    service, connection, transport = stuck(100_000)
+    connection.pause_writing()
+    for _ in range(3):
+        transport.unsent -= takes
+        service.sweep(service.now + 61)
+        assert transport.aborted == dead
+
+
+async def test_a_client_that_is_heard_out_does_not_stay() -> None:
+    """Nor one that goes on sending. Fails without `LINGERING` in `expire`, and without LINGER_BYTES."""
+    service, connection, transport = stuck(0)
+    connection.data_received(b"nonsense\r\n")
+    assert (transport.half_closed, transport.closed) == (True, False)
+    service.sweep(service.now + LINGER_SECONDS + 2)
+    assert transport.closed
+    service, connection, transport = stuck(0)
+    connection.data_received(b"nonsense\r\n")
+    for _ in range(LINGER_BYTES // (1 << 20)):
+        connection.data_received(bytes(1 << 20))
+    assert not transport.closed
+    connection.data_received(b"x")
+    assert transport.closed
+
+
+async def test_an_application_that_does_not_take_the_body_is_not_the_clients_fault() -> None:
+    """Pieces that came with the one at which reading paused are timed, too. Fails without `is_reading` in `expire`."""
+    service, connection, transport = stuck(0)
+    chunk = b"11000\r\n" + b"x" * 0x11000 + b"\r\n"
+    connection.data_received(b"POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n")
+    connection.data_received(chunk * 2)
+    assert not transport.reading
+    service.sweep(service.now + 3600)
+    assert (transport.written, transport.closed) == (b"", False)
+    connection.connection_lost(None)
+    await eventually(lambda: not service.active)
 
 
 async def test_who_reads_again_has_no_write_deadline_any_more() -> None:
