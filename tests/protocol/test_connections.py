@@ -839,6 +839,30 @@ async def test_a_client_that_is_heard_out_does_not_stay() -> None:
     assert transport.closed
 
 
+@pytest.mark.parametrize("end", ["close", "abort"])
+async def test_what_comes_after_the_end_is_ignored(end: str) -> None:
+    """A loop may have read already. Fails without `_ignore`: the application would run for a client that is gone."""
+    service, connection, transport = stuck(0)
+    getattr(connection, end)()
+    connection.data_received(GET)
+    assert (service.active, transport.written) == (0, b"")
+
+
+async def test_a_client_that_is_heard_out_is_read_though_reading_was_paused() -> None:
+    """Else its close is never seen. Fails without `resume_reading` in `linger`."""
+    service, connection, transport = stuck(0)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, b"no", 403)
+
+    service.app = app
+    connection.data_received(post(1 << 20))
+    connection.data_received(bytes(1 << 17))
+    assert not transport.reading
+    await eventually(lambda: transport.half_closed)
+    assert transport.reading
+
+
 async def test_an_application_that_does_not_take_the_body_is_not_the_clients_fault() -> None:
     """Pieces that came with the one at which reading paused are timed, too. Fails without `is_reading` in `expire`."""
     service, connection, transport = stuck(0)

@@ -7,7 +7,7 @@ import logging
 import os
 import ssl
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,10 @@ import anyio
 import pytest
 import trustme
 import uvloop
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from aserver import tls
 from aserver.asgi import Receive, Scope, Send
@@ -77,11 +81,16 @@ def shown(certificates: Certificates, ca: trustme.CA, name: str | None) -> set[s
 
 
 def test_who_asks_for_no_name_is_shown_the_first(tmp_path: Path, ca: trustme.CA) -> None:
-    first, second = write(tmp_path, ca.issue_cert("a.test"), "a"), write(tmp_path, ca.issue_cert("*.b.test"), "b")
+    first, second = (
+        write(tmp_path, ca.issue_cert("a.test"), "a"),
+        write(tmp_path, ca.issue_cert("*.b.test", "c.test"), "b"),
+    )
     certificates = Certificates(settings(**{key: first[key] + second[key] for key in first}))
-    assert [shown(certificates, ca, name) for name in (None, "A.test", "x.b.test", "b.test", "x.y.b.test")] == [
-        {"a.test"}, {"a.test"}, {"*.b.test"}, {"a.test"}, {"a.test"}
-    ]  # fmt: skip
+    for names, wanted in (
+        ((None, "A.test", "b.test", "x.y.b.test"), {"a.test"}),
+        (("x.b.test", "X.B.test", "c.test", "C.Test"), {"*.b.test", "c.test"}),
+    ):
+        assert [shown(certificates, ca, name) for name in names] == [wanted] * 4
 
 
 def test_a_certificate_that_is_never_shown_is_named(
@@ -150,6 +159,25 @@ def test_a_key_of_another_kind_is_refused(tmp_path: Path, ca: trustme.CA) -> Non
         Certificates(settings(certfile=pair["certfile"], keyfile=other["keyfile"]))
 
 
+def test_a_certificate_that_is_not_for_servers_is_refused_before_a_client_finds_out(tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a.test")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    form = serialization.Encoding.PEM
+    (tmp_path / "cert").write_bytes(certificate.public_bytes(form))
+    encryption = serialization.NoEncryption()
+    (tmp_path / "key").write_bytes(key.private_bytes(form, serialization.PrivateFormat.PKCS8, encryption))
+    with pytest.raises(ConfigError, match=r"certfile .*/cert would be refused by every client: .*purpose"):
+        Certificates(settings(certfile=str(tmp_path / "cert"), keyfile=str(tmp_path / "key")))
+
+
 def test_ciphers_that_the_key_cannot_use_are_refused_before_a_client_finds_out(tmp_path: Path, ca: trustme.CA) -> None:
     """Only TLS 1.2 has ciphers bound to a kind of key, and it may be all that a client of 2015 speaks."""
     pair = write(tmp_path, ca.issue_cert("a.test", key_type=trustme.KeyType.ECDSA))
@@ -197,6 +225,14 @@ def test_a_change_is_taken_up_when_it_has_stood_still(
     assert shown(certificates, ca, "b.test") == {"b.test"}
     assert errors.messages == [f"{tmp_path}/server.pem has changed and is used for new handshakes"]
     assert certificates.context is context  # with its ticket keys
+
+
+def test_a_renewed_certificate_is_found_by_its_new_names(tmp_path: Path, ca: trustme.CA) -> None:
+    first, second = write(tmp_path, ca.issue_cert("a.test"), "a"), write(tmp_path, ca.issue_cert("b.test"), "b")
+    certificates = Certificates(settings(**{key: first[key] + second[key] for key in first}))
+    write(tmp_path, ca.issue_cert("c.test"), "b")
+    certificates.look(patient=False)
+    assert [shown(certificates, ca, name) for name in ("b.test", "c.test")] == [{"a.test"}, {"c.test"}]
 
 
 def test_what_is_wrong_with_a_change_is_said_once_and_files_may_be_away(
