@@ -1,6 +1,9 @@
 """The command: options from the table, its output, and how errors end it."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +158,31 @@ def test_run_and_check_hand_over_and_their_result_is_the_status(
     assert aserver("run", "app:x", "-w", "2").status == ExitCode.KILLED
     assert aserver("check", "app:y").status == ExitCode.KILLED
     assert [(resolved.config.target, resolved.config.workers) for resolved in seen] == [("app:x", 2), ("app:y", 1)]
+
+
+def test_ctrl_c_before_there_is_a_master(aserver: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> ExitCode:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "run_resolved", interrupted)
+    outcome = aserver("run", "app:x")
+    assert (outcome.status, outcome.err.strip()) == (130, ""), "the shell's number for SIGINT, and no traceback"
+
+
+def test_nobody_reads_the_output(tmp_path: Path) -> None:
+    """`aserver config | head -1`. Fails with BrokenPipeError let through: its traceback, twice."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "aserver", "config"]
+    ended = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, cwd=tmp_path, check=False)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (1, b"")
+
+
+def test_config_shows_the_hooks_of_a_file(aserver: Command) -> None:
+    Path("settings.py").write_text("def post_fork(server, worker): pass\n")
+    last = aserver("config", "-c", "settings.py").out.splitlines()[-1]
+    assert last.split() == ["(hooks)", "post_fork", str(Path("settings.py").absolute())]
 
 
 @pytest.mark.parametrize(("error", "status"), [(AppLoadError("no app", "the frames"), 4), (BindError("no app"), 5)])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from aserver import sources
 from aserver.config import Resolved
 from aserver.errors import ConfigError
 from aserver.sources import load, read_env_file
@@ -156,6 +157,45 @@ def test_a_python_file_gives_settings_and_names_of_hooks(tmp_path: Path, capfd: 
     assert capfd.readouterr().err == "chatter\n"
 
 
+def test_a_python_file_runs_as_a_module_in_its_own_directory(tmp_path: Path) -> None:
+    """Fails without cwd, without the name in sys.modules, and without -P, each by itself."""
+    write(tmp_path / "name.txt", "shop")
+    write(tmp_path / "json.py", "raise RuntimeError('what lies beside a settings file takes the place of no library')")
+    text = (
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "@dataclass\n"
+        "class _Size:\n    small: int = 2\n"
+        "workers = _Size().small\n"
+        "proc_name = open('name.txt').read()\n"
+    )
+    config = run_file(tmp_path, text).config
+    assert (config.workers, config.proc_name) == (2, "shop")
+
+
+def test_a_python_file_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "FILE_TIMEOUT", 0.3)
+    with pytest.raises(ConfigError, match=r"did not finish within 0\.3 s"):
+        run_file(tmp_path, "import time\ntime.sleep(5)\n")
+
+
+def test_a_python_file_that_reads_its_input_finds_none(tmp_path: Path) -> None:
+    """Fails without stdin=DEVNULL: it waits for what nobody types."""
+    read, write_end = os.pipe()
+    ours = os.dup(0)
+    os.dup2(read, 0)
+    os.write(write_end, b"typed\n")
+    try:
+        assert (
+            run_file(tmp_path, "import sys\nproc_name = sys.stdin.readline() or 'nothing'").config.proc_name
+            == "nothing"
+        )
+    finally:
+        os.dup2(ours, 0)
+        for fd in (ours, read, write_end):
+            os.close(fd)
+
+
 def test_gunicorns_hooks_that_nothing_calls_are_told(tmp_path: Path) -> None:
     resolved = run_file(tmp_path, "def pre_request(worker, req): pass\ndef post_fork(server, worker): pass\n")
     (told,) = resolved.warnings
@@ -198,6 +238,12 @@ def test_a_traceback_is_cut_to_the_users_frames(tmp_path: Path) -> None:
     (note,) = caught.value.__notes__
     assert note.count("settings.py") == 2
     assert "sources.py" not in note
+
+
+def test_env_wins_over_env_file(tmp_path: Path) -> None:
+    write(tmp_path / "env", "A=file\nB=file\n")
+    config = load(keywords={"env": ["A=given"], "env_file": "env"}, environ={}, cwd=tmp_path).config
+    assert dict(assignment.split("=") for assignment in config.env) == {"A": "given", "B": "file"}
 
 
 def test_env_file(tmp_path: Path) -> None:
