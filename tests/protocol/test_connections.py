@@ -821,6 +821,8 @@ async def test_who_takes_too_little_in_write_timeout_is_dead(takes: int, dead: b
         transport.unsent -= takes
         service.sweep(service.now + 61)
         assert transport.aborted == dead
+    service.sweep(service.now + 61)
+    assert transport.aborted  # each time anew
 
 
 async def test_a_client_that_is_heard_out_does_not_stay() -> None:
