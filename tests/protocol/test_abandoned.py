@@ -65,3 +65,27 @@ async def test_who_has_answered_may_work_on() -> None:
         assert server.service.active == 1
         done.set()
         await eventually(lambda: not server.service.active)
+
+
+async def test_a_client_that_has_only_stopped_sending_gets_the_rest_of_its_answer() -> None:
+    """It may be there, or the next piece will show that it is not. Fails without `pointless` in the sweep."""
+    go = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        del scope, receive
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        await go.wait()
+        await send({"type": "http.response.body", "body": b"b"})
+
+    async with serving(app, graceful_timeout=1) as server:
+        client = await server.connect()
+        await client.send(GET)
+        assert await client.until(b"a")
+        client.writer.write_eof()
+        await eventually(lambda: server.service.abandoned)
+        server.service.sweep(server.service.now + 100)
+        await asyncio.sleep(0)
+        assert server.service.active == 1
+        go.set()
+        assert (await client.rest()).endswith(b"b")

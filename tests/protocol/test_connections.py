@@ -581,15 +581,16 @@ async def test_cancel() -> None:
         await asyncio.Event().wait()
 
     async with serving(app) as server:
-        waiting, begun = await server.connect(), await server.connect()
+        waiting, begun, idle = [await server.connect() for _ in range(3)]
         await waiting.send(get(b"/waiting?x"))
         await begun.send(get(b"/begun"))
         await begun.until(b"x")
-        await eventually(lambda: server.service.active == 2)
+        await eventually(lambda: server.service.active == 2 and len(server.service.connections) == 3)
         described = server.service.cancel("test")
         assert sorted(line.rsplit(",", 1)[0] for line in described) == ["GET /begun", "GET /waiting?x"]
         assert status(await waiting.rest()) == 503
         assert b"0\r\n\r\n" not in await begun.rest()
+        assert await idle.rest() == b""
         await eventually(lambda: not server.service.active)
 
 

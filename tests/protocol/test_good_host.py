@@ -25,3 +25,15 @@ async def test_a_good_host_of_another_connection_leaves_bad_ones_refused() -> No
             for bad in (b"Host: a b\r\n", b"", b"Host: a.test\r\nHost: a.test\r\n"):
                 answer = await server.ask(b"GET / HTTP/1.1\r\n%bConnection: close\r\n\r\n" % bad)
                 assert answer.startswith(b"HTTP/1.1 400 "), bad
+
+
+async def test_a_good_host_is_no_licence_to_pass_the_limits() -> None:
+    """Fails without the look at the number of fields, and at the size of the head, in `on_headers_complete`."""
+    async with serving(app, limit_request_fields=4, limit_request_field_size=50, limit_request_line=50) as server:
+        for more, status in (
+            (b"A: b\r\n" * 2, b"200"),
+            (b"A: b\r\n" * 3, b"431"),
+            (b"A: %b\r\n" % (b"b" * 48), b"431"),
+        ):
+            answer = await server.ask(b"GET / HTTP/1.1\r\nHost: a.test\r\n%bConnection: close\r\n\r\n" % more)
+            assert answer.startswith(b"HTTP/1.1 " + status), more

@@ -216,6 +216,15 @@ async def test_default_fields() -> None:
         assert status(await server.ask(b"\0")) == 400
 
 
+async def test_the_date_is_renewed_with_each_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(echo) as server:
+        now = server.service.now
+        assert field(await server.ask(LAST_GET), b"date") != b"later"
+        monkeypatch.setattr("aserver.protocol.connection.formatdate", lambda **_: "later")
+        server.service.sweep(now)
+        assert field(await server.ask(LAST_GET), b"date") == b"later"
+
+
 async def test_no_default_fields() -> None:
     async with serving(echo, date_header=False) as server:
         response = await server.ask(LAST_GET)
