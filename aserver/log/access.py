@@ -81,16 +81,16 @@ class Record(Protocol):
         """What has an attribute `logged` that is ours to keep texts in, and then there is an HTTP scope; or None."""
 
 
-Compiled = Callable[[Record, str], str]
+Compiled = Callable[[Sequence[Record], str], list[str]]
 
 
 class Formatter(NamedTuple):
-    """`line(record, time)` makes a line, `stamp` the text of a time, `shortened` a line where `line`'s is too long.
+    """`lines(records, time)` makes lines, `stamp` the text of a time, `shortened` lines where others are too long.
 
     `timed`: lines have a duration; else nobody needs to measure it.
     """
 
-    line: Compiled
+    lines: Compiled
     stamp: Callable[[When], str]
     shortened: Compiled
     timed: bool
@@ -274,14 +274,15 @@ def _compile(template: str, expressions: Sequence[str], escape: Escaper, missing
     line, steady = _join(template.split(_SLOT), [_NAMED.sub(bind, each) for each in expressions], expressions)
     source = ["def steady(client, headers):", *_loop("headers", "i", loops["i"], namespace)]
     source.append(f" return ({''.join(f'{each}, ' for each in steady)})")
-    source.append("def line(record, time):")
-    source += _prologue(line, len(steady), keeps=escape.longest is None)
-    source += _loop("record.response_headers", "o", loops["o"], namespace)
-    source.append(f" return {line}")
-    # Compiled rather than composed of closures: one call instead of one per atom. Of the user's, it has only literals.
+    source += ["def lines(records, time):", " made = []", " for record in records:"]
+    body = _prologue(line, len(steady), keeps=escape.longest is None)
+    body += _loop("record.response_headers", "o", loops["o"], namespace)
+    source += [f" {each}" for each in (*body, f" made.append({line})")]
+    source.append(" return made")
+    # Compiled rather than composed of closures: no call for an atom or a line. Of the user's, it has only literals.
     exec(compile("\n".join(source), "<access_log_format>", "exec"), namespace)  # noqa: S102
-    made: Compiled = namespace["line"]
-    return made
+    lines: Compiled = namespace["lines"]
+    return lines
 
 
 def _join(literals: Sequence[str], values: Sequence[str], expressions: Sequence[str]) -> tuple[str, list[str]]:

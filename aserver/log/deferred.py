@@ -156,7 +156,8 @@ class Sink:
             self._put(_joined(batch), len(batch), self._lines_bound())
         else:
             self._write_at_once(_joined(batch), len(batch))
-        self._pump()
+        if self._queue:
+            self._pump()
 
     def _write_at_once(self, data: bytes, records: int) -> None:
         """Do what queue and turn would, 1 us sooner: a regular file takes all, or the disk is full."""

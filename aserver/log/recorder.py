@@ -56,14 +56,14 @@ def _writer(formatter: Formatter, lines: Lines, limit: int | None) -> Callable[[
     The lines are made when the tick ends, all in one go: that costs two thirds of making each between the requests,
     when the interpreter has just done other things.
     """
-    line, stamp, shortened, _timed = formatter
+    make_lines, stamp, shortened, _timed = formatter
     batch = lines.batch
     append = batch.append
     renew_at = 0.0
     text = ""
 
-    def begin() -> None:
-        """For the first line of a tick, whose lines all have its time."""
+    def begin(record: Record) -> None:
+        """For the first of a tick, whose lines all have its time."""
         nonlocal renew_at, text
         now = monotonic()
         if now >= renew_at:
@@ -74,35 +74,37 @@ def _writer(formatter: Formatter, lines: Lines, limit: int | None) -> Callable[[
             when: When = (*local[:6], local.tm_gmtoff)
             text = stamp(when)
         lines.begin()
+        append(record)
+        if lines.most == 1:
+            lines.flush()
 
     def make(records: list[Record]) -> list[str]:
         try:
-            made = [line(record, text) for record in records]
+            made = make_lines(records, text)
         except Exception:  # noqa: BLE001 - the scope is the application's, and may hold anything
-            made = _make_one_by_one(records, line, text)
+            made = _make_one_by_one(records, make_lines, text)
         if limit is not None and max(map(len, made), default=0) > limit:
             pairs = zip(records, made, strict=True)
-            made = [each if len(each) <= limit else shortened(record, text) for record, each in pairs]
+            made = [each if len(each) <= limit else shortened([record], text)[0] for record, each in pairs]
         return made
 
     def write(record: Record) -> None:
-        if not batch:
-            begin()
-        append(record)
-        if len(batch) >= lines.most:
-            lines.flush()
+        if batch:
+            append(record)
+        else:
+            begin(record)
 
     lines.make = make
     return write
 
 
-def _make_one_by_one(records: list[Record], line: Compiled, text: str) -> list[str]:
+def _make_one_by_one(records: list[Record], make_lines: Compiled, text: str) -> list[str]:
     """Make the lines that can be made; takes the other records out of the list."""
     made: list[str] = []
     good: list[Record] = []
     for record in records:
         try:
-            made.append(line(record, text))
+            made += make_lines([record], text)
         except Exception as error:  # noqa: BLE001 - see above
             target = record.target.decode("ascii", "backslashreplace")
             why = "the application changed its scope"

@@ -36,7 +36,7 @@ class Answer:
 
 def line(text: str, answer: Answer, **options: Any) -> bytes:
     formatter = compile_format(text, **options)
-    return formatter.line(answer, formatter.stamp(WHEN)).encode("ascii")
+    return formatter.lines([answer], formatter.stamp(WHEN))[0].encode("ascii")
 
 
 BROWSER = [(b"host", b"x"), (b"user-agent", b"Mozilla/5.0 (X11)"), (b"referer", b"https://example.org/")]
@@ -129,7 +129,7 @@ def test_each_atom_of_gunicorn(atom: str, text: str, scoped: bool) -> None:
         text = "-"
     formatter = compile_format(f"<%({atom})s>%%", pid=4711)
     for _ in range(3):  # the first, from what the first left, and when nothing is left any more
-        assert formatter.line(answer, formatter.stamp(WHEN)) == f"<{text}>%\n"
+        assert formatter.lines([answer], formatter.stamp(WHEN))[0] == f"<{text}>%\n"
 
 
 def test_what_a_connection_keeps_is_of_its_own_requests_only() -> None:
@@ -142,14 +142,14 @@ def test_what_a_connection_keeps_is_of_its_own_requests_only() -> None:
         looked += 1
         return b"alice"
 
-    formatter.line.__globals__["user"] = user
+    formatter.lines.__globals__["user"] = user
     connection = SimpleNamespace(logged=None)
     client = ("192.0.2.7", 1)
     fields = [(b"user-agent", b"curl"), (b"authorization", b"Basic eA==")]
 
     def ask(target: bytes, client: tuple[str, int], headers: list[tuple[bytes, bytes]]) -> str:
         scope = {"client": client, "headers": headers}
-        return formatter.line(Answer(target=target, scope=scope, connection=connection), "")[:-1]
+        return formatter.lines([Answer(target=target, scope=scope, connection=connection)], "")[0][:-1]
 
     changing = list(fields)
     assert ask(b"/1", client, changing) == "192.0.2.7 alice curl /1 -"
@@ -167,7 +167,7 @@ def test_another_client_with_the_same_fields_is_told_apart() -> None:
     connection = SimpleNamespace(logged=None)
     for client in ("192.0.2.7", "192.0.2.8", "192.0.2.7"):
         scope = {"client": (client, 1), "headers": []}
-        assert formatter.line(Answer(scope=scope, connection=connection), "") == f"{client}\n"
+        assert formatter.lines([Answer(scope=scope, connection=connection)], "")[0] == f"{client}\n"
 
 
 def test_large_fields_are_not_kept() -> None:
@@ -175,7 +175,7 @@ def test_large_fields_are_not_kept() -> None:
     connection = SimpleNamespace(logged=None)
     scope = {"client": None, "method": "GET", "http_version": "1.1", "headers": [(b"cookie", b"c" * 4000)]}
     for _ in range(2):
-        formatter.line(Answer(scope=scope, connection=connection), "")
+        formatter.lines([Answer(scope=scope, connection=connection)], "")[0]
         assert len(str(connection.logged)) < 100
 
 
@@ -265,8 +265,8 @@ def test_no_client_can_forge_a_line(answer: Answer, name: str) -> None:
 
 def check_line(answer: Answer, name: str) -> None:
     formatter = COMPILED[name]
-    for make in (formatter.line, formatter.shortened):
-        made = make(answer, formatter.stamp(WHEN))
+    for make in (formatter.lines, formatter.shortened):
+        (made,) = make([answer], formatter.stamp(WHEN))
         assert made.endswith("\n")
         body = made[:-1]
         assert body.isascii()
@@ -294,7 +294,7 @@ def test_json_tells_the_text(text: str) -> None:
 def test_trap_77_a_line_for_a_pipe_is_shortened_inside_its_fields(name: str, filler: bytes) -> None:
     long = Answer(target=b"/" + filler * 8000, headers=[(b"user-agent", filler * 8000), (b"referer", filler * 8000)])
     formatter = compile_format(name, limit=4096)
-    made = formatter.shortened(long, formatter.stamp(WHEN))
+    made = formatter.shortened([long], formatter.stamp(WHEN))[0]
     assert 800 < len(made) <= 4096
     assert "5321" in made
     if name == "json":
@@ -303,9 +303,9 @@ def test_trap_77_a_line_for_a_pipe_is_shortened_inside_its_fields(name: str, fil
 
 def test_the_memory_for_plain_values_is_bounded() -> None:
     formatter = compile_format("combined")
-    escaper = formatter.line.__globals__["escape"]
+    escaper = formatter.lines.__globals__["escape"]
     for number in range(5000):
-        formatter.line(Answer(headers=[(b"user-agent", b"a%d" % number), (b"referer", b"r" * 300)]), "")
+        formatter.lines([Answer(headers=[(b"user-agent", b"a%d" % number), (b"referer", b"r" * 300)])], "")[0]
     assert len(escaper) <= 1024
     assert max(len(str(key)) for key in escaper) <= 256 + len("b''")
 

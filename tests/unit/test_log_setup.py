@@ -437,6 +437,7 @@ def test_a_line_too_long_for_a_pipe_is_shortened_not_cut(start: Start) -> None:
     broken.scope, broken.connection = {}, SimpleNamespace(logged=None)
     for answer in (broken, make_answer(b"/" + b"x" * 8000), broken):
         access.write(answer)
+    lines.flush()
     line = os.read(reader, 1 << 16)
     os.close(reader)
     os.close(writer)
