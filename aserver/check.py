@@ -72,7 +72,7 @@ async def _try_lifespan(app: ASGIApp, config: Config) -> bool:
     lifespan = Lifespan(app, config.lifespan)
     try:
         async with asyncio.timeout(config.boot_timeout):
-            await lifespan.startup()
+            await lifespan.startup(config.boot_timeout)
     except TimeoutError:
         raise BootError(f"lifespan startup did not end within {config.boot_timeout:g} s (boot_timeout)") from None
     supported = lifespan.supported

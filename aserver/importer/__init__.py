@@ -7,7 +7,7 @@ after it.
 
 from aserver.importer.calling import Interface
 from aserver.importer.fingerprint import fingerprint
-from aserver.importer.frames import user_traceback
+from aserver.importer.frames import user_traceback, waiting
 from aserver.importer.target import LoadedApp, adapt, load, load_object
 
-__all__ = ["Interface", "LoadedApp", "adapt", "fingerprint", "load", "load_object", "user_traceback"]
+__all__ = ["Interface", "LoadedApp", "adapt", "fingerprint", "load", "load_object", "user_traceback", "waiting"]

@@ -4,7 +4,9 @@ Runs wherever user code is imported (zygote, lazy worker, `aserver check`). It m
 code or print: the caller decides where the text goes.
 """
 
+import gc
 import importlib
+import inspect
 import traceback
 from pathlib import Path
 
@@ -20,6 +22,25 @@ _OWN_PLACES = (
 def user_frames(error: BaseException) -> list[traceback.FrameSummary]:
     """The frames of `error`'s own traceback that belong neither to importlib nor to aserver, outermost first."""
     return [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_ours(frame)]
+
+
+def waiting(awaited: object) -> str:
+    """The user's frames of coroutines that wait for each other, as in a traceback, outermost first.
+
+    No stack shows them: where a coroutine waits, none of them runs.
+    """
+    frames = []
+    while awaited is not None:
+        kind = next((kind for kind in ("cr", "ag", "gi") if hasattr(awaited, f"{kind}_frame")), None)
+        if kind is None:  # `anext()`, as in a context manager, holds its generator and has no name for it
+            awaited = next((each for each in gc.get_referents(awaited) if inspect.isasyncgen(each)), None)
+            continue
+        frame = getattr(awaited, f"{kind}_frame")
+        if frame is not None:
+            frames.append((frame, frame.f_lineno))
+        awaited = getattr(awaited, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
+    summary = traceback.StackSummary.extract(frames)
+    return "".join(traceback.StackSummary.from_list([frame for frame in summary if not _is_ours(frame)]).format())
 
 
 def user_traceback(error: BaseException) -> str:

@@ -10,6 +10,7 @@ Source: https://asgi.readthedocs.io/en/latest/specs/lifespan.html
 import asyncio
 import enum
 import logging
+import math
 from typing import Any, Literal
 
 import anyio
@@ -19,6 +20,9 @@ from aserver.asgi import ASGIApp, Message
 from aserver.errors import BootError
 
 log = logging.getLogger("aserver.error")
+
+#: Part of the limit after which a startup that has not ended is said to wait, and where.
+LATE = 0.9
 
 
 class _Phase(enum.Enum):
@@ -45,21 +49,32 @@ class Lifespan:
         self._events = iter(({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}))
         self._task: asyncio.Task[None] | None = None
 
-    async def startup(self) -> None:
-        """Run the app's startup. Raises BootError if it failed; with `auto`, an app without lifespan is fine."""
+    async def startup(self, limit: float = math.inf) -> None:
+        """Run the app's startup. Raises BootError if it failed; with `auto`, an app without lifespan is fine.
+
+        The caller ends it after `limit` seconds; shortly before, the log says where it waits.
+        """
         if self._mode == "off":
             self._phase = _Phase.UNSUPPORTED
             return
         self._task = asyncio.get_running_loop().create_task(self._run(), name="aserver lifespan")
+        late = asyncio.get_running_loop().call_later(LATE * limit, self._say_late, self._task, limit)
         try:
             await self._changed.wait()
         except asyncio.CancelledError:
             with anyio.CancelScope(shield=True):  # a scope goes on cancelling whoever waits in it
                 await self._end()
             raise
+        finally:
+            late.cancel()
         if self._phase is _Phase.FAILED:
             await self._end()
             raise self._startup_error()
+
+    def _say_late(self, task: asyncio.Task[None], limit: float) -> None:
+        """The stacks that are dumped at the end show what runs, and a coroutine that waits does not run."""
+        text = "lifespan startup has not ended after %g s (boot_timeout is %g s); it waits here:\n%s"
+        log.warning(text, LATE * limit, limit, importer.waiting(task.get_coro()).rstrip())
 
     def _startup_error(self) -> BootError:
         """One line, with the rest as a note: Starlette and others put a whole traceback into the message."""

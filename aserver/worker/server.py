@@ -103,7 +103,7 @@ class Server:
         self._beat()
         try:
             with self._boot_scope:
-                await lifespan.startup()
+                await lifespan.startup(self.config.boot_timeout)
                 await self._open(lifespan.state)
                 ready()
             try:

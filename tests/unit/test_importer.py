@@ -1,5 +1,6 @@
 """Targets: what loads, and what each error says is missing."""
 
+import json
 import os
 import sys
 import textwrap
@@ -9,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from aserver import importer
 from aserver.errors import AppLoadError, ExitCode
-from aserver.importer import LoadedApp, load, load_object, user_traceback
+from aserver.importer import LoadedApp, fingerprint, load, load_object, user_traceback
 
 APP = "async def app(scope, receive, send): ...\n"
 
@@ -329,6 +331,19 @@ def test_exception_group_is_whole(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
+    "handler", ["raise error from None", "raise OSError('why') from error", "raise OSError('why')", "group"]
+)
+def test_whatever_belongs_to_an_error_is_cut(project: Project, handler: str) -> None:
+    """Causes, contexts and members of groups that passed through importlib. Fails with any of them left out of _cut."""
+    project.write("inner.py", "1 / 0\n")
+    last = "raise ExceptionGroup('two', [error]) from None" if handler == "group" else handler
+    project.write("main.py", f"try:\n    import inner\nexcept ZeroDivisionError as error:\n    {last}\n")
+    detail = project.fail("main:app").detail
+    assert "inner.py" in detail
+    assert "importlib" not in detail
+
+
+@pytest.mark.parametrize(
     ("statement", "text"),
     [("raise SystemExit(3)", "called sys.exit(3)"), ("raise KeyboardInterrupt", "was interrupted")],
 )
@@ -360,6 +375,27 @@ def test_factory_that_fails(project: Project, kind: str) -> None:
 def test_module_getattr_that_raises(project: Project) -> None:
     project.write("main.py", "def __getattr__(name):\n    raise LookupError('lazy import failed')\n")
     assert "reading main:app raised LookupError: lazy import failed" in str(project.fail("main:app"))
+
+
+def test_a_module_that_a_deploy_has_just_written(project: Project) -> None:
+    """In the same tick of the file system's clock as a failed look. Fails with the directory's listing kept."""
+    before = project.root.stat()
+    project.fail("fresh:app")
+    project.write("fresh.py")
+    os.utime(project.root, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert project.load("fresh:app").target == "fresh:app"
+
+
+def test_the_fingerprint_is_of_the_apps_files(project: Project) -> None:
+    """And of the packages it uses; neither Python's library nor aserver changes by a deploy."""
+    project.write("main.py", APP + "import click, json\n")
+    project.load("main:app")
+    files = fingerprint()
+    written = (project.root / "main.py").stat()
+    assert files[str(project.root / "main.py")] == (written.st_mtime_ns, written.st_size)
+    assert any("click" in path for path in files)
+    assert json.__file__ not in files
+    assert importer.__file__ not in files
 
 
 def test_user_traceback_of_a_context(project: Project) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import anyio
@@ -11,6 +12,7 @@ import pytest
 from aserver.asgi import ASGIApp, Receive, Scope, Send
 from aserver.errors import BootError
 from aserver.worker.lifespan import Lifespan
+from tests.harness import PATIENCE
 
 Mode = Literal["auto", "on", "off"]
 Steps = Callable[[Receive, Send], Awaitable[None]]
@@ -152,6 +154,54 @@ async def test_cancelled_startup_waits_for_the_app_to_unwind() -> None:
         asyncio.get_running_loop().call_later(0.01, scope.cancel)
         await Lifespan(app_of(steps), "auto").startup()
     assert events == ["unwound"]
+
+
+async def test_auto_warns_of_a_startup_that_broke(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An app that has asked for the event does speak lifespan; one that has not is not worth a warning."""
+    monkeypatch.setattr(logging.getLogger("aserver"), "propagate", True)
+
+    async def breaks(receive: Receive, send: Send) -> None:
+        await receive()
+        raise ValueError("no database")
+
+    for steps in (breaks, _raises):
+        await Lifespan(app_of(steps), "auto").startup()
+    (warning,) = (record for record in caplog.records if record.levelno >= logging.WARNING)
+    assert "the app raised in lifespan startup" in warning.getMessage()
+    assert warning.exc_info
+
+
+async def test_startup_that_hangs_says_where(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through Starlette's way of doing it: a context manager made of a generator. Fails with task.get_stack()."""
+    monkeypatch.setattr(logging.getLogger("aserver"), "propagate", True)
+
+    async def connect() -> None:
+        await asyncio.sleep(PATIENCE)
+
+    @asynccontextmanager
+    async def database() -> AsyncIterator[None]:
+        await connect()
+        yield
+
+    async def opens(receive: Receive, send: Send) -> None:
+        async with database():
+            raise AssertionError
+
+    lifespan = Lifespan(app_of(opens), "auto")
+    with anyio.move_on_after(PATIENCE) as scope:
+        async with anyio.create_task_group() as group:
+            group.start_soon(lifespan.startup, 0.1)
+            while not caplog.messages:
+                await asyncio.sleep(0.01)
+            group.cancel_scope.cancel()
+    assert not scope.cancelled_caught
+    (said,) = caplog.messages
+    assert said.startswith("lifespan startup has not ended after 0.09 s (boot_timeout is 0.1 s); it waits here:\n")
+    functions = [line.rpartition(" in ")[2] for line in said.splitlines() if line.startswith("  File ")]
+    assert [name for name in functions if name in ("opens", "database", "connect")] == ["opens", "database", "connect"]
+    assert "lifespan.py" not in said.replace("test_lifespan.py", "")
 
 
 async def test_shutdown_has_a_limit(caplog: pytest.LogCaptureFixture) -> None:
