@@ -21,8 +21,9 @@ from aserver.errors import BootError
 
 log = logging.getLogger("aserver.error")
 
-#: Part of the limit after which a startup that has not ended is said to wait, and where.
-LATE = 0.9
+#: Part of the limit after which a startup that has not ended is said to wait, and where. The limit counts from the fork, so
+#: that a lazy worker may have spent some of it on loading.
+LATE = 0.5
 
 
 class _Phase(enum.Enum):
@@ -52,7 +53,7 @@ class Lifespan:
     async def startup(self, limit: float = math.inf) -> None:
         """Run the app's startup. Raises BootError if it failed; with `auto`, an app without lifespan is fine.
 
-        The caller ends it after `limit` seconds; shortly before, the log says where it waits.
+        The caller ends it after `limit` seconds; half-way there, the log says where it waits.
         """
         if self._mode == "off":
             self._phase = _Phase.UNSUPPORTED

@@ -198,7 +198,7 @@ async def test_startup_that_hangs_says_where(caplog: pytest.LogCaptureFixture, m
             group.cancel_scope.cancel()
     assert not scope.cancelled_caught
     (said,) = caplog.messages
-    assert said.startswith("lifespan startup has not ended after 0.09 s (boot_timeout is 0.1 s); it waits here:\n")
+    assert said.startswith("lifespan startup has not ended after 0.05 s (boot_timeout is 0.1 s); it waits here:\n")
     functions = [line.rpartition(" in ")[2] for line in said.splitlines() if line.startswith("  File ")]
     assert [name for name in functions if name in ("opens", "database", "connect")] == ["opens", "database", "connect"]
     assert "lifespan.py" not in said.replace("test_lifespan.py", "")
