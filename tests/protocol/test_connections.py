@@ -116,6 +116,26 @@ async def test_a_bad_request_behind_good_ones_waits_for_its_turn() -> None:
     assert [part[:3] for part in parts] == [b"200", b"200", b"400"]
 
 
+async def test_a_bad_body_behind_a_running_request_is_refused_unserved() -> None:
+    """Its head was good, so it waits in the queue. Fails without the `pop` in `refuse`."""
+    go = asyncio.Event()
+    called: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        called.append(scope["path"])
+        await go.wait()
+        await echo(scope, receive, send)
+
+    async with serving(app) as server:
+        client = await server.connect()
+        await client.send(get(b"/1") + b"POST /2 HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
+        await eventually(lambda: called)
+        go.set()
+        response = await client.rest()
+    assert [part[:3] for part in response.split(b"HTTP/1.1 ")[1:]] == [b"200", b"400"]
+    assert called == ["/1"]
+
+
 async def test_nothing_behind_a_bad_request_that_waits_for_its_turn_is_read() -> None:
     """It would be served before the refusal. Fails without `self.feed = self._discard` in `refuse`."""
     go = asyncio.Event()
@@ -295,6 +315,36 @@ async def test_no_continue_when_the_body_is_there() -> None:
         await client.send(post(3, b"Expect: 100-continue") + b"abc")
         head, _ = await client.response()
         assert status(head) == 200
+
+
+async def test_no_continue_when_the_body_has_begun() -> None:
+    """Fails if `body_received` leaves the continue due."""
+    async with serving(echo) as server:
+        client = await server.connect()
+        await client.send(post(6, b"Expect: 100-continue") + b"abc")
+        await eventually(lambda: any(c.deadline < float("inf") for c in server.service.connections))
+        (connection,) = server.service.connections
+        await eventually(lambda: connection.current.waiters)  # type: ignore[attr-defined]
+        await client.send(b"def" + LAST_GET)
+        response = await client.rest()
+    assert [part[:3] for part in response.split(b"HTTP/1.1 ")[1:]] == [b"200", b"200"]
+
+
+async def test_one_continue_though_the_application_gives_up_and_asks_again() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        waiting = asyncio.ensure_future(receive())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await echo(scope, receive, send)
+
+    async with serving(app) as server:
+        client = await server.connect()
+        await client.send(post(3, b"Expect: 100-continue", b"Connection: close"))
+        await client.until(b"\r\n\r\n")
+        await eventually(lambda: server.service.active)
+        await client.send(b"abc")
+        response = await client.rest()
+    assert response.startswith(b"HTTP/1.1 200 "), response
 
 
 async def test_no_continue_to_1_0() -> None:
@@ -657,6 +707,23 @@ async def test_deadlines_without_a_request() -> None:
         assert await used.rest() == b""
 
 
+async def test_a_head_that_trickles_has_one_deadline() -> None:
+    """From its first byte on, which the pieces after it do not put off; it is not `keep_alive`'s any more."""
+    async with serving(echo, header_timeout=10, keep_alive=65) as server:
+        client = await server.connect()
+        await client.send(GET)
+        await client.response()
+        (connection,) = server.service.connections
+        await eventually(lambda: connection.idle)
+        await client.send(b"GET / HT")
+        await eventually(lambda: not connection.idle)
+        await after(server, 6)
+        await client.send(b"TP/")
+        await eventually(lambda: connection._line.endswith(b"/"))  # type: ignore[attr-defined]
+        await after(server, 12)
+        assert status(await client.rest()) == 408
+
+
 async def test_body_deadline() -> None:
     seen: list[Any] = []
 
@@ -704,10 +771,12 @@ async def test_each_piece_of_a_body_has_its_own_time() -> None:
 
 
 async def test_a_body_that_nobody_takes_has_a_deadline_and_then_the_connection_has_one() -> None:
+    logged: list[Any] = []
+
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, b"no", 403)
 
-    async with serving(app, body_timeout=60, keep_alive=65) as server:
+    async with serving(app, body_timeout=60, keep_alive=65, access=logged.append) as server:
         never, late = await server.connect(), await server.connect()
         for client in (never, late):
             await client.send(post(10))
@@ -718,6 +787,7 @@ async def test_a_body_that_nobody_takes_has_a_deadline_and_then_the_connection_h
         assert len(server.service.connections) == 2
         await after(server, 62)
         assert await never.rest() == b""  # no 408, which would be taken for the answer to another request
+        assert len(logged) == 2
         never.close()
         await late.send(GET)  # still there
         assert status((await late.response())[0]) == 403
