@@ -21,8 +21,8 @@ from aserver.errors import BootError
 
 log = logging.getLogger("aserver.error")
 
-#: Part of the limit after which a startup that has not ended is said to wait, and where. The limit counts from the fork, so
-#: that a lazy worker may have spent some of it on loading.
+#: Part of the limit after which a startup that has not ended is said to wait, and where. The limit counts from the
+#: fork: a lazy worker has spent some of it on loading.
 LATE = 0.5
 
 
