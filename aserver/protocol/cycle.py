@@ -138,8 +138,6 @@ class Cycle:
 
     def _first(self, body: bytes, *, more: bool) -> bytes | list[bytes]:
         size = len(body)
-        if size and self.status in BODILESS:
-            raise ApplicationError(f"http.response.body: status {self.status} takes no body, got {size} bytes")
         self._check_size(size, more=more)
         # HEAD without a body: what GET would say is not known.
         opening = self._opening(None if more else size, exact=bool(size) or not self.head_only)
@@ -185,7 +183,9 @@ class Cycle:
         return head.block + framing + lines + b"\r\n\r\n"
 
     def _check_size(self, size: int, *, more: bool) -> None:
-        """Hold the application to the content-length it gave."""
+        """Hold the application to the status and the content-length it gave."""
+        if size and self.status in BODILESS:  # in any piece: the client would take it for the next response
+            raise ApplicationError(f"http.response.body: status {self.status} takes no body, got {size} bytes")
         length = self.length
         total = self.sent + size
         if length is None or self.status == 304 or (self.head_only and not total):

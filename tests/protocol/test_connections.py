@@ -724,7 +724,8 @@ async def test_a_head_that_trickles_has_one_deadline() -> None:
         assert status(await client.rest()) == 408
 
 
-async def test_body_deadline() -> None:
+@pytest.mark.parametrize("begun", [b"abc", b""])
+async def test_body_deadline(begun: bytes) -> None:
     seen: list[Any] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -733,10 +734,12 @@ async def test_body_deadline() -> None:
 
     async with serving(app, body_timeout=60) as server:
         client = await server.connect()
-        await client.send(post(10) + b"abc")
-        await eventually(lambda: seen)
+        await client.send(post(10) + begun)
+        await eventually(lambda: any(c.deadline < float("inf") and c.current for c in server.service.connections))  # type: ignore[attr-defined]
+        (connection,) = server.service.connections
+        await eventually(lambda: connection.current.waiters)  # type: ignore[attr-defined]
         await after(server, 59)
-        assert len(seen) == 1
+        assert len(seen) == bool(begun)
         await after(server, 62)
         assert status(await client.rest()) == 408
         await eventually(lambda: len(seen) == 2)
@@ -947,6 +950,26 @@ async def test_an_application_that_does_not_take_the_body_is_not_the_clients_fau
     assert (transport.written, transport.closed) == (b"", False)
     connection.connection_lost(None)
     await eventually(lambda: not service.active)
+
+
+async def test_hints_and_trailers_wait_for_a_client_that_does_not_read_too() -> None:
+    service, connection, transport = stuck(100_000)
+    sent: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        connection.pause_writing()
+        await send({"type": "http.response.early_hint", "links": [b"</a>"]})
+        sent.append("hint")
+        await answer(send)
+
+    service.app = app
+    connection.data_received(GET)
+    await eventually(lambda: b" 103 " in transport.written)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not sent
+    connection.resume_writing()
+    await eventually(lambda: b" 200 " in transport.written)
 
 
 async def test_who_reads_again_has_no_write_deadline_any_more() -> None:

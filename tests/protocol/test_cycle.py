@@ -1,5 +1,6 @@
 """cycle and heads: what may be sent when, and the bytes it makes."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -230,6 +231,8 @@ def test_remembered_heads_are_bounded() -> None:
         pytest.param([start(200, LENGTH_3), body(b"ab", more=True), body(b"")], id="too little in the second piece"),
         pytest.param([start(204), body(b"x")], id="204 with body"),
         pytest.param([start(304), body(b"x")], id="304 with body"),
+        pytest.param([start(204), body(more=True), body(b"x")], id="204 with body in the second piece"),
+        pytest.param([start(304), body(more=True), body(b"x")], id="304 with body in the second piece"),
         pytest.param([start(99)], id="status"),
         pytest.param([start(200, (b"a", b"b\r\nc: d"))], id="CRLF in a value"),
         pytest.param([start(200, (b"content-type", b"b\nc"))], id="LF in the value of a plain field"),
@@ -257,6 +260,42 @@ def test_illegal(messages: list[dict[str, Any]]) -> None:
     state = cycle.state
     with pytest.raises(ApplicationError):
         play(cycle, messages[-1])
+    assert cycle.state is state, "an illegal message must change nothing"
+
+
+FILE = {"type": "http.response.pathsend", "path": "/x"}
+TRAILERS = {"type": "http.response.trailers", "headers": []}
+
+
+@pytest.mark.parametrize(
+    ("before", "call"),
+    [
+        pytest.param([start(trailers=True)], lambda cycle: cycle.trailers(TRAILERS), id="trailers before the body"),
+        pytest.param(
+            [start(trailers=True), body(b"a", more=True)], lambda cycle: cycle.trailers(TRAILERS), id="amid the body"
+        ),
+        pytest.param(
+            [start(trailers=True), body(b"a"), TRAILERS], lambda cycle: cycle.trailers(TRAILERS), id="trailers twice"
+        ),
+        pytest.param([start(), body(b"a")], lambda cycle: cycle.trailers(TRAILERS), id="trailers not announced"),
+        pytest.param(
+            [start()], lambda cycle: cycle.early_hint({"type": "http.response.early_hint", "links": []}), id="late hint"
+        ),
+        pytest.param([], lambda cycle: cycle.file(FILE, 3), id="file first"),
+        pytest.param([start(trailers=True)], lambda cycle: cycle.file(FILE, 3), id="file with trailers"),
+        pytest.param([start(), body(b"a", more=True)], lambda cycle: cycle.file(FILE, 3), id="file amid the body"),
+        pytest.param([start(), body(b"a")], lambda cycle: cycle.file(FILE, 3), id="file after the body"),
+        pytest.param([start(204)], lambda cycle: cycle.file(FILE, 3), id="file where no body may be"),
+        pytest.param([start(200, LENGTH_3)], lambda cycle: cycle.file(FILE, 4), id="file of another length"),
+    ],
+)
+def test_illegal_extensions(before: list[dict[str, Any]], call: Callable[[Cycle], object]) -> None:
+    cycle = make()
+    cycle.trailers_allowed = True
+    play(cycle, *before)
+    state = cycle.state
+    with pytest.raises(ApplicationError):
+        call(cycle)
     assert cycle.state is state, "an illegal message must change nothing"
 
 

@@ -110,6 +110,21 @@ async def test_a_broken_close_delimited_response_is_reset() -> None:
             await client.rest()
 
 
+@pytest.mark.parametrize("draining", [False, True])
+async def test_an_error_answer_says_that_the_connection_ends(draining: bool) -> None:
+    """Where it does: the body is not worth waiting for, or the worker leaves."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise RuntimeError
+
+    async with serving(app) as server:
+        if draining:
+            server.service.drain()
+        body = b"" if draining else b"Content-Length: 1000000\r\n"
+        response = await server.ask(b"POST / HTTP/1.1\r\nHost: t\r\n%b\r\n" % body)
+        assert (status(response), field(response, b"connection")) == (500, b"close")
+
+
 async def test_returning_without_an_answer(caplog: pytest.LogCaptureFixture) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/half":
@@ -287,23 +302,43 @@ async def test_pathsend_of_what_is_no_file(tmp_path: Path) -> None:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(START)
+        before = os.listdir("/dev/fd")
         for path, error in (
             (str(tmp_path / "missing"), FileNotFoundError),
             (str(tmp_path), ApplicationError),
             (str(tmp_path / "fifo"), ApplicationError),
             ("relative", ApplicationError),
+            (b"/dev/null", ApplicationError),
         ):
             with pytest.raises(error):
                 await send({"type": "http.response.pathsend", "path": path})
+        assert os.listdir("/dev/fd") == before
         await send(piece(b"ok", more=False))
 
     async with serving(app) as server:
         assert body_of(await server.ask(LAST_GET)) == b"ok"
 
 
+async def test_pathsend_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        await send({"type": "http.response.pathsend", "path": str(tmp_path / "file")})
+
+    (tmp_path / "file").write_bytes(b"abc")
+    async with serving(app) as server:
+        client = await server.connect()
+        before = 0
+        for counted in range(12):
+            await client.send(GET)
+            assert (await client.response())[1] == b"abc"
+            if counted == 1:
+                before = len(os.listdir("/dev/fd"))
+        assert len(os.listdir("/dev/fd")) < before + 5
+
+
 async def test_pathsend_of_a_file_that_changes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A file that grows gives what was announced, one that shrinks a connection broken off."""
-    size = 32 << 20
+    size = (32 << 20) + 1  # the last read could have more
     path = tmp_path / "file"
     with path.open("wb") as file:
         file.truncate(size)
