@@ -6,29 +6,17 @@ was already written: see `linger`.
 """
 
 import asyncio
-import contextvars
 import socket
 import struct
-import sys
 from collections.abc import Callable
-from email.utils import formatdate
 from enum import Enum
 from math import inf
 from time import monotonic
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
-from aserver.asgi import ASGIApp
-from aserver.config import Config
-from aserver.protocol import wire
 from aserver.protocol.cycle import JOIN_LIMIT
-from aserver.protocol.draining import Draining
-from aserver.protocol.forwarded import Forwarding
-from aserver.protocol.heads import Defaults
+from aserver.protocol.shared import SWEEP_PERIOD, Shared
 from aserver.tls import extension
-
-#: `Service.sweep` is called about this often (seconds). Deadlines are counted from a clock that may be one period
-#: old, so one period is added to each: a timeout fires late by up to two periods, never early.
-SWEEP_PERIOD = 1.0
 
 #: How long and for how many bytes a client that still sends is heard out after its answer, so that the answer is
 #: not lost to a reset (RFC 9112 section 9.6). Half-close and discard for 2 s was clean in 40 of 40 tries where
@@ -53,126 +41,6 @@ HOLD_SECONDS = 0.005
 #: Python's drive each other out of the CPU's caches. The first is written at once, and so is each where an application
 #: takes longer than this between two.
 GATHER_SECONDS = 0.001
-
-#: Whether a task can begin without a turn of the loop of its own.
-EAGER = sys.version_info >= (3, 12)
-
-
-class Running(Protocol):
-    """A request whose application runs, as the service sees it."""
-
-    task: asyncio.Task[None] | None
-
-    async def run(self) -> None:
-        """Call the application."""
-
-    def describe(self, now: float) -> str:
-        """Return `GET /x, 31.2 s`."""
-
-    def cancel(self, reason: str) -> None:
-        """Cancel the application's task."""
-
-
-class Shared:
-    """What all connections of one worker share: the application, the limits, the clock, who is there."""
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        config: Config,
-        *,
-        loop: asyncio.AbstractEventLoop,
-        state: dict[str, Any],
-        access: Callable[..., None] | None = None,
-        timed: bool = True,
-        on_limit: Callable[[], None] | None = None,
-    ) -> None:
-        self.app = app
-        self.config = config
-        self.loop = loop
-        self.state = state
-        self.access = access
-        self.timed = timed and access is not None  # somebody wants durations
-        self.on_limit = on_limit
-        #: Called with the target of each request whose application begins.
-        self.note: Callable[[bytes], None] | None = None
-        self.exchange: Callable[..., Any]  # makes the requests; set by the subclass
-        self.forwarding: Forwarding | None = None  # set if proxies' fields are to be believed
-        self.connections: set[Connection] = set()
-        self.running: set[Running] = set()
-        #: Running ones whose client has gone, and since when they need not end any more (seconds of the loop's clock).
-        self.abandoned: dict[Any, float] = {}
-        self._ready: list[Running] = []  # running ones that `_start_ready` has yet to start
-        self.gathered: list[Connection] = []  # those whose last answer waits to be written with others'
-        self.gather_until = 0.0  # of monotonic()
-        self.requests = 0
-        self.good_host: bytes | None = None  # the last Host that any connection found well-formed
-        self.known: Any = None  # the last head that any connection served
-        self.draining = False
-        self.leaving = Draining()  # the same, for applications
-        self.now = loop.time()
-        #: Copied for every request, so that nothing one of them sets is seen by another.
-        self.context = contextvars.copy_context()
-        self._header_pairs = [wire.parse_header_setting(setting) for setting in config.header]
-        if config.server_header:
-            self._header_pairs.append((b"server", b"aserver"))
-        self.defaults = Defaults((), None)
-        self.tick_date()
-        self.root_path = config.root_path.rstrip("/")
-        self.raw_root_path = self.root_path.encode("ascii", "replace")
-        self.keep_alive = config.keep_alive + SWEEP_PERIOD
-        self.header_timeout = config.header_timeout + SWEEP_PERIOD
-        self.body_timeout = config.body_timeout + SWEEP_PERIOD
-        self.write_timeout = config.write_timeout + SWEEP_PERIOD
-        self.limit_request_line = config.limit_request_line
-        self.limit_request_fields = config.limit_request_fields
-        self.limit_request_field_size = config.limit_request_field_size
-        self.limit_request_body = config.limit_request_body or inf
-        self.limit_concurrency = config.limit_concurrency or inf
-        #: A head of at most so many bytes breaks no limit of size.
-        self.small_head = min(self.limit_request_line, self.limit_request_field_size)
-
-    def start(self, request: Running) -> None:
-        """Start a request's application in a context of its own, with the next turn of the loop.
-
-        Not at once, though Python 3.12 could: a task started inside `data_received` makes an answer before the loop
-        has read the next connection, and these small turns cost 20 % more CPU per request under load. Starting all
-        of a turn eagerly from one callback saves 6 % (3.12) to 10 % (3.13) over a scheduled task each.
-        """
-        self.running.add(request)
-        if EAGER:
-            self._ready.append(request)
-            if len(self._ready) == 1:
-                self.loop.call_soon(self._start_ready, context=self.context)
-        else:
-            request.task = self.loop.create_task(request.run(), context=self.context.copy())
-
-    def _start_ready(self) -> None:
-        ready = self._ready
-        self._ready = []
-        loop = self.loop
-        # A task factory of the application's (tracing) is obeyed.
-        if sys.version_info >= (3, 12) and loop.get_task_factory() is None:
-            for request in ready:
-                request.task = asyncio.Task(request.run(), loop=loop, context=self.context.copy(), eager_start=True)
-        else:
-            for request in ready:
-                request.task = loop.create_task(request.run(), context=self.context.copy())
-
-    def write_gathered(self) -> None:
-        """Write the answers that wait for the end of the turn."""
-        gathered = self.gathered
-        self.gathered = []
-        for connection in gathered:
-            held = connection.held
-            connection.held = None
-            if held and connection.stage is not CLOSED:
-                connection.transport.write(b"".join(held))
-
-    def tick_date(self) -> None:
-        """Renew the cached Date line (RFC 9110 section 6.6.1); cheap enough to be called at every sweep."""
-        date = formatdate(usegmt=True).encode() if self.config.date_header else None
-        self.defaults.update(self._header_pairs, date)
 
 
 class Stage(Enum):
@@ -347,8 +215,15 @@ class Connection(asyncio.Protocol):
             self.flush()
         self.held = None
 
+    def write_held(self) -> None:
+        """Write what is held, and hold no more."""
+        held = self.held
+        self.held = None
+        if held and self.stage is not CLOSED:
+            self.transport.write(b"".join(held))
+
     def flush(self) -> None:
-        """Write what is held."""
+        """Write what is held, and hold on."""
         held = self.held
         if held:
             self.held = []

@@ -17,9 +17,10 @@ import httptools
 from aserver.asgi import Scope
 from aserver.errors import ClientError
 from aserver.protocol import framing, websocket
-from aserver.protocol.connection import OPEN, Shared
+from aserver.protocol.connection import OPEN
 from aserver.protocol.exchange import Carrier, Exchange
 from aserver.protocol.framing import PLAIN_GET, ChunkWalk
+from aserver.protocol.shared import Shared
 from aserver.protocol.wire import FORWARDING_NAMES, REQUEST_NAMES, SPECIAL_REQUEST_NAMES
 
 #: Parsed requests that wait for the current one's response; above it, reading pauses.

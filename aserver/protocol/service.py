@@ -12,12 +12,13 @@ from typing import Any
 from aserver.asgi import ASGIApp
 from aserver.config import Config
 from aserver.protocol import request_ids
-from aserver.protocol.connection import OPEN, Shared
+from aserver.protocol.connection import OPEN, Connection
 from aserver.protocol.draining import Departure
 from aserver.protocol.exchange import Exchange
 from aserver.protocol.forwarded import Forwarding
 from aserver.protocol.http1 import HttpConnection
 from aserver.protocol.proxy_protocol import Peers
+from aserver.protocol.shared import Shared
 from aserver.protocol.websocket import WebSocketConnection
 
 log = logging.getLogger("aserver.error")
@@ -30,6 +31,8 @@ class Service(Shared):
     under way. `access`, when given, is called once for each finished response with an `record.AccessRecord`, which has
     a duration if that is to be `timed`; `on_limit` each time `limit_concurrency` turns a request away.
     """
+
+    connections: set[Connection]
 
     def __init__(self, app: ASGIApp, config: Config, **others: Any) -> None:
         """See `Shared`."""

@@ -14,8 +14,9 @@ from time import monotonic
 
 from aserver.asgi import Message, Scope
 from aserver.protocol import wire, ws_deflate, ws_frames, ws_handshake
-from aserver.protocol.connection import CLOSED, HIGH_WATER, LINGERING, SWEEP_PERIOD, Connection
+from aserver.protocol.connection import CLOSED, HIGH_WATER, LINGERING, Connection
 from aserver.protocol.exchange import Exchange
+from aserver.protocol.shared import SWEEP_PERIOD
 from aserver.protocol.ws_frames import FIN, PING, PONG, ViolationError
 from aserver.protocol.ws_record import SocketRecord
 

@@ -235,7 +235,7 @@ async def test_the_date_is_renewed_with_each_sweep(monkeypatch: pytest.MonkeyPat
     async with serving(echo) as server:
         now = server.service.now
         assert field(await server.ask(LAST_GET), b"date") != b"later"
-        monkeypatch.setattr("aserver.protocol.connection.formatdate", lambda **_: "later")
+        monkeypatch.setattr("aserver.protocol.shared.formatdate", lambda **_: "later")
         server.service.sweep(now)
         assert field(await server.ask(LAST_GET), b"date") == b"later"
 
