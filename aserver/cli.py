@@ -216,6 +216,3 @@ def _status(arguments: Sequence[str] | None) -> int:
         return error.exit_code
     except click.Abort:  # Ctrl-C before the master listens to signals; the shell's number for SIGINT
         return 130
-    except BrokenPipeError:  # `aserver config | head`: nobody reads on; Python's own flush at exit must not complain
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.UNEXPECTED

@@ -204,6 +204,18 @@ async def test_startup_that_hangs_says_where(caplog: pytest.LogCaptureFixture, m
     assert "lifespan.py" not in said.replace("test_lifespan.py", "")
 
 
+async def test_startup_that_has_ended_is_not_late(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails with the timer left running."""
+    monkeypatch.setattr(logging.getLogger("aserver"), "propagate", True)
+    lifespan = Lifespan(app_of(_good), "auto")
+    await lifespan.startup(0.02)
+    await asyncio.sleep(0.03)
+    await lifespan.shutdown(5)
+    assert caplog.messages == []
+
+
 async def test_shutdown_has_a_limit(caplog: pytest.LogCaptureFixture) -> None:
     """Fails without the wait_for."""
 

@@ -311,6 +311,29 @@ def test_trap_55_a_stale_path_is_taken_over_by_rename_only(
     assert public.samefile(hidden)
 
 
+def test_a_path_that_somebody_takes_after_the_last_look_is_left_to_him(
+    bind: Bind, public: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who knows nothing of our lock. Fails with rename(2) for link(2) where the path looked free."""
+    listener = bind()
+    look = path.probe
+    with socket.socket(socket.AF_UNIX) as rival:
+
+        def look_too_early(where: str) -> tuple[path.PathUse, int]:
+            seen = look(where)
+            if where == str(public):
+                rival.bind(where)
+            return seen
+
+        monkeypatch.setattr(path, "probe", look_too_early)
+        with pytest.raises(BindError, match="cannot put the socket at"):
+            listener.listen(5)
+        rival.listen()
+        monkeypatch.undo()
+        with connect(public):
+            rival.accept()[0].close()
+
+
 def test_a_path_that_a_live_server_takes_between_bind_and_listen_is_left_to_it(bind: Bind, public: Path) -> None:
     listener = bind()
     with socket.socket(socket.AF_UNIX) as rival:
@@ -430,6 +453,20 @@ def test_when_both_names_are_gone_that_is_said_once(bind: Bind, public: Path, hi
     assert message is not None
     assert "cannot be put back" in message
     assert [listener.tend(), listener.tend()] == [None, None]
+
+
+def test_what_stands_at_the_hidden_name_is_not_made_public_unless_it_is_ours(
+    bind: Bind, public: Path, hidden: Path
+) -> None:
+    listener = bind()
+    listener.listen(5)
+    public.unlink()
+    hidden.unlink()
+    hidden.touch()
+    message = listener.tend()
+    assert message is not None
+    assert "cannot be put back" in message
+    assert names(public.parent) == [hidden.name]
 
 
 def test_a_path_that_was_replaced_is_left_alone_and_that_is_said_once(bind: Bind, public: Path, hidden: Path) -> None:
