@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from aserver.asgi import Receive, Scope, Send
-from aserver.protocol.forwarded import Forwarding, Origin, parse_node
+from aserver.protocol.forwarded import REMEMBERED, Forwarding, Origin, parse_node
 from aserver.protocol.proxy_protocol import Peers
 from tests.protocol.serving import answer, serving, status
 
@@ -108,6 +108,29 @@ def test_prefix(prefix: str, wanted: str | None) -> None:
 )
 def test_port(port: str, wanted: int | None) -> None:
     assert read(x_forwarded_port=port).port == wanted
+
+
+@pytest.mark.parametrize(
+    ("proto", "wanted"),
+    [
+        ("https", "https"), ("HTTPS", "https"), ("wss", "https"), ("ws", "http"), ("http", "http"),
+        ("javascript", None), ("ftp", None), ("", None), ("https:", None),
+    ],
+)  # fmt: skip
+def test_scheme(proto: str, wanted: str | None) -> None:
+    told = {b"x-forwarded-proto": proto.encode()}
+    assert Forwarding(Peers(["127.0.0.1"])).read(told).scheme == wanted
+    told = {b"forwarded": b'for=1.1.1.1;proto="%b"' % proto.encode()}
+    assert Forwarding(Peers(["127.0.0.1"])).read(told).scheme == wanted
+
+
+def test_what_is_remembered_of_peers_and_of_long_fields_is_bounded() -> None:
+    forwarding = Forwarding(Peers(["127.0.0.1"]))
+    for number in range(3 * REMEMBERED):
+        assert not forwarding.trusts((f"10.0.{number >> 8}.{number & 255}", 1))
+    assert len(forwarding._trusted) <= REMEMBERED
+    forwarding.read({b"x-forwarded-for": b"1.1.1.1, " * 1000 + b"2.2.2.2"})
+    assert not forwarding._origins
 
 
 def test_memory_is_bounded() -> None:
