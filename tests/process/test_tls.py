@@ -376,9 +376,17 @@ def test_a_worker_forked_after_a_renewal_shows_the_new_certificate_at_once(
 
 
 def test_a_client_that_says_nothing_is_not_waited_for(server: Start, pair: Pair) -> None:
+    """Fails at the default of 10 s, too."""
     running = server(APP, *pair.options, "--header-timeout", "500ms")
-    with running.connect() as client:
+    with running.connect(9.5) as client:
         client.expect_close()
+
+
+def test_clients_that_say_nothing_count_as_connections(server: Start, pair: Pair) -> None:
+    """Each has a descriptor. Fails if `limit_connections` counts those only whose handshake is over."""
+    running = server(APP, *pair.options, "--limit-connections", "3")
+    with running.connect(), running.connect(), running.connect():
+        running.wait_log(r"3 connections are open, as many as may be \(limit_connections\)")
 
 
 class Handshake:

@@ -11,6 +11,7 @@ import pytest
 
 from aserver.asgi import Receive, Scope, Send
 from aserver.errors import ApplicationError
+from aserver.protocol.files import CHUNK
 from tests.protocol.serving import (
     DEADLINE,
     GET,
@@ -319,6 +320,26 @@ async def test_pathsend_of_what_is_no_file(tmp_path: Path) -> None:
         assert body_of(await server.ask(LAST_GET)) == b"ok"
 
 
+async def test_pathsend_waits_for_a_client_that_does_not_read(tmp_path: Path) -> None:
+    """No more of the file is read than goes out. Fails without `drained` in `send_file`."""
+    size = 64 << 20
+    with (tmp_path / "file").open("wb") as file:
+        file.truncate(size)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        await send({"type": "http.response.pathsend", "path": str(tmp_path / "file")})
+
+    async with serving(app) as server:
+        client = await server.connect(limit=1 << 16)
+        await client.send(GET)
+        await eventually(lambda: any(c._drain_waiters for c in server.service.connections))
+        (connection,) = server.service.connections
+        assert connection.transport.get_write_buffer_size() < 2 * CHUNK
+        await client.until(b"\r\n\r\n")
+        assert len(await client.exactly(size)) == size
+
+
 async def test_pathsend_leaves_no_descriptor_open(tmp_path: Path) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(START)
@@ -356,7 +377,7 @@ async def test_pathsend_of_a_file_that_changes(tmp_path: Path, caplog: pytest.Lo
             file.write(b"more")
         await client.exactly(size)
         await client.send(GET)
-        await client.until(b"\r\n\r\n")
+        assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")  # and not with what was added
         os.truncate(path, 1000)
         assert len(await client.rest()) < size
     assert "were announced" in caplog.text

@@ -108,26 +108,6 @@ def test_early_hints() -> None:
         wire.early_hints([b"</a>\r\nx: y"])
 
 
-@pytest.mark.parametrize(
-    ("coding", "version", "has_length", "status"),
-    [
-        (b"chunked", "1.1", True, 400),
-        (b"gzip, chunked", "1.1", True, 400),
-        (b"chunked", "1.0", False, 400),
-        (b"chunked, chunked", "1.1", False, 400),
-        (b"gzip, chunked", "1.1", False, 501),
-    ],
-)
-def test_codings_that_llhttp_may_refuse_before_are_refused_by_us_too(
-    coding: bytes, version: str, has_length: bool, status: int
-) -> None:
-    """A second guard, which no raw request can tell from the first as long as llhttp is strict."""
-    with pytest.raises(ClientError) as error:
-        wire.check_transfer_encoding(coding, version, has_length=has_length)
-    assert error.value.status == status
-    wire.check_transfer_encoding(b"Chunked", "1.1", has_length=False)
-
-
 @pytest.mark.parametrize("name", [b"Host", b"content-length"])
 async def test_fields_that_must_not_be_repeated(name: bytes) -> None:
     """Joined they would be refused as well, as no Host and no number; this says what is wrong."""

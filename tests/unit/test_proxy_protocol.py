@@ -11,6 +11,7 @@ import struct
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import anyio
 import pytest
@@ -21,7 +22,17 @@ from hypothesis import strategies as st
 
 from aserver.errors import ClientError
 from aserver.launch import serve
-from aserver.protocol.proxy_protocol import LONGEST_LINE, SIGNATURE, Address, Mode, Peers, Proxied, ProxyHeader
+from aserver.protocol.proxy_protocol import (
+    LONGEST_LINE,
+    SIGNATURE,
+    Address,
+    Front,
+    Mode,
+    Peers,
+    Proxied,
+    ProxyHeader,
+    Reception,
+)
 from tests.apps.connection import app
 
 FOUR = b"PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\n"
@@ -303,6 +314,28 @@ def test_half_a_header_is_waited_for_no_longer_than_a_head(with_server: Callable
         assert await send(port, FOUR[:20]) is None
 
     with_server(use, proxy_protocol="v1", header_timeout="200ms")
+
+
+@pytest.mark.parametrize("ends", ["header", "loss"])
+def test_the_time_for_the_header_ends_with_it(ends: str) -> None:
+    """Else it would cut off the connection that came of it. Fails without `_stop_waiting`."""
+    loop, transport, connection = mock.Mock(), mock.Mock(), mock.Mock()
+    front = Front(Reception(lambda: connection, "v1", Peers(["*"]), 10.0, loop, {}))
+    front.connection_made(transport)
+    loop.call_later.assert_called_once_with(10.0, transport.abort)
+    timer = loop.call_later.return_value
+    timer.cancel.assert_not_called()
+    if ends == "header":
+        front.get_buffer(-1)[:] = FOUR[:15]
+        front.buffer_updated(15)
+        timer.cancel.assert_not_called()
+        for byte in FOUR[15:]:
+            front.get_buffer(-1)[:1] = bytes([byte])
+            front.buffer_updated(1)
+        connection.connection_made.assert_called_once_with(transport)
+    else:
+        front.connection_lost(None)
+    timer.cancel.assert_called_once_with()
 
 
 @pytest.mark.parametrize("trusted", [True, False])
