@@ -133,11 +133,13 @@ def test_lifespan_modes(server: Start, app: str, mode: str, serves: bool, tmp_pa
 # ── 5: sockets ───────────────────────────────────────────────────────────────────────────────
 
 
-def test_exit_5_and_trap_26_a_taken_port_names_its_holder(server: Start) -> None:
-    """Whoever it is, by pid. Fails with the system's "Address already in use" alone."""
+def test_exit_5_and_trap_26_a_taken_port_names_its_holder(server: Start, tmp_path: Path) -> None:
+    """Whoever it is, by pid, and no pidfile stays. Fails with the system's "Address already in use" alone."""
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
-        lines = _refused(server, f"{APPS}.probe:app", bind=(f"127.0.0.1:{port}",), code=5)
+        options = ("--pidfile", str(tmp_path / "pid"))
+        lines = _refused(server, f"{APPS}.probe:app", *options, bind=(f"127.0.0.1:{port}",), code=5)
+    assert list(tmp_path.iterdir()) == []
     assert str(port) in _error(lines)
     assert f"pid {os.getpid()}" in _error(lines)
 
@@ -198,8 +200,9 @@ def _check(target: str, *options: str, env: Mapping[str, str] | None = None) -> 
 def test_check_of_a_good_app(tmp_path: Path) -> None:
     """Lifespan goes up and down, and nothing else happens. Fails without lifespan.shutdown in the check."""
     notes = Notes(tmp_path)
-    result = _check(f"{APPS}.lifespans:good", env=notes.env)
+    result = _check(f"{APPS}.lifespans:good", "--max-requests-jitter", "5", env=notes.env)
     assert result.returncode == 0, result.stderr
+    assert "warning    max_requests_jitter does nothing" in result.stdout
     assert notes.lines == ["startup", "shutdown"]
     assert "lifespan   up and down" in result.stdout
     assert "nothing that would not survive a fork" in result.stdout

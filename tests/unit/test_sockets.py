@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from aserver.errors import BindError, ConfigError, ExitCode
-from aserver.sockets import Listener, bind_all, holder
+from aserver.sockets import Listener, bind_all, hand_over, holder, take_over
 
 LINUX = sys.platform == "linux"
 needs_linux = pytest.mark.skipif(not LINUX, reason="reads /proc, or uses abstract names")
@@ -538,3 +538,28 @@ def test_zero_sockets_from_systemd_leave_bind_as_it_is(bind: Bind) -> None:
 def test_a_count_that_is_no_number_is_refused(bind: Bind) -> None:
     with pytest.raises(BindError, match="LISTEN_FDS is 'many', not a number"):
         bind("127.0.0.1:0", environ=systemd("many"))
+
+
+# ── across a re-exec ─────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_what_is_handed_over_is_the_same_listener(bind: Bind, tmp_path: Path, kind: str) -> None:
+    """And no child inherits it. Fails without set_inheritable, and without any field of Handover."""
+    spec = "127.0.0.1:0" if kind == "tcp" else f"unix:{tmp_path}/a.sock"
+    (listener,) = bind(spec, tls=kind == "tcp")
+    listener.listen(5)
+    handover = hand_over(listener)
+    os.set_inheritable(handover.fd, True)  # as the upgrade does before it execs
+    successor = take_over(handover)
+    listener.socket.detach()  # the image that held it is gone
+    try:
+        assert not os.get_inheritable(handover.fd)
+        before, after = ((each.name, each.address, each.family, each.tls) for each in (listener, successor))
+        assert before == after
+        if kind == "unix":
+            (tmp_path / "a.sock").unlink()
+            assert "it is back" in str(successor.tend())
+    finally:
+        successor.close()
+    assert list(tmp_path.iterdir()) == []
