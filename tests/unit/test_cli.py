@@ -119,7 +119,7 @@ def test_config_warns_of_likely_mistakes(aserver: Command) -> None:
         (["rum"], "No such command 'rum'."),
         (["app:x", "-w", "2"], "did you mean aserver run app:x?"),
         (["check", "app:x", "--user", "nobody-of-that-name"], "user nobody-of-that-name does not exist"),
-        (["check", "app:x", "--certfile", "none", "--keyfile", "none"], "certfile none cannot be read"),
+        (["check", "app:x", "--certfile", "none", "--keyfile", "none"], "cannot be read by uid"),
         (["check", "app:x", "--chdir", "none"], "chdir none: No such"),
         (["check", "app:x", "--log-config", "none.json"], "log_config none.json"),
         (["check", "app:x", "--access-log-format", "%(zz)s"], "no atom %(zz)s"),
