@@ -339,8 +339,10 @@ async def main():
 
 
 def _program(code: str, *, session: bool = True) -> "subprocess.Popen[str]":
+    # Whoever starts the tests in the background of a script has made them deaf to SIGINT, and Python leaves that so.
+    hears = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     return subprocess.Popen(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", code],
+        [sys.executable, "-X", "dev", "-W", "error", "-c", hears + code],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
