@@ -20,6 +20,8 @@ WORKERS_PER_CPU = 4
 OTHER_FDS = 100
 #: Below this, a burst of browsers runs out of descriptors.
 FEW_FDS = 1024
+#: Of cgroup v2 and v1, as a container sees them.
+CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def advise(config: Config, workers: int, *, environ: Mapping[str, str], fd_limit: int) -> Iterator[str]:
@@ -49,7 +51,7 @@ def advise(config: Config, workers: int, *, environ: Mapping[str, str], fd_limit
 
 def memory_limit() -> int | None:
     """Bytes that the cgroup may use (cgroup v2, then v1); None where there is no limit."""
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+    for path in CGROUP_LIMITS:
         with contextlib.suppress(OSError, ValueError):
             limit = int(Path(path).read_text(encoding="ascii"))
             return limit if limit < 1 << 60 else None  # v1 writes "no limit" as a huge number

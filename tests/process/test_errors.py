@@ -200,9 +200,11 @@ def _check(target: str, *options: str, env: Mapping[str, str] | None = None) -> 
 def test_check_of_a_good_app(tmp_path: Path) -> None:
     """Lifespan goes up and down, and nothing else happens. Fails without lifespan.shutdown in the check."""
     notes = Notes(tmp_path)
-    result = _check(f"{APPS}.lifespans:good", "--max-requests-jitter", "5", env=notes.env)
+    log = tmp_path / "error.log"
+    result = _check(f"{APPS}.lifespans:good", "--max-requests-jitter", "5", "--errorlog", str(log), env=notes.env)
     assert result.returncode == 0, result.stderr
     assert "warning    max_requests_jitter does nothing" in result.stdout
+    assert not log.exists(), "it would be the operator's, and the service might not write it"
     assert notes.lines == ["startup", "shutdown"]
     assert "lifespan   up and down" in result.stdout
     assert "nothing that would not survive a fork" in result.stdout
