@@ -6,8 +6,10 @@ The tests' own loop is the caller's; where signals or the whole process matter, 
 import asyncio
 import gc
 import json
+import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -210,6 +212,23 @@ async def test_a_wsgi_object_is_served_and_leaves_no_thread() -> None:
     finally:
         gc.enable()
     before.check()
+
+
+async def test_whoever_connects_while_the_loop_is_busy_waits_in_the_queue() -> None:
+    """Fails with a backlog of 1 in `ready`: from the third on they would try again a second later, and again."""
+    async with served(lifespans.good) as address:
+        for connection in [socket.create_connection(address, timeout=PATIENCE) for _ in range(20)]:
+            connection.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")
+async def test_trouble_with_the_access_log_reaches_the_callers_logging(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("aserver"), "propagate", True)
+    async with served(lifespans.good, accesslog="/dev/full") as address:
+        await get(address)
+        await until(lambda: any("access log" in message for message in caplog.messages), "the full disk to be said")
 
 
 async def test_errors_are_raised_as_what_they_are() -> None:
