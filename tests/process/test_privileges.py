@@ -148,6 +148,13 @@ def test_who_may_not_change_is_told_so_and_who_need_not_is_left_alone() -> None:
     assert drop_as(PLAIN_NOBODY, "65534", "65534") == f"{(65534,) * 3} {(65534,) * 3} [] 0"
 
 
+def test_root_that_stays_root_gets_its_own_groups() -> None:
+    """Fails if root counts as somebody who is that user already."""
+    groups = sorted(os.getgrouplist("root", pwd.getpwnam("root").pw_gid))
+    code = "os.setgroups([65534])"
+    assert drop_as(code, "root", None).startswith(f"{(0,) * 3} {(0,) * 3} {groups} ")
+
+
 def test_capabilities_without_root_are_used_and_dropped_too() -> None:
     assert drop_as(ABLE_NOBODY, "4242", "4343") == f"{(4242,) * 3} {(4343,) * 3} [4343] 0"
 

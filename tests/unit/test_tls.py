@@ -128,6 +128,15 @@ def test_names(decoded: dict[str, Any], names: list[str]) -> None:
     assert list(tls._names(decoded)) == names
 
 
+def test_nobody_may_negotiate_again(tmp_path: Path, ca: trustme.CA) -> None:
+    """OpenSSL 3 refuses it by itself; with 1.1 a client could keep the server computing."""
+    pairs = [write(tmp_path, ca.issue_cert(f"{name}.test"), name) for name in ("a", "b")]
+    certificates = Certificates(settings(**{key: pairs[0][key] + pairs[1][key] for key in pairs[0]}))
+    for pair in certificates._pairs:
+        assert pair.context.options & ssl.OP_NO_RENEGOTIATION
+        assert pair.context.minimum_version == ssl.TLSVersion.TLSv1_2
+
+
 # ── refusing ─────────────────────────────────────────────────────────────────────────────────
 
 
