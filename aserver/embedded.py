@@ -24,7 +24,7 @@ from aserver.log.recorder import AccessLog
 from aserver.sockets import Address, Listener, bind_for
 from aserver.tls import Certificates
 from aserver.worker.acceptor import Endpoint
-from aserver.worker.server import BEAT, Phase, Server
+from aserver.worker.server import BEAT, Server
 
 log = logging.getLogger("aserver.error")
 
@@ -112,7 +112,7 @@ async def serve_here(
 
             def tend(server: Server) -> None:
                 """Once a second, as a master does: a deleted unix path comes back."""
-                if server.beats % TEND_BEATS == 0 and server.phase is Phase.SERVING:
+                if server.beats % TEND_BEATS == 0:
                     for listener in listeners:
                         if (news := listener.tend()) is not None:
                             log.warning("%s", news)

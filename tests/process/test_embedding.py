@@ -222,11 +222,12 @@ async def test_whoever_connects_while_the_loop_is_busy_waits_in_the_queue() -> N
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full")
-async def test_trouble_with_the_access_log_reaches_the_callers_logging(
+async def test_warnings_and_trouble_with_the_access_log_reach_the_callers_logging(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("aserver"), "propagate", True)
-    async with served(lifespans.good, accesslog="/dev/full") as address:
+    async with served(lifespans.good, accesslog="/dev/full", max_requests_jitter=5) as address:
+        assert any("max_requests_jitter does nothing" in message for message in caplog.messages)
         await get(address)
         await until(lambda: any("access log" in message for message in caplog.messages), "the full disk to be said")
 

@@ -1,15 +1,33 @@
-"""One server without connections: what a drain may change of another."""
+"""One server's smaller parts: what a drain may change of another, when it is full, and who is worth waiting for."""
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from types import SimpleNamespace
+from typing import Any, cast
 
 import anyio
+import pytest
 
-from aserver.config import Layer, build
+from aserver.config import Config, Layer, build
+from aserver.embedded import _stop_signals
+from aserver.ipc.board import Board, Field
+from aserver.worker.capacity import Capacity
+from aserver.worker.fairness import FEW, Fairness
 from aserver.worker.server import Server
 from tests.apps.lifecycle import lifespans
+from tests.harness import PATIENCE
+
+
+def _config(**settings: object) -> Config:
+    return build([Layer("argument", settings)]).config
 
 
 async def test_a_second_drain_can_only_shorten() -> None:
     """SIGTERM after SIGINT, in a program that embeds us. Fails with the later deadline taken as it is."""
-    server = Server(lifespans.good, build([Layer("argument", {})]).config, [], lambda: None)
+    server = Server(lifespans.good, _config(), [], lambda: None)
     server.drain(final=True, graceful=100.0)
     first = server._deadline
     server.drain(final=False, graceful=50.0)
@@ -17,3 +35,47 @@ async def test_a_second_drain_can_only_shorten() -> None:
     server.drain(final=False, graceful=3600.0)
     assert anyio.current_time() < server._deadline == second < first
     assert server._final, "nor does it forget that it is the last"
+
+
+async def test_embedded_sigterm_is_patient_and_sigint_is_not() -> None:
+    """As they are to a master."""
+    drains: list[dict[str, Any]] = []
+    server = cast("Server", SimpleNamespace(drain=lambda **how: drains.append(how)))
+    with _stop_signals(server, _config(graceful_timeout=7)), anyio.fail_after(PATIENCE):
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            seen = len(drains)
+            os.kill(os.getpid(), signum)
+            while len(drains) == seen:
+                await asyncio.sleep(0.01)
+    assert drains == [{"final": True, "graceful": 7.0}, {"final": True, "graceful": 0.0}]
+
+
+def test_a_full_worker_says_so_once_each_time(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails without `full`: a line for every connection of a flood."""
+    capacity = Capacity(2, "limit_connections")
+    monkeypatch.setattr(logging.getLogger("aserver"), "propagate", True)
+    capacity.fill()
+    capacity.fill()
+    assert len(caplog.messages) == 1
+    assert not capacity.has_room(2)
+    assert capacity.has_room(1)
+    assert not capacity.has_room(1), "it was not full any more"
+    capacity.fill()
+    assert len(caplog.messages) == 2
+
+
+@pytest.mark.parametrize(("silent", "accepting", "waits"), [(0.0, 1, True), (10.0, 1, False), (0.0, 0, False)])
+def test_trap_68_nobody_waits_for_a_neighbour_that_does_not_accept(silent: float, accepting: int, waits: bool) -> None:
+    """Fails without its heartbeat looked at: a stopped neighbour has the least connections, and stays so."""
+    board = Board.create()
+    for index in (1, 2):
+        board.clear(index)
+    neighbour = board.cell(2)
+    neighbour[Field.BEAT] = time.monotonic_ns() - int(silent * 1e9)
+    neighbour[Field.ACCEPTING] = accepting
+    fairness = Fairness(board, 1)
+    fairness.look_around()
+    assert fairness.crowded(FEW + 10) is waits
+    assert not fairness.crowded(FEW + 10), "after a pause some are free"
