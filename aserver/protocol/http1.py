@@ -316,6 +316,7 @@ class HttpConnection(Intake):
         if broken is not None:
             if broken is not self.current:
                 self._queue.pop()  # only the last one parsed can be incomplete
+                self._first_line = (broken.method, broken.target, broken.version)
             elif broken.state in (START, HEADED):
                 broken.disconnect()
                 self.current = None
@@ -342,7 +343,7 @@ class HttpConnection(Intake):
                     error.status,
                     exchange,
                     client=self.client,
-                    target=self.url,
+                    line=self._first_line or ("", self.url, ""),
                     headers=self.headers,
                     now=monotonic(),
                 )

@@ -55,6 +55,7 @@ class Intake(Carrier):
         "_data",
         "_fields_before",
         "_final",
+        "_first_line",
         "_good_host",
         "_growth",
         "_known",
@@ -103,6 +104,7 @@ class Intake(Carrier):
         # the careful way
         self._line = b""  # of a request line, or of the CR before it
         self._request_line: tuple[str, bytes, str] | None = None  # of the head being read
+        self._first_line: tuple[str, bytes, str] | None = None  # the same, until the next one: for who has to log it
         self._lead = b""  # what the parser is to be fed before the fields
         self._tail = b""  # the last bytes of the head, where its end may have begun
         self._walk: ChunkWalk | None = None  # along the chunked body being read
@@ -266,12 +268,13 @@ class Intake(Carrier):
         line = begun + data[position : end or len(data)]
         limit = self.shared.limit_request_line
         self._line = self.url = b""
+        self._first_line = None
         if not end:
             framing.check_begun(line, limit)
             self._line = line
             return len(data)
         if line != b"\r\n":  # an empty line that came in two pieces
-            self._request_line = request = framing.parse_request_line(line, limit)
+            self._request_line = self._first_line = request = framing.parse_request_line(line, limit)
             self._lead = _STAND_INS[request[2]]
             self._tail = b"\r\n"
             self._growth = len(line)

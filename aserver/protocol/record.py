@@ -67,7 +67,8 @@ class AccessRecord(Protocol):
 class Refusal:
     """The record of a request that the server answered by itself, such as with 400.
 
-    `exchange` is the request's record if its head was good; else what is known of it is `target` and `headers`.
+    `exchange` is the request's record if its head was good; else what is known of it is `line` (method, target,
+    version) and `headers`.
     """
 
     #: See `AccessRecord`.
@@ -93,7 +94,7 @@ class Refusal:
         exchange: AccessRecord | None,
         *,
         client: tuple[str, int] | None,
-        target: bytes,
+        line: tuple[str, bytes, str],
         headers: Sequence[tuple[bytes, bytes]],
         now: float,
     ) -> None:
@@ -101,9 +102,9 @@ class Refusal:
         self.status = status
         self.sent = 0
         self.response_headers: Sequence[tuple[bytes, bytes]] = ()
-        self.method = exchange.method if exchange is not None else ""
-        self.target = exchange.target if exchange is not None else target
-        self.version = exchange.version if exchange is not None else ""
+        self.method = exchange.method if exchange is not None else line[0]
+        self.target = exchange.target if exchange is not None else line[1]
+        self.version = exchange.version if exchange is not None else line[2]
         self.headers = exchange.headers if exchange is not None else headers
         self.started = exchange.started if exchange is not None else now
         self.duration = now - self.started

@@ -455,5 +455,30 @@ async def test_access_record() -> None:
         ("GET", b"/chunked", 200, 5),
         ("GET", b"/fail", 500, 0),
         ("GET", b"/broken", 200, 3),
-        ("", b"/bad", 400, 0),
+        ("GET", b"/bad", 400, 0),
     ]
+
+
+@pytest.mark.parametrize("before", [b"", b"BREW /before HTTP/1.1\r\nHost: t\r\n\r\n"])
+@pytest.mark.parametrize(
+    ("request_", "wanted"),
+    [
+        (b"PUT /x HTTP/1.0\r\nHost: a b\r\n\r\n", ("PUT", b"/x", "1.0", 400)),
+        (b"POST /x?y HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\n", ("POST", b"/x?y", "1.1", 413)),
+        (b"GET /x HTTP/1.1\r\nHost: t\r\n" + b"A: b\r\n" * 100 + b"\r\n", ("GET", b"/x", "1.1", 431)),
+        (b"POST /x HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", ("POST", b"/x", "1.1", 400)),
+        (b"GET /x HTTP/3.0\r\n\r\n", ("", b"", "", 505)),
+        (b"\0", ("", b"", "", 400)),
+    ],
+)
+async def test_access_record_of_a_refusal(before: bytes, request_: bytes, wanted: tuple[Any, ...]) -> None:
+    """It tells what could be read, and nothing of the request before."""
+    seen: list[tuple[Any, ...]] = []
+
+    def access(record: Any) -> None:
+        seen.append((record.method, record.target, record.version, record.status))
+
+    async with serving(echo, access=access, limit_request_body=5) as server:
+        await server.ask(before + request_)
+    assert seen[-1] == wanted
+    assert len(seen) == 1 + bool(before)
