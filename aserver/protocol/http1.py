@@ -316,7 +316,6 @@ class HttpConnection(Intake):
         if broken is not None:
             if broken is not self.current:
                 self._queue.pop()  # only the last one parsed can be incomplete
-                self._first_line = (broken.method, broken.target, broken.version)
             elif broken.state in (START, HEADED):
                 broken.disconnect()
                 self.current = None

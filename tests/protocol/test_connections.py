@@ -126,7 +126,12 @@ async def test_a_bad_body_behind_a_running_request_is_refused_unserved() -> None
         await go.wait()
         await echo(scope, receive, send)
 
-    async with serving(app) as server:
+    logged: list[tuple[str, bytes, int]] = []
+
+    def access(record: Any) -> None:
+        logged.append((record.method, record.target, record.status))
+
+    async with serving(app, access=access) as server:
         client = await server.connect()
         await client.send(get(b"/1") + b"POST /2 HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
         await eventually(lambda: called)
@@ -134,6 +139,7 @@ async def test_a_bad_body_behind_a_running_request_is_refused_unserved() -> None
         response = await client.rest()
     assert [part[:3] for part in response.split(b"HTTP/1.1 ")[1:]] == [b"200", b"400"]
     assert called == ["/1"]
+    assert logged == [("GET", b"/1", 200), ("POST", b"/2", 400)]
 
 
 async def test_nothing_behind_a_bad_request_that_waits_for_its_turn_is_read() -> None:
