@@ -1,13 +1,11 @@
 """The demo app under the real command: what a newcomer sees first has to work."""
 
-import asyncio
 import hashlib
 import json
 from collections.abc import Callable
 
 import pytest
 
-from aserver import demo
 from tests.harness import ServerProcess
 
 pytestmark = pytest.mark.process
@@ -35,13 +33,6 @@ def test_every_route(server: Callable[..., ServerProcess]) -> None:
         assert connection.request("/nothing").status == 404
     assert running.stop() == 0
     assert "Traceback" not in running.log
-
-
-def test_the_page_names_the_loop_that_runs() -> None:
-    async def event_loop() -> str:
-        return demo._facts({"http_version": "1.1", "scheme": "http"})["event loop"]
-
-    assert asyncio.run(event_loop()) == "asyncio"
 
 
 def test_echo_streams(server: Callable[..., ServerProcess]) -> None:
