@@ -5,6 +5,7 @@ never start inside a callback. llhttp (in its strict mode) does the syntax; what
 does not is refused by `rules`.
 """
 
+import logging
 from collections.abc import Mapping
 from math import inf
 from time import monotonic
@@ -21,6 +22,8 @@ from aserver.protocol.inbound import Inbound
 from aserver.protocol.intake import END_OF_HEAD, PIPELINE_LIMIT, REMEMBERED_SIZE, DoubtError, Intake, drop
 from aserver.protocol.record import Refusal
 from aserver.protocol.wire import METHODS
+
+log = logging.getLogger("aserver.error")
 
 # `int in bytes` is a memchr; `bytes in bytes` costs 0.1 us more.
 SLASH, QUESTION_MARK, HASH, CR = b"/?#\r"
@@ -334,6 +337,7 @@ class HttpConnection(Intake):
 
     def _answer_refusal(self, error: ClientError, exchange: Exchange | None = None) -> None:
         shared = self.shared
+        log.debug("%s:%s is answered %d: %s", *(self.client or ("a client", "-")), error.status, error.reason)
         head_only = exchange is not None and exchange.head_only
         self.write(wire.plain_answer(error.status, shared.defaults.lines, keep_alive=False, head_only=head_only))
         if shared.access is not None:

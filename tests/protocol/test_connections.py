@@ -267,6 +267,17 @@ async def test_a_head_behind_a_running_request_is_limited_too() -> None:
     assert [part[:3] for part in response.split(b"HTTP/1.1 ")[1:]] == [b"200", b"431"]
 
 
+async def test_why_a_request_was_refused_is_a_debug_record(caplog: pytest.LogCaptureFixture) -> None:
+    """The client gets a status; both numbers are for who runs the server."""
+    caplog.set_level("DEBUG", logger="aserver.error")
+    async with serving(echo, limit_request_body=10) as server:
+        await server.ask(b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 5000\r\n\r\n")
+    [record] = [record.getMessage() for record in caplog.records if "is answered" in record.getMessage()]
+    assert "is answered 413: " in record
+    assert "5000" in record
+    assert "10" in record
+
+
 async def test_send_waits_for_a_client_that_does_not_read() -> None:
     pieces = 0
 
