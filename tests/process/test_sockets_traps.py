@@ -39,14 +39,26 @@ def _kept(server: ServerProcess, count: int) -> Iterator[Counter[int]]:
 @pytest.mark.alone
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 def test_trap_67_a_burst_of_800_connections_is_shared_fairly(server: Start, kind: str, tmp_path: Path) -> None:
-    """Over 4 workers, max/mean below 1.3. Fails with `return False` in Fairness.crowded (1.4 to 2.8)."""
+    """Over 4 workers, max/mean below 1.3. Fails with `return False` in Fairness.crowded (1.4 to 2.8, every time).
+
+    A worker that the machine gives no CPU for a tenth of a second takes no connection meanwhile (1.305 was seen, in one
+    of some 60 runs), so the burst may come three times.
+    """
     bind = ["127.0.0.1:0" if kind == "tcp" else f"unix:{tmp_path}/a.sock"]
     running = server(APP, "--workers", "4", "--no-access-log", bind=bind)
-    with _kept(running, 800) as shares:
-        print(f"{kind}: {sorted(shares.values())}")
-        assert set(shares) == {each.pid for each in running.workers()}
-        assert max(shares.values()) / 200 < 1.3, shares
+    idle = _descriptors(running)
+    bursts: list[Counter[int]] = []
+    while not bursts or (max(bursts[-1].values()) / 200 >= 1.3 and len(bursts) < 3):
+        with _kept(running, 800) as shares:
+            bursts.append(shares)
+        running.wait_for(lambda: _descriptors(running) < idle + 20, what="the workers to have seen them go")
+    assert set(bursts[-1]) == {each.pid for each in running.workers()}
+    assert max(bursts[-1].values()) / 200 < 1.3, bursts
     assert running.stop() == 0
+
+
+def _descriptors(server: ServerProcess) -> int:
+    return sum(len(os.listdir(f"/proc/{each.pid}/fd")) for each in server.workers())
 
 
 def test_trap_68_one_stopped_worker_does_not_hold_up_the_others(server: Start) -> None:
