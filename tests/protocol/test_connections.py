@@ -341,7 +341,7 @@ async def test_no_continue_when_the_body_has_begun() -> None:
         await client.send(post(6, b"Expect: 100-continue") + b"abc")
         await eventually(lambda: any(c.deadline < float("inf") for c in server.service.connections))
         (connection,) = server.service.connections
-        await eventually(lambda: connection.current.waiters)  # type: ignore[attr-defined]
+        await eventually(lambda: connection.current and connection.current.waiters)  # type: ignore[attr-defined]
         await client.send(b"def" + LAST_GET)
         response = await client.rest()
     assert [part[:3] for part in response.split(b"HTTP/1.1 ")[1:]] == [b"200", b"200"]
