@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 #: One connection's doing, until cancelled.
 Doing = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 _HEAD = b"GET / HTTP/1.1\r\nHost: bench.local\r\n"
+_FLOOD = _HEAD + b"X-Field: %s\r\n" % (b"x" * 1000) * 200
 
 
 async def slow_head(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -42,7 +43,7 @@ async def slow_reader(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 
 async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """200 KB of fields, again and again; each is refused."""
-    writer.write(_HEAD + b"X-Field: %s\r\n" % (b"x" * 1000) * 200)
+    writer.write(_FLOOD)
     await reader.read()
     await asyncio.sleep(0.05)
 

@@ -6,6 +6,7 @@ Runs in the harness process; the attackers have a process of their own.
 import asyncio
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from bench.servers import Launch, Running, Server
 
 #: Seconds in which all hostile connections must stand.
 _GATHERING = 20
+#: Seconds until the last of them have been answered for the first time: arriving is no part of idling.
+_SETTLING = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +44,7 @@ class Attack:
 
     def estimate(self, stage: Stage) -> float:
         """Before and during each attack."""
-        return 2 * len(KINDS) * (stage.seconds + 2.0)
+        return 2 * len(KINDS) * (stage.seconds + 3.0)
 
     def measure(self, stage: Stage, server: Server) -> Outcome:
         """See Scenario."""
@@ -52,7 +55,7 @@ class Attack:
             with starter.start(server, self.launch(stage)) as running, pinned(starter.processors.load):
                 running.wait_ready("/")
                 without = self._p99(running, stage.seconds, outcome)
-                with _attackers(kind, running, stage.seconds + _GATHERING):
+                with _attackers(kind, running, stage.seconds + _GATHERING + _SETTLING):
                     outcome.figures[kind] = self._p99(running, stage.seconds, outcome) / without
                 calm.append(without)
         outcome.figures["worst"] = max(outcome.figures.values())
@@ -75,6 +78,7 @@ def _attackers(kind: str, running: Running, seconds: float) -> Iterator[None]:
         assert process.stdout is not None
         if not process.stdout.readline().startswith("ready"):
             raise MeasureError(f"the attackers ({kind}) did not get their connections: status {process.wait()}")
+        time.sleep(_SETTLING)
         yield
     finally:
         process.kill()
