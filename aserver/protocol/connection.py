@@ -297,7 +297,10 @@ class Connection(asyncio.Protocol):
         self._bound_flush()
         self.transport.resume_reading()
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            try:
+                self.transport.write_eof()
+            except OSError:  # asyncio's own loop calls shutdown(2) here; the client has gone meanwhile
+                self.abort()
 
     def abort(self) -> None:
         """End at once; what was written and not sent is lost."""

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import contextvars
+import errno
 import socket
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -939,6 +941,14 @@ async def test_what_comes_after_the_end_is_ignored(end: str) -> None:
     getattr(connection, end)()
     connection.data_received(GET)
     assert (service.active, transport.written) == (0, b"")
+
+
+async def test_a_client_that_has_gone_before_the_half_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    """asyncio's own loop calls shutdown(2) in write_eof. Seen as an error in the application's task, once in CI."""
+    _, connection, transport = stuck(0)
+    monkeypatch.setattr(transport, "write_eof", Mock(side_effect=OSError(errno.ENOTCONN, "not connected")))
+    connection.data_received(b"nonsense\r\n")
+    assert transport.aborted
 
 
 async def test_a_client_that_is_heard_out_is_read_though_reading_was_paused() -> None:
