@@ -1,11 +1,13 @@
 """Clients that mean ill, as a program: `python -m bench.load.hostile KIND HOST PORT SECONDS`.
 
-Runs in a process of its own on the load's CPUs, so that it takes little from the honest clients it is measured
-against: it sends little, and holds much. It prints `ready` when all its connections stand, and ends by itself.
+Runs in a process of its own on the load's CPUs, and yields them to the honest clients that are measured: it is what
+the server does that counts. It prints `ready` when all its connections stand, and ends by itself.
 """
 
 import asyncio
 import contextlib
+import os
+import random
 import socket
 import sys
 import time
@@ -21,7 +23,7 @@ async def slow_head(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     """Slowloris: a byte of a head each second, for ever."""
     writer.write(_HEAD + b"X-Slow: ")
     while True:
-        await asyncio.sleep(1)
+        await asyncio.sleep(random.uniform(0.5, 1.5))
         writer.write(b"x")
 
 
@@ -29,7 +31,7 @@ async def slow_body(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     """A byte of a body each second."""
     writer.write(b"POST /upload HTTP/1.1\r\nHost: bench.local\r\nContent-Length: 1000000\r\n\r\n")
     while True:
-        await asyncio.sleep(1)
+        await asyncio.sleep(random.uniform(0.5, 1.5))
         writer.write(b"x")
 
 
@@ -37,7 +39,7 @@ async def slow_reader(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     """Ask for a megabyte, and take a sip of it each second."""
     writer.write(b"GET /blob HTTP/1.1\r\nHost: bench.local\r\n\r\n")
     while True:
-        await asyncio.sleep(1)
+        await asyncio.sleep(random.uniform(0.5, 1.5))
         await reader.read(1024)
 
 
@@ -99,4 +101,5 @@ async def attack(kind: str, host: str, port: int, seconds: float) -> None:
 
 if __name__ == "__main__":
     _, _kind, _host, _port, _seconds = sys.argv
+    os.nice(19)
     asyncio.run(attack(_kind, _host, int(_port), float(_seconds)))
