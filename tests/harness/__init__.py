@@ -4,6 +4,7 @@ Every wait has a deadline and a reason; no test sleeps to let something happen.
 """
 
 from tests.harness.client import ClosedEarlyError, RawConnection, RawResponse, fetch
+from tests.harness.disks import tmpfs
 from tests.harness.load import Load, Outcome
 from tests.harness.notes import Notes
 from tests.harness.processes import Process, descendants, process
@@ -27,5 +28,6 @@ __all__ = [
     "free_port",
     "process",
     "require_tool",
+    "tmpfs",
     "wait_for",
 ]

@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+from typing import NoReturn
 
 import pytest
 
@@ -10,9 +11,13 @@ import pytest
 def require_tool(name: str) -> str:
     """The path of program `name`. Without it the test is skipped, or fails where TEST_REQUIRE_TOOLS is set (CI)."""
     path = shutil.which(name)
-    if path is not None:
-        return path
-    text = f"{name} is not installed"
+    if path is None:
+        lacking(f"{name} is not installed")
+    return path
+
+
+def lacking(text: str) -> NoReturn:
+    """Skip the test for what this machine does not have, or fail where TEST_REQUIRE_TOOLS is set (CI)."""
     if os.environ.get("TEST_REQUIRE_TOOLS"):
         pytest.fail(f"{text}, and TEST_REQUIRE_TOOLS is set")
     pytest.skip(text)

@@ -4,34 +4,18 @@ gunicorn 19.6, five workers, max_requests=512, `wrk -t10 -c200` through h2o. Her
 a unix socket, with that very load. Each docstring says how the test was seen to fail.
 """
 
-import os
-import socket
-import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.harness import fetch, free_port, require_tool, wait_for
+from tests.harness import fetch
+from tests.harness.proxies import h2o, nginx
 from tests.process.rolling import APP, LONG, Start, ready_pids, variant, wrk
 
 pytestmark = [pytest.mark.process, pytest.mark.external]
 
 NGINX = """
-{user}
-daemon off;
-master_process off;
-pid {directory}/nginx.pid;
-error_log {directory}/error.log;
-events {{ worker_connections 2048; }}
-http {{
-    access_log off;
-    client_body_temp_path {directory}/body;
-    proxy_temp_path {directory}/proxy;
-    fastcgi_temp_path {directory}/fastcgi;
-    uwsgi_temp_path {directory}/uwsgi;
-    scgi_temp_path {directory}/scgi;
     upstream aserver {{ server unix:{path} fail_timeout=0; keepalive 32; keepalive_timeout 1s; }}
     server {{
         listen 127.0.0.1:{port} backlog=1024;
@@ -42,52 +26,14 @@ http {{
             proxy_next_upstream off;
         }}
     }}
-}}
-"""
-
-H2O = """
-{user}
-num-threads: 1
-pid-file: {directory}/h2o.pid
-error-log: {directory}/error.log
-listen:
-  host: 127.0.0.1
-  port: {port}
-hosts:
-  default:
-    paths:
-      "/":
-        proxy.reverse.url: "http://[unix:{path}]/"
-        # Else h2o sends `Host: [unix:/path]`, which is none and is refused as such.
-        proxy.preserve-host: ON
-        proxy.timeout.keepalive: 500
 """
 
 
-@contextmanager
-def _proxy(name: str, directory: Path, path: str) -> Iterator[int]:
-    """Run a proxy in front of the socket; gives its port."""
-    program, port = require_tool(name), free_port()
-    user = "" if os.geteuid() else "user root;" if name == "nginx" else "user: root"
-    text = (NGINX if name == "nginx" else H2O).format(directory=directory, path=path, port=port, user=user)
-    config = directory / f"{name}.conf"
-    config.write_text(text)
-    command = [program, "-c", str(config)] + (["-p", str(directory)] if name == "nginx" else [])
-    with (directory / "output").open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-
-    def listens() -> bool:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return True
-        return process.poll() is not None
-
-    try:
-        wait_for(listens, what=f"{name} to listen", explain=(directory / "output").read_text)
-        assert process.poll() is None, (directory / "output").read_text()
-        yield port
-    finally:
-        process.terminate()
-        process.wait()
+def _proxy(name: str, directory: Path, path: str) -> AbstractContextManager[int]:
+    """In front of the socket; gives its port."""
+    if name == "nginx":
+        return nginx(directory, NGINX, path=path)
+    return h2o(directory, f"[unix:{path}]", "proxy.timeout.keepalive: 500")
 
 
 @pytest.mark.timeout(120)

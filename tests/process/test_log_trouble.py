@@ -6,14 +6,13 @@ import os
 import re
 import signal
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from aserver.errors import ExitCode
-from tests.harness import Load, ServerProcess, wait_for
+from tests.harness import Load, ServerProcess, tmpfs, wait_for
 
 pytestmark = pytest.mark.process
 
@@ -47,13 +46,8 @@ def app(tmp_path: Path) -> list[str]:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 2 MB, so that what the access log keeps (1 MB) fits when there is room again."""
-    where = tmp_path / "disk"
-    where.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", where], capture_output=True, check=False)
-    if made.returncode:
-        pytest.skip("cannot mount a tmpfs here: needs root")
-    yield where
-    subprocess.run(["umount", "--lazy", where], check=True)
+    with tmpfs(tmp_path / "disk", "size=2m") as where:
+        yield where
 
 
 def test_trap_78_a_full_disk_costs_access_lines_and_no_request(server: Start, app: list[str], small_disk: Path) -> None:

@@ -5,17 +5,16 @@ over a unix socket.
 """
 
 import json
-import os
 import socket
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.harness import RawConnection, ServerProcess, fetch, free_port, require_tool, wait_for
+from tests.harness import RawConnection, ServerProcess, fetch, free_port, require_tool
+from tests.harness.proxies import h2o, nginx, running
 
 pytestmark = [pytest.mark.process, pytest.mark.external]
 
@@ -31,19 +30,6 @@ SPOOF = {
 }
 
 NGINX = """
-{user}
-daemon off;
-master_process off;
-pid {directory}/nginx.pid;
-error_log {directory}/error.log;
-events {{ worker_connections 256; }}
-http {{
-    access_log off;
-    client_body_temp_path {directory}/body;
-    proxy_temp_path {directory}/proxy;
-    fastcgi_temp_path {directory}/fastcgi;
-    uwsgi_temp_path {directory}/uwsgi;
-    scgi_temp_path {directory}/scgi;
     upstream aserver {{ server {upstream}; keepalive 8; }}
     server {{
         listen 127.0.0.1:{port};
@@ -70,23 +56,6 @@ http {{
             proxy_set_header Forwarded "$http_forwarded, for=$remote_addr;proto=$scheme;host=shop.example";
         }}
     }}
-}}
-"""
-
-H2O = """
-{user}
-num-threads: 1
-pid-file: {directory}/h2o.pid
-error-log: {directory}/error.log
-listen:
-  host: 127.0.0.1
-  port: {port}
-hosts:
-  default:
-    paths:
-      "/":
-        proxy.reverse.url: "http://{upstream}/"
-        proxy.preserve-host: ON
 """
 
 HAPROXY = """
@@ -102,41 +71,6 @@ backend back
     {options}
     server one {upstream} {send}
 """
-
-
-@contextmanager
-def running(command: list[str], port: int, directory: Path) -> Iterator[int]:
-    """Run a proxy until the block ends; gives its port."""
-    output = directory / "output"
-    with output.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
-
-    def listens() -> bool:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return True
-        return process.poll() is not None
-
-    try:
-        wait_for(listens, what=f"{command[0]} to listen", explain=output.read_text)
-        assert process.poll() is None, output.read_text()
-        yield port
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def nginx(directory: Path, upstream: str) -> AbstractContextManager[int]:
-    port, config = free_port(), directory / "nginx.conf"
-    user = "" if os.geteuid() else "user root;"
-    config.write_text(NGINX.format(directory=directory, upstream=upstream, port=port, user=user))
-    return running([require_tool("nginx"), "-c", str(config), "-p", str(directory)], port, directory)
-
-
-def h2o(directory: Path, upstream: str) -> AbstractContextManager[int]:
-    port, config = free_port(), directory / "h2o.conf"
-    user = "" if os.geteuid() else "user: root"
-    config.write_text(H2O.format(directory=directory, upstream=upstream, port=port, user=user))
-    return running([require_tool("h2o"), "-c", str(config)], port, directory)
 
 
 def haproxy(
@@ -173,7 +107,7 @@ def test_nginx(server: Start, tmp_path: Path, over: str) -> None:
     bind = [f"unix:{path}" if over == "unix" else "127.0.0.1:0"]
     started = server(APP, "--forwarded-allow-ips", "127.0.0.1,unix", bind=bind)
     upstream = f"unix:{path}" if over == "unix" else f"127.0.0.1:{started.where[1]}"
-    with nginx(tmp_path, upstream) as port:
+    with nginx(tmp_path, NGINX, upstream=upstream) as port:
         for spoofed in ({}, SPOOF):
             told = ask(port, headers=spoofed, body=b"abc")
             assert told["client"] == [CLIENT, 0]
@@ -193,19 +127,14 @@ def test_the_nginx_configuration_that_we_ship(server: Start, tmp_path: Path) -> 
     """It passes on nothing that a client claims. Fails without its empty `proxy_set_header` lines."""
     path = tmp_path / "a.sock"
     server(APP, bind=[f"unix:{path}"])
-    shipped = (Path(__file__).parents[2] / "deploy" / "nginx.conf").read_text()
-    begin, end = NGINX.index("    upstream"), NGINX.rindex("}}")
-    port, user = free_port(), "" if os.geteuid() else "user root;"
-    main = (NGINX[:begin] + NGINX[end:]).format(directory=tmp_path, user=user)
-    for ours, mine in (("unix:/run/aserver.sock", f"unix:{path}"), ("listen 80;", f"listen 127.0.0.1:{port};")):
+    shipped = (Path(__file__).parents[2] / "deploy" / "nginx.conf").read_text().replace("{", "{{").replace("}", "}}")
+    for ours, mine in (("unix:/run/aserver.sock", "unix:{path}"), ("listen 80;", "listen 127.0.0.1:{port};")):
         assert shipped.count(ours) == 1
         shipped = shipped.replace(ours, mine)
-    config = tmp_path / "nginx.conf"
-    config.write_text(main[: main.rindex("}")] + shipped + "}")
     spoofs = SPOOF | {f"X-Forwarded-{name}": "6666" for name in ("Host", "Port")} | {"X-Forwarded-Prefix": "/evil"}
-    with running([require_tool("nginx"), "-c", str(config), "-p", str(tmp_path)], port, tmp_path) as where:
+    with nginx(tmp_path, shipped, path=path) as port:
         for spoofed in ({}, spoofs):
-            told = ask(where, headers=spoofed, body=b"abc")
+            told = ask(port, headers=spoofed, body=b"abc")
             assert (told["client"], told["scheme"], told["size"]) == ([CLIENT, 0], "http", 3)
             assert (header(told, "host"), told["root_path"], told["path"]) == ("site.example", "", "/x")
             assert not any(name in ("connection", "upgrade") for name, _ in told["headers"])
@@ -218,7 +147,7 @@ def test_two_proxies_in_a_row(server: Start, tmp_path: Path) -> None:
     inner.mkdir()
     outer.mkdir()
     with (
-        nginx(inner, f"127.0.0.1:{started.where[1]}") as port,
+        nginx(inner, NGINX, upstream=f"127.0.0.1:{started.where[1]}") as port,
         haproxy(outer, f"127.0.0.1:{port}", mode="http", options="option forwardfor") as front,
     ):
         assert ask(front)["client"] == [CLIENT, 0]

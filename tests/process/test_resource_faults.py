@@ -1,8 +1,6 @@
 """What the system refuses to give: processes, and room on the disk for the pidfile and the sockets. Needs root."""
 
-import contextlib
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -11,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from aserver.errors import ExitCode
-from tests.harness import ServerProcess
+from tests.harness import ServerProcess, tmpfs
 
 pytestmark = [
     pytest.mark.process,
@@ -56,7 +54,7 @@ def test_a_fork_that_fails_is_said_and_tried_again_with_pauses(server: Start) ->
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system on which files can be made and nothing can be written."""
-    with _mounted(tmp_path / "full", "size=4k") as where:
+    with tmpfs(tmp_path / "full", "size=4k") as where:
         (where / "ballast").write_bytes(b"x" * 4096)
         yield where
 
@@ -64,20 +62,8 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def disk_without_inodes(tmp_path: Path) -> Iterator[Path]:
     """A file system on which no file can be made."""
-    with _mounted(tmp_path / "none", "nr_inodes=1") as where:
+    with tmpfs(tmp_path / "none", "nr_inodes=1") as where:
         yield where
-
-
-@contextlib.contextmanager
-def _mounted(where: Path, options: str) -> Iterator[Path]:
-    where.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", where], capture_output=True, check=False)
-    if made.returncode:
-        pytest.skip(f"cannot mount a tmpfs here: {made.stderr.decode(errors='replace').strip()}")
-    try:
-        yield where
-    finally:
-        subprocess.run(["umount", "--lazy", where], check=True)
 
 
 def test_a_full_disk_for_the_pidfile(server: Start, full_disk: Path) -> None:

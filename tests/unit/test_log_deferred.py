@@ -23,7 +23,7 @@ from aserver.log import deferred
 from aserver.log.deferred import ACCESS_BOUND, CUT, Sink, SinkState
 from aserver.log.opening import SinkKind, kind_of, open_log, open_private
 from aserver.log.outlet import PIPE_LIMIT
-from tests.harness import PATIENCE
+from tests.harness import PATIENCE, tmpfs
 
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
 both_loops = pytest.mark.parametrize("loop_factory", LOOPS, ids=["asyncio", "uvloop"])
@@ -415,16 +415,8 @@ def test_trap_77_lines_stay_whole_in_a_pipe_and_long_ones_are_cut(pipe: tuple[in
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A real file system of 1 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, check=False)
-    if mounted.returncode:
-        text = f"a tmpfs cannot be mounted here: {mounted.stderr.decode(errors='replace').strip()}"
-        if os.environ.get("TEST_REQUIRE_TOOLS"):
-            pytest.fail(text)
-        pytest.skip(text)
-    yield disk
-    subprocess.run(["umount", "-l", disk], check=True)
+    with tmpfs(tmp_path / "disk", "size=1m") as disk:
+        yield disk
 
 
 @both_loops
