@@ -16,11 +16,11 @@ import anyio
 import anyio.abc
 
 from aserver.config import Config
-from aserver.errors import ConfigError
 from aserver.importer import adapt
 from aserver.log.deferred import ACCESS_BOUND, LOOK_PAUSE, Sink, SinkState
 from aserver.log.opening import open_log
 from aserver.log.recorder import AccessLog
+from aserver.log.setup import report_access_log
 from aserver.sockets import Address, Listener, bind_for
 from aserver.tls import Certificates
 from aserver.worker.acceptor import Endpoint
@@ -58,22 +58,14 @@ def _stop_signals(server: Server, config: Config) -> Iterator[None]:
             loop.remove_signal_handler(signum)
 
 
-def _say(sink: Sink, text: str) -> None:
-    log.log(logging.WARNING if sink.state is SinkState.OPEN else logging.ERROR, "%s", text)
-
-
 @contextlib.asynccontextmanager
 async def _access_log(config: Config) -> AsyncIterator[AccessLog | None]:
     """The access log, through a sink of ours: the caller's logging hears only of trouble with it."""
     if config.accesslog is None:
         yield None
         return
-    try:
-        fd = open_log(config.accesslog, which="access")
-    except OSError as error:
-        raise ConfigError(f"accesslog {config.accesslog} cannot be opened: {error.strerror}") from None
-    sink = Sink.for_fd(fd, name="access log", bound=ACCESS_BOUND)
-    sink.report = _say
+    sink = Sink.for_fd(open_log(config.accesslog, which="access"), name="access log", bound=ACCESS_BOUND)
+    sink.report = report_access_log
     try:
         access = AccessLog(config, sink)
         sink.attach(asyncio.get_running_loop())

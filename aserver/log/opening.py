@@ -10,6 +10,8 @@ import stat
 from enum import StrEnum
 from typing import Literal
 
+from aserver.errors import ConfigError
+
 
 class SinkKind(StrEnum):
     """What is behind the descriptor, by fstat(2)."""
@@ -50,8 +52,15 @@ def open_private(fd: int) -> int:
 def open_log(path: str, *, which: Literal["error", "access"]) -> int:
     """Open a log in the master: `-` is standard error or output, else a path. The descriptor is the caller's.
 
-    Raises OSError with the path. A closed standard descriptor becomes /dev/null.
+    Raises ConfigError, which names the setting. A closed standard descriptor becomes /dev/null.
     """
+    try:
+        return _open(path, which)
+    except OSError as error:
+        raise ConfigError(f"{which}log {path} cannot be opened: {error.strerror}") from None
+
+
+def _open(path: str, which: Literal["error", "access"]) -> int:
     if path == "-":
         try:
             return open_private(2 if which == "error" else 1)

@@ -22,6 +22,7 @@ from aserver.log.text import JsonLayout, Layout, TextLayout
 
 ROOT = "aserver"
 ACCESS = "aserver.access"
+ERROR = "aserver.error"
 
 
 class LogSettings(Protocol):
@@ -100,7 +101,7 @@ class Logging:
         self.error = error
         self.access = access
         self.lines: Lines | None = access
-        self.logger = logging.getLogger("aserver.error")
+        self.logger = logging.getLogger(ERROR)
         self._layout = layout
         self._captures = captures
         self._pid = os.getpid()
@@ -108,10 +109,7 @@ class Logging:
         self._last_resort = None if stdio.same_file(error.fd, 2) else _standard_error()
         error.report = self._report_error_log
         if access is not None and access is not error:
-            access.report = self._report_access_log
-
-    def _report_access_log(self, sink: Sink, text: str) -> None:
-        self.logger.log(logging.WARNING if sink.state is SinkState.OPEN else logging.ERROR, "%s", text)
+            access.report = report_access_log
 
     def _report_error_log(self, sink: Sink, text: str) -> None:
         if sink.state is SinkState.OPEN:
@@ -180,6 +178,12 @@ class Logging:
         for handler in logger.handlers.copy():
             if isinstance(handler, LineHandler) and handler.sink is self.error:
                 logger.removeHandler(handler)
+
+
+def report_access_log(sink: Sink, text: str) -> None:
+    """Tell the error log of trouble with the access log, and of its end."""
+    level = logging.WARNING if sink.state is SinkState.OPEN else logging.ERROR
+    logging.getLogger(ERROR).log(level, "%s", text)
 
 
 def _standard_error() -> Sink | None:

@@ -34,19 +34,13 @@ class LogFile:
     def __init__(self, path: str, which: Literal["error", "access"]) -> None:
         self.path = path
         self.which = which
-        self.fd = self._open()
-
-    def _open(self) -> int:
-        try:
-            return open_log(self.path, which=self.which)
-        except OSError as error:
-            raise ConfigError(f"{self.which}log {self.path} cannot be opened: {error.strerror}") from None
+        self.fd = open_log(path, which=which)
 
     def reopen(self) -> None:
         """Open the path again, for log rotation. Raises ConfigError, and then the old file stays."""
         if self.path == "-":
             return  # nobody rotates it
-        fresh = self._open()
+        fresh = open_log(self.path, which=self.which)
         os.close(self.fd)
         self.fd = fresh
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from aserver.errors import ConfigError
 from aserver.log import deferred
 from aserver.log.deferred import ACCESS_BOUND, CUT, Sink, SinkState
 from aserver.log.opening import SinkKind, kind_of, open_log, open_private
@@ -348,7 +349,7 @@ def test_a_device_is_no_terminal() -> None:
 
 
 def test_a_log_that_cannot_be_opened_names_its_path(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "no" / "log"))):
+    with pytest.raises(ConfigError, match=re.escape(f"errorlog {tmp_path}/no/log cannot be opened: No such file")):
         open_log(str(tmp_path / "no" / "log"), which="error")
 
 
