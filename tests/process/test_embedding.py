@@ -102,20 +102,6 @@ async def served(app: Callable[..., Any] | str, **settings: Any) -> AsyncIterato
         group.cancel_scope.cancel()
 
 
-async def slow(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers after a moment, and says in `started` that it was asked."""
-    assert scope["type"] == "http"
-    slow_started.append(1)
-    await asyncio.sleep(0.4)
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"late but whole"})
-    slow_finished.append(1)
-
-
-slow_started: list[int] = []
-slow_finished: list[int] = []
-
-
 # ── an app object, in this very loop ─────────────────────────────────────────────────────────
 
 
@@ -136,25 +122,36 @@ async def test_an_app_object_is_served_in_the_callers_loop(tmp_path: Path, monke
 
 
 async def test_cancelling_lets_the_request_in_flight_finish() -> None:
-    """Fails without the shield in Server.run."""
+    """The app answers when the drain has begun. Fails without the shield in Server.run."""
     before = Footprint()
-    slow_started.clear()
-    slow_finished.clear()
+    started, finished = False, False
     answer = b""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal started, finished
+        assert scope["type"] == "http"
+        started = True
+        await scope["state"]["aserver.draining"].wait()
+        for _ in range(100):  # turns of the loop, in which a server that does not wait is gone
+            await asyncio.sleep(0)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"late but whole"})
+        finished = True
+
     async with anyio.create_task_group() as outer:
         scope = anyio.CancelScope()
         async with anyio.create_task_group() as group:
             scope = group.cancel_scope
-            (address,) = await group.start(partial(aserver.serve, slow, lifespan="off", **ANYWHERE))
+            (address,) = await group.start(partial(aserver.serve, app, lifespan="off", **ANYWHERE))
 
             async def ask() -> None:
                 nonlocal answer
                 answer = await get(address)
 
             outer.start_soon(ask)
-            await until(lambda: slow_started, "the request to be under way")
+            await until(lambda: started, "the request to be under way")
             scope.cancel()
-        assert slow_finished, "serve() has waited for it"
+        assert finished, "serve() has waited for it"
     assert answer == b"late but whole"
     before.check()
 
