@@ -47,7 +47,7 @@ async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     """200 KB of fields, again and again; each is refused."""
     writer.write(_FLOOD)
     await reader.read()
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(random.uniform(0.02, 0.08))  # lest the four of them act in step
 
 
 async def idle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -101,5 +101,7 @@ async def attack(kind: str, host: str, port: int, seconds: float) -> None:
 
 if __name__ == "__main__":
     _, _kind, _host, _port, _seconds = sys.argv
-    os.nice(19)
+    # Not nice(19): a nice process keeps the CPU to the end of its slice, and the clients that are timed would wait for
+    # that. One of SCHED_IDLE is preempted by whoever wakes up, so what they wait for is the server.
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     asyncio.run(attack(_kind, _host, int(_port), float(_seconds)))
