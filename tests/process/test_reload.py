@@ -216,6 +216,22 @@ def test_a_stop_during_a_reload(server: Start, stage: str, site: Site, tmp_path:
     assert running.stop() == 0
 
 
+def test_a_stop_while_settings_are_read(server: Start, tmp_path: Path) -> None:
+    """They come from a FIFO that says nothing. Fails with an executor's thread: "stopped", but the process stays."""
+    file = tmp_path / "site.toml"
+    _settings(file, workers=1)
+    running = server(APP, "-c", str(file))
+    file.unlink()
+    os.mkfifo(file)
+    with file.open("r+b", buffering=0):  # who opens it now need not wait, and who reads it must
+        running.signal(signal.SIGHUP)
+        running.wait_for(
+            lambda: any(str(file) in each.descriptors().values() for each in running.family()),
+            what="the file to be read",
+        )
+        assert running.stop() == 0
+
+
 # ── settings ─────────────────────────────────────────────────────────────────────────────────
 
 

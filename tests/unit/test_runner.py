@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from aserver.master import upgrade
 from aserver.master.provision import provide, provide_next
 from aserver.master.runner import Runner
 from aserver.sockets import Address
+from tests.harness import PATIENCE
 
 pytestmark = [
     pytest.mark.parametrize("anyio_backend", ["asyncio"]),  # the master's loop
@@ -99,6 +101,24 @@ def _take(address: Address) -> socket.socket:
     other.bind(address)
     other.listen()
     return other
+
+
+async def test_reloads_whose_settings_are_read_at_once_build_on_each_other(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fails with a `self._next` taken before the reading: the second finds the address bound, by this very process."""
+    both = threading.Barrier(2, timeout=PATIENCE)
+
+    def reread() -> Resolved:
+        both.wait()
+        return _settings(tmp_path, bind=[f"unix:{tmp_path}/new.sock"])
+
+    monkeypatch.setattr(runner, "_reread", reread)
+    runner.reload("one")
+    runner.reload("two")
+    await asyncio.gather(*runner._reading)
+    assert "refused" not in caplog.text
+    assert list(runner._next.bound) == [f"unix:{tmp_path}/new.sock"]
 
 
 async def test_trap_56_a_reload_listens_where_it_can_and_tries_the_rest_at_the_next(
