@@ -14,12 +14,13 @@ from typing import Any
 from aserver.asgi import Scope
 from aserver.errors import ClientError
 from aserver.protocol import rules, wire
+from aserver.protocol.careful import END_OF_HEAD, PIPELINE_LIMIT, REMEMBERED_SIZE, DoubtError
 from aserver.protocol.connection import LINGERING, OPEN
 from aserver.protocol.cycle import DONE, HEADED, START
 from aserver.protocol.exchange import Exchange
 from aserver.protocol.forwarded import with_port
 from aserver.protocol.inbound import Inbound
-from aserver.protocol.intake import END_OF_HEAD, PIPELINE_LIMIT, REMEMBERED_SIZE, DoubtError, Intake, drop
+from aserver.protocol.intake import Intake, drop
 from aserver.protocol.record import Refusal
 from aserver.protocol.wire import METHODS
 
@@ -258,7 +259,7 @@ class HttpConnection(Intake):
             exchange.wake()
         if not exchange.keep_alive:
             self.current = None
-            if self._final and exchange.complete and not self._queue:
+            if self._final and exchange.complete and self.last():
                 self.close()
             else:
                 self.linger()
@@ -286,9 +287,9 @@ class HttpConnection(Intake):
             self.deadline = inf
             if len(queue) == PIPELINE_LIMIT - 1:
                 self.read_on()
-            elif self._unfed and len(queue) == PIPELINE_LIMIT // 2:
+            elif len(queue) == PIPELINE_LIMIT // 2 and self.feed == self._await_room:
                 # Not from here: this may be a callback of the parser, or deep in an application.
-                self.shared.loop.call_soon(self._feed_stashed, context=self.shared.context)
+                self.shared.loop.call_soon(self.feed_unfed, context=self.shared.context)
             if not self.write_paused:
                 self.launch(exchange)
         elif self._refusal is not None:
@@ -378,6 +379,7 @@ class HttpConnection(Intake):
         current, self.current = self.current, None
         self.receiving = None
         self._queue.clear()
+        self._unfed = b""
         self.feed = drop
         self._parser = None
         self._unstopped = drop
@@ -396,7 +398,7 @@ class HttpConnection(Intake):
         """React to `deadline` having passed."""
         if self.stage is LINGERING:
             self.close()
-        elif not self.transport.is_reading():
+        elif not self.transport.is_reading() and self.feed != self._await_turn:
             self.deadline = inf  # it is the application that is late
         elif self.receiving is not None and self.receiving is self.current:
             self.refuse(ClientError(408, "request body timed out"))
@@ -410,7 +412,7 @@ class HttpConnection(Intake):
     @property
     def idle(self) -> bool:
         """Whether no request is under way, also none half received."""
-        return self.current is None and self.stage is OPEN and not self._partial
+        return self.current is None and self.stage is OPEN and not self._partial and not self._unfed
 
 
 #: What every request can have; trailers only where the client takes them. `http.response.debug` is not there, because

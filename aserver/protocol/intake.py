@@ -1,118 +1,24 @@
-"""The receiving half of an HTTP/1 connection: bytes to the parser, in portions that can be stopped, and within limits.
+"""The receiving half of an HTTP/1 connection: bytes to the parser, in the quick way if that will do.
 
 Runs in the worker's loop. There are two ways in. What looks like one whole and plain request is given to llhttp at
 once, and the head is believed if `on_headers_complete` finds nothing odd in the raw bytes. All else (heads and bodies
 in pieces, pipelining, other methods, anything that llhttp stumbles over) goes the careful way, again from the start:
-`framing` reads the request line and finds the end of each part, so that every answer is the same wherever the network
-has cut. What a request is, and what happens to it, is for `http1`. It must never call the application: the parser's
+`careful`. What a request is, and what happens to it, is for `http1`. It must never call the application: the parser's
 callbacks only collect.
 """
 
-from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Any
-
 import httptools
 
-from aserver.asgi import Scope
 from aserver.errors import ClientError
-from aserver.protocol import framing, websocket
-from aserver.protocol.connection import OPEN
-from aserver.protocol.exchange import Carrier, Exchange
-from aserver.protocol.framing import PLAIN_GET, ChunkWalk
-from aserver.protocol.shared import Shared
+from aserver.protocol.careful import END_OF_HEAD, REMEMBERED_SIZE, SLICE, CarefulIntake, DoubtError
+from aserver.protocol.exchange import Exchange
 from aserver.protocol.wire import FORWARDING_NAMES, REQUEST_NAMES, SPECIAL_REQUEST_NAMES
 
-#: Parsed requests that wait for the current one's response; above it, reading pauses.
-PIPELINE_LIMIT = 16
 
-#: Bytes of a head given to the parser at once. It cannot be stopped, and 256 KB (uvloop's read) of fields make 26 MB
-#: of objects.
-SLICE = 8192
-
-END_OF_HEAD = b"\r\n\r\n"
-
-#: Bytes of a head above which it is not remembered: it is kept as long as the connection, idle or not.
-REMEMBERED_SIZE = 2048
-
-#: What llhttp is given in place of a request line that `framing` has read: it knows a fixed list of methods.
-_STAND_INS = {"1.1": b"GET / HTTP/1.1\r\n", "1.0": b"GET / HTTP/1.0\r\n"}
-
-
-#: What stands behind the target of a plain GET that was read and held to the rules, from ` HTTP/1.1` to the empty line;
-#: its fields, all of them and those of `FORWARDING_NAMES`. A bare tuple, as making a named one costs 0.3 us.
-Known = tuple[bytes, list[tuple[bytes, bytes]], dict[bytes, bytes]]
-
-
-class DoubtError(Exception):
-    """This is not one plain request: read it again, carefully."""
-
-
-class Intake(Carrier):
+class Intake(CarefulIntake):
     """A connection that reads requests; `HttpConnection` is the one kind of it."""
 
-    __slots__ = (
-        "_data",
-        "_fields_before",
-        "_final",
-        "_first_line",
-        "_good_host",
-        "_growth",
-        "_known",
-        "_lead",
-        "_learnt",
-        "_line",
-        "_parser",
-        "_partial",
-        "_pipelining",
-        "_queue",
-        "_refusal",
-        "_request_line",
-        "_tail",
-        "_unfed",
-        "_unstopped",
-        "_upgrading",
-        "_walk",
-        "current",
-        "headers",
-        "receiving",
-        "special",
-        "told",
-        "url",
-    )
-
-    def __init__(self, shared: Shared, *, scheme: str = "http", tls: bool = False) -> None:
-        super().__init__(shared, scheme=scheme, tls=tls)
-        self.eof = False
-        self.current: Exchange | None = None  # whose response is due
-        self.receiving: Exchange | None = None  # whose body is being read
-        self._queue: deque[Exchange] = deque()  # parsed, not begun
-        self._refusal: ClientError | None = None  # to be answered when the queue is empty
-        self._unfed = b""
-        # the head being read
-        self.url = b""
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.special: dict[bytes, bytes] = {}
-        self.told: dict[bytes, bytes] = {}  # what a proxy may have to say of the client
-        self._good_host: bytes | None = shared.good_host  # the last Host that was found well-formed
-        self._known: Known | None = shared.known  # the last plain head that was served
-        self._learnt: Known | None = None  # will be known if the parser finds nothing behind it
-        self._data = b""  # the piece being fed, until a head that begins with it is believed
-        self._partial = False  # a head has begun and `deadline` is for its end
-        self._final = False  # no request can follow the last one that was read
-        self._upgrading = False  # llhttp takes the body of the last one for another protocol
-        # the careful way
-        self._line = b""  # of a request line, or of the CR before it
-        self._request_line: tuple[str, bytes, str] | None = None  # of the head being read
-        self._first_line: tuple[str, bytes, str] | None = None  # the same, until the next one: for who has to log it
-        self._lead = b""  # what the parser is to be fed before the fields
-        self._tail = b""  # the last bytes of the head, where its end may have begun
-        self._walk: ChunkWalk | None = None  # along the chunked body being read
-        self._pipelining = False  # requests have come together: no use in trying the other way again
-        self._fields_before = 0  # fields complete when the last piece had been parsed
-        self._growth = 0  # bytes since a field, or the request line, was last completed
-        self._renew_parser()
-        self.feed = self._unstopped
+    __slots__ = ()
 
     # ── bytes in ─────────────────────────────────────────────────────────────────────────────
 
@@ -130,7 +36,7 @@ class Intake(Carrier):
                 self.launch(again)
             return
         self._data = data
-        if len(data) > SLICE and self._hopeful():
+        if len(data) > REMEMBERED_SIZE and self._hopeful() and self._costly(data):
             self.feed = self._feed_carefully
         error = None
         try:
@@ -152,26 +58,9 @@ class Intake(Carrier):
         """Tell whether pieces go to the parser at once."""
         return self.feed is self._unstopped
 
-    def _renew_parser(self) -> None:
-        """Have a parser that stands at the beginning of a request."""
-        self._parser: Any = httptools.HttpRequestParser(self)
-        self._unstopped: Callable[[Any], object] = self._parser.feed_data  # the same object each time it is asked for
-
-    def _read_again(self, data: bytes, known: Known) -> Exchange | None:
-        """Take a request whose fields came before without parsing them; return None if its line is not a plain GET's.
-
-        The bytes before a known block are the request line's beginning and nothing else, or they do not match; so the
-        block's empty line is the first one, and llhttp would find what it has found before.
-        """
-        block, headers, told = known
-        match = PLAIN_GET.fullmatch(data, 0, len(data) - len(block))
-        if match is None or len(data) > self.shared.small_head:
-            return None
-        exchange = self.begin("GET", match[1], "1.1", headers.copy(), keep_alive=True)
-        exchange.complete = True
-        if told:
-            self.believe(told, exchange.scope)
-        return exchange
+    def _costly(self, data: bytes) -> bool:
+        """Tell whether the parser, which cannot be stopped, would take long for it."""
+        return len(data) > SLICE or data.count(b"\n", 0, data.find(END_OF_HEAD)) > self.shared.limit_request_fields
 
     def _start_over(self, data: bytes, cause: BaseException | None) -> None:
         """Read a piece again that the parser did not take in one go, from the first byte that is not served yet."""
@@ -186,204 +75,14 @@ class Intake(Carrier):
         self.feed = self._feed_carefully
         self._feed_carefully(data[start:])
 
-    def _forget_head(self) -> None:
-        self.url = b""
-        self.headers = []
-        self.special = {}
-        self.told = {}
-        self._learnt = None
-        self._fields_before = self._growth = 0
-
     def _unfinished(self) -> None:
         """Go on carefully with what comes in pieces; not called when requests come whole."""
-        if self._hopeful():
-            if self._data:  # a head without its end
-                self._start_over(self._data, None)
-            else:
-                self.feed = self._feed_carefully
-        if self.feed != self._feed_carefully:
+        if not self._hopeful():
             self._data = b""
-        elif not self._partial and self.receiving is None and (self._line or self._request_line is not None):
-            self._partial = True
-            self.deadline = self.shared.now + self.shared.header_timeout
-
-    # ── the careful way ──────────────────────────────────────────────────────────────────────
-
-    def _feed_carefully(self, data: bytes) -> None:
-        """Feed one part after the other: request line, rest of the head, body."""
-        self._data = b""
-        position, size = 0, len(data)
-        feed = self.feed
-        try:
-            while position < size and self.feed is feed:
-                if self.receiving is not None:
-                    position = self._feed_body(self.receiving, data, position)
-                elif self._request_line is not None:
-                    position = self._feed_fields(data, position)
-                elif self._final:
-                    self.feed = self._discard  # bytes after the last request are nobody's
-                elif len(self._queue) >= PIPELINE_LIMIT:
-                    self._unfed = data[position:]
-                    self.feed = self._stash
-                else:
-                    position = self._feed_head(data, position) or self._feed_line(data, position)
-        except ClientError as error:
-            if self._request_line is not None:
-                self.url = self._request_line[1]
-            self.refuse(error)
-        if self.feed is not feed:
-            return
-        if self._line or self._request_line is not None or self.receiving is not None:
-            self._data = data
-        elif not self._pipelining:
-            self.feed = self._unstopped
-
-    def _feed_head(self, data: bytes, position: int) -> int:
-        """Feed one of several requests at once if it is whole and plain; return where it ends, or 0."""
-        if self._line or not data.startswith(b"GET /", position):
-            return 0
-        end = data.find(END_OF_HEAD, position, position + SLICE) + len(END_OF_HEAD)
-        if end < len(END_OF_HEAD):
-            return 0
-        piece = data[position:end]
-        known = self._known
-        if known is not None and piece.endswith(known[0]) and self._read_again(piece, known) is not None:
-            return end
-        self._data = piece
-        try:
-            self._parser.feed_data(piece)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._data = b""
-            self._forget_head()
-            self._renew_parser()
-            return 0
-        return end
-
-    def _feed_line(self, data: bytes, position: int) -> int:
-        """Take what there is of a request line."""
-        begun = self._line
-        if not begun:
-            position = framing.empty_lines(data, position)
-        end = data.find(b"\n", position) + 1
-        line = begun + data[position : end or len(data)]
-        limit = self.shared.limit_request_line
-        self._line = self.url = b""
-        self._first_line = None
-        if not end:
-            framing.check_begun(line, limit)
-            self._line = line
-            return len(data)
-        if line != b"\r\n":  # an empty line that came in two pieces
-            self._request_line = self._first_line = request = framing.parse_request_line(line, limit)
-            self._lead = _STAND_INS[request[2]]
-            self._tail = b"\r\n"
-            self._growth = len(line)
-        return end
-
-    def _feed_fields(self, data: bytes, position: int) -> int:
-        """Feed the fields of a head, up to its end."""
-        before = len(self._tail)
-        piece = self._tail + data[position : position + SLICE]
-        found = piece.find(END_OF_HEAD)
-        end = found + len(END_OF_HEAD) if found >= 0 else len(piece)
-        self._tail = piece[end - 3 : end] if end > 3 else piece
-        position += end - before
-        if found < 0 or self._growth + end > self.shared.small_head:
-            self._good_host = None  # the head is to be examined closely
-        lead, self._lead = self._lead, b""
-        try:
-            self._feed_parser(lead + piece[before:end])
-        except httptools.HttpParserUpgrade:
-            if self._became_websocket(data[position:]):
-                return len(data)
-            self._resume_after_upgrade()
-        if self._request_line is not None:
-            self._count_piece(end - before)
-        return position
-
-    def _feed_body(self, exchange: Exchange, data: bytes, position: int) -> int:
-        """Feed a body, up to its end."""
-        inbound = exchange.inbound
-        assert inbound is not None
-        if inbound.length is not None:
-            end = min(len(data), position + inbound.length - inbound.received)
+        elif self._data:  # a head without its end
+            self._start_over(self._data, None)
         else:
-            walk = self._walk
-            if walk is None:
-                walk = self._walk = ChunkWalk(self.shared.limit_request_fields, self.shared.limit_request_field_size)
-            end = walk.advance(data, position)
-            if walk.done:
-                self._walk = None
-        # Not a slice: copying 64 KB of body twice costs as much as the rest of the request.
-        self._feed_parser(data if end - position == len(data) else memoryview(data)[position:end])
-        return end
-
-    def _feed_parser(self, piece: bytes | memoryview) -> None:
-        try:
-            self._parser.feed_data(piece)
-        except httptools.HttpParserError as error:
-            cause = error.__context__
-            if isinstance(error, httptools.HttpParserCallbackError) and not isinstance(cause, DoubtError | None):
-                raise cause from None
-            raise ClientError(400, str(error)) from None
-
-    def _stash(self, data: bytes) -> None:
-        self._unfed += data
-
-    def _feed_stashed(self) -> None:
-        if self.feed != self._stash or self.stage is not OPEN:
-            return
-        data, self._unfed = self._unfed, b""
-        self.feed = self._feed_carefully
-        self.data_received(data)
-        self.read_on()
-
-    def read_on(self) -> None:
-        """Read on, unless there is another reason not to."""
-        inbound = None if self.receiving is None else self.receiving.inbound
-        if not self._unfed and len(self._queue) < PIPELINE_LIMIT and (inbound is None or not inbound.paused):
-            self.transport.resume_reading()
-
-    def _became_websocket(self, rest: bytes) -> bool:
-        """Hand the connection over if a WebSocket is asked for, and nothing else waits; `rest` came after it."""
-        current = self.current
-        if current is None or current.launched or self.receiving is not None or self._queue:
-            return False
-        if not websocket.is_offered(current):
-            return False
-        self.current = self._parser = None
-        self.flush()
-        websocket.take_over(self, current, rest)
-        return True
-
-    def _resume_after_upgrade(self) -> None:
-        """Serve as plain HTTP a request that offered another protocol (RFC 9110 section 7.8: an offer may be ignored).
-
-        llhttp has skipped the body then. A new parser reads it, set on its way by a head that only says how the
-        body is framed.
-        """
-        self._upgrading = False
-        exchange = self.receiving
-        if exchange is not None and exchange.inbound is not None:
-            resumed = _Resumed(self)
-            self._parser = httptools.HttpRequestParser(resumed)
-            self._unstopped = self._parser.feed_data
-            length = exchange.inbound.length
-            framing_ = b"transfer-encoding: chunked" if length is None else b"content-length: %d" % length
-            self._parser.feed_data(b"POST / HTTP/1.1\r\n%s\r\n\r\n" % framing_)
-            resumed.primed = True
-
-    def _count_piece(self, size: int) -> None:
-        """Hold a head that is not complete yet to the limits. Raises ClientError."""
-        shared = self.shared
-        fields = len(self.headers)
-        # Pieces in which no field ended belong to at most two fields: the value of one, the name of the next.
-        self._growth = self._growth + size if fields == self._fields_before else 0
-        self._fields_before = fields
-        if fields > shared.limit_request_fields:
-            raise ClientError(431, f"more than {shared.limit_request_fields} fields")
-        if self._growth > shared.limit_request_line + 2 * shared.limit_request_field_size:
-            raise ClientError(431, f"a field above {shared.limit_request_field_size} bytes")
+            self.feed = self._feed_carefully
 
     # ── callbacks of the parser: the head and, after the body, the trailers ──────────────────────
 
@@ -411,57 +110,9 @@ class Intake(Carrier):
 
     # ── what `HttpConnection` does with it ───────────────────────────────────────────────────────
 
-    def on_headers_complete(self) -> None:
-        """Make an exchange of the head that was collected. Raises ClientError through the parser."""
-        raise NotImplementedError
-
-    def begin(
-        self, method: str, target: bytes, version: str, headers: list[tuple[bytes, bytes]], *, keep_alive: bool
-    ) -> Exchange:
-        """Make an exchange of a head that was found good, and put it behind those that wait."""
-        raise NotImplementedError
-
-    def believe(self, told: Mapping[bytes, bytes], scope: Scope) -> None:
-        """Take from a trusted proxy what the client and its request were."""
-        raise NotImplementedError
-
-    def on_body(self, data: bytes) -> None:
-        """Hand a piece of the body on. Raises ClientError through the parser."""
-        raise NotImplementedError
-
-    def on_message_complete(self) -> None:
-        """Note the end of the request that was being read."""
-        raise NotImplementedError
-
     def launch(self, exchange: Exchange) -> None:
         """Start the application for a request whose turn has come."""
         raise NotImplementedError
-
-    def refuse(self, error: ClientError) -> None:
-        """Answer a request that cannot be served, when its turn comes, and read no other."""
-        raise NotImplementedError
-
-
-class _Resumed:
-    """Callbacks for a parser that begins in the middle: all but those for its first, made-up head."""
-
-    def __init__(self, connection: Intake) -> None:
-        self.primed = False
-        self._connection = connection
-        self.on_body = connection.on_body
-        self.on_message_complete = connection.on_message_complete
-
-    def on_url(self, url: bytes) -> None:
-        if self.primed:
-            self._connection.on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self.primed:
-            self._connection.on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        if self.primed:
-            self._connection.on_headers_complete()
 
 
 def drop(data: bytes) -> None:

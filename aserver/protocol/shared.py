@@ -18,6 +18,7 @@ from aserver.protocol import wire
 from aserver.protocol.draining import Draining
 from aserver.protocol.forwarded import Forwarding
 from aserver.protocol.heads import Defaults
+from aserver.protocol.turns import Turns
 
 #: `Service.sweep` is called about this often (seconds). Deadlines are counted from a clock that may be one period
 #: old, so one period is added to each: a timeout fires late by up to two periods, never early.
@@ -89,6 +90,7 @@ class Shared:
         self.now = loop.time()
         #: Copied for every request, so that nothing one of them sets is seen by another.
         self.context = contextvars.copy_context()
+        self.turns = Turns(loop, self.context)
         self._header_pairs = [wire.parse_header_setting(setting) for setting in config.header]
         if config.server_header:
             self._header_pairs.append((b"server", b"aserver"))

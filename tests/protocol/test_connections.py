@@ -11,8 +11,8 @@ from unittest.mock import Mock
 import pytest
 
 from aserver.asgi import Receive, Scope, Send
+from aserver.protocol.careful import PIPELINE_LIMIT
 from aserver.protocol.connection import LEAST_PROGRESS, LINGER_BYTES, LINGER_SECONDS
-from aserver.protocol.intake import PIPELINE_LIMIT
 from tests.protocol.serving import (
     DEADLINE,
     GET,
