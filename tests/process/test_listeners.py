@@ -1,7 +1,6 @@
 """Listeners of the real server: every kind serves, is refused with a reason, and is given back."""
 
 import json
-import socket
 import stat
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import pytest
 from aserver.errors import ExitCode
 from tests.harness import ServerProcess
 from tests.harness.client import fetch
-from tests.harness.tools import require_tool
+from tests.harness.tools import has_ipv6, require_tool
 
 pytestmark = pytest.mark.process
 
@@ -28,15 +27,6 @@ def path(tmp_path: Path) -> Path:
 
 def names(directory: Path) -> list[str]:
     return sorted(entry.name for entry in directory.iterdir())
-
-
-def has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6) as sock:
-            sock.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
 
 
 def test_every_kind_of_address_serves_and_is_logged(server: Start, path: Path) -> None:

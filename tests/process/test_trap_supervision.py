@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -30,12 +29,12 @@ from tests.harness import (
     require_tool,
     wait_for,
 )
+from tests.process.rolling import Start, hold
 
 pytestmark = pytest.mark.process
 
 PROBE = "tests.apps.lifecycle.probe:app"
 LIFESPANS = "tests.apps.lifecycle.lifespans"
-Start = Callable[..., ServerProcess]
 
 
 def _ask(server: ServerProcess, question: str) -> Any:
@@ -56,13 +55,6 @@ def _wait_for_workers(server: ServerProcess, count: int, *, other_than: int = 0)
         return found if good else []
 
     return server.wait_for(complete, what=f"{count} ready workers")
-
-
-def _hold(server: ServerProcess, path: str) -> RawConnection:
-    """A connection with a request under way."""
-    connection = server.connect()
-    connection.send(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-    return connection
 
 
 def _keep_to(server: ServerProcess, pid: int) -> RawConnection:
@@ -232,9 +224,9 @@ def test_trap_25_a_killed_master_leaves_nothing_behind(server: Start, deputy: st
     if deputy == "a successor":
         running.zygotes()[0].kill()
         running.wait_log("zygote of generation 1 is up", count=2)
-    with _hold(running, "/block?seconds=600"):
+    with hold(running, "/block?seconds=600"):
         running.wait_for(lambda: "blocking" in notes.lines, what="a worker to hang")
-        with _hold(running, "/slow?seconds=0.5") as slow:
+        with hold(running, "/slow?seconds=0.5") as slow:
             running.wait_for(lambda: "slow" in notes.lines, what="a request to be under way")
             running.kill()
             assert slow.read_response().status == 200
@@ -268,7 +260,7 @@ def test_trap_28_workers_are_signalled_through_pidfds_only(server: Start, tmp_pa
     strace = [require_tool("strace"), "-D", "-qq", "-e", calls, "-e", "signal=none", "-o", str(trace)]
     argv = [*strace, *ServerProcess.command(PROBE), "--bind", "127.0.0.1:0", "--slow-callback", "0"]
     running = server("", argv=argv, env=notes.env)
-    with _hold(running, "/block?seconds=600"):
+    with hold(running, "/block?seconds=600"):
         running.wait_for(lambda: "blocking" in notes.lines, what="the worker to hang")
         for count in (1, 2, 3):
             running.terminate()
@@ -304,7 +296,7 @@ def test_trap_30_every_death_is_explained(server: Start, request_: str, said: st
     """
     running = server(PROBE)
     (worker,) = running.workers()
-    with _hold(running, request_) as lost:
+    with hold(running, request_) as lost:
         lost.expect_close()
     (line,) = running.wait_log(rf"^.*worker 1 .*pid {worker.pid}\) {said}.*$")
     assert "0 of 1 serve, a new one starts now" in line[0]
@@ -319,7 +311,7 @@ def test_trap_30_sigterm_to_a_worker_replaces_it_gently(server: Start, tmp_path:
     notes = Notes(tmp_path)
     running = server(PROBE, "--min-lifetime", "0", env=notes.env)
     (worker,) = running.workers()
-    with _hold(running, "/slow?seconds=0.5") as slow:
+    with hold(running, "/slow?seconds=0.5") as slow:
         running.wait_for(lambda: "slow" in notes.lines, what="a request to be under way")
         worker.kill(signal.SIGTERM)
         running.wait_log("is due: it got SIGTERM")
@@ -411,7 +403,7 @@ def test_trap_38_a_second_sigterm_shortens_the_drain(server: Start, tmp_path: Pa
     """The request under way is cancelled, in order. Fails with `mode = self.stop` for a repeated request."""
     notes = Notes(tmp_path)
     running = server(PROBE, env=notes.env)
-    with _hold(running, "/slow?seconds=600") as slow:
+    with hold(running, "/slow?seconds=600") as slow:
         running.wait_for(lambda: "slow" in notes.lines, what="a request to be under way")
         running.terminate()
         running.wait_log(r"stopping \(SIGTERM\): requests in flight get up to 30 s")

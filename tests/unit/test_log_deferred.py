@@ -72,6 +72,19 @@ def read_all(reader: int) -> bytes:
     return b"".join(pieces)
 
 
+async def read_until(reader: int, enough: Callable[[int], bool]) -> bytes:
+    """What comes until it is `enough` (by its bytes), while the loop turns, and what is there then."""
+    got = b""
+
+    def finished() -> bool:
+        nonlocal got
+        got += read_all(reader)
+        return enough(len(got))
+
+    await until(finished)
+    return got + read_all(reader)
+
+
 def reports_of(sink: Sink) -> list[str]:
     reports: list[str] = []
     sink.report = lambda _sink, text: reports.append(text)
@@ -101,15 +114,7 @@ def test_trap_73_a_full_pipe_delays_nothing_and_drops_are_counted(
                 sink.append(line.decode())
             await asyncio.sleep(0)  # the loop turns: nothing waits for the reader
         assert sink.state is SinkState.BLOCKED
-        got = b""
-
-        def finished() -> bool:
-            nonlocal got
-            got += read_all(reader)
-            return sink.state is SinkState.OPEN
-
-        await until(finished)
-        got += read_all(reader)
+        got = await read_until(reader, lambda _: sink.state is SinkState.OPEN)
         kept = got.splitlines(keepends=True)
         assert kept == sorted(set(kept))
         assert set(kept) <= set(sent)
@@ -139,15 +144,8 @@ def test_trap_73_no_error_record_is_lost_below_the_bound(
         sent = lines(38_000)  # 3.8 MB
         for line in sent:
             sink.write(line)
-        got = b""
-
-        def finished() -> bool:
-            nonlocal got
-            got += read_all(reader)
-            return sink.state is SinkState.OPEN
-
-        await until(finished)
-        assert got + read_all(reader) == b"".join(sent)
+        got = await read_until(reader, lambda _: sink.state is SinkState.OPEN)
+        assert got == b"".join(sent)
         assert reports == []
         sink.close()
 
@@ -239,14 +237,7 @@ def test_trap_74_an_inherited_description_stays_blocking(
             sink.write(line)
         await asyncio.sleep(0.01)  # the loop has watched it by now, if it ever does
         assert fcntl.fcntl(writer, fcntl.F_GETFL) == before
-        got = b""
-
-        def finished() -> bool:
-            nonlocal got
-            got += read_all(reader)
-            return len(got) >= 1_000_000
-
-        await until(finished)
+        got = await read_until(reader, lambda size: size >= 1_000_000)
         assert got == b"".join(sent)
         sink.close()
         assert fcntl.fcntl(writer, fcntl.F_GETFL) == before

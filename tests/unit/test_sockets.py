@@ -15,6 +15,7 @@ import pytest
 
 from aserver.errors import BindError, ConfigError, ExitCode
 from aserver.sockets import Listener, bind_all, hand_over, holder, take_over
+from tests.harness.tools import has_ipv6
 
 LINUX = sys.platform == "linux"
 needs_linux = pytest.mark.skipif(not LINUX, reason="reads /proc, or uses abstract names")
@@ -80,15 +81,6 @@ def closed(fd: int) -> bool:
     except OSError as error:
         return error.errno == errno.EBADF
     return False
-
-
-def has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6) as sock:
-            sock.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
 
 
 needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
