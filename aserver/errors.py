@@ -76,3 +76,7 @@ class ClientError(AserverError):
 
 class ApplicationError(AserverError):
     """The application sent an illegal ASGI message; it sees this exception from `send()`."""
+
+
+class ClientDisconnectedError(OSError):
+    """`send()` after the client has gone (ASGI HTTP spec 2.4)."""

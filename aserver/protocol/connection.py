@@ -54,8 +54,11 @@ class Stage(Enum):
 OPEN, LINGERING, CLOSED = Stage
 
 
-class Connection(asyncio.Protocol):
-    """One client's transport. Subclasses give `feed`, and are told by `lost` and `expire` of the end."""
+class Connection:
+    """One client's transport. Subclasses give `feed`, and are told by `lost` and `expire` of the end.
+
+    An `asyncio.Protocol` in all but name: mypyc makes fast only those classes whose bases it compiles too.
+    """
 
     __slots__ = (
         "_discarded",
@@ -127,6 +130,14 @@ class Connection(asyncio.Protocol):
         self.shared.connections.discard(self)
         self._wake_writers()
         self.lost()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the client has sent."""
+        raise NotImplementedError
+
+    def eof_received(self) -> bool:
+        """Take the client's half-close: whether the transport stays open for what is still to be written."""
+        return False
 
     def pause_writing(self) -> None:
         """Make `send()` wait: the client does not read as fast as the application writes."""

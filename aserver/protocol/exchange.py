@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 
 from aserver.asgi import Message, Scope
-from aserver.errors import ApplicationError
+from aserver.errors import ApplicationError, ClientDisconnectedError
 from aserver.protocol import wire
 from aserver.protocol.connection import CLOSED, HIGH_WATER, OPEN, Connection
 from aserver.protocol.cycle import DONE, HEADED, START, Cycle
@@ -20,10 +20,6 @@ from aserver.protocol.heads import Head
 from aserver.protocol.inbound import Inbound
 
 log = logging.getLogger("aserver.error")
-
-
-class ClientDisconnectedError(OSError):
-    """`send()` after the client has gone (ASGI HTTP spec 2.4)."""
 
 
 class Carrier(Connection):

@@ -269,8 +269,9 @@ class Front(asyncio.BufferedProtocol):
 
     def introduce(self, transport: asyncio.Transport, proxied: Proxied) -> None:
         """Make the connection, and tell it who the client is."""
-        connection = cast("Connection", self._reception.make())
-        transport.set_protocol(connection)
+        protocol = self._reception.make()
+        connection = cast("Connection", protocol)
+        transport.set_protocol(protocol)
         connection.connection_made(transport)
         if proxied.source is not None:
             connection.client, connection.server = proxied.source, proxied.destination

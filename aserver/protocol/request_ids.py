@@ -7,11 +7,12 @@ kind, so that nobody else pays for them. It must never put into a log or a respo
 import itertools
 import re
 import secrets
-from typing import Any
+from collections.abc import Iterator
+from typing import ClassVar
 
-from aserver.asgi import Message
+from aserver.asgi import Message, Scope
 from aserver.config import Config
-from aserver.protocol.exchange import Exchange
+from aserver.protocol.exchange import Carrier, Exchange
 
 NAME = b"x-request-id"
 
@@ -30,17 +31,24 @@ class IdentifiedExchange(Exchange):
     __slots__ = ()
 
     #: 64 random bits for each worker process, and a number: unique without asking the system at each request.
-    _prefix = ""
-    _numbers = itertools.count()
+    _prefix: ClassVar[str] = ""
+    _numbers: ClassVar[Iterator[int]] = itertools.count()
 
     @classmethod
     def renew(cls) -> None:
         """Choose another prefix; call it in each process."""
         cls._prefix = secrets.token_hex(8)
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        connection, scope = self.connection, self.scope
+    def __init__(  # noqa: PLR0917 - see Exchange
+        self,
+        connection: Carrier,
+        scope: Scope,
+        target: bytes,
+        modern: bool,  # noqa: FBT001
+        head_only: bool,  # noqa: FBT001
+        keep_alive: bool,  # noqa: FBT001
+    ) -> None:
+        super().__init__(connection, scope, target, modern, head_only, keep_alive)
         forwarding = connection.shared.forwarding
         if forwarding is not None and forwarding.trusts(connection.client):
             given = [value for name, value in scope["headers"] if name == NAME]

@@ -7,7 +7,7 @@ Runs in the worker's loop (or the embedding program's). It opens no listener and
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from aserver.asgi import ASGIApp
 from aserver.config import Config
@@ -34,9 +34,19 @@ class Service(Shared):
 
     connections: set[Connection]
 
-    def __init__(self, app: ASGIApp, config: Config, **others: Any) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        config: Config,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        state: dict[str, Any],
+        access: Callable[..., None] | None = None,
+        timed: bool = True,
+        on_limit: Callable[[], None] | None = None,
+    ) -> None:
         """See `Shared`."""
-        super().__init__(app, config, **others)
+        super().__init__(app, config, loop=loop, state=state, access=access, timed=timed, on_limit=on_limit)
         self.exchange = Exchange
         if request_ids.wanted(config):
             request_ids.IdentifiedExchange.renew()
@@ -55,7 +65,7 @@ class Service(Shared):
         def make() -> HttpConnection:
             return HttpConnection(self, scheme=scheme, tls=tls)
 
-        return make
+        return cast("Callable[[], asyncio.Protocol]", make)
 
     def drain(self) -> None:
         """From now on responses carry `Connection: close`, and the connection ends after them; idle ones stay."""

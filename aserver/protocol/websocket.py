@@ -9,13 +9,14 @@ Sources: the ASGI specification's WebSocket part (version 2.5) and its Websocket
 import asyncio
 import logging
 from math import inf
+from typing import cast
 
 from aserver.asgi import Message
-from aserver.errors import ApplicationError, ClientError
+from aserver.errors import ApplicationError, ClientDisconnectedError, ClientError
 from aserver.protocol import ws_deflate, ws_frames, ws_handshake
 from aserver.protocol.connection import CLOSED, Connection
 from aserver.protocol.cycle import DONE, HEADED, Cycle
-from aserver.protocol.exchange import ClientDisconnectedError, Exchange
+from aserver.protocol.exchange import Exchange
 from aserver.protocol.ws_frames import BINARY, FIN, RSV1, TEXT
 from aserver.protocol.ws_socket import APP_CLOSED, CONNECTING, DENYING, ENDED, OPEN, Socket
 
@@ -307,7 +308,7 @@ def take_over(http: Connection, exchange: Exchange, rest: bytes) -> None:
     http.feed = socket.data_received
     shared.connections.discard(http)
     shared.connections.add(socket)
-    http.transport.set_protocol(socket)
+    http.transport.set_protocol(cast("asyncio.BaseProtocol", socket))
     socket.open()
     if rest:
         socket.data_received(rest)

@@ -173,7 +173,7 @@ def test_trap_47_settings_that_are_wrong_refuse_the_upgrade(server: Start, tmp_p
 @pytest.mark.parametrize("how", ["another schema", pytest.param("does not import", marks=variant)])
 def test_trap_47_an_aserver_that_cannot_take_over_refuses_the_upgrade(server: Start, how: str, tmp_path: Path) -> None:
     """A copy of aserver, changed on disk while it runs. Fails without the comparison in answer_preflight."""
-    shutil.copytree(REPOSITORY / "aserver", tmp_path / "aserver", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(REPOSITORY / "aserver", tmp_path / "aserver", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
     shutil.copy(REPOSITORY / "tests/apps/rollout/app.py", tmp_path / "site_app.py")
     (tmp_path / "site_app.py").write_text((tmp_path / "site_app.py").read_text().replace("from tests.apps import", "#"))
     text = (tmp_path / "site_app.py").read_text()
