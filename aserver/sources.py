@@ -2,9 +2,10 @@
 
 Runs in the command or the embedding program, before there is a master. It must never run user code in its own
 process: a `.py` settings file is executed by a short-lived child, which runs `tell` and hands its settings back as
-JSON.
+JSON. That child ends with whoever waits for it (on Linux), however long its file takes.
 """
 
+import contextlib
 import difflib
 import json
 import os
@@ -20,6 +21,7 @@ from pathlib import Path, PurePath
 
 import msgspec
 
+from aserver import unix
 from aserver.config import UNCALLED_HOOKS, Layer, Resolved, build
 from aserver.config.schema import NAMES
 from aserver.errors import ConfigError
@@ -143,7 +145,7 @@ def _execute(path: Path, environ: dict[str, str]) -> _File:
     package_parent = str(Path(__file__).parent.parent)
     try:
         child = subprocess.run(  # noqa: S603 - our own interpreter; the file is what the operator asked to run
-            [sys.executable, "-P", "-c", _CHILD, package_parent, str(path)],
+            [sys.executable, "-P", "-c", _CHILD, package_parent, str(path), str(os.getpid())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             env=environ,
@@ -167,15 +169,21 @@ def _execute(path: Path, environ: dict[str, str]) -> _File:
 # ── the child that runs a `.py` file ─────────────────────────────────────────────────────────
 
 # The package's directory goes to the end of sys.path, so that it can shadow nothing (aserver may not be installed).
-_CHILD = "import sys; sys.path.append(sys.argv[1]); from aserver.sources import tell; tell(sys.argv[2])"
+_CHILD = """
+import sys
+sys.path.append(sys.argv[1])
+from aserver.sources import tell
+tell(sys.argv[2], int(sys.argv[3]))
+"""
 _MODULE = "__aserver_settings__"
 
 
-def tell(path: str) -> None:
+def tell(path: str, parent: int) -> None:
     """Run the settings file `path` and write what it sets to stdout as JSON; the file's own prints go to stderr.
 
-    Only in the child: it runs user code in this process.
+    Only in the child: it runs user code in this process, and ends with the process `parent`, which waits for it.
     """
+    unix.end_with_parent(parent)  # the master may be stopped or killed meanwhile, and nobody else knows of us
     answer = os.dup(1)
     os.dup2(2, 1)
     sys.path.append(str(Path(path).parent))
@@ -188,7 +196,8 @@ def tell(path: str) -> None:
         told = _sort_out(vars(module))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - user code
         told = {"failure": _sentence(error, path), "detail": _user_traceback(error, path)}
-    with open(answer, "w", encoding="utf-8") as stream:
+    # Nobody listens any more if the parent is just ending: its descriptors are closed before the kernel tells us.
+    with contextlib.suppress(BrokenPipeError), open(answer, "w", encoding="utf-8") as stream:
         json.dump(told, stream, default=str)
 
 

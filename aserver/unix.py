@@ -18,7 +18,8 @@ from pathlib import Path
 from aserver.errors import ConfigError
 
 LINUX = sys.platform == "linux"
-PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PR_SET_CHILD_SUBREAPER = 36
 #: So many signals are kept in order; beyond it one of a kind is enough, as it is to the kernel.
 NOTED = 256
 CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
@@ -86,6 +87,20 @@ def become_subreaper(*, enable: bool = True) -> bool:
         return False
     libc = ctypes.CDLL(None, use_errno=True)
     return int(libc.prctl(PR_SET_CHILD_SUBREAPER, 1 if enable else 0, 0, 0, 0)) == 0
+
+
+def end_with_parent(parent: int) -> bool:
+    """SIGKILL for this process when its parent, the process `parent`, ends (prctl(2), PR_SET_PDEATHSIG).
+
+    At once, if it has ended before we could ask for that. The kernel looks at the thread that started us, not at its
+    process: only for a child whose starter waits for it. False off Linux, where nothing happens.
+    """
+    if not LINUX:
+        return False
+    asked = int(ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)) == 0
+    if os.getppid() != parent:
+        signal.raise_signal(signal.SIGKILL)
+    return asked
 
 
 def set_process_title(title: str) -> None:

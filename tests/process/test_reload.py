@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from aserver.unix import LINUX
 from tests.harness import Load, Notes, RawConnection, ServerProcess, fetch, free_port
 from tests.process.rolling import APP, Site, Start, hold, ready_pids, settle, variant
 
@@ -230,6 +231,30 @@ def test_a_stop_while_settings_are_read(server: Start, tmp_path: Path) -> None:
             what="the file to be read",
         )
         assert running.stop() == 0
+
+
+@pytest.mark.skipif(not LINUX, reason="only Linux tells a child of its parent's end")
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize("when", ["at the start", "at a reload"])
+def test_who_runs_a_settings_file_ends_with_the_master(server: Start, tmp_path: Path, when: str, how: str) -> None:
+    """The file waits for a FIFO that says nothing. Fails without `end_with_parent`: its process goes on waiting."""
+    file, fifo, starting = tmp_path / "site.py", tmp_path / "fifo", when == "at the start"
+    waits = f"open({str(fifo)!r}).read()"
+    os.mkfifo(fifo)
+    file.write_text(waits if starting else "")
+    with fifo.open("r+b", buffering=0):  # who opens it now need not wait, and who reads it must
+        running = server(APP, "-c", str(file), ready=not starting)
+        if not starting:
+            file.write_text(waits)
+            running.signal(signal.SIGHUP)
+        running.wait_for(
+            lambda: any(str(fifo) in each.descriptors().values() for each in running.family()),
+            what="the file to be run",
+        )
+        running.signal(signal.Signals[how])
+        assert running.wait_exit() == (0 if (when, how) == ("at a reload", "SIGTERM") else -signal.Signals[how])
+        running.wait_for(lambda: not running.family(), what="all its processes to end")
+    assert "Traceback" not in running.log
 
 
 # ── settings ─────────────────────────────────────────────────────────────────────────────────

@@ -1,6 +1,7 @@
 """Where settings come from, and which place wins; what a `.py` file may do; env_file."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -177,6 +178,18 @@ def test_a_python_file_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(sources, "FILE_TIMEOUT", 0.3)
     with pytest.raises(ConfigError, match=r"did not finish within 0\.3 s"):
         run_file(tmp_path, "import time\ntime.sleep(5)\n")
+
+
+def test_a_python_file_whose_reader_has_gone_says_nothing(tmp_path: Path) -> None:
+    """As when the master is just ending. Fails without suppress(BrokenPipeError): a traceback on standard error."""
+    write(tmp_path / "settings.py", "workers = 2\n")
+    read, write_end = os.pipe()
+    os.close(read)
+    code = "import os, sys\nfrom aserver.sources import tell\ntell(sys.argv[1], os.getppid())"
+    command = [sys.executable, "-c", code, str(tmp_path / "settings.py")]
+    with os.fdopen(write_end, "w") as nobody:
+        child = subprocess.run(command, stdout=nobody, stderr=subprocess.PIPE, check=False)
+    assert (child.returncode, child.stderr) == (0, b"")
 
 
 def test_a_python_file_that_reads_its_input_finds_none(tmp_path: Path) -> None:

@@ -72,6 +72,14 @@ print(unix.reap_strangers([]))
     assert out.split("\n") == ["True", "True True", "[]"]
 
 
+@pytest.mark.skipif(not unix.LINUX, reason="PR_SET_PDEATHSIG is Linux's")
+def test_a_process_whose_parent_has_ended_before_it_could_ask_ends_at_once() -> None:
+    """Fails without the look at getppid(): nobody is told of what was before prctl(2)."""
+    for parent, status in (("os.getppid()", 0), ("os.getpid()", -signal.SIGKILL)):
+        code = f"import os\nfrom aserver import unix\nassert unix.end_with_parent({parent})"
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == status
+
+
 def test_usable_cpus_is_at_least_one_and_within_the_affinity() -> None:
     assert 1 <= unix.usable_cpus() <= (os.cpu_count() or 1)
     if unix.LINUX:
