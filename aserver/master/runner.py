@@ -10,10 +10,8 @@ import logging
 import os
 import random
 import signal
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Self, assert_never
 
 import anyio
@@ -31,6 +29,7 @@ from aserver.master.fleet import Server
 from aserver.master.freshness import Fingerprint, Freshness
 from aserver.master.pidfile import PidFile
 from aserver.master.provision import Provision, bequeath, inherit, let_go, provide_next
+from aserver.master.rereading import read
 from aserver.master.state import BEAT_PERIOD, Master
 from aserver.master.succession import SCHEMA, Estate, read_fleet, write_fleet
 from aserver.master.upgrade import become, preflight
@@ -134,7 +133,7 @@ class Runner:
 
     async def _do_reload(self, why: str) -> None:
         try:
-            resolved = await self._read_settings()
+            resolved = await read(self._reread)
             fresh, remarks = provide_next(self._next, resolved)  # as it is now, whatever came while they were read
         except AserverError as error:
             log.error("reload (%s) refused, everything stays as it is: %s", why, error)  # noqa: TRY400
@@ -146,29 +145,6 @@ class Runner:
             let_go(superseded, (*self._provisions.values(), fresh))
         self._state.lazy = not fresh.config.preload  # for the generation that is about to begin
         self._handle(ev.ReloadRequested(policy.Limits.of(fresh.config, fresh.workers), why))
-
-    async def _read_settings(self) -> Resolved:
-        """In a thread: a settings file in Python is run by a child process, and may take its time.
-
-        A daemon, so that a stop does not wait for it; the interpreter's end would wait for an executor's. And one that
-        ends with it: a thread that waits for work would take signals that are blocked here during an upgrade.
-        """
-        reading: Future[Resolved] = Future()
-        reading.set_running_or_notify_cancel()  # else it could not be set any more once a stop has cancelled us
-
-        def read() -> None:
-            try:
-                reading.set_result(self._reread())
-            except BaseException as error:  # noqa: BLE001 - raised again in the loop
-                reading.set_exception(error)
-
-        thread = threading.Thread(target=read, daemon=True)
-        thread.start()
-        try:
-            return await asyncio.wrap_future(reading)
-        finally:
-            if reading.done():
-                thread.join()
 
     def upgrade(self, why: str) -> None:
         """Become a new image of this program, if a preflight says that it would work."""
