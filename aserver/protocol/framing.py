@@ -33,8 +33,16 @@ _CHUNK_LINE = re.compile(
 )
 #: Bytes of a chunk's size with its extensions; what is longer is an attack.
 CHUNK_LINE_LIMIT = 1024
-#: What a line in a chunked body costs besides the time for its bytes, in bytes: with a chunk of one byte, about 1.3 us.
-LINE_COST = 128
+#: What a line in a chunked body costs, in bytes of a head: 1.3 us with a chunk of one byte.
+LINE_COST = 192
+#: And each byte of the line: 20 ns if it is of extensions.
+LINE_BYTE_COST = 2
+
+
+def has_more_lines(data: bytes, limit: int) -> bool:
+    """Tell whether more than `limit` lines end in `data`."""
+    # Not count(), which looks at each byte (4 us for 8 KB): this goes from LF to LF, and no further than asked.
+    return len(data) - len(data.replace(b"\n", b"", limit + 1)) > limit
 
 
 def empty_lines(data: bytes, start: int, most: int) -> int:
@@ -74,7 +82,7 @@ class ChunkWalk:
     """Goes along a chunked body to its end, and looks at each chunk's size line; the decoding is llhttp's.
 
     `fields` and `size` limit the trailers: their number, and the bytes of one. `spent` is what the last step along it
-    has cost: the bytes of the lines, and `LINE_COST` for each.
+    has cost: `LINE_COST` for each line, and `LINE_BYTE_COST` for each of its bytes.
     """
 
     __slots__ = ("_fields", "_line", "_size", "_skip", "_trailers", "done", "spent")
@@ -96,25 +104,30 @@ class ChunkWalk:
         Raises ClientError: 400 for a malformed or endless size line, 431 for trailers above the limits.
         """
         size = len(data)
-        self.spent = 0
-        while start < size and not self.done and self.spent < most:
-            if self._skip:
-                step = min(self._skip, size - start)
-                self._skip -= step
-                start += step
+        spent = 0
+        while start < size and not self.done and spent < most:
+            skip = self._skip
+            if skip:
+                start += skip
+                self._skip = 0
+                if start > size:
+                    self._skip = start - size
+                    start = size
                 continue
             end = data.find(b"\n", start) + 1
             line = self._line + data[start : end or size]
-            self.spent += LINE_COST + len(line)
+            spent += LINE_COST + LINE_BYTE_COST * len(line)
             limit = self._size if self._trailers else CHUNK_LINE_LIMIT
             if len(line) > limit + 2:
                 raise ClientError(431 if self._trailers else 400, f"chunk extension or trailer above {limit} bytes")
             if not end:
                 self._line = line
-                return size
+                start = size
+                break
             self._line = b""
             start = end
             self._take(line)
+        self.spent = spent
         return start
 
     def _take(self, line: bytes) -> None:

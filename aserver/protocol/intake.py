@@ -10,8 +10,9 @@ callbacks only collect.
 import httptools
 
 from aserver.errors import ClientError
-from aserver.protocol.careful import END_OF_HEAD, REMEMBERED_SIZE, SLICE, CarefulIntake, DoubtError
+from aserver.protocol.careful import END_OF_HEAD, SLICE, CarefulIntake, DoubtError
 from aserver.protocol.exchange import Exchange
+from aserver.protocol.framing import has_more_lines
 from aserver.protocol.wire import FORWARDING_NAMES, REQUEST_NAMES, SPECIAL_REQUEST_NAMES
 
 
@@ -36,7 +37,7 @@ class Intake(CarefulIntake):
                 self.launch(again)
             return
         self._data = data
-        if len(data) > REMEMBERED_SIZE and self._hopeful() and self._costly(data):
+        if len(data) > SLICE // 2 and self._hopeful() and self._costly(data):
             self.feed = self._feed_carefully
         error = None
         try:
@@ -60,7 +61,10 @@ class Intake(CarefulIntake):
 
     def _costly(self, data: bytes) -> bool:
         """Tell whether the parser, which cannot be stopped, would take long for it."""
-        return len(data) > SLICE or data.count(b"\n", 0, data.find(END_OF_HEAD)) > self.shared.limit_request_fields
+        limit = self.shared.limit_request_fields
+        return len(data) > SLICE or (
+            has_more_lines(data, limit) and has_more_lines(data[: data.find(END_OF_HEAD)], limit)  # not in the body
+        )
 
     def _start_over(self, data: bytes, cause: BaseException | None) -> None:
         """Read a piece again that the parser did not take in one go, from the first byte that is not served yet."""

@@ -24,6 +24,9 @@ from aserver.protocol.turns import Turns
 #: old, so one period is added to each: a timeout fires late by up to two periods, never early.
 SWEEP_PERIOD = 1.0
 
+#: Whether mypyc has compiled this module and its like (pyproject.toml, hooks.mypyc).
+COMPILED = not __file__.endswith(".py")
+
 #: Whether a task can begin without a turn of the loop of its own.
 EAGER = sys.version_info >= (3, 12)
 
