@@ -1,5 +1,6 @@
 # make run    environment, install, the demo app on http://127.0.0.1:8000 with two workers
 # make test   environment, the whole suite        make test ARGS='tests/unit -k sockets'
+# make test-compiled   the same suite with the protocol modules compiled (mypyc; needs a C compiler)
 # make lint   ruff, mypy, import rules             make bench ARGS='...'   see bench/README.md
 # make docs   docs/settings.md from the table      make clean              all that this file made
 # make chaos  a minute of kills, reloads, upgrades and broken deploys under load (TEST_CHAOS_SEED repeats one)
@@ -21,15 +22,26 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests of real processes mostly wait: five at once on two cores are three times as fast.
 JOBS ?= 5
 
-.PHONY: run test lint bench docs clean chaos long autobahn storm fuzz
+.PHONY: run test test-compiled lint bench docs clean chaos long autobahn storm fuzz
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
 	$(BIN)/aserver run aserver.demo:app --workers 2 $(ARGS)
 
+# Status 5: no test was asked for.
+suite = { $(abspath $(BIN))/python -m pytest -n $(JOBS) --dist worksteal -m 'not alone' $(ARGS) || [ $$? = 5 ]; } && \
+	{ $(abspath $(BIN))/python -m pytest -m alone $(ARGS) || [ $$? = 5 ]; }
+
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not alone' $(ARGS) || [ $$? = 5 ]
-	$(BIN)/python -m pytest -m alone $(ARGS) || [ $$? = 5 ]
+	$(suite)
+
+# In a copy: what is compiled in place hides every later change of the source beside it.
+COPY := build/compiled
+test-compiled: $(VENV)/.test
+	rm -rf $(COPY) && mkdir -p $(COPY)
+	tar --exclude '.env-*' --exclude results --exclude __pycache__ -cf - aserver bench deploy docs tests *.md LICENSE Makefile pyproject.toml | tar -xf - -C $(COPY)
+	cd $(COPY) && HATCH_BUILD_HOOKS_ENABLE=1 $(abspath $(BIN))/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	cd $(COPY) && export TEST_COMPILED=1 && $(suite)
 
 chaos: $(VENV)/.test
 	TEST_CHAOS_SECONDS=$${TEST_CHAOS_SECONDS:-60} $(BIN)/python -m pytest tests/chaos $(ARGS)

@@ -5,8 +5,11 @@ Runs in the harness process. Never touches the environment the harness itself ru
 
 import hashlib
 import json
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,30 +86,50 @@ def prepare(python: str = sys.executable) -> tuple[Environment, list[str]]:
         _pip(environment, "-r", str(REQUIREMENTS))
         _settle(environment, "peers", REQUIREMENTS)
     problems = []
-    project = CHECKOUT / "pyproject.toml"
-    if _stale(environment, "aserver", project):
+    sources = [CHECKOUT / "pyproject.toml", *sorted((CHECKOUT / "aserver").rglob("*.py"))]
+    if _stale(environment, "aserver", *sources):
+        print("bench: compiling and installing aserver ...", file=sys.stderr)
         try:
-            _pip(environment, "-e", str(CHECKOUT))
+            _install_subject(environment)
         except InstallError as error:
-            problems.append(f"aserver could not be installed from the checkout: {error}")
+            problems.append(f"aserver could not be compiled and installed from the checkout: {error}")
         else:
-            _settle(environment, "aserver", project)
+            _settle(environment, "aserver", *sources)
     return environment, problems
 
 
-def _stale(environment: Environment, what: str, source: Path) -> bool:
-    """Whether something was never installed, or from another version of the file that lists what it needs."""
+def _install_subject(environment: Environment) -> None:
+    """Install aserver with its protocol modules compiled.
+
+    From a copy: the build leaves what it compiles beside the source, where it would hide later changes, and the
+    row `aserver-pure` runs from there.
+    """
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        copy = Path(name)
+        shutil.copytree(CHECKOUT / "aserver", copy / "aserver", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+        for needed in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(CHECKOUT / needed, copy)
+        _pip(environment, str(copy), compile_protocol=True)
+
+
+def _stale(environment: Environment, what: str, *sources: Path) -> bool:
+    """Whether something was never installed, or from other versions of these files."""
     stamp = environment.path / f"bench-{what}"
-    return not stamp.exists() or stamp.read_text() != hashlib.sha256(source.read_bytes()).hexdigest()
+    return not stamp.exists() or stamp.read_text() != _digest(sources)
 
 
-def _settle(environment: Environment, what: str, source: Path) -> None:
-    (environment.path / f"bench-{what}").write_text(hashlib.sha256(source.read_bytes()).hexdigest())
+def _settle(environment: Environment, what: str, *sources: Path) -> None:
+    (environment.path / f"bench-{what}").write_text(_digest(sources))
 
 
-def _pip(environment: Environment, *what: str) -> None:
+def _digest(sources: Iterable[Path]) -> str:
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+
+
+def _pip(environment: Environment, *what: str, compile_protocol: bool = False) -> None:
     command = [str(environment.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *what]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    env = {**os.environ, "HATCH_BUILD_HOOKS_ENABLE": "1"} if compile_protocol else None
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=env)
     if done.returncode != 0:
         # pip ends with hints; the line that says what happened is the last one that names an error.
         lines = [line.strip() for line in done.stderr.splitlines()]

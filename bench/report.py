@@ -98,7 +98,10 @@ def table(scenario: ScenarioReport, roles: dict[str, str]) -> list[str]:
     servers = ranking(scenario)
     main = scenario.columns[0]
     references = _references(scenario, roles) if main["compare"] else {}
-    subject = next((name for name in servers if roles[name] == "subject"), None) if main["compare"] else None
+    # The first that servers.toml or the command line names.
+    subject = next((name for name in roles if roles[name] == "subject" and name in servers), None)
+    if not main["compare"]:
+        subject = None
     titles = ["server", main["title"], *references]
     if subject is not None:
         titles.append(f"{subject} ÷ it")

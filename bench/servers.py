@@ -19,10 +19,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from bench import meter
-from bench.environment import Environment
+from bench.environment import CHECKOUT, Environment
 from bench.machine import Processors, pinned
 
 HERE = Path(__file__).resolve().parent
+_PLACES = {"here": str(HERE), "checkout": str(CHECKOUT)}
 # A cold FastAPI app with 100 MB of data in four workers needs some 10 s here; three times that is a failure.
 READY_SECONDS = 30.0
 STOP_SECONDS = 15.0
@@ -309,6 +310,6 @@ class Starter:
             "PATH": f"{self.environment.bin}:{os.environ.get('PATH', '')}",
             "PYTHONPATH": str(HERE / "apps"),
             "XDG_RUNTIME_DIR": str(self.directory),
-            **server.env,
+            **{name: value.format_map(_PLACES) for name, value in server.env.items()},
             **launch.env,
         }

@@ -43,6 +43,7 @@ from aserver.ipc.messages import (
 )
 from aserver.log import stdio
 from aserver.log.setup import Logging, configure
+from aserver.protocol.shared import COMPILED
 from aserver.tls import Certificates
 from aserver.worker.acceptor import Endpoint
 from aserver.worker.hooks import Hooks, ServerView, WorkerView
@@ -147,7 +148,8 @@ class Zygote:
         gc.freeze()
         _die_with_master(0)
         # Here, not in the master: a reload may bring others.
-        log.info("Python %s, uvloop %s", ".".join(map(str, sys.version_info[:3])), sys.modules["uvloop"].__version__)
+        version, loop = ".".join(map(str, sys.version_info[:3])), sys.modules["uvloop"].__version__
+        log.info("Python %s, uvloop %s%s", version, loop, ", protocol compiled" if COMPILED else "")
         interface = self._app.interface if self._app else ""
         files = importer.fingerprint() if self._app else {}
         self._tell(Loaded(self._boot.lazy, interface, hazards, time.monotonic() - began, files))

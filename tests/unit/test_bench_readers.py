@@ -98,9 +98,10 @@ def test_every_server_makes_a_command_line_for_every_scenario_it_does_not_refuse
                 assert any(("<uds>" if launch.unix else "<port>") in word for word in words)
 
 
-def test_there_is_one_subject_and_one_limit() -> None:
-    roles = [server.role for server in servers.read().values()]
-    assert (roles.count(Role.SUBJECT), roles.count(Role.LIMIT)) == (1, 1)
+def test_the_subject_is_compiled_beside_it_stands_its_source_and_there_is_one_limit() -> None:
+    roles = {server.name: server.role for server in servers.read().values()}
+    assert [name for name in roles if roles[name] is Role.SUBJECT] == ["aserver", "aserver-pure"]
+    assert list(roles.values()).count(Role.LIMIT) == 1
 
 
 def test_a_server_without_an_option_refuses_what_needs_it() -> None:
