@@ -211,8 +211,6 @@ class CarefulIntake(Carrier):
     def feed_unfed(self) -> None:
         """Go on with what had to wait, if it still matters."""
         data, self._unfed = self._unfed, b""
-        if self.stage is not OPEN:
-            return
         if self.feed in (self._await_turn, self._await_room):
             self.feed = self._feed_carefully
             self.data_received(data)

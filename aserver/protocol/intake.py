@@ -61,10 +61,11 @@ class Intake(CarefulIntake):
 
     def _costly(self, data: bytes) -> bool:
         """Tell whether the parser, which cannot be stopped, would take long for it."""
-        limit = self.shared.limit_request_fields
-        return len(data) > SLICE or (
-            has_more_lines(data, limit) and has_more_lines(data[: data.find(END_OF_HEAD)], limit)  # not in the body
-        )
+        if len(data) > SLICE:
+            return True
+        # Behind a GET is another head, if anything; behind others a body, and if it is too long for that, they stop it.
+        heads = data if data.startswith(b"GET /") else data[: data.find(END_OF_HEAD)]
+        return has_more_lines(heads, self.shared.limit_request_fields)
 
     def _start_over(self, data: bytes, cause: BaseException | None) -> None:
         """Read a piece again that the parser did not take in one go, from the first byte that is not served yet."""
