@@ -38,6 +38,8 @@ START, HEADED, BODY, TRAILERS, DONE = State
 #: entry in the writev that the loop makes of both anyway.
 JOIN_LIMIT = 16384
 
+_CLOSE = b"\r\nconnection: close"
+
 
 class Cycle:
     """One response.
@@ -117,14 +119,15 @@ class Cycle:
                 and not more
                 and head is not None
                 and head.plain
-                and self.keep_alive
                 and self.modern
                 and not self.head_only
                 and self.length < JOIN_LIMIT
             ):
                 self.sent = self.length
                 self.state = DONE
-                return head.block + self._defaults.ending + body
+                if self.keep_alive:
+                    return head.block + self._defaults.ending + body
+                return head.block + _CLOSE + self._defaults.ending + body
             return self._first(body, more=more)
         if state is not BODY:
             raise self._unexpected(message)
@@ -176,7 +179,7 @@ class Cycle:
         if head.close:
             self.keep_alive = False
         if not self.keep_alive:
-            framing += b"\r\nconnection: close"
+            framing += _CLOSE
         elif not self.modern:
             framing += b"\r\nconnection: keep-alive"
         lines = self._defaults.lines if head.plain else self._defaults.without(self.response_headers)

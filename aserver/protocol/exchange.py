@@ -314,9 +314,7 @@ class Exchange(Cycle):
         """Write what belongs together with what comes before or after it."""
         connection = self.connection
         if not isinstance(data, bytes):
-            # No writelines(): asyncio's own joins (3.11), or forgets to pause us (3.12.0 to 3.13.5).
-            for piece in data:
-                connection.write(piece)
+            connection.write_pieces(data)
         elif data:
             connection.write_soon(data)
         if self.state is DONE and connection.last():

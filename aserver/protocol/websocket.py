@@ -34,13 +34,10 @@ _SCHEMES = {"http": "ws", "https": "wss"}
 class WebSocketConnection(Socket):
     """One WebSocket, from the client's complete request to the end of the connection."""
 
-    __slots__ = ("_cycle", "_gathers", "_handshake")
+    __slots__ = ("_cycle", "_handshake")
 
     def __init__(self, http: Connection, exchange: Exchange) -> None:
         super().__init__(http, exchange)
-        # uvloop's writelines() is one writev, where two write() are two system calls (44 us for 64 KB instead of 49).
-        # asyncio's joins (3.11), or forgets to pause us (3.12.0 to 3.13.5).
-        self._gathers = type(http.transport).__module__.startswith("uvloop.")
         self._messages.append(({"type": "websocket.connect"}, 0))
         self._handshake: ws_handshake.Handshake | None = None
         self._cycle: Cycle | None = None  # a denial response
@@ -188,12 +185,8 @@ class WebSocketConnection(Socket):
             self._write_frame(heads[size] + data)
         elif size < JOIN_LIMIT:
             self._write_frame(ws_frames.head(first, size) + data)
-        elif self._gathers:
-            self.flush()
-            self.transport.writelines((ws_frames.head(first, size), data))
         else:
-            self.write(ws_frames.head(first, size))
-            self.transport.write(data)
+            self.write_pieces([ws_frames.head(first, size), data])
         self.sent += size
         if self.write_paused:
             await self.drained()
