@@ -10,6 +10,7 @@ import difflib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tomllib
@@ -133,6 +134,9 @@ def _parse_toml(path: Path, text: bytes) -> Layer:
         end = f"at the end, line {len(text.splitlines())}"
         raise ConfigError(f"{path}: {str(error).replace('at end of document', end)}") from None
     if path.name != "pyproject.toml":
+        for name, value in values.items():
+            if isinstance(value, dict) and name not in NAMES:
+                raise ConfigError(f"there is no setting [{name}] ({path.name}); settings stand there in no table")
         return Layer(path.name, values)
     table = values.get("tool", {}).get("aserver", {})
     if not isinstance(table, dict):
@@ -156,7 +160,9 @@ def _execute(path: Path, environ: dict[str, str]) -> _File:
     except subprocess.TimeoutExpired:
         raise ConfigError(f"{path} did not finish within {FILE_TIMEOUT:g} s, so its settings are unknown") from None
     if not child.stdout:
-        raise ConfigError(f"{path}: the process that ran it ended with status {child.returncode} and told no settings")
+        status = child.returncode
+        how = f"with status {status}" if status >= 0 else f"by {signal.Signals(-status).name}"
+        raise ConfigError(f"{path}: the process that ran it ended {how} and told no settings")
     told = json.loads(child.stdout)
     if "failure" in told:
         failure = ConfigError(f"{path}: {told['failure']}")
@@ -194,6 +200,8 @@ def tell(path: str, parent: int) -> None:
     try:
         exec(compile(Path(path).read_bytes(), path, "exec"), module.__dict__)  # noqa: S102 - that is the point
         told = _sort_out(vars(module))
+    except KeyboardInterrupt:  # Ctrl-C goes to the master, too, which says what is to be said
+        sys.exit(130)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - user code
         told = {"failure": _sentence(error, path), "detail": _user_traceback(error, path)}
     # Nobody listens any more if the parent is just ending: its descriptors are closed before the kernel tells us.
@@ -217,7 +225,7 @@ def _sort_out(namespace: Mapping[str, object]) -> dict[str, object]:
         elif isinstance(value, bool | int | float | str | list | tuple | dict | PurePath):
             values[name] = value
         elif name in NAMES:
-            return {"failure": f"{name} is a {type(value).__name__}, no plain value", "detail": ""}
+            return {"failure": f"{name} is of type {type(value).__name__}, no plain value", "detail": ""}
     return {"settings": values, "hooks": hooks}
 
 
@@ -254,7 +262,8 @@ def read_env_file(path: Path) -> dict[str, str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"env_file: {path} cannot be read: {error}") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"env_file: {path} cannot be read: {why}") from None
     variables: dict[str, str] = {}
     for number, line in enumerate(map(str.strip, lines), 1):
         if not line or line.startswith("#"):

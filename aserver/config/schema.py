@@ -18,6 +18,17 @@ from aserver.config.table import Group, Setting, Table
 from aserver.config.values import ASSIGNMENT, CHOICE, HEADER, NUMBER, OCTAL, SWITCH, TEXT, Kind
 from aserver.errors import ConfigError
 
+#: The messages between our processes carry no greater number.
+LARGEST = 2**63 - 1
+
+
+class _ItemError(ValueError):
+    """What is wrong with one of several values."""
+
+    def __init__(self, item: object, reason: str) -> None:
+        super().__init__(reason)
+        self.item = item
+
 
 @dataclass(frozen=True, slots=True)
 class SettingInfo:
@@ -158,6 +169,7 @@ def convert(name: str, value: object, origin: str) -> object:
     try:
         return _convert(info, value)
     except ValueError as error:  # msgspec.ValidationError is one
+        value = error.item if isinstance(error, _ItemError) else value
         own = "" if isinstance(error, msgspec.ValidationError) else str(error)
         if not own or own.startswith("invalid literal for int"):
             own = f"expected {info.expects()}"
@@ -178,11 +190,20 @@ def _convert(info: SettingInfo, value: object) -> object:
     if value is None and info.optional:
         return None
     if info.repeatable:
-        return msgspec.convert([_read(info, item) for item in _split(info, value)], info.hint)
+        return msgspec.convert([_read_item(info, item) for item in _split(info, value)], info.hint)
     read = _read(info, value)
     if isinstance(read, float) and not math.isfinite(read):
         raise ValueError
+    if isinstance(read, int) and read > LARGEST:
+        raise ValueError(f"it is above {LARGEST}, the largest number that fits")
     return msgspec.convert(read, info.hint)
+
+
+def _read_item(info: SettingInfo, item: object) -> object:
+    try:
+        return _read(info, item)
+    except ValueError as error:
+        raise _ItemError(item, str(error)) from None
 
 
 def _read(info: SettingInfo, value: object) -> object:

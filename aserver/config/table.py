@@ -21,6 +21,7 @@ from aserver.config.values import (
     TEXT,
     WORKERS,
     Account,
+    Backlog,
     Bytes,
     Count,
     Mode,
@@ -28,6 +29,7 @@ from aserver.config.values import (
     SomeBytes,
     SomeCount,
     SomeSeconds,
+    Workers,
 )
 
 
@@ -97,14 +99,14 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             short="b",
         ),
     ] = ("127.0.0.1:8000",)
-    backlog: Annotated[SomeCount, Setting(Group.LISTEN, "listen queue")] = 2048
+    backlog: Annotated[Backlog, Setting(Group.LISTEN, "listen queue")] = 2048
     uds_mode: Annotated[Mode | None, Setting(Group.LISTEN, "mode of a unix socket, from its first instant")] = None
     uds_owner: Annotated[Account | None, Setting(Group.LISTEN, "owner of a unix socket")] = None
     uds_group: Annotated[Account | None, Setting(Group.LISTEN, "group of a unix socket")] = None
     reuse_port: Annotated[bool, Setting(Group.LISTEN, "SO_REUSEPORT, for several servers on one port")] = False
 
     workers: Annotated[
-        SomeCount | Literal["auto"],
+        Workers | Literal["auto"],
         WORKERS,
         Setting(Group.WORKERS, "worker processes; auto: usable CPUs by affinity and cgroup", short="w"),
     ] = 1

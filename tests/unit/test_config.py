@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from aserver.config import Config, Layer, SettingInfo, build, settings, warnings
 from aserver.config.page import markdown
+from aserver.config.schema import LARGEST
 from aserver.config.values import format_duration, format_size, parse_address, parse_duration, parse_size
 from aserver.errors import ConfigError
 
@@ -205,6 +206,10 @@ def test_bad_addresses(text: str) -> None:
         ("factory", 1, "on or off"),
         ("workers", "four", "auto or a whole number, at least 1"),
         ("workers", 0, "at least 1"),
+        ("workers", 1025, "at most 1024"),
+        ("backlog", 2**31, "at most 2147483647"),
+        ("max_requests", 2**63, "the largest number that fits"),
+        ("ws_max_size", "8388608T", "the largest number that fits"),
         ("workers", 1.5, "whole number"),
         ("workers", True, "whole number"),
         ("max_requests", -1, "at least 0"),
@@ -226,8 +231,8 @@ def test_bad_addresses(text: str) -> None:
         ("app_dir", 3, "text"),
         ("app_dir", "", "empty"),
         ("user", "a:b", "one name or number"),
+        ("bind", "fd://x", "such as fd://3"),
         ("header", "no colon", "Name: value"),
-        ("header", ["A: b\r\nC: d"], "Name: value"),
         ("forwarded_allow_ips", "10.0.0.1/8", "host bits"),
         ("forwarded_allow_ips", "proxy", "IPv4 or IPv6"),
         ("access_log_exclude", "health", "begins with /"),
@@ -246,8 +251,28 @@ def test_a_bad_value_is_refused_by_name_origin_and_value(name: str, value: objec
     assert says in message
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "wrong"),
+    [
+        ("header", ["A: b\r\nC: d"], "A: b\r\nC: d"),
+        ("bind", ["127.0.0.1:0", "foo:bar"], "foo:bar"),
+        ("bind", ("127.0.0.1:0", "fd://x"), "fd://x"),
+        ("forwarded_allow_ips", "127.0.0.1,300.1.1.1", "300.1.1.1"),
+    ],
+)
+def test_of_several_values_the_wrong_one_is_named(name: str, values: object, wrong: str) -> None:
+    assert refused(**{name: values}).startswith(f"{name} = {wrong!r} (test): ")
+
+
+def test_the_largest_numbers_go_from_process_to_process() -> None:
+    """Fails with a LARGEST of 2**65: the message cannot be made, and the master dies of it."""
+    config = one(max_requests=LARGEST, limit_request_body=LARGEST, ws_max_size=LARGEST)
+    assert Config.from_wire(msgspec.msgpack.decode(msgspec.msgpack.encode(config.to_wire()))) == config
+
+
 def test_secrets_stay_out_of_errors() -> None:
     assert "hunter2" not in refused(keyfile_password=["hunter2"])
+    assert "hunter2" not in refused(env=["A=1", "hunter2"])
     assert refused(env="hunter2") == "env = *** (test): a variable is NAME=VALUE"
 
 

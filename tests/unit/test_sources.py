@@ -114,6 +114,11 @@ def test_lists_and_flags_in_the_environment(tmp_path: Path) -> None:
         ("a.toml", "workers = 'x'", "workers = 'x' (a.toml)"),
         ("a.toml", "config = 'b.toml'", "cannot name another"),
         ("a.ini", "", ".toml or .py"),
+        (
+            "a.toml",
+            "[tool.aserver]\nworkers = 1",
+            "there is no setting [tool] (a.toml); settings stand there in no table",
+        ),
         ("pyproject.toml", "tool.aserver = 1", "no table"),
     ],
 )
@@ -192,6 +197,13 @@ def test_a_python_file_whose_reader_has_gone_says_nothing(tmp_path: Path) -> Non
     assert (child.returncode, child.stderr) == (0, b"")
 
 
+def test_ctrl_c_while_a_python_file_runs_prints_no_traceback(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A terminal sends it to both processes; the command says what is to be said."""
+    with pytest.raises(ConfigError, match="ended with status 130"):
+        run_file(tmp_path, "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nos.read(os.pipe()[0], 1)\n")
+    assert capfd.readouterr().err == ""
+
+
 def test_a_python_file_that_reads_its_input_finds_none(tmp_path: Path) -> None:
     """Fails without stdin=DEVNULL: it waits for what nobody types."""
     read, write_end = os.pipe()
@@ -232,9 +244,10 @@ def test_a_python_file_is_never_found_unasked(tmp_path: Path) -> None:
         ("x_y = 4", "there is no setting x_y (settings.py); begin a name of your own with _"),
         ("workres = 4", "did you mean workers?; begin"),
         ("def post_frok(s, w): pass", "there is no hook post_frok; did you mean post_fork?"),
-        ("workers = object()", "workers is a object, no plain value"),
+        ("workers = object()", "workers is of type object, no plain value"),
         ("import sys; sys.exit(3)", "it called exit(3)"),
         ("import os; os._exit(9)", "ended with status 9"),
+        ("import os; os.kill(os.getpid(), 9)", "ended by SIGKILL"),
         ("x = (", "line 1: SyntaxError"),
     ],
 )
@@ -281,5 +294,5 @@ G=a#b
 def test_a_bad_env_file_names_the_line(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         read_env_file(write(tmp_path / "env", text))
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match=r"none cannot be read: No such file or directory$"):
         read_env_file(tmp_path / "none")
