@@ -12,7 +12,7 @@ from collections.abc import Callable
 from enum import Enum
 from math import inf
 from time import monotonic
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from aserver.protocol.cycle import JOIN_LIMIT
 from aserver.protocol.shared import SWEEP_PERIOD, Shared
@@ -21,26 +21,26 @@ from aserver.tls import extension
 #: How long and for how many bytes a client that still sends is heard out after its answer, so that the answer is
 #: not lost to a reset (RFC 9112 section 9.6). Half-close and discard for 2 s was clean in 40 of 40 tries where
 #: write and close was in none.
-LINGER_SECONDS = 2.0
-LINGER_BYTES = 16 * 1024 * 1024
+LINGER_SECONDS: Final = 2.0
+LINGER_BYTES: Final = 16 * 1024 * 1024
 
 #: Bytes a client must take within `write_timeout` to be called slow and not dead.
-LEAST_PROGRESS = 4096
+LEAST_PROGRESS: Final = 4096
 
 #: Body bytes kept for an application that does not take them, before reading pauses.
-HIGH_WATER = 65536
+HIGH_WATER: Final = 65536
 
 
 #: While an application writes piece after piece without a turn of the loop, or has pipelined requests, the pieces after
 #: the first are written together: a small write(2) costs 5 us. At most so many bytes wait, for at most the rest of the
 #: turn, and in an application that blocks the loop (seconds) until it sends again.
-HOLD_BYTES = 65536
+HOLD_BYTES: Final = 65536
 HOLD_SECONDS = 0.005
 
 #: Answers that follow one another closely (seconds) are written together, at the end of the turn: the kernel's code and
 #: Python's drive each other out of the CPU's caches. The first is written at once, and so is each where an application
 #: takes longer than this between two.
-GATHER_SECONDS = 0.001
+GATHER_SECONDS: Final = 0.001
 
 
 class Stage(Enum):
@@ -51,7 +51,9 @@ class Stage(Enum):
     CLOSED = "closing or gone"
 
 
-OPEN, LINGERING, CLOSED = Stage
+OPEN: Final = Stage.OPEN
+LINGERING: Final = Stage.LINGERING
+CLOSED: Final = Stage.CLOSED
 
 
 class Connection:

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Sequence
+from typing import Final
 
 from aserver.asgi import Message, Scope
 from aserver.errors import ApplicationError, ClientDisconnectedError
@@ -19,7 +20,7 @@ from aserver.protocol.files import open_regular, send_file
 from aserver.protocol.heads import Head
 from aserver.protocol.inbound import Inbound
 
-log = logging.getLogger("aserver.error")
+log: Final = logging.getLogger("aserver.error")
 
 
 class Carrier(Connection):

@@ -43,12 +43,12 @@ async def send_file(
 ) -> None:
     """Write `size` bytes of the file as fast as the client reads. Raises ApplicationError if the file gets shorter."""
     offset = 0
-    while offset < size and connection.stage is not CLOSED:
+    while offset < size:
         chunk = await loop.run_in_executor(None, os.pread, descriptor, min(CHUNK, size - offset), offset)
-        if not chunk:
-            raise ApplicationError(f"http.response.pathsend: {path!r} ended at {offset} bytes, {size} were announced")
         if connection.stage is CLOSED:
             return
+        if not chunk:
+            raise ApplicationError(f"http.response.pathsend: {path!r} ended at {offset} bytes, {size} were announced")
         offset += len(chunk)
         connection.write(chunk)
         await connection.drained()

@@ -6,6 +6,7 @@ equal arguments. It must never grow with what applications or clients think of: 
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from aserver.errors import ApplicationError
 from aserver.protocol import wire
@@ -15,14 +16,15 @@ Pairs = Sequence[tuple[bytes, bytes]]
 
 #: Heads kept, and the bytes a head may have to be kept: at most half a megabyte. When full, all are forgotten, which
 #: costs an application whose heads never repeat 0.1 us a request; a proper LRU would cost all of them more.
-REMEMBERED = 512
-REMEMBERED_SIZE = 1024
+REMEMBERED: Final = 512
+REMEMBERED_SIZE: Final = 1024
 
 #: Statuses without a body, whatever their headers say (RFC 9112 section 6.3, rule 1).
-BODILESS = frozenset((204, 304))
+BODILESS: Final = frozenset((204, 304))
 
-_NO_CONTENT = 204
-_OURS = frozenset((b"transfer-encoding", b"keep-alive"))  # ASGI: of the application's "the server must ignore it"
+_NO_CONTENT: Final = 204
+#: Of the application's "the server must ignore it" (ASGI).
+_OURS: Final = frozenset((b"transfer-encoding", b"keep-alive"))
 
 
 class Head:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping
 from math import inf
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 from aserver.asgi import Scope
 from aserver.errors import ClientError
@@ -24,10 +24,13 @@ from aserver.protocol.intake import Intake, drop
 from aserver.protocol.record import Refusal
 from aserver.protocol.wire import METHODS
 
-log = logging.getLogger("aserver.error")
+log: Final = logging.getLogger("aserver.error")
 
 # `int in bytes` is a memchr; `bytes in bytes` costs 0.1 us more.
-SLASH, QUESTION_MARK, HASH, CR = b"/?#\r"
+SLASH: Final = 0x2F
+QUESTION_MARK: Final = 0x3F
+HASH: Final = 0x23
+CR: Final = 0x0D
 
 
 class HttpConnection(Intake):
@@ -417,4 +420,4 @@ class HttpConnection(Intake):
 
 #: What every request can have; trailers only where the client takes them. `http.response.debug` is not there, because
 #: the ASGI documentation says that servers should not implement it.
-_EXTENSIONS: dict[str, dict[str, Any]] = {"http.response.pathsend": {}, "http.response.early_hint": {}}
+_EXTENSIONS: Final[dict[str, dict[str, Any]]] = {"http.response.pathsend": {}, "http.response.early_hint": {}}

@@ -8,16 +8,16 @@ import itertools
 import re
 import secrets
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from aserver.asgi import Message, Scope
 from aserver.config import Config
 from aserver.protocol.exchange import Carrier, Exchange
 
-NAME = b"x-request-id"
+NAME: Final = b"x-request-id"
 
 #: What is believed: what other servers make (UUIDs, hex, base64, `trace/span`), and no more than a log line can bear.
-_GOOD = re.compile(rb"[0-9A-Za-z._~:/+=@-]{1,128}")
+_GOOD: Final = re.compile(rb"[0-9A-Za-z._~:/+=@-]{1,128}")
 
 
 def wanted(config: Config) -> bool:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from email.utils import formatdate
 from math import inf
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from aserver.asgi import ASGIApp
 from aserver.config import Config
@@ -22,13 +22,13 @@ from aserver.protocol.turns import Turns
 
 #: `Service.sweep` is called about this often (seconds). Deadlines are counted from a clock that may be one period
 #: old, so one period is added to each: a timeout fires late by up to two periods, never early.
-SWEEP_PERIOD = 1.0
+SWEEP_PERIOD: Final = 1.0
 
 #: Whether mypyc has compiled this module and its like (pyproject.toml, hooks.mypyc).
 COMPILED = not __file__.endswith(".py")
 
 #: Whether a task can begin without a turn of the loop of its own.
-EAGER = sys.version_info >= (3, 12)
+EAGER: Final = sys.version_info >= (3, 12)
 
 
 class Running(Protocol):

@@ -9,7 +9,7 @@ Sources: the ASGI specification's WebSocket part (version 2.5) and its Websocket
 import asyncio
 import logging
 from math import inf
-from typing import cast
+from typing import Final, cast
 
 from aserver.asgi import Message
 from aserver.errors import ApplicationError, ClientDisconnectedError, ClientError
@@ -20,15 +20,16 @@ from aserver.protocol.exchange import Exchange
 from aserver.protocol.ws_frames import BINARY, FIN, RSV1, TEXT
 from aserver.protocol.ws_socket import APP_CLOSED, CONNECTING, DENYING, ENDED, OPEN, Socket
 
-log = logging.getLogger("aserver.error")
+log: Final = logging.getLogger("aserver.error")
 
 #: Up to this size (bytes) a message is joined to its frame's head; above it, copying costs more than writing both.
-JOIN_LIMIT = 8192
+JOIN_LIMIT: Final = 8192
 
-_TEXT, _BINARY = FIN | TEXT, FIN | BINARY
-_TEXT_HEADS = tuple(ws_frames.head(_TEXT, size) for size in range(126))
-_BINARY_HEADS = tuple(ws_frames.head(_BINARY, size) for size in range(126))
-_SCHEMES = {"http": "ws", "https": "wss"}
+_TEXT: Final = FIN | TEXT
+_BINARY: Final = FIN | BINARY
+_TEXT_HEADS: Final = tuple(ws_frames.head(_TEXT, size) for size in range(126))
+_BINARY_HEADS: Final = tuple(ws_frames.head(_BINARY, size) for size in range(126))
+_SCHEMES: Final = {"http": "ws", "https": "wss"}
 
 
 class WebSocketConnection(Socket):

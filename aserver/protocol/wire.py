@@ -7,6 +7,7 @@ never hold state that outlives a call, nor trust anything an application or a pe
 import re
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from aserver.errors import ApplicationError, ClientError
@@ -15,7 +16,7 @@ from aserver.errors import ApplicationError, ClientError
 
 #: Without the final CRLF, because every field line below begins with one. The version is 1.1 for 1.0 requests
 #: too: it says what the server can do, not what the request was (RFC 9110 section 2.5).
-STATUS_LINES: dict[int, bytes] = {
+STATUS_LINES: Final[dict[int, bytes]] = {
     status.value: b"HTTP/1.1 %d %s" % (status.value, status.phrase.encode("ascii"))
     for status in HTTPStatus
     if status.value >= 200
@@ -35,10 +36,10 @@ def status_line(status: object) -> bytes:
 
 # ── field names and values ───────────────────────────────────────────────────────────────────
 
-TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
-_FORBIDDEN_IN_VALUE = re.compile(rb"[\0\r\n]")  # RFC 9110 section 5.5
+TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
+_FORBIDDEN_IN_VALUE: Final = re.compile(rb"[\0\r\n]")  # RFC 9110 section 5.5
 
-_COMMON_REQUEST_NAMES = """
+_COMMON_REQUEST_NAMES: Final = """
 accept accept-charset accept-encoding accept-language access-control-request-headers
 access-control-request-method authorization cache-control content-encoding content-type cookie date dnt
 from if-match if-modified-since if-none-match if-range if-unmodified-since keep-alive origin pragma
@@ -48,7 +49,7 @@ sec-websocket-protocol sec-websocket-version traceparent tracestate trailer upgr
 via x-api-key x-correlation-id x-csrf-token x-real-ip x-request-id x-requested-with
 """
 
-_COMMON_RESPONSE_NAMES = """
+_COMMON_RESPONSE_NAMES: Final = """
 accept-ranges access-control-allow-credentials access-control-allow-headers access-control-allow-methods
 access-control-allow-origin access-control-expose-headers access-control-max-age age allow alt-svc
 cache-control content-disposition content-encoding content-language content-location content-range
@@ -60,17 +61,17 @@ x-accel-expires x-content-type-options x-frame-options x-process-time x-request-
 
 #: Spelling on the wire -> the lower-case name, for names that need no further look. A fixed table, not a
 #: cache: what peers send must not make it grow.
-REQUEST_NAMES: dict[bytes, bytes] = {
+REQUEST_NAMES: Final[dict[bytes, bytes]] = {
     spelling: name.encode() for name in _COMMON_REQUEST_NAMES for spelling in (name.encode(), name.title().encode())
 }
 
 #: Names that decide about framing, the connection or the response's defaults; never in `REQUEST_NAMES`.
-SPECIAL_REQUEST_NAMES = frozenset(
+SPECIAL_REQUEST_NAMES: Final = frozenset(
     (b"host", b"connection", b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"te")
 )
 
 #: What a trusted proxy says of the client (`forwarded`); never in `REQUEST_NAMES` either.
-FORWARDING_NAMES = frozenset(
+FORWARDING_NAMES: Final = frozenset(
     (
         b"forwarded",
         b"x-forwarded-for",
@@ -82,7 +83,7 @@ FORWARDING_NAMES = frozenset(
 )
 
 #: Name as the application gave it -> what goes before the value, for names that need no further look.
-RESPONSE_PREFIXES: dict[bytes, bytes] = {
+RESPONSE_PREFIXES: Final[dict[bytes, bytes]] = {
     spelling: b"\r\n%s: " % name.encode()
     for name in _COMMON_RESPONSE_NAMES.split()
     for spelling in (name.encode(), name.title().encode())
@@ -140,15 +141,15 @@ def accepts_trailers(te: bytes) -> bool:
 # ── the request target and Host ──────────────────────────────────────────────────────────────
 
 #: What llhttp knows and we serve, as the ASGI scope wants it. CONNECT, PRI and RTSP's methods are left out.
-_METHODS = (
+_METHODS: Final = (
     "DELETE GET HEAD POST PUT OPTIONS TRACE COPY LOCK MKCOL MOVE PROPFIND PROPPATCH SEARCH UNLOCK BIND REBIND "
     "UNBIND ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PATCH PURGE MKCALENDAR "
     "LINK UNLINK SOURCE QUERY"
 )
-METHODS: dict[bytes, str] = {name.encode(): name for name in _METHODS.split()}
+METHODS: Final[dict[bytes, str]] = {name.encode(): name for name in _METHODS.split()}
 
-_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[!$&'()*+,;=\-._~0-9A-Za-z]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?")
-_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)([^#]*)")
+_HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[!$&'()*+,;=\-._~0-9A-Za-z]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?")
+_ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#]*)([^#]*)")
 
 
 def check_host(host: bytes) -> None:
@@ -202,7 +203,7 @@ def decode_path(path: bytes) -> str:
 
 # ── canned answers ───────────────────────────────────────────────────────────────────────────
 
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"  # RFC 9110 section 15.2.1
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"  # RFC 9110 section 15.2.1
 
 
 def early_hints(links: Iterable[bytes]) -> bytes:

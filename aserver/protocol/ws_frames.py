@@ -9,27 +9,41 @@ refused when it is read and not megabytes later.
 
 import codecs
 import struct
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from aserver.errors import AserverError
 from aserver.protocol.ws_mask import apply_mask
 
-TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
-FIN, RSV1, RSV, MASKED = 0x80, 0x40, 0x70, 0x80
+TEXT: Final = 0x1
+BINARY: Final = 0x2
+CLOSE: Final = 0x8
+PING: Final = 0x9
+PONG: Final = 0xA
+FIN: Final = 0x80
+RSV1: Final = 0x40
+RSV: Final = 0x70
+MASKED: Final = 0x80
 
-NORMAL, PROTOCOL_ERROR, NO_STATUS, ABNORMAL = 1000, 1002, 1005, 1006
-INVALID_DATA, TOO_BIG, INTERNAL_ERROR, SERVICE_RESTART = 1007, 1009, 1011, 1012
+NORMAL: Final = 1000
+PROTOCOL_ERROR: Final = 1002
+NO_STATUS: Final = 1005
+ABNORMAL: Final = 1006
+INVALID_DATA: Final = 1007
+TOO_BIG: Final = 1009
+INTERNAL_ERROR: Final = 1011
+SERVICE_RESTART: Final = 1012
 
 #: A control frame's payload is at most 125 bytes (RFC 6455 section 5.5), of which a close code takes two.
-CONTROL_LIMIT = 125
-REASON_LIMIT = CONTROL_LIMIT - 2
+CONTROL_LIMIT: Final = 125
+REASON_LIMIT: Final = CONTROL_LIMIT - 2
 
 #: Pieces of one message after which they are joined: a message in two-byte fragments would else need twenty times
 #: its size. The joined blocks are few enough to wait for the end.
-PIECES = 1024
+PIECES: Final = 1024
 
-_WHOLE_TEXT, _WHOLE_BINARY = FIN | TEXT, FIN | BINARY
-_new_decoder = codecs.getincrementaldecoder("utf-8")
+_WHOLE_TEXT: Final = FIN | TEXT
+_WHOLE_BINARY: Final = FIN | BINARY
+_new_decoder: Final = codecs.getincrementaldecoder("utf-8")
 
 
 class ViolationError(AserverError):
@@ -307,7 +321,7 @@ def _not_utf8(error: UnicodeDecodeError) -> str:
 # ── close frames ─────────────────────────────────────────────────────────────────────────────
 
 #: Codes that may stand in a close frame: RFC 6455 section 7.4 and IANA's registry; 3000 to 4999 are anybody's.
-_CODES = frozenset((*range(1000, 1004), *range(1007, 1015)))
+_CODES: Final = frozenset((*range(1000, 1004), *range(1007, 1015)))
 
 
 def may_be_sent(code: int) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from enum import Enum
 from math import inf
 from time import monotonic
+from typing import Final
 
 from aserver.asgi import Message, Scope
 from aserver.protocol import wire, ws_deflate, ws_frames, ws_handshake
@@ -21,14 +22,14 @@ from aserver.protocol.ws_frames import FIN, PING, PONG, ViolationError
 from aserver.protocol.ws_record import SocketRecord
 
 #: Seconds that a client has to answer our close frame before the connection is cut (as in the `websockets` library).
-CLOSE_TIMEOUT = 10.0
+CLOSE_TIMEOUT: Final = 10.0
 
 #: Bytes of messages that wait for the application, above which reading pauses, however few they are: 32 messages of
 #: `ws_max_size` would be half a gigabyte.
-QUEUE_BYTES = 4 * HIGH_WATER
+QUEUE_BYTES: Final = 4 * HIGH_WATER
 
 #: With 1012, by which IANA's registry tells a client to come back.
-RESTART_REASON = "service restart"
+RESTART_REASON: Final = "service restart"
 
 
 class Phase(Enum):
@@ -42,7 +43,11 @@ class Phase(Enum):
 
 
 # Bound once: on 3.11 each `Phase.X` costs 40 ns.
-CONNECTING, DENYING, OPEN, APP_CLOSED, ENDED = Phase
+CONNECTING: Final = Phase.CONNECTING
+DENYING: Final = Phase.DENYING
+OPEN: Final = Phase.OPEN
+APP_CLOSED: Final = Phase.CLOSED
+ENDED: Final = Phase.ENDED
 
 
 class Socket(Connection):
