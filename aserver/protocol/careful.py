@@ -8,7 +8,7 @@ callbacks only collect.
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import httptools
 
@@ -22,28 +22,28 @@ from aserver.protocol.resumed import Resumed
 from aserver.protocol.shared import Shared
 
 #: Parsed requests that wait for the current one's response; above it, reading pauses.
-PIPELINE_LIMIT = 16
+PIPELINE_LIMIT: Final = 16
 
 #: Bytes of a head given to the parser at once. It cannot be stopped, and 256 KB (uvloop's read) of fields make 26 MB
 #: of objects.
-SLICE = 8192
+SLICE: Final = 8192
 
 #: Bytes of heads and of what frames a body (see `framing.LINE_COST`) that are read in one turn of the loop: 0.04 ms of
 #: large fields, 0.1 of the smallest chunks, 0.2 of chunk extensions. Half of it costs a head of 12 KB a second turn.
-PORTION = 16384
+PORTION: Final = 16384
 
-END_OF_HEAD = b"\r\n\r\n"
+END_OF_HEAD: Final = b"\r\n\r\n"
 
 #: Bytes of a head above which it is not remembered: it is kept as long as the connection, idle or not.
-REMEMBERED_SIZE = 2048
+REMEMBERED_SIZE: Final = 2048
 
 #: What llhttp is given in place of a request line that `framing` has read: it knows a fixed list of methods.
-_STAND_INS = {"1.1": b"GET / HTTP/1.1\r\n", "1.0": b"GET / HTTP/1.0\r\n"}
-
+_STAND_INS: Final = {"1.1": b"GET / HTTP/1.1\r\n", "1.0": b"GET / HTTP/1.0\r\n"}
 
 #: What stands behind the target of a plain GET that was read and held to the rules, from ` HTTP/1.1` to the empty line;
-#: its fields, all of them and those of `FORWARDING_NAMES`. A bare tuple, as making a named one costs 0.3 us.
-Known = tuple[bytes, list[tuple[bytes, bytes]], dict[bytes, bytes]]
+#: its fields, all of them and those of `FORWARDING_NAMES`; whether another request may follow. A bare tuple, as making
+#: a named one costs 0.3 us.
+Known = tuple[bytes, list[tuple[bytes, bytes]], dict[bytes, bytes], bool]
 
 
 class DoubtError(Exception):
@@ -139,12 +139,15 @@ class CarefulIntake(Carrier):
         The bytes before a known block are the request line's beginning and nothing else, or they do not match; so the
         block's empty line is the first one, and llhttp would find what it has found before.
         """
-        block, headers, told = known
+        block, headers, told, keep_alive = known
         match = PLAIN_GET.fullmatch(data, 0, len(data) - len(block))
         if match is None or len(data) > self.shared.small_head:
             return None
-        exchange = self.begin("GET", match[1], "1.1", headers.copy(), keep_alive=True)
+        exchange = self.begin("GET", match[1], "1.1", headers.copy(), keep_alive=keep_alive)
         exchange.complete = True
+        if not keep_alive:
+            self._final = True
+            self.feed = self._discard  # bytes after the last request are nobody's
         if told:
             self.believe(told, exchange.scope)
         return exchange

@@ -6,37 +6,38 @@ kind passes here first (`intake`). It must never take what RFC 9112 does not, an
 """
 
 import re
+from typing import Final
 
 from aserver.errors import ClientError
 from aserver.protocol.wire import METHODS
 
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"  # RFC 9110 section 5.6.2
+_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"  # RFC 9110 section 5.6.2
 
 #: Visible ASCII without `#`: more than RFC 3986 has, because browsers send `|` and `"` in queries, but a fragment is
 #: never sent, and who sees one in a target cuts it off or does not.
-_TARGET = rb"[!\"$-~]"
+_TARGET: Final = rb"[!\"$-~]"
 
 #: RFC 9112 section 3.
-_REQUEST_LINE = re.compile(rb"(%b+) (%b+) HTTP/([0-9])\.([0-9])\r\n" % (_TOKEN, _TARGET))
+_REQUEST_LINE: Final = re.compile(rb"(%b+) (%b+) HTTP/([0-9])\.([0-9])\r\n" % (_TOKEN, _TARGET))
 #: The beginning of the plainest one, for where the rest of the head is known.
-PLAIN_GET = re.compile(rb"GET (/%b*)" % _TARGET)
+PLAIN_GET: Final = re.compile(rb"GET (/%b*)" % _TARGET)
 #: What can still become such a line.
-_BEGUN_LINE = re.compile(
+_BEGUN_LINE: Final = re.compile(
     rb"\r|%(token)b*|%(token)b+ %(target)b*(?:(?<! ) [HTP/0-9.]{0,8}\r?)?" % {b"token": _TOKEN, b"target": _TARGET}
 )
-_EMPTY_LINES = re.compile(rb"(?:\r\n)*")
+_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)*")
 
 #: RFC 9112 section 7.1, but without its "bad whitespace", which llhttp refuses too. Sixteen digits are 2**64.
-_CHUNK_LINE = re.compile(
+_CHUNK_LINE: Final = re.compile(
     rb"([0-9A-Fa-f]{1,16})(?:;%(t)b+(?:=(?:%(t)b+|\"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*\"))?)*\r\n"
     % {b"t": _TOKEN}
 )
 #: Bytes of a chunk's size with its extensions; what is longer is an attack.
-CHUNK_LINE_LIMIT = 1024
+CHUNK_LINE_LIMIT: Final = 1024
 #: What a line in a chunked body costs, in bytes of a head: 1.3 us with a chunk of one byte.
-LINE_COST = 192
+LINE_COST: Final = 192
 #: And each byte of the line: 20 ns if it is of extensions.
-LINE_BYTE_COST = 2
+LINE_BYTE_COST: Final = 2
 
 
 def has_more_lines(data: bytes, limit: int) -> bool:

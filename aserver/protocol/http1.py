@@ -73,8 +73,8 @@ class HttpConnection(Intake):
         ):
             rules.examine(shared, method=method, version=version, target=target, headers=headers, special=special)
             self._good_host = shared.good_host = host if version == "1.1" else None  # 1.0 may have an empty one
-        if plain and keep_alive and len(data) <= REMEMBERED_SIZE:
-            self._learnt = (data[4 + len(target) :], headers.copy(), self.told)
+        if plain and len(data) <= REMEMBERED_SIZE:
+            self._learnt = (data[4 + len(target) :], headers.copy(), self.told, keep_alive)
         exchange = self.begin(method, target, version, headers, keep_alive=keep_alive)
         if common and version == "1.1":
             exchange.complete = True

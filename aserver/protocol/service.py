@@ -92,7 +92,8 @@ class Service(Shared):
         now = self.loop.time()
         running = list(self.running)
         for request in running:
-            request.cancel(reason)
+            # Not at once: a task that is cancelled before its first step never runs the `finally` that ends a request.
+            self.loop.call_soon(request.cancel, reason)
         self.close_idle()
         return [request.describe(now) for request in running]
 

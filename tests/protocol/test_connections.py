@@ -663,6 +663,19 @@ async def test_cancel() -> None:
         await eventually(lambda: not server.service.active)
 
 
+async def test_cancel_before_the_applications_first_step() -> None:
+    """Fails if the task is cancelled at once: its request would count as running for ever."""
+    service = Wiretap().service
+    connection: Any = service.protocol_factory()()
+    tap = Tap()
+    connection.connection_made(tap)
+    connection.data_received(GET)
+    assert len(service.cancel("test")) == 1
+    await eventually(lambda: not service.active)
+    assert service.requests == 1
+    assert tap.written.startswith((b"HTTP/1.1 503 ", b"HTTP/1.1 200 "))
+
+
 async def test_abort() -> None:
     async with serving(echo) as server:
         client = await server.connect()

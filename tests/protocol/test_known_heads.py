@@ -128,6 +128,19 @@ async def test_a_body_or_the_rest_of_a_head_is_no_request_though_it_looks_like_a
     assert outcome.called == [b"GET /? t 1.1"] * 2
 
 
+async def test_a_known_head_that_is_the_last_one(parsed: list[bytes]) -> None:
+    """The parser, which would refuse what follows, has not seen it."""
+    last = FIELDS.replace(b"keep-alive", b"close")
+    tap = Wiretap()
+    for pieces in ([b"GET /1" + last, b"GET /2" + last], [b"GET /1" + last + b"GET /2" + last], [b"GET /1" + last]):
+        outcome = await tap.ask(pieces)
+        assert outcome.called == [b"GET /1? t 1.1"]
+        assert outcome.statuses == [200]
+        assert b"\r\nconnection: close\r\n" in outcome.written
+        assert not outcome.open
+    assert parsed == [b"/1", b"/1"]  # when it came alone it was known from the first time
+
+
 async def test_a_known_request_waits_for_the_answer_before_it() -> None:
     go_on = asyncio.Event()
     begun: list[str] = []
