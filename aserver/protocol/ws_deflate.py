@@ -6,7 +6,7 @@ inflation never makes more than it was allowed to.
 
 import zlib
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from aserver.protocol.ws_frames import INVALID_DATA, TOO_BIG, ViolationError
 
@@ -20,6 +20,9 @@ LEAST_SIZE = 64
 
 #: What every message ends with, and the wire leaves out (RFC 7692 section 7.2.1).
 _TAIL = b"\x00\x00\xff\xff"
+
+#: Bytes that inflating a piece makes at most in one go: 0.05 to 0.09 ms. No less than the largest window.
+_STEP: Final = 32768
 
 #: Final blocks (BFINAL) in one message. The RFC allows them, nobody needs more than one, and each costs a new context.
 _FINAL_BLOCKS = 8
@@ -109,35 +112,45 @@ class Deflater:
 class Inflater:
     """Inflates messages piece by piece (`ws_frames.Inflater`)."""
 
-    __slots__ = ("_bits", "_context", "_finals", "_keeps")
+    __slots__ = ("_bits", "_context", "_finals", "_keeps", "_recent", "rest")
 
     def __init__(self, agreement: Agreement) -> None:
         self._bits = agreement.client_bits
         self._keeps = agreement.client_keeps
         self._context: zlib._Decompress | None = None
         self._finals = 0
+        self._recent = b""  # the end of what the message under way has made
+        self.rest = b""
 
     def feed(self, data: bytes, most: int) -> bytes:
-        """Inflate a piece. Raises ViolationError if it makes more than `most` bytes or is no deflate."""
+        """Inflate a piece, up to `rest`. Raises ViolationError if it makes more than `most` bytes or is no deflate."""
+        step = min(most + 1, _STEP)
         context = self._context
         if context is None:
             context = self._context = zlib.decompressobj(wbits=-self._bits)
         try:
-            made = context.decompress(data, most + 1)
+            made = context.decompress(data, step)
+            rest = context.unconsumed_tail
             while context.eof and len(made) <= most:
                 rest = context.unused_data
-                context = self._after_final_block(made)
-                made += context.decompress(rest, most + 1 - len(made))
+                context = self._after_final_block(self._recent + made)
+                if len(made) == step:
+                    break
+                made += context.decompress(rest, step - len(made))
+                rest = context.unconsumed_tail
         except zlib.error as error:
             raise ViolationError(INVALID_DATA, f"not deflate: {error}") from None
         if len(made) > most:
             raise ViolationError(TOO_BIG, "message too big when inflated")
+        self.rest = rest
+        self._recent = (self._recent + made)[-_STEP:] if self._recent and len(made) < _STEP else made
         return made
 
     def end(self, most: int) -> bytes:
         """Inflate what is left at the end of a message; as `feed`."""
-        made = self.feed(_TAIL, most)
+        made = self.feed(_TAIL, most)  # zlib holds back no more than the 8 KB that 64 bits can make: no second step
         self._finals = 0
+        self._recent = b""
         if not self._keeps:
             self._context = None
         return made
@@ -145,7 +158,7 @@ class Inflater:
     def _after_final_block(self, made: bytes) -> "zlib._Decompress":
         """Return a context that goes on after BFINAL, which ends zlib's (RFC 7692 section 7.2.3.4).
 
-        It knows what this piece has made, but no more: zlib's window cannot be had from Python. A client that
+        It knows what this message has made, but no more: zlib's window cannot be had from Python. A client that
         refers further back is told that its data are no deflate.
         """
         self._finals += 1

@@ -120,8 +120,11 @@ class Socket(Connection):
 
     def go_on_reading(self) -> None:
         """Read again once half of the queue has been taken."""
+        reader = self._reader
         if (
             self._phase is OPEN
+            and reader is not None
+            and not reader.spent
             and len(self._messages) <= self.shared.config.ws_max_queue // 2
             and self._queued <= QUEUE_BYTES // 2
         ):
@@ -135,6 +138,16 @@ class Socket(Connection):
         self.data_received(b"")
         if not reader.paused and self.stage is not CLOSED:
             self.transport.resume_reading()
+
+    def on_spent(self) -> None:
+        """Let others have their turn before the reader goes on; what comes meanwhile would have to be kept."""
+        self.transport.pause_reading()
+        self.shared.turns.wait(self._take_turn)
+
+    def _take_turn(self) -> None:
+        if self._reader is not None:
+            self._reader.refill()
+            self.resume()
 
     def _wake(self) -> None:
         """Hand the disconnect to an application that waits."""
@@ -185,7 +198,7 @@ class Socket(Connection):
             if self.write_paused:
                 self._ping_owed = data
             else:
-                self.write(ws_frames.head(FIN | PONG, len(data)) + data)
+                self.write_soon(ws_frames.head(FIN | PONG, len(data)) + data)
 
     def on_pong(self, data: bytes) -> None:
         """Nothing to do: any byte says that the client lives (`data_received`)."""
@@ -230,7 +243,7 @@ class Socket(Connection):
         assert reader is not None
         if phase is APP_CLOSED:
             self._messages.clear()
-        if reader.paused:  # the client's close frame may be behind what the application never took
+        if reader.paused and not reader.spent:  # the client's close frame may be behind what the application never took
             self.resume()
 
     def _fail(self, error: ViolationError) -> None:

@@ -11,7 +11,7 @@ import pytest
 from aserver.protocol import ws_deflate
 from aserver.protocol.ws_deflate import Agreement, Deflater, Inflater, negotiate
 from aserver.protocol.ws_frames import Reader, ViolationError
-from tests.protocol.test_websocket_frames import BINARY, CONTINUATION, PING, TEXT, Told, frame
+from tests.protocol.test_websocket_frames import BINARY, CONTINUATION, PING, TEXT, Told, feed, frame
 
 TAIL = b"\x00\x00\xff\xff"
 RSV1 = 4
@@ -121,7 +121,7 @@ def read(*pieces: bytes, limit: int = 1000, offer: bytes = P) -> list[Any]:
     reader = Reader(told, limit, Inflater(agreement(offer)))
     try:
         for piece in pieces:
-            reader.feed(piece)
+            feed(reader, piece)
     except ViolationError as error:
         told.events.append(error.code)
     return told.events
@@ -216,6 +216,37 @@ def test_a_flood_of_final_blocks_is_refused() -> None:
     final_and_empty = b"\x03\x00"
     assert read(frame(BINARY, final_and_empty * ws_deflate._FINAL_BLOCKS + b"\x00", rsv=RSV1)) == [b""]
     assert read(frame(BINARY, final_and_empty * 1000 + b"\x00", rsv=RSV1)) == [1007]
+
+
+def test_what_follows_a_final_block_may_refer_to_the_message_before_it() -> None:
+    """Wherever the frame is cut: fails where only what one piece has made is known."""
+    first = b"".join(b"%d " % number for number in range(50))
+    context = zlib.compressobj(wbits=-15)
+    final = context.compress(first) + context.flush()
+    again = compress(first, zlib.compressobj(wbits=-15, zdict=first))
+    assert len(again) < 10
+    data = frame(BINARY, final + again, rsv=RSV1)
+    assert read(data) == [first * 2]
+    for at in range(len(data)):
+        assert read(data[:at], data[at:]) == [first * 2], at
+    assert read(*(data[at : at + 1] for at in range(len(data)))) == [first * 2]
+
+
+def test_a_message_that_is_made_in_steps() -> None:
+    """Final blocks and back references on both sides of a step's end. Fails with a window of the last step only."""
+    words = b"".join(b"%d " % number for number in range(3000))
+    for size in range(ws_deflate._STEP - 3, ws_deflate._STEP + 4):
+        first = (words * 3)[:size]
+        context = zlib.compressobj(wbits=-15)
+        final = context.compress(first) + context.flush()
+        again = compress(words, zlib.compressobj(wbits=-15, zdict=first))
+        expected = [first + words, "after"]
+        data = frame(BINARY, final + again, rsv=RSV1) + frame(TEXT, compress(b"after"), rsv=RSV1)
+        assert read(data, limit=100_000) == expected
+        for at in (len(final) // 2, len(final) + 8, len(data) - 20):
+            assert read(data[:at], data[at:], limit=100_000) == expected
+        assert read(data, limit=size + len(words)) == expected
+        assert read(data, limit=size + len(words) - 1) == [1009]
 
 
 def test_a_compressed_frame_longer_than_the_limit_is_fine_if_the_message_is_not() -> None:

@@ -46,6 +46,18 @@ class Told:
     def on_close(self, code: int, reason: str) -> None:
         self.events.append(("close", code, reason))
 
+    def on_spent(self) -> None:
+        """Have another turn soon: `feed` does."""
+
+
+def feed(reader: Reader, piece: bytes) -> None:
+    """Feed in as many turns as it takes."""
+    reader.feed(piece)
+    while reader.spent:
+        reader.refill()
+        reader.paused = False
+        reader.feed(b"")
+
 
 def read(*pieces: bytes, limit: int = LIMIT) -> list[Any]:
     """What a reader tells of the pieces; a violation is the last event."""
@@ -53,7 +65,7 @@ def read(*pieces: bytes, limit: int = LIMIT) -> list[Any]:
     reader = Reader(told, limit)
     try:
         for piece in pieces:
-            reader.feed(piece)
+            feed(reader, piece)
     except ViolationError as error:
         told.events.append(("violation", error.code))
     return told.events
