@@ -7,6 +7,7 @@ alone has, and knows nothing of HTTP but the fields that every answer carries.
 import asyncio
 import contextvars
 import sys
+import warnings
 from collections.abc import Callable
 from email.utils import formatdate
 from math import inf
@@ -26,6 +27,9 @@ SWEEP_PERIOD: Final = 1.0
 
 #: Whether mypyc has compiled this module and its like (pyproject.toml, hooks.mypyc).
 COMPILED = not __file__.endswith(".py")
+if COMPILED:
+    # mypyc 2.4 hands a cancellation on in a way that Python 3.12 deprecates: with -W error nothing could be cancelled.
+    warnings.filterwarnings("ignore", r"the \(type, exc, tb\) signature of throw", DeprecationWarning)
 
 #: Whether a task can begin without a turn of the loop of its own.
 EAGER: Final = sys.version_info >= (3, 12)
