@@ -33,6 +33,10 @@ _COLOURS = {
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 _SHORT = {"WARNING": "WARN", "CRITICAL": "CRIT"}
 _INDENT = b"    "
+#: Ends what was cut.
+_CUT = " [cut]"
+#: Fields of a JSON line that is too long though its texts were cut, those first that the reader misses least.
+_DISPENSABLE = ("request_id", "logger", "pid", "process", "time", "level", "message")
 #: What could end a line early or command a terminal: C0 but tab and newline, DEL, C1, Unicode's line ends.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _traceback = logging.Formatter().formatException
@@ -108,13 +112,14 @@ class TextLayout:
     @staticmethod
     def _pieces(head: bytes, lines: list[bytes], limit: int) -> list[bytes]:
         pieces: list[bytes] = []
-        piece = head
+        piece, mark = head, _encode(_CUT) + b"\n"
         for number, line in enumerate(lines):
             text = (b"" if number == 0 else _INDENT) + line + b"\n"
             again = head + b"(continued)\n"
             room = limit - len(again)
             if len(text) > room:
-                text = text[: room - 7] + b" [cut]\n"
+                kept = text[: max(0, room - len(mark))].decode("utf-8", "ignore")  # no half of a character
+                text = _encode(kept) + mark
             if len(piece) + len(text) > limit:
                 pieces.append(piece)
                 piece = again
@@ -155,26 +160,43 @@ def _json_line(fields: dict[str, object]) -> bytes:
 
 
 def _shorten(text: str, size: int) -> str:
-    """Cut `text` so that its JSON is at most `size` bytes."""
-    mark = " [cut]"
+    """Cut `text` so that its JSON is at most `size` bytes, and say so; "" where not even that has room."""
+    if len(json.dumps(text)) <= size:
+        return text
     length = len(text)
-    while len(json.dumps(text)) > size:
+    while length:
         length = length * 3 // 4
-        text = text[:length] + mark
-    return text
+        cut = text[:length] + _CUT
+        if len(json.dumps(cut)) <= size:
+            return cut
+    return ""
+
+
+def _fit(fields: dict[str, object], limit: int) -> dict[str, object]:
+    """Cut the texts of any length to a third of `limit` each; if that is not enough, leave out whole fields."""
+    fitted = fields.copy()
+    for name in ("message", "request_id"):
+        if name in fitted:
+            fitted[name] = _shorten(str(fitted[name]), limit // 3)
+    for name in _DISPENSABLE:
+        if len(_json_line(fitted)) <= limit:
+            break
+        fitted.pop(name, None)
+    return fitted
 
 
 def _json_pieces(fields: dict[str, object], details: str, limit: int) -> list[bytes]:
-    for name in ("message", "request_id"):
-        if name in fields:
-            fields[name] = _shorten(str(fields[name]), limit // 3)
-    if not details:
-        return [_json_line(fields)]
-    room = limit - len(_json_line({**fields, "traceback": "", "part": 100, "parts": 100}))
+    lines = details.split("\n") if details else []
+    # A quarter is the traceback's at least. There are never more parts than lines.
+    head = _fit(fields, limit * 3 // 4)
+    room = limit - len(_json_line({**head, "traceback": "", "part": len(lines), "parts": len(lines)}))
+    if not lines or room < len(json.dumps(_CUT)):
+        line = _json_line(_fit(fields, limit))
+        return [line] if len(line) <= limit else []
     groups: list[list[str]] = [[]]
     used = 0
-    for line in details.split("\n"):
-        text = _shorten(line, room)
+    for each in lines:
+        text = _shorten(each, room)
         cost = len(json.dumps(text))  # with its quotes, which pay for the line end between two
         if groups[-1] and used + cost > room:
             groups.append([])
@@ -182,6 +204,6 @@ def _json_pieces(fields: dict[str, object], details: str, limit: int) -> list[by
         groups[-1].append(text)
         used += cost
     return [
-        _json_line({**fields, "traceback": "\n".join(group), "part": number, "parts": len(groups)})
+        _json_line({**head, "traceback": "\n".join(group), "part": number, "parts": len(groups)})
         for number, group in enumerate(groups, 1)
     ]
