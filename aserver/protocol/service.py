@@ -7,9 +7,8 @@ Runs in the worker's loop (or the embedding program's). It opens no listener and
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
-from aserver.asgi import ASGIApp
 from aserver.config import Config
 from aserver.protocol import request_ids
 from aserver.protocol.connection import OPEN, Connection
@@ -34,19 +33,8 @@ class Service(Shared):
 
     connections: set[Connection]
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        config: Config,
-        *,
-        loop: asyncio.AbstractEventLoop,
-        state: dict[str, Any],
-        access: Callable[..., None] | None = None,
-        timed: bool = True,
-        on_limit: Callable[[], None] | None = None,
-    ) -> None:
+    def choose(self, config: Config) -> None:
         """See `Shared`."""
-        super().__init__(app, config, loop=loop, state=state, access=access, timed=timed, on_limit=on_limit)
         self.exchange = Exchange
         if request_ids.wanted(config):
             request_ids.IdentifiedExchange.renew()

@@ -80,7 +80,7 @@ class Shared:
         self.on_limit = on_limit
         #: Called with the target of each request whose application begins.
         self.note: Callable[[bytes], None] | None = None
-        self.exchange: Callable[..., Any]  # makes the requests; set by the subclass
+        self.exchange: Callable[..., Any]  # makes the requests; see `choose`
         self.forwarding: Forwarding | None = None  # set if proxies' fields are to be believed
         self.connections: set[Any] = set()  # open ones; of Connection, whose module imports this one
         self.running: set[Running] = set()
@@ -116,6 +116,11 @@ class Shared:
         self.limit_concurrency = config.limit_concurrency or inf
         #: A head of at most so many bytes breaks no limit of size.
         self.small_head = min(self.limit_request_line, self.limit_request_field_size)
+        self.choose(config)
+
+    def choose(self, config: Config) -> None:
+        """Set `exchange` and `forwarding` as the settings want it: their modules import this one."""
+        raise NotImplementedError
 
     def start(self, request: Running) -> None:
         """Start a request's application in a context of its own, with the next turn of the loop.
