@@ -317,7 +317,7 @@ class Zygote:
 
     def _be_deputy(self) -> None:
         """The master is gone: the workers drain by themselves; see to it that they do (trap 25)."""
-        log.error("the master is gone: %d workers drain, then this zygote ends what is left", len(self._children))
+        log.error("the master is gone: %d workers drain, then this zygote ends what is left", self._alive())
         self._close_listeners()
         allowed = self._config.graceful_timeout + self._config.lifespan_shutdown_timeout + DEPUTY_ALLOWANCE
         deadline = time.monotonic() + allowed
