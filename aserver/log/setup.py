@@ -254,7 +254,9 @@ def read_log_config(path: str) -> dict[str, Any]:
     try:
         text = file.read_text("utf-8")
         config: object = tomllib.loads(text) if kind == "TOML" else json.loads(text)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ConfigError(f"log_config {path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
         raise ConfigError(f"log_config {path}: cannot be read as {kind}: {error}") from error
     if not isinstance(config, dict):
         raise ConfigError(

@@ -403,7 +403,7 @@ def test_log_config_replaces_ours(start: Start, tmp_path: Path) -> None:
         ("log.toml", "=", "cannot be read as TOML"),
         ("log.json", "[]", "must be an object"),
         ("log.json", '{"handlers": {"x": {"class": "no.such.Handler"}}}', "Unable to configure handler 'x'"),
-        ("missing.json", None, "cannot be read as JSON"),
+        ("missing.json", None, "missing.json: cannot be read: No such file or directory"),
     ],
 )
 def test_what_is_wrong_with_a_log_config(
@@ -413,7 +413,7 @@ def test_what_is_wrong_with_a_log_config(
         (tmp_path / name).write_text(text)
     with pytest.raises(ConfigError, match=re.escape(message)) as caught:
         start(log_config=str(tmp_path / name))
-    assert str(tmp_path / name) in str(caught.value)
+    assert str(caught.value).count(str(tmp_path / name)) == 1
 
 
 # ── the access log ───────────────────────────────────────────────────────────────────────────
