@@ -15,7 +15,7 @@ from aserver.protocol import ws_deflate
 from aserver.protocol.connection import HIGH_WATER
 from aserver.protocol.service import Service
 from aserver.protocol.ws_deflate import Inflater
-from aserver.protocol.ws_frames import INFLATED_BYTES, PORTION, TEXT_BYTES, Reader, ViolationError
+from aserver.protocol.ws_frames import INFLATED_BYTES, INFLATED_COST, PORTION, TEXT_BYTES, Reader, ViolationError
 from tests.protocol.narrows import PIECES, Narrows
 from tests.protocol.serving import GET, eventually, status
 from tests.protocol.serving import echo as echo_http
@@ -50,6 +50,9 @@ FLOODS = {
     "a bomb in fragments": frame(BINARY, compress(bytes(LIMIT))[:9], fin=False, rsv=RSV1)
     + b"".join(frame(CONTINUATION, bytes((byte,)), fin=False) for byte in compress(bytes(LIMIT))[9:])
     + frame(CONTINUATION),
+    "a bomb behind a final block": frame(
+        BINARY, zlib.compress(bytes(ws_deflate._STEP), wbits=-15) + compress(bytes(LIMIT - ws_deflate._STEP)), rsv=RSV1
+    ),
     "final blocks": filled(frame(BINARY, FINALS + b"\0", rsv=RSV1), READ // 16),
 }
 FLOODS = {name: flood + END for name, flood in FLOODS.items()}
@@ -75,6 +78,7 @@ class Metered:
 
     def feed(self, data: bytes, most: int) -> bytes:
         made = self._inflater.feed(data, most)
+        assert len(made) <= ws_deflate._STEP
         self.rest = self._inflater.rest
         self.made += len(made)
         return made
@@ -126,6 +130,24 @@ def test_fragments_count_though_nothing_comes_of_them() -> None:
     sink = Turns()
     sink.feed(FLOODS["fragments"])
     assert len(sink.turns) >= READ // 7 // PORTION
+
+
+@pytest.mark.parametrize(
+    ("flood", "most"),
+    [("texts of a kilobyte", PORTION // 2), ("compressed messages", -(-PORTION // (1 + INFLATED_COST)))],
+)
+def test_messages_that_cost_more_are_fewer(flood: str, most: int) -> None:
+    sink = Turns()
+    sink.feed(FLOODS[flood])
+    assert max(events for events, _ in sink.turns) == most
+
+
+def test_who_sends_little_at_once_never_waits() -> None:
+    """Each read has a portion of its own. Fails where only a turn gives another."""
+    sink = Turns()
+    for _ in range(PORTION):
+        sink.reader.feed(frame(TEXT, b"x") * 10)
+        assert not sink.reader.spent
 
 
 def test_a_read_of_text_is_one_turn() -> None:
@@ -355,7 +377,7 @@ async def test_a_violation_behind_a_flood() -> None:
 
 @pytest.mark.parametrize("answered", [True, False])
 async def test_a_worker_that_leaves_amid_a_flood(answered: bool) -> None:
-    """The client's close frame is behind it. Fails without `spent` in `end`, which would read on at once."""
+    """The client's close frame is behind it. Fails without `spent` in `end`, which would wait for a turn twice."""
     async with wired(Application(listen)) as service:
         line = await service.open()
         line.protocol.data_received(FLOODS["pings"] + (frame(CLOSE) if answered else b""))
@@ -363,6 +385,7 @@ async def test_a_worker_that_leaves_amid_a_flood(answered: bool) -> None:
         pongs = len(frames_of(line.written))
         line.protocol.leave()
         assert spent(line)
+        assert len(service.service.turns._waiting) == 1
         *_, (first, payload) = frames_of(line.written)
         assert first == 0x80 | CLOSE
         assert payload[:2] == (1012).to_bytes(2, "big")
