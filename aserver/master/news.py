@@ -186,7 +186,7 @@ def on_died(fleet: Fleet, event: ev.Died) -> None:
         say(fleet, "warning", f"{worker} {how}")
     elif worker.ready_at is None:
         code = ExitCode.APP_LOAD if event.code == ExitCode.APP_LOAD else ExitCode.BOOT
-        rollout.boot_failed(fleet, worker, code, how, "")
+        rollout.boot_failed(fleet, worker, code, f"it {how}", "")
     elif generation.role is Role.CANDIDATE:
         rollout.candidate_failed(fleet, generation, ExitCode.BOOT, f"{worker} {how}", "")
     else:

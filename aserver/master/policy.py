@@ -155,20 +155,20 @@ def explain_exit(code: int | None, signal: str | None, intent: Intent, *, out_of
     """One clause that says why a process ended (promise 8)."""
     if signal is not None:
         own = {
-            Intent.OVERRAN: "killed by aserver: the drain took too long",
-            Intent.SLOW_BOOT: "killed by aserver: it was not ready in time",
-            Intent.HUNG: "killed by aserver: its event loop stood still",
-            Intent.STOP: "killed by aserver: the stop was to be at once",
+            Intent.OVERRAN: "was killed by aserver: the drain took too long",
+            Intent.SLOW_BOOT: "was killed by aserver: it was not ready in time",
+            Intent.HUNG: "was killed by aserver: its event loop stood still",
+            Intent.STOP: "was killed by aserver: the stop was to be at once",
         }
         if signal in ("SIGKILL", "SIGABRT") and intent in own:
             return f"{own[intent]} ({signal})"
         if signal == "SIGKILL":
             if out_of_memory:
-                return "killed by SIGKILL: the kernel ran out of memory (its oom_kill count rose)"
-            return "killed by SIGKILL from outside aserver (no out-of-memory kill was counted)"
+                return "was killed by SIGKILL: the kernel ran out of memory (its oom_kill count rose)"
+            return "was killed by SIGKILL from outside aserver (no out-of-memory kill was counted)"
         if signal in ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGSYS"):
             return f"crashed with {signal}"
-        return f"ended by {signal} from outside aserver"
+        return f"was ended by {signal} from outside aserver"
     if code is None:
         return "ended; its zygote did not report how"
     if code == 0:

@@ -157,7 +157,7 @@ def test_trap_34_a_draining_worker_that_hangs_is_found_out(server: Start, tmp_pa
         _closed_for(running, old)
         other.send(b"GET /block?amount=600 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         running.wait_log(rf"pid {old}\): its event loop stands still for 1\.\d s")
-        running.wait_log(rf"pid {old}\) killed by aserver: its event loop stood still")
+        running.wait_log(rf"pid {old}\) was killed by aserver: its event loop stood still")
         slow.sock.close()
     (new,) = ready_pids(running, 2)
     assert int(running.fetch().body) == new

@@ -40,7 +40,7 @@ def test_traps_83_and_85_a_hung_worker_is_explained_aborted_and_replaced(server:
         running.wait_log(rf'rollout/app\.py", line \d+ in {function}')
         assert "aborted" not in running.log
         running.wait_log(rf"pid {old}\): its event loop stands still for 2\.\d s \(hang_timeout is 2 s\)")
-        running.wait_log(rf"pid {old}\) killed by aserver: its event loop stood still")
+        running.wait_log(rf"pid {old}\) was killed by aserver: its event loop stood still")
         with pytest.raises((ClosedEarlyError, ConnectionResetError)):
             blocked.read_response()
     running.wait_log(rf'rollout/app\.py", line \d+ in {function}', count=2)
@@ -132,7 +132,7 @@ def test_one_stopped_worker_is_a_hung_one(server: Start, tmp_path: Path) -> None
     victim, other = running.workers()
     victim.kill(signal.SIGSTOP)
     assert int(running.fetch().body) == other.pid
-    running.wait_log(rf"pid {victim.pid}\) killed by aserver: its event loop stood still \(SIGKILL\)")
+    running.wait_log(rf"pid {victim.pid}\) was killed by aserver: its event loop stood still \(SIGKILL\)")
     settle(running, 2)
     assert other.alive
     assert running.stop() == 0

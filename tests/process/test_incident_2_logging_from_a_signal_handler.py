@@ -210,7 +210,7 @@ def test_incident_2_a_storm_of_signals_leaves_every_line_whole(kind: str, log_fo
                 killed = send_storm(running)
                 served = len(clients.answered)
                 running.wait_for(lambda: len(clients.answered) > served + 50, what="answers after the storm")
-                running.wait_log("killed by SIGKILL")
+                running.wait_log("was killed by SIGKILL")
             assert running.stop() == ExitCode.OK
     finally:
         running.close()
@@ -225,7 +225,7 @@ def test_incident_2_a_storm_of_signals_leaves_every_line_whole(kind: str, log_fo
     assert found["access"].keys() <= set(clients.asked)
     assert len(set(clients.answered) - found["access"].keys()) <= killed * CLIENTS
     assert all(re.fullmatch(r"[a-h]\d+", failure) for failure in clients.failures), clients.failures
-    explained = sum(count for message, count in found["record"].items() if "killed by SIGKILL" in message)
+    explained = sum(count for message, count in found["record"].items() if "was killed by SIGKILL" in message)
     assert 1 <= explained <= killed == KILLS  # one may have been on its way out when it was killed
     assert found["record"]["logs reopened"] > SIGNALS // 100  # a tenth asked; a busy master takes several as one
     assert found["record"]["stopped"] == 1

@@ -53,7 +53,7 @@ def test_incident_3_a_worker_without_its_app_gets_no_request(server: Start, stag
     blocks.touch()
     victim = running.workers()[0]
     victim.kill()
-    running.wait_log(f"pid {victim.pid}\\) killed by SIGKILL")
+    running.wait_log(f"pid {victim.pid}\\) was killed by SIGKILL")
     survivors = {each.pid for each in running.workers()} & set(ready_pids(running))
     with Load(running.where, keep_alive=False, connections=8, pause=0.002) as load:
         attempts = running.wait_log(r"could not boot: .*; 3 of 4 workers serve, attempt \d in ([\d.]+) s", count=3)

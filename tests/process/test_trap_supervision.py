@@ -127,7 +127,7 @@ def test_trap_21_and_12_and_24_a_killed_zygote_costs_nothing(server: Start) -> N
     assert victim is not None
     assert victim.parent == running.pid, "the master is the net under a zygote that dies"
     victim.kill()
-    running.wait_log(f"pid {victim.pid}\\) killed by SIGKILL")
+    running.wait_log(f"pid {victim.pid}\\) was killed by SIGKILL")
     running.wait_log("is ready after", count=3)
     assert {int(running.fetch("/").body) for _ in range(20)}.isdisjoint({victim.pid})
     assert running.stop() == 0
@@ -245,7 +245,7 @@ def test_trap_27_a_living_grandchild_does_not_hide_a_death(server: Start) -> Non
         ends = {what for what in worker.descriptors().values() if what.startswith("socket:")}
         assert ends & set(grandchild.descriptors().values()), "the premise: it holds the worker's sockets"
         worker.kill()
-        running.wait_log(f"pid {worker.pid}\\) killed by SIGKILL")
+        running.wait_log(f"pid {worker.pid}\\) was killed by SIGKILL")
         running.wait_log("is ready after", count=2)
         assert grandchild.alive
     finally:
@@ -284,7 +284,7 @@ def test_trap_29_orphans_of_user_code_are_reaped(server: Start) -> None:
     [
         ("/leave?code=41", r"ended with exit code 41 \(an unhandled error or sys.exit in the app\)"),
         ("/leave?code=0", r"left by itself with exit code 0"),
-        (f"/signal?number={signal.SIGKILL}", r"killed by SIGKILL from outside aserver"),
+        (f"/signal?number={signal.SIGKILL}", r"was killed by SIGKILL from outside aserver"),
         (f"/signal?number={signal.SIGSEGV}", r"crashed with SIGSEGV"),
     ],
 )

@@ -25,7 +25,7 @@ def running(server: Callable[..., ServerProcess]) -> ServerProcess:
 def test_a_worker_a_zygote_and_both_at_once_are_replaced(running: ServerProcess) -> None:
     """Seen to fail (endless recursion) when the end of a zygote's channel called for its last words for ever."""
     running.workers()[0].kill()
-    running.wait_log(r"killed by SIGKILL.*a new one starts")
+    running.wait_log(r"was killed by SIGKILL.*a new one starts")
     running.wait_log(r"is ready after", count=3)
     running.zygotes()[0].kill()
     running.wait_log(r"its workers serve on, another zygote starts")

@@ -176,7 +176,7 @@ class World:
         """A stranger kills a worker."""
         self.die(serial, signal=signal)
 
-    def kill_zygote(self, generation: int, how: str = "killed by SIGKILL") -> None:
+    def kill_zygote(self, generation: int, how: str = "was killed by SIGKILL") -> None:
         """A zygote dies."""
         if self.zygotes.pop(generation, None) is not None:
             self.emit(ev.ZygoteGone(generation, how))

@@ -58,25 +58,26 @@ def test_early_deaths_are_free_up_to_a_number_and_forgotten_after_the_window() -
 @pytest.mark.parametrize(
     ("code", "signal", "intent", "out_of_memory", "words"),
     [
-        (None, "SIGKILL", Intent.NONE, True, "out of memory"),
-        (None, "SIGKILL", Intent.NONE, False, "from outside aserver"),
-        (None, "SIGKILL", Intent.OVERRAN, False, "drain took too long"),
-        (None, "SIGKILL", Intent.SLOW_BOOT, False, "not ready in time"),
-        (None, "SIGABRT", Intent.HUNG, False, "event loop stood still"),
-        (None, "SIGKILL", Intent.STOP, False, "the stop was to be at once"),
-        (None, "SIGKILL", Intent.LEAVE, False, "from outside aserver"),
+        (None, "SIGKILL", Intent.NONE, True, "was killed by SIGKILL: the kernel ran out of memory"),
+        (None, "SIGKILL", Intent.NONE, False, "was killed by SIGKILL from outside aserver"),
+        (None, "SIGKILL", Intent.OVERRAN, False, "was killed by aserver: the drain took too long"),
+        (None, "SIGKILL", Intent.SLOW_BOOT, False, "was killed by aserver: it was not ready in time"),
+        (None, "SIGABRT", Intent.HUNG, False, "was killed by aserver: its event loop stood still"),
+        (None, "SIGKILL", Intent.STOP, False, "was killed by aserver: the stop was to be at once"),
+        (None, "SIGKILL", Intent.LEAVE, False, "was killed by SIGKILL from outside aserver"),
         (None, "SIGABRT", Intent.NONE, False, "crashed with SIGABRT"),
         (None, "SIGSEGV", Intent.HUNG, False, "crashed with SIGSEGV"),
-        (None, "SIGTERM", Intent.NONE, False, "ended by SIGTERM from outside"),
-        (None, None, Intent.NONE, False, "did not report how"),
+        (None, "SIGTERM", Intent.NONE, False, "was ended by SIGTERM from outside aserver"),
+        (None, None, Intent.NONE, False, "ended; its zygote did not report how"),
         (0, None, Intent.LEAVE, False, "left as told"),
         (0, None, Intent.NONE, False, "left by itself"),
-        (1, None, Intent.NONE, False, "exit code 1"),
-        (3, None, Intent.NONE, False, "boot failure"),
-        (4, None, Intent.NONE, False, "could not be loaded"),
+        (1, None, Intent.NONE, False, "ended with exit code 1"),
+        (3, None, Intent.NONE, False, "ended with exit code 3 (boot failure)"),
+        (4, None, Intent.NONE, False, "ended with exit code 4 (the app could not be loaded)"),
     ],
 )
 def test_every_death_has_its_sentence(
     code: int | None, signal: str | None, intent: Intent, out_of_memory: bool, words: str
 ) -> None:
-    assert words in explain_exit(code, signal, intent, out_of_memory=out_of_memory)
+    """It follows a name: "worker 1 ..." must become a sentence."""
+    assert explain_exit(code, signal, intent, out_of_memory=out_of_memory).startswith(words)

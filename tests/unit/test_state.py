@@ -107,7 +107,7 @@ def test_boot_timeout_counts_from_before_the_fork_and_kills() -> None:
     assert orders[0] == "SIGABRT", "faulthandler is to write where it hangs"
     assert orders.count("SIGABRT") == 1, "its place was tried again before it had died"
     assert world.exit is not None
-    assert "not ready in time" in world.exit.reason
+    assert "could not boot: it was killed by aserver: it was not ready in time" in world.exit.reason
 
 
 def test_unforkable_means_lazy() -> None:
@@ -136,7 +136,7 @@ def test_a_killed_worker_is_replaced_at_once() -> None:
     world.kill(1)
     assert world.master.ready == 1
     assert world.until(lambda: world.master.ready == 2, 1.0) < 0.5
-    assert world.said("killed by SIGKILL from outside aserver")
+    assert world.said("was killed by SIGKILL from outside aserver")
 
 
 def test_killing_every_worker_once_is_no_crash_loop() -> None:
