@@ -13,9 +13,10 @@ import uvloop
 from aserver import unix
 from aserver.asgi import ASGIApp
 from aserver.config import Config, Resolved
-from aserver.errors import AppLoadError, BootError, ConfigError, ExitCode
+from aserver.errors import AppLoadError, BindError, BootError, ConfigError, ExitCode
 from aserver.log.access import compile_format
 from aserver.log.setup import read_log_config
+from aserver.sockets.path import _group_id, _user_id
 from aserver.tls import Certificates
 from aserver.worker.lifespan import Lifespan
 from aserver.zygote.preload import preload
@@ -24,7 +25,7 @@ from aserver.zygote.preload import preload
 def check(resolved: Resolved) -> ExitCode:
     """Load the app, take the census, run lifespan up and down; say what was found on standard output.
 
-    Returns OK; raises ConfigError, AppLoadError or BootError where `aserver run` would not have served.
+    Returns OK; raises ConfigError, BindError, AppLoadError or BootError where `aserver run` would not have served.
     """
     config = resolved.config
     assert config.target is not None
@@ -52,7 +53,7 @@ def check(resolved: Resolved) -> ExitCode:
 
 
 def _look_around(config: Config) -> None:
-    """What the settings name outside the app: certificates, accounts, logs. Raises ConfigError."""
+    """What the settings name outside the app: certificates, accounts, files. Raises ConfigError or BindError."""
     if config.certfile:
         Certificates(config)
     unix.identity(config.user, config.group)
@@ -61,11 +62,40 @@ def _look_around(config: Config) -> None:
     if config.accesslog is not None:
         compile_format(config.access_log_format)
     for name, path in (("errorlog", config.errorlog), ("accesslog", config.accesslog)):
-        if path in (None, "-"):
-            continue
-        place = path if os.path.exists(path) else os.path.dirname(path) or "."
-        if not os.access(place, os.W_OK):
-            raise ConfigError(f"{name} {path} cannot be opened: {place} is not there, or not for us to write")
+        if path not in (None, "-") and (reason := _why_unwritable(path)) is not None:
+            raise ConfigError(f"{name} {path} cannot be opened: {reason}")
+    # A server that holds it may be the one that runs, and is to be reloaded with what is checked here.
+    if config.pidfile and (reason := _why_unwritable(config.pidfile)) is not None:
+        raise ConfigError(f"pidfile {config.pidfile} cannot be written: {reason}")
+    for spec in config.bind:
+        kind, _, path = spec.partition(":")
+        if kind == "unix" and not path.startswith("@"):
+            _look_at_socket_path(path, config)
+
+
+def _why_unwritable(path: str) -> str | None:
+    """What open(2) would say of a file that is to be written, and made if need be; None if nothing is in the way."""
+    if os.path.isdir(path):
+        return "it is a directory"
+    if os.path.exists(path):
+        return None if os.access(path, os.W_OK) else f"uid {os.geteuid()} may not write it"
+    return _why_unusable(os.path.dirname(path) or ".")
+
+
+def _why_unusable(directory: str) -> str | None:
+    if not os.path.isdir(directory):
+        return f"the directory {directory} does not exist"
+    if not os.access(directory, os.W_OK | os.X_OK):
+        return f"uid {os.geteuid()} may not write in the directory {directory}"
+    return None
+
+
+def _look_at_socket_path(path: str, config: Config) -> None:
+    """Where the socket would be, and whose. Who is there already is not asked: the server that runs, most likely."""
+    if (reason := _why_unusable(os.path.dirname(path))) is not None:
+        raise BindError(f"cannot bind unix:{path}: {reason}")
+    _user_id(config.uds_owner, path)
+    _group_id(config.uds_group, path)
 
 
 async def _try_lifespan(app: ASGIApp, config: Config) -> bool:

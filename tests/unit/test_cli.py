@@ -14,6 +14,7 @@ from aserver import __version__, check, launch
 from aserver.cli import main
 from aserver.config import Resolved, settings
 from aserver.errors import AppLoadError, BindError, ExitCode
+from aserver.sockets import bind_all
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,9 @@ def test_config_warns_of_likely_mistakes(aserver: Command) -> None:
         (["check", "app:x", "--access-log-format", "%(zz)s"], "no atom %(zz)s"),
         (["check", "app:x", "--errorlog", "none/e"], "errorlog none/e cannot be opened"),
         (["check", "app:x", "--accesslog", "none/a"], "accesslog none/a cannot be opened"),
+        (["check", "app:x", "--errorlog", "."], "errorlog . cannot be opened: it is a directory"),
+        (["check", "app:x", "--pidfile", "none/p"], "pidfile none/p cannot be written: the directory none does not"),
+        (["check", "app:x", "--pidfile", "."], "pidfile . cannot be written: it is a directory"),
     ],
 )
 def test_a_bad_command_line_is_one_line_and_exit_2(aserver: Command, arguments: Sequence[str], line: str) -> None:
@@ -133,6 +137,38 @@ def test_a_bad_command_line_is_one_line_and_exit_2(aserver: Command, arguments: 
     assert outcome.err.startswith("aserver: error: ")
     assert line in outcome.err
     assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "owner", "group", "said"),
+    [
+        ("none/a.sock", None, None, "none does not exist"),
+        ("a.sock", "nobody-of-that-name", None, "uds_owner 'nobody-of-that-name' is no user of this system"),
+        ("a.sock", None, "nobody-of-that-name", "uds_group 'nobody-of-that-name' is no group of this system"),
+    ],
+)
+def test_check_refuses_a_socket_path_as_run_does(
+    aserver: Command, path: str, owner: str | None, group: str | None, said: str
+) -> None:
+    spec = f"unix:{Path(path).absolute()}"
+    with pytest.raises(BindError) as of_run:
+        bind_all(
+            (spec,), uds_mode=None, uds_owner=owner, uds_group=group, reuse_port=False, environ={}, pid=os.getpid()
+        )
+    whose = [*(("--uds-owner", owner) if owner else ()), *(("--uds-group", group) if group else ())]
+    outcome = aserver("check", "app:x", "--bind", spec, *whose)
+    assert outcome.status == ExitCode.BIND
+    assert said in outcome.err
+    assert outcome.err == f"aserver: error: {of_run.value}\n"
+
+
+def test_check_makes_no_file(aserver: Command) -> None:
+    """It may not be the service's user who asks. That there is no such app is found last."""
+    Path("run").mkdir()
+    options = ["--pidfile", "run/p", "--errorlog", "run/e", "--uds-owner", str(os.getuid())]
+    options += ["--bind", f"unix:{Path('run/a.sock').absolute()}", "--bind", "unix:@name"]
+    assert aserver("check", "no_such_app:x", *options).status == ExitCode.APP_LOAD
+    assert not list(Path("run").iterdir())
 
 
 def test_a_python_files_traceback_is_the_last_thing_printed(aserver: Command) -> None:
