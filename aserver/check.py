@@ -16,7 +16,7 @@ from aserver.config import Config, Resolved
 from aserver.errors import AppLoadError, BindError, BootError, ConfigError, ExitCode
 from aserver.log.access import compile_format
 from aserver.log.setup import read_log_config
-from aserver.sockets.path import _group_id, _user_id
+from aserver.sockets.path import group_id, user_id
 from aserver.tls import Certificates
 from aserver.worker.lifespan import Lifespan
 from aserver.zygote.preload import preload
@@ -94,8 +94,8 @@ def _look_at_socket_path(path: str, config: Config) -> None:
     """Where the socket would be, and whose. Who is there already is not asked: the server that runs, most likely."""
     if (reason := _why_unusable(os.path.dirname(path))) is not None:
         raise BindError(f"cannot bind unix:{path}: {reason}")
-    _user_id(config.uds_owner, path)
-    _group_id(config.uds_group, path)
+    user_id(config.uds_owner, path)
+    group_id(config.uds_group, path)
 
 
 async def _try_lifespan(app: ASGIApp, config: Config) -> bool:

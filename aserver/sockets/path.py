@@ -80,7 +80,7 @@ class PathListener(Listener):
         self._path = path
         self._spare = hidden_name(path)
         self._check_length()
-        uid, gid = _user_id(owner, path), _group_id(group, path)
+        uid, gid = user_id(owner, path), group_id(group, path)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with _directory_lock(path):
@@ -333,7 +333,7 @@ def _reason(error: OSError, path: str) -> str:
     return error.strerror or str(error)
 
 
-def _user_id(name: str | None, path: str) -> int:
+def user_id(name: str | None, path: str) -> int:
     """The uid of a user by name or number; -1, chown(2)'s "as it is", for None. Raises BindError."""
     if name is None or name.isdigit():
         return -1 if name is None else int(name)
@@ -343,7 +343,7 @@ def _user_id(name: str | None, path: str) -> int:
         raise BindError(f"cannot bind unix:{path}: uds_owner {name!r} is no user of this system") from None
 
 
-def _group_id(name: str | None, path: str) -> int:
+def group_id(name: str | None, path: str) -> int:
     """The gid of a group by name or number; -1 for None. Raises BindError."""
     if name is None or name.isdigit():
         return -1 if name is None else int(name)
