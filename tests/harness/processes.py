@@ -4,7 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -12,12 +12,15 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process; `start` (clock ticks since the machine's boot) tells it from a later one with the same pid."""
+    """One process; `start` (clock ticks since the machine's boot) tells it from a later one with the same pid.
+
+    Equal is what is the same process, whatever it is doing.
+    """
 
     pid: int
     parent: int
     session: int
-    state: str  # "R", "S", "D", "T", "Z", ...
+    state: str = field(compare=False)  # "R", "S", "D", "T", "Z", ...
     start: int
     title: str
 
