@@ -315,9 +315,7 @@ class Exchange(Cycle):
         """Write what belongs together with what comes before or after it."""
         connection = self.connection
         if not isinstance(data, bytes):
-            # Not in one writev: behind the head's odd bytes the kernel copies a megabyte 16 % slower than by itself.
-            for piece in data:
-                connection.write(piece)
+            connection.write_pieces(data)
         elif data:
             connection.write_soon(data)
         if self.state is DONE and connection.last():
