@@ -87,6 +87,10 @@ class Load:
             lambda: self.outcome.ok >= goal or self.outcome.failures, what=f"{count} more answers to the load client"
         )
 
+    def wait_for_different(self, count: int) -> None:
+        """Wait until so many different bodies (each worker's own, say) have come or a request has failed."""
+        wait_for(lambda: len(self.outcome.bodies) >= count or self.outcome.failures, what=f"{count} different answers")
+
     async def _run(self) -> None:
         await asyncio.gather(*(self._client() for _ in range(self._connections)))
 

@@ -25,11 +25,12 @@ def test_ttin_and_ttou_change_the_number_and_no_request_fails(server: Start) -> 
             running.signal(number)
             settle(running, count)
             load.wait_for_more(20)
+            load.wait_for_different(count)  # the kernel may let one worker wait for its first
         for _ in range(3):
             running.signal(signal.SIGTTOU)
             settle(running, 1)
     load.outcome.check()
-    assert len(load.outcome.bodies) == 4, "the premise: each was asked"
+    assert len(load.outcome.bodies) == 4
     assert running.log.count("scaling from 2 to 1 workers") == 1
     assert "to 0 workers" not in running.log
     assert running.stop() == 0
