@@ -73,7 +73,7 @@ docs: $(VENV)/.run
 	mv $(VENV)/settings.md docs/settings.md
 
 clean:
-	rm -rf .venv .venv-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-* build dist *.egg-info *__mypyc.*.so aserver/protocol/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find aserver tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ── environments ── a stamp file each, so that nothing is installed again until pyproject.toml changes.
