@@ -199,8 +199,14 @@ def test_a_python_file_whose_reader_has_gone_says_nothing(tmp_path: Path) -> Non
 
 def test_ctrl_c_while_a_python_file_runs_prints_no_traceback(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A terminal sends it to both processes; the command says what is to be said."""
+    text = """
+import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
+os.kill(os.getpid(), signal.SIGINT)
+os.read(os.pipe()[0], 1)
+"""
     with pytest.raises(ConfigError, match="ended with status 130"):
-        run_file(tmp_path, "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nos.read(os.pipe()[0], 1)\n")
+        run_file(tmp_path, text)
     assert capfd.readouterr().err == ""
 
 
