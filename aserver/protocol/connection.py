@@ -182,8 +182,8 @@ class Connection:
         if self.held:
             self.flush()
         transport = self.transport
-        # uvloop's writelines() is one writev, where two write() are two system calls (44 us for 64 KB instead of 49) and
-        # two packets: with the head by itself the client wakes twice, and gets half as many bodies of 1 MB in a second.
+        # uvloop's writelines() is one writev, where two write() are two system calls (44 us for 64 KB instead of 49)
+        # and two packets: the client wakes for the head alone, and gets half as many bodies of 1 MB in a second.
         # asyncio's joins (3.11), or forgets to pause us (3.12.0 to 3.13.5).
         if type(transport).__module__.startswith("uvloop."):
             transport.writelines(pieces)
