@@ -89,15 +89,23 @@ def become_subreaper(*, enable: bool = True) -> bool:
     return int(libc.prctl(PR_SET_CHILD_SUBREAPER, 1 if enable else 0, 0, 0, 0)) == 0
 
 
+def signal_at_parents_end(signum: int) -> bool:
+    """Have the kernel send us `signum` when the thread that started us ends (prctl(2), PR_SET_PDEATHSIG); 0 ends that.
+
+    False off Linux, where nothing happens.
+    """
+    return LINUX and int(ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signum, 0, 0, 0)) == 0
+
+
 def end_with_parent(parent: int) -> bool:
-    """SIGKILL for this process when its parent, the process `parent`, ends (prctl(2), PR_SET_PDEATHSIG).
+    """SIGKILL for this process when its parent, the process `parent`, ends (see `signal_at_parents_end`).
 
     At once, if it has ended before we could ask for that. The kernel looks at the thread that started us, not at its
     process: only for a child whose starter waits for it. False off Linux, where nothing happens.
     """
     if not LINUX:
         return False
-    asked = int(ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)) == 0
+    asked = signal_at_parents_end(signal.SIGKILL)
     if os.getppid() != parent:
         signal.raise_signal(signal.SIGKILL)
     return asked

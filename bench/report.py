@@ -98,10 +98,8 @@ def table(scenario: ScenarioReport, roles: dict[str, str]) -> list[str]:
     servers = ranking(scenario)
     main = scenario.columns[0]
     references = _references(scenario, roles) if main["compare"] else {}
-    # The first that servers.toml or the command line names.
-    subject = next((name for name in roles if roles[name] == "subject" and name in servers), None)
-    if not main["compare"]:
-        subject = None
+    subjects = [name for name, role in roles.items() if role == "subject" and name in servers]
+    subject = subjects[0] if subjects and main["compare"] else None  # the first that was named
     titles = ["server", main["title"], *references]
     if subject is not None:
         titles.append(f"{subject} ÷ it")

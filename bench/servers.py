@@ -277,7 +277,7 @@ class Starter:
         values = {
             "python": str(self.environment.python),
             "bin": str(self.environment.bin),
-            "here": str(HERE),
+            **_PLACES,
             "app": launch.app,
             "answer": launch.answer or "",
             "host": address.host,

@@ -6,7 +6,6 @@ it gives the workers their time to drain and then ends those that did not (promi
 """
 
 import contextlib
-import ctypes
 import gc
 import importlib
 import logging
@@ -58,7 +57,6 @@ log = logging.getLogger("aserver.error")
 _WAKING = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 #: Seconds beyond the workers' own drain after which the deputy kills.
 DEPUTY_ALLOWANCE = 1.0
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main(fd: int) -> NoReturn:
@@ -119,7 +117,7 @@ class Zygote:
         began = time.monotonic()
         hazards: tuple[str, ...] = ()
         # Code that hangs at import would outlive a master that dies meanwhile: nobody here reads the channel yet.
-        _die_with_master(signal.SIGKILL)
+        unix.signal_at_parents_end(signal.SIGKILL)
         try:
             certificates = self._load_certificates()
             unix.enter_environment(self._config.env, self._config.chdir, self._config.umask)
@@ -146,7 +144,7 @@ class Zygote:
             importlib.import_module("anyio._backends._asyncio")
         gc.collect()
         gc.freeze()
-        _die_with_master(0)
+        unix.signal_at_parents_end(0)
         # Here, not in the master: a reload may bring others.
         version, loop = ".".join(map(str, sys.version_info[:3])), sys.modules["uvloop"].__version__
         log.info("Python %s, uvloop %s%s", version, loop, ", protocol compiled" if COMPILED else "")
@@ -355,9 +353,3 @@ def _readable(fds: Iterable[int], seconds: float) -> bool:
     for fd in fds:
         poll.register(fd, select.POLLIN)
     return bool(poll.poll(seconds * 1000))
-
-
-def _die_with_master(signum: int) -> None:
-    """Have the kernel send us `signum` when the master dies (prctl(2), PR_SET_PDEATHSIG); 0 ends that."""
-    if unix.LINUX:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signum, 0, 0, 0)

@@ -460,7 +460,7 @@ def test_a_stop_before_anything_serves(server: Start, tmp_path: Path) -> None:
 
 
 def test_a_master_killed_while_the_app_is_imported_leaves_nothing(server: Start, tmp_path: Path) -> None:
-    """Nobody reads the channel then. Fails without _die_with_master in Zygote.load."""
+    """Nobody reads the channel then. Fails without signal_at_parents_end in Zygote.load."""
     (tmp_path / "slowly.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(600)\n")
     running = server("slowly:app", "--app-dir", str(tmp_path), ready=False)
     running.wait_log("importing")

@@ -881,16 +881,6 @@ class Stuck(Tap):
         super().__init__()
         self.unsent = unsent
         self.aborted = False
-        self.reading = True
-
-    def pause_reading(self) -> None:
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        self.reading = True
-
-    def is_reading(self) -> bool:
-        return self.reading
 
     def get_write_buffer_size(self) -> int:
         return self.unsent

@@ -21,6 +21,7 @@ class Tap(asyncio.Transport):
         self.written = b""
         self.closed = False
         self.half_closed = False
+        self.reading = True  # as far as the connection wants it
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return {"peername": ("192.0.2.1", 5), "sockname": ("192.0.2.2", 80)}.get(name, default)
@@ -43,10 +44,13 @@ class Tap(asyncio.Transport):
         self.closed = True
 
     def pause_reading(self) -> None:
-        """Nothing is read here."""
+        self.reading = False
 
     def resume_reading(self) -> None:
-        """Nothing is read here."""
+        self.reading = True
+
+    def is_reading(self) -> bool:
+        return self.reading
 
     def get_write_buffer_size(self) -> int:
         return 0

@@ -60,22 +60,12 @@ class Line(Tap):
 
     def __init__(self) -> None:
         super().__init__()
-        self.reading = True
         self.protocol: Any = None
         self.on_write: Callable[[], object] = lambda: None
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         super().write(data)
         self.on_write()
-
-    def pause_reading(self) -> None:
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        self.reading = True
-
-    def is_reading(self) -> bool:
-        return self.reading
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self.protocol = protocol
