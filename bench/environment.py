@@ -90,16 +90,20 @@ def prepare(python: str = sys.executable) -> tuple[Environment, list[str]]:
     if _stale(environment, "aserver", *sources):
         print("bench: compiling and installing aserver ...", file=sys.stderr)
         try:
-            _install_subject(environment)
+            _install_subject(environment, compiled=True)
         except InstallError as error:
-            problems.append(f"aserver could not be compiled and installed from the checkout: {error}")
+            problems.append(f"aserver could not be compiled, so its rows are the interpreted one's: {error}")
+            try:
+                _install_subject(environment, compiled=False)
+            except InstallError as worse:
+                problems.append(f"aserver could not be installed from the checkout: {worse}")
         else:
             _settle(environment, "aserver", *sources)
     return environment, problems
 
 
-def _install_subject(environment: Environment) -> None:
-    """Install aserver with its protocol modules compiled.
+def _install_subject(environment: Environment, *, compiled: bool) -> None:
+    """Install aserver, its protocol modules compiled if there is a compiler.
 
     From a copy: the build leaves what it compiles beside the source, where it would hide later changes, and the
     row `aserver-pure` runs from there.
@@ -109,7 +113,7 @@ def _install_subject(environment: Environment) -> None:
         shutil.copytree(CHECKOUT / "aserver", copy / "aserver", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
         for needed in ("pyproject.toml", "README.md", "LICENSE"):
             shutil.copy(CHECKOUT / needed, copy)
-        _pip(environment, str(copy), compile_protocol=True)
+        _pip(environment, str(copy), compiled=compiled)
 
 
 def _stale(environment: Environment, what: str, *sources: Path) -> bool:
@@ -126,12 +130,12 @@ def _digest(sources: Iterable[Path]) -> str:
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 
-def _pip(environment: Environment, *what: str, compile_protocol: bool = False) -> None:
+def _pip(environment: Environment, *what: str, compiled: bool = False) -> None:
     command = [str(environment.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *what]
-    env = {**os.environ, "HATCH_BUILD_HOOKS_ENABLE": "1"} if compile_protocol else None
+    env = {**os.environ, "HATCH_BUILD_HOOKS_ENABLE": "1"} if compiled else None
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=env)
     if done.returncode != 0:
         # pip ends with hints; the line that says what happened is the last one that names an error.
         lines = [line.strip() for line in done.stderr.splitlines()]
         telling = [line for line in lines if "Error: " in line or line.startswith("ERROR: ")]
-        raise InstallError(telling[-1] if telling else done.stderr.strip()[-300:])
+        raise InstallError(telling[-1] if telling else " ".join(done.stderr.split())[-300:])
