@@ -273,6 +273,11 @@ class Connection:
         """React to `deadline` having passed."""
         raise NotImplementedError
 
+    def postpone(self, seconds: float) -> None:
+        """Put off the deadlines."""
+        self.deadline += seconds
+        self.write_deadline += seconds
+
     @property
     def idle(self) -> bool:
         """Whether no request is under way, also none half received."""

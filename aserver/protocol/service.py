@@ -90,6 +90,16 @@ class Service(Shared):
         for connection in list(self.connections):
             connection.abort()
 
+    def postpone(self, seconds: float) -> None:
+        """Put off all deadlines: so long it was our loop that stood still, not the clients.
+
+        What they sent meanwhile is still in the kernel, and who came after it has been given a deadline by the clock
+        of before.
+        """
+        for connection in self.connections:
+            connection.postpone(seconds)
+        self.abandoned = {request: deadline + seconds for request, deadline in self.abandoned.items()}
+
     def sweep(self, now: float) -> None:
         """Take the clock (seconds of the loop), renew the date, and end what has overrun a deadline."""
         self.now = now

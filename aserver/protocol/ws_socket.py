@@ -328,6 +328,11 @@ class Socket(Connection):
         else:
             self.deadline = inf
 
+    def postpone(self, seconds: float) -> None:
+        """Put off the deadlines, and let no client seem silent for as long."""
+        super().postpone(seconds)
+        self._silent_since += seconds
+
     def _keep_alive(self) -> None:
         """Send a ping if one is due, and give up a client that is silent since the last."""
         shared, config, reader = self.shared, self.shared.config, self._reader

@@ -22,6 +22,7 @@ from aserver.log.recorder import AccessLog
 from aserver.protocol.draining import Draining
 from aserver.protocol.proxy_protocol import Peers
 from aserver.protocol.service import Service
+from aserver.protocol.shared import SWEEP_PERIOD
 from aserver.worker.acceptor import Acceptor, Endpoint
 from aserver.worker.capacity import Capacity
 from aserver.worker.fairness import PAUSE, Fairness
@@ -31,8 +32,8 @@ log = logging.getLogger("aserver.error")
 
 #: Seconds between two heartbeats; four fit into the shortest useful `slow_callback`. One costs 0.3 us.
 BEAT = 0.1
-#: Beats between two sweeps for overdue connections: timeouts are whole seconds, one coarse timer serves all.
-BEATS_PER_SWEEP = 10
+#: A sweep that is later than this (seconds) is late because the loop stood still: kept by an application, or halted.
+STANDSTILL = 0.5
 #: While draining, how often (seconds) to look whether the last connection has gone.
 DRAIN_POLL = 0.02
 #: Seconds for the handshakes of those who were in the accept queue at a final stop.
@@ -263,9 +264,18 @@ class Server:
                 acceptor.resume()
         if self.fairness is not None:
             self.fairness.look_around()
-        if service is not None and self.beats % BEATS_PER_SWEEP == 0:
-            service.sweep(self._loop.time())
-            for acceptor in self._acceptors:
-                acceptor.tend()
+        if service is not None:
+            self._sweep(service, self._loop.time())
         if self.on_beat is not None:
             self.on_beat(self)
+
+    def _sweep(self, service: Service, now: float) -> None:
+        """Look for overdue connections, once in a period: timeouts are whole seconds, one coarse timer serves all."""
+        late = now - service.now - SWEEP_PERIOD
+        if late < 0:
+            return
+        if late > STANDSTILL:
+            service.postpone(late)
+        service.sweep(now)
+        for acceptor in self._acceptors:
+            acceptor.tend()

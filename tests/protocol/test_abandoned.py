@@ -34,7 +34,8 @@ async def test_who_ignores_the_disconnect_is_cancelled_after_a_grace(
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
         await eventually(lambda: server.service.abandoned)
-        now = server.service.now
+        server.service.postpone(100)  # the loop stood still, so the application could not end either
+        now = server.service.now + 100
         server.service.sweep(now + 29)
         await asyncio.sleep(0)
         assert not cancelled

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import time
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,14 +12,25 @@ from typing import Any, cast
 import anyio
 import pytest
 
+from aserver.asgi import Receive, Scope, Send
 from aserver.config import Config, Layer, build
 from aserver.embedded import _stop_signals
 from aserver.ipc.board import Board, Field
+from aserver.protocol.service import Service
+from aserver.worker.acceptor import Endpoint
 from aserver.worker.capacity import Capacity
 from aserver.worker.fairness import FEW, Fairness
 from aserver.worker.server import Server
 from tests.apps.lifecycle import lifespans
 from tests.harness import PATIENCE
+
+GET = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
+
+
+async def _hello(scope: Scope, receive: Receive, send: Send) -> None:
+    del scope, receive
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+    await send({"type": "http.response.body", "body": b"hello"})
 
 
 def _config(**settings: object) -> Config:
@@ -48,6 +60,52 @@ async def test_embedded_sigterm_is_patient_and_sigint_is_not() -> None:
             while len(drains) == seen:
                 await asyncio.sleep(0.01)
     assert drains == [{"final": True, "graceful": 7.0}, {"final": True, "graceful": 0.0}]
+
+
+async def test_a_loop_that_stood_still_holds_it_against_nobody() -> None:
+    """Halted for a minute, or kept by an application: who waited meanwhile is served, and who came right after it.
+
+    The chaos test lost single requests that way. Fails without `postpone`: the first sweep closes all three.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = _config(header_timeout=10, keep_alive=5, lifespan="off")
+        server = Server(_hello, config, [Endpoint(listener, "http")], release=lambda: None)
+        ready = asyncio.Event()
+        serving = asyncio.create_task(server.run(ready.set))
+        await ready.wait()
+        service = server.service
+        assert service is not None
+        assert server._timer is not None
+        server._timer.cancel()
+        service.now -= 60  # as if it had been then that the loop was seen last
+        clients = [await asyncio.open_connection(*listener.getsockname()) for _ in range(3)]
+        used, writer = clients[0]
+        writer.write(GET)
+        await used.readuntil(b"hello")
+        with anyio.fail_after(PATIENCE):
+            while len(service.connections) < len(clients):
+                await asyncio.sleep(0)
+        server._beat()
+        assert service.now > anyio.current_time() - 1, "or no sweep, which is what closes them, has been made"
+        for reader, writer in clients:
+            writer.write(GET)
+            with anyio.fail_after(PATIENCE):
+                await reader.readuntil(b"hello")
+            writer.close()
+        server.drain(final=True, graceful=PATIENCE)
+        await serving
+
+
+async def test_sweeps_are_a_period_apart_however_late_the_beats_are() -> None:
+    """Fails with beats counted: with ten late ones from one sweep to the next, deadlines would lie in the past."""
+    server = Server(_hello, _config(), [], lambda: None)
+    service = Service(_hello, _config(), loop=asyncio.get_running_loop(), state={})
+    begin = service.now
+    seen = []
+    for tenths in (1, 9, 14, 23, 30, 31):
+        server._sweep(service, begin + tenths / 10)
+        seen.append(round(service.now - begin, 1))
+    assert seen == [0, 0, 1.4, 1.4, 3.0, 3.0]
 
 
 def test_a_full_worker_says_so_once_each_time(
