@@ -50,6 +50,11 @@ class DoubtError(Exception):
     """This is not one plain request: read it again, carefully."""
 
 
+def unmade(data: bytes) -> None:
+    """Feed of a connection without a parser: it is made for the first piece that is not known, if there is one."""
+    raise AssertionError(f"{data!r} came before there was a parser")
+
+
 class CarefulIntake(Carrier):
     """A connection that reads requests part by part. What a request is, and what happens to it, is its subclass's."""
 
@@ -85,8 +90,10 @@ class CarefulIntake(Carrier):
         "url",
     )
 
-    def __init__(self, shared: Shared, *, scheme: str = "http", tls: bool = False) -> None:
-        super().__init__(shared, scheme=scheme, tls=tls)
+    def __init__(
+        self, shared: Shared, *, scheme: str = "http", tls: bool = False, server: tuple[str, int | None] | None = None
+    ) -> None:
+        super().__init__(shared, scheme=scheme, tls=tls, server=server)
         self.eof = False
         self.current: Exchange | None = None  # whose response is due
         self.receiving: Exchange | None = None  # whose body is being read
@@ -117,13 +124,14 @@ class CarefulIntake(Carrier):
         self._pipelining = False  # requests have come together: no use in trying the other way again
         self._fields_before = 0  # fields complete when the last piece had been parsed
         self._growth = 0  # bytes since a field, or the request line, was last completed
-        self._renew_parser()
-        self.feed = self._unstopped
+        self._parser: Any = None
+        self._unstopped: Callable[[Any], object] = unmade
+        self.feed = unmade
 
     def _renew_parser(self, callbacks: object = None) -> None:
         """Have a parser that stands at the beginning of a request, for our callbacks if no others are given."""
-        self._parser: Any = httptools.HttpRequestParser(self if callbacks is None else callbacks)
-        self._unstopped: Callable[[Any], object] = self._parser.feed_data  # the same object each time it is asked for
+        self._parser = httptools.HttpRequestParser(self if callbacks is None else callbacks)
+        self._unstopped = self._parser.feed_data  # the same object each time it is asked for
 
     def _forget_head(self) -> None:
         self.url = b""

@@ -51,6 +51,15 @@ class Stage(Enum):
     CLOSED = "closing or gone"
 
 
+def server_of(name: object) -> tuple[str, int | None] | None:
+    """Return what a socket's own name is in a scope as `server` (ASGI spec: a path has no port)."""
+    if isinstance(name, tuple):
+        return str(name[0]), int(name[1])
+    if isinstance(name, bytes):  # abstract unix name
+        return "@" + name[1:].decode("utf-8", "surrogateescape"), None
+    return None if name is None else (str(name), None)
+
+
 OPEN: Final = Stage.OPEN
 LINGERING: Final = Stage.LINGERING
 CLOSED: Final = Stage.CLOSED
@@ -87,14 +96,14 @@ class Connection:
     transport: asyncio.Transport
     feed: Callable[[Any], object]  # bytes, or a memoryview of some
 
-    def __init__(self, shared: Shared, *, scheme: str, tls: bool) -> None:
+    def __init__(self, shared: Shared, *, scheme: str, tls: bool, server: tuple[str, int | None] | None = None) -> None:
         self.shared = shared
         self.scheme = scheme
         self.tls = tls
         self.tls_told: dict[str, object] | None = None  # the ASGI TLS extension
         self.stage = OPEN
         self.client: tuple[str, int] | None = None
-        self.server: tuple[str, int | None] | None = None
+        self.server = server
         self.deadline = inf  # for what we want to read; absolute, of the loop's clock
         self.write_deadline = inf  # for what the client has to read
         self.write_paused = False
@@ -112,13 +121,8 @@ class Connection:
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self.client = (str(peer[0]), int(peer[1]))
-        name = transport.get_extra_info("sockname")
-        if isinstance(name, tuple):
-            self.server = (str(name[0]), int(name[1]))
-        elif isinstance(name, bytes):  # abstract unix name
-            self.server = ("@" + name[1:].decode("utf-8", "surrogateescape"), None)
-        elif name is not None:
-            self.server = (str(name), None)
+        if self.server is None:
+            self.server = server_of(transport.get_extra_info("sockname"))
         if self.tls:
             self.tls_told = extension(transport.get_extra_info("ssl_object"))
         shared = self.shared

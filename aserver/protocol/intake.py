@@ -10,7 +10,7 @@ callbacks only collect.
 import httptools
 
 from aserver.errors import ClientError
-from aserver.protocol.careful import END_OF_HEAD, SLICE, CarefulIntake, DoubtError
+from aserver.protocol.careful import END_OF_HEAD, SLICE, CarefulIntake, DoubtError, unmade
 from aserver.protocol.exchange import Exchange
 from aserver.protocol.framing import has_more_lines
 from aserver.protocol.wire import FORWARDING_NAMES, REQUEST_NAMES, SPECIAL_REQUEST_NAMES
@@ -36,6 +36,9 @@ class Intake(CarefulIntake):
             if not self.write_paused:
                 self.launch(again)
             return
+        if self.feed is unmade:
+            self._renew_parser()
+            self.feed = self._unstopped
         self._data = data
         if len(data) > SLICE // 2 and self._hopeful() and self._costly(data):
             self.feed = self._feed_carefully

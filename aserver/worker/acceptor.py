@@ -8,11 +8,13 @@ listener. It must never close or shut down the listener itself.
 import asyncio
 import enum
 import inspect
+import ipaddress
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from aserver.protocol.connection import server_of
 from aserver.protocol.proxy_protocol import Mode, Peers, Reception
 from aserver.tls import Certificates
 
@@ -24,6 +26,18 @@ class Endpoint:
     sock: socket.socket
     name: str
     tls: Certificates | None = None
+
+    @property
+    def server(self) -> tuple[str, int | None] | None:
+        """What every connection has as its own end; None if each must be asked."""
+        name = self.sock.getsockname()
+        if self.sock.family in (socket.AF_INET, socket.AF_INET6):
+            address = ipaddress.ip_address(name[0])
+            # A link-local one has its interface only in Python's spelling, and a transparent proxy's connections have
+            # the address that the client meant (ip(7), IP_TRANSPARENT).
+            if address.is_unspecified or address.is_link_local or _is_transparent(self.sock):
+                return None
+        return server_of(name)
 
 
 #: Seconds for the last bytes and the client's close_notify, never the first to end a connection: this clock would cut
@@ -206,6 +220,11 @@ class Acceptor:
             "ssl_handshake_timeout": self.handshake_timeout,
             "ssl_shutdown_timeout": SHUTDOWN_TIMEOUT,
         }
+
+
+def _is_transparent(sock: socket.socket) -> bool:
+    option = getattr(socket, "IP_TRANSPARENT", None)  # Linux; it is one flag for both families
+    return option is not None and bool(sock.getsockopt(socket.IPPROTO_IP, option))
 
 
 def _keep_path(loop: asyncio.AbstractEventLoop) -> dict[str, Any]:

@@ -148,7 +148,7 @@ class Server:
             if endpoint.tls is not None:
                 endpoint.tls.look(patient=False)  # the zygote has read them long ago
             scheme = "https" if endpoint.tls else "http"
-            factory = self.service.protocol_factory(scheme=scheme, tls=endpoint.tls is not None)
+            factory = self.service.protocol_factory(scheme=scheme, tls=endpoint.tls is not None, server=endpoint.server)
             factory = self._politely(factory)
             self._acceptors.append(
                 Acceptor(endpoint, factory, self.config.backlog, self._loop, self.config.header_timeout, proxy)
@@ -185,7 +185,10 @@ class Server:
     def _held(self) -> int:
         """How many clients have a descriptor here: connections, and handshakes that are not over."""
         assert self.service is not None
-        return len(self.service.connections) + sum(acceptor.handshakes for acceptor in self._acceptors)
+        held = len(self.service.connections)
+        for acceptor in self._acceptors:
+            held += acceptor.handshakes
+        return held
 
     def _close_acceptors(self) -> None:
         for acceptor in self._acceptors:

@@ -87,6 +87,17 @@ async def test_another_connection_knows_what_one_has_learnt(parsed: list[bytes])
     assert parsed == [b"/1"]
 
 
+async def test_a_parser_is_made_for_what_has_to_be_parsed() -> None:
+    """And not before: it is a twentieth of what a new connection for each request costs."""
+    service = Scopes()
+    await service.feed(service.connect(), b"GET /" + FIELDS)
+    connection = service.connect()
+    await service.feed(connection, b"GET /" + FIELDS)
+    assert connection._parser is None
+    assert (await service.feed(connection, b"GET / HTTP/1.1\r\nHost: u\r\n\r\n"))["headers"] == [(b"host", b"u")]
+    assert connection._parser is not None
+
+
 async def test_what_a_proxy_says_is_believed_by_each_connection_for_itself(parsed: list[bytes]) -> None:
     told = b" HTTP/1.1\r\nHost: t\r\nX-Forwarded-For: 198.51.100.7\r\nX-Forwarded-Prefix: /p\r\n\r\n"
     service = Scopes(proxy_headers=True, forwarded_allow_ips=["192.0.2.1"])
