@@ -1,10 +1,11 @@
 """`aserver check`: would this configuration, with this app, serve?
 
-Runs in the operator's command, which imports the app and runs its lifespan; it binds nothing, forks nothing, and makes
-no file, which would be the operator's and not the service's.
+Runs in the operator's command, which imports the app and runs its lifespan; it listens nowhere, forks nothing,
+and makes no file, which would be the operator's and not the service's.
 """
 
 import asyncio
+import errno
 import os
 
 import click
@@ -16,7 +17,8 @@ from aserver.config import Config, Resolved
 from aserver.errors import AppLoadError, BindError, BootError, ConfigError, ExitCode
 from aserver.log.access import compile_format
 from aserver.log.setup import read_log_config
-from aserver.sockets.path import group_id, user_id
+from aserver.sockets.bind import bind_for, path_of
+from aserver.sockets.path import check_length, group_id, user_id
 from aserver.tls import Certificates
 from aserver.worker.lifespan import Lifespan
 from aserver.zygote.preload import preload
@@ -68,9 +70,10 @@ def _look_around(config: Config) -> None:
     if config.pidfile and (reason := _why_unwritable(config.pidfile)) is not None:
         raise ConfigError(f"pidfile {config.pidfile} cannot be written: {reason}")
     for spec in config.bind:
-        kind, _, path = spec.partition(":")
-        if kind == "unix" and not path.startswith("@"):
-            _look_at_socket_path(path, config)
+        if spec.startswith("unix:") and not spec.startswith("unix:@"):
+            _look_at_socket_path(path_of(spec), config)
+        elif not spec.startswith("fd:"):  # that is the service manager's to pass, and not to us
+            _look_at_address(spec, config)
 
 
 def _why_unwritable(path: str) -> str | None:
@@ -90,8 +93,21 @@ def _why_unusable(directory: str) -> str | None:
     return None
 
 
+def _look_at_address(spec: str, config: Config) -> None:
+    """Bind it for a moment. Who has it already is not asked: the server that runs, most likely."""
+    try:
+        listeners = bind_for(config, (spec,), {})
+    except BindError as error:
+        if not (isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE):
+            raise
+    else:
+        for listener in listeners:
+            listener.close()
+
+
 def _look_at_socket_path(path: str, config: Config) -> None:
-    """Where the socket would be, and whose. Who is there already is not asked: the server that runs, most likely."""
+    """Where the socket would be, and whose. Nor is it asked here who is there."""
+    check_length(path)
     if (reason := _why_unusable(os.path.dirname(path))) is not None:
         raise BindError(f"cannot bind unix:{path}: {reason}")
     user_id(config.uds_owner, path)

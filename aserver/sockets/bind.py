@@ -117,9 +117,7 @@ def _bind_one(spec: str, wanted: _Wanted, listeners: list[Listener]) -> None:
     elif kind == "unix" and rest.startswith("@"):
         listeners.append(_bind_abstract(rest))
     elif kind == "unix":
-        if rest.strip("/") in ("", ".", "..") or rest.endswith("/") or "\0" in rest:
-            raise ConfigError(f"bind: {spec!r} needs the path of a file, or @name, after unix:")
-        path = str(Path(rest).absolute())
+        path = path_of(spec)
         listeners.append(
             PathListener(path, mode=wanted.uds_mode, owner=wanted.uds_owner, group=wanted.uds_group),
         )
@@ -131,6 +129,14 @@ def _bind_one(spec: str, wanted: _Wanted, listeners: list[Listener]) -> None:
             )
         tls = wanted.tls and scheme != "http"
         listeners.extend(_bind_tcp(*_parse_tcp(address), reuse_port=wanted.reuse_port, tls=tls))
+
+
+def path_of(spec: str) -> str:
+    """The absolute path in `unix:path`. Raises ConfigError if it cannot be a file's."""
+    path = spec.removeprefix("unix:")
+    if path.strip("/") in ("", ".", "..") or path.endswith("/") or "\0" in path:
+        raise ConfigError(f"bind: {spec!r} needs the path of a file, or @name, after unix:")
+    return str(Path(path).absolute())
 
 
 def _parse_tcp(spec: str) -> tuple[str, int]:

@@ -79,7 +79,7 @@ class PathListener(Listener):
         """Bind under the hidden name. Raises BindError; nothing is left behind then."""
         self._path = path
         self._spare = hidden_name(path)
-        self._check_length()
+        check_length(path)
         uid, gid = user_id(owner, path), group_id(group, path)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -168,15 +168,6 @@ class PathListener(Listener):
 
     # ── steps ──
 
-    def _check_length(self) -> None:
-        longest = max(len(os.fsencode(self._path)), len(os.fsencode(self._spare)))
-        if longest > SUN_PATH_BYTES:
-            length, hidden = len(os.fsencode(self._path)), len(os.fsencode(self._spare))
-            raise BindError(
-                f"cannot bind unix:{self._path}: the path has {length} bytes, and {hidden} as the hidden name "
-                f"{Path(self._spare).name!r} under which the socket is prepared; the system allows {SUN_PATH_BYTES}"
-            )
-
     def _require_free(self, path: str) -> PathUse:
         """FREE or STALE; anything else is refused by BindError."""
         use, peer_pid = probe(path)
@@ -236,6 +227,17 @@ class PathListener(Listener):
         for path in (self._path, self._spare):
             if _inode(path) == self._inode:
                 os.unlink(path)
+
+
+def check_length(path: str) -> None:
+    """Raise BindError if a socket cannot be at `path`, which is absolute, because it is too long (unix(7))."""
+    spare = hidden_name(path)
+    length, hidden = len(os.fsencode(path)), len(os.fsencode(spare))
+    if max(length, hidden) > SUN_PATH_BYTES:
+        raise BindError(
+            f"cannot bind unix:{path}: the path has {length} bytes, and {hidden} as the hidden name "
+            f"{Path(spare).name!r} under which the socket is prepared; the system allows {SUN_PATH_BYTES}"
+        )
 
 
 def hidden_name(path: str) -> str:
