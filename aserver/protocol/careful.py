@@ -6,7 +6,6 @@ same wherever the network has cut; llhttp does the rest of the syntax. Whatever 
 callbacks only collect.
 """
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -97,7 +96,7 @@ class CarefulIntake(Carrier):
         self.eof = False
         self.current: Exchange | None = None  # whose response is due
         self.receiving: Exchange | None = None  # whose body is being read
-        self._queue: deque[Exchange] = deque()  # parsed, not begun
+        self._queue: list[Exchange] = []  # parsed, not begun; an idle deque has 0.7 KB
         self._refusal: ClientError | None = None  # to be answered when the queue is empty
         # the head being read
         self.url = b""

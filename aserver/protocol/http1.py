@@ -284,7 +284,7 @@ class HttpConnection(Intake):
         self.current = None
         queue = self._queue
         if queue:
-            exchange = self.current = queue.popleft()
+            exchange = self.current = queue.pop(0)
             if self.held is None:
                 self.hold(pipelined=True)
             self.deadline = inf
