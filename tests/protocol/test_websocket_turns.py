@@ -369,7 +369,7 @@ async def test_a_violation_behind_a_flood() -> None:
         line = await service.open()
         line.protocol.data_received(FLOODS["pongs"] + frame(3))
         assert not line.written
-        await eventually(lambda: line.half_closed)
+        await eventually(lambda: line.half_closed and service._app.got)
         assert frames_of(line.written)[-1][1][:2] == (1002).to_bytes(2, "big")
         assert service._app.got[0] == "end"
         assert not service.service.turns._waiting
