@@ -373,10 +373,10 @@ def test_trap_36_boot_timeout(server: Start, app: str) -> None:
 
     Fails without the deadline of a BOOTING worker.
     """
-    limits = ("--boot-timeout", "3", "--boot-retries", "1", "--lifespan-shutdown-timeout", "0.1")
+    limits = ("--boot-timeout", "5", "--boot-retries", "1", "--lifespan-shutdown-timeout", "0.1")
     running = server(f"{LIFESPANS}:{app}", *limits, ready=False)
     assert running.wait_exit() == 3
-    running.wait_log(r"was not ready within 3 s; it is aborted")
+    running.wait_log(r"was not ready within 5 s; it is aborted")
     if app == "blocks":
         running.wait_log(r"lifespans\.py.* in blocks")
     assert running.log.splitlines()[-1].startswith("aserver: error: worker 1")

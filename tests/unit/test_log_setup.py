@@ -216,6 +216,7 @@ def test_a_long_traceback_in_json_comes_in_numbered_parts(start: Start) -> None:
 
 def make_record(message: str, details: str, request_id: str) -> logging.LogRecord:
     record = logging.LogRecord("aserver.error", logging.ERROR, __file__, 1, message, None, None)
+    record.process = 54321  # not ours, or what has room would depend on its digits
     record.exc_text = details
     record.request_id = request_id
     return record
