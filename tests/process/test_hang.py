@@ -36,7 +36,7 @@ def test_traps_83_and_85_a_hung_worker_is_explained_aborted_and_replaced(server:
     (old,) = ready_pids(running)
     with hold(running, path) as blocked:
         owner = re.escape(f"(the request begun last: {path})")
-        running.wait_log(rf"pid {old}\): its event loop has stood still for 0\.\d s {owner}, the stacks")
+        running.wait_log(rf"pid {old}\): its event loop has stood still for [0-4]\.\d s {owner}, the stacks")
         running.wait_log(rf'rollout/app\.py", line \d+ in {function}')
         assert "aborted" not in running.log
         running.wait_log(rf"pid {old}\): its event loop stands still for 2\.\d s \(hang_timeout is 2 s\)")
@@ -60,7 +60,7 @@ def test_traps_84_and_85_each_episode_is_told_once_with_its_own_stacks(server: S
     for number, (path, function) in enumerate((("/block", "_block"), ("/busy", "_spin")), 1):
         start = len(running.log)
         assert running.fetch(f"{path}?amount=1.2").status == 200
-        running.wait_log(r"its event loop has stood still for 0\.\d s", count=number)
+        running.wait_log(r"its event loop has stood still for [0-4]\.\d s", count=number)
         running.wait_log(f"in {function}", start=start)
     assert "in _block" not in running.log[start:]
     assert running.fetch().status == 200
