@@ -37,6 +37,8 @@ class Endpoint:
             # the address that the client meant (ip(7), IP_TRANSPARENT).
             if address.is_unspecified or address.is_link_local or _is_transparent(self.sock):
                 return None
+        elif self.name.startswith("unix:"):  # the kernel knows a path by the hidden name that it was bound under
+            return self.name.removeprefix("unix:"), None
         return server_of(name)
 
 

@@ -51,6 +51,13 @@ def test_a_unix_path_has_its_mode_comes_back_when_deleted_and_is_removed_at_the_
     assert names(path.parent) == []
 
 
+def test_an_application_is_told_the_path_that_was_bound(server: Start, path: Path) -> None:
+    """Seen: `.a.sock~`, the name under which the socket is prepared. Fails without the listener's name in Endpoint."""
+    running = server("tests.apps.connection:app", bind=[f"unix:{path}"])
+    assert json.loads(fetch(str(path), "/").body)["server"] == [str(path), None]
+    assert running.stop() == ExitCode.OK
+
+
 def test_trap_54_a_live_path_is_refused_and_goes_on_serving(server: Start, path: Path) -> None:
     first = server(APP, bind=[f"unix:{path}"])
     second = server(APP, bind=[f"unix:{path}"], ready=False)

@@ -81,3 +81,11 @@ def test_a_transparent_proxys_listener_knows_nothing_of_its_connections() -> Non
         except (AttributeError, OSError):
             pytest.skip("needs Linux and CAP_NET_ADMIN")
         assert Endpoint(listener, "here").server is None
+
+
+def test_a_path_is_what_the_operator_wrote(tmp_path: Path) -> None:
+    """Seen as `.a.sock~` in scopes: the name under which the socket is prepared, and which the kernel keeps."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / ".a.sock~"))
+        assert Endpoint(listener, "unix:/run/a.sock").server == ("/run/a.sock", None)
+        assert Endpoint(listener, "fd://3").server == (str(tmp_path / ".a.sock~"), None)
