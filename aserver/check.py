@@ -1,7 +1,7 @@
 """`aserver check`: would this configuration, with this app, serve?
 
-Runs in the operator's command, which imports the app and runs its lifespan; it listens nowhere, forks nothing,
-and makes no file, which would be the operator's and not the service's.
+Runs in the operator's command, which becomes `user` before it imports the app and runs its lifespan; it listens
+nowhere, forks nothing, and makes no file, which would be the operator's and not the service's.
 """
 
 import asyncio
@@ -33,6 +33,7 @@ def check(resolved: Resolved) -> ExitCode:
     assert config.target is not None
     _look_around(config)
     unix.enter_environment(config.env, config.chdir, config.umask)
+    unix.drop_privileges(config.user, config.group)  # as the zygote does: what follows is the application's code
     say = click.echo
     for warning in resolved.warnings:
         say(f"warning    {warning}")

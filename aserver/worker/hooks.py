@@ -7,16 +7,21 @@ hook that raises is reported and does no harm.
 Source: https://docs.gunicorn.org/en/stable/settings.html#server-hooks
 """
 
+import contextlib
 import logging
 import os
-import runpy
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import CodeType, ModuleType
 from typing import Any
 
 from aserver.config import Config
 
 log = logging.getLogger("aserver.error")
+
+_MODULE = "aserver_settings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +52,38 @@ class WorkerView:
 
 
 class Hooks:
-    """The hooks of one settings file; without one, `run` does nothing."""
+    """The hooks of one settings file; without one, and before `define`, `run` does nothing."""
 
     def __init__(self, path: str | None, names: tuple[str, ...], server: ServerView) -> None:
+        """Read and compile the file, while this process may still read what only root may read."""
         self._functions: dict[str, Callable[..., Any]] = {}
+        self._path, self._names = path, names
+        self._code: CodeType | None = None
         self.server = server
-        if path is None or not names:
+        if path is not None and names:
+            with self._reporting():
+                self._code = compile(Path(path).read_bytes(), path, "exec")
+
+    def define(self) -> None:
+        """Run the file, whose functions are the hooks. Call it when privileges are dropped: it is user code."""
+        if self._code is None or self._path is None:
             return
+        module = ModuleType(_MODULE)
+        module.__file__ = self._path
+        sys.modules[_MODULE] = module  # dataclasses and pickle look their module up there
+        with self._reporting():
+            exec(self._code, module.__dict__)  # noqa: S102 - what the operator named as settings
+            found = {name: module.__dict__.get(name) for name in self._names}
+            self._functions = {name: function for name, function in found.items() if callable(function)}
+
+    @contextlib.contextmanager
+    def _reporting(self) -> Iterator[None]:
         try:
-            namespace = runpy.run_path(path, run_name="aserver_settings")
+            yield
         except Exception:
-            log.exception("hooks of %s cannot be used: the file raised now, though it did not when it was read", path)
-            return
-        self._functions = {name: namespace[name] for name in names if callable(namespace.get(name))}
+            log.exception(
+                "hooks of %s cannot be used: the file raised now, though it did not when it was read", self._path
+            )
 
     def run(self, name: str, *arguments: object) -> None:
         """Call a hook if there is one."""

@@ -128,6 +128,7 @@ class Zygote:
                 stdio.capture_output(self._logs.error.fd)
             else:
                 stdio.replace_stdio()
+            self._hooks.define()
             self._hooks.run("on_starting" if self._boot.generation == 1 else "on_reload", self._hooks.server)
             if not self._boot.lazy:
                 # A collection while importing finds little, and what it moves is not shared any more after the fork.

@@ -18,6 +18,8 @@ import trustme
 
 from aserver.errors import ExitCode
 from tests.harness import RawConnection, ServerProcess
+from tests.harness.server import REPOSITORY
+from tests.harness.waiting import PATIENCE
 
 pytestmark = [
     pytest.mark.process,
@@ -214,3 +216,57 @@ def test_keys_that_only_root_may_read_are_read_before_and_renewed_by_a_reload(se
     renew("localhost", "renewed.test")
     running.signal(signal.SIGHUP)
     running.wait_for(lambda: "renewed.test" in shown(), what="the renewed certificate")
+
+
+# ── the same rights wherever the application's code runs ─────────────────────────────────────
+
+
+def test_check_drops_before_it_imports() -> None:
+    """Import and lifespan run with the rights of `user`, as under `run`. Fails without the drop in `check`."""
+    result = subprocess.run(
+        [sys.executable, "-m", "aserver", "check", "tests.apps.whoami:app", "-u", "nobody"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        cwd=REPOSITORY,
+        check=False,
+    )
+    assert result.returncode == ExitCode.OK, result.stderr
+    told = [line.split(": ")[1] for line in result.stderr.splitlines() if line.startswith("whoami ")]
+    ids = f"{NOBODY.pw_uid} {NOBODY.pw_gid} {sorted({NOBODY.pw_gid, *os.getgrouplist('nobody', NOBODY.pw_gid)})}"
+    assert told == [ids, ids, ids], "at import, at startup, at shutdown"
+
+
+def test_config_and_the_preflight_import_no_application() -> None:
+    """`aserver config` and the child that tries an upgrade are root, and load only settings."""
+    for environ in ({}, {"_ASERVER_PREFLIGHT": "0"}):
+        command = "run" if environ else "config"
+        result = subprocess.run(
+            [sys.executable, "-m", "aserver", command, "tests.apps.whoami:app", "-u", "nobody"],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            cwd=REPOSITORY,
+            env={**os.environ, **environ},
+            check=False,
+        )
+        assert "whoami" not in result.stderr
+        assert result.returncode == (ExitCode.CONFIG if environ else ExitCode.OK)  # 0 is no schema
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o644])
+def test_hooks_are_defined_and_run_as_the_user(server: Start, tmp_path: Path, mode: int) -> None:
+    """The settings file is read as root and runs as `user` in the zygote. Fails with the file run before the drop, and,
+    for a file that only root may read, with the file read after it.
+    """
+    settings = tmp_path / "settings.py"
+    settings.write_text(
+        "import os, sys\n"
+        "print('defined by', os.getuid(), file=sys.stderr)\n"
+        "def on_starting(server):\n    print('run by', os.getuid(), file=sys.stderr)\n"
+    )
+    settings.chmod(mode)
+    running = server(APP, "--user", "nobody", "-c", str(settings))
+    running.wait_log(rf"run by {NOBODY.pw_uid}")
+    assert f"defined by {NOBODY.pw_uid}" in running.log
+    assert running.log.count("defined by 0") == 1, "by the child that tells the master its settings"
