@@ -1,7 +1,10 @@
 """A stream of typed messages with descriptors between two of aserver's processes.
 
 Runs in all of them; it owns its socket, and the descriptors it has received until somebody takes them.
-It never blocks (only `drain_blocking` does, for the zygote) and never interprets a message.
+It never blocks (only `drain_blocking` does, before a process leaves) and never interprets a message.
+
+A socket takes some 200 KB, and a message may be longer. The owner of a channel therefore says how the rest of it gets
+out: a process with a loop calls `drain_by` once, the zygote polls for POLLOUT while something is `pending`.
 
 A stream socket with a length before each message, not SOCK_SEQPACKET: macOS has no seqpacket for
 AF_UNIX, and a traceback may be longer than a packet. Descriptors ride on the first byte of their message, so
@@ -14,6 +17,7 @@ import select
 import socket
 import struct
 import sys
+from asyncio import AbstractEventLoop
 from collections import deque
 from collections.abc import Iterable
 from typing import Any, Generic, TypeVar
@@ -43,6 +47,8 @@ class Channel(Generic[M]):
         self._incoming = bytearray()
         self._incoming_fds: deque[int] = deque()
         self._outgoing: deque[tuple[memoryview, list[int]]] = deque()
+        self._loop: AbstractEventLoop | None = None
+        self._writing = False  # the loop waits until the socket takes more
         self.eof = False
 
     def fileno(self) -> int:
@@ -51,7 +57,7 @@ class Channel(Generic[M]):
 
     @property
     def pending(self) -> bool:
-        """Whether something waits to be written: call `flush` when the socket is writable."""
+        """Whether something waits to be written. Without `drain_by`: call `flush` when the socket is writable."""
         return bool(self._outgoing)
 
     @property
@@ -62,7 +68,8 @@ class Channel(Generic[M]):
     def send(self, message: Message, fds: Iterable[int] = ()) -> None:
         """Queue `message` and write what the socket takes. The caller keeps its descriptors.
 
-        A peer that is gone is not an error here: `receive` will say `eof`.
+        A peer that is gone is not an error here: `receive` will say `eof`. Raises ChannelError for descriptors that do
+        not belong to the message and for a message that the peer would refuse as too long.
         """
         passed = list(fds)
         least, most = FDS.get(type(message), (0, 0))
@@ -71,13 +78,34 @@ class Channel(Generic[M]):
                 f"{type(message).__name__} travels with {least} to {most} descriptors, not {len(passed)}"
             )
         body = _encode(message)
+        if len(body) > _MAX_BODY:
+            raise ChannelError(f"{type(message).__name__} has {len(body)} bytes, and a message at most {_MAX_BODY}")
         frame = memoryview(_HEADER.pack(len(body), len(passed)) + body)
         # What cannot be written now outlives the caller's descriptors, so the queue has its own.
         self._outgoing.append((frame, [os.dup(fd) for fd in passed]))
         self.flush()
 
+    def drain_by(self, loop: AbstractEventLoop | None) -> None:
+        """Let `loop` write what the socket does not take at once; None before the loop is closed."""
+        self._await_room(wanted=False)
+        self._loop = loop
+        self._await_room(wanted=self.pending)
+
+    def _await_room(self, *, wanted: bool) -> None:
+        if self._loop is None or wanted is self._writing:
+            return
+        self._writing = wanted
+        if wanted:
+            self._loop.add_writer(self._sock.fileno(), self.flush)
+        else:
+            self._loop.remove_writer(self._sock.fileno())
+
     def flush(self) -> None:
         """Write what the socket takes now."""
+        self._write()
+        self._await_room(wanted=self.pending)
+
+    def _write(self) -> None:
         while self._outgoing:
             frame, fds = self._outgoing[0]
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
@@ -95,7 +123,7 @@ class Channel(Generic[M]):
                 self._outgoing[0] = (frame[sent:], [])
 
     def drain_blocking(self, timeout: float) -> None:
-        """Wait up to `timeout` seconds until everything is written; for processes without a loop."""
+        """Wait until everything is written, at most `timeout` seconds for each part; for a process that leaves."""
         poll = select.poll()
         poll.register(self._sock, select.POLLOUT)
         while self._outgoing and poll.poll(timeout * 1000):
@@ -156,6 +184,7 @@ class Channel(Generic[M]):
 
     def close(self) -> None:
         """Close the socket and every descriptor that nobody took."""
+        self.drain_by(None)
         self._drop_outgoing()
         _close_all(self._incoming_fds)
         self._incoming_fds.clear()

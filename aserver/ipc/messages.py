@@ -5,7 +5,34 @@ in which order (SCM_RIGHTS, unix(7)). `serial` names a worker process for ever, 
 among the `workers`, `generation` the zygote whose code it runs; a pid is only ever for people.
 """
 
+from collections.abc import Iterator
+from itertools import islice
+
 import msgspec
+
+#: Characters of a text about an error, such as a traceback: what an exception quotes may be of any size.
+LONGEST_TEXT = 1 << 16
+#: Characters of a reason, which is to be read in one line.
+LONGEST_REASON = 2000
+#: Files of a fingerprint in one message: some 110 bytes each (measured: litellm's 3,863 files made 435 KB).
+FILES_AT_ONCE = 1000
+
+Files = dict[str, tuple[int, int]]
+
+
+def shorten(text: str, most: int) -> str:
+    """The beginning and the end of `text` if it is longer than `most`; a traceback says at its end what it is of."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]} [... {len(text) - most} characters are left out ...] {text[-(most // 2) :]}"
+
+
+def in_pieces(files: Files) -> Iterator[Files]:
+    """`files` in parts of FILES_AT_ONCE; the last one may be empty."""
+    items = iter(files.items())
+    while len(piece := dict(islice(items, FILES_AT_ONCE))) == FILES_AT_ONCE:
+        yield piece
+    yield piece
 
 
 class Message(msgspec.Struct, tag=True):
@@ -79,14 +106,20 @@ class RunHook(Message):
 # ── zygote → master ──────────────────────────────────────────────────────────────────────────
 
 
+class MoreFiles(Message):
+    """A part of the fingerprint whose last part comes with Loaded or Ready; from a zygote or a worker."""
+
+    files: Files
+
+
 class Loaded(Message):
-    """The zygote is ready to fork; `lazy` if the app will be loaded in each worker."""
+    """The zygote is ready to fork; `lazy` if the app will be loaded in each worker. `fingerprint`: see MoreFiles."""
 
     lazy: bool
     interface: str
     hazards: tuple[str, ...]
     seconds: float
-    fingerprint: dict[str, tuple[int, int]]
+    fingerprint: Files
 
 
 class Unforkable(Message):
@@ -104,6 +137,9 @@ class LoadFailed(Message):
     exit_code: int
     reason: str
     detail: str
+
+    def __post_init__(self) -> None:
+        self.reason, self.detail = shorten(self.reason, LONGEST_REASON), shorten(self.detail, LONGEST_TEXT)
 
 
 class Forked(Message):
@@ -132,10 +168,10 @@ class Exited(Message):
 
 
 class Ready(Message):
-    """App loaded, lifespan startup complete, accepting. A lazy worker tells what files it has loaded."""
+    """App loaded, lifespan startup complete, accepting. A lazy worker tells what files it loaded (see MoreFiles)."""
 
     serial: int
-    fingerprint: dict[str, tuple[int, int]]
+    fingerprint: Files
 
 
 class BootFailed(Message):
@@ -145,6 +181,9 @@ class BootFailed(Message):
     exit_code: int
     reason: str
     detail: str
+
+    def __post_init__(self) -> None:
+        self.reason, self.detail = shorten(self.reason, LONGEST_REASON), shorten(self.detail, LONGEST_TEXT)
 
 
 class RetireAsked(Message):
@@ -175,7 +214,9 @@ class Reopen(Message):
 
 
 ToZygote = Boot | Fork | Adopt | Kill | Quit | RunHook | Reopen
-ToMaster = Loaded | Unforkable | LoadFailed | Forked | ForkFailed | Exited | Ready | BootFailed | RetireAsked
+ToMaster = (
+    MoreFiles | Loaded | Unforkable | LoadFailed | Forked | ForkFailed | Exited | Ready | BootFailed | RetireAsked
+)
 ToWorker = Drain | Reopen
 
 #: How many descriptors travel with a message: (least, most).

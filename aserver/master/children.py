@@ -9,13 +9,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from aserver import unix
 from aserver.ipc.channel import Channel
-from aserver.ipc.messages import ToMaster
+from aserver.ipc.messages import Files, ToMaster
 
+#: The most files of one process's code whose names are kept. Looking at so many every few seconds takes 0.1 s, and a
+#: process that runs the application's code could name any number.
+MOST_FILES = 50_000
 #: Where the zygote finds its channel. Any number above the standard streams would do: posix_spawn puts it there.
 ZYGOTE_FD = 3
 _ZYGOTE = Path(__file__).resolve().parent.parent / "zygote" / "__main__.py"
@@ -29,6 +32,11 @@ class ZygoteHandle:
     pid: int
     pidfd: int | None
     channel: Channel[ToMaster]
+    files: Files = field(default_factory=dict)
+
+    def know(self, files: Files) -> None:
+        """Add a part of the fingerprint of its code."""
+        _add(self.files, files)
 
     def kill(self) -> None:
         """SIGKILL; our own unreaped child, so the pid is still its."""
@@ -67,6 +75,11 @@ class WorkerHandle:
     trace_offset: int = 0
     dead: bool = False
     status: int | None = None
+    files: Files = field(default_factory=dict)
+
+    def know(self, files: Files) -> None:
+        """Add a part of the fingerprint of its code."""
+        _add(self.files, files)
 
     def close(self) -> None:
         """Let go of its descriptors."""
@@ -75,6 +88,11 @@ class WorkerHandle:
         for fd in (self.pidfd, self.trace):
             if fd is not None:
                 os.close(fd)
+
+
+def _add(known: Files, more: Files) -> None:
+    if len(known) + len(more) <= MOST_FILES:
+        known.update(more)
 
 
 def spawn(command: list[str], environ: Mapping[str, str], fds: Mapping[int, int]) -> int:

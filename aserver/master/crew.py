@@ -61,12 +61,6 @@ class Crew:
         """The last heartbeat of each worker, in monotonic seconds."""
         return {w.serial: self.board.cell(w.cell)[Field.BEAT] / 1e9 for w in self.workers.values()}
 
-    def flush(self) -> None:
-        """Send what a full socket did not take before; called every beat, for it is rare."""
-        for channel in self._channels():
-            if channel.pending:
-                channel.flush()
-
     @property
     def quiet(self) -> bool:
         """Whether no message to or from anybody is on its way through this process."""
@@ -139,6 +133,7 @@ class Crew:
     def _keep_zygote(self, zygote: ZygoteHandle) -> None:
         self.zygotes[zygote.generation] = zygote
         self._loop.add_reader(zygote.channel.fileno(), self._on_zygote_message, zygote)
+        zygote.channel.drain_by(self._loop)
         if zygote.pidfd is not None:
             self._loop.add_reader(zygote.pidfd, self._on_zygote_dead, zygote)
 
@@ -167,10 +162,13 @@ class Crew:
     def _on_message(self, zygote: ZygoteHandle, message: msg.ToMaster, fds: list[int]) -> None:
         generation = zygote.generation
         match message:
+            case msg.MoreFiles():
+                zygote.know(message.files)
             case msg.Loaded():
+                zygote.know(message.fingerprint)
                 lazy = "each worker loads the app" if message.lazy else f"{message.interface} app loaded"
                 log.info("zygote of generation %d is up after %.2f s: %s", generation, message.seconds, lazy)
-                self._on_files(generation, message.fingerprint)
+                self._on_files(generation, zygote.files)
                 self._on_event(ev.ZygoteUp(generation))
             case msg.Unforkable():
                 self._on_event(ev.ZygoteUnforkable(generation))
@@ -244,6 +242,7 @@ class Crew:
     def _watch_worker(self, worker: WorkerHandle) -> None:
         if worker.channel is not None:
             self._loop.add_reader(worker.channel.fileno(), self._on_worker_message, worker)
+            worker.channel.drain_by(self._loop)
         if worker.pidfd is not None:
             self._loop.add_reader(worker.pidfd, self._on_worker_dead, worker)
 
@@ -252,8 +251,11 @@ class Crew:
             return
         for message, _ in self._read(worker.channel, f"worker {worker.slot} (pid {worker.pid})"):
             match message:
+                case msg.MoreFiles():
+                    worker.know(message.files)
                 case msg.Ready():
-                    self._on_files(worker.generation, message.fingerprint)
+                    worker.know(message.fingerprint)
+                    self._on_files(worker.generation, worker.files)
                     self._on_event(ev.Ready(worker.serial))
                 case msg.BootFailed():
                     self._on_event(ev.BootFailed(worker.serial, message.exit_code, message.reason, message.detail))

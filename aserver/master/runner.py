@@ -161,7 +161,7 @@ class Runner:
             log.error("upgrade (%s) refused, everything stays as it is: %s", why, reason)
             return
         self._run_hook("pre_exec")
-        # Until the rest of a message is through (`flush` runs as often), and settings that are being read are read.
+        # Until the rest of a message is through, and settings that are being read are read.
         while not self._crew.quiet or any(not task.done() for task in self._reading):  # noqa: ASYNC110
             await asyncio.sleep(BEAT_PERIOD)
         if self._state.over or self._state.server is not Server.SERVING:
@@ -308,7 +308,6 @@ class Runner:
         self._periodic.append(self._loop.call_later(period, turn))
 
     def _look_at_beats(self) -> None:
-        self._crew.flush()
         self._handle(ev.Beats(self._crew.beats()))
 
     def _do_chores(self) -> None:

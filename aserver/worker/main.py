@@ -28,7 +28,7 @@ from aserver.config import Config
 from aserver.errors import AppLoadError, AserverError, BootError, ExitCode
 from aserver.ipc.board import Board
 from aserver.ipc.channel import Channel
-from aserver.ipc.messages import BootFailed, Drain, Fork, Ready, RetireAsked, ToWorker
+from aserver.ipc.messages import BootFailed, Drain, Fork, MoreFiles, Ready, RetireAsked, ToWorker, in_pieces
 from aserver.log import stdio
 from aserver.log.recorder import AccessLog
 from aserver.log.setup import Logging
@@ -43,6 +43,9 @@ log = logging.getLogger("aserver.error")
 
 #: The stacks are dumped on the master's signal. SIGABRT cannot be registered, and SIGUSR1 is what apps use most.
 DUMP_SIGNAL = signal.SIGUSR2
+
+#: Seconds that the master may take for each part of a long message before a worker leaves without having said it.
+LAST_WORDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,7 @@ class WorkerProcess:
 
     def _boot_failed(self, error: AserverError, detail: str) -> int:
         self._channel.send(BootFailed(self._order.serial, error.exit_code, str(error), detail))
-        self._channel.drain_blocking(1.0)
+        self._channel.drain_blocking(LAST_WORDS)
         return error.exit_code
 
     async def _main(self, app: importer.LoadedApp) -> int:
@@ -150,6 +153,7 @@ class WorkerProcess:
             on_beat=self._on_beat,
         )
         loop.add_reader(self._channel.fileno(), self._on_message)
+        self._channel.drain_by(loop)
         try:
             await self._server.run(self._on_ready)
         except BootError as error:
@@ -158,13 +162,16 @@ class WorkerProcess:
             return self._boot_failed(BootError(repr(error)), traceback.format_exc())
         finally:
             loop.remove_reader(self._channel.fileno())
+            self._channel.drain_by(None)
             for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1):
                 loop.remove_signal_handler(signum)
         return ExitCode.OK
 
     def _on_ready(self) -> None:
-        files = importer.fingerprint() if self._seed.app is None else {}
-        self._channel.send(Ready(self._order.serial, files))
+        *parts, last = in_pieces(importer.fingerprint() if self._seed.app is None else {})
+        for part in parts:
+            self._channel.send(MoreFiles(part))
+        self._channel.send(Ready(self._order.serial, last))
 
     def _on_message(self) -> None:
         assert self._server is not None

@@ -34,11 +34,13 @@ from aserver.ipc.messages import (
     Kill,
     Loaded,
     LoadFailed,
+    MoreFiles,
     Quit,
     Reopen,
     RunHook,
     ToZygote,
     Unforkable,
+    in_pieces,
 )
 from aserver.log import stdio
 from aserver.log.setup import Logging, configure
@@ -55,6 +57,8 @@ log = logging.getLogger("aserver.error")
 
 #: Everything a terminal, an operator or a service manager sends to a whole group: the master's business, not ours.
 _WAKING = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+#: Seconds that the master may take for each part of a long message before a zygote leaves without having said it.
+LAST_WORDS = 5.0
 #: Seconds beyond the workers' own drain after which the deputy kills.
 DEPUTY_ALLOWANCE = 1.0
 
@@ -150,8 +154,10 @@ class Zygote:
         version, loop = ".".join(map(str, sys.version_info[:3])), sys.modules["uvloop"].__version__
         log.info("Python %s, uvloop %s%s", version, loop, ", protocol compiled" if COMPILED else "")
         interface = self._app.interface if self._app else ""
-        files = importer.fingerprint() if self._app else {}
-        self._tell(Loaded(self._boot.lazy, interface, hazards, time.monotonic() - began, files))
+        *parts, last = in_pieces(importer.fingerprint() if self._app else {})
+        for part in parts:
+            self._tell(MoreFiles(part))
+        self._tell(Loaded(self._boot.lazy, interface, hazards, time.monotonic() - began, last))
 
     def _load_certificates(self) -> Certificates | None:
         """Make the endpoints, while we are still the user that may read the keys. Raises ConfigError."""
@@ -187,7 +193,9 @@ class Zygote:
         poll.register(self._channel, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
         while self._quitting is None or self._children:
+            poll.modify(self._channel, select.POLLIN | (select.POLLOUT if self._channel.pending else 0))
             poll.poll()
+            self._channel.flush()
             with contextlib.suppress(BlockingIOError):
                 while self._wake.recv(4096):
                     pass
@@ -221,9 +229,11 @@ class Zygote:
             case Boot():
                 raise AssertionError("a zygote boots once")
 
-    def _tell(self, message: Loaded | LoadFailed | Unforkable | Forked | ForkFailed | Exited, *fds: int) -> None:
+    def _tell(
+        self, message: MoreFiles | Loaded | LoadFailed | Unforkable | Forked | ForkFailed | Exited, *fds: int
+    ) -> None:
+        """Send; what the socket does not take is written by `run`, or by `leave`."""
         self._channel.send(message, fds)
-        self._channel.drain_blocking(5.0)
 
     def _reap(self) -> None:
         while True:
@@ -344,6 +354,7 @@ class Zygote:
 
     def leave(self, code: int) -> NoReturn:
         """Out, without the app's exit hooks: those are the workers' to run, once each (trap 10)."""
+        self._channel.drain_blocking(LAST_WORDS)
         self._logs.close()
         os._exit(code)
 

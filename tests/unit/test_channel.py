@@ -1,6 +1,7 @@
 """The channel between aserver's processes: framing, descriptors, and what a broken peer may do."""
 
 import array
+import asyncio
 import os
 import socket
 import struct
@@ -14,8 +15,26 @@ from aserver import unix
 from aserver.errors import ChannelError
 from aserver.ipc import channel as channel_module
 from aserver.ipc.channel import Channel
-from aserver.ipc.messages import Adopt, Boot, BootFailed, Drain, Exited, Forked, Kill, RetireAsked, ToMaster, ToZygote
+from aserver.ipc.messages import (
+    FILES_AT_ONCE,
+    Adopt,
+    Boot,
+    BootFailed,
+    Drain,
+    Exited,
+    Forked,
+    Kill,
+    Ready,
+    RetireAsked,
+    ToMaster,
+    ToZygote,
+    in_pieces,
+)
 
+#: The master's loop, and the worker's.
+BACKENDS = ["asyncio", pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop")]
+#: More than a socket takes at once.
+LONG = Ready(4, {"x" * 500_000: (1, 2)})
 Pair = tuple[Channel[ToZygote], Channel[ToMaster]]
 
 
@@ -32,7 +51,7 @@ def pair() -> Iterator[Pair]:
 
 def test_messages_arrive_whole_and_in_order(pair: Pair) -> None:
     zygote, master = pair
-    sent = [RetireAsked(1, "due"), Exited(2, 3, 256), BootFailed(4, 3, "reason", "x" * 100_000)]
+    sent = [RetireAsked(1, "due"), Exited(2, 3, 256), LONG]
     for message in sent:
         zygote.send(message)
     received: list[ToMaster] = []
@@ -62,8 +81,7 @@ def test_descriptors_arrive_with_their_message_and_are_close_on_exec(pair: Pair)
 def test_the_sender_keeps_its_descriptors_and_what_waits_has_its_own(pair: Pair) -> None:
     """The caller may close at once, also when the socket was full. Fails without os.dup in send."""
     zygote, master = pair
-    filler = BootFailed(1, 3, "", "x" * 500_000)
-    zygote.send(filler)
+    zygote.send(LONG)
     assert zygote.pending, "the premise: the socket is full"
     file = os.memfd_create("file")
     inode = os.fstat(file).st_ino
@@ -96,6 +114,71 @@ def test_the_rest_of_a_message_does_not_send_its_descriptors_again(pair: Pair) -
     assert zygote.quiet
     for fd in fds:
         os.close(fd)
+
+
+@pytest.mark.parametrize("anyio_backend", BACKENDS)
+async def test_a_loop_writes_what_the_socket_did_not_take(pair: Pair) -> None:
+    """And lets go of the socket then, for it is always writable. Fails without `_await_room` in flush."""
+    zygote, master = pair
+    loop = asyncio.get_running_loop()
+    zygote.drain_by(loop)
+    zygote.send(LONG)
+    zygote.send(RetireAsked(1, "due"))
+    assert zygote.pending, "the premise: the socket is full"
+    received: list[ToMaster] = []
+    while len(received) < 2:
+        received += [message for message, _ in master.receive()]
+        await asyncio.sleep(0)
+    assert received == [LONG, RetireAsked(1, "due")]
+    assert not zygote.pending
+    assert not loop.remove_writer(zygote.fileno())
+
+
+@pytest.mark.parametrize("anyio_backend", BACKENDS)
+@pytest.mark.parametrize("end", ["drain_by", "close", "peer"])
+async def test_a_loop_lets_go_of_a_channel_that_ends(pair: Pair, end: str) -> None:
+    """With half a message out. Fails without `drain_by` in close, and without `_await_room` after what drops it."""
+    zygote, master = pair
+    loop = asyncio.get_running_loop()
+    zygote.drain_by(loop)
+    zygote.send(LONG)
+    number = zygote.fileno()
+    if end == "peer":
+        master.close()
+        zygote.flush()
+    elif end == "close":
+        zygote.close()
+    else:
+        zygote.drain_by(None)
+    assert not loop.remove_writer(number)
+
+
+def test_what_the_peer_would_refuse_is_not_sent(pair: Pair) -> None:
+    """The sender knows what it was. Fails without the check in send."""
+    with pytest.raises(ChannelError, match=r"Ready has 50000.* bytes, and a message at most 4194304"):
+        pair[0].send(Ready(1, {"x" * 5_000_000: (1, 2)}))
+
+
+@pytest.mark.parametrize("count", [0, 1, FILES_AT_ONCE - 1, FILES_AT_ONCE, FILES_AT_ONCE * 2 + 1])
+def test_a_fingerprint_in_pieces_is_whole(count: int) -> None:
+    files = {f"/{number}.py": (number, number) for number in range(count)}
+    pieces = list(in_pieces(files))
+    assert all(len(piece) <= FILES_AT_ONCE for piece in pieces)
+    assert {name: each for piece in pieces for name, each in piece.items()} == files
+    assert pieces, "the last one goes with Loaded or Ready"
+
+
+def test_a_text_of_any_length_is_cut_before_it_is_sent(pair: Pair) -> None:
+    """Fails without BootFailed.__post_init__: a traceback may quote a value of any size."""
+    zygote, master = pair
+    zygote.send(BootFailed(1, 3, "reason: " + "r" * 5_000_000 + " end", "detail: " + "d" * 5_000_000 + " end"))
+    ((message, _),) = master.receive()
+    assert isinstance(message, BootFailed)
+    for text, begins in ((message.reason, "reason: r"), (message.detail, "detail: d")):
+        assert text.startswith(begins)
+        assert text.endswith(" end")
+        assert "characters are left out" in text
+        assert len(text) < 70_000
 
 
 @settings(max_examples=30, deadline=None)
