@@ -1,13 +1,15 @@
 """Who and where the client is, by what trusted proxies say: X-Forwarded-* and RFC 7239 `Forwarded`.
 
-Pure. A proxy adds to the right of a list, so it is read from the right: the first address that is not one of ours is
-the client's, and what stands left of it was written by somebody we do not trust. It must never be asked about a request
-whose peer is not trusted, and must never let through what is not the shape of an address, a scheme, a host or a path.
+Pure. A proxy adds to the right of a list, so both lists are read from the right, entry by entry, and only as far as the
+client: the first address that is not one of ours is the client's, and bytes left of it, which a stranger wrote, are
+never parsed. So no stranger's open quotation mark can swallow a proxy's entry, and reading takes time in proportion to
+the length. It must never be asked about a request whose peer is not trusted, and must never let through what is not the
+shape of an address, a scheme, a host or a path.
 """
 
 import ipaddress
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from aserver.errors import ClientError
@@ -21,10 +23,28 @@ REMEMBERED = 1024
 #: Bytes of fields above which nothing is remembered, so that nobody can fill memory.
 REMEMBERED_SIZE = 256
 
+#: Entries of a list that are looked at, from the right. No chain of proxies is that long, but a client may send
+#: thousands of entries that look like ours, and each costs 4 us.
+MOST_HOPS = 64
+
+#: The longest address with its port is `[v6]:65535` with an IPv4 address at the end: 53 characters.
+_LONGEST_NODE = 64
+
 _SCHEMES = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _NODE = re.compile(rb"\[([0-9A-Fa-f:.]+)\](?::([0-9]{1,5}))?|([0-9.]+)(?::([0-9]{1,5}))?|([0-9A-Fa-f:.]+)")
-_PAIR = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)=(?:\"((?:[^\"\\]|\\.)*)\"|([!#$%&'*+\-.^_`|~0-9A-Za-z:\[\]]*))")
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+#: A pair of `Forwarded` with what stands before it, all of it back to front, as it is matched from the right. Inside a
+#: quoted string a quotation mark follows a backslash, so going left the first one without is the opening one.
+_PAIR_REVERSED = re.compile(
+    rb"[ \t]*(?:\"([^\"]*(?:\"(?=\\)[^\"]*)*)\"|([!#$%&'*+\-.^_`|~0-9A-Za-z:\[\]]*))=("
+    + _TOKEN
+    + rb")[ \t]*(?:([;,])|\Z)"
+)
+#: Empty elements, which count for nothing (RFC 9110 section 5.6.1.2).
+_EMPTY = re.compile(rb"[ \t,]*")
+_QUOTED = re.compile(rb"[^\"\\]*(?:\\.[^\"\\]*)*", re.DOTALL)
+_ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 #: A path of segments that are not empty: with `//` in front it would be somebody else's host in a relative URL.
 _PREFIX = re.compile(rb"(?:/[A-Za-z0-9\-._~!$&'()*+,;=:@%]+)+/?")
 
@@ -64,29 +84,32 @@ class Forwarding:
 
         X-Forwarded-For wins over Forwarded: a proxy writes one of them, and the other is from who knows whom.
         """
+        if sum(map(len, told.values())) > REMEMBERED_SIZE:
+            return self._read(told)
         key = (*told, *told.values())
         origin = self._origins.get(key)
         if origin is None:
             origin = self._read(told)
-            if sum(map(len, key)) <= REMEMBERED_SIZE:
-                if len(self._origins) >= REMEMBERED:
-                    self._origins.clear()
-                self._origins[key] = origin
+            if len(self._origins) >= REMEMBERED:
+                self._origins.clear()
+            self._origins[key] = origin
         return origin
 
     def _read(self, told: Mapping[bytes, bytes]) -> Origin:
         forwarded = told.get(b"forwarded")
         if forwarded is not None and b"x-forwarded-for" not in told:
-            elements = [_parse_element(element) for element in _split(forwarded)]
-            client, hops = self._walk([element.get(b"for", b"") for element in elements])
-            element = elements[-1 - hops]
+            read: list[dict[bytes, bytes]] = []
+            client, hops = self._walk(_addresses(forwarded, read))
+            element = read[hops]
             return Origin(
                 client, _SCHEMES.get(element.get(b"proto", b"").lower()), _parse_host(element.get(b"host", b""))
             )
-        client, hops = self._walk([part.strip() for part in told.get(b"x-forwarded-for", b"").split(b",")])
+        # One more than is looked at holds all that is left of those.
+        nodes = told.get(b"x-forwarded-for", b"").rsplit(b",", MOST_HOPS)[-MOST_HOPS:]
+        client, hops = self._walk(node.strip() for node in reversed(nodes))
 
         def said(name: bytes) -> bytes:
-            values = told.get(name, b"").split(b",")
+            values = told.get(name, b"").rsplit(b",", hops + 1)
             return values[max(0, len(values) - 1 - hops)].strip()
 
         port = said(b"x-forwarded-port")
@@ -99,17 +122,19 @@ class Forwarding:
             prefix.rstrip(b"/").decode("ascii") if _PREFIX.fullmatch(prefix) else None,
         )
 
-    def _walk(self, nodes: Sequence[bytes]) -> tuple[Address | None, int]:
-        """Return the client among `nodes`, and how many of ours stand to the right of it."""
+    def _walk(self, nodes: Iterable[bytes]) -> tuple[Address | None, int]:
+        """Return the client among `nodes`, which begin at the right, and how many of ours stand to the right of it."""
         client = None
-        for hops, node in enumerate(reversed(nodes)):
+        hops = -1
+        for node in nodes:
+            hops += 1
             known = self._look_up(node)
             if known is None:  # `unknown`, or a name of the proxy's own: what it has said before is all there is
                 return client, max(0, hops - 1)
             client, ours = known
             if not ours:
                 return client, hops
-        return client, len(nodes) - 1
+        return client, hops
 
     def _look_up(self, node: bytes) -> tuple[Address, bool] | None:
         try:
@@ -126,7 +151,7 @@ class Forwarding:
 
 def parse_node(node: bytes) -> Address | None:
     """Return address and port (0: not told) of a list's entry (RFC 7239 section 6), or None for another word."""
-    match = _NODE.fullmatch(node)
+    match = _NODE.fullmatch(node) if len(node) <= _LONGEST_NODE else None
     if match is None:
         return None
     v6, v6_port, v4, v4_port, bare = match.groups()
@@ -140,24 +165,44 @@ def parse_node(node: bytes) -> Address | None:
 
 def with_port(host: bytes, port: int | None, scheme: str) -> bytes:
     """Return a Host value with `port`, unless it has one already or needs none."""
-    if port is None or port == _DEFAULT_PORTS.get(scheme) or re.search(rb":[0-9]*\Z", host) is not None:
+    if port is None or port == _DEFAULT_PORTS.get(scheme) or host.rstrip(b"0123456789").endswith(b":"):
         return host
     return b"%b:%d" % (host, port)
 
 
-def _split(value: bytes) -> list[bytes]:
-    """Split a list at the commas that are not in quotes."""
-    return [part.strip() for part in re.findall(rb"(?:[^,\"]|\"(?:[^\"\\]|\\.)*\"|\")+", value)] or [b""]
+def _addresses(forwarded: bytes, read: list[dict[bytes, bytes]]) -> Iterator[bytes]:
+    """Go through the elements of `Forwarded` from the right: append each to `read`, then yield its `for`."""
+    backwards = forwarded[::-1]
+    position = 0
+    while len(read) < MOST_HOPS:
+        begin = _EMPTY.match(backwards, position)
+        assert begin is not None
+        if begin.end() == len(backwards) and read:
+            return
+        element, position = _parse_element(backwards, begin.end())
+        read.append(element)
+        yield element.get(b"for", b"")
 
 
-def _parse_element(element: bytes) -> dict[bytes, bytes]:
+def _parse_element(backwards: bytes, position: int) -> tuple[dict[bytes, bytes], int]:
+    """Return the pairs of the element that begins at `position`, none if it is malformed, and where it ends.
+
+    Behind a malformed one nothing is to be read: only its right end is known.
+    """
     pairs: dict[bytes, bytes] = {}
-    for pair in re.findall(rb"(?:[^;\"]|\"(?:[^\"\\]|\\.)*\"|\")+", element):
-        match = _PAIR.fullmatch(pair.strip())
-        if match is None or match[1].lower() in pairs:
-            return {}
-        pairs[match[1].lower()] = match[3] if match[2] is None else re.sub(rb"\\(.)", rb"\1", match[2])
-    return pairs
+    separator = b";"
+    while separator == b";":
+        match = _PAIR_REVERSED.match(backwards, position)
+        if match is None:
+            return {}, position
+        quoted, bare, name, separator = match.groups()
+        value = bare[::-1] if quoted is None else quoted[::-1]
+        key = name[::-1].lower()
+        if key in pairs or (quoted is not None and _QUOTED.fullmatch(value) is None):
+            return {}, position
+        pairs[key] = value if quoted is None else _ESCAPED.sub(rb"\1", value)
+        position = match.end()
+    return pairs, position
 
 
 def _parse_host(host: bytes) -> bytes | None:

@@ -109,12 +109,24 @@ class Intake(CarefulIntake):
                 if known in special:
                     if known in {b"host", b"content-length"}:
                         raise ClientError(400, f"repeated {known.decode()} field")
-                    special[known] += b", " + value
+                    special[known] = self._joined(special[known], known, value)
                 else:
                     special[known] = value
             elif known in FORWARDING_NAMES:
-                self.told[known] = self.told[known] + b", " + value if known in self.told else value
+                told = self.told
+                told[known] = self._joined(told[known], known, value) if known in told else value
         self.headers.append((known, value))
+
+    def _joined(self, before: bytes, name: bytes, value: bytes) -> bytes:
+        """Return a list field that comes in several lines as one value, which is held to the limit of one field.
+
+        RFC 9110 section 5.3: it means the same. Without the limit these lists, looked through at once, could be
+        a hundred times as long, and would be copied a hundred times.
+        """
+        limit = self.shared.limit_request_field_size
+        if len(name) + len(": ") + len(before) + len(", ") + len(value) > limit:
+            raise ClientError(431, f"field {name.decode()} in several lines above {limit} bytes")
+        return before + b", " + value
 
     # ── what `HttpConnection` does with it ───────────────────────────────────────────────────────
 

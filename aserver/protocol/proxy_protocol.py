@@ -30,6 +30,8 @@ SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 #: Section 2.1: the longest line of version 1, CRLF included, and the shortest, `PROXY UNKNOWN`.
 LONGEST_LINE, SHORTEST_LINE = 107, 15
 _FIXED = 16  # bytes of version 2 before the addresses: signature, version and command, family, length
+#: Bytes read at once: a header of 64 KB that comes byte by byte must not clear a buffer of 64 KB for each.
+_READ = 2048
 _LOCAL, _PROXY = 0x20, 0x21
 #: Families by the upper half of the byte: struct of both addresses and both ports. UNSPEC has none, and a unix client
 #: has no address that ASGI could tell; for both the connection's own ends stand (section 2.2).
@@ -51,13 +53,13 @@ class ProxyHeader:
 
     def __init__(self, mode: Mode = "auto") -> None:
         self._mode = mode
-        self._data = b""
+        self._data = bytearray()  # grows in place, so that a header in pieces of one byte is not copied for each
 
     @property
     def wanted(self) -> int:
         """How many more bytes the header has for certain; who reads no more than that reads nothing behind it."""
         have = len(self._data)
-        if self._mode != "v1" and SIGNATURE.startswith(self._data[:12]) and (have or self._mode == "v2"):
+        if self._mode != "v1" and SIGNATURE.startswith(bytes(self._data[:12])) and (have or self._mode == "v2"):
             if have < _FIXED:
                 return _FIXED - have
             return _FIXED + int.from_bytes(self._data[14:16], "big") - have
@@ -68,18 +70,18 @@ class ProxyHeader:
     def feed(self, data: bytes) -> Proxied | None:
         """The header, once it is complete. Raises ClientError as soon as this can be none that `mode` allows."""
         self._data += data
-        head = self._data[:12]
+        head = bytes(self._data[:12])
         if self._mode != "v1" and SIGNATURE.startswith(head):
             return self._read_v2() if head == SIGNATURE else None
-        if self._mode != "v2" and b"PROXY ".startswith(self._data[:6]):
+        if self._mode != "v2" and b"PROXY ".startswith(head[:6]):
             return self._read_v1()
-        raise ClientError(400, f"no PROXY header ({self._mode}) but {self._data[:24]!r}")
+        raise ClientError(400, f"no PROXY header ({self._mode}) but {bytes(self._data[:24])!r}")
 
     # ── version 1 ────────────────────────────────────────────────────────────────────────────
 
     def _read_v1(self) -> Proxied | None:
         end = self._data.find(b"\r\n", 0, LONGEST_LINE)
-        line = self._data[: LONGEST_LINE if end < 0 else end]
+        line = bytes(self._data[: LONGEST_LINE if end < 0 else end])
         # A lone CR or LF must not end the line (section 2.1): two readers could differ about where HTTP begins.
         if b"\n" in line or b"\r" in line[:-1] or (end >= 0 and b"\r" in line):
             raise ClientError(400, f"PROXY line with a lone CR or LF: {line!r}")
@@ -87,7 +89,7 @@ class ProxyHeader:
             if len(self._data) >= LONGEST_LINE:
                 raise ClientError(400, f"PROXY line above {LONGEST_LINE} bytes: {line!r}")
             return None
-        rest = self._data[end + 2 :]
+        rest = bytes(self._data[end + 2 :])
         _, family, *fields = line.split(b" ")
         if family == b"UNKNOWN":  # whatever follows must be ignored
             return Proxied(None, None, rest)
@@ -119,7 +121,7 @@ class ProxyHeader:
                 raise ClientError(400, f"PROXY header of {length} bytes, family needs {_LENGTHS[family]}")
         if len(data) < _FIXED + length:
             return None
-        rest = data[_FIXED + length :]
+        rest = bytes(data[_FIXED + length :])
         layout = _LAYOUTS.get(family)
         if local or transport == 0 or layout is None:
             return Proxied(None, None, rest)
@@ -219,7 +221,7 @@ class Front(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - the loop's
         """Room for what the header still has, and for no byte more."""
-        self._buffer = bytearray(self._header.wanted)
+        self._buffer = bytearray(min(self._header.wanted, _READ))
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:

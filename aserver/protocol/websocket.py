@@ -241,7 +241,7 @@ class WebSocketConnection(Socket):
             self.deadline = self._next_ping = shared.now + shared.config.ws_ping_interval
         self.record("GET", 101)
         if self._early:
-            early, self._early = self._early, b""
+            early, self._early = bytes(self._early), bytearray()
             self._reader.paused = True
             self._reader.feed(early)
             self.resume()

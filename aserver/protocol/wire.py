@@ -149,7 +149,7 @@ _METHODS: Final = (
 METHODS: Final[dict[bytes, str]] = {name.encode(): name for name in _METHODS.split()}
 
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[!$&'()*+,;=\-._~0-9A-Za-z]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?")
-_ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#]*)([^#]*)")
+_ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#]*)((?:[/?][^#]*)?)")
 
 
 def check_host(host: bytes) -> None:

@@ -6,6 +6,7 @@ inflation never makes more than it was allowed to.
 
 import zlib
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Final, NamedTuple
 
 from aserver.protocol.ws_frames import INVALID_DATA, TOO_BIG, ViolationError
@@ -27,9 +28,13 @@ _STEP: Final = 32768
 #: Final blocks (BFINAL) in one message. The RFC allows them, nobody needs more than one, and each costs a new context.
 _FINAL_BLOCKS = 8
 
+#: Offers that are looked at; clients make one or two.
+MOST_OFFERS = 32
+
 _NAME = b"permessage-deflate"
 _FLAGS = (b"server_no_context_takeover", b"client_no_context_takeover")
 _WINDOWS = (b"server_max_window_bits", b"client_max_window_bits")
+_MOST_PARAMETERS = len(_FLAGS + _WINDOWS)  # each at most once
 
 
 class Agreement(NamedTuple):
@@ -44,11 +49,12 @@ class Agreement(NamedTuple):
 
 def negotiate(offers: Iterable[bytes]) -> Agreement | None:
     """Accept the first offer among the values of Sec-WebSocket-Extensions that can be accepted, None without one."""
-    for value in offers:
-        for offer in value.split(b","):  # no quoted value can hold a comma: it must be a token (RFC 6455 section 9.1)
-            name, *parameters = (part.strip() for part in offer.split(b";"))
-            if name.lower() == _NAME and (found := _parameters(parameters)) is not None:
-                return _agree(found)
+    # No quoted value can hold a comma: it must be a token (RFC 6455 section 9.1).
+    each = (offer for value in offers for offer in value.split(b",", MOST_OFFERS))
+    for offer in islice(each, MOST_OFFERS):
+        name, *parameters = (part.strip() for part in offer.split(b";", _MOST_PARAMETERS + 1))
+        if name.lower() == _NAME and (found := _parameters(parameters)) is not None:
+            return _agree(found)
     return None
 
 

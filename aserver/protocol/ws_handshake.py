@@ -17,6 +17,9 @@ Pairs = Sequence[tuple[bytes, bytes]]
 #: What a refusal says of the versions we speak (RFC 6455 section 4.4, RFC 9110 section 15.5.22).
 VERSION_LINES = b"\r\nsec-websocket-version: 13\r\nupgrade: websocket"
 
+#: Subprotocols of one handshake: 100 fields of 8 KB could name 400,000, which would take 0.2 s.
+MOST_OFFERED = 128
+
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 
 #: Fields of the 101 that are the server's. The connection's are dropped, as in other responses (`heads`); the
@@ -50,6 +53,8 @@ def examine(headers: Pairs) -> Handshake:
     if len(keys) != 1 or not _is_key(keys[0]):
         raise ClientError(400, "Sec-WebSocket-Key is not 16 bytes in base64, once")
     offered = [value for name, value in headers if name == b"sec-websocket-protocol"]
+    if sum(value.count(b",") + 1 for value in offered) > MOST_OFFERED:
+        raise ClientError(400, f"more than {MOST_OFFERED} subprotocols")
     names = [name for value in offered for part in value.split(b",") if (name := part.strip())]
     if not all(map(wire.TOKEN.fullmatch, names)):
         raise ClientError(400, "Sec-WebSocket-Protocol is not a list of tokens")

@@ -93,7 +93,7 @@ class Socket(Connection):
         self.response_headers: Sequence[tuple[bytes, bytes]] = ()
         self.task: asyncio.Task[None] | None = None
         self._phase = CONNECTING
-        self._early = b""  # sent by the client before it was accepted
+        self._early = bytearray()  # sent by the client before it was accepted
         self._reader: ws_frames.Reader | None = None
         self._deflater: ws_deflate.Deflater | None = None
         self._messages: deque[tuple[Message, int]] = deque()  # not taken yet, with their sizes

@@ -59,10 +59,29 @@ def test_x_forwarded_for(value: str, client: object) -> None:
         ("for=1.2.3.4;;proto", Origin()),
         ('for="1.2.3.4', Origin()),
         ("proto=gopher;for=1.2.3.4", Origin(("1.2.3.4", 0))),
+        ("for=1.2.3.4,", Origin(("1.2.3.4", 0))),
+        ("for=1.2.3.4 , , for=10.0.0.1 ,, ", Origin(("1.2.3.4", 0))),
+        ("for=1.2.3.4 ; proto=https", Origin(("1.2.3.4", 0), "https")),
+        ('for="1.2.3\\.4"', Origin(("1.2.3.4", 0))),
+        ('for=1.2.3.4;by="a\\"b";proto=https', Origin(("1.2.3.4", 0), "https")),
+        ('for=1.2.3.4;by="a\\\\";proto=https', Origin(("1.2.3.4", 0), "https")),
+        ('for=1.2.3.4;by="a\\"', Origin()),
+        ("", Origin()),
+        (",,,", Origin()),
     ],
 )
 def test_forwarded(value: str, origin: Origin) -> None:
     assert read(forwarded=value) == origin
+
+
+@pytest.mark.parametrize(
+    "mine", ['"', 'for="', 'for="\\', 'for="a', "for=", ";", '""', 'for="6.6.6.6", "', '\\"' * 12000]
+)
+@pytest.mark.parametrize("theirs", ["for=1.2.3.4", 'for="1.2.3.4:5"', 'for="[2001:db8::1]";proto=https'])
+def test_what_a_client_writes_changes_nothing_in_what_a_proxy_adds(mine: str, theirs: str) -> None:
+    """Fails where the list is read from the left: the client's quotation mark pairs with the proxy's, and hides it."""
+    assert read(forwarded=f"{mine}, {theirs}") == read(forwarded=theirs)
+    assert read(forwarded=f"{mine},{theirs}, for=10.0.0.1") == read(forwarded=theirs)
 
 
 def test_the_others_are_taken_from_the_same_hop_as_the_client() -> None:
@@ -201,6 +220,19 @@ async def test_nothing_is_believed(settings: Any) -> None:
     assert scope["scheme"] == "http"
     assert (b"host", b"t") in scope["headers"]
     assert (b"x-forwarded-for", b"1.2.3.4") in scope["headers"], "the application may look for itself"
+
+
+@pytest.mark.parametrize("name", [b"X-Forwarded-For", b"Forwarded", b"Connection", b"Upgrade", b"TE"])
+async def test_a_list_in_several_lines_is_held_to_the_limit_of_one_field(name: bytes) -> None:
+    """Fails without it: 100 lines of 8 KB were joined to one of 800 KB, and looked through in one turn of the loop."""
+    line = b"%s: %s\r\n" % (name, b"a" * 4080)
+
+    async def statuses(count: int) -> int:
+        async with serving(lambda scope, receive, send: answer(send)) as server:
+            return status(await server.ask(b"GET / HTTP/1.0\r\n" + line * count + b"\r\n"))
+
+    assert await statuses(2) == 200
+    assert await statuses(3) == 431
 
 
 async def test_what_was_told_of_one_request_is_forgotten_at_the_next() -> None:
