@@ -9,7 +9,7 @@ state, and return what has to be written. The rules an editor must obey:
 
 * whatever is illegal raises ApplicationError and leaves the state as it was;
 * nothing may make an unfinished response look finished: breaking it off is the connection's (`close_delimited`);
-* a large body is never copied, and none is sent where none may be (HEAD, 204, 304).
+* a large body is never copied, and none is sent where none may be (HEAD, 204, 205, 304): it is dropped.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from typing import Final
 from aserver.asgi import Message
 from aserver.errors import ApplicationError
 from aserver.protocol import wire
-from aserver.protocol.heads import BODILESS, Defaults, Head
+from aserver.protocol.heads import BODILESS, RESET_CONTENT, Defaults, Head
 
 
 class State(Enum):
@@ -54,6 +54,7 @@ class Cycle:
     """
 
     __slots__ = (
+        "_bodiless",
         "_chunked",
         "_defaults",
         "_head",
@@ -68,7 +69,9 @@ class Cycle:
         "trailers_allowed",
     )
 
-    # Not set before `start()`: `length` (as the application promised), `response_headers`.
+    # Not set before `start()`: `length` (as the application promised), `response_headers`; before the first body:
+    # `_bodiless`, that the status has no body.
+    _bodiless: bool
     length: int | None
     response_headers: Sequence[tuple[bytes, bytes]]
 
@@ -95,10 +98,13 @@ class Cycle:
         """Check and keep the head. It is written with the first body. Raises ApplicationError."""
         if self.state is not START:
             raise self._unexpected(message)
-        headers = message.get("headers", ())
+        headers = message.get("headers") or []
         if type(headers) is not list:
             headers = list(headers)
-        head = self._defaults.head(message["status"], headers)
+        head = self._defaults.find(message["status"], headers)
+        if head is None:
+            headers = wire.as_pairs(headers)
+            head = self._defaults.make(message["status"], headers)
         if message.get("trailers"):
             if not self.trailers_allowed:
                 raise ApplicationError("http.response.start: trailers announced, but this client takes none")
@@ -133,10 +139,13 @@ class Cycle:
                 if self.keep_alive:
                     return head.block + self._defaults.ending + body
                 return head.block + _CLOSE + self._defaults.ending + body
-            return self._first(body, more=more)
+            return self._first(body, more=bool(more))
         if state is not BODY:
             raise self._unexpected(message)
-        self._check_size(len(body), more=more)
+        if self._bodiless:
+            body = self._drop(body)
+        else:
+            self._check_size(len(body), more=bool(more))
         self.sent += len(body)
         if not more:
             self.state = DONE if self._trailer_lines is None else TRAILERS
@@ -145,8 +154,12 @@ class Cycle:
         return self._chunk(b"", body) if self._chunked else body
 
     def _first(self, body: bytes, *, more: bool) -> bytes | list[bytes]:
+        self._bodiless = self.status in BODILESS
+        if self._bodiless:
+            body = self._drop(body)
+        else:
+            self._check_size(len(body), more=more)
         size = len(body)
-        self._check_size(size, more=more)
         # HEAD without a body: what GET would say is not known.
         opening = self._opening(None if more else size, exact=bool(size) or not self.head_only)
         self.sent = size
@@ -156,6 +169,15 @@ class Cycle:
         if self._chunked:
             return self._chunk(opening, body)
         return opening + body if size < JOIN_LIMIT else [opening, body]
+
+    def _drop(self, body: bytes) -> bytes:
+        """Let go of a body that a client would take for the next response; other servers do so, too."""
+        if body:
+            self.body_dropped(len(body))
+        return b""
+
+    def body_dropped(self, size: int) -> None:
+        """Hear that `size` bytes of body are not sent, since the status has none. Nothing is done about it here."""
 
     def _chunk(self, before: bytes, body: bytes) -> bytes | list[bytes]:
         """Frame a piece of body, and the end if this is it (RFC 9112 section 7.1)."""
@@ -171,7 +193,9 @@ class Cycle:
         head = self._head
         assert head is not None
         framing = b""
-        if self.length is None and head.status not in BODILESS:
+        if head.status == RESET_CONTENT:
+            framing = b"\r\ncontent-length: 0"
+        elif self.length is None and head.status not in BODILESS:
             if size is not None and self._trailer_lines is None:
                 if exact:
                     framing = b"\r\ncontent-length: %d" % size
@@ -191,13 +215,11 @@ class Cycle:
         return head.block + framing + lines + b"\r\n\r\n"
 
     def _check_size(self, size: int, *, more: bool) -> None:
-        """Hold the application to the status and the content-length it gave."""
-        if size and self.status in BODILESS:  # in any piece: the client would take it for the next response
-            raise ApplicationError(f"http.response.body: status {self.status} takes no body, got {size} bytes")
+        """Hold the application to the content-length it gave."""
         length = self.length
+        if length is None or self.head_only:  # to HEAD the length may be that of a body that is not sent
+            return
         total = self.sent + size
-        if length is None or self.status == 304 or (self.head_only and not total):
-            return  # HEAD and 304: the length may be that of a body that is not sent
         if total > length:
             raise ApplicationError(f"http.response.body: {total} bytes of body, but content-length is {length}")
         if total < length and not more:
@@ -226,25 +248,32 @@ class Cycle:
         """Return the head before a file of `size` bytes, which the caller then sends raw. Raises ApplicationError."""
         if self.state is not HEADED or self._trailer_lines is not None:
             raise self._unexpected(message)
-        if size and self.status in BODILESS:
-            raise ApplicationError(f"http.response.pathsend: status {self.status} takes no body, the file has {size}")
-        if self.length not in (None, size):
+        self._bodiless = self.status in BODILESS
+        if self._bodiless:
+            if size:
+                self.body_dropped(size)
+        elif self.length not in (None, size) and not self.head_only:
             raise ApplicationError(f"http.response.pathsend: {size} bytes of file, content-length is {self.length}")
         opening = self._opening(size)
         self.state = BODY
         return opening
 
     def file_sent(self, size: int) -> None:
-        """Note that the file announced by `file()` is out to the last of its `size` bytes."""
-        self.sent = size
+        """Note that the file announced by `file()` is out to the last of its `size` bytes, if it was to be sent."""
+        self.sent = 0 if self._bodiless else size
         self.state = DONE
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────
 
     @property
+    def silent(self) -> bool:
+        """Whether nothing follows the head; known once the head is made."""
+        return self.head_only or self._bodiless
+
+    @property
     def close_delimited(self) -> bool:
         """Whether a plain close would look like a good end of this response (RFC 9112 section 6.3, rule 8)."""
-        return self.state is BODY and self.length is None and not self._chunked
+        return self.state is BODY and self.length is None and not (self._chunked or self._bodiless)
 
     def _unexpected(self, message: Message) -> ApplicationError:
         return ApplicationError(f"unexpected ASGI message {message['type']!r}; expected {self.state.value}")

@@ -311,6 +311,19 @@ class Exchange(Cycle):
         else:
             await self._send_other(kind, message)
 
+    def body_dropped(self, size: int) -> None:
+        """See `Cycle`. It is said once for a route and process."""
+        if self.connection.shared.dropped.is_new(self.scope, self.status):
+            log.warning(
+                "%s %s: status %d has no body; the %d bytes that the application gave are dropped, "
+                "here and whenever this route does it again",
+                self.method,
+                self.scope["path"],
+                self.status,
+                size,
+                extra={"request_id": self.scope.get("request_id")},
+            )
+
     def _write(self, data: bytes | list[bytes]) -> None:
         """Write what belongs together with what comes before or after it."""
         connection = self.connection
@@ -347,7 +360,7 @@ class Exchange(Cycle):
             if not self.complete or connection.shared.draining:
                 self._consider_close({})
             connection.write(self.file(message, size))
-            if not self.head_only:
+            if not self.silent:
                 await send_file(connection, loop, descriptor, size, message["path"])
         finally:
             os.close(descriptor)

@@ -6,7 +6,7 @@ equal arguments. It must never grow with what applications or clients think of: 
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from aserver.errors import ApplicationError
 from aserver.protocol import wire
@@ -19,10 +19,13 @@ Pairs = Sequence[tuple[bytes, bytes]]
 REMEMBERED: Final = 512
 REMEMBERED_SIZE: Final = 1024
 
-#: Statuses without a body, whatever their headers say (RFC 9112 section 6.3, rule 1).
-BODILESS: Final = frozenset((204, 304))
+#: Statuses without a body. Of 204 and 304 nothing may follow the head (RFC 9112 section 6.3, rule 1); 205 has a body
+#: of no bytes, and says so (RFC 9110 section 15.3.6).
+BODILESS: Final = frozenset((204, 205, 304))
+RESET_CONTENT: Final = 205
 
-_NO_CONTENT: Final = 204
+#: Their content-length is not the application's: 204 never has one (RFC 9110 section 8.6), 205 has 0.
+_WITHOUT_LENGTH: Final = frozenset((204, 205))
 #: Of the application's "the server must ignore it" (ASGI).
 _OURS: Final = frozenset((b"transfer-encoding", b"keep-alive"))
 
@@ -56,18 +59,20 @@ class Defaults:
         self.lines = wire.field_lines(self.pairs)
         self.ending = self.lines + b"\r\n\r\n"
 
-    def head(self, status: object, headers: Pairs) -> Head:
-        """Return the head for a status and headers. Raises ApplicationError."""
+    def find(self, status: object, headers: list[Any]) -> Head | None:
+        """Return the remembered head for a status and headers, which then are pairs, or None."""
         try:
-            head = self._heads.get((status, *headers))
+            return self._heads.get((status, *headers))
         except TypeError:  # pairs that are lists, or values that are no bytes
-            return compile_head(status, headers, self._names)
-        if head is None:
-            head = compile_head(status, headers, self._names)
-            if len(head.block) <= REMEMBERED_SIZE:
-                if len(self._heads) >= REMEMBERED:
-                    self._heads.clear()
-                self._heads[(status, *headers)] = head
+            return None
+
+    def make(self, status: object, headers: Pairs) -> Head:
+        """Make and remember the head for a status and headers that `wire.as_pairs` made. Raises ApplicationError."""
+        head = compile_head(status, headers, self._names)
+        if len(head.block) <= REMEMBERED_SIZE:
+            if len(self._heads) >= REMEMBERED:
+                self._heads.clear()
+            self._heads[(status, *headers)] = head
         return head
 
     def without(self, headers: Pairs) -> bytes:
@@ -107,15 +112,15 @@ def compile_head(status: object, headers: Pairs, defaults: frozenset[bytes]) -> 
             if 0 in value or 10 in value or 13 in value:
                 wire.check_fields(headers)
             parts += (prefix, value)
-        if length is not None and status != _NO_CONTENT:  # RFC 9110 section 8.6: never with 204
+        if status in _WITHOUT_LENGTH:
+            length = None
+        if length is not None:
             parts.append(b"\r\ncontent-length: %d" % length)
         block = b"".join(parts)
     except (TypeError, ValueError, AttributeError) as error:
         wire.check_fields(headers)
         raise ApplicationError(f"http.response.start: headers must be pairs of bytes: {error}") from error
-    return Head(
-        int(line[9:12]), block, None if status == _NO_CONTENT else length, close=close, plain=plain and not close
-    )
+    return Head(int(line[9:12]), block, length, close=close, plain=plain and not close)
 
 
 def _content_length(value: bytes, before: int | None, *, repeated: bool) -> int:

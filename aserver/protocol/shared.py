@@ -17,6 +17,7 @@ from aserver.asgi import ASGIApp
 from aserver.config import Config
 from aserver.protocol import wire
 from aserver.protocol.draining import Draining
+from aserver.protocol.dropped import DroppedBodies
 from aserver.protocol.forwarded import Forwarding
 from aserver.protocol.heads import Defaults
 from aserver.protocol.turns import Turns
@@ -92,6 +93,7 @@ class Shared:
         self.requests = 0
         self.good_host: bytes | None = None  # the last Host that any connection found well-formed
         self.known: Any = None  # the last head that any connection served
+        self.dropped = DroppedBodies()
         self.draining = False
         self.leaving = Draining()  # the same, for applications
         self.now = loop.time()

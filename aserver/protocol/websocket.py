@@ -13,7 +13,7 @@ from typing import Final, cast
 
 from aserver.asgi import Message
 from aserver.errors import ApplicationError, ClientDisconnectedError, ClientError
-from aserver.protocol import ws_deflate, ws_frames, ws_handshake
+from aserver.protocol import wire, ws_deflate, ws_frames, ws_handshake
 from aserver.protocol.connection import CLOSED, Connection
 from aserver.protocol.cycle import DONE, HEADED, Cycle
 from aserver.protocol.exchange import Exchange
@@ -223,13 +223,14 @@ class WebSocketConnection(Socket):
     def _accept(self, message: Message) -> None:
         shared, handshake = self.shared, self._handshake
         assert handshake is not None
-        headers = list(message.get("headers") or ())
+        headers = wire.as_pairs(message.get("headers") or ())
         agreement = ws_deflate.negotiate(handshake.extensions) if shared.config.ws_per_message_deflate else None
         answer = b"" if agreement is None else agreement.answer
         head = ws_handshake.accept_head(handshake, message.get("subprotocol"), headers, answer)
+        head += shared.defaults.without(headers) + b"\r\n\r\n"
         self.response_headers = headers
-        self._phase = OPEN
-        self.write(head + shared.defaults.without(headers) + b"\r\n\r\n")
+        self._phase = OPEN  # after all that can fail: a close frame must not come before the 101
+        self.write(head)
         inflater = None
         if agreement is not None:
             inflater = ws_deflate.Inflater(agreement)
@@ -247,7 +248,9 @@ class WebSocketConnection(Socket):
             self.resume()
 
     def _close(self, message: Message) -> None:
-        code = message.get("code", ws_frames.NORMAL)
+        code = message.get("code")
+        if code is None:
+            code = ws_frames.NORMAL
         reason = message.get("reason") or ""
         if not isinstance(code, int) or not (ws_frames.may_be_sent(code) or code == ws_frames.NO_STATUS):
             raise ApplicationError(f"websocket.close: code {code!r} may not be sent (RFC 6455 section 7.4)")

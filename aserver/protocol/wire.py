@@ -5,9 +5,9 @@ never hold state that outlives a call, nor trust anything an application or a pe
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from aserver.errors import ApplicationError, ClientError
@@ -90,31 +90,51 @@ RESPONSE_PREFIXES: Final[dict[bytes, bytes]] = {
 }
 
 
-def field_prefix(name: object) -> bytes:
-    """Return CRLF, the name and `: `. Raises ApplicationError unless `name` is a token in bytes."""
-    if not isinstance(name, bytes) or TOKEN.fullmatch(name) is None:
-        raise ApplicationError(f"response header name {name!r} is not a token in bytes (RFC 9110 section 5.6.2)")
+def field_prefix(name: bytes) -> bytes:
+    """Return CRLF, the name and `: `. Raises ApplicationError unless `name` is a token."""
+    if TOKEN.fullmatch(name) is None:
+        raise ApplicationError(f"response header name {name!r} is not a token (RFC 9110 section 5.6.2)")
     return b"\r\n%s: " % name
 
 
-def check_fields(pairs: Iterable[object]) -> None:
-    """Raise ApplicationError for the first pair that may not be sent; the slow way, to name the culprit."""
-    for pair in pairs:
-        if not isinstance(pair, Sequence) or len(pair) != 2:
-            raise ApplicationError(f"response header {pair!r} is not a pair of name and value")
-        name, value = pair
-        field_prefix(name)
+def as_pairs(fields: Iterable[Any]) -> list[tuple[bytes, bytes]]:
+    """Return an application's fields as pairs of bytes: ASGI allows any iterable of iterables of two.
+
+    Raises ApplicationError that names the first that is none. What a name and a value may hold is `check_fields`'s.
+    """
+    pairs: list[tuple[bytes, bytes]] = []
+    for field in fields:
+        try:
+            name, value = field
+        except (TypeError, ValueError):
+            raise ApplicationError(f"response header {field!r} is not a pair of name and value") from None
+        if not isinstance(name, bytes):
+            name = _as_bytes(f"response header name {name!r}", name)
         if not isinstance(value, bytes):
-            raise ApplicationError(f"response header {name!r}: value {value!r} is not bytes")
+            value = _as_bytes(f"response header {name!r}: value {value!r}", value)
+        pairs.append((name, value))
+    return pairs
+
+
+def _as_bytes(subject: str, data: object) -> bytes:
+    if isinstance(data, bytearray | memoryview):
+        return bytes(data)
+    raise ApplicationError(f"{subject} is not bytes")
+
+
+def check_fields(pairs: Iterable[tuple[bytes, bytes]]) -> None:
+    """Raise ApplicationError for the first pair that may not be sent; the slow way, to name the culprit."""
+    for name, value in pairs:
+        field_prefix(name)
         if _FORBIDDEN_IN_VALUE.search(value) is not None:
             raise ApplicationError(f"response header {name!r}: value {value!r} holds NUL, CR or LF")
 
 
-def field_lines(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Return the lines of some fields, each with its CRLF in front. Raises ApplicationError like `check_fields`."""
-    listed = [(bytes(name), bytes(value)) for name, value in pairs]
-    check_fields(listed)
-    return b"".join(b"\r\n%s: %s" % pair for pair in listed)
+def field_lines(fields: Iterable[Any]) -> bytes:
+    """Return the lines of some fields, each with its CRLF in front. Raises ApplicationError as the two above."""
+    pairs = as_pairs(fields)
+    check_fields(pairs)
+    return b"".join([b"\r\n%s: %s" % pair for pair in pairs])
 
 
 def parse_header_setting(setting: str) -> tuple[bytes, bytes]:

@@ -11,6 +11,7 @@ import pytest
 
 from aserver.asgi import Receive, Scope, Send
 from aserver.errors import ApplicationError
+from aserver.protocol.dropped import REMEMBERED
 from aserver.protocol.files import CHUNK
 from tests.protocol.serving import (
     DEADLINE,
@@ -31,6 +32,68 @@ START = {"type": "http.response.start", "status": 200, "headers": []}
 
 def piece(data: bytes, *, more: bool = True) -> dict[str, Any]:
     return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+# ── bodies where none may be ──────────────────────────────────────────────────────────────────
+
+
+async def test_a_dropped_body_is_said_once_for_a_route(caplog: pytest.LogCaptureFixture) -> None:
+    """204, 205 and 304 with a body: the head alone, and the connection goes on. Fails without the memory of `dropped`,
+    and with one of paths alone, of which a route has any number.
+    """
+    caplog.set_level(logging.WARNING, "aserver.error")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        _, code, *rest = scope["path"].split("/")
+        if rest:
+            scope["endpoint"] = answer  # as Starlette does, for all paths of a route
+        await send({**START, "status": int(code), "headers": [[b"content-type", b"text/plain"]]})
+        await send(piece(b"HTTP/1.1 200 OK\r\n\r\n", more=True))
+        await send(piece(b"no", more=False))
+
+    asked = ["/204", "/204", "/205", "/304", "/204/1", "/204/2"]
+    async with serving(app) as server:
+        client = await server.connect()
+        for path in asked:
+            for method in ("GET", "HEAD"):
+                await client.send(f"{method} {path} HTTP/1.1\r\nHost: t\r\n\r\n".encode())
+                head = await client.until(b"\r\n\r\n")
+                assert status(head) == int(path.split("/")[1])
+                assert field(head, b"content-length") == (b"0" if "205" in path else None)
+                assert field(head, b"transfer-encoding") is None
+    said = [record.getMessage() for record in caplog.records]
+    assert [text.split(":")[0] for text in said] == ["GET /204", "GET /205", "GET /304", "GET /204/1"]
+    assert "status 204 has no body; the 19 bytes that the application gave are dropped" in said[0]
+
+
+async def test_routes_that_drop_bodies_are_remembered_within_bounds(caplog: pytest.LogCaptureFixture) -> None:
+    """Clients choose paths. Fails without the bound."""
+    caplog.set_level(logging.WARNING, "aserver.error")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({**START, "status": 204})
+        await send(piece(b"no", more=False))
+
+    async with serving(app) as server:
+        client = await server.connect()
+        for number in range(REMEMBERED + 5):
+            await client.send(b"GET /%d HTTP/1.1\r\nHost: t\r\n\r\n" % number)
+            assert status(await client.until(b"\r\n\r\n")) == 204
+    assert len(caplog.records) == REMEMBERED
+
+
+@pytest.mark.parametrize("code", [204, 205, 304])
+async def test_a_file_is_not_sent_where_no_body_may_be(code: int, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"content")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({**START, "status": code})
+        await send({"type": "http.response.pathsend", "path": str(file)})
+
+    async with serving(app) as server:
+        whole = await server.ask(LAST_GET)
+    assert (status(whole), body_of(whole)) == (code, b"")
 
 
 # ── failures ─────────────────────────────────────────────────────────────────────────────────

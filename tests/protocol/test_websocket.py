@@ -215,6 +215,60 @@ async def test_scope() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda: [[b"x-a", b"1"], [b"date", b"never"]], id="lists"),
+        pytest.param(lambda: (pair for pair in ((b"x-a", b"1"), [b"date", b"never"])), id="generator"),
+        pytest.param({b"x-a": b"1", b"date": b"never"}.items, id="items of a dict"),
+    ],
+)
+async def test_headers_of_an_accept_are_any_iterables(make: Callable[[], Any]) -> None:
+    """With both builds. Fails, compiled, with loops over `tuple[bytes, bytes]`."""
+
+    async def accept(app: Application) -> None:
+        await app.send({"type": "websocket.accept", "headers": make()})
+        await app.send({"type": "websocket.close", "code": None, "reason": None})
+
+    async with serving(Application(accept, accept=False)) as server:
+        client = await server.connect()
+        await client.send(request())
+        answer = await client.until(b"\r\n\r\n")
+        assert await close_of(client) == (1000, "")
+    assert (status(answer), field(answer, b"x-a"), field(answer, b"date")) == (101, b"1", b"never")
+
+
+@pytest.mark.parametrize("headers", [[(b"x", "text")], [b"xy"], [(b"x",)], 5, [(b"a b", b"c")]])
+async def test_an_accept_that_fails_is_answered_500(headers: Any) -> None:
+    """With a whole HTTP answer. Fails, with a close frame and no 101, if the socket counts as open before all that
+    may fail is done.
+    """
+
+    async def accept(app: Application) -> None:
+        await app.send({"type": "websocket.accept", "headers": headers})
+
+    async with serving(Application(accept, accept=False)) as server:
+        client = await server.connect()
+        await client.send(request())
+        assert status(await client.rest()) == 500
+
+
+async def test_denial_with_headers_in_lists_and_no_body() -> None:
+    """As an ordinary answer; nothing of a body where none may be."""
+
+    async def deny(app: Application) -> None:
+        start = {"type": "websocket.http.response.start", "status": 204, "headers": [[b"x-why", b"teapot"]]}
+        await app.send(start)
+        await app.send({"type": "websocket.http.response.body", "body": b"no", "more_body": None})
+
+    async with serving(Application(deny, accept=False)) as server:
+        client = await server.connect()
+        await client.send(request())
+        answer = await client.rest()
+    assert (status(answer), field(answer, b"x-why")) == (204, b"teapot")
+    assert answer.endswith(b"\r\n\r\n")
+
+
 async def test_accept_with_subprotocol_and_headers() -> None:
     async def accept(app: Application) -> None:
         with pytest.raises(ApplicationError, match="was not offered"):
