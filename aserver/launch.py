@@ -16,7 +16,7 @@ from typing import Any
 import anyio
 import anyio.abc
 
-from aserver import __version__, sources, unix
+from aserver import __version__, sources, terminal, unix
 from aserver.advice import advise
 from aserver.config import Config, Resolved
 from aserver.errors import AppLoadError, BindError, BootError, ConfigError, ExitCode
@@ -49,6 +49,7 @@ def run(target: str, **settings: object) -> ExitCode:
 
 def run_resolved(resolved: Resolved, reread: Callable[[], Resolved]) -> ExitCode:
     """`run` with settings that are read already; `reread` reads them again for a reload, from where they came from."""
+    terminal.keep_standard_streams()
     if answer_preflight(os.environ):
         return ExitCode.OK
     return asyncio.run(_run_master(resolved, reread))
@@ -60,8 +61,10 @@ async def _run_master(resolved: Resolved, reread: Callable[[], Resolved]) -> Exi
     unix.keep_exit_statuses()
     loop = asyncio.get_running_loop()
     with contextlib.ExitStack() as undo:
-        runner = _first(resolved, undo, reread, fd_limit) if estate is None else _resumed(estate, undo, reread)
-        with _signals(loop, runner):
+        with contextlib.ExitStack() as standing:
+            with terminal.held(terminal.PASSING):  # the pidfile is read, and signalled, before the handlers stand
+                runner = _first(resolved, undo, reread, fd_limit) if estate is None else _resumed(estate, undo, reread)
+                standing.enter_context(_signals(loop, runner))
             obey_signals()
             result = await runner.run()
         if result.code in (ExitCode.OK, ExitCode.KILLED):
@@ -144,7 +147,7 @@ def _signals(loop: asyncio.AbstractEventLoop, runner: Runner) -> Iterator[None]:
         signal.SIGUSR2: lambda: runner.upgrade("SIGUSR2"),
         signal.SIGTTIN: lambda: runner.scale(delta=1),
         signal.SIGTTOU: lambda: runner.scale(delta=-1),
-        signal.SIGWINCH: lambda: runner.scale(to=0),
+        signal.SIGWINCH: lambda: _park(runner),
     }
     noted = runner.noted
 
@@ -173,6 +176,15 @@ def _signals(loop: asyncio.AbstractEventLoop, runner: Runner) -> Iterator[None]:
     finally:
         for signum in actions:
             loop.remove_signal_handler(signum)
+
+
+def _park(runner: Runner) -> None:
+    """Obey SIGWINCH, unless it may be a terminal's, which sends it whenever its size changes (gunicorn does as we)."""
+    if terminal.controls_us():
+        log.debug("SIGWINCH is left aside: a terminal controls this process, and sends it when its size changes")
+        return
+    log.info("SIGWINCH: all workers leave, the sockets stay; SIGTTIN or SIGHUP brings them back")
+    runner.scale(to=0)
 
 
 # ── embedded ─────────────────────────────────────────────────────────────────────────────────

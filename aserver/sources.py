@@ -22,7 +22,7 @@ from pathlib import Path, PurePath
 
 import msgspec
 
-from aserver import unix
+from aserver import terminal, unix
 from aserver.config import UNCALLED_HOOKS, Layer, Resolved, build
 from aserver.config.schema import NAMES
 from aserver.errors import ConfigError
@@ -148,15 +148,16 @@ def _execute(path: Path, environ: dict[str, str]) -> _File:
     """Let a child run `path` and tell its settings. ConfigError carries the traceback, if any, as its note."""
     package_parent = str(Path(__file__).parent.parent)
     try:
-        child = subprocess.run(  # noqa: S603 - our own interpreter; the file is what the operator asked to run
-            [sys.executable, "-P", "-c", _CHILD, package_parent, str(path), str(os.getpid())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            env=environ,
-            cwd=path.parent,
-            timeout=FILE_TIMEOUT,
-            check=False,
-        )
+        with terminal.held(terminal.PASSING):  # inherited by the child, until it has handlers
+            child = subprocess.run(  # noqa: S603 - our own interpreter; the file is what the operator asked to run
+                [sys.executable, "-P", "-c", _CHILD, package_parent, str(path), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                env=environ,
+                cwd=path.parent,
+                timeout=FILE_TIMEOUT,
+                check=False,
+            )
     except subprocess.TimeoutExpired:
         raise ConfigError(f"{path} did not finish within {FILE_TIMEOUT:g} s, so its settings are unknown") from None
     if not child.stdout:
@@ -190,6 +191,8 @@ def tell(path: str, parent: int) -> None:
     Only in the child: it runs user code in this process, and ends with the process `parent`, which waits for it.
     """
     unix.end_with_parent(parent)  # the master may be stopped or killed meanwhile, and nobody else knows of us
+    terminal.leave_to_master(terminal.PASSING)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, terminal.PASSING)
     answer = os.dup(1)
     os.dup2(2, 1)
     sys.path.append(str(Path(path).parent))

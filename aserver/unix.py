@@ -225,6 +225,12 @@ def ignore_signals(signals: Iterable[signal.Signals]) -> None:
         signal.signal(signum, _do_nothing)  # noqa: TID251
 
 
+def discard_signals(signals: Iterable[signal.Signals]) -> None:
+    """Set SIG_IGN, which what this process execs inherits: only for signals that no other way keeps off."""
+    for signum in signals:
+        signal.signal(signum, signal.SIG_IGN)  # noqa: TID251
+
+
 def keep_exit_statuses() -> None:
     """Undo a SIG_IGN of SIGCHLD that we were started with: the kernel forgets how children end under it (wait(2))."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # noqa: TID251

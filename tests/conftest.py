@@ -18,7 +18,7 @@ def server() -> Iterator[Callable[..., ServerProcess]]:
     """
     with ExitStack() as stack:
 
-        def start(target: str, *options: str, ready: bool = True, **more: Any) -> ServerProcess:
+        def start(target: str = "", *options: str, ready: bool = True, **more: Any) -> ServerProcess:
             started = stack.enter_context(ServerProcess(target, *options, **more))
             return started.wait_ready() if ready else started
 

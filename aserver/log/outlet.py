@@ -17,6 +17,7 @@ import socket
 import struct
 import time
 
+from aserver import terminal
 from aserver.log.opening import SinkKind
 
 #: POSIX promises 512, Linux gives 4096. Where it is less (macOS) a line of 512 would say too little, and
@@ -91,14 +92,20 @@ class Outlet:
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         if self.exclusive:
             return self._send_alone(piece, begun=begun, patient=patient)
-        return os.write(self.fd, piece)
+        return self._write(piece)
+
+    def _write(self, piece: bytes) -> int:
+        if self.kind is not SinkKind.TERMINAL:
+            return os.write(self.fd, piece)
+        with terminal.background_output():
+            return os.write(self.fd, piece)
 
     def _send_alone(self, piece: bytes, *, begun: bool, patient: bool) -> int:
         if not begun:
             self._begin(patient=patient)
         sent = 0
         try:
-            sent = os.write(self.fd, piece)
+            sent = self._write(piece)
         finally:
             if sent == len(piece) or (sent == 0 and not begun):
                 self._unlock(_GATE, 0)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aserver import unix
+from aserver import terminal, unix
 from aserver.ipc.channel import Channel
 from aserver.ipc.messages import Files, ToMaster
 
@@ -96,8 +96,9 @@ def _add(known: Files, more: Files) -> None:
 
 
 def spawn(command: list[str], environ: Mapping[str, str], fds: Mapping[int, int]) -> int:
-    """Exec `command` with `fds` (its number: ours), an empty signal mask and default dispositions (trap 2).
+    """Exec `command` with `fds` (its number: ours) and default dispositions (trap 2).
 
+    What a terminal or supervisor sends to the whole group is blocked until the command unblocks it.
     Returns the pid. Raises OSError.
     """
     return os.posix_spawn(
@@ -105,7 +106,7 @@ def spawn(command: list[str], environ: Mapping[str, str], fds: Mapping[int, int]
         command,
         environ,
         file_actions=[(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in fds.items()],
-        setsigmask=[],
+        setsigmask=terminal.GROUP_SIGNALS,
         setsigdef=[s for s in signal.valid_signals() if s not in (signal.SIGKILL, signal.SIGSTOP)],
     )
 

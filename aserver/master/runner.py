@@ -16,7 +16,7 @@ from typing import Self, assert_never
 
 import anyio
 
-from aserver import unix
+from aserver import terminal, unix
 from aserver.config import Resolved
 from aserver.errors import AserverError, BindError, ConfigError
 from aserver.ipc import messages as msg
@@ -132,6 +132,8 @@ class Runner:
         self._reading.append(self._loop.create_task(self._do_reload(why)))
 
     async def _do_reload(self, why: str) -> None:
+        if self._logs is not None:
+            terminal.keep_standard_streams()  # HUP may be the terminal's last word, and the new generation inherits it
         try:
             resolved = await read(self._reread)
             fresh, remarks = provide_next(self._next, resolved)  # as it is now, whatever came while they were read

@@ -23,7 +23,7 @@ from typing import NoReturn
 
 import uvloop
 
-from aserver import importer, unix
+from aserver import importer, terminal, unix
 from aserver.config import Config
 from aserver.errors import AppLoadError, AserverError, BootError, ExitCode
 from aserver.ipc.board import Board
@@ -43,6 +43,9 @@ log = logging.getLogger("aserver.error")
 
 #: The stacks are dumped on the master's signal. SIGABRT cannot be registered, and SIGUSR1 is what apps use most.
 DUMP_SIGNAL = signal.SIGUSR2
+#: What else a terminal or supervisor sends to the group. TERM asks for retirement while the loop runs; TTIN and TTOU
+#: are ignored since the zygote.
+_PASSING = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 #: Seconds that the master may take for each part of a long message before a worker leaves without having said it.
 LAST_WORDS = 5.0
@@ -109,7 +112,7 @@ class WorkerProcess:
         seed = self._seed
         seed.view.pid = os.getpid()
         unix.set_process_title(f"{seed.config.proc_name}: worker {self._order.slot} (generation {seed.generation})")
-        unix.ignore_signals((signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1))
+        unix.ignore_signals(_PASSING)
         faulthandler.register(DUMP_SIGNAL, file=seed.trace, all_threads=True, chain=False)
         faulthandler.enable(file=seed.trace, all_threads=True)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())  # blocked since before the fork: now the handlers are ours
@@ -163,8 +166,10 @@ class WorkerProcess:
         finally:
             loop.remove_reader(self._channel.fileno())
             self._channel.drain_by(None)
-            for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1):
-                loop.remove_signal_handler(signum)
+            with terminal.held(_PASSING):  # the loop sets the defaults, which would cut off the exit hooks
+                for signum in _PASSING:
+                    loop.remove_signal_handler(signum)
+                unix.ignore_signals(_PASSING)
         return ExitCode.OK
 
     def _on_ready(self) -> None:

@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
-from aserver import importer, unix
+from aserver import importer, terminal, unix
 from aserver.config import Config
 from aserver.errors import AppLoadError, AserverError, ExitCode
 from aserver.ipc.board import Board
@@ -65,8 +65,11 @@ DEPUTY_ALLOWANCE = 1.0
 
 def main(fd: int) -> NoReturn:
     """Be the zygote whose master holds the other end of `fd`. Ends the process."""
+    terminal.keep_standard_streams()  # first: an embedding program's may be closed
     keep_freed_memory(os.environ)
+    terminal.leave_to_master(terminal.GROUP_SIGNALS)
     wake = unix.install_wakeup(_WAKING)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # blocked since before the exec (children.spawn)
     channel: Channel[ToZygote] = Channel(socket.socket(fileno=fd), ToZygote)
     os.set_inheritable(fd, False)
     boot, fds = _first_message(channel)

@@ -9,6 +9,7 @@ from tests.harness.load import Load, Outcome
 from tests.harness.notes import Notes
 from tests.harness.processes import Process, descendants, process
 from tests.harness.server import Address, ServerProcess
+from tests.harness.terminal import Terminal
 from tests.harness.tools import free_port, require_tool
 from tests.harness.waiting import PATIENCE, wait_for
 
@@ -23,6 +24,7 @@ __all__ = [
     "RawConnection",
     "RawResponse",
     "ServerProcess",
+    "Terminal",
     "descendants",
     "fetch",
     "free_port",

@@ -1,0 +1,92 @@
+"""What a process shares with the terminal or supervisor that started it: signals to the whole group, standard streams.
+
+Used by every process of ours, and by none that embeds us. A terminal and many supervisors signal a whole process group;
+what that means is the master's to decide, so the others must let it pass at every moment of their lives: signals are
+blocked (`held`) across an exec until the new process has said how it takes them.
+"""
+
+import contextlib
+import errno
+import os
+import signal
+import stat
+import termios
+from collections.abc import Iterable, Iterator
+
+from aserver import unix
+
+#: The signals of a group that do not ask for the end, and whose default would end or halt a process all the same.
+PASSING = frozenset({signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU})
+#: All that are the master's to obey. TSTP and CONT are not among them: Ctrl-Z halts the whole job, and `fg` wakes it.
+GROUP_SIGNALS = PASSING | {signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
+#: What the kernel sends to a background job that uses its terminal.
+_BACKGROUND = frozenset({signal.SIGTTIN, signal.SIGTTOU})
+
+
+@contextlib.contextmanager
+def held(signals: Iterable[signal.Signals]) -> Iterator[None]:
+    """Keep `signals` pending in this thread, and blocked in what it starts."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def leave_to_master(signals: Iterable[signal.Signals]) -> None:
+    """Let `signals` pass without effect, also those that came while they were blocked.
+
+    TTIN and TTOU are ignored, which the app's subprocesses inherit: with a handler the kernel would begin a read or
+    write of the terminal again for ever, and signal the whole group each time (tty_check_change). Ignored, a background
+    job's read fails with EIO, and its output appears even after `stty tostop`.
+    """
+    signals = frozenset(signals)
+    unix.ignore_signals(signals - _BACKGROUND)
+    unix.discard_signals(signals & _BACKGROUND)
+
+
+@contextlib.contextmanager
+def background_output() -> Iterator[None]:
+    """Around a write to the terminal by a process that obeys TTOU: blocked, it does not keep a background job off."""
+    with held((signal.SIGTTOU,)):
+        yield
+
+
+def controls_us() -> bool:
+    """Whether a terminal controls this process, and signals it for reasons of its own (credentials(7))."""
+    try:
+        fd = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        # Anything but ENXIO is about the file: a container may lack it.
+        return error.errno != errno.ENXIO and any(map(os.isatty, range(3)))
+    os.close(fd)
+    return True
+
+
+def keep_standard_streams() -> None:
+    """Lead each of the descriptors 0, 1 and 2 that is closed, or whose terminal has hung up, to /dev/null.
+
+    A closed one would be the number of the next file that this process opens, a socket or the board, and whatever
+    writes to "standard error" would write there. After a hang-up each `print` would raise EIO.
+    """
+    for fd in range(3):
+        if _leads_somewhere(fd):
+            continue
+        null = os.open(os.devnull, os.O_RDWR)
+        if null != fd:
+            os.dup2(null, fd)
+            os.close(null)
+        os.set_inheritable(fd, True)
+
+
+def _leads_somewhere(fd: int) -> bool:
+    try:
+        if not stat.S_ISCHR(os.fstat(fd).st_mode):
+            return True
+    except OSError:
+        return False
+    try:
+        termios.tcgetattr(fd)
+    except termios.error as error:  # ENOTTY: another device
+        return bool(error.args[0] != errno.EIO)
+    return True
