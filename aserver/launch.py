@@ -16,7 +16,7 @@ from typing import Any
 import anyio
 import anyio.abc
 
-from aserver import __version__, sources, terminal, unix
+from aserver import __version__, loading, sources, terminal, unix
 from aserver.advice import advise
 from aserver.config import Config, Resolved
 from aserver.errors import AppLoadError, BindError, BootError, ConfigError, ExitCode
@@ -39,6 +39,7 @@ def run(target: str, **settings: object) -> ExitCode:
     `settings` are those of docs/settings.md. Returns OK, or KILLED if something had to be killed at the end. Raises
     ConfigError, BindError, AppLoadError or BootError.
     """
+    loading.refuse_nested("aserver.run()")
     keywords, cwd = {"target": target, **settings}, Path.cwd()
 
     def read() -> Resolved:
@@ -205,6 +206,7 @@ async def serve(
     descriptor is left.
     Raises ConfigError, BindError, AppLoadError or BootError.
     """
+    loading.refuse_nested("aserver.serve()")
     target = {"target": app_or_target} if isinstance(app_or_target, str) else {}
     if not target and settings.get("workers", 1) != 1:
         raise ConfigError(

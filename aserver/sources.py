@@ -22,7 +22,7 @@ from pathlib import Path, PurePath
 
 import msgspec
 
-from aserver import terminal, unix
+from aserver import loading, terminal, unix
 from aserver.config import UNCALLED_HOOKS, Layer, Resolved, build
 from aserver.config.schema import NAMES
 from aserver.errors import ConfigError
@@ -201,7 +201,8 @@ def tell(path: str, parent: int) -> None:
     sys.modules[_MODULE] = module  # dataclasses and pickle look their module up there
     told: dict[str, object]
     try:
-        exec(compile(Path(path).read_bytes(), path, "exec"), module.__dict__)  # noqa: S102 - that is the point
+        with loading.application_code():
+            exec(compile(Path(path).read_bytes(), path, "exec"), module.__dict__)  # noqa: S102 - that is the point
         told = _sort_out(vars(module))
     except KeyboardInterrupt:  # Ctrl-C goes to the master, too, which says what is to be said
         sys.exit(130)

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from aserver import loading
 from aserver.asgi import ASGIApp
 from aserver.errors import AppLoadError
 from aserver.importer import calling
@@ -55,7 +56,8 @@ def load(
     module = _import(module_name, place)
     full_name, found = _find(module, module_name, attribute, factory=factory)
     if factory:
-        found = _call_factory(found, full_name)
+        with loading.application_code():
+            found = _call_factory(found, full_name)
         full_name += "()"
     return adapt(found, full_name, interface)
 
@@ -111,7 +113,8 @@ def _put_on_path(app_dir: str) -> Path:
 
 def _import(module_name: str, place: Path) -> ModuleType:
     try:
-        return importlib.import_module(module_name)
+        with loading.application_code():
+            return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         frames = user_frames(error)
         if not frames and error.name is not None and _is_part(error.name, module_name):
@@ -151,6 +154,8 @@ def _user_code_failed(doing: str, error: BaseException) -> AppLoadError:
         what = f"called sys.exit({error.code!r})"
     elif isinstance(error, KeyboardInterrupt):
         what = "was interrupted (KeyboardInterrupt)"
+    elif isinstance(error, AppLoadError):  # `loading.refuse_nested`
+        what = f"is refused: {error}"
     else:
         message = str(error).partition("\n")[0]
         what = f"raised {type(error).__name__}" + (f": {message}" if message else "")

@@ -82,6 +82,62 @@ def test_exit_4_sys_exit_at_import(server: Start, tmp_path: Path) -> None:
 # ── 3: booting ───────────────────────────────────────────────────────────────────────────────
 
 
+NESTED = """
+import asyncio
+import aserver, aserver.cli
+async def app(scope, receive, send): pass
+def factory():
+    {factory}
+    return app
+{top}
+"""
+RUN = "aserver.run('nested:app', bind='127.0.0.1:0')"
+
+
+@pytest.mark.parametrize(
+    ("call", "more"),
+    [
+        (RUN, ()),
+        (RUN, ("--lazy",)),
+        ("asyncio.run(aserver.serve(app, bind='127.0.0.1:0'))", ()),
+        ("aserver.cli.main(['run', 'nested:app', '--bind', '127.0.0.1:0'])", ()),
+    ],
+)
+def test_exit_4_a_module_that_starts_a_server_when_it_is_imported(
+    server: Start, tmp_path: Path, call: str, more: tuple[str, ...]
+) -> None:
+    """A sentence instead of a server in each server, without end. Fails without loading.refuse_nested in each."""
+    (tmp_path / "nested.py").write_text(NESTED.format(top=call, factory="pass"))
+    lines = _refused(server, "nested:app", "--app-dir", str(tmp_path), *more, code=4)
+    assert 'put the call under `if __name__ == "__main__":`' in _error(lines)
+    assert any('nested.py", line 8, in <module>' in line for line in lines)
+    assert sum("aserver 0.1.0, pid" in line for line in lines) == 1
+
+
+def test_exit_4_a_factory_that_starts_a_server(server: Start, tmp_path: Path) -> None:
+    """Fails without `application_code` around the call."""
+    (tmp_path / "nested.py").write_text(NESTED.format(top="", factory=RUN))
+    lines = _refused(server, "nested:factory", "--factory", "--app-dir", str(tmp_path), code=4)
+    assert 'put the call under `if __name__ == "__main__":`' in _error(lines)
+
+
+def test_an_unguarded_run_in_the_program_itself_ends(server: Start, tmp_path: Path) -> None:
+    """`python nested.py`, of which the zygote imports a second copy. Fails without loading.refuse_nested."""
+    (tmp_path / "nested.py").write_text(NESTED.format(top=RUN, factory="pass"))
+    running = server(argv=[sys.executable, str(tmp_path / "nested.py")], cwd=tmp_path, ready=False)
+    assert running.wait_exit() == 1
+    assert 'put the call under `if __name__ == "__main__":`' in running.log.splitlines()[-1]
+    assert running.log.count("aserver 0.1.0, pid") == 1
+
+
+def test_exit_2_a_settings_file_that_starts_a_server(server: Start, tmp_path: Path) -> None:
+    """Fails without `application_code` around exec: the child serves until FILE_TIMEOUT."""
+    conf = tmp_path / "conf.py"
+    conf.write_text("import aserver\naserver.run('tests.apps.raw:app', bind='127.0.0.1:0')\n")
+    lines = _refused(server, "tests.apps.raw:app", "--config", str(conf), code=2)
+    assert "line 2: aserver.errors.AppLoadError: aserver.run() is called while a server imports" in _error(lines)
+
+
 def test_trap_32_exit_3_lifespan_failed_after_all_retries(server: Start, tmp_path: Path) -> None:
     """As many attempts as boot_retries says, each said, with pauses. Fails with `tries = 1` in the state machine."""
     notes = Notes(tmp_path)
