@@ -9,6 +9,7 @@ import asyncio
 import enum
 import inspect
 import ipaddress
+import logging
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from typing import Any
 from aserver.protocol.connection import server_of
 from aserver.protocol.proxy_protocol import Mode, Peers, Reception
 from aserver.tls import Certificates
+
+log = logging.getLogger("aserver.error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,9 @@ class Endpoint:
 SHUTDOWN_TIMEOUT = 3600.0
 
 
+#: Seconds until an acceptor that cannot listen again (out of descriptors, say) tries once more, as asyncio does.
+RETRY = 1.0
+
 #: The attribute that a connection has once the loop has called its `connection_made`.
 MADE = "transport"
 
@@ -62,7 +68,12 @@ class State(enum.Enum):
 
 @dataclass(slots=True)
 class Acceptor:
-    """One endpoint being accepted on by this loop."""
+    """One endpoint being accepted on by this loop.
+
+    A callback may run after the state has changed that it was scheduled in: a pause can end and a drain begin in the
+    same turn of the loop. So each state has a number, every callback brings the number of its own, and does nothing
+    if another state has come meanwhile.
+    """
 
     endpoint: Endpoint
     factory: Callable[[], asyncio.BaseProtocol]
@@ -72,62 +83,79 @@ class Acceptor:
     #: Which PROXY protocol to read, and from whom; None: none.
     proxy: tuple[Mode, Peers] | None = None
     state: State = State.CLOSED
+    _number: int = 0  # of the state, counted from the first one
     _server: asyncio.AbstractServer | None = None
     _resumption: asyncio.Task[None] | None = None
     #: Connections whose PROXY header or handshake is not over, and when it has failed at the latest.
     _handshakes: list[tuple[float, asyncio.BaseProtocol]] = field(default_factory=list)
 
     async def open(self) -> None:
-        """Begin to accept. The backlog is passed because a loop calls listen(2) again, with 100 (PROCESS 3.1)."""
-        self.state = State.OPEN
-        duplicate = self.endpoint.sock.dup()
-        if duplicate.family == socket.AF_UNIX:
-            # Only create_unix_server takes a unix socket on both loops. From Python 3.13 on it would remove
-            # the path at close, which is the master's alone to do (trap 52).
-            server = await self.loop.create_unix_server(
-                self._factory(), sock=duplicate, backlog=self.backlog, **_keep_path(self.loop)
-            )
-        else:
-            server = await self.loop.create_server(
-                self._factory(), sock=duplicate, backlog=self.backlog, **self._loop_options()
-            )
-        if self.state is State.OPEN:
-            self._server = server
-        else:  # closed or paused while it was being made
-            server.close()
+        """Begin to accept. Raises OSError if the loop cannot listen."""
+        self._enter(State.OPEN)
+        await self._listen()
 
     def close(self) -> None:
         """Stop accepting; connections and the listener itself stay."""
-        self.state = State.CLOSED
-        self._stop()
+        self._enter(State.CLOSED)
 
     def pause(self, seconds: float) -> None:
         """Let others accept for a moment."""
         if self.state is State.OPEN and self._server is not None:
-            self.state = State.PAUSED
-            self._stop()
-            self.loop.call_later(seconds, self._resume)
+            self._enter(State.PAUSED)
+            self.loop.call_later(seconds, self._resume, self._number)
 
     def hold(self) -> None:
         """Accept no more until `resume`."""
         if self.state is not State.CLOSED:
-            self.state = State.HELD
-            self._stop()
+            self._enter(State.HELD)
 
     def resume(self) -> None:
         """Accept again after `hold`."""
         if self.state is State.HELD:
-            self.state = State.PAUSED
-            self._resume()
+            self._resume(self._number)
 
-    def _resume(self) -> None:
-        if self.state is State.PAUSED:
-            self._resumption = self.loop.create_task(self.open())
+    def _enter(self, state: State) -> None:
+        """Change the state, which makes void what was scheduled in the one before."""
+        self.state = state
+        self._number += 1
+        server, self._server = self._server, None
+        if server is not None:
+            _close(server, self.loop)
 
-    def _stop(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+    def _resume(self, number: int) -> None:
+        if number == self._number:
+            self._enter(State.OPEN)
+            self._resumption = self.loop.create_task(self._listen_again(self._number))
+
+    async def _listen_again(self, number: int) -> None:
+        if number != self._number:
+            return
+        try:
+            await self._listen()
+        except OSError as error:
+            text = "cannot accept on %s: %s; trying again in %g s"
+            log.error(text, self.endpoint.name, error, RETRY)  # noqa: TRY400  (a traceback says no more)
+            if number == self._number:
+                self._enter(State.PAUSED)
+                self.loop.call_later(RETRY, self._resume, self._number)
+
+    async def _listen(self) -> None:
+        """Make a server, and remember it before it begins: whatever changes the state from then on closes it.
+
+        Neither loop waits while it makes a server that does not begin at once. The backlog is passed because a loop
+        calls listen(2) again, with 100 (PROCESS 3.1).
+        """
+        duplicate = self.endpoint.sock.dup()
+        options: dict[str, Any] = {"sock": duplicate, "backlog": self.backlog, "start_serving": False}
+        if duplicate.family == socket.AF_UNIX:
+            # Only create_unix_server takes a unix socket on both loops. From Python 3.13 on it would remove
+            # the path at close, which is the master's alone to do (trap 52).
+            self._server = server = await self.loop.create_unix_server(
+                self._factory(), **options, **_keep_path(self.loop)
+            )
+        else:
+            self._server = server = await self.loop.create_server(self._factory(), **options, **self._loop_options())
+        await server.start_serving()
 
     def tend(self) -> None:
         """Call about once a second: changed certificates are taken up, handshakes that are over forgotten."""
@@ -222,6 +250,20 @@ class Acceptor:
             "ssl_handshake_timeout": self.handshake_timeout,
             "ssl_shutdown_timeout": SHUTDOWN_TIMEOUT,
         }
+
+
+def _close(server: asyncio.AbstractServer, loop: asyncio.AbstractEventLoop) -> None:
+    """Accept no more from now on.
+
+    asyncio's own loop makes a connection one turn after it has taken the client from the queue, and loses the client
+    if its server is closed by then. So there the server stops listening at once and is closed a turn later.
+    """
+    if isinstance(server, asyncio.Server):
+        for each in server.sockets:
+            loop.remove_reader(each.fileno())
+        loop.call_soon(server.close)
+    else:
+        server.close()
 
 
 def _is_transparent(sock: socket.socket) -> bool:

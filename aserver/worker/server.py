@@ -168,6 +168,8 @@ class Server:
                 acceptor.pause(PAUSE)
 
         def hold() -> None:
+            if self._wanted.is_set():  # the drain was ordered after this
+                return
             capacity.fill()
             for acceptor in self._acceptors:
                 acceptor.hold()
@@ -202,6 +204,7 @@ class Server:
         if self.cell is not None:
             self.cell[Field.ACCEPTING] = 0
         self._close_acceptors()
+        await asyncio.sleep(0)  # asyncio's loop closes its servers a turn later (worker/acceptor.py, _close)
         if self._final:
             rest = [(acceptor, acceptor.take_rest()) for acceptor in self._acceptors]
             self.release()  # before anything is awaited: who connects from here on is refused, not reset (trap 60)

@@ -47,6 +47,23 @@ def test_recycling_under_load_fails_nothing_and_stalls_nobody(server: Start, mod
     assert "Traceback" not in running.log
 
 
+@pytest.mark.timeout(1800 if LONG else 60)
+def test_a_connection_for_each_request_through_recycles_loses_none(server: Start) -> None:
+    """The end of a fairness pause and the drain meet in one turn of the loop in one recycle of a few hundred.
+
+    So the long run asks a million times; tests/unit/test_accepting_orders.py brings them together each time. Fails in
+    the long run with `state = OPEN` in what a pause's end schedules: "closed before the answer".
+    """
+    running = server(APP, "--workers", "2", "--max-requests", "100", *NOW, "--no-access-log")
+    goal = 1_000_000 if LONG else 3000
+    with Load(running.where, connections=40, keep_alive=False, pause=0) as load:
+        while load.outcome.ok < goal and not load.outcome.failures:
+            load.wait_for_more(1000)
+    load.outcome.check(at_least=goal)
+    assert running.log.count("has left after") >= 5
+    assert running.stop() == 0
+
+
 def test_trap_61_kept_connections_that_think_never_meet_a_closed_door(server: Start) -> None:
     """Clients without retries, which are idle at any moment of a recycle, through recycles and reloads.
 

@@ -17,13 +17,14 @@ from aserver.config import Config, Layer, build
 from aserver.embedded import _stop_signals
 from aserver.ipc.board import Board, Field
 from aserver.protocol.service import Service
-from aserver.worker.acceptor import Endpoint
+from aserver.worker.acceptor import Endpoint, State
 from aserver.worker.capacity import Capacity
 from aserver.worker.fairness import FEW, Fairness
 from aserver.worker.server import Server
 from tests.apps.lifecycle import lifespans
 from tests.harness import PATIENCE
 
+LOOPS = [("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})]
 GET = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
 
 
@@ -94,6 +95,67 @@ async def test_a_loop_that_stood_still_holds_it_against_nobody() -> None:
             writer.close()
         server.drain(final=True, graceful=PATIENCE)
         await serving
+
+
+@pytest.mark.parametrize("anyio_backend", LOOPS, ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("final", [True, False], ids=["stop", "recycle"])
+async def test_a_client_that_the_loop_is_just_accepting_is_served_by_a_drain(*, final: bool) -> None:
+    """Whatever turn of the loop the drain begins in, seen from the client's connect.
+
+    Fails on asyncio's loop with `server.close()` in the turn in which the client was taken from the queue, and on both
+    with one turn fewer in Server._drain: nobody is connected yet, and the drain is over.
+    """
+    for turns in range(5):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.setblocking(False)
+            config = _config(lifespan="off", idle_grace=PATIENCE)
+            server = Server(_hello, config, [Endpoint(listener, "http")], release=listener.close)
+            ready = asyncio.Event()
+            serving = asyncio.create_task(server.run(ready.set))
+            await ready.wait()
+            with socket.create_connection(listener.getsockname()) as client:
+                client.setblocking(False)
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                server.drain(final=final, graceful=PATIENCE)
+                loop = asyncio.get_running_loop()
+                await loop.sock_sendall(client, GET)
+                answered = asyncio.create_task(loop.sock_recv(client, 1000))
+                await asyncio.wait([answered, serving], timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+                if final or answered.done():
+                    assert (await answered).endswith(b"hello"), f"{turns} turns after the connect"
+                else:
+                    listener.accept()[0].close()  # it waits in the queue, where another worker finds it
+                    await asyncio.wait([answered])
+                    answered.exception()  # the reset by the line above
+            await serving
+
+
+@pytest.mark.parametrize("anyio_backend", LOOPS, ids=["asyncio", "uvloop"])
+async def test_orders_to_pause_and_to_hold_from_before_a_drain_change_nothing(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are given while a connection is made and carried out a turn later, when the drain may have begun.
+
+    Fails with `Acceptor.hold` or `pause` of a closed acceptor taken for orders, and without the look at the phase in
+    `_politely` (a worker that leaves says that it is full).
+    """
+    monkeypatch.setattr(logging.getLogger("aserver"), "propagate", True)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        server = Server(
+            _hello, _config(lifespan="off", limit_connections=1), [Endpoint(listener, "http")], lambda: None
+        )
+        ready = asyncio.Event()
+        serving = asyncio.create_task(server.run(ready.set))
+        await ready.wait()
+        (acceptor,) = server._acceptors
+        acceptor.factory()  # one connection is as many as may be: an order to hold is on its way
+        server.drain(final=False, graceful=PATIENCE)
+        await serving
+        assert acceptor.state is State.CLOSED
+        assert acceptor._server is None
+        assert not caplog.messages
 
 
 async def test_sweeps_are_a_period_apart_however_late_the_beats_are() -> None:
