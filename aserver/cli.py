@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import click
 from click.core import ParameterSource
 
-from aserver import __version__, loading, sources
+from aserver import __version__, loading, sources, terminal
 from aserver.config import Resolved, SettingInfo, settings
 from aserver.config.schema import BIND_PARTS
 from aserver.config.table import Group
@@ -196,6 +196,7 @@ def _as_json(resolved: Resolved) -> str:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The console script: run the command and exit with its status; an expected error is one line on stderr."""
     loading.refuse_nested("aserver's command")
+    terminal.keep_standard_streams()  # before anything is opened
     sys.exit(_status(arguments))
 
 
