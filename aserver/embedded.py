@@ -24,6 +24,7 @@ from aserver.log.setup import report_access_log
 from aserver.sockets import Address, Listener, bind_for
 from aserver.tls import Certificates
 from aserver.worker.acceptor import Endpoint
+from aserver.worker.forked import Reserved
 from aserver.worker.server import BEAT, Server
 
 log = logging.getLogger("aserver.error")
@@ -37,9 +38,12 @@ TEND_BEATS = round(1 / BEAT)
 @contextlib.contextmanager
 def _bound(config: Config) -> Iterator[list[Listener]]:
     listeners = bind_for(config, config.bind, os.environ)
+    reserved = Reserved(listener.socket.fileno() for listener in listeners)
+    reserved.begin()
     try:
         yield listeners
     finally:
+        reserved.end()
         for listener in listeners:
             listener.close()
 
@@ -51,9 +55,13 @@ def _stop_signals(server: Server, config: Config) -> Iterator[None]:
     patience = {signal.SIGTERM: config.graceful_timeout, signal.SIGINT: 0.0}
     for signum, graceful in patience.items():
         loop.add_signal_handler(signum, partial(server.drain, final=True, graceful=graceful))
+    handler = signal.getsignal(signal.SIGTERM)  # the loop's own, the same for all signals
+    reserved = Reserved(handlers=lambda: [handler])
+    reserved.begin()
     try:
         yield
     finally:
+        reserved.end()
         for signum in patience:
             loop.remove_signal_handler(signum)
 

@@ -263,6 +263,21 @@ def reset_signals() -> None:
                 signal.signal(signum, signal.SIG_DFL)  # noqa: TID251
 
 
+def give_back_signals(handlers: Iterable[object]) -> None:
+    """Python's own dispositions in place of our no-op handler and of `handlers`, and no wakeup descriptor.
+
+    For a child that the app forks: with ours, SIGTERM would not end it, and its signals would wake our loop. Handlers
+    that the app has installed stay, as in any fork.
+    """
+    signal.set_wakeup_fd(-1)
+    ours = [_do_nothing, *handlers]
+    for signum in signal.valid_signals():
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            if signal.getsignal(signum) in ours:
+                own = signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL
+                signal.signal(signum, own)  # noqa: TID251
+
+
 # ── memory ───────────────────────────────────────────────────────────────────────────────────
 
 

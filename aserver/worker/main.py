@@ -35,14 +35,13 @@ from aserver.log.setup import Logging
 from aserver.worker.acceptor import Endpoint
 from aserver.worker.app import load_app
 from aserver.worker.fairness import Fairness
+from aserver.worker.forked import DUMP_SIGNAL, Reserved
 from aserver.worker.hooks import Hooks, WorkerView
 from aserver.worker.retirement import Retirement
 from aserver.worker.server import Server
 
 log = logging.getLogger("aserver.error")
 
-#: The stacks are dumped on the master's signal. SIGABRT cannot be registered, and SIGUSR1 is what apps use most.
-DUMP_SIGNAL = signal.SIGUSR2
 #: What else a terminal or supervisor sends to the group. TERM asks for retirement while the loop runs; TTIN and TTOU
 #: are ignored since the zygote.
 _PASSING = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
@@ -105,7 +104,9 @@ class WorkerProcess:
         config = seed.config
         self._retirement = Retirement(seed.order, time.monotonic(), config.max_memory, config.memory_metric)
         self._asked = False
-        self._fork_closes = {_identity(seed.channel.fileno()), *(_identity(e.sock.fileno()) for e in seed.endpoints)}
+        self._loop_handlers: list[object] = []  # what the loop installs to be woken by signals
+        own = (seed.channel.fileno(), *(endpoint.sock.fileno() for endpoint in seed.endpoints))
+        self._reserved = Reserved(own, lambda: self._loop_handlers, traced=True)
 
     def run(self) -> int:
         """Load, serve, drain; returns the exit code."""
@@ -116,9 +117,7 @@ class WorkerProcess:
         faulthandler.register(DUMP_SIGNAL, file=seed.trace, all_threads=True, chain=False)
         faulthandler.enable(file=seed.trace, all_threads=True)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())  # blocked since before the fork: now the handlers are ours
-        # The one use that is left of the hook that fires for every fork: what the app forks must hold neither the
-        # listeners nor the channel, or the port stays taken after the stop (trap 16).
-        os.register_at_fork(after_in_child=self._close_in_child)  # noqa: TID251
+        self._reserved.begin()
         gc.enable()
         try:
             seed.hooks.run("post_fork", seed.hooks.server, seed.view)
@@ -144,6 +143,7 @@ class WorkerProcess:
         loop.add_signal_handler(signal.SIGTERM, self._ask, "it got SIGTERM")
         for signum in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1):
             loop.add_signal_handler(signum, _nothing)
+        self._loop_handlers.append(signal.getsignal(signal.SIGTERM))  # the same for all signals
         self._server = Server(
             app.app,
             seed.config,
@@ -204,18 +204,6 @@ class WorkerProcess:
     def _close_listeners(self) -> None:
         for endpoint in self._seed.endpoints:
             endpoint.sock.close()
-
-    def _close_in_child(self) -> None:
-        """By identity, not by number: the loop accepts on duplicates, and a number may be somebody else's by now."""
-        for fd in map(int, os.listdir("/dev/fd")):
-            with contextlib.suppress(OSError):
-                if _identity(fd) in self._fork_closes:
-                    os.close(fd)
-
-
-def _identity(fd: int) -> tuple[int, int]:
-    status = os.fstat(fd)
-    return status.st_dev, status.st_ino
 
 
 def _nothing() -> None:

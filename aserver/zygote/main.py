@@ -47,6 +47,7 @@ from aserver.log.setup import Logging, configure
 from aserver.protocol.shared import COMPILED
 from aserver.tls import Certificates
 from aserver.worker.acceptor import Endpoint
+from aserver.worker.forked import Reserved
 from aserver.worker.hooks import Hooks, ServerView, WorkerView
 from aserver.worker.main import Seed
 from aserver.worker.main import run as run_worker
@@ -108,6 +109,9 @@ class Zygote:
             self._config, process=f"zygote g{boot.generation}", error_fd=error_fd, access_fd=access_fd
         )
         self._listeners = [socket.socket(fileno=listener) for listener in listeners]
+        own = (channel.fileno(), wake.fileno(), *(listener.fileno() for listener in self._listeners))
+        self._reserved = Reserved(own, tuple)  # against forks by the app's import
+        self._reserved.begin()
         self._endpoints: tuple[Endpoint, ...] = ()
         self._app: importer.LoadedApp | None = None
         self._children: dict[int, tuple[int, int | None]] = {}  # pid: (serial, pidfd)
@@ -274,6 +278,8 @@ class Zygote:
                 # Blocked across the fork, so that no signal finds the child with the zygote's wakeup socket.
                 blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
                 parents.callback(signal.pthread_sigmask, signal.SIG_SETMASK, blocked)
+                self._reserved.end()  # a worker needs the listeners, and lets go of the rest by itself
+                parents.callback(self._reserved.begin)
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", DeprecationWarning)  # threads: the census has said so, with names
                     pid = os.fork()  # noqa: TID251

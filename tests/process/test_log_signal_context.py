@@ -22,6 +22,7 @@ KNOWN = {
     ("unix.py", "signal.signal", "_do_nothing"),  # install_wakeup, ignore_signals
     ("unix.py", "signal.signal", "note"),  # note_signals
     ("unix.py", "signal.signal", "signal.SIG_DFL"),  # reset_signals, keep_exit_statuses
+    ("unix.py", "signal.signal", "own"),  # give_back_signals: Python's own, in a child that the app forks
     ("unix.py", "signal.signal", "signal.SIG_IGN"),  # discard_signals: TTIN and TTOU, of a terminal's background job
     ("unix.py", "signal.set_wakeup_fd", "writer.detach()"),
     ("unix.py", "signal.set_wakeup_fd", "-1"),

@@ -224,7 +224,7 @@ def test_trap_15_a_subprocess_started_at_import_sees_only_the_standard_streams(s
 def test_trap_16_a_forked_child_of_a_worker_holds_no_listener(server: Start) -> None:
     """It outlives the server here, and the port must be free all the same.
 
-    Fails without os.register_at_fork in WorkerProcess.run: the orphan keeps the port open and answers nobody.
+    Fails without Reserved.begin in WorkerProcess.run: the orphan keeps the port open and answers nobody.
     """
     running = server(PROBE)
     child = process(_ask(running, "/multiprocessing"))
