@@ -272,6 +272,8 @@ class CarefulIntake(Carrier):
             return len(data)
         if line != b"\r\n":  # an empty line that came in two pieces
             self._request_line = self._first_line = request = framing.parse_request_line(line, limit)
+            # A new parser: for llhttp all is over after `Proxy-Connection: close`, or `Connection: close` in trailers.
+            self._renew_parser()
             self._lead = _STAND_INS[request[2]]
             self._tail = b"\r\n"
             self._growth = len(line)
@@ -309,7 +311,7 @@ class CarefulIntake(Carrier):
         inbound = exchange.inbound
         assert inbound is not None
         if inbound.length is not None:
-            end = min(len(data), position + inbound.length - inbound.received)
+            end = until = min(len(data), position + inbound.length - inbound.received)
         else:
             walk = self._walk
             if walk is None:
@@ -318,8 +320,11 @@ class CarefulIntake(Carrier):
             self._spent += walk.spent
             if walk.done:
                 self._walk = None
+            for piece in walk.pieces:
+                self._feed_parser(piece)
+            position, until = walk.plain_from, walk.plain_to
         # Not a slice: copying 64 KB of body twice costs as much as the rest of the request.
-        self._feed_parser(data if end - position == len(data) else memoryview(data)[position:end])
+        self._feed_parser(data if until - position == len(data) else memoryview(data)[position:until])
         return end
 
     def _feed_parser(self, piece: bytes | memoryview) -> None:

@@ -32,6 +32,9 @@ QUESTION_MARK: Final = 0x3F
 HASH: Final = 0x23
 CR: Final = 0x0D
 
+#: What most clients say who say anything.
+KEEP_ALIVE: Final = (b"keep-alive", b"Keep-Alive")
+
 
 class HttpConnection(Intake):
     """One client's HTTP/1 connection."""
@@ -60,10 +63,14 @@ class HttpConnection(Intake):
         )
         if plain:
             method, version = "GET", "1.1"
-            keep_alive = len(special) == 1 or self._parser.should_keep_alive()
+            keep_alive = (
+                len(special) == 1
+                or special[b"connection"] in KEEP_ALIVE
+                or wire.keeps_alive(special[b"connection"], "1.1")
+            )
         else:
             method, target, version = self._vouch_for(data, target)
-            keep_alive = self._parser.should_keep_alive()
+            keep_alive = wire.keeps_alive(special.get(b"connection"), version)
         if (
             not common
             or host != self._good_host
@@ -160,7 +167,7 @@ class HttpConnection(Intake):
             and b"transfer-encoding" not in special
             and b"upgrade" not in special
         ):
-            length = int(special.get(b"content-length", b"0"))
+            length = wire.content_length(special.get(b"content-length", b"0"))
             end = data.index(END_OF_HEAD) + len(END_OF_HEAD) + length
             if end == len(data) or (length and end > len(data)):
                 return METHODS[name], target, "1.1"
@@ -193,8 +200,8 @@ class HttpConnection(Intake):
         special = self.special
         length = special.get(b"content-length")
         if length is not None:
-            if int(length):
-                exchange.inbound = Inbound(int(length), continue_expected=exchange.modern and b"expect" in special)
+            if size := int(length):
+                exchange.inbound = Inbound(size, continue_expected=exchange.modern and b"expect" in special)
         elif b"transfer-encoding" in special:
             exchange.inbound = Inbound(None, continue_expected=b"expect" in special)
         if exchange.modern:

@@ -95,7 +95,12 @@ class Intake(CarefulIntake):
     # ── callbacks of the parser: the head and, after the body, the trailers ──────────────────────
 
     def on_url(self, url: bytes) -> None:
-        """Take the request target, or a piece of it: then it will be read again, carefully."""
+        """Take the request target, or a piece of it: then it will be read again, carefully.
+
+        Raises DoubtError through the parser if a head before it, in the same piece, was believed to be the last.
+        """
+        if self._final or (not self._data and self._request_line is None):
+            raise DoubtError
         self.url = url
 
     def on_header(self, name: bytes, value: bytes) -> None:

@@ -47,8 +47,8 @@ def examine(
     expectation = special.get(b"expect")
     if expectation is not None and version == "1.1" and expectation.lower() != b"100-continue":
         raise ClientError(417, f"unknown expectation {expectation[:80]!r}")
-    if length is not None and int(length) > limits.limit_request_body:
-        raise ClientError(413, f"body of {int(length)} bytes, limit is {limits.limit_request_body}")
+    if length is not None and (size := wire.content_length(length)) > limits.limit_request_body:
+        raise ClientError(413, f"body of {size} bytes, limit is {limits.limit_request_body}")
 
 
 def _examine_sizes(limits: Limits, method: str, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> None:

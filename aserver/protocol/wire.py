@@ -153,6 +153,28 @@ def tokens(value: bytes) -> list[bytes]:
     return [part for part in (piece.strip().lower() for piece in value.split(b",")) if part]
 
 
+def keeps_alive(connection: bytes | None, version: str) -> bool:
+    """Tell whether another request may follow, by version ("1.0", "1.1") and Connection field (RFC 9112 section 9.3).
+
+    Not llhttp's `should_keep_alive`, which takes `Proxy-Connection` for Connection.
+    """
+    if connection is None:
+        return version == "1.1"
+    options = tokens(connection)
+    return b"close" not in options and (version == "1.1" or b"keep-alive" in options)
+
+
+#: Digits of 2**64. Leading zeros could make any number of them, and int() raises ValueError above 4300.
+LENGTH_DIGITS: Final = 20
+
+
+def content_length(value: bytes) -> int:
+    """Return the number. Raises ClientError(400) above `LENGTH_DIGITS`; that they are digits, llhttp has seen."""
+    if len(value) > LENGTH_DIGITS:
+        raise ClientError(400, f"Content-Length of {len(value)} digits")
+    return int(value)
+
+
 def accepts_trailers(te: bytes) -> bool:
     """Tell whether a `TE` field lets us send trailers (RFC 9110 section 10.1.4)."""
     return b"trailers" in tokens(te)

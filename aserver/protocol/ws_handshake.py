@@ -39,9 +39,14 @@ class Handshake(NamedTuple):
 def is_offered(method: str, headers: Pairs) -> bool:
     """Tell whether a request that may change protocols asks for a WebSocket.
 
-    A handshake is a GET; with another method the offer is ignored like any other (RFC 9110 section 7.8).
+    A handshake is a GET; with another method the offer is ignored like any other (RFC 9110 section 7.8), and so is an
+    offer that Connection does not mention, though llhttp is content with `Proxy-Connection`.
     """
-    return method == "GET" and any(b"websocket" in wire.tokens(value) for name, value in headers if name == b"upgrade")
+    return (
+        method == "GET"
+        and any(b"websocket" in wire.tokens(value) for name, value in headers if name == b"upgrade")
+        and any(b"upgrade" in wire.tokens(value) for name, value in headers if name == b"connection")
+    )
 
 
 def examine(headers: Pairs) -> Handshake:

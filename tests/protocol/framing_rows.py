@@ -9,6 +9,7 @@ SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: t\r\n\r\n"
 
 HOST = b"Host: t"
 CHUNKED = b"Transfer-Encoding: chunked"
+WEBSOCKET = (b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==")
 
 
 _CLOSE = re.compile(rb"(?im)^connection:(?:[^\r\n]*,)?[ \t]*close[ \t]*(?:,|\r)")
@@ -25,7 +26,8 @@ class Row(NamedTuple):
     @property
     def closes(self) -> bool:
         """Whether no other request may follow."""
-        return isinstance(self.wanted, int) or _CLOSE.search(self.raw) is not None or b" HTTP/1.0" in self.raw
+        heads = self.raw.replace(b"0\r\nConnection: close", b"")  # in trailers it means nothing
+        return isinstance(self.wanted, int) or _CLOSE.search(heads) is not None or b" HTTP/1.0" in heads
 
 
 def head(*lines: bytes, start: bytes = b"GET / HTTP/1.1") -> bytes:
@@ -141,6 +143,13 @@ def _methods() -> Lines:
         if method != b"HEAD":
             raw = head(HOST, b"Content-Length: 1", start=method + b" / HTTP/1.1") + b"a"
             yield f"{method[:20]!r} with body", raw, asked(b"a", method=method)
+    yield "1024 bytes", head(HOST, start=b"G" * 1024 + b" / HTTP/1.1"), asked(method=b"G" * 1024)
+    yield "1025 bytes", head(HOST, start=b"G" * 1025 + b" / HTTP/1.1"), 501
+    yield "8180 bytes", head(HOST, start=b"G" * 8180 + b" / HTTP/1.1"), 501
+    yield "100 KB", head(HOST, start=b"G" * 100_000 + b" / HTTP/1.1"), 501
+    yield "endless", b"G" * 100_000, 501
+    yield "2 KB and no method", head(HOST, start=b"G" * 2000 + b"\0 / HTTP/1.1"), 501
+    yield "1 KB and no method", head(HOST, start=b"G" * 1000 + b"\0" * 1000 + b" / HTTP/1.1"), 400
     for method in (b"G(T", b"G@T", b'G"T', b"G\x7fT", b"G\xe9T", b"G\0T", b"G/T", b"{GET}", b"GET,", b"G;T", b"[GET]"):
         yield repr(method), head(HOST, start=method + b" / HTTP/1.1"), 400
     for target in (b"t:443", b"t", b"/", b"http://t/", b"*"):
@@ -305,6 +314,11 @@ def _lengths() -> Lines:
         b"NaN", b"true", b"(1)",
     ):  # fmt: skip
         yield repr(value), post(b"Content-Length: " + value) + b"a", 400
+    yield "20 digits", post(b"Content-Length: " + b"1".zfill(20)) + b"a", asked(b"a")
+    for zeros in (20, 4299, 4300, 8000):
+        yield f"{zeros} zeros before", post(b"Content-Length: " + b"0" * zeros + b"1") + b"a", 400
+        yield f"{zeros} zeros", post(b"Content-Length: 0" + b"0" * zeros) + GET, 400
+    yield "a million digits", post(b"Content-Length: " + b"0" * 1_000_000) + b"a", 431
     for first, second in (
         (b"1", b"1"),
         (b"1", b"2"),
@@ -403,8 +417,29 @@ def _extensions() -> Lines:
         b";a=\x7f", b";a=(b)", b",a", b"a b", b";a,b", b';"a"', b";a==b", b";a;", b";\xe9", b";a=b\nX",
     ):  # fmt: skip
         yield repr(extension), chunked + b"1%b\r\na\r\n0\r\n\r\n" % extension, 400
-    for extension in (b" ;a", b"; a", b";a =b", b";a= b", b";a ", b";a=b "):
-        yield f"bad whitespace {extension!r}", chunked + b"1%b\r\na\r\n0\r\n\r\n" % extension, 400
+    # RFC 9112 section 7.1.1: "bad whitespace" is to be parsed.
+    for extension in (
+        b" ;a", b"; a", b";a =b", b";a= b", b" \t;\t a \t=\t b", b';a = "b ; c"', b" ; a ; b = c", b"\t;a" * 100,
+        b';a="b" ;c',
+    ):  # fmt: skip
+        raw = chunked + b"1%b\r\na\r\n2%b\r\nbc\r\n0%b\r\n\r\n" % (extension, extension, extension)
+        yield f"whitespace {extension[:20]!r}", raw, asked(b"abc")
+        yield f"whitespace {extension[:20]!r} and another", raw + GET, (*asked(b"abc"), *GOT)
+    for extension in (
+        b" ",
+        b"\t",
+        b";a ",
+        b";a=b ",
+        b' ;a="b"\t',
+        b" a",
+        b" =b",
+        b"\x0b;a",
+        b";\x0ba",
+        b"; ",
+        b" ; ;a",
+        b";a\n ;b",
+    ):
+        yield f"whitespace {extension!r}", chunked + b"1%b\r\na\r\n0\r\n\r\n" % extension, 400
     yield "long", chunked + b"1;%b\r\na\r\n0\r\n\r\n" % (b"a" * 1000), asked(b"a")
     yield "too long", chunked + b"1;%b\r\na\r\n0\r\n\r\n" % (b"a" * 1100), 400
     yield "endless", chunked + b"1;" + b"a" * 100000, 400
@@ -467,6 +502,25 @@ def _connections() -> Lines:
     yield "close and garbage", head(HOST, b"Connection: close") + b"\0\0\0", GOT
     yield "a body of another's, close", post(b"Content-Length: 1", b"Connection: close") + b"a" + GET, asked(b"a")
     yield "20", GET * 20, GOT * 20
+    for value in (b"close", b"keep-alive", b"upgrade"):
+        other = b"Proxy-Connection: " + value
+        yield f"Proxy-Connection: {value.decode()}", head(HOST, other) + GET, GOT * 2
+        yield f"Proxy-Connection: {value.decode()} beside Connection", head(HOST, other, b"Connection: close"), GOT
+        raw = post(other, b"Content-Length: 1") + b"a" + post(other, b"Content-Length: 1") + b"b" + GET
+        yield f"Proxy-Connection: {value.decode()} with a body", raw, (*asked(b"a"), *asked(b"b"), *GOT)
+        raw = post(other, CHUNKED) + b"1\r\na\r\n0\r\n%b\r\n\r\n" % other + post(b"Content-Length: 1") + b"b"
+        yield f"Proxy-Connection: {value.decode()} with chunks", raw, (*asked(b"a"), *asked(b"b"))
+        raw = head(HOST, other, start=b"GET / HTTP/1.0") + GET
+        yield f"Proxy-Connection: {value.decode()} in 1.0", raw, (b"GET /? t 1.0 ",)
+        raw = head(HOST, b"Upgrade: websocket", other, *WEBSOCKET) + GET
+        yield f"Proxy-Connection: {value.decode()} for a WebSocket", raw, GOT * 2
+        raw = post(b"Upgrade: h2c", other, b"Content-Length: 3") + b"abc" + GET
+        yield f"Proxy-Connection: {value.decode()} for h2c", raw, (*asked(b"abc"), *GOT)
+        raw = post(CHUNKED) + b"0\r\nConnection: %b\r\n\r\n" % value + post(b"Content-Length: 1") + b"b" + GET
+        yield f"Connection: {value.decode()} in the trailers", raw, (*asked(), *asked(b"b"), *GOT)
+    raw = head(HOST, b"Connection: keep-alive, close", start=b"GET / HTTP/1.0") + GET
+    yield "1.0, both", raw, (b"GET /? t 1.0 ",)
+    yield "Upgrade without Connection", head(HOST, b"Upgrade: websocket", *WEBSOCKET) + GET, GOT * 2
     h2c = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: x")
     yield "h2c and another", head(HOST, *h2c) + GET, GOT * 2
     yield "h2c with a body and another", post(*h2c, b"Content-Length: 3") + b"abc" + GET, (*asked(b"abc"), *GOT)

@@ -134,11 +134,15 @@ def h11_takes(raw: bytes) -> bool:
 #: Why we take what h11 refuses: the beginning of "section: name", and the reason.
 ONLY_WE_TAKE = {
     "9112-2.2 empty lines": "RFC 9112 section 2.2: a server should ignore empty lines before a request",
+    "9112-7.1.1 extensions: whitespace": "RFC 9112 section 7.1.1: bad whitespace is to be parsed",
 }
 #: Why we refuse what h11 takes.
 ONLY_H11_TAKES = {
     "9112-2.2 line ends": "h11 takes a bare LF, as RFC 9112 section 2.2 allows; it is a way to smuggle",
     "9110-9.1 methods: CONNECT": "h11 leaves the method to its user",
+    "9110-9.1 methods: 1025 bytes": "h11 leaves the method to its user",
+    "9110-9.1 methods: 8180 bytes": "h11 leaves the method to its user",
+    "9110-9.1 methods: 100 KB": "h11 leaves the method to its user",
     "9112-2.3 versions": "h11 leaves the version to its user",
     "9112-3.2 targets": "h11 leaves the target to its user, and its length",
     "9110-7.2 Host": "h11 leaves the value of Host to its user",
