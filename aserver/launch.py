@@ -114,7 +114,7 @@ def _resumed(estate: Estate, undo: contextlib.ExitStack, reread: Callable[[], Re
     logs = configure(config, process="master", error_fd=error_fd, loop=asyncio.get_running_loop())
     pidfile = None
     if estate.pidfile is not None and config.pidfile is not None:
-        pidfile = PidFile.adopt(config.pidfile, estate.pidfile)
+        pidfile = PidFile.adopt(config.pidfile, estate.pidfile, estate.pidfile_lock)
     runner = Runner.resumed(estate, logs=logs, reread=reread, pidfile=pidfile)
     undo.callback(runner.close_logs)
     log.info("aserver %s, pid %d, goes on after the upgrade", __version__, os.getpid())

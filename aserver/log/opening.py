@@ -10,6 +10,7 @@ import stat
 from enum import StrEnum
 from typing import Literal
 
+from aserver import rights
 from aserver.errors import ConfigError
 
 
@@ -71,11 +72,11 @@ def _open(path: str, which: Literal["error", "access"]) -> int:
     # O_NONBLOCK is for FIFOs; read-write because a FIFO without a reader refuses writers (ENXIO).
     flags = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
     try:
-        fd = os.open(path, flags | os.O_WRONLY, 0o644)
+        fd = rights.open_file(path, flags | os.O_WRONLY)
     except OSError as error:
         if error.errno != errno.ENXIO:
             raise
-        fd = os.open(path, flags | os.O_RDWR, 0o644)
+        fd = rights.open_file(path, flags | os.O_RDWR)
     if kind_of(fd) is SinkKind.FILE:
         os.set_blocking(fd, True)  # means nothing to a file, but `capture_output` gives it to subprocesses
     return _above_stdio(fd)

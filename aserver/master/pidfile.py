@@ -1,51 +1,128 @@
 """The pidfile: written once the listeners are bound, locked while the master lives, removed only if it is still ours.
 
 Runs in the master. The lock, not the number, tells a living master from a stale file: a number can be anybody's by
-now. The descriptor is close-on-exec, or a zygote would keep the lock after the master's death (trap 91).
+now. The pidfile itself is for everybody to read, so a hidden file beside it is what is locked (`locks`). It must never
+write into, or remove, what is no pidfile.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
+import stat
+from pathlib import Path
 from typing import Self
 
+from aserver import rights
 from aserver.errors import ConfigError
+from aserver.locks import LockFile
+
+#: Bytes of a pid and its newline, and more than any has.
+_PID_BYTES = 32
 
 
 class PidFile:
-    """One locked file. Raises ConfigError if it cannot be written, or another master holds it."""
+    """One locked file. Raises ConfigError if it cannot be written, is no pidfile, or another master holds it."""
 
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)  # `chdir` must not change which file is removed
-        try:
-            self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise ConfigError(f"pidfile {path} cannot be written: {error.strerror}") from None
-        try:
-            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.pread(self.fd, 32, 0).decode("ascii", "replace").strip()
-            os.close(self.fd)
-            raise ConfigError(
-                f"pidfile {path} is held by a running server, pid {holder}; no second one starts"
-            ) from None
-        try:
-            os.ftruncate(self.fd, 0)
-            os.pwrite(self.fd, b"%d\n" % os.getpid(), 0)
-        except OSError as error:  # a full disk
-            self.remove()
-            raise ConfigError(f"pidfile {path} cannot be written: {error.strerror}") from None
+        self.lock: LockFile | None = None
+        with contextlib.ExitStack() as undo:
+            try:
+                self._refuse_other_kinds()
+                self.lock = self._take_lock()
+                if self.lock is not None:
+                    undo.callback(self.lock.release)
+                self.fd = rights.open_file(self.path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK)
+                undo.callback(os.close, self.fd)
+                if self.lock is None:
+                    self._lock_itself()
+                self._write()
+            except OSError as error:
+                raise ConfigError(f"pidfile {path} cannot be written: {error.strerror}") from None
+            undo.pop_all()
 
     @classmethod
-    def adopt(cls, path: str, fd: int) -> Self:
+    def adopt(cls, path: str, fd: int, lock: int | None) -> Self:
         """Go on with a file that this process locked before it was re-executed."""
         self = cls.__new__(cls)
         self.path, self.fd = os.path.abspath(path), fd
+        self.lock = None if lock is None else LockFile(_lock_path(self.path), lock)
         return self
 
     def remove(self) -> None:
-        """Unlink it if the path still leads to our file, and let go of the lock."""
+        """Unlink it if the path still leads to our file, and let go of the lock.
+
+        A pidfile that the path reaches by a symbolic link is emptied: it stands in another folder, which is not ours.
+        """
         with contextlib.suppress(OSError):
-            if os.path.samestat(os.stat(self.path), os.fstat(self.fd)):
-                os.unlink(self.path)
+            directory = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                name = os.path.basename(self.path)
+                found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                if os.path.samestat(found, os.fstat(self.fd)):
+                    os.unlink(name, dir_fd=directory)
+                elif stat.S_ISLNK(found.st_mode):
+                    os.ftruncate(self.fd, 0)
+            finally:
+                os.close(directory)
         os.close(self.fd)
+        if self.lock is not None:
+            self.lock.release()
+
+    # ── steps ──
+
+    def _refuse_other_kinds(self) -> None:
+        """Before anything is made beside it: /dev/null has no place for a lock."""
+        with contextlib.suppress(FileNotFoundError):
+            _require_regular(self.path, os.stat(self.path))
+
+    def _take_lock(self) -> LockFile | None:
+        """None where this user may write the pidfile, but make no file beside it."""
+        try:
+            lock = LockFile.take(_lock_path(self.path))
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and os.access(self.path, os.W_OK):
+                return None
+            raise
+        if lock is None:
+            raise self._held()
+        return lock
+
+    def _lock_itself(self) -> None:
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise self._held() from None
+
+    def _held(self) -> ConfigError:
+        holder = ""
+        with contextlib.suppress(OSError):
+            fd = rights.open_file(self.path, os.O_RDONLY | os.O_NONBLOCK)
+            holder = os.pread(fd, _PID_BYTES, 0).decode("ascii", "replace").strip()
+            os.close(fd)
+        return ConfigError(f"pidfile {self.path} is held by a running server, pid {holder}; no second one starts")
+
+    def _write(self) -> None:
+        _require_regular(self.path, os.fstat(self.fd))
+        before = os.pread(self.fd, _PID_BYTES, 0)
+        if before.strip() and not before.strip().isdigit():
+            raise ConfigError(f"pidfile {self.path} holds something else than a pid, {before!r}; it is left alone")
+        try:
+            os.ftruncate(self.fd, 0)
+            os.pwrite(self.fd, b"%d\n" % os.getpid(), 0)
+        except OSError:  # a full disk
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.lstat(self.path), os.fstat(self.fd)):
+                    os.unlink(self.path)
+            raise
+
+
+def _lock_path(path: str) -> str:
+    """`/run/.app.pid~` for `/run/app.pid`."""
+    return str(Path(path).with_name(f".{Path(path).name}~"))
+
+
+def _require_regular(path: str, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigError(f"pidfile {path} is no regular file; it is left alone, and without `pidfile` there is none")

@@ -185,6 +185,7 @@ class Runner:
             files={generation: dict(each.files) for generation, each in self._files.items()},
             serving=self._serving,
             pidfile=self._pidfile.fd if self._pidfile else None,
+            pidfile_lock=self._pidfile.lock.fd if self._pidfile and self._pidfile.lock else None,
         )
 
     def scale(self, *, delta: int = 0, to: int | None = None) -> None:

@@ -16,7 +16,7 @@ from aserver.master.policy import BackOff, Rng
 from aserver.master.state import Master
 from aserver.sockets import Handover
 
-SCHEMA = 1
+SCHEMA = 2
 
 #: Not left behind: chance is the new image's own, and orders are carried out before the exec.
 _OWN = ("rng", "out")
@@ -68,10 +68,11 @@ class Estate(msgspec.Struct):
     files: dict[int, dict[str, tuple[int, int]]]
     serving: int
     pidfile: int | None = None
+    pidfile_lock: int | None = None
 
     def fds(self) -> list[int]:
         """Every descriptor that must live through the exec."""
-        found: list[int | None] = [self.board, self.pidfile]
+        found: list[int | None] = [self.board, self.pidfile, self.pidfile_lock]
         found += [fd for z in self.zygotes for fd in (z.pidfd, z.channel)]
         found += [fd for w in self.workers for fd in (w.pidfd, w.channel, w.trace)]
         found += [listener.fd for listener in self.listeners]

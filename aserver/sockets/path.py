@@ -12,7 +12,7 @@ The life of `/run/a.sock`:
     tend      if somebody deletes the public path, the spare is linked back: same inode, same queue
     close     both names are removed, if they are still our inode
 
-Whoever changes one of the two names holds flock(2) on the directory: without it two servers that start together
+Whoever changes one of the two names holds a lock, `.a.sock~lock` (`locks`): without it two servers that start together
 could both find the path stale, and the second would rename over the first, which by then is live.
 While the socket is open its inode cannot be reused, so (device, inode) is proof of identity.
 
@@ -22,7 +22,6 @@ and there is no spare; a path that is deleted there is only reported.
 
 import contextlib
 import errno
-import fcntl
 import grp
 import os
 import pwd
@@ -37,11 +36,12 @@ from pathlib import Path
 from typing import Self
 
 from aserver.errors import BindError
+from aserver.locks import LockFile
 from aserver.sockets import holder
 from aserver.sockets.listener import Listener
 
 SUN_PATH_BYTES = 107  # unix(7): sun_path has 108 bytes, one is the closing NUL
-_LOCK_PATIENCE = 2.0  # seconds; the lock is held for microseconds, so longer means that a stranger holds it
+_LOCK_PATIENCE = 2.0  # seconds; the lock is held for microseconds
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
 
 
@@ -83,12 +83,12 @@ class PathListener(Listener):
         uid, gid = user_id(owner, path), group_id(group, path)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            with _directory_lock(path):
+            with _names_lock(path):
                 self._require_free(self._path)
                 if self._require_free(self._spare) is PathUse.STALE:
                     os.unlink(self._spare)
                 sock.bind(self._spare)
-            self._inode = _inode(self._spare)
+            self._inode = self._bound_inode()
             self._dress(mode, uid, gid)
         except BindError:
             sock.close()
@@ -124,7 +124,7 @@ class PathListener(Listener):
         if self._phase is not _Phase.HIDDEN:
             return
         try:
-            with _directory_lock(self._path):
+            with _names_lock(self._path):
                 self._publish()
         except OSError as error:
             raise BindError(f"cannot put the socket at {self.name}: {_reason(error, self._path)}") from error
@@ -162,7 +162,11 @@ class PathListener(Listener):
         """Remove the names that are still ours, then close the socket."""
         if self._phase is not _Phase.CLOSED:
             self._phase = _Phase.CLOSED
-            with contextlib.suppress(OSError, BindError), _directory_lock(self._path):
+            with contextlib.suppress(OSError, BindError), contextlib.ExitStack() as held:
+                with contextlib.suppress(
+                    OSError
+                ):  # a full disk has no room for a lock, and must not keep a dead socket
+                    held.enter_context(_names_lock(self._path))
                 self._unlink_own()
         super().close()
 
@@ -180,13 +184,22 @@ class PathListener(Listener):
         state = "is already running there" if use is PathUse.LIVE else "has bound it and is about to listen"
         raise BindError(f"cannot bind {subject}: a server {state}, {who}")
 
+    def _bound_inode(self) -> tuple[int, int]:
+        """Of the socket that was bound just now. Raises BindError if something else stands in its place already."""
+        found = os.lstat(self._spare)
+        if not stat.S_ISSOCK(found.st_mode) or found.st_nlink != 1:
+            raise BindError(f"cannot bind unix:{self._path}: its hidden name {self._spare} was exchanged meanwhile")
+        return found.st_dev, found.st_ino
+
     def _dress(self, mode: int | None, uid: int, gid: int) -> None:
         """Owner, then mode: chown(2) may clear mode bits. Removes the hidden name if either is refused."""
         try:
-            if uid != -1 or gid != -1:
-                os.chown(self._spare, uid, gid, follow_symlinks=False)
-            if mode is not None:
-                os.chmod(self._spare, mode)
+            if uid != -1 or gid != -1 or mode is not None:
+                with _itself(self._spare, self._inode) as place:
+                    if uid != -1 or gid != -1:
+                        os.chown(place, uid, gid)
+                    if mode is not None:
+                        os.chmod(place, mode)
         except OSError as error:
             self._unlink_own()
             wanted = ", ".join(
@@ -277,31 +290,53 @@ def peer_pid(client: socket.socket) -> int:
 
 
 @contextlib.contextmanager
-def _directory_lock(path: str) -> Iterator[None]:
-    """Hold flock(2) on the directory of `path`. Raises BindError if a stranger keeps it, OSError if there is none.
+def _names_lock(path: str) -> Iterator[None]:
+    """Hold the lock for the names of `path`. Raises BindError if another keeps it, OSError if it cannot be made.
 
-    A lock file would have to stay for ever to be safe; the directory is there anyway. Where the file system
-    knows no locks we go on without: the lock only decides between servers that start in the same millisecond.
+    Not flock(2) on the directory, which every user may lock who may read it.
     """
-    directory = os.open(Path(path).parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    name = hidden_name(path) + "lock"
+    deadline = time.monotonic() + _LOCK_PATIENCE
+    while (lock := _take(name)) is None:
+        if time.monotonic() > deadline:
+            raise BindError(
+                f"cannot change unix:{path}: another process holds {name} for {_LOCK_PATIENCE:g} s; "
+                "it is there only while a server makes or removes its socket"
+            )
+        select.select([], [], [], 0.005)
     try:
-        deadline = time.monotonic() + _LOCK_PATIENCE
-        while True:
-            try:
-                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    raise BindError(
-                        f"cannot change unix:{path}: somebody holds a lock on its directory for {_LOCK_PATIENCE:g} s"
-                    ) from error
-                select.select([], [], [], 0.005)
-                continue
-            except OSError:
-                pass
-            break
         yield
     finally:
-        os.close(directory)
+        lock.release()
+
+
+def _take(name: str) -> LockFile | None:
+    try:
+        return LockFile.take(name)
+    except PermissionError:
+        if os.path.lexists(name):  # another user's server is at work there
+            return None
+        raise
+
+
+@contextlib.contextmanager
+def _itself(path: str, inode: tuple[int, int]) -> Iterator[str]:
+    """A path that leads to this very inode, whatever is put at `path` meanwhile, be it a symbolic link. Raises OSError.
+
+    By O_PATH and /proc, since a socket cannot be opened otherwise; without them (macOS, a chroot) it is `path`.
+    """
+    if not hasattr(os, "O_PATH"):
+        yield path
+        return
+    fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(fd)
+        if (found.st_dev, found.st_ino) != inode:
+            raise FileNotFoundError(errno.ENOENT, f"{path} was exchanged meanwhile")
+        place = f"/proc/self/fd/{fd}"
+        yield place if os.path.exists(place) else path
+    finally:
+        os.close(fd)
 
 
 def _inode(path: str) -> tuple[int, int] | None:

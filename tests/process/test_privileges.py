@@ -1,8 +1,10 @@
 """Started as root, the server serves as somebody else, for good: these tests need root, as CI has it."""
 
+import fcntl
 import json
 import os
 import pwd
+import re
 import signal
 import socket
 import ssl
@@ -216,6 +218,79 @@ def test_keys_that_only_root_may_read_are_read_before_and_renewed_by_a_reload(se
     renew("localhost", "renewed.test")
     running.signal(signal.SIGHUP)
     running.wait_for(lambda: "renewed.test" in shown(), what="the renewed certificate")
+
+
+# ── folders of others ────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("log", ["accesslog", "errorlog"])
+def test_a_log_s_place_taken_by_a_link_is_not_written_to(server: Start, tmp_path: Path, log: str) -> None:
+    """By the user that the app runs as, in a folder of its own, before a rotation (USR1). Fails with os.open()."""
+    theirs, victim = tmp_path / "logs", tmp_path / "victim"
+    theirs.mkdir()
+    os.chown(theirs, NOBODY.pw_uid, NOBODY.pw_gid)
+    victim.touch()
+    path = theirs / "log"
+    running = server(APP, "--user", "nobody", f"--{log}", str(path), ready=False)
+    running.wait_for(lambda: path.exists() and (log == "accesslog" or "ready" in path.read_text()), what="the log")
+    if log == "accesslog":
+        running.wait_ready()
+    path.rename(theirs / "log.1")
+    path.symlink_to(victim)
+    os.lchown(path, NOBODY.pw_uid, NOBODY.pw_gid)
+    running.signal(signal.SIGUSR1)
+    said = rf"{log} {path} cannot be opened: a symbolic link on the way was made by uid {NOBODY.pw_uid}.*old file"
+    if log == "accesslog":
+        running.wait_log(said)
+    else:
+        running.wait_for(lambda: re.search(said, (theirs / "log.1").read_text()), what="the refusal in the old file")
+    running.signal(signal.SIGINT)
+    assert running.wait_exit() == ExitCode.OK
+    assert victim.read_text() == ""
+
+
+def test_a_reload_opens_no_log_through_another_s_link(server: Start, tmp_path: Path) -> None:
+    """A new path in the settings (HUP), which the user has taken before. Fails with os.open()."""
+    theirs, victim, settings = tmp_path / "logs", tmp_path / "victim", tmp_path / "aserver.toml"
+    theirs.mkdir()
+    os.chown(theirs, NOBODY.pw_uid, NOBODY.pw_gid)
+    victim.touch()
+    (theirs / "log").symlink_to(victim)
+    os.lchown(theirs / "log", NOBODY.pw_uid, NOBODY.pw_gid)
+    settings.write_text("")
+    running = server(APP, "--user", "nobody", "-c", str(settings))
+    settings.write_text(f'accesslog = "{theirs}/log"')
+    running.signal(signal.SIGHUP)
+    running.wait_log(r"reload \(SIGHUP\) refused.*: accesslog .* cannot be opened: a symbolic link on the way was made")
+    assert running.fetch().status == 200
+    assert victim.read_text() == ""
+
+
+def test_dev_null_is_no_pidfile_and_stays(server: Start) -> None:
+    """Fails with it removed, for the whole system."""
+    running = server(APP, "--pidfile", "/dev/null", ready=False)
+    assert running.wait_exit() == ExitCode.CONFIG
+    assert "pidfile /dev/null is no regular file; it is left alone" in running.log
+    assert Path("/dev/null").is_char_device()
+    assert not Path("/dev/.null~").exists()
+
+
+def test_others_locks_hinder_no_start(server: Start, tmp_path: Path) -> None:
+    """On the socket's folder and on the pidfile, which everybody may read. Fails with locks on what others can open."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "pid").write_text("4711\n")
+    held = [os.open(each, os.O_RDONLY) for each in (folder, folder / "pid")]
+    try:
+        for fd in held:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        running = server(APP, "--pidfile", str(folder / "pid"), bind=[f"unix:{folder}/a.sock"])
+        assert running.fetch().status == 200
+        assert running.stop() == ExitCode.OK
+    finally:
+        for fd in held:
+            os.close(fd)
+    assert list(folder.iterdir()) == []
 
 
 # ── the same rights wherever the application's code runs ─────────────────────────────────────

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from aserver.errors import BindError
+from aserver.locks import LockFile
 from aserver.sockets import Listener, bind_all, holder, path
 
 Bind = Callable[..., Listener]
@@ -375,18 +376,98 @@ def test_a_live_socket_of_another_kind_is_refused(bind: Bind, public: Path) -> N
             bind()
 
 
-def test_a_stranger_s_lock_on_the_directory_is_waited_for_and_then_named(
+def test_a_stranger_s_lock_on_the_directory_hinders_nobody(
     bind: Bind, public: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Every user who may read the directory can take it. Fails with flock(2) on the directory as our own lock."""
     monkeypatch.setattr(path, "_LOCK_PATIENCE", 0.05)
     directory = os.open(public.parent, os.O_RDONLY)
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
-        with pytest.raises(BindError, match="somebody holds a lock on its directory"):
-            bind()
+        listener = bind()
+        listener.listen(5)
+        listener.close()
     finally:
         os.close(directory)
+    assert names(public.parent) == []
+
+
+def test_another_server_s_lock_is_waited_for_and_then_named(
+    bind: Bind, public: Path, hidden: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(path, "_LOCK_PATIENCE", 0.05)
+    lock = LockFile.take(f"{hidden}lock")
+    assert lock is not None
+    with pytest.raises(BindError, match=r"another process holds .*\.a\.sock~lock for 0\.05 s"):
+        bind()
+    lock.release()
     bind()
+
+
+def test_a_socket_is_removed_though_no_lock_can_be_made(
+    bind: Bind, public: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk. Fails where the lock is a condition."""
+    listener = bind()
+    listener.listen(5)
+
+    def take(_name: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(LockFile, "take", take)
+    listener.close()
+    assert names(public.parent) == []
+
+
+@needs_linux
+@pytest.mark.parametrize("options", [{"uds_mode": 0o600}, {"uds_owner": "0", "uds_mode": 0o600}])
+def test_mode_and_owner_go_to_the_socket_and_to_nothing_that_is_put_in_its_place(
+    bind: Bind, public: Path, hidden: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """Whoever owns the directory may exchange the name between any two steps. Fails with chmod(2) of the path."""
+    victim = public.parent / "victim"
+    victim.touch(mode=0o644)
+    before = victim.stat()
+
+    def exchange() -> None:
+        hidden.rename(public.parent / "taken")
+        hidden.symlink_to(victim)
+
+    for name in ("chmod", "chown"):
+        real = getattr(os, name)
+
+        def change(where: str, *values: Any, real: Any = real, **more: Any) -> None:
+            if not hidden.is_symlink():
+                exchange()
+            real(where, *values, **more)
+
+        monkeypatch.setattr(os, name, change)
+    bind(**options)
+    assert hidden.is_symlink(), "else nothing was tried"
+    after = victim.stat()
+    assert (after.st_mode, after.st_uid, after.st_ctime_ns) == (before.st_mode, before.st_uid, before.st_ctime_ns)
+    assert stat.S_IMODE((public.parent / "taken").stat().st_mode) == 0o600
+
+
+@needs_linux
+@pytest.mark.parametrize("kind", ["symlink_to", "hardlink_to"])
+def test_what_is_exchanged_right_after_the_bind_is_not_taken_for_the_socket(
+    bind: Bind, public: Path, hidden: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    victim = public.parent / "victim"
+    victim.touch(mode=0o644)
+    real = socket.socket.bind
+
+    class Exchanged(socket.socket):
+        def bind(self, where: Any) -> None:
+            real(self, where)
+            hidden.unlink()
+            getattr(hidden, kind)(victim)
+
+    monkeypatch.setattr(socket, "socket", Exchanged)
+    with pytest.raises(BindError, match="was exchanged meanwhile"):
+        bind(uds_mode=0o666)
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o644
 
 
 def test_a_rival_cannot_come_between_the_look_at_a_stale_path_and_its_takeover(
@@ -407,7 +488,7 @@ def test_a_rival_cannot_come_between_the_look_at_a_stale_path_and_its_takeover(
     listener = bind()
     listener.listen(5)
     assert len(refused) == 1
-    assert "somebody holds a lock on its directory" in refused[0]
+    assert "another process holds" in refused[0]
     assert serves(listener, public)
 
 

@@ -1,0 +1,59 @@
+"""A lock between servers of one user, which other users cannot take.
+
+Used by the master and the embedding program. flock(2) needs no more than a descriptor, so whoever may read a file or a
+folder can lock it, and keep a server from starting. So this is a file that only its owner may open, made when the lock
+is taken and removed when it is let go of.
+"""
+
+import contextlib
+import fcntl
+import os
+from typing import Self
+
+from aserver import rights
+
+#: So often it may be removed under our hands, before it counts as another's.
+_TRIES = 100
+
+
+class LockFile:
+    """A lock that is held. `fd` is close-on-exec: a zygote would keep the lock after the master's death (trap 91)."""
+
+    def __init__(self, path: str, fd: int) -> None:
+        self.path = path
+        self.fd = fd
+
+    @classmethod
+    def take(cls, path: str) -> Self | None:
+        """Take it, or return None if another process holds it. Raises OSError if the file cannot be made or opened.
+
+        Where the file system knows no locks it counts as taken.
+        """
+        for _ in range(_TRIES):
+            fd = rights.open_file(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(fd)
+                return None
+            except OSError:
+                pass
+            # Its holder may have removed it between our open and our lock, and others may hold the next one already.
+            if _is_at(path, fd):
+                return cls(path, fd)
+            os.close(fd)
+        return None
+
+    def release(self) -> None:
+        """Remove the file, then let go of the lock: in this order, or another's would be removed."""
+        with contextlib.suppress(OSError):
+            if _is_at(self.path, self.fd):
+                os.unlink(self.path)
+        os.close(self.fd)
+
+
+def _is_at(path: str, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False
