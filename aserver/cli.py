@@ -102,7 +102,7 @@ def _resolve(context: click.Context, cwd: Path | None = None) -> Resolved:
     given = {
         name: context.params[name] for name in ours if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
-    return sources.load(command_line=given, environ=os.environ, cwd=cwd or Path.cwd())
+    return sources.load(command_line=given, environ=os.environ, cwd=cwd or sources.working_directory(os.environ))
 
 
 def _with_target(resolved: Resolved) -> Resolved:
@@ -143,7 +143,7 @@ def _run(context: click.Context, /, **_: object) -> int:
     """Serve TARGET, such as module:app, until told to stop."""
     from aserver import launch  # noqa: PLC0415 - `config` and `--help` need none of the server
 
-    cwd = Path.cwd()
+    cwd = launch.started_in()
     return launch.run_resolved(_with_target(_resolve(context, cwd)), lambda: _with_target(_resolve(context, cwd)))
 
 

@@ -6,6 +6,7 @@ handler, renames the process or configures logging unless the process is aserver
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -19,7 +20,7 @@ import anyio.abc
 from aserver import __version__, loading, sources, terminal, unix
 from aserver.advice import advise
 from aserver.config import Config, Resolved
-from aserver.errors import AppLoadError, BindError, BootError, ConfigError, ExitCode
+from aserver.errors import AppLoadError, AserverError, BindError, BootError, ConfigError, ExitCode
 from aserver.log.opening import open_log
 from aserver.log.setup import configure
 from aserver.master.events import Exit, StopMode
@@ -27,7 +28,7 @@ from aserver.master.pidfile import PidFile
 from aserver.master.provision import provide
 from aserver.master.runner import Runner
 from aserver.master.succession import Estate
-from aserver.master.upgrade import answer_preflight, inherited, obey_signals
+from aserver.master.upgrade import answer_preflight, inherited, is_continued, obey_signals
 from aserver.sockets import Address, Listener
 
 log = logging.getLogger("aserver.master")
@@ -40,7 +41,7 @@ def run(target: str, **settings: object) -> ExitCode:
     ConfigError, BindError, AppLoadError or BootError.
     """
     loading.refuse_nested("aserver.run()")
-    keywords, cwd = {"target": target, **settings}, Path.cwd()
+    keywords, cwd = {"target": target, **settings}, started_in()
 
     def read() -> Resolved:
         return sources.load(keywords=keywords, environ=os.environ, cwd=cwd)
@@ -48,12 +49,35 @@ def run(target: str, **settings: object) -> ExitCode:
     return run_resolved(read(), read)
 
 
+def started_in() -> Path:
+    """The working directory of a process of our own (see `working_directory`), said in $PWD for an upgrade's image."""
+    found = sources.working_directory(os.environ, handed_on=is_continued(os.environ))
+    os.environ["PWD"] = str(found)
+    return found
+
+
 def run_resolved(resolved: Resolved, reread: Callable[[], Resolved]) -> ExitCode:
     """`run` with settings that are read already; `reread` reads them again for a reload, from where they came from."""
     terminal.keep_standard_streams()
     if answer_preflight(os.environ):
         return ExitCode.OK
-    return asyncio.run(_run_master(resolved, reread))
+    with contextlib.ExitStack() as loops:
+        with _start():
+            runner = loops.enter_context(asyncio.Runner())
+            runner.get_loop()
+        return runner.run(_run_master(resolved, reread))
+
+
+@contextlib.contextmanager
+def _start() -> Iterator[None]:
+    """Around what a start asks of the system: what it refuses is a sentence, whose subject the operator can change."""
+    try:
+        yield
+    except OSError as error:
+        limit = {errno.EMFILE: "open files (ulimit -n)", errno.EFBIG: "file sizes (ulimit -f)"}.get(error.errno or 0)
+        if limit is None:
+            raise AserverError(f"the server cannot start: {error}") from error
+        raise ConfigError(f"the server cannot start: {error.strerror}; raise the limit of {limit}") from error
 
 
 async def _run_master(resolved: Resolved, reread: Callable[[], Resolved]) -> ExitCode:
@@ -64,7 +88,10 @@ async def _run_master(resolved: Resolved, reread: Callable[[], Resolved]) -> Exi
     with contextlib.ExitStack() as undo:
         with contextlib.ExitStack() as standing:
             with terminal.held(terminal.PASSING):  # the pidfile is read, and signalled, before the handlers stand
-                runner = _first(resolved, undo, reread, fd_limit) if estate is None else _resumed(estate, undo, reread)
+                with _start():
+                    runner = (
+                        _first(resolved, undo, reread, fd_limit) if estate is None else _resumed(estate, undo, reread)
+                    )
                 standing.enter_context(_signals(loop, runner))
             obey_signals()
             result = await runner.run()
@@ -213,7 +240,9 @@ async def serve(
             f"workers = {settings['workers']!r} (argument): an app object is served by one worker, in this process; "
             'give a target string, such as "module:app", for more'
         )
-    resolved = sources.load(keywords={**target, **settings}, environ=os.environ, cwd=Path.cwd())
+    resolved = sources.load(
+        keywords={**target, **settings}, environ=os.environ, cwd=sources.working_directory(os.environ)
+    )
     for warning in resolved.warnings:
         log.warning("%s", warning)
     if isinstance(app_or_target, str):

@@ -74,7 +74,7 @@ def load(
     layers = [*upper, *([file.layer] if file else [])]
     if environ.get("WEB_CONCURRENCY"):
         layers.append(Layer("$WEB_CONCURRENCY", {"workers": environ["WEB_CONCURRENCY"]}))
-    resolved = build(layers)
+    resolved = replace(build(layers), directory=str(cwd))
     if resolved.config.env_file is not None:
         lines = read_env_file(cwd / resolved.config.env_file)
         # `env` wins: it is set last.
@@ -85,6 +85,26 @@ def load(
     path = str(cwd / named)
     config = msgspec.structs.replace(resolved.config, config=path)  # absolute: `chdir` must not change what it means
     return replace(resolved, config=config, hooks=file.hooks, hooks_file=path if file.hooks else None)
+
+
+def working_directory(environ: Mapping[str, str], *, handed_on: bool = False) -> Path:
+    """Where this process was started, by the name that its user knows: a symlink of $PWD is kept, as gunicorn does.
+
+    A deploy that switches the symlink is found by that name at the next reload; the directory itself would stay the old
+    release. `handed_on`: an earlier image of this process has made sure of $PWD. Raises ConfigError.
+    """
+    named = environ.get("PWD", "")
+    if handed_on and os.path.isdir(named):
+        return Path(named)
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        was = f" (PWD is {named})" if named else ""
+        raise ConfigError(f"the working directory has been removed{was}; start the server in one that exists") from None
+    with contextlib.suppress(OSError):  # not there, or not to be looked at
+        if os.path.isabs(named) and os.path.samefile(named, here):
+            return Path(named)
+    return Path(here)
 
 
 def _environment(environ: Mapping[str, str]) -> Layer:
@@ -107,10 +127,16 @@ def _is_kubernetes(variable: str, text: str) -> bool:
 
 def _find(cwd: Path) -> _File | None:
     """The settings that lie in `cwd`; only data is found unasked, a `.py` file has to be named."""
-    if (path := cwd / "aserver.toml").is_file():
-        return _read(path, {})
-    if (path := cwd / "pyproject.toml").is_file() and (file := _read(path, {})).layer.values:
-        return file
+    try:
+        if (path := cwd / "aserver.toml").is_file():
+            return _read(path, {})
+        if (path := cwd / "pyproject.toml").is_file() and (file := _read(path, {})).layer.values:
+            return file
+    except PermissionError:
+        raise ConfigError(
+            f"uid {os.geteuid()} may not look for settings in the working directory {cwd}; start the server in "
+            "another, or name a settings file (--config)"
+        ) from None
     return None
 
 

@@ -67,13 +67,15 @@ class Layer:
 class Resolved:
     """A checked configuration and where each value came from ("default" for most).
 
-    `hooks` are the names of the functions that a `.py` settings file, `hooks_file`, defines.
+    `hooks` are the names of the functions that a `.py` settings file, `hooks_file`, defines. `directory` is where each
+    generation's code is looked for: the working directory at start, by the name that its user knows.
     """
 
     config: Config
     origins: Mapping[str, str]
     hooks: tuple[str, ...] = ()
     hooks_file: str | None = None
+    directory: str | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:

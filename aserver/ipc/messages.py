@@ -60,6 +60,7 @@ class Boot(Message):
     master_pid: int
     listeners: tuple[ListenerInfo, ...]
     access_log: bool
+    directory: str | None = None  # where to begin; None: where the master is
 
 
 class Fork(Message):

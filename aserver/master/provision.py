@@ -57,6 +57,7 @@ class Provision:
     workers: int
     bound: dict[str, list[Listener]]
     logs: list[LogFile]  # the error log and, unless it is off, the access log
+    directory: str | None = None  # where the code is looked for, by the name that a deploy may switch
     hooks: tuple[str, ...] = ()  # names of functions in the settings file `config.config`
 
     @property
@@ -100,7 +101,7 @@ def provide(resolved: Resolved, environ: Mapping[str, str]) -> Provision:
         else:
             _bind_missing(config, bound, undo)
         undo.pop_all()
-    return Provision(config, _workers(config), bound, logs, resolved.hooks)
+    return Provision(config, _workers(config), bound, logs, resolved.directory, resolved.hooks)
 
 
 def _open_logs(config: Config, previous: list[LogFile], undo: contextlib.ExitStack) -> list[LogFile]:
@@ -155,13 +156,13 @@ def provide_next(previous: Provision, resolved: Resolved) -> tuple[Provision, li
         if _SYSTEMD not in bound:
             _bind_missing(config, bound, undo)
         undo.pop_all()
-    return Provision(config, _workers(config), bound, logs, resolved.hooks), remarks
+    return Provision(config, _workers(config), bound, logs, resolved.directory, resolved.hooks), remarks
 
 
 def bequeath(provision: Provision) -> ProvisionEstate:
     """For the next image of this master."""
     bound = {spec: [listener.socket.fileno() for listener in found] for spec, found in provision.bound.items()}
-    return ProvisionEstate(provision.config.to_wire(), provision.workers, bound, provision.hooks)
+    return ProvisionEstate(provision.config.to_wire(), provision.workers, bound, provision.hooks, provision.directory)
 
 
 def inherit(estate: Estate) -> dict[int, Provision]:
@@ -176,7 +177,7 @@ def inherit(estate: Estate) -> dict[int, Provision]:
             undo.pop_all()
         logs += [log for log in own if log not in logs]
         bound = {spec: [listeners[fd] for fd in fds] for spec, fds in each.bound.items()}
-        provisions[generation] = Provision(config, each.workers, bound, own, each.hooks)
+        provisions[generation] = Provision(config, each.workers, bound, own, each.directory, each.hooks)
     return provisions
 
 

@@ -298,6 +298,7 @@ class Runner:
             master_pid=os.getpid(),
             listeners=tuple(msg.ListenerInfo(li.name, li.family, li.tls) for li in provision.listeners),
             access_log=len(provision.logs) > 1,
+            directory=provision.directory,
         )
         self._crew.spawn_zygote(boot, [*provision.log_fds, *(li.socket.fileno() for li in provision.listeners)])
 
@@ -334,8 +335,12 @@ class Runner:
 
     def _know_files(self, generation: int, files: Fingerprint) -> None:
         """The first that loads a generation's code says which files that is."""
-        if files:
-            self._files.setdefault(generation, Freshness(files))
+        if not files or generation in self._files:
+            return
+        before = max((number for number in self._files if number < generation), default=None)
+        if before is not None and files == self._files[before].files:
+            log.info("generation %d has the code of generation %d: no loaded file has changed", generation, before)
+        self._files[generation] = Freshness(files)
 
     def _look_at_files(self) -> None:
         current = self._state.current

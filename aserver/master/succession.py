@@ -53,6 +53,7 @@ class ProvisionEstate(msgspec.Struct):
     workers: int
     bound: dict[str, list[int]]
     hooks: tuple[str, ...]
+    directory: str | None = None
 
 
 class Estate(msgspec.Struct):

@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 
 import msgspec
 
@@ -113,6 +113,11 @@ def become(estate: Estate, noted: list[int]) -> OSError:
         os.close(paper)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return error
+
+
+def is_continued(environ: Mapping[str, str]) -> bool:
+    """Whether this image, or the one that this preflight is for, goes on with what another was."""
+    return ESTATE in environ or PREFLIGHT in environ
 
 
 def inherited(environ: MutableMapping[str, str]) -> Estate | None:

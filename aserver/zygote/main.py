@@ -130,6 +130,7 @@ class Zygote:
         # Code that hangs at import would outlive a master that dies meanwhile: nobody here reads the channel yet.
         unix.signal_at_parents_end(signal.SIGKILL)
         try:
+            unix.enter_environment((), self._boot.directory, None)  # a deploy may have switched what its name means
             certificates = self._load_certificates()
             unix.enter_environment(self._config.env, self._config.chdir, self._config.umask)
             unix.drop_privileges(self._config.user, self._config.group)
