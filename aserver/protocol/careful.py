@@ -73,6 +73,7 @@ class CarefulIntake(Carrier):
         "_pipelining",
         "_queue",
         "_refusal",
+        "_refused",
         "_request_line",
         "_spent",
         "_tail",
@@ -98,6 +99,7 @@ class CarefulIntake(Carrier):
         self.receiving: Exchange | None = None  # whose body is being read
         self._queue: list[Exchange] = []  # parsed, not begun; an idle deque has 0.7 KB
         self._refusal: ClientError | None = None  # to be answered when the queue is empty
+        self._refused: Exchange | None = None  # whose body was bad, if its head was good
         # the head being read
         self.url = b""
         self.headers: list[tuple[bytes, bytes]] = []
@@ -267,7 +269,7 @@ class CarefulIntake(Carrier):
         self._line = self.url = b""
         self._first_line = None
         if not end:
-            framing.check_begun(line, limit)
+            framing.check_begun(line, limit, len(begun))
             self._line = line
             return len(data)
         if line != b"\r\n":  # an empty line that came in two pieces

@@ -25,9 +25,11 @@ _METHOD: Final = re.compile(rb"%b*" % _TOKEN)
 METHOD_LIMIT: Final = 1024
 #: The beginning of the plainest one, for where the rest of the head is known.
 PLAIN_GET: Final = re.compile(rb"GET (/%b*)" % _TARGET)
-#: What can still become such a line.
+#: What can still become such a line, from its beginning, from inside its target, and from the beginning of its version.
+_BEGUN_VERSION: Final = re.compile(rb"[HTP/0-9.]{0,8}\r?")
+_BEGUN_TARGET: Final = re.compile(rb"%b*(?:(?<! ) %b)?" % (_TARGET, _BEGUN_VERSION.pattern))
 _BEGUN_LINE: Final = re.compile(
-    rb"\r|%(token)b*|%(token)b+ %(target)b*(?:(?<! ) [HTP/0-9.]{0,8}\r?)?" % {b"token": _TOKEN, b"target": _TARGET}
+    rb"\r|%(token)b*|%(token)b+ %(rest)b" % {b"token": _TOKEN, b"rest": _BEGUN_TARGET.pattern}
 )
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)*")
 
@@ -58,12 +60,24 @@ def empty_lines(data: bytes, start: int, most: int) -> int:
     return match.end()
 
 
-def check_begun(line: bytes, limit: int) -> None:
-    """Raise ClientError if `line`, of which no LF has come yet, cannot become a request line, or is too long."""
-    _check_method(line, limit)
-    if _BEGUN_LINE.fullmatch(line[: limit + 1]) is None:
+def check_begun(line: bytes, limit: int, checked: int = 0) -> None:
+    """Raise ClientError if `line`, of which no LF has come yet, cannot become a request line, or is too long.
+
+    Its first `checked` bytes have passed before, and are not read again: the line may come byte by byte.
+    """
+    if checked <= METHOD_LIMIT:
+        _check_method(line, limit)
+    end = limit + 1  # the CR is not counted
+    space = line.find(b" ", 0, checked)
+    if space < 0:
+        match = _BEGUN_LINE.fullmatch(line, 0, end)
+    elif (space := line.find(b" ", space + 1, checked)) < 0:
+        match = _BEGUN_TARGET.fullmatch(line, checked, end)
+    else:
+        match = _BEGUN_VERSION.fullmatch(line, space + 1, end)
+    if match is None:
         raise ClientError(400, f"malformed request line {line[:80]!r}")
-    if len(line) > limit + 1:  # the CR is not counted
+    if len(line) > end:
         raise ClientError(414, f"request line above {limit} bytes")
 
 

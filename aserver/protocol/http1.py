@@ -303,7 +303,7 @@ class HttpConnection(Intake):
             if not self.write_paused:
                 self.launch(exchange)
         elif self._refusal is not None:
-            self._answer_refusal(self._refusal)
+            self._answer_refusal(self._refusal, self._refused)
         elif self.eof and not self._unfed:
             self.close()
         else:
@@ -329,7 +329,7 @@ class HttpConnection(Intake):
         broken, self.receiving = self.receiving, None
         if broken is not None:
             if broken is not self.current:
-                self._queue.pop()  # only the last one parsed can be incomplete
+                self._refused = self._queue.pop()  # only the last one parsed can be incomplete
             elif broken.state in (START, HEADED):
                 broken.disconnect()
                 self.current = None
@@ -349,7 +349,8 @@ class HttpConnection(Intake):
     def _answer_refusal(self, error: ClientError, exchange: Exchange | None = None) -> None:
         shared = self.shared
         log.debug("%s:%s is answered %d: %s", *(self.client or ("a client", "-")), error.status, error.reason)
-        head_only = exchange is not None and exchange.head_only
+        line = self._first_line or ("", self.url, "")
+        head_only = line[0] == "HEAD" if exchange is None else exchange.head_only
         self.write(wire.plain_answer(error.status, shared.defaults.lines, keep_alive=False, head_only=head_only))
         if shared.access is not None:
             shared.access(
@@ -357,7 +358,7 @@ class HttpConnection(Intake):
                     error.status,
                     exchange,
                     client=self.client,
-                    line=self._first_line or ("", self.url, ""),
+                    line=line,
                     headers=self.headers,
                     now=monotonic(),
                 )

@@ -103,3 +103,23 @@ async def test_the_preface_of_http_2_is_refused_behind_all_that_stays_open(name:
     outcome = await Wiretap().ask([raw + H2_PREFACE[:18]])
     assert outcome.statuses == (statuses if name == "a GET that closes" else [*statuses, 505])
     assert not outcome.open
+
+
+@pytest.mark.parametrize("first", [b"", PLAIN, post(b"Content-Length: 1") + b"a"])
+@pytest.mark.parametrize(
+    "refused",
+    [
+        head(b"Host: a b", start=b"HEAD / HTTP/1.1"),
+        head(HOST, b"A : b", start=b"HEAD / HTTP/1.1"),
+        head(HOST, CHUNKED, start=b"HEAD / HTTP/1.1") + b"1\r\nab",
+        head(HOST, CHUNKED, start=b"HEAD / HTTP/1.1") + b"x\r\n",
+    ],
+)
+async def test_a_refused_head_has_no_body_whatever_the_cuts(first: bytes, refused: bytes) -> None:
+    """Fails where a refusal that waits for the answers before it forgets whom it refuses (RFC 9110 section 9.3.2)."""
+    tap = Wiretap()
+    raw = first + refused
+    for cut in range(len(raw)):
+        outcome = await tap.ask([raw[:cut], raw[cut:]])
+        assert outcome.statuses[-1] == 400
+        assert outcome.written.endswith(b"\r\n\r\n"), cut

@@ -19,6 +19,7 @@ from aserver.log.escape import Escaper, escape_json, escape_text
 from aserver.protocol import framing, wire, ws_deflate, ws_handshake
 from aserver.protocol.forwarded import MOST_HOPS, Forwarding, parse_node, with_port
 from aserver.protocol.proxy_protocol import SIGNATURE, Peers, ProxyHeader
+from aserver.protocol.shared import COMPILED
 from tests.protocol.ambiguity import Automaton
 
 #: Reads formats, which are the operator's, at the start.
@@ -210,6 +211,30 @@ def test_sixteen_times_the_pieces_are_at_most_sixteen_times_the_steps(
 ) -> None:
     once = steps(lambda: read(start + unit * 100))
     assert steps(lambda: read(start + unit * 1600)) <= 16 * once + 50
+
+
+class Looking:
+    """A pattern that counts the bytes it is given."""
+
+    def __init__(self, pattern: re.Pattern[bytes]) -> None:
+        self._pattern = pattern
+        self.looked = 0
+
+    def fullmatch(self, text: bytes, start: int, end: int) -> re.Match[bytes] | None:
+        self.looked += min(end, len(text)) - start
+        return self._pattern.fullmatch(text, start, end)
+
+
+@pytest.mark.skipif(COMPILED, reason="compiled code has the patterns, not their names")
+def test_a_request_line_that_comes_byte_by_byte_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails without `checked`: each byte had the whole line read again, 33 million steps for 8 KB."""
+    looking = [Looking(getattr(framing, name)) for name in ("_BEGUN_LINE", "_BEGUN_TARGET", "_BEGUN_VERSION")]
+    for name, each in zip(("_BEGUN_LINE", "_BEGUN_TARGET", "_BEGUN_VERSION"), looking, strict=True):
+        monkeypatch.setattr(framing, name, each)
+    line = b"DELETE /" + b"a" * 8100 + b" HTTP/1.1\r"
+    for size in range(1, len(line) + 1):
+        framing.check_begun(line[:size], 8190, size - 1)
+    assert sum(each.looked for each in looking) < len(line) + 200
 
 
 class Counting:
