@@ -163,6 +163,14 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     idle_grace: Annotated[
         Seconds, Setting(Group.LIFE, "on a final stop, idle connections may still send one request this long")
     ] = 1.0
+    stream_grace: Annotated[
+        Seconds,
+        Setting(
+            Group.LIFE,
+            "on a final stop, streams (answers without a length) and WebSockets that ignore `draining` are ended after "
+            "this; other requests have `graceful_timeout`",
+        ),
+    ] = 2.0
     drain_delay: Annotated[
         Seconds, Setting(Group.LIFE, "on SIGTERM: not ready any more, but go on accepting this long")
     ] = 0.0
@@ -180,6 +188,14 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = 10.0
     body_timeout: Annotated[SomeSeconds, Setting(Group.TIMEOUTS, "between two pieces of a request body")] = 60.0
     write_timeout: Annotated[SomeSeconds, Setting(Group.TIMEOUTS, "for a client that does not read")] = 60.0
+    disconnect_grace: Annotated[
+        Seconds,
+        Setting(
+            Group.TIMEOUTS,
+            "an answer that goes on after its client has left, and takes no notice by `receive()` or `send()`, is "
+            "cancelled after this; what has not begun to answer never is",
+        ),
+    ] = 5.0
 
     limit_request_line: Annotated[SomeBytes, Setting(Group.LIMITS, "of the request line; above it 414")] = 8190
     limit_request_fields: Annotated[SomeCount, Setting(Group.LIMITS, "header fields; above it 431")] = 100
@@ -199,6 +215,14 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         HEADER,
         Setting(Group.HTTP, "`Name: value`, added where the application set none", ("headers",), commas=False),
     ] = ()
+    pathsend: Annotated[
+        bool,
+        Setting(
+            Group.HTTP,
+            "offer `http.response.pathsend`: frameworks then send files by name, and middleware that reads or changes "
+            "bodies (compression) does not see them",
+        ),
+    ] = False
 
     ws_max_size: Annotated[SomeBytes, Setting(Group.WEBSOCKET, "of a message; above it close 1009")] = 16 << 20
     ws_max_queue: Annotated[SomeCount, Setting(Group.WEBSOCKET, "messages the application has not taken")] = 32

@@ -22,6 +22,14 @@ class Draining:
         self._set = False
         self._waiters: set[asyncio.Future[None]] = set()
 
+    def __copy__(self) -> "Draining":
+        """Return itself: a scope may be copied, and there is one drain."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> "Draining":
+        """Return itself, see `__copy__`; those who wait could not be copied."""
+        return self
+
     def is_set(self) -> bool:
         """Tell whether the worker drains."""
         return self._set

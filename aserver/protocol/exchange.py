@@ -9,16 +9,18 @@ import asyncio
 import logging
 import os
 from collections.abc import Sequence
+from math import inf
 from typing import Final
 
 from aserver.asgi import Message, Scope
-from aserver.errors import ApplicationError, ClientDisconnectedError
+from aserver.errors import ApplicationError
 from aserver.protocol import wire
 from aserver.protocol.connection import CLOSED, HIGH_WATER, OPEN, Connection
-from aserver.protocol.cycle import DONE, HEADED, START, Cycle
+from aserver.protocol.cycle import BODY, DONE, HEADED, START, TRAILERS, Cycle
 from aserver.protocol.files import open_regular, send_file
 from aserver.protocol.heads import Head
 from aserver.protocol.inbound import Inbound
+from aserver.protocol.parting import PACE, QUIET, Parting, is_disconnect
 
 log: Final = logging.getLogger("aserver.error")
 
@@ -54,6 +56,7 @@ class Exchange(Cycle):
         "gone",
         "inbound",
         "launched",
+        "parting",
         "scope",
         "started",
         "target",
@@ -81,7 +84,8 @@ class Exchange(Cycle):
         self.started = shared.now
         self.launched = False  # its turn has come; `task` may follow a turn of the loop later
         self.task: asyncio.Task[None] | None = None
-        self.gone = False  # the client left, or the application was told so
+        self.gone = False  # nothing that is sent reaches the client any more
+        self.parting: Parting | None = None  # made when the client has gone, or has stopped sending and may have
         self.complete = False  # the request's last byte is here
         self.inbound: Inbound | None = None  # the body, if there is one
         self._read = False  # the application has got the end of the body
@@ -138,7 +142,7 @@ class Exchange(Cycle):
             self.task.cancel(reason)
 
     def _unfinished(self) -> None:
-        if not self.gone and self.connection.stage is not CLOSED:
+        if self.parting is None and self.connection.stage is not CLOSED:
             log.error(
                 "%s %s: the application returned without completing its response (expected %s); %s",
                 self.method,
@@ -153,7 +157,7 @@ class Exchange(Cycle):
         if isinstance(error, asyncio.CancelledError):
             self._give_up(503)
             return
-        if not (self.gone and isinstance(error, OSError)):
+        if self.parting is None or not (isinstance(error, OSError) or is_disconnect(error)):
             log.error(
                 "%s %s: the application raised %s; %s",
                 self.method,
@@ -177,7 +181,9 @@ class Exchange(Cycle):
         connection = self.connection
         if self.state is DONE or connection.stage is not OPEN:
             return
-        if self.state in (START, HEADED) and not self.gone:
+        if self.state in (START, HEADED) and not (self.gone or connection.eof):
+            if self.parting is not None:  # a stream that was ended by the stop, before its first piece
+                status = 503
             self.keep_alive = self.keep_alive and status != 503
             self.refuse(status)
         else:
@@ -212,10 +218,11 @@ class Exchange(Cycle):
                 return {"type": "http.request", "body": inbound.take(connection), "more_body": not self.complete}
             elif not self.complete:
                 self._ask_for_body(inbound)
-            if connection.eof:
-                self.gone = True
+            if self.parting is not None:
                 break
             await self._wait()
+        if self.parting is not None:
+            self.parting.tell()
         return {"type": "http.disconnect"}
 
     def _ask_for_body(self, inbound: Inbound) -> None:
@@ -263,32 +270,109 @@ class Exchange(Cycle):
             if not waiter.done():
                 waiter.set_result(None)
 
+    # ── a client that leaves ─────────────────────────────────────────────────────────────────
+
     def disconnect(self) -> None:
         """Tell the application that the client has gone."""
         self.gone = True
-        self.abandon()
+        self._part()
+
+    def half_closed(self) -> None:
+        """Tell the application that the client has stopped sending some time ago; nearly all have left then.
+
+        An answer that has an end is still sent. A stream without one is broken off: nothing else would show whether its
+        client is there, as long as nothing is sent.
+        """
+        if self.state is DONE or self.gone or self.connection.stage is not OPEN:
+            return
+        if self.state is BODY and self.open_ended:
+            self.connection.broken(self)
+        else:
+            self._part()
+
+    def end_stream(self) -> None:
+        """End a stream because the server stops, as if its client had left; before the first piece it gets 503."""
+        if self.parting is None:
+            if self.state is BODY:
+                self.connection.broken(self)
+            else:
+                self._part()
+
+    def _part(self) -> None:
+        """Wake `receive()`, and see to it that an answer which has begun does not go on for ever."""
+        shared = self.connection.shared
+        if self.parting is None:
+            self.parting = Parting()
+        self.parting.quiet_until = shared.loop.time() + QUIET
+        if self.state is not DONE and self in shared.running:
+            shared.abandoned.setdefault(self, shared.now + shared.patience if self.begun else inf)
         self.wake()
 
-    def abandon(self) -> None:
-        """Begin the time after which the application is cancelled that does not care whether its client is there."""
-        shared = self.connection.shared
-        if self.state is not DONE and self in shared.running:  # after the answer it may work as long as it likes
-            shared.abandoned.setdefault(self, shared.now + shared.config.graceful_timeout)
+    @property
+    def begun(self) -> bool:
+        """Whether the application has begun to answer."""
+        return self.state is not START
 
     @property
-    def pointless(self) -> bool:
-        """Whether nobody will get what an abandoned application may still send.
+    def answered(self) -> bool:
+        """Whether the answer is complete; after it the application may work as long as it likes."""
+        return self.state is DONE
 
-        A client that has shut down its sending side may wait, or be gone, which only shows when something is sent.
+    @property
+    def open_ended(self) -> bool:
+        """Whether the answer has begun and nothing says how long it will be."""
+        return self.state in (HEADED, BODY) and self.length is None
+
+    def abandon(self) -> bool:
+        """End an answer whose client left long ago; return whether the application had to be cancelled.
+
+        One that has heard of it may work on: it may have cleaning up to do, or background tasks.
         """
-        return self.state is not DONE and (self.gone or self.state in (START, HEADED))
+        if not self.gone:
+            if self.state is HEADED and not self.connection.eof:  # ended by the stop, and nothing is out
+                self.refuse(503)
+                self.gone = True
+            else:
+                self.connection.broken(self)
+        if self.parting is not None and self.parting.knows:
+            return False
+        self.cancel("the client has gone")
+        return True
+
+    async def _is_heard(self, message: Message, parting: Parting) -> bool:
+        """Tell whether a message can still reach a client that has left, or has stopped sending and may have left.
+
+        Raises ClientDisconnectedError to a task that has heard of it before, and where the answer is a stream: there is
+        something to stop. An answer that comes whole is dropped in silence instead, so that what the application does
+        after its answer (commits, background tasks) is done whether or not its client waited.
+        """
+        if self.state is DONE or not parting.is_news_here():
+            raise parting.error()
+        if not self.gone:
+            return True
+        kind = message["type"]
+        if kind == "http.response.start":
+            self.start(message)
+        elif kind == "http.response.body":
+            self.body(message)
+            if self.state is BODY:
+                if not (self.waiters or parting.told) or self.connection.shared.loop.time() >= parting.quiet_until:
+                    raise parting.error()
+                await asyncio.sleep(PACE)
+        elif kind == "http.response.trailers" and self.state is TRAILERS:
+            self.trailers(message)
+        elif kind == "http.response.pathsend" and self.state is HEADED:
+            self.file_sent(0)
+        elif kind != "http.response.early_hint":
+            raise parting.error()
+        return False
 
     # ── send ─────────────────────────────────────────────────────────────────────────────────
 
     async def send(self, message: Message) -> None:
         """ASGI `send()`. Raises ApplicationError, and ClientDisconnectedError (an OSError)."""
-        if self.gone:
-            raise ClientDisconnectedError("the client has disconnected")
+        if self.parting is not None and not await self._is_heard(message, self.parting):
+            return
         kind = message["type"]
         if kind == "http.response.body":
             connection = self.connection
@@ -364,8 +448,8 @@ class Exchange(Cycle):
                 await send_file(connection, loop, descriptor, size, message["path"])
         finally:
             os.close(descriptor)
-        if connection.stage is CLOSED:
-            raise ClientDisconnectedError("the client has disconnected")
+        if self.parting is not None and self.gone:
+            raise self.parting.error()
         self.file_sent(size)
 
     def _consider_close(self, message: Message) -> None:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping
 from math import inf
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
 from aserver.asgi import Scope
 from aserver.errors import ClientError
@@ -21,6 +21,7 @@ from aserver.protocol.exchange import Exchange
 from aserver.protocol.forwarded import with_port
 from aserver.protocol.inbound import Inbound
 from aserver.protocol.intake import Intake, drop
+from aserver.protocol.parting import HEAR_OUT
 from aserver.protocol.record import Refusal
 from aserver.protocol.wire import METHODS
 
@@ -121,7 +122,7 @@ class HttpConnection(Intake):
             self,
             {
                 "type": "http",
-                "asgi": {"version": "3.0", "spec_version": "2.5"},
+                "asgi": {"version": "3.0", "spec_version": "2.3"},
                 "http_version": version,
                 "server": self.server,
                 "client": self.client,
@@ -133,7 +134,9 @@ class HttpConnection(Intake):
                 "query_string": query,
                 "headers": headers,
                 "state": shared.state.copy(),
-                "extensions": _EXTENSIONS.copy() if self.tls_told is None else {**_EXTENSIONS, "tls": self.tls_told},
+                "extensions": shared.extensions.copy()
+                if self.tls_told is None
+                else {**shared.extensions, "tls": self.tls_told},
             },
             target,
             version == "1.1",
@@ -302,6 +305,8 @@ class HttpConnection(Intake):
                 self.shared.loop.call_soon(self.feed_unfed, context=self.shared.context)
             if not self.write_paused:
                 self.launch(exchange)
+            if self.eof:
+                self._hear_out(exchange)
         elif self._refusal is not None:
             self._answer_refusal(self._refusal, self._refused)
         elif self.eof and not self._unfed:
@@ -381,9 +386,13 @@ class HttpConnection(Intake):
         if self.stage is not OPEN or self.tls or self.receiving is not None or current is None:
             return False
         self.eof = True
-        current.wake()
-        current.abandon()
+        self._hear_out(current)
         return True
+
+    def _hear_out(self, exchange: Exchange) -> None:
+        """Let a client that has stopped sending have its answer, and tell the application if that takes long."""
+        shared = self.shared
+        shared.loop.call_later(HEAR_OUT, exchange.half_closed, context=shared.context)
 
     def lost(self) -> None:
         """Tell the application, and let go of the parser, which holds us."""
@@ -424,8 +433,3 @@ class HttpConnection(Intake):
     def idle(self) -> bool:
         """Whether no request is under way, also none half received."""
         return self.current is None and self.stage is OPEN and not self._partial and not self._unfed
-
-
-#: What every request can have; trailers only where the client takes them. `http.response.debug` is not there, because
-#: the ASGI documentation says that servers should not implement it.
-_EXTENSIONS: Final[dict[str, dict[str, Any]]] = {"http.response.pathsend": {}, "http.response.early_hint": {}}

@@ -7,6 +7,7 @@ Runs in the worker's loop (or the embedding program's). It opens no listener and
 import asyncio
 import logging
 from collections.abc import Callable
+from math import inf
 from typing import cast
 
 from aserver.config import Config
@@ -66,6 +67,31 @@ class Service(Shared):
         self.draining = True
         self.leaving.set()
 
+    def stop_streams(self) -> None:
+        """Give each stream `stream_grace` from now on, or from when it begins; call `end_streams` after that."""
+        self.stopping = True
+        self.patience = min(self.config.disconnect_grace, self.config.stream_grace)
+        self.end_streams(self.loop.time())
+
+    def end_streams(self, now: float) -> None:
+        """End what has been a stream for `stream_grace`; `sweep` sees to those that begin later."""
+        grace = self.config.stream_grace
+        for request in list(self.running):
+            if request.open_ended and now - self._streams.setdefault(request, now) >= grace:
+                request.end_stream()
+
+    def end_websockets(self) -> None:
+        """Cut the connections of WebSockets that were told to leave, and cancel applications that never looked."""
+        for socket in [each for each in self.connections if isinstance(each, WebSocketConnection)]:
+            if socket.over:
+                socket.abort()
+        for request in list(self.running):
+            if isinstance(request, WebSocketConnection) and request.over and not request.told:
+                log.info(
+                    "request cancelled, its WebSocket was closed by the stop: %s", request.describe(self.loop.time())
+                )
+                request.cancel("the server stops")
+
     def close_idle(self) -> None:
         """Close connections with no request under way."""
         for connection in list(self.connections):
@@ -118,15 +144,23 @@ class Service(Shared):
                 connection.expire()
         if self.abandoned:
             self._end_abandoned(now)
+        if self.stopping:
+            self.end_streams(now)
 
     def _end_abandoned(self, now: float) -> None:
-        """Cancel applications that work on for a client who left `graceful_timeout` ago."""
+        """End answers that go on though their client left `patience` ago, or has been taken for gone.
+
+        A request whose answer has not begun is left alone: what it does must not end half done.
+        """
         for request, deadline in list(self.abandoned.items()):
-            if request not in self.running:
+            if request not in self.running or request.answered:
                 del self.abandoned[request]
+            elif deadline == inf:
+                if request.begun:
+                    self.abandoned[request] = now + self.patience
             elif deadline <= now:
+                cancelled = request.abandon()
                 del self.abandoned[request]
-                if not request.pointless:
-                    continue
-                log.warning("request cancelled, its client has long gone: %s", request.describe(now))
-                request.cancel("the client has gone")
+                if cancelled:
+                    reason = "the stop has ended its stream" if self.stopping else "its client has gone"
+                    log.info("request cancelled, %s: %s", reason, request.describe(now))

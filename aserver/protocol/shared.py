@@ -32,6 +32,11 @@ if COMPILED:
     # mypyc 2.4 hands a cancellation on in a way that Python 3.12 deprecates: with -W error nothing could be cancelled.
     warnings.filterwarnings("ignore", r"the \(type, exc, tb\) signature of throw", DeprecationWarning)
 
+#: ASGI extensions that every request can have; trailers only where the client takes them. None may change what a
+#: framework does unless its application asks for it: so `http.response.pathsend`, which sends files past middleware, is
+#: there only if it was set, and `http.response.debug` never. An application asks for early hints by name.
+EXTENSIONS: Final[dict[str, dict[str, Any]]] = {"http.response.early_hint": {}}
+
 #: Whether a task can begin without a turn of the loop of its own.
 EAGER: Final = sys.version_info >= (3, 12)
 
@@ -49,6 +54,13 @@ class Running(Protocol):
 
     def cancel(self, reason: str) -> None:
         """Cancel the application's task."""
+
+    @property
+    def open_ended(self) -> bool:
+        """Whether it is a stream: an HTTP answer that has begun, of no known length."""
+
+    def end_stream(self) -> None:
+        """End it, if it is one, as if its client had left."""
 
 
 class Writer(Protocol):
@@ -85,8 +97,10 @@ class Shared:
         self.forwarding: Forwarding | None = None  # set if proxies' fields are to be believed
         self.connections: set[Any] = set()  # open ones; of Connection, whose module imports this one
         self.running: set[Running] = set()
-        #: Running ones whose client has gone, and since when they need not end any more (seconds of the loop's clock).
+        #: Running ones whose client has gone, and when they are cancelled (seconds of the loop's clock); infinite until
+        #: their answer has begun.
         self.abandoned: dict[Any, float] = {}
+        self.patience = config.disconnect_grace
         self._ready: list[Running] = []  # running ones that `_start_ready` has yet to start
         self.gathered: list[Writer] = []  # those whose last answer waits to be written with others'
         self.gather_until = 0.0  # of monotonic()
@@ -95,6 +109,8 @@ class Shared:
         self.known: Any = None  # the last head that any connection served
         self.dropped = DroppedBodies()
         self.draining = False
+        self.stopping = False  # draining, and no other process will serve these clients
+        self._streams: dict[Running, float] = {}  # since when each has been one, as far as we have looked
         self.leaving = Draining()  # the same, for applications
         self.now = loop.time()
         #: Copied for every request, so that nothing one of them sets is seen by another.
@@ -105,6 +121,7 @@ class Shared:
             self._header_pairs.append((b"server", b"aserver"))
         self.defaults = Defaults((), None)
         self.tick_date()
+        self.extensions = EXTENSIONS | {"http.response.pathsend": {}} if config.pathsend else EXTENSIONS
         self.root_path = config.root_path.rstrip("/")
         self.raw_root_path = self.root_path.encode("ascii", "replace")
         self.keep_alive = config.keep_alive + SWEEP_PERIOD

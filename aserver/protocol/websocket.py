@@ -17,6 +17,7 @@ from aserver.protocol import wire, ws_deflate, ws_frames, ws_handshake
 from aserver.protocol.connection import CLOSED, Connection
 from aserver.protocol.cycle import DONE, HEADED, Cycle
 from aserver.protocol.exchange import Exchange
+from aserver.protocol.parting import is_disconnect
 from aserver.protocol.ws_frames import BINARY, FIN, RSV1, TEXT
 from aserver.protocol.ws_socket import APP_CLOSED, CONNECTING, DENYING, ENDED, OPEN, Socket
 
@@ -83,6 +84,19 @@ class WebSocketConnection(Socket):
         """Return `WEBSOCKET /x, 31.2 s` for the log."""
         return f"WEBSOCKET {self.target.decode('ascii', 'backslashreplace')}, {now - self.started:.1f} s"
 
+    @property
+    def open_ended(self) -> bool:
+        """Not as HTTP is: WebSockets leave by a closing handshake."""
+        return False
+
+    def end_stream(self) -> None:
+        """Do nothing; see `leave`."""
+
+    @property
+    def over(self) -> bool:
+        """Whether it has been closed or denied, by any side."""
+        return self._phase in (APP_CLOSED, ENDED)
+
     def cancel(self, reason: str) -> None:
         """Close with 1012 (503 before the handshake) and cancel the application."""
         self.leave()
@@ -102,7 +116,7 @@ class WebSocketConnection(Socket):
 
     def _failed(self, error: BaseException) -> None:
         cancelled = isinstance(error, asyncio.CancelledError)
-        if not cancelled and not (self._phase is ENDED and isinstance(error, OSError)):
+        if not cancelled and not (self.over and (isinstance(error, OSError) or is_disconnect(error))):
             log.error(
                 "WEBSOCKET %s: the application raised %s",
                 self.scope["path"],
@@ -140,6 +154,7 @@ class WebSocketConnection(Socket):
                     self.go_on_reading()
                 return message
             if self._disconnect is not None:
+                self.told = True
                 code, reason = self._disconnect
                 return {"type": "websocket.disconnect", "code": code, "reason": reason}
             assert self._waiter is not None  # somebody else is already waiting; the first message is theirs
@@ -207,6 +222,7 @@ class WebSocketConnection(Socket):
         if phase is ENDED or (phase is APP_CLOSED and kind == "websocket.send"):
             # To close what is closed already is what `finally` clauses do, and asks for nothing that cannot be had.
             if kind != "websocket.close":
+                self.told = True
                 raise ClientDisconnectedError("the WebSocket is closed")
         elif phase is OPEN and kind == "websocket.close":
             self._close(message)

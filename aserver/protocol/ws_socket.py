@@ -74,6 +74,7 @@ class Socket(Connection):
         "status",
         "target",
         "task",
+        "told",
     )
 
     def __init__(self, http: Connection, exchange: Exchange) -> None:
@@ -92,6 +93,7 @@ class Socket(Connection):
         self._answered = False  # that is out, whole
         self.response_headers: Sequence[tuple[bytes, bytes]] = ()
         self.task: asyncio.Task[None] | None = None
+        self.told = False  # the application has heard of the end, by `receive()` or `send()`
         self._phase = CONNECTING
         self._early = bytearray()  # sent by the client before it was accepted
         self._reader: ws_frames.Reader | None = None
@@ -155,6 +157,7 @@ class Socket(Connection):
         if waiter is not None and not waiter.done():
             self._waiter = None
             assert self._disconnect is not None
+            self.told = True
             code, reason = self._disconnect
             waiter.set_result({"type": "websocket.disconnect", "code": code, "reason": reason})
 

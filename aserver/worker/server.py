@@ -44,7 +44,7 @@ GOODBYE = 0.5
 UNWIND = 1.0
 
 
-#: Part of graceful_timeout in which WebSockets are closed.
+#: Part of graceful_timeout, and of stream_grace, in which WebSockets are closed.
 WEBSOCKET_WINDOW = 0.25
 
 
@@ -213,14 +213,13 @@ class Server:
                 await acceptor.serve_rest(taken, until)
         service.drain()
         await asyncio.sleep(0)  # connections that the loop had accepted already are made now
-        if self._final:  # else the sweep closes what is idle for longer than `keep_alive`
-            await self._until(self._is_empty, self._loop.time() + self.config.idle_grace)
-            for acceptor in self._acceptors:
-                acceptor.forget_handshakes()  # a client that says nothing must not hold up the stop
-            await self._close_idle(service)
         # WebSockets run on for most of the time, and leave one after the other in the last part of it.
         window = WEBSOCKET_WINDOW * (self._deadline - self._loop.time())
-        await self._until(self._is_empty, self._deadline - window)
+        if not self._final:  # the sweep closes what is idle for longer than `keep_alive`
+            await self._until(lambda: self._final or self._is_empty(), self._deadline - window)
+        if self._final:
+            await self._end_idle_and_streams(service)
+            await self._until(self._is_empty, self._deadline - window)
         departure = service.close_websockets(self._deadline - window / 4)  # the rest is for closing handshakes
         await self._until(self._is_empty)
         departure.cancel()
@@ -232,6 +231,27 @@ class Server:
             await self._until(lambda: not service.active)
         service.abort()
         await asyncio.sleep(0)
+
+    async def _end_idle_and_streams(self, service: Service) -> None:
+        """On a final stop, also on one that comes while this worker drains: end what may never end by itself.
+
+        Idle connections have `idle_grace`, streams and WebSockets `stream_grace`. An application that has not even
+        looked by the end of a second `stream_grace` is cancelled (HTTP: `Service.sweep`). Others still have their time.
+        """
+        began, grace = self._loop.time(), self.config.stream_grace
+        self.release()
+        service.stop_streams()
+        await self._until(self._is_empty, began + self.config.idle_grace)
+        for acceptor in self._acceptors:
+            acceptor.forget_handshakes()  # a client that says nothing must not hold up the stop
+        await self._close_idle(service)
+        await self._until(self._is_empty, began + (1 - WEBSOCKET_WINDOW) * grace)
+        departure = service.close_websockets(began + grace)
+        await self._until(self._is_empty, began + grace)
+        departure.cancel()
+        service.end_streams(self._loop.time())
+        await self._until(self._is_empty, began + 2 * grace)
+        service.end_websockets()
 
     def _is_empty(self) -> bool:
         """Whether nothing is left to wait for: connections, handshakes, and apps that work on after their answer."""

@@ -53,7 +53,7 @@ async def test_scope() -> None:
     del scope["client"], scope["server"]
     assert scope == {
         "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.5"},
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": "1.1",
         "scheme": "http",
         "root_path": "",
@@ -70,7 +70,7 @@ async def test_scope() -> None:
             (b"connection", b"close"),
         ],
         "state": {},
-        "extensions": {"http.response.pathsend": {}, "http.response.early_hint": {}},
+        "extensions": {"http.response.early_hint": {}},
     }
 
 
@@ -78,7 +78,7 @@ async def test_scope_of_1_0() -> None:
     scope = await scope_of(b"GET / HTTP/1.0\r\n\r\n")
     assert scope["http_version"] == "1.0"
     assert scope["headers"] == []
-    assert scope["extensions"] == {"http.response.pathsend": {}}
+    assert scope["extensions"] == {}
 
 
 async def test_trailers_only_for_those_who_take_them() -> None:

@@ -1,0 +1,83 @@
+"""What an application knows of its client's leaving, and which exceptions come of nothing else.
+
+Runs in the worker's loop. A `Parting` is made only for a request whose client has left, or may have. It must never
+decide whether an application is cancelled: the sweep does, after `disconnect_grace`.
+"""
+
+import asyncio
+from typing import Final
+
+from aserver.errors import ClientDisconnectedError
+
+#: Seconds after a client's FIN before the application is told. A client that only stops sending (`printf ... | nc`)
+#: looks the same as one that leaves, and most answers are out by then.
+HEAR_OUT: Final = 0.5
+
+#: Seconds in which a piece of a stream is dropped instead of refused, where another task of the application has been
+#: told by `receive()`. That task ends the stream in a few turns of the loop; an exception that overtakes it would end
+#: the whole application instead, with its middleware and background tasks.
+QUIET: Final = 0.5
+
+#: Seconds that such a `send()` takes, so that a generator which never waits cannot keep the loop from the other task.
+PACE: Final = 0.01
+
+#: Exceptions by which frameworks tell their own users that the client has left, by the name of the class: Starlette,
+#: FastAPI and Litestar; uvicorn's for WebSockets; Django; Quart's are CancelledError.
+_NAMES: Final = frozenset(
+    {"ClientDisconnect", "ClientDisconnected", "ClientDisconnectedError", "RequestAborted", "WebSocketDisconnect"}
+)
+
+#: Causes are followed so far; they may form a ring.
+_LONGEST: Final = 20
+
+
+class Parting:
+    """One client's leaving, as far as its application knows of it."""
+
+    __slots__ = ("_told", "quiet_until", "raised")
+
+    def __init__(self) -> None:
+        self._told: list[asyncio.Task[object] | None] = []
+        self.quiet_until = 0.0  # of the loop's clock
+        self.raised = False  # by `send()`
+
+    @property
+    def told(self) -> bool:
+        """Whether `receive()` has returned the disconnect."""
+        return bool(self._told)
+
+    @property
+    def knows(self) -> bool:
+        """Whether the application has heard of it by `receive()` or `send()`: then it may end as it likes."""
+        return self.raised or bool(self._told)
+
+    def tell(self) -> None:
+        """Note that `receive()` returns the disconnect to the current task."""
+        task = asyncio.current_task()
+        if task not in self._told:
+            self._told.append(task)
+
+    def is_news_here(self) -> bool:
+        """Tell whether the current task has not been told itself, nor any task by an exception."""
+        return not self.raised and (not self._told or asyncio.current_task() not in self._told)
+
+    def error(self) -> ClientDisconnectedError:
+        """Make the exception for `send()`."""
+        self.raised = True
+        return ClientDisconnectedError("the client has disconnected")
+
+
+def is_disconnect(error: BaseException) -> bool:
+    """Tell whether an exception comes of a client's leaving and of nothing else: of a group, each member.
+
+    Causes are followed ("response already started" from the disconnect), contexts are not: an application that fails
+    while it cleans up after a client has a fault of its own.
+    """
+    cause: BaseException | None = error
+    for _ in range(_LONGEST):
+        if isinstance(cause, BaseExceptionGroup):
+            return all(map(is_disconnect, cause.exceptions))
+        if cause is None or type(cause).__name__ in _NAMES:
+            return cause is not None
+        cause = cause.__cause__
+    return False
