@@ -52,6 +52,7 @@ from aserver.worker.hooks import Hooks, ServerView, WorkerView
 from aserver.worker.main import Seed
 from aserver.worker.main import run as run_worker
 from aserver.zygote.allocator import keep_freed_memory
+from aserver.zygote.descriptors import make_private
 from aserver.zygote.preload import preload
 
 log = logging.getLogger("aserver.error")
@@ -114,6 +115,7 @@ class Zygote:
         self._reserved.begin()
         self._endpoints: tuple[Endpoint, ...] = ()
         self._app: importer.LoadedApp | None = None
+        self._unused_loops: tuple[object, ...] = ()
         self._children: dict[int, tuple[int, int | None]] = {}  # pid: (serial, pidfd)
         self._adopted: dict[int, int] = {}  # serial: pidfd
         self._quitting: Quit | None = None
@@ -146,7 +148,7 @@ class Zygote:
                 # A collection while importing finds little, and what it moves is not shared any more after the fork.
                 gc.disable()
                 preloaded = preload(self._config)
-                self._app, hazards = preloaded.app, preloaded.hazards
+                self._app, hazards, self._unused_loops = preloaded.app, preloaded.hazards, preloaded.unused_loops
         except AserverError as error:
             detail = error.detail if isinstance(error, AppLoadError) else ""
             self._give_up(LoadFailed(error.exit_code, str(error), detail))
@@ -306,6 +308,8 @@ class Zygote:
             for pidfd in self._pidfds():
                 os.close(pidfd)
             unix.reset_signals()
+            for loop in self._unused_loops:
+                make_private(loop)
             self._logs.set_process(f"worker {order.slot}/g{self._boot.generation}")
             seed = Seed(
                 order=order,

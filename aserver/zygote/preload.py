@@ -1,12 +1,11 @@
 """Load the app before the fork, and find out what of it would not survive one.
 
 Runs in the zygote (and in `aserver check`). It starts no thread and no loop of its own, decides nothing about what is
-found (`on_fork_hazard` is the zygote's to obey), and undoes its one patch, `Thread.start`, before it returns.
+found (`on_fork_hazard` is the zygote's to obey), and undoes its patches, such as `Thread.start`, before it returns.
 """
 
 import os
 import select
-import socket
 import sys
 import time
 import traceback
@@ -20,6 +19,8 @@ from aserver import unix
 from aserver.config import Config
 from aserver.importer import LoadedApp
 from aserver.worker.app import load_app, warm_up
+from aserver.zygote import native
+from aserver.zygote.descriptors import LoopWatch, descriptor_hazards
 
 #: Frames of these are between the user's line and Thread.start; the user wants his own line.
 _OURS = str(Path(__file__).resolve().parent.parent) + os.sep
@@ -35,6 +36,7 @@ class ThreadWatch:
         # Not an import of our own: whoever starts threads has loaded it, and the zygote has no business with it.
         self._thread: Any = getattr(sys.modules.get("threading"), "Thread", None)
         self._places: dict[object, str] = {}
+        self._extensions = native.ExtensionWatch()
 
     def __enter__(self) -> Self:
         if self._thread is not None:
@@ -46,39 +48,46 @@ class ThreadWatch:
                 original(thread)
 
             self._thread.start = start
+        self._extensions.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._extensions.__exit__(kind, error, tb)
         if self._thread is not None:
             self._thread.start = self._start
 
     def hazards(self) -> list[str]:
-        """One clause per thread that lives beside the main one: its name, and where it was started."""
+        """One clause per thread that lives beside the main one: its name, and where it was started.
+
+        If Python knows none of them, this forks a child that ends at once, and leaves out threads that are gone then.
+        """
         deadline = time.monotonic() + LEAVING
         while True:
-            found, native = self._look()
-            if not native or time.monotonic() > deadline:
-                return found + native
+            found, others = self._look()
+            if not others or time.monotonic() > deadline:
+                break
             select.select([], [], [], LEAVING / 20)
+        if others and not found:
+            others = native.survivors(others)
+        clauses = (native.describe(each, self._extensions.brought.get(each)) for each in others)
+        return found + [clause for clause in clauses if clause is not None]
 
-    def _look(self) -> tuple[list[str], list[str]]:
-        """The threads that Python knows, and the others."""
+    def _look(self) -> tuple[list[str], list[int]]:
+        """The threads that Python knows, a clause each, and the ids of the others."""
         names = {t.native_id: t for t in (sys.modules["threading"].enumerate() if self._thread else ())}
-        try:
-            ids = sorted(int(task) for task in os.listdir("/proc/self/task"))
-        except OSError:  # no /proc: Python's own threads are all that can be known
-            ids = sorted(t for t in names if t is not None)
+        # Without /proc, Python's own threads are all that can be known.
+        ids = sorted(native.threads() or (t for t in names if t is not None))
         found: list[str] = []
-        native: list[str] = []
+        others: list[int] = []
         for native_id in ids:
             thread = names.get(native_id)
             if native_id == os.getpid() or (thread is not None and thread is sys.modules["threading"].main_thread()):
                 continue
             if thread is None:
-                native.append(f"native thread {_comm(native_id)!r} (started by an extension module)")
+                others.append(native_id)
             else:
                 found.append(f"thread {thread.name!r} started at {self._places.get(thread, 'an unknown place')}")
-        return found, native
+        return found, others
 
 
 def _place(stack: traceback.StackSummary) -> str:
@@ -92,43 +101,6 @@ def _place(stack: traceback.StackSummary) -> str:
     return "an unknown place"
 
 
-def _comm(native_id: int) -> str:
-    try:
-        return Path(f"/proc/self/task/{native_id}/comm").read_text(encoding="utf-8").strip()
-    except OSError:
-        return "?"
-
-
-def _descriptor_hazards(before: dict[int, str]) -> list[str]:
-    """Connections and event loops that loading has left open: after a fork all workers would share them."""
-    found = []
-    for fd, target in unix.open_fds().items():
-        if before.get(fd) == target:
-            continue
-        if target == "anon_inode:[eventpoll]":
-            found.append(f"an event loop that was not closed (descriptor {fd}, epoll)")
-        elif target == "anon_inode:[io_uring]":
-            found.append(f"an event loop that was not closed (descriptor {fd}, io_uring)")
-        elif target.startswith("socket:"):
-            peer = _peer(fd)
-            if peer:
-                found.append(f"a connected socket to {peer} (descriptor {fd})")
-    return found
-
-
-def _peer(fd: int) -> str:
-    """Who a socket is connected to; empty if to nobody, or only to ourselves (a socketpair has no names)."""
-    duplicate = os.dup(fd)
-    try:
-        with socket.socket(fileno=duplicate) as sock:
-            peer = sock.getpeername()
-    except OSError:
-        return ""
-    if isinstance(peer, tuple):
-        return f"{peer[0]}:{peer[1]}"
-    return peer.decode("utf-8", "replace") if isinstance(peer, bytes) else str(peer)
-
-
 def _child_hazards() -> list[str]:
     try:
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="utf-8").split()
@@ -139,16 +111,22 @@ def _child_hazards() -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Preloaded:
-    """The app, and what loading it left that does not survive a fork: one clause each."""
+    """The app, and what loading it left that does not survive a fork: one clause each.
+
+    `unused_loops` survive it if each worker calls `descriptors.make_private` on them.
+    """
 
     app: LoadedApp
     hazards: tuple[str, ...]
+    unused_loops: tuple[Any, ...] = ()
 
 
 def preload(config: Config) -> Preloaded:
     """Import the app and warm it up under watch, then take the census. Raises AppLoadError."""
     before = unix.open_fds()
-    with ThreadWatch() as watch:
+    with ThreadWatch() as threads, LoopWatch() as loops:
         app = load_app(config)
         warm_up(config)
-    return Preloaded(app, (*watch.hazards(), *_descriptor_hazards(before), *_child_hazards()))
+    unused = loops.unused()
+    hazards = (*threads.hazards(), *descriptor_hazards(before, unused), *_child_hazards())
+    return Preloaded(app, hazards, tuple(unused))

@@ -122,12 +122,34 @@ def test_trap_05_and_06_native_threads_connections_and_loops_are_named(server: S
         env = notes.env | {"PEER_PORT": str(port)}
         running = server("tests.apps.lifecycle.native:app", "--workers", "2", env=env)
         (census,) = running.wait_log(r"^.*does not survive.*$")
-        assert "native thread 'libuv-worker'" in census[0]
+        assert "native thread 'libuv-worker' of uvloop/loop.cpython-" in census[0]
         assert f"a connected socket to 127.0.0.1:{port}" in census[0]
         assert "an event loop that was not closed" in census[0]
         assert running.fetch("/").status == 200
         workers = {worker.pid for worker in running.workers()}
         assert workers <= set(notes.pids("import")), "each worker has loaded the app"
+
+
+def test_trap_05_numpy_and_a_loop_that_never_ran_leave_preload_on(server: Start, tmp_path: Path) -> None:
+    """OpenBLAS ends its threads before a fork, and each worker has the loop for itself; numpy computes in each.
+
+    Fails without `native.survivors`, and without the calls of `make_private` in the zygote.
+    """
+    notes = Notes(tmp_path)
+    target = "tests.apps.lifecycle.number_cruncher:app"
+    running = server(target, "--workers", "2", env=notes.env | {"OPENBLAS_NUM_THREADS": "4"})
+    assert "does not survive" not in running.log
+    assert notes.pids("import") == [zygote.pid for zygote in running.zygotes()]
+    pipes: dict[int, int] = {}
+
+    def both_answered() -> bool:
+        total, pid, pipe = map(int, running.fetch().body.split())
+        assert total == 200**3
+        pipes[pid] = pipe
+        return len(pipes) == 2
+
+    running.wait_for(both_answered, what="an answer of each worker")
+    assert len(set(pipes.values())) == 2
 
 
 @pytest.mark.parametrize("capture", ["--no-capture-output", "--capture-output"])

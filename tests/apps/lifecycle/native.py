@@ -21,6 +21,7 @@ async def resolve() -> None:
 with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
     runner.run(resolve())
 
-#: An open connection, such as a database driver makes, and a loop that nobody closed.
+#: An open connection, such as a database driver makes, and a loop that ran and was not closed.
 connection = socket.create_connection(("127.0.0.1", int(os.environ["PEER_PORT"])))
 loop = asyncio.new_event_loop()
+loop.run_until_complete(asyncio.sleep(0))
