@@ -144,7 +144,9 @@ def _run(context: click.Context, /, **_: object) -> int:
     from aserver import launch  # noqa: PLC0415 - `config` and `--help` need none of the server
 
     cwd = launch.started_in()
-    return launch.run_resolved(_with_target(_resolve(context, cwd)), lambda: _with_target(_resolve(context, cwd)))
+    return launch.run_resolved(
+        _with_target(_resolve(context, cwd)), lambda: _with_target(_resolve(context, cwd)), last=True
+    )
 
 
 @cli.command("check", cls=_Command, params=_all_options())

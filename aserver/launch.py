@@ -56,8 +56,11 @@ def started_in() -> Path:
     return found
 
 
-def run_resolved(resolved: Resolved, reread: Callable[[], Resolved]) -> ExitCode:
-    """`run` with settings that are read already; `reread` reads them again for a reload, from where they came from."""
+def run_resolved(resolved: Resolved, reread: Callable[[], Resolved], *, last: bool = False) -> ExitCode:
+    """`run` with settings that are read already; `reread` reads them again for a reload, from where they came from.
+
+    `last`: the process ends when the server has stopped, and no signal is to change its exit code in its last moments.
+    """
     terminal.keep_standard_streams()
     if answer_preflight(os.environ):
         return ExitCode.OK
@@ -65,7 +68,7 @@ def run_resolved(resolved: Resolved, reread: Callable[[], Resolved]) -> ExitCode
         with _start():
             runner = loops.enter_context(asyncio.Runner())
             runner.get_loop()
-        return runner.run(_run_master(resolved, reread))
+        return runner.run(_run_master(resolved, reread, last=last))
 
 
 @contextlib.contextmanager
@@ -80,7 +83,7 @@ def _start() -> Iterator[None]:
         raise ConfigError(f"the server cannot start: {error.strerror}; raise the limit of {limit}") from error
 
 
-async def _run_master(resolved: Resolved, reread: Callable[[], Resolved]) -> ExitCode:
+async def _run_master(resolved: Resolved, reread: Callable[[], Resolved], *, last: bool) -> ExitCode:
     estate = inherited(os.environ)
     fd_limit = unix.raise_fd_limit()
     unix.keep_exit_statuses()
@@ -95,6 +98,8 @@ async def _run_master(resolved: Resolved, reread: Callable[[], Resolved]) -> Exi
                 standing.enter_context(_signals(loop, runner))
             obey_signals()
             result = await runner.run()
+            if last and result.code in (ExitCode.OK, ExitCode.KILLED):
+                signal.pthread_sigmask(signal.SIG_BLOCK, terminal.GROUP_SIGNALS)
         if result.code in (ExitCode.OK, ExitCode.KILLED):
             log.info("stopped")
         elif runner.errorlog != "-":

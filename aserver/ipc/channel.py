@@ -69,7 +69,8 @@ class Channel(Generic[M]):
         """Queue `message` and write what the socket takes. The caller keeps its descriptors.
 
         A peer that is gone is not an error here: `receive` will say `eof`. Raises ChannelError for descriptors that do
-        not belong to the message and for a message that the peer would refuse as too long.
+        not belong to the message and for a message that the peer would refuse as too long, OSError where no descriptor
+        is left.
         """
         passed = list(fds)
         least, most = FDS.get(type(message), (0, 0))
@@ -82,7 +83,7 @@ class Channel(Generic[M]):
             raise ChannelError(f"{type(message).__name__} has {len(body)} bytes, and a message at most {_MAX_BODY}")
         frame = memoryview(_HEADER.pack(len(body), len(passed)) + body)
         # What cannot be written now outlives the caller's descriptors, so the queue has its own.
-        self._outgoing.append((frame, [os.dup(fd) for fd in passed]))
+        self._outgoing.append((frame, _copies(passed)))
         self.flush()
 
     def drain_by(self, loop: AbstractEventLoop | None) -> None:
@@ -189,6 +190,17 @@ class Channel(Generic[M]):
         _close_all(self._incoming_fds)
         self._incoming_fds.clear()
         self._sock.close()
+
+
+def _copies(fds: Iterable[int]) -> list[int]:
+    """A duplicate of each, or of none. Raises OSError."""
+    made: list[int] = []
+    try:
+        made.extend(os.dup(fd) for fd in fds)  # which keeps those before one that fails
+    except OSError:
+        _close_all(made)
+        raise
+    return made
 
 
 def _close_all(fds: Iterable[int]) -> None:

@@ -127,7 +127,12 @@ class Crew:
             how = f"could not be started ({error.strerror})"
             self._loop.call_soon(self._on_event, ev.ZygoteGone(boot.generation, how))
             return
-        zygote.channel.send(boot, [self.board.fd, *fds])
+        try:
+            zygote.channel.send(boot, [self.board.fd, *fds])
+        except OSError as error:  # no descriptor is left for the copies
+            text = "zygote of generation %d is ended: its settings cannot be sent (%s)"
+            log.error(text, boot.generation, error.strerror)  # noqa: TRY400
+            zygote.kill()
         self._keep_zygote(zygote)
 
     def _keep_zygote(self, zygote: ZygoteHandle) -> None:

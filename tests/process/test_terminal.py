@@ -216,6 +216,22 @@ def test_signals_to_the_group_while_a_worker_leaves(server: Start, tmp_path: Pat
     assert running.log.count("has left") == 2
 
 
+def test_signals_to_a_master_that_has_just_stopped(server: Start) -> None:
+    """An impatient Ctrl-C, or a supervisor's second TERM, changes neither its exit code nor its last word.
+
+    Fails without `last`: the handlers have gone with the loop, and the signal ends it.
+    """
+    program = (
+        "import atexit, os, signal\n"
+        f"atexit.register(lambda: [os.kill(os.getpid(), getattr(signal, name)) for name in {TO_THE_GROUP!r}])\n"
+        "from aserver.cli import main\n"
+        "main()\n"
+    )
+    running = server(argv=[sys.executable, "-c", program, "run", PROBE, "--bind", "127.0.0.1:0"])
+    assert running.stop() == 0
+    assert running.log.splitlines()[-1].endswith("stopped")
+
+
 def test_a_signal_to_a_master_that_has_just_written_its_pidfile(server: Start, tmp_path: Path) -> None:
     """logrotate reads the pidfile and sends USR1: it waits for the handlers. Fails with the default, which ends it."""
     pidfile = tmp_path / "pid"

@@ -168,3 +168,15 @@ def test_exit_2_limits_that_leave_no_room_for_a_server(tmp_path: Path, limit: st
     assert code == 2, error
     assert said in error
     assert "Traceback" not in error
+
+
+def test_few_descriptors_are_a_sentence_wherever_they_run_out(tmp_path: Path) -> None:
+    """In the start, at the exec of the zygote, and in the first message to it.
+
+    Fails without `except OSError` around the send in Crew.spawn_zygote: a traceback, and exit code 1.
+    """
+    for limit in (7, 12, 14, 16):
+        code, error = _refused(f'ulimit -n {limit}; exec "$@"', tmp_path, *RUN)
+        assert code in (2, 3, 5), error
+        assert error.splitlines()[-1].startswith("aserver: error: "), error
+        assert "Traceback" not in error, limit

@@ -217,7 +217,7 @@ def test_run_and_check_hand_over_and_their_result_is_the_status(
 ) -> None:
     seen: list[Resolved] = []
 
-    def killed(resolved: Resolved, *_: object) -> ExitCode:
+    def killed(resolved: Resolved, *_: object, **__: object) -> ExitCode:
         seen.append(resolved)
         return ExitCode.KILLED
 
@@ -229,7 +229,7 @@ def test_run_and_check_hand_over_and_their_result_is_the_status(
 
 
 def test_ctrl_c_before_there_is_a_master(aserver: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> ExitCode:
+    def interrupted(*_: object, **__: object) -> ExitCode:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(launch, "run_resolved", interrupted)
@@ -257,7 +257,7 @@ def test_config_shows_the_hooks_of_a_file(aserver: Command) -> None:
 def test_expected_errors_end_with_their_exit_code(
     aserver: Command, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
 ) -> None:
-    def fail(*_: object) -> ExitCode:
+    def fail(*_: object, **__: object) -> ExitCode:
         raise error
 
     monkeypatch.setattr(launch, "run_resolved", fail)
