@@ -16,16 +16,17 @@ import sys
 import tomllib
 import traceback
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 import msgspec
 
-from aserver import loading, terminal, unix
+from aserver import loading, rights, terminal, unix
 from aserver.config import UNCALLED_HOOKS, Layer, Resolved, build
 from aserver.config.schema import NAMES
 from aserver.errors import ConfigError
+from aserver.obeyed import refuse_changeable
 
 PREFIX = "ASERVER_"
 #: Functions of these names in a `.py` settings file are hooks, as in gunicorn.
@@ -46,6 +47,7 @@ _KUBERNETES_PORT = re.compile(r"(?:tcp|udp|sctp)://")
 
 @dataclass(frozen=True, slots=True)
 class _File:
+    path: Path
     layer: Layer
     hooks: tuple[str, ...] = ()
 
@@ -70,11 +72,17 @@ def load(
         _environment(environ),
     ]
     named = next((str(layer.values["config"]) for layer in upper if layer.values.get("config") is not None), None)
+    if named is not None:  # now, as far as the user is known: a `.py` file runs when it is read
+        refuse_changeable("config", cwd / named, *(_first(upper, name) for name in ("user", "group")))
     file = _find(cwd) if named is None else _read(cwd / named, dict(environ))
     layers = [*upper, *([file.layer] if file else [])]
     if environ.get("WEB_CONCURRENCY"):
         layers.append(Layer("$WEB_CONCURRENCY", {"workers": environ["WEB_CONCURRENCY"]}))
-    resolved = replace(build(layers), directory=str(cwd))
+    resolved = replace(build(layers), directory=str(cwd), file=str(file.path) if file else None)
+    config = resolved.config
+    refuse_changeable("config", resolved.file, config.user, config.group)
+    if config.log_config is not None:
+        refuse_changeable("log_config", cwd / config.log_config, config.user, config.group)
     if resolved.config.env_file is not None:
         lines = read_env_file(cwd / resolved.config.env_file)
         # `env` wins: it is set last.
@@ -105,6 +113,10 @@ def working_directory(environ: Mapping[str, str], *, handed_on: bool = False) ->
         if os.path.isabs(named) and os.path.samefile(named, here):
             return Path(named)
     return Path(here)
+
+
+def _first(layers: Iterable[Layer], name: str) -> object:
+    return next((layer.values[name] for layer in layers if layer.values.get(name) is not None), None)
 
 
 def _environment(environ: Mapping[str, str]) -> Layer:
@@ -147,7 +159,7 @@ def _read(path: Path, environ: dict[str, str]) -> _File:
         text = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"config: {path} cannot be read: {error.strerror}") from None
-    file = _execute(path, environ) if path.suffix == ".py" else _File(_parse_toml(path, text))
+    file = _execute(path, environ) if path.suffix == ".py" else _File(path, _parse_toml(path, text))
     if "config" in file.layer.values:
         raise ConfigError(f"config ({file.layer.origin}): a settings file cannot name another")
     return file
@@ -196,7 +208,9 @@ def _execute(path: Path, environ: dict[str, str]) -> _File:
         if told["detail"]:
             failure.add_note(told["detail"])
         raise failure
-    return _File(Layer(path.name, told["settings"], advice="; begin a name of your own with _"), tuple(told["hooks"]))
+    return _File(
+        path, Layer(path.name, told["settings"], advice="; begin a name of your own with _"), tuple(told["hooks"])
+    )
 
 
 # ── the child that runs a `.py` file ─────────────────────────────────────────────────────────
@@ -290,7 +304,9 @@ def read_env_file(path: Path) -> dict[str, str]:
     nothing does; without quotes the value ends at ` #`. Nothing is expanded: `$` is a character.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # It may be the application's, in a folder of its own, and must not lead root to what that may not read.
+        with open(rights.open_file(str(path), os.O_RDONLY), encoding="utf-8") as file:
+            lines = file.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"env_file: {path} cannot be read: {why}") from None

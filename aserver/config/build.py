@@ -68,7 +68,8 @@ class Resolved:
     """A checked configuration and where each value came from ("default" for most).
 
     `hooks` are the names of the functions that a `.py` settings file, `hooks_file`, defines. `directory` is where each
-    generation's code is looked for: the working directory at start, by the name that its user knows.
+    generation's code is looked for: the working directory at start, by the name that its user knows. `file` is the
+    settings file that was read, named or found.
     """
 
     config: Config
@@ -76,6 +77,7 @@ class Resolved:
     hooks: tuple[str, ...] = ()
     hooks_file: str | None = None
     directory: str | None = None
+    file: str | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -135,7 +135,7 @@ class Runner:
         if self._logs is not None:
             terminal.keep_standard_streams()  # HUP may be the terminal's last word, and the new generation inherits it
         try:
-            resolved = await read(self._reread)
+            resolved = await read(self._reread, self._next.config)
             fresh, remarks = provide_next(self._next, resolved)  # as it is now, whatever came while they were read
         except AserverError as error:
             log.error("reload (%s) refused, everything stays as it is: %s", why, error)  # noqa: TRY400
@@ -159,7 +159,7 @@ class Runner:
 
     async def _do_upgrade(self, why: str) -> None:
         log.info("upgrade (%s): preflight", why)
-        if (reason := await preflight()) is not None:
+        if (reason := await preflight(self._next.config)) is not None:
             log.error("upgrade (%s) refused, everything stays as it is: %s", why, reason)
             return
         self._run_hook("pre_exec")

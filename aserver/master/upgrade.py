@@ -16,9 +16,11 @@ from collections.abc import Mapping, MutableMapping
 import msgspec
 
 from aserver import unix
+from aserver.config import Config
 from aserver.errors import ConfigError
 from aserver.master.children import spawn
 from aserver.master.succession import SCHEMA, Estate
+from aserver.obeyed import refuse_changeable
 
 log = logging.getLogger("aserver.master")
 
@@ -30,8 +32,15 @@ PREFLIGHT = "_ASERVER_PREFLIGHT"
 PREFLIGHT_TIMEOUT = 30.0
 
 
-async def preflight() -> str | None:
-    """Start this command as the new image would be, up to where it would serve; why it could not, or None."""
+async def preflight(running: Config) -> str | None:
+    """Start this command as the new image would be, up to where it would serve; why it could not, or None.
+
+    It reads the settings file, as root: not if the application, with the `running` settings, could have written it.
+    """
+    try:
+        refuse_changeable("config", running.config, running.user, running.group)
+    except ConfigError as error:
+        return str(error)
     if not unix.LINUX:
         return "this system has no pidfds, which an upgrade in place stands on"
     output = unix.memory_file("aserver-preflight")

@@ -293,6 +293,39 @@ def test_others_locks_hinder_no_start(server: Start, tmp_path: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("how", [signal.SIGHUP, signal.SIGUSR2])
+def test_settings_that_the_user_can_change_now_are_not_read_again(
+    server: Start, tmp_path: Path, how: signal.Signals
+) -> None:
+    """Refused before a Python file runs as root, though it may say another user. Fails without the look in the master:
+    what is in the file is obeyed, and here it would run.
+    """
+    theirs, ran = tmp_path / "settings", tmp_path / "ran"
+    theirs.mkdir()
+    settings = theirs / "aserver.py"
+    settings.write_text("user = 'nobody'")
+    running = server(APP, "-c", str(settings))
+    os.chown(theirs, NOBODY.pw_uid, NOBODY.pw_gid)
+    settings.write_text(f"open({str(ran)!r}, 'w'); user = 'root'")
+    running.signal(how)
+    what = "reload" if how is signal.SIGHUP else "upgrade"
+    running.wait_log(rf"{what} \({how.name}\) refused, everything stays as it is: config .*user nobody .* may change")
+    assert not ran.exists()
+    assert told(running)["running"]["uids"] == [NOBODY.pw_uid] * 3
+
+
+def test_settings_that_appear_in_the_user_s_folder_are_not_obeyed(server: Start, tmp_path: Path) -> None:
+    """A server without a settings file, in a folder of the application's. Fails if only a named file is looked at."""
+    theirs = tmp_path / "app"
+    theirs.mkdir()
+    os.chown(theirs, NOBODY.pw_uid, NOBODY.pw_gid)
+    running = server(APP, "--app-dir", str(REPOSITORY), cwd=theirs, env={"ASERVER_USER": "nobody"})
+    (theirs / "aserver.toml").write_text('user = "root"\nworkers = 2')
+    running.signal(signal.SIGHUP)
+    running.wait_log(r"reload \(SIGHUP\) refused, everything stays as it is: config .*aserver.toml: user nobody")
+    assert running.fetch().status == 200
+
+
 # ── the same rights wherever the application's code runs ─────────────────────────────────────
 
 
