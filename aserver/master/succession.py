@@ -16,7 +16,7 @@ from aserver.master.policy import BackOff, Rng
 from aserver.master.state import Master
 from aserver.sockets import Handover
 
-SCHEMA = 2
+SCHEMA = 3
 
 #: Not left behind: chance is the new image's own, and orders are carried out before the exec.
 _OWN = ("rng", "out")
