@@ -68,6 +68,7 @@ class CarefulIntake(Carrier):
         "_lead",
         "_learnt",
         "_line",
+        "_offered",
         "_parser",
         "_partial",
         "_pipelining",
@@ -110,6 +111,7 @@ class CarefulIntake(Carrier):
         self._learnt: Known | None = None  # will be known if the parser finds nothing behind it
         self._data = b""  # the piece being fed, until a head that begins with it is believed
         self._partial = False  # a head has begun and `deadline` is for its end
+        self._offered: Exchange | None = None  # to become a WebSocket when its turn comes
         self._final = False  # no request can follow the last one that was read
         self._upgrading = False  # llhttp takes the body of the last one for another protocol
         # the careful way
@@ -298,7 +300,7 @@ class CarefulIntake(Carrier):
         try:
             self._feed_parser(lead + piece[before:end])
         except httptools.HttpParserUpgrade:
-            if self._became_websocket(data[position:]):
+            if self._becomes_websocket(data, position):
                 return len(data)
             self._resume_after_upgrade()
         except ClientError:
@@ -356,18 +358,42 @@ class CarefulIntake(Carrier):
 
     # ── other protocols ──────────────────────────────────────────────────────────────────────
 
-    def _became_websocket(self, rest: bytes) -> bool:
-        """Hand the connection over if a WebSocket is asked for, and nothing else waits; `rest` came after it."""
-        current = self.current
-        if current is None or current.launched or self.receiving is not None or self._queue:
+    def _becomes_websocket(self, data: bytes, position: int) -> bool:
+        """Hand the connection over if the last request asks for a WebSocket, with what follows `position`.
+
+        If requests before it have no answer yet, reading stops until they have.
+        """
+        exchange = self._queue[-1] if self._queue else self.current
+        if exchange is None or exchange.launched or self.receiving is not None or not websocket.is_offered(exchange):
             return False
-        if not websocket.is_offered(current):
-            return False
-        self.current = self._parser = None
+        if self._queue:
+            self._offered = exchange
+            self._wait(data, position, self._await_answers)
+        else:
+            self._hand_over(exchange, data[position:])
+        return True
+
+    def _await_answers(self, data: bytes) -> None:
+        """Feed while requests before a WebSocket's are to be answered."""
+        self._unfed += data
+
+    def hand_over_soon(self, exchange: Exchange) -> None:
+        """Hand the connection over for the offer that waited; not now, deep in an application that has answered."""
+        exchange.launched = True
+        self.shared.loop.call_soon(self._hand_over_waiting, exchange, context=self.shared.context)
+
+    def _hand_over_waiting(self, exchange: Exchange) -> None:
+        if self.current is exchange and self.stage is OPEN:
+            rest = self._unfed[self._unfed_from :]
+            self._unfed = b""
+            self._unfed_from = 0
+            self._hand_over(exchange, rest)
+
+    def _hand_over(self, exchange: Exchange, rest: bytes) -> None:
+        self.current = self._parser = self._offered = None
         self.flush()
         self.transport.resume_reading()  # a long head may have been read in several turns
-        websocket.take_over(self, current, rest)
-        return True
+        websocket.take_over(self, exchange, rest)
 
     def _resume_after_upgrade(self) -> None:
         """Serve as plain HTTP a request that offered another protocol (RFC 9110 section 7.8: an offer may be ignored).

@@ -303,7 +303,9 @@ class HttpConnection(Intake):
             elif len(queue) == PIPELINE_LIMIT // 2 and self.feed == self._await_room:
                 # Not from here: this may be a callback of the parser, or deep in an application.
                 self.shared.loop.call_soon(self.feed_unfed, context=self.shared.context)
-            if not self.write_paused:
+            if exchange is self._offered:
+                self.hand_over_soon(exchange)
+            elif not self.write_paused:
                 self.launch(exchange)
             if self.eof:
                 self._hear_out(exchange)
@@ -399,6 +401,7 @@ class HttpConnection(Intake):
         current, self.current = self.current, None
         self.receiving = None
         self._queue.clear()
+        self._offered = None
         self._unfed = b""
         self.feed = drop
         self._parser = None

@@ -1,12 +1,20 @@
 """Any bytes behind any request mean the same wherever the network cuts them: a table of both, and all cuts."""
 
+import asyncio
 import os
+import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from aserver.asgi import Receive, Scope, Send
+from aserver.config import Layer, build
+from aserver.protocol.service import Service
 from tests.protocol.framing_rows import CHUNKED, GET, HOST, WEBSOCKET, head, post
-from tests.protocol.wiretap import Outcome, Wiretap
+from tests.protocol.serving import answer, read_all
+from tests.protocol.test_websocket_frames import TEXT, frame
+from tests.protocol.wiretap import Outcome, Tap, Wiretap
 
 H2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 PLAIN = head(HOST, b"X: y")
@@ -123,3 +131,66 @@ async def test_a_refused_head_has_no_body_whatever_the_cuts(first: bytes, refuse
         outcome = await tap.ask([raw[:cut], raw[cut:]])
         assert outcome.statuses[-1] == 400
         assert outcome.written.endswith(b"\r\n\r\n"), cut
+
+
+class Handover(Tap):
+    """A transport that may be given another protocol."""
+
+    def __init__(self, protocol: Any) -> None:
+        super().__init__()
+        self.protocol = protocol
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+
+async def http_and_websocket(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers requests; accepts a WebSocket, sends its first message back, and closes."""
+    if scope["type"] == "http":
+        await read_all(receive)
+        await answer(send, scope["raw_path"])
+        return
+    assert (await receive())["type"] == "websocket.connect"
+    await send({"type": "websocket.accept"})
+    message = await receive()
+    await send({"type": "websocket.send", "text": message["text"]})
+    await send({"type": "websocket.close"})
+
+
+async def written(pieces: list[bytes]) -> bytes:
+    """What the server writes, without dates."""
+    config = build([Layer("test", {"target": "x:y", "date_header": False})]).config
+    service = Service(http_and_websocket, config, loop=asyncio.get_running_loop(), state={})
+    protocol: Any = service.protocol_factory()()
+    tap = Handover(protocol)
+    protocol.connection_made(tap)
+    for piece in pieces:
+        for _ in range(20):
+            if tap.reading:
+                break
+            await asyncio.sleep(0)
+        if piece and not tap.closed:
+            tap.protocol.data_received(piece)
+        for _ in range(12):
+            await asyncio.sleep(0)
+    tap.protocol.connection_lost(None)
+    for _ in range(12):
+        await asyncio.sleep(0)
+    assert not service.active
+    return tap.written
+
+
+@pytest.mark.parametrize(
+    "first", [b"", PLAIN, PLAIN * 3, post(CHUNKED) + b"1\r\na\r\n0\r\n\r\n", head(HOST, start=b"HEAD / HTTP/1.1")]
+)
+async def test_a_websocket_opens_behind_any_request_whatever_the_cuts(first: bytes) -> None:
+    """Fails where the offer is ignored if it comes before the answers to the requests before it, and else taken."""
+    offer = head(HOST, b"Connection: Upgrade", b"Upgrade: websocket", *WEBSOCKET, start=b"GET /ws HTTP/1.1")
+    raw = first + offer + frame(TEXT, b"hello") + frame(TEXT, b"again")
+    whole = await written([raw])
+    statuses = [int(each) for each in re.findall(rb"HTTP/1\.1 (\d+)", whole)]
+    assert statuses == [*[200] * first.count(b" HTTP/1.1"), 101]
+    assert whole.endswith(b"\x81\x05hello\x88\x02\x03\xe8")
+    for cut in range(1, len(raw)):
+        assert await written([raw[:cut], raw[cut:]]) == whole, cut
+    assert await written([raw[index : index + 1] for index in range(len(raw))]) == whole
