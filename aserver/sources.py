@@ -66,6 +66,7 @@ def load(
     """
     if config_file is not None:
         command_line = {"config": config_file, **(command_line or {})}
+    _refuse_missing(cwd)
     upper = [
         Layer("command line", command_line or {}, lambda key: "--" + key.replace("_", "-")),
         Layer("argument", keywords or {}),
@@ -78,7 +79,9 @@ def load(
     layers = [*upper, *([file.layer] if file else [])]
     if environ.get("WEB_CONCURRENCY"):
         layers.append(Layer("$WEB_CONCURRENCY", {"workers": environ["WEB_CONCURRENCY"]}))
-    resolved = replace(build(layers), directory=str(cwd), file=str(file.path) if file else None)
+    # Where its own path may not be walked, the directory can only be inherited.
+    directory = str(cwd) if os.access(cwd, os.X_OK) else None
+    resolved = replace(build(layers), directory=directory, file=str(file.path) if file else None)
     config = resolved.config
     refuse_changeable("config", resolved.file, config.user, config.group)
     if config.log_config is not None:
@@ -102,8 +105,8 @@ def working_directory(environ: Mapping[str, str], *, handed_on: bool = False) ->
     release. `handed_on`: an earlier image of this process has made sure of $PWD. Raises ConfigError.
     """
     named = environ.get("PWD", "")
-    if handed_on and os.path.isdir(named):
-        return Path(named)
+    if handed_on and named:
+        return Path(named)  # if it is not there any more, `load` says so; the old release would be the wrong one
     try:
         here = os.getcwd()
     except FileNotFoundError:
@@ -117,6 +120,16 @@ def working_directory(environ: Mapping[str, str], *, handed_on: bool = False) ->
 
 def _first(layers: Iterable[Layer], name: str) -> object:
     return next((layer.values[name] for layer in layers if layer.values.get(name) is not None), None)
+
+
+def _refuse_missing(cwd: Path) -> None:
+    """A release that has gone has neither settings nor code; without this a reload would go on with the defaults."""
+    try:
+        os.stat(cwd)
+    except FileNotFoundError:
+        raise ConfigError(f"the working directory {cwd} does not exist any more") from None
+    except OSError:
+        pass  # what is looked for in it will say
 
 
 def _environment(environ: Mapping[str, str]) -> Layer:

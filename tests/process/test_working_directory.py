@@ -71,15 +71,44 @@ def test_a_deploy_that_switches_a_symlink(server: Start, tmp_path: Path, mode: s
 
 
 def test_a_reload_of_a_name_that_leads_nowhere_changes_nothing(server: Start, tmp_path: Path) -> None:
-    """Fails without the error for `directory` in the zygote: it would load the old code and call it new."""
+    """Nor does an upgrade. Fails without sources._refuse_missing: the defaults, and the old code, would serve."""
     current = tmp_path / "current"
-    _switch(current, _release(tmp_path, "one"))
+    _switch(current, _release(tmp_path, "one", "workers = 2\n"))
     running = _start_in(server, current)
     current.unlink()
     running.signal(signal.SIGHUP)
-    running.wait_log(rf"chdir {current}: No such file or directory; the app would be looked for elsewhere")
+    said = f"everything stays as it is: .*the working directory {current} does not exist any more"
+    running.wait_log(rf"reload \(SIGHUP\) refused, {said}")
+    running.signal(signal.SIGUSR2)
+    running.wait_log(rf"upgrade \(SIGUSR2\) refused, (?s:{said})")
+    settle(running, 2, generation=1)
     assert running.fetch().body == b"one"
     assert running.stop() == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user in a directory of its own")
+def test_a_working_directory_whose_path_may_not_be_walked_is_inherited(tmp_path: Path) -> None:
+    """A zygote could not change to it. Fails with str(cwd) alone: the start that worked so far is refused."""
+    inner = tmp_path / "closed" / "inner"
+    inner.mkdir(parents=True)
+    inner.chmod(0o755)
+    inner.parent.chmod(0o700)
+    program = (
+        "import os, aserver.sources as sources\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "sources._find = lambda cwd: None\n"
+        "print(sources.load(environ={}, cwd=sources.working_directory(os.environ)).directory)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=inner,
+        env={"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.stdout == "None\n", done
 
 
 @pytest.mark.parametrize("mode", ["--preload", "--lazy"])
