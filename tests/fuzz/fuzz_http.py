@@ -6,11 +6,15 @@ the bytes are cut makes no difference; and h11 reads the same requests with the 
 """
 
 import asyncio
+import re
 from collections.abc import Sequence
 
 import h11
 
 from tests.protocol.wiretap import Outcome, Wiretap
+
+#: A chunk extension with white space, which h11 refuses, against RFC 9112 section 7.1.1.
+_WHITE_EXTENSION = re.compile(rb"(?m)^[0-9A-Fa-f]+(?:[ \t]+;|;[^\r\n]*[ \t])")
 
 
 class Checker:
@@ -31,6 +35,8 @@ class Checker:
         pieces = [raw[begin:end] for begin, end in zip([0, *points], [*points, len(raw)], strict=True)]
         parts = self._ask(pieces)
         assert _verdict(whole) == _verdict(parts), (raw, points, whole, parts)
+        if _WHITE_EXTENSION.search(raw) is not None:
+            return
         theirs, refused = h11_requests(raw)
         taken = [body for body, status in zip(whole.bodies, whole.statuses, strict=True) if status == 200]
         for answer, (method, body) in zip(taken, theirs, strict=False):
@@ -51,10 +57,8 @@ async def _make() -> Wiretap:
 
 
 def _verdict(outcome: Outcome) -> tuple[object, ...]:
-    """What must not depend on cuts. Of two things that are wrong, either may be found first."""
-    served = [body for body, status in zip(outcome.bodies, outcome.statuses, strict=True) if status == 200]
-    refused = [status for status in outcome.statuses if status >= 400]
-    return served, bool(refused), outcome.open
+    """What must not depend on cuts: all that the client sees, also which of two mistakes is answered."""
+    return outcome.statuses, outcome.bodies, outcome.open
 
 
 def h11_requests(raw: bytes) -> tuple[list[tuple[bytes, bytes]], bool]:
