@@ -127,6 +127,7 @@ class WorkerProcess:
         if seed.app is None:
             gc.freeze()  # also after a lazy load: it takes half a second out of each full collection (PROCESS 1.3)
         seed.hooks.run("post_worker_init", seed.view)
+        terminal.keep_standard_streams()  # the app may have closed some; libuv aborts at its own below 3
         # The loop is made now, not before: an app that runs a loop of its own at import must not find one running.
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(self._main(app))

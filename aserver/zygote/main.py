@@ -149,6 +149,7 @@ class Zygote:
                 gc.disable()
                 preloaded = preload(self._config)
                 self._app, hazards, self._unused_loops = preloaded.app, preloaded.hazards, preloaded.unused_loops
+                terminal.keep_standard_streams()  # the app may have closed some
         except AserverError as error:
             detail = error.detail if isinstance(error, AppLoadError) else ""
             self._give_up(LoadFailed(error.exit_code, str(error), detail))

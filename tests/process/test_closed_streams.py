@@ -104,3 +104,14 @@ def test_a_check_with_closed_streams(tmp_path: Path) -> None:
     argv = ["check" if word == "run" else word for word in _command(tmp_path, (0, 1, 2))]
     result = subprocess.run(argv, cwd=REPOSITORY, timeout=PATIENCE, check=False)
     assert result.returncode == 0
+
+
+@pytest.mark.parametrize("mode", ["--preload", "--lazy"])
+def test_an_app_that_closes_its_standard_input_when_it_is_imported(server: Start, tmp_path: Path, mode: str) -> None:
+    """Its loop would get the number, and libuv aborts where it is closed. Fails without the call after the load."""
+    (tmp_path / "printing.py").write_text(f"import os, sys\nsys.stdin.close()\nos.close(1)\n{APP}")
+    running = server("printing:app", "--app-dir", str(tmp_path), mode, "--accesslog", "off")
+    (worker,) = running.workers()
+    assert worker.descriptors()[0] == worker.descriptors()[1] == "/dev/null"
+    assert running.stop() == 0
+    assert "crashed" not in running.log
