@@ -21,8 +21,7 @@ from aserver import __version__, loading, sources, terminal, unix
 from aserver.advice import advise
 from aserver.config import Config, Resolved
 from aserver.errors import AppLoadError, AserverError, BindError, BootError, ConfigError, ExitCode
-from aserver.log.opening import open_log
-from aserver.log.setup import configure
+from aserver.log.setup import configure, read_log_config
 from aserver.master.events import Exit, StopMode
 from aserver.master.pidfile import PidFile
 from aserver.master.provision import provide
@@ -63,6 +62,8 @@ def run_resolved(resolved: Resolved, reread: Callable[[], Resolved], *, last: bo
     """
     terminal.keep_standard_streams()
     if answer_preflight(os.environ):
+        if resolved.config.log_config is not None:
+            read_log_config(resolved.config.log_config)  # the next master could not begin without it
         return ExitCode.OK
     with contextlib.ExitStack() as loops:
         with _start():
@@ -142,7 +143,7 @@ def _resumed(estate: Estate, undo: contextlib.ExitStack, reread: Callable[[], Re
     """The master of a server that this process's former image left us."""
     config = Config.from_wire(estate.provisions[estate.serving].settings)
     unix.set_process_title(f"{config.proc_name}: master ({config.target})")
-    error_fd = open_log(config.errorlog, which="error")
+    error_fd = next(os.dup(log.fd) for log in estate.logs if (log.which, log.path) == ("error", config.errorlog))
     logs = configure(config, process="master", error_fd=error_fd, loop=asyncio.get_running_loop())
     pidfile = None
     if estate.pidfile is not None and config.pidfile is not None:

@@ -18,7 +18,7 @@ from aserver.errors import ConfigError
 from aserver.log.access import compile_format
 from aserver.log.opening import open_log
 from aserver.log.setup import read_log_config
-from aserver.master.succession import Estate, ProvisionEstate
+from aserver.master.succession import Estate, LogEstate, ProvisionEstate
 from aserver.sockets import Listener, bind_for, take_over
 
 #: Stands for `bind` while systemd's sockets replace it.
@@ -31,10 +31,11 @@ ONLY_AT_START = ("pidfile", "daemon", "control", "proc_name", "uds_mode", "uds_o
 class LogFile:
     """An open log, shared by every generation that writes to the same path."""
 
-    def __init__(self, path: str, which: Literal["error", "access"]) -> None:
+    def __init__(self, path: str, which: Literal["error", "access"], fd: int | None = None) -> None:
+        """Open it, unless it is open as `fd`, which is taken over. Raises ConfigError."""
         self.path = path
         self.which = which
-        self.fd = open_log(path, which=which)
+        self.fd = open_log(path, which=which) if fd is None else fd
 
     def reopen(self) -> None:
         """Open the path again, for log rotation. Raises ConfigError, and then the old file stays."""
@@ -110,19 +111,20 @@ def _open_logs(config: Config, previous: list[LogFile], undo: contextlib.ExitSta
     if config.log_config is not None:
         read_log_config(config.log_config)
     logs = []
-    wanted: list[tuple[Literal["error", "access"], str | None]] = [
-        ("error", config.errorlog),
-        ("access", config.accesslog),
-    ]
-    for which, path in wanted:
-        if path is None:
-            continue
+    for which, path in _wanted_logs(config):
         log = next((each for each in previous if (each.which, each.path) == (which, path)), None)
         if log is None:
             log = LogFile(path, which)
             undo.callback(log.close)
         logs.append(log)
     return logs
+
+
+def _wanted_logs(config: Config) -> list[tuple[Literal["error", "access"], str]]:
+    wanted: list[tuple[Literal["error", "access"], str]] = [("error", config.errorlog)]
+    if config.accesslog is not None:
+        wanted.append(("access", config.accesslog))
+    return wanted
 
 
 def _bind_missing(config: Config, bound: dict[str, list[Listener]], undo: contextlib.ExitStack) -> None:
@@ -165,17 +167,25 @@ def bequeath(provision: Provision) -> ProvisionEstate:
     return ProvisionEstate(provision.config.to_wire(), provision.workers, bound, provision.hooks, provision.directory)
 
 
+def all_logs(provisions: Iterable[Provision]) -> list[LogFile]:
+    """Each once."""
+    return list({id(log): log for provision in provisions for log in provision.logs}.values())
+
+
+def bequeath_logs(provisions: Iterable[Provision]) -> list[LogEstate]:
+    """For the next image: they stay open, since their paths may lead elsewhere by then."""
+    found = {(log.which, log.path): LogEstate(log.path, log.which, log.fd) for log in all_logs(provisions)}
+    return list(found.values())
+
+
 def inherit(estate: Estate) -> dict[int, Provision]:
-    """All provisions of the former image, sharing what was shared. Raises ConfigError if a log cannot be opened."""
+    """All provisions of the former image, sharing what was shared."""
     listeners = {handover.fd: take_over(handover) for handover in estate.listeners}
     provisions: dict[int, Provision] = {}
-    logs: list[LogFile] = []
+    logs = {(log.which, log.path): LogFile(log.path, log.which, log.fd) for log in estate.logs}
     for generation, each in estate.provisions.items():
         config = Config.from_wire(each.settings)
-        with contextlib.ExitStack() as undo:
-            own = _open_logs(config, logs, undo)
-            undo.pop_all()
-        logs += [log for log in own if log not in logs]
+        own = [logs[wanted] for wanted in _wanted_logs(config)]
         bound = {spec: [listeners[fd] for fd in fds] for spec, fds in each.bound.items()}
         provisions[generation] = Provision(config, each.workers, bound, own, each.directory, each.hooks)
     return provisions

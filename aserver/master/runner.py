@@ -28,7 +28,7 @@ from aserver.master.crew import Crew
 from aserver.master.fleet import Server
 from aserver.master.freshness import Fingerprint, Freshness
 from aserver.master.pidfile import PidFile
-from aserver.master.provision import Provision, bequeath, inherit, let_go, provide_next
+from aserver.master.provision import Provision, all_logs, bequeath, bequeath_logs, inherit, let_go, provide_next
 from aserver.master.rereading import read
 from aserver.master.state import BEAT_PERIOD, Master
 from aserver.master.succession import SCHEMA, Estate, read_fleet, write_fleet
@@ -181,6 +181,7 @@ class Runner:
             zygotes=self._crew.zygotes_estate(),
             workers=self._crew.workers_estate(),
             listeners=[hand_over(listener) for listener in self._listeners()],
+            logs=bequeath_logs(self._provisions.values()),
             provisions={generation: bequeath(each) for generation, each in self._provisions.items()},
             files={generation: dict(each.files) for generation, each in self._files.items()},
             serving=self._serving,
@@ -197,7 +198,7 @@ class Runner:
 
     def reopen_logs(self) -> None:
         """Open the log files again and hand them to every process, for rotation (SIGUSR1)."""
-        for logfile in {id(f): f for provision in self._provisions.values() for f in provision.logs}.values():
+        for logfile in all_logs(self._provisions.values()):
             try:
                 logfile.reopen()
             except AserverError as error:

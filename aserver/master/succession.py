@@ -7,6 +7,7 @@ is needed instead (tests/unit/test_succession.py holds SCHEMA against the fields
 
 import typing
 from collections.abc import Mapping
+from typing import Literal
 
 import msgspec
 
@@ -16,7 +17,7 @@ from aserver.master.policy import BackOff, Rng
 from aserver.master.state import Master
 from aserver.sockets import Handover
 
-SCHEMA = 3
+SCHEMA = 4
 
 #: Not left behind: chance is the new image's own, and orders are carried out before the exec.
 _OWN = ("rng", "out")
@@ -46,8 +47,16 @@ class WorkerEstate(msgspec.Struct):
     status: int | None
 
 
+class LogEstate(msgspec.Struct):
+    """An open log. Opened again by its path it might not be there, or be another's, with no way back."""
+
+    path: str
+    which: Literal["error", "access"]
+    fd: int
+
+
 class ProvisionEstate(msgspec.Struct):
-    """What a generation was given: `bound` by descriptor; the logs are opened again by path."""
+    """What a generation was given: `bound` by descriptor; its logs are among the estate's."""
 
     settings: dict[str, object]
     workers: int
@@ -67,6 +76,7 @@ class Estate(msgspec.Struct):
     listeners: list[Handover]
     provisions: dict[int, ProvisionEstate]
     files: dict[int, dict[str, tuple[int, int]]]
+    logs: list[LogEstate]
     serving: int
     pidfile: int | None = None
     pidfile_lock: int | None = None
@@ -76,6 +86,7 @@ class Estate(msgspec.Struct):
         found: list[int | None] = [self.board, self.pidfile, self.pidfile_lock]
         found += [fd for z in self.zygotes for fd in (z.pidfd, z.channel)]
         found += [fd for w in self.workers for fd in (w.pidfd, w.channel, w.trace)]
+        found += [log.fd for log in self.logs]
         found += [listener.fd for listener in self.listeners]
         return [fd for fd in found if fd is not None]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import Load, Notes, ServerProcess, fetch, process
-from tests.harness.server import REPOSITORY
+from tests.harness.server import REPOSITORY, addresses_in
 from tests.process.rolling import APP, LONG, Start, hold, ready_pids, settle, variant
 
 pytestmark = pytest.mark.process
@@ -145,7 +145,45 @@ def test_trap_49_a_limit_of_requests_counts_across_an_upgrade(server: Start, tmp
     assert running.stop() == 0
 
 
+def test_the_next_master_writes_on_in_the_logs_that_are_open(server: Start, tmp_path: Path) -> None:
+    """Their folder is gone, say. Fails with logs opened again by path: the service dies."""
+    folder, gone = tmp_path / "logs", tmp_path / "gone"
+    folder.mkdir()
+    options = ("--errorlog", str(folder / "error"), "--accesslog", str(folder / "access"))
+    running = server(APP, *options, ready=False)
+    running.wait_for(lambda: (folder / "error").exists() and "ready" in (folder / "error").read_text(), what="ready")
+    where = addresses_in((folder / "error").read_text())[0].where
+    assert fetch(where, "/before").status == 200
+    folder.rename(gone)
+    running.signal(signal.SIGUSR2)
+
+    def renewed() -> bool:
+        assert running.returncode is None, "the next master could not begin"
+        said = (gone / "error").read_text()
+        return "goes on after the upgrade" in said and "generation 2 serves" in said
+
+    running.wait_for(renewed, what="the upgrade and its reload in the log")
+    assert fetch(where, "/after").status == 200
+    running.wait_for(lambda: "/after" in (gone / "access").read_text(), what="the access line")
+    assert running.stop() == 0
+    assert not folder.exists()
+
+
 # ── the preflight ────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_log_config_that_is_gone_refuses_the_upgrade(server: Start, tmp_path: Path) -> None:
+    """Fails without the preflight's look at it: the next master could not begin, and the service would end."""
+    config = tmp_path / "logging.json"
+    config.write_text(
+        '{"handlers": {"err": {"class": "logging.StreamHandler"}}, "root": {"handlers": ["err"], "level": "INFO"}}'
+    )
+    running = server(APP, "--log-config", str(config))
+    config.unlink()
+    running.signal(signal.SIGUSR2)
+    running.wait_log(r"upgrade \(SIGUSR2\) refused(.|\n)*log_config .* cannot be read")
+    assert running.fetch().status == 200
+    assert running.stop() == 0
 
 
 def _unchanged(server: ServerProcess, before: set[int]) -> None:

@@ -15,12 +15,12 @@ from aserver.master import fleet, policy, succession
 from aserver.master.fleet import Generation, Phase, Role, Server, Worker, Zygote
 from aserver.master.policy import BackOff, Intent, Limits
 from aserver.master.state import Master
-from aserver.master.succession import SCHEMA, Estate, ProvisionEstate, WorkerEstate, ZygoteEstate
+from aserver.master.succession import SCHEMA, Estate, LogEstate, ProvisionEstate, WorkerEstate, ZygoteEstate
 from aserver.sockets import Handover
 
 #: Of the fields that cross the exec, by name and type, for SCHEMA. Both change together: a digest that is wrong here
 #: means that SCHEMA must be raised, or a running master of the old kind would be misread instead of left alone.
-DIGESTS = {1: "3d3a10c57c1ab129", 2: "f950cfae82e73cbd", 3: "919e6ca82cff72cc"}
+DIGESTS = {1: "3d3a10c57c1ab129", 2: "f950cfae82e73cbd", 3: "919e6ca82cff72cc", 4: "c3a80239a9d9d14f"}
 
 
 def _master() -> Master:
@@ -93,8 +93,10 @@ def _estate(master: Master) -> Estate:
         listeners=[],
         provisions={3: ProvisionEstate({"workers": 3}, 3, {"127.0.0.1:80": [13]}, ("when_ready",))},
         files={3: {"/a.py": (1, 2)}},
+        logs=[LogEstate("/log", "error", 15)],
         serving=3,
         pidfile=14,
+        pidfile_lock=16,
     )
 
 
@@ -138,7 +140,7 @@ def test_the_state_that_comes_back_goes_on() -> None:
 def test_all_descriptors_are_named_once() -> None:
     """Whatever is not in fds() is closed by the exec. Fails with any of them left out."""
     estate = _estate(_master())
-    assert sorted(estate.fds()) == [4, 5, 6, 10, 11, 12, 14]
+    assert sorted(estate.fds()) == [4, 5, 6, 10, 11, 12, 14, 15, 16]
 
 
 def test_what_is_no_state_is_refused() -> None:
