@@ -22,7 +22,7 @@ unix.note_signals([signal.SIGTERM, signal.SIGHUP], noted)
 signal.raise_signal(signal.SIGTERM)
 os.execve = execve
 board = os.memfd_create("board")
-estate = Estate(SCHEMA, {}, board, zygotes=[], workers=[], listeners=[], provisions={}, files={}, serving=1)
+estate = Estate(SCHEMA, {}, board, zygotes=[], workers=[], listeners=[], provisions={}, files={}, logs=[], serving=1)
 before = len(os.listdir("/proc/self/fd"))
 print(upgrade.become(estate, noted))
 print(sorted(noted), signal.pthread_sigmask(signal.SIG_BLOCK, ()), os.get_inheritable(board))
