@@ -1,5 +1,7 @@
 """The `aserver` loggers of this process: one handler over one sink; the app's own loggers are left alone.
 
+Loggers that belong to other servers, and that applications write to, lead there as well (`serve_others`).
+
 Run by master, zygote and worker, each for itself; a worker keeps what its zygote configured and names itself by
 `Logging.set_process`. It must never open a log file by path (the master does, `opening.open_log`) and never touch
 the root logger.
@@ -23,6 +25,8 @@ from aserver.log.text import JsonLayout, Layout, TextLayout
 ROOT = "aserver"
 ACCESS = "aserver.access"
 ERROR = "aserver.error"
+#: Loggers that other servers give a handler, so that applications write to them, or copy their handlers.
+BORROWED = ("uvicorn", "gunicorn.error", "hypercorn.error")
 
 
 class LogSettings(Protocol):
@@ -72,6 +76,19 @@ class LineHandler(logging.Handler):
             self.sink.write(piece)
 
 
+class BorrowedHandler(LineHandler):
+    """For loggers that are not ours: silent where a record has a handler of the application's, at whatever level."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Look each time: the application may configure its logging at any moment."""
+        logger: logging.Logger | None = logging.getLogger(record.name)
+        while logger is not None:
+            if not all(isinstance(each, BorrowedHandler | logging.NullHandler) for each in logger.handlers):
+                return
+            logger = logger.parent if logger.propagate else None
+        super().emit(record)
+
+
 class LoggerLines:
     """Access lines for a logger that the user's `log_config` names."""
 
@@ -105,6 +122,7 @@ class Logging:
         self._layout = layout
         self._captures = captures
         self._pid = os.getpid()
+        self._levelled: list[logging.Logger] = []
         #: Where complaints about the error log itself go, unless standard error *is* the error log.
         self._last_resort = None if stdio.same_file(error.fd, 2) else _standard_error()
         error.report = self._report_error_log
@@ -118,6 +136,28 @@ class Logging:
             record = self.logger.makeRecord(self.logger.name, logging.ERROR, __file__, 0, "%s", (text,), None)
             for piece in self._layout.render(record, self._last_resort.limit):
                 self._last_resort.write(piece)
+
+    def serve_others(self) -> None:
+        """Lead records of BORROWED into the error log, where nothing else handles them; for processes that run the app.
+
+        Not with `log_config`, which says by itself what goes where.
+        """
+        ours = logging.getLogger(ROOT)
+        if not any(isinstance(handler, LineHandler) for handler in ours.handlers):
+            return
+        self._return_borrowed()
+        for logger in map(logging.getLogger, BORROWED):
+            logger.addHandler(BorrowedHandler(self.error, self._layout))
+            if logger.level == logging.NOTSET:  # else an INFO record would not even be made
+                logger.setLevel(ours.level)
+                self._levelled.append(logger)
+
+    def _return_borrowed(self) -> None:
+        for logger in map(logging.getLogger, BORROWED):
+            for handler in [each for each in logger.handlers if isinstance(each, BorrowedHandler)]:
+                logger.removeHandler(handler)
+        while self._levelled:
+            self._levelled.pop().setLevel(logging.NOTSET)
 
     def _sinks(self) -> list[Sink]:
         return [sink for sink in (self.error, self.access, self._last_resort) if sink is not None]
@@ -171,6 +211,7 @@ class Logging:
 
     def close(self, seconds: float = 1.0) -> None:
         """Write what is left, waiting at most `seconds` per log, and let go of all. The last act of a process."""
+        self._return_borrowed()
         logger = logging.getLogger(ROOT)
         for sink in (self.access, self.error, self._last_resort):
             if sink is not None:

@@ -109,6 +109,7 @@ class Zygote:
         self._logs: Logging = configure(
             self._config, process=f"zygote g{boot.generation}", error_fd=error_fd, access_fd=access_fd
         )
+        self._logs.serve_others()
         self._listeners = [socket.socket(fileno=listener) for listener in listeners]
         own = (channel.fileno(), wake.fileno(), *(listener.fileno() for listener in self._listeners))
         self._reserved = Reserved(own, tuple)  # against forks by the app's import

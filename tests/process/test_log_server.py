@@ -12,6 +12,7 @@ import pytest
 
 from aserver.errors import ExitCode
 from tests.harness import Load, ServerProcess, wait_for
+from tests.harness.client import fetch
 from tests.harness.server import REPOSITORY, addresses_in
 
 pytestmark = pytest.mark.process
@@ -164,3 +165,23 @@ def test_log_config_in_json_in_the_real_server(server: Start, tmp_path: Path) ->
     refused = server(APP, "--log-config", str(config), ready=False)
     assert refused.wait_exit() == ExitCode.CONFIG
     assert f"log_config {config}: cannot be read as JSON" in refused.log
+
+
+@pytest.mark.parametrize("mode", ["--preload", "--lazy"])
+@pytest.mark.parametrize("configures", [False, True])
+def test_what_the_app_writes_to_loggers_of_other_servers_is_told_once(
+    server: Start, tmp_path: Path, mode: str, configures: bool
+) -> None:
+    """In the error log, or where the app has led its records. Fails without `serve_others` in the zygote."""
+    errors = tmp_path / "error.log"
+    env = {"CONFIGURES": "1"} if configures else {}
+    running = server("tests.apps.other_loggers:app", mode, "--errorlog", str(errors), env=env, ready=False)
+    wait_for(lambda: errors.exists() and "is ready" in errors.read_text(), what="the server to be ready")
+    (address,) = addresses_in(errors.read_text())
+    assert fetch(address.where).body == b"told"
+    assert running.stop() == ExitCode.OK
+    for name in ("uvicorn", "uvicorn.error", "gunicorn.error"):
+        for when in ("import", "lifespan", "http"):
+            line = f"{name} writes at {when}."
+            assert errors.read_text().count(f" INFO  {line}\n") == (not configures)
+            assert running.log.count(f"mine: {line}\n") == configures

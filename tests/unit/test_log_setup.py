@@ -1,5 +1,6 @@
 """The loggers of a process: how records look, who else is left alone, and the standard streams."""
 
+import io
 import json
 import logging
 import os
@@ -319,6 +320,71 @@ def test_the_apps_loggers_are_left_alone(start: Start, caplog: pytest.LogCapture
     log.warning("ours")
     assert [record.name for record in caplog.records] == ["app"]
     assert "mine" not in (tmp_path / "error.log").read_text()
+
+
+@pytest.fixture
+def bare_root(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Call it in the test: as in a server, pytest's handlers, which it adds as late, are not at the root."""
+    return lambda: monkeypatch.setattr(logging.root, "handlers", [])
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "uvicorn.error", "gunicorn.error", "hypercorn.error"])
+def test_loggers_of_other_servers_lead_into_the_error_log(
+    start: Start, tmp_path: Path, bare_root: Callable[[], None], name: str
+) -> None:
+    """FastAPI applications write to them. Fails without `serve_others`, and without its level."""
+    bare_root()
+    logs = start()
+    logs.serve_others()
+    logs.serve_others()
+    theirs = logging.getLogger(name)
+    theirs.info("into the error log")
+    theirs.debug("below the level")
+    assert (tmp_path / "error.log").read_text().count("into the error log\n") == 1
+    assert "below" not in (tmp_path / "error.log").read_text()
+    logs.close()
+    assert theirs.handlers == []
+    assert theirs.level == logging.NOTSET
+
+
+def test_an_application_may_copy_the_handlers_of_another_server(
+    start: Start, tmp_path: Path, bare_root: Callable[[], None]
+) -> None:
+    """As Flask's documentation of gunicorn says. Fails with the handler at `gunicorn` instead."""
+    bare_root()
+    start().serve_others()
+    theirs, own = logging.getLogger("gunicorn.error"), logging.getLogger("some_app")
+    own.handlers = theirs.handlers.copy()
+    own.setLevel(theirs.level)
+    own.info("by way of gunicorn's")
+    own.handlers = []
+    own.setLevel(logging.NOTSET)
+    assert "by way of gunicorn's\n" in (tmp_path / "error.log").read_text()
+
+
+@pytest.mark.parametrize("where", ["", "uvicorn", "uvicorn.error"])
+def test_loggers_that_the_application_configures_are_its_own(
+    start: Start, tmp_path: Path, bare_root: Callable[[], None], where: str
+) -> None:
+    """Whether before or after: a record is told once. Fails without the look in BorrowedHandler.emit."""
+    bare_root()
+    start().serve_others()
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    configured = logging.getLogger(where)
+    configured.addHandler(handler)
+    logging.getLogger("uvicorn.error").warning("the application's")
+    configured.removeHandler(handler)
+    assert stream.getvalue() == "the application's\n"
+    assert "the application's" not in (tmp_path / "error.log").read_text()
+
+
+def test_log_config_says_itself_where_others_go(start: Start, tmp_path: Path) -> None:
+    """Fails with handlers that are added all the same."""
+    config = tmp_path / "log.json"
+    config.write_text("{}")
+    start(log_config=str(config)).serve_others()
+    assert logging.getLogger("uvicorn").handlers == []
 
 
 def test_reopening(start: Start, tmp_path: Path) -> None:
