@@ -112,6 +112,7 @@ def test_colour_only_on_a_terminal_that_wants_it(environ: dict[str, str], colour
     log.error("red")
     got = os.read(master, 4096)
     logs.close()
+    logging.getLogger("aserver").propagate = True  # pytest has a handler of its own for loggers without
     os.close(master)
     os.close(slave)
     assert (b"\x1b[31mERROR\x1b[0m" in got) is coloured
