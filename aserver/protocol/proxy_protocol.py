@@ -7,7 +7,6 @@ of one is never served (HAProxy's doc/proxy-protocol.txt, sections 2 and 5, whic
 """
 
 import asyncio
-import contextlib
 import ipaddress
 import logging
 import os
@@ -15,10 +14,12 @@ import socket
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple, cast
 
 from aserver.errors import ClientError
 from aserver.protocol.connection import Connection
+from aserver.protocol.handshakes import Handshakes, become
 
 log = logging.getLogger("aserver.error")
 
@@ -183,8 +184,7 @@ class Reception:
     make: Callable[[], asyncio.BaseProtocol]
     mode: Mode
     trusted: Peers
-    timeout: float
-    loop: asyncio.AbstractEventLoop
+    handshakes: Handshakes
     tls: Mapping[str, Any]
 
     def __call__(self) -> asyncio.BaseProtocol:
@@ -199,25 +199,25 @@ class Front(asyncio.BufferedProtocol):
     no loop has a way to begin TLS with bytes that were read already.
     """
 
-    __slots__ = ("_buffer", "_header", "_reception", "_task", "_timer", "_transport", "transport")
-
-    transport: asyncio.Transport  # once the connection has been made: see worker/acceptor.py, MADE
+    __slots__ = ("_buffer", "_header", "_reception", "_transport")
 
     def __init__(self, reception: Reception) -> None:
         self._reception = reception
         self._header = ProxyHeader(reception.mode)
         self._buffer = bytearray()
-        self._timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for a header from a trusted peer; anybody else speaks for himself."""
         self._transport = cast("asyncio.Transport", transport)
         reception = self._reception
         if transport.get_extra_info("peername") in reception.trusted:
-            self._timer = reception.loop.call_later(reception.timeout, self._transport.abort)
+            reception.handshakes.begin(self)
         else:
             self._receive(Proxied(None, None, b""))
+
+    def give_up(self) -> None:
+        """Cut off a peer whose header does not come."""
+        self._transport.abort()
 
     def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - the loop's
         """Room for what the header still has, and for no byte more."""
@@ -240,53 +240,29 @@ class Front(asyncio.BufferedProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the loop's
-        """Forget the timer."""
-        self._stop_waiting()
-
-    def _stop_waiting(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        """Wait no longer."""
+        self._reception.handshakes.end(self)
 
     def _receive(self, proxied: Proxied) -> None:
-        self._stop_waiting()
-        introduction = _Introduction(self, proxied)
-        if not self._reception.tls:
-            self._transport.pause_reading()  # the loops choose the way to read when reading begins
-            introduction.connection_made(self._transport)
-            self._transport.resume_reading()
+        reception, transport = self._reception, self._transport
+        reception.handshakes.end(self)
+        if not reception.tls:
+            transport.pause_reading()  # the loops choose the way to read when reading begins
+            self.introduce(proxied, transport)
+            transport.resume_reading()
             return
         # A transport of its own for TLS, on a duplicate, so that closing the first one does not close the connection.
         # `loop.start_tls` was tried: uvloop reads, into nowhere, before it can begin, and both loops may hand over
         # what came behind the handshake before anybody could take it.
-        duplicate = socket.socket(fileno=os.dup(self._transport.get_extra_info("socket").fileno()))
+        duplicate = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
         duplicate.setblocking(False)
-        self._transport.abort()
-        self._task = self._reception.loop.create_task(self._secure(duplicate, introduction))
+        transport.abort()
+        reception.handshakes.secure(duplicate, partial(self.introduce, proxied), reception.tls)
 
-    async def _secure(self, sock: socket.socket, introduction: "_Introduction") -> None:
-        with contextlib.suppress(OSError):  # SSLError, a reset, a handshake that took too long
-            loop = self._reception.loop
-            await loop.connect_accepted_socket(lambda: introduction, sock, **self._reception.tls)
-
-    def introduce(self, transport: asyncio.Transport, proxied: Proxied) -> None:
+    def introduce(self, proxied: Proxied, transport: asyncio.Transport) -> None:
         """Make the connection, and tell it who the client is."""
         protocol = self._reception.make()
-        connection = cast("Connection", protocol)
-        transport.set_protocol(protocol)
-        connection.connection_made(transport)
+        become(protocol, transport)
         if proxied.source is not None:
+            connection = cast("Connection", protocol)
             connection.client, connection.server = proxied.source, proxied.destination
-        self.transport = transport
-
-
-class _Introduction(asyncio.Protocol):
-    """Makes the connection at the moment when its transport is there, before any byte can come."""
-
-    def __init__(self, front: Front, proxied: Proxied) -> None:
-        self._front = front
-        self._proxied = proxied
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Step aside for the connection."""
-        self._front.introduce(cast("asyncio.Transport", transport), self._proxied)

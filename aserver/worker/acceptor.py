@@ -12,12 +12,15 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from aserver.protocol.connection import server_of
+from aserver.protocol.handshakes import NEVER, Handshakes, TlsHandshake, become
 from aserver.protocol.proxy_protocol import Mode, Peers, Reception
 from aserver.tls import Certificates
+from aserver.worker.hatch import Hatch
 
 log = logging.getLogger("aserver.error")
 
@@ -45,16 +48,8 @@ class Endpoint:
         return server_of(name)
 
 
-#: Seconds for the last bytes and the client's close_notify, never the first to end a connection: this clock would cut
-#: off a slow reader who reads. The connection's own deadline asks for progress instead (protocol/connection.py).
-SHUTDOWN_TIMEOUT = 3600.0
-
-
-#: Seconds until an acceptor that cannot listen again (out of descriptors, say) tries once more, as asyncio does.
+#: Seconds until an acceptor that cannot listen or accept (out of descriptors, say) tries once more, as asyncio does.
 RETRY = 1.0
-
-#: The attribute that a connection has once the loop has called its `connection_made`.
-MADE = "transport"
 
 
 class State(enum.Enum):
@@ -79,15 +74,13 @@ class Acceptor:
     factory: Callable[[], asyncio.BaseProtocol]
     backlog: int
     loop: asyncio.AbstractEventLoop
-    handshake_timeout: float = 10.0
+    handshakes: Handshakes
     #: Which PROXY protocol to read, and from whom; None: none.
     proxy: tuple[Mode, Peers] | None = None
     state: State = State.CLOSED
     _number: int = 0  # of the state, counted from the first one
-    _server: asyncio.AbstractServer | None = None
+    _server: asyncio.AbstractServer | Hatch | None = None
     _resumption: asyncio.Task[None] | None = None
-    #: Connections whose PROXY header or handshake is not over, and when it has failed at the latest.
-    _handshakes: list[tuple[float, asyncio.BaseProtocol]] = field(default_factory=list)
 
     async def open(self) -> None:
         """Begin to accept. Raises OSError if the loop cannot listen."""
@@ -133,11 +126,13 @@ class Acceptor:
         try:
             await self._listen()
         except OSError as error:
-            text = "cannot accept on %s: %s; trying again in %g s"
-            log.error(text, self.endpoint.name, error, RETRY)  # noqa: TRY400  (a traceback says no more)
             if number == self._number:
-                self._enter(State.PAUSED)
-                self.loop.call_later(RETRY, self._resume, self._number)
+                self._rest(error)
+
+    def _rest(self, error: OSError) -> None:
+        log.error("cannot accept on %s: %s; trying again in %g s", self.endpoint.name, error, RETRY)
+        self._enter(State.PAUSED)
+        self.loop.call_later(RETRY, self._resume, self._number)
 
     async def _listen(self) -> None:
         """Make a server, and remember it before it begins: whatever changes the state from then on closes it.
@@ -147,35 +142,22 @@ class Acceptor:
         """
         duplicate = self.endpoint.sock.dup()
         options: dict[str, Any] = {"sock": duplicate, "backlog": self.backlog, "start_serving": False}
-        if duplicate.family == socket.AF_UNIX:
+        server: asyncio.AbstractServer | Hatch
+        if self._by_hand:
+            server = Hatch(self.loop, duplicate, self._secure, self._rest)
+        elif duplicate.family == socket.AF_UNIX:
             # Only create_unix_server takes a unix socket on both loops. From Python 3.13 on it would remove
             # the path at close, which is the master's alone to do (trap 52).
-            self._server = server = await self.loop.create_unix_server(
-                self._factory(), **options, **_keep_path(self.loop)
-            )
+            server = await self.loop.create_unix_server(self._protocol(), **options, **_keep_path(self.loop))
         else:
-            self._server = server = await self.loop.create_server(self._factory(), **options, **self._loop_options())
+            server = await self.loop.create_server(self._protocol(), **options)
+        self._server = server
         await server.start_serving()
 
     def tend(self) -> None:
-        """Call about once a second: changed certificates are taken up, handshakes that are over forgotten."""
+        """Call about once a second: changed certificates are taken up."""
         if self.endpoint.tls is not None:
             self.endpoint.tls.look()
-        self._forget_finished()
-
-    @property
-    def handshakes(self) -> int:
-        """How many clients are still in their TLS handshake or PROXY header.
-
-        Asked at each accept, so what is over is forgotten here: with all of the last second to look through, an accept
-        cost 0.07 ms at a thousand of them a second.
-        """
-        if self._handshakes:
-            self._forget_finished()
-        return len(self._handshakes)
-
-    def _forget_finished(self) -> None:
-        self._handshakes = [each for each in self._handshakes if self._pending(each)]
 
     def take_rest(self) -> list[socket.socket]:
         """Take what the kernel has completed already, so that closing the listener next resets nobody (PROCESS 3.3).
@@ -197,62 +179,40 @@ class Acceptor:
         connecting: list[asyncio.Task[Any]] = []
         for connection in taken:
             # Side by side: with TLS it is the handshake that is waited for, which a client may never finish.
-            connect = self.loop.connect_accepted_socket(self._factory(), connection, **self._loop_options())
-            connecting.append(self.loop.create_task(connect))
+            if self._by_hand:
+                connecting.append(self._secure(connection).task)
+            else:
+                connect = self.loop.connect_accepted_socket(self._protocol(), connection)
+                connecting.append(self.loop.create_task(connect))
         if connecting:
             _, unfinished = await asyncio.wait(connecting, timeout=max(0.0, until - self.loop.time()))
             for task in unfinished:
                 task.cancel()
             await asyncio.gather(*connecting, return_exceptions=True)
 
-    def forget_handshakes(self) -> None:
-        """Wait for them no longer: `handshaking` is false from now on."""
-        self._handshakes.clear()
-
     @property
-    def handshaking(self) -> bool:
-        """Whether a client may still be in its TLS handshake or PROXY header: accepted, but no connection of ours yet.
+    def _by_hand(self) -> bool:
+        """Whether a TLS handshake is the first thing to come: with the PROXY protocol it follows the header."""
+        return self.endpoint.tls is not None and self.proxy is None
 
-        The loops tell of no handshake that failed, so those are forgotten by time.
-        """
-        return any(map(self._pending, self._handshakes))
+    def _secure(self, sock: socket.socket) -> TlsHandshake:
+        protocol = self.factory()  # now, for it counts the clients
+        return self.handshakes.secure(sock, partial(become, protocol), self._tls_options())
 
-    def _pending(self, handshake: tuple[float, asyncio.BaseProtocol]) -> bool:
-        end, protocol = handshake
-        return end > self.loop.time() and not hasattr(protocol, MADE)
-
-    def _factory(self) -> Callable[[], Any]:
-        factory, patience = self.factory, self.handshake_timeout
-        if self.proxy is not None:
-            mode, trusted = self.proxy
-            factory = Reception(factory, mode, trusted, patience, self.loop, self._tls_options())
-            patience *= 2  # the header's time, and then the handshake's
-        elif self.endpoint.tls is None:
-            return factory
-
-        def make() -> asyncio.BaseProtocol:
-            protocol = factory()
-            self._handshakes.append((self.loop.time() + patience, protocol))
-            return protocol
-
-        return make
-
-    def _loop_options(self) -> dict[str, Any]:
-        """With the PROXY protocol TLS begins behind a header in the clear, which is no longer the loop's business."""
-        return self._tls_options() if self.proxy is None else {}
+    def _protocol(self) -> Callable[[], Any]:
+        if self.proxy is None:
+            return self.factory
+        mode, trusted = self.proxy
+        return Reception(self.factory, mode, trusted, self.handshakes, self._tls_options())
 
     def _tls_options(self) -> dict[str, Any]:
         tls = self.endpoint.tls
         if tls is None:  # the loops refuse timeouts without TLS
             return {}
-        return {
-            "ssl": tls.context,
-            "ssl_handshake_timeout": self.handshake_timeout,
-            "ssl_shutdown_timeout": SHUTDOWN_TIMEOUT,
-        }
+        return {"ssl": tls.context, "ssl_handshake_timeout": NEVER, "ssl_shutdown_timeout": NEVER}
 
 
-def _close(server: asyncio.AbstractServer, loop: asyncio.AbstractEventLoop) -> None:
+def _close(server: asyncio.AbstractServer | Hatch, loop: asyncio.AbstractEventLoop) -> None:
     """Accept no more from now on.
 
     asyncio's own loop makes a connection one turn after it has taken the client from the queue, and loses the client

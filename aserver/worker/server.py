@@ -20,6 +20,7 @@ from aserver.config import Config
 from aserver.ipc.board import Field
 from aserver.log.recorder import AccessLog
 from aserver.protocol.draining import Draining
+from aserver.protocol.handshakes import Handshakes
 from aserver.protocol.proxy_protocol import Peers
 from aserver.protocol.service import Service
 from aserver.protocol.shared import SWEEP_PERIOD
@@ -80,6 +81,7 @@ class Server:
     service: Service | None = None
     _loop: asyncio.AbstractEventLoop = field(init=False)
     _capacity: Capacity = field(init=False)
+    _handshakes: Handshakes = field(init=False)
     _acceptors: list[Acceptor] = field(default_factory=list)
     _final: bool = False
     _deadline: float = 0.0
@@ -91,6 +93,7 @@ class Server:
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._capacity = Capacity.of(self.config)
+        self._handshakes = Handshakes(self._loop, self.config.header_timeout)
         self._wanted = anyio.Event()
         self._boot_scope = anyio.CancelScope()
 
@@ -151,7 +154,7 @@ class Server:
             factory = self.service.protocol_factory(scheme=scheme, tls=endpoint.tls is not None, server=endpoint.server)
             factory = self._politely(factory)
             self._acceptors.append(
-                Acceptor(endpoint, factory, self.config.backlog, self._loop, self.config.header_timeout, proxy)
+                Acceptor(endpoint, factory, self.config.backlog, self._loop, self._handshakes, proxy)
             )
         for acceptor in self._acceptors:
             await acceptor.open()
@@ -187,10 +190,7 @@ class Server:
     def _held(self) -> int:
         """How many clients have a descriptor here: connections, and handshakes that are not over."""
         assert self.service is not None
-        held = len(self.service.connections)
-        for acceptor in self._acceptors:
-            held += acceptor.handshakes
-        return held
+        return len(self.service.connections) + len(self._handshakes)
 
     def _close_acceptors(self) -> None:
         for acceptor in self._acceptors:
@@ -229,6 +229,7 @@ class Server:
                 log.warning("request cancelled, the time to drain is over: %s", request)
             self._deadline = self._loop.time() + UNWIND
             await self._until(lambda: not service.active)
+        self._handshakes.give_up()
         service.abort()
         await asyncio.sleep(0)
 
@@ -242,8 +243,7 @@ class Server:
         self.release()
         service.stop_streams()
         await self._until(self._is_empty, began + self.config.idle_grace)
-        for acceptor in self._acceptors:
-            acceptor.forget_handshakes()  # a client that says nothing must not hold up the stop
+        self._handshakes.give_up()  # a client that says nothing must not hold up the stop
         await self._close_idle(service)
         await self._until(self._is_empty, began + (1 - WEBSOCKET_WINDOW) * grace)
         departure = service.close_websockets(began + grace)
@@ -257,7 +257,7 @@ class Server:
         """Whether nothing is left to wait for: connections, handshakes, and apps that work on after their answer."""
         service = self.service
         assert service is not None
-        return not (service.connections or service.active or any(acceptor.handshaking for acceptor in self._acceptors))
+        return not (service.connections or service.active or self._handshakes)
 
     async def _close_idle(self, service: Service) -> None:
         """Close what is idle, without waiting for TLS clients, who may not look at a pooled connection for hours."""
@@ -269,9 +269,15 @@ class Server:
                 connection.abort()
 
     async def _until(self, done: Callable[[], bool], end: float = math.inf) -> None:
-        """Wait for `done`, at most until `end` and the deadline, which a second `drain` may move meanwhile."""
-        while not done() and self._loop.time() < min(end, self._deadline):  # noqa: ASYNC110
+        """Wait for `done`, at most until `end` and the deadline, which a second `drain` may move meanwhile.
+
+        `end` is for clients, so it is put off by as long as the loop stands still: what they have sent is not read yet.
+        """
+        now = self._loop.time()
+        while not done() and now < min(end, self._deadline):
             await asyncio.sleep(DRAIN_POLL)  # an event to wait on would have to be set by every request
+            before, now = now, self._loop.time()
+            end += max(0.0, now - before - DRAIN_POLL)
 
     def _beat(self) -> None:
         """The heart: beats as long as the loop turns, so that silence means that it does not."""
@@ -302,6 +308,8 @@ class Server:
             return
         if late > STANDSTILL:
             service.postpone(late)
+            self._handshakes.postpone(late)
         service.sweep(now)
+        self._handshakes.sweep(now)
         for acceptor in self._acceptors:
             acceptor.tend()

@@ -11,15 +11,19 @@ import itertools
 import logging
 import os
 import socket
+import ssl
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Self
+from types import SimpleNamespace
+from typing import Any, Self, cast
 
 import pytest
 import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aserver.protocol.handshakes import Handshakes
+from aserver.tls import Certificates
 from aserver.worker.acceptor import Acceptor, Endpoint, State
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
@@ -44,13 +48,20 @@ class _Client(asyncio.Protocol):
 
 
 class Books:
-    """One acceptor, its clients, and what became of them."""
+    """One acceptor, its clients, and what became of them. With TLS they stay in their handshake."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, listener: socket.socket, tls: Certificates | None) -> None:
         self.made: list[asyncio.BaseTransport] = []
         self._listener = listener
         self._clients: list[socket.socket] = []
-        self._acceptor = Acceptor(Endpoint(listener, "here"), lambda: _Client(self), 100, loop)
+        self._handshakes = Handshakes(loop, 10)
+        endpoint = Endpoint(listener, "here", tls)
+        self._acceptor = Acceptor(endpoint, lambda: _Client(self), 100, loop, self._handshakes)
+
+    @property
+    def accepted(self) -> int:
+        """How many clients are not in the listener's queue any more."""
+        return len(self.made) + len(self._handshakes)
 
     async def play(self, order: tuple[str, ...]) -> None:
         """Take the steps, then compare with what they say."""
@@ -72,16 +83,16 @@ class Books:
                 rests = step == "hold"
         for _ in range(SETTLED):
             await asyncio.sleep(0)
-        accepted = len(self.made)
+        accepted = self.accepted
         self._connect()  # comes when everything is over
         for _ in range(SETTLED):
             await asyncio.sleep(0)
         waiting = self._take_queue()
-        assert len(self.made) + waiting == len(self._clients), "clients are neither connected nor in the queue"
+        assert self.accepted + waiting == len(self._clients), "clients are neither connected nor in the queue"
         assert not any(transport.is_closing() for transport in self.made)
         if ended or rests:
             assert acceptor.state is (State.CLOSED if ended else State.HELD)
-            assert len(self.made) == accepted, "it accepts, though it was told not to"
+            assert self.accepted == accepted, "it accepts, though it was told not to"
         else:
             assert acceptor.state is State.OPEN
             assert not waiting, "it does not accept, though nothing holds it"
@@ -101,6 +112,7 @@ class Books:
     async def end(self) -> None:
         """Leave nothing behind."""
         self._acceptor.close()
+        self._handshakes.give_up()
         for transport in self.made:
             transport.close()
         for client in self._clients:
@@ -109,8 +121,8 @@ class Books:
             await asyncio.sleep(0)
 
 
-async def _play(listener: socket.socket, order: tuple[str, ...]) -> None:
-    books = Books(asyncio.get_running_loop(), listener)
+async def _play(listener: socket.socket, order: tuple[str, ...], tls: Certificates | None = None) -> None:
+    books = Books(asyncio.get_running_loop(), listener, tls)
     try:
         await books.play(order)
     except AssertionError as error:
@@ -127,8 +139,16 @@ def _run(loop: str, main: Callable[[socket.socket], Any]) -> None:
             runner.run(main(listener))
 
 
+@pytest.fixture(scope="module", params=["plain", "tls"])
+def tls(request: pytest.FixtureRequest) -> Certificates | None:
+    """What makes an acceptor take its clients by hand."""
+    if request.param == "plain":
+        return None
+    return cast("Certificates", SimpleNamespace(context=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)))
+
+
 @pytest.mark.parametrize("loop", LOOPS)
-def test_all_orders_of_accepting(loop: str) -> None:
+def test_all_orders_of_accepting(loop: str, tls: Certificates | None) -> None:
     """All of four steps (six in the long run) after the beginning.
 
     Fails with `state = OPEN` at the beginning of what a pause's end schedules, whose `close()` or `hold()` came in the
@@ -138,19 +158,19 @@ def test_all_orders_of_accepting(loop: str) -> None:
 
     async def main(listener: socket.socket) -> None:
         for order in itertools.product(STEPS, repeat=LENGTH):
-            await _play(listener, order)
+            await _play(listener, order, tls)
 
     _run(loop, main)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_longer_orders_of_accepting(loop: str) -> None:
+def test_longer_orders_of_accepting(loop: str, tls: Certificates | None) -> None:
     """Fails as the one above, and with two servers being made at once: the first is forgotten, and accepts for ever."""
 
     @settings(deadline=None, max_examples=3000 if LONG else 150, derandomize=not LONG)
     @given(st.lists(st.sampled_from(STEPS), min_size=LENGTH, max_size=14).map(tuple))
     def play(order: tuple[str, ...]) -> None:
-        _run(loop, partial(_play, order=order))
+        _run(loop, partial(_play, order=order, tls=tls))
 
     play()
 
@@ -176,7 +196,8 @@ def test_a_pause_that_ends_without_a_descriptor_left_ends_later(
 
     async def main(listener: socket.socket) -> None:
         with _Scarce(fileno=os.dup(listener.fileno())) as scarce:
-            acceptor = Acceptor(Endpoint(scarce, "here"), asyncio.Protocol, 100, asyncio.get_running_loop())
+            loop = asyncio.get_running_loop()
+            acceptor = Acceptor(Endpoint(scarce, "here"), asyncio.Protocol, 100, loop, Handshakes(loop, 10))
             scarce.attempts = 0
             await acceptor.open()
             acceptor.pause(0)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from aserver.protocol.connection import server_of
+from aserver.protocol.handshakes import Handshakes
 from aserver.worker.acceptor import Acceptor, Endpoint
 
 LOOPS = [("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})]
@@ -17,7 +18,8 @@ LOOPS = [("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})]
 async def test_trap_69_each_turn_of_accepting_has_a_duplicate_of_the_listener() -> None:
     """Fails with `duplicate = self.endpoint.sock` in Acceptor.open: closing it ends the listener for good."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        acceptor = Acceptor(Endpoint(listener, "here"), asyncio.Protocol, 10, asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        acceptor = Acceptor(Endpoint(listener, "here"), asyncio.Protocol, 10, loop, Handshakes(loop, 10))
         for _ in range(2):
             await acceptor.open()
             acceptor.close()
@@ -63,7 +65,8 @@ async def test_what_is_known_of_all_connections_is_what_each_would_say(
                 told.set_result(server_of(transport.get_extra_info("sockname")))
                 transport.close()
 
-        acceptor = Acceptor(endpoint, Asked, 10, asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        acceptor = Acceptor(endpoint, Asked, 10, loop, Handshakes(loop, 10))
         await acceptor.open()
         with socket.socket(listener.family) as client:
             client.connect(listener.getsockname())

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from aserver.errors import ClientError
 from aserver.launch import serve
+from aserver.protocol.handshakes import Handshakes
 from aserver.protocol.proxy_protocol import (
     LONGEST_LINE,
     SIGNATURE,
@@ -318,24 +319,25 @@ def test_half_a_header_is_waited_for_no_longer_than_a_head(with_server: Callable
 
 @pytest.mark.parametrize("ends", ["header", "loss"])
 def test_the_time_for_the_header_ends_with_it(ends: str) -> None:
-    """Else it would cut off the connection that came of it. Fails without `_stop_waiting`."""
-    loop, transport, connection = mock.Mock(), mock.Mock(), mock.Mock()
-    front = Front(Reception(lambda: connection, "v1", Peers(["*"]), 10.0, loop, {}))
+    """Else it would cut off the connection that came of it. Fails without `end` in _receive and connection_lost."""
+    transport, connection = mock.Mock(), mock.Mock()
+    handshakes = Handshakes(mock.Mock(**{"time.return_value": 50.0}), 10.0)
+    front = Front(Reception(lambda: connection, "v1", Peers(["*"]), handshakes, {}))
     front.connection_made(transport)
-    loop.call_later.assert_called_once_with(10.0, transport.abort)
-    timer = loop.call_later.return_value
-    timer.cancel.assert_not_called()
+    assert len(handshakes) == 1
     if ends == "header":
         front.get_buffer(-1)[:] = FOUR[:15]
         front.buffer_updated(15)
-        timer.cancel.assert_not_called()
+        assert len(handshakes) == 1
         for byte in FOUR[15:]:
             front.get_buffer(-1)[:1] = bytes([byte])
             front.buffer_updated(1)
         connection.connection_made.assert_called_once_with(transport)
     else:
         front.connection_lost(None)
-    timer.cancel.assert_called_once_with()
+    assert not len(handshakes)
+    handshakes.sweep(10_000.0)
+    transport.abort.assert_not_called()
 
 
 @pytest.mark.parametrize("trusted", [True, False])

@@ -1,22 +1,27 @@
 """One server's smaller parts: what a drain may change of another, when it is full, and who is worth waiting for."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 import socket
+import ssl
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import anyio
 import pytest
+import trustme
 
 from aserver.asgi import Receive, Scope, Send
 from aserver.config import Config, Layer, build
 from aserver.embedded import _stop_signals
 from aserver.ipc.board import Board, Field
 from aserver.protocol.service import Service
+from aserver.tls import Certificates
 from aserver.worker.acceptor import Endpoint, State
 from aserver.worker.capacity import Capacity
 from aserver.worker.fairness import FEW, Fairness
@@ -94,6 +99,129 @@ async def test_a_loop_that_stood_still_holds_it_against_nobody() -> None:
                 await reader.readuntil(b"hello")
             writer.close()
         server.drain(final=True, graceful=PATIENCE)
+        await serving
+
+
+class Late:
+    """A TLS client whose steps the test chooses, with a PROXY header in front if there is one."""
+
+    def __init__(self, port: int, header: bytes = b"") -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        self._tls = context.wrap_bio(self._incoming, self._outgoing)
+        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._socket.setblocking(False)
+        self._loop = asyncio.get_running_loop()
+        self._socket.send(header)
+
+    async def hear(self) -> None:
+        """Take what the server says next."""
+        data = await self._loop.sock_recv(self._socket, 65536)
+        assert data, "the server has cut the client off"
+        self._incoming.write(data)
+
+    def speak(self) -> bool:
+        """Take the next step of the handshake; tells whether it was the last."""
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        finally:
+            self._socket.send(self._outgoing.read())
+        return True
+
+    async def ask(self) -> bytes:
+        """Ask, after the handshake."""
+        self._tls.write(GET)
+        self._socket.send(self._outgoing.read())
+        answer = b""
+        while not answer.endswith(b"hello"):
+            try:
+                answer += self._tls.read()
+            except ssl.SSLWantReadError:
+                await self.hear()
+        return answer
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.mark.parametrize("anyio_backend", LOOPS, ids=["asyncio", "uvloop"])
+async def test_a_loop_that_stood_still_cuts_off_no_handshake_and_no_proxy_header(tmp_path: Path) -> None:
+    """For longer than they may take, with the first byte, the last, or those between still to come.
+
+    Fails with the loop's own timers (`ssl_handshake_timeout`, a `call_later` for the header), which are called once
+    what came is read, however much is still missing; and without `handshakes.postpone` in Server._sweep.
+    """
+    issued = trustme.CA().issue_cert("localhost")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert")
+    issued.private_key_pem.write_to_path(tmp_path / "key")
+    tls = Certificates(_config(certfile=str(tmp_path / "cert"), keyfile=str(tmp_path / "key")))
+    header = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"
+    async with contextlib.AsyncExitStack() as stack:
+        servers = []
+        for proxy in ("off", "v1"):
+            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            listener.setblocking(False)
+            config = _config(header_timeout="200ms", lifespan="off", proxy_protocol=proxy)
+            server = Server(_hello, config, [Endpoint(listener, "https", tls)], release=lambda: None)
+            ready = asyncio.Event()
+            servers.append((server, asyncio.create_task(server.run(ready.set)), listener.getsockname()[1]))
+            await ready.wait()
+        (plain, _, port), (proxied, _, proxied_port) = servers
+        clients = [Late(port), Late(proxied_port, header), Late(proxied_port, header[:9]), Late(port)]
+        with anyio.fail_after(PATIENCE):
+            while len(plain._handshakes) < 2 or len(proxied._handshakes) < 2:
+                await asyncio.sleep(0)
+            for client in clients[:2]:
+                client.speak()
+                await client.hear()
+        time.sleep(1.8)  # the loop stands still, for longer than the timeout and a sweep
+        for client in (clients[0], clients[1], clients[3]):
+            client.speak()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        clients[2]._socket.send(header[9:])
+        clients[2].speak()
+        with anyio.fail_after(PATIENCE):
+            for client in clients:
+                while not client.speak():
+                    await client.hear()
+                assert (await client.ask()).endswith(b"hello")
+        for client in clients:
+            client.close()
+        for server, serving, _ in servers:
+            server.drain(final=True, graceful=PATIENCE)
+            await serving
+
+
+async def test_a_loop_that_stood_still_ends_no_grace() -> None:
+    """A client that asks in its grace, of which an application that keeps the loop takes nothing away.
+
+    Fails with `end` as it is given in Server._until: the connection is closed.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        config = _config(idle_grace="200ms", lifespan="off")
+        server = Server(_hello, config, [Endpoint(listener, "http")], release=listener.close)
+        ready = asyncio.Event()
+        serving = asyncio.create_task(server.run(ready.set))
+        await ready.wait()
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.write(GET)
+        await reader.readuntil(b"hello")
+        server.drain(final=True, graceful=PATIENCE)
+        with anyio.fail_after(PATIENCE):
+            while server.service is None or not server.service.draining:
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.05)  # the grace has begun
+            time.sleep(0.4)
+            for _ in range(10):
+                await asyncio.sleep(0)
+            writer.write(GET)
+            await reader.readuntil(b"hello")
+        writer.close()
         await serving
 
 
