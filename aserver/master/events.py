@@ -207,6 +207,13 @@ class Hurry(_Shape, frozen=True):
     serial: int
 
 
+class Finish(_Shape, frozen=True):
+    """Tell a worker that drains for another reason that the server stops: a final drain; once per worker."""
+
+    serial: int
+    graceful: float
+
+
 class Kill(_Shape, frozen=True):
     """Send SIGKILL or SIGABRT to a worker."""
 
@@ -259,6 +266,7 @@ Command = (
     | Fork
     | Drain
     | Hurry
+    | Finish
     | Kill
     | DumpStacks
     | StartListening

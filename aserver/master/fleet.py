@@ -67,6 +67,7 @@ class Worker:
     intent: Intent = Intent.NONE
     failure: ev.BootFailed | None = None
     unsent: ev.Drain | None = None  # ordered before the process was known
+    final: bool = False  # it has been told that no other process will serve its clients
     hurried: bool = False
     reported_beat: float = -1.0  # the heartbeat whose silence was reported
 

@@ -50,6 +50,7 @@ def drain(fleet: Fleet, worker: Worker, *, final: bool = False, graceful: float 
     for_requests = 0.0 if worker.phase is Phase.BOOTING else graceful
     worker.phase = Phase.DRAINING
     worker.intent = Intent.LEAVE
+    worker.final = final
     worker.deadline = fleet.now + for_requests + fleet.limits.leave_allowance
     order = ev.Drain(worker.serial, final, graceful)
     if worker.pid is None:
@@ -60,12 +61,21 @@ def drain(fleet: Fleet, worker: Worker, *, final: bool = False, graceful: float 
 
 def hurry(fleet: Fleet, worker: Worker) -> None:
     """Tell a draining worker, once, that its requests get no more time."""
-    worker.hurried = True
+    worker.hurried = worker.final = True
     worker.deadline = min(worker.deadline or fleet.now, fleet.now + fleet.limits.leave_allowance)
     if worker.unsent is not None:
-        worker.unsent = replace(worker.unsent, graceful=0.0)
+        worker.unsent = replace(worker.unsent, final=True, graceful=0.0)
     else:
         fleet.out.append(ev.Hurry(worker.serial))
+
+
+def finish(fleet: Fleet, worker: Worker) -> None:
+    """Tell a draining worker, once, that the server stops: streams and idle connections get no more than then."""
+    worker.final = True
+    if worker.unsent is not None:
+        worker.unsent = replace(worker.unsent, final=True)
+    else:
+        fleet.out.append(ev.Finish(worker.serial, fleet.limits.graceful_timeout))
 
 
 def kill(fleet: Fleet, worker: Worker, intent: Intent, signal: str = "SIGKILL") -> None:

@@ -270,6 +270,8 @@ class Runner:
                 self._crew.tell(command.serial, msg.Drain(command.final, command.graceful))
             case ev.Hurry():
                 self._crew.tell(command.serial, msg.Drain(final=True, graceful=0.0))
+            case ev.Finish():
+                self._crew.tell(command.serial, msg.Drain(final=True, graceful=command.graceful))
             case ev.Kill():
                 self._crew.signal(command.serial, signal.Signals[command.signal])
             case ev.DumpStacks():

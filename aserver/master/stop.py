@@ -6,7 +6,7 @@ Pure. Each step has its own deadline, so nothing here waits for anybody's goodwi
 from aserver.master import events as ev
 from aserver.master import policy
 from aserver.master.fleet import Fleet, Generation, Phase, Server, Worker, Zygote
-from aserver.master.orders import drain, hurry, kill, quit_zygote, say
+from aserver.master.orders import drain, finish, hurry, kill, quit_zygote, say
 from aserver.master.policy import Intent
 from aserver.master.rollout import begin_stop
 
@@ -56,6 +56,8 @@ def _stop_worker(fleet: Fleet, worker: Worker) -> None:
         kill(fleet, worker, Intent.STOP)
     elif fleet.stop is ev.StopMode.QUICK and not worker.hurried:
         hurry(fleet, worker)
+    elif not worker.final:
+        finish(fleet, worker)
 
 
 def _stop_zygote(fleet: Fleet, generation: Generation) -> None:

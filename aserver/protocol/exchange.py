@@ -20,7 +20,7 @@ from aserver.protocol.cycle import BODY, DONE, HEADED, START, TRAILERS, Cycle
 from aserver.protocol.files import open_regular, send_file
 from aserver.protocol.heads import Head
 from aserver.protocol.inbound import Inbound
-from aserver.protocol.parting import PACE, QUIET, Parting, is_disconnect
+from aserver.protocol.parting import PACE, QUIET, WHOLE, Parting, is_disconnect
 
 log: Final = logging.getLogger("aserver.error")
 
@@ -302,7 +302,7 @@ class Exchange(Cycle):
         """Wake `receive()`, and see to it that an answer which has begun does not go on for ever."""
         shared = self.connection.shared
         if self.parting is None:
-            self.parting = Parting()
+            self.parting = Parting(begun=self.state in (BODY, TRAILERS))
         self.parting.quiet_until = shared.loop.time() + QUIET
         if self.state is not DONE and self in shared.running:
             shared.abandoned.setdefault(self, shared.now + shared.patience if self.begun else inf)
@@ -342,9 +342,9 @@ class Exchange(Cycle):
     async def _is_heard(self, message: Message, parting: Parting) -> bool:
         """Tell whether a message can still reach a client that has left, or has stopped sending and may have left.
 
-        Raises ClientDisconnectedError to a task that has heard of it before, and where the answer is a stream: there is
-        something to stop. An answer that comes whole is dropped in silence instead, so that what the application does
-        after its answer (commits, background tasks) is done whether or not its client waited.
+        Raises ClientDisconnectedError to a task that has heard of it before, and where the answer is a stream or had
+        begun: there is something to stop. Any other is dropped in silence, so that what the application does after its
+        answer (commits, background tasks) is done whether or not its client waited.
         """
         if self.state is DONE or not parting.is_news_here():
             raise parting.error()
@@ -355,7 +355,8 @@ class Exchange(Cycle):
             self.start(message)
         elif kind == "http.response.body":
             self.body(message)
-            if self.state is BODY:
+            whole = self.length is not None and not parting.begun and self.sent <= WHOLE
+            if self.state is BODY and not whole:
                 if not (self.waiters or parting.told) or self.connection.shared.loop.time() >= parting.quiet_until:
                     raise parting.error()
                 await asyncio.sleep(PACE)

@@ -21,6 +21,10 @@ QUIET: Final = 0.5
 #: Seconds that such a `send()` takes, so that a generator which never waits cannot keep the loop from the other task.
 PACE: Final = 0.01
 
+#: An answer of known length that begins after its client has gone is dropped in silence up to this size (bytes), also
+#: where middleware has cut it in pieces; above it, there is a file to be read for nobody.
+WHOLE: Final = 1024 * 1024
+
 #: Exceptions by which frameworks tell their own users that the client has left, by the name of the class: Starlette,
 #: FastAPI and Litestar; uvicorn's for WebSockets; Django; Quart's are CancelledError.
 _NAMES: Final = frozenset(
@@ -34,9 +38,10 @@ _LONGEST: Final = 20
 class Parting:
     """One client's leaving, as far as its application knows of it."""
 
-    __slots__ = ("_told", "quiet_until", "raised")
+    __slots__ = ("_told", "begun", "quiet_until", "raised")
 
-    def __init__(self) -> None:
+    def __init__(self, *, begun: bool) -> None:
+        self.begun = begun  # some of the answer was out when this was made
         self._told: list[asyncio.Task[object] | None] = []
         self.quiet_until = 0.0  # of the loop's clock
         self.raised = False  # by `send()`

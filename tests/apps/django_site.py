@@ -1,5 +1,6 @@
 """A Django site in one module; django_asgi and django_wsgi serve it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 from django.conf import settings
@@ -48,10 +49,26 @@ def stream(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(lines_async() if isinstance(request, ASGIRequest) else lines(), "text/plain")
 
 
+async def endless(_: HttpRequest) -> StreamingHttpResponse:
+    """For ASGI only."""
+
+    async def ticks() -> AsyncIterator[bytes]:
+        content.note("open django")
+        try:
+            while True:
+                yield b"tick\n"
+                await asyncio.sleep(0.02)
+        finally:
+            content.note("ended django")
+
+    return StreamingHttpResponse(ticks())
+
+
 urlpatterns = [
     path("json", json_route),
     path("upload", upload),
     path("body", body),
     path("download", download),
     path("stream", stream),
+    path("endless", endless),
 ]

@@ -70,6 +70,7 @@ class World:
         self._pids = itertools.count(500)
         self._drained: set[int] = set()
         self._hurried: set[int] = set()
+        self._finished: set[int] = set()
         self._buried: set[int] = set()
         self._known: set[int] = set()
         self._zygotes_known: set[int] = set()
@@ -248,6 +249,12 @@ class World:
                 assert serial not in self._buried
                 assert serial not in self._hurried, f"a second {order}"
                 self._hurried.add(serial)
+            case ev.Finish(serial=serial):
+                assert serial in self._drained
+                assert serial not in self._buried
+                assert serial not in self._finished, f"a second {order}"
+                assert self.master.stop is not None
+                self._finished.add(serial)
             case ev.Kill(serial=serial) | ev.DumpStacks(serial=serial):
                 assert serial in self._known
                 assert serial not in self._buried, f"{order} to a worker that is gone"

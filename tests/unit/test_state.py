@@ -559,6 +559,20 @@ def test_stop_escalates_drain_hurry_kill() -> None:
     assert world.exit.code == ExitCode.KILLED
 
 
+def test_a_stop_tells_those_that_drain_already_once() -> None:
+    """Their streams would hold up the stop. Fails without `finish` in stop.py."""
+    world = World(quick(workers=1, graceful_timeout=100.0)).start()
+    world.ways.leave = "never"
+    reload(world, workers=1, graceful_timeout=100.0)
+    world.run(1.0)
+    (drained,) = world.orders(ev.Drain)
+    assert not drained.final
+    world.send(ev.StopRequested(ev.StopMode.GRACEFUL, "SIGTERM"))
+    world.run(1.0)
+    assert world.orders(ev.Finish) == [ev.Finish(drained.serial, 100.0)]
+    assert [order.final for order in world.orders(ev.Drain)] == [False, True]
+
+
 def test_a_quick_stop_says_it_once() -> None:
     world = World(quick()).start()
     world.send(ev.StopRequested(ev.StopMode.QUICK, "SIGINT"))
