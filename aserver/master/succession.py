@@ -17,7 +17,7 @@ from aserver.master.policy import BackOff, Rng
 from aserver.master.state import Master
 from aserver.sockets import Handover
 
-SCHEMA = 4
+SCHEMA = 5
 
 #: Not left behind: chance is the new image's own, and orders are carried out before the exec.
 _OWN = ("rng", "out")
