@@ -21,7 +21,7 @@ class DroppedBodies:
         A route is the endpoint that Starlette and others leave in the scope, else the path.
         """
         endpoint = scope.get("endpoint")
-        key = (scope["path"] if endpoint is None else id(endpoint), status)
+        key = (scope.get("path") if endpoint is None else id(endpoint), status)
         if key in self._told or len(self._told) >= REMEMBERED:
             return False
         self._told.add(key)

@@ -8,9 +8,8 @@ application's exception reach the loop, nor let a half response look like a whol
 import asyncio
 import logging
 import os
-from collections.abc import Sequence
 from math import inf
-from typing import Final
+from typing import Any, Final
 
 from aserver.asgi import Message, Scope
 from aserver.errors import ApplicationError
@@ -94,10 +93,9 @@ class Exchange(Cycle):
     # ── the record ───────────────────────────────────────────────────────────────────────────
 
     @property
-    def client(self) -> tuple[str, int] | None:
+    def client(self) -> Any:
         """See `record.AccessRecord`."""
-        client: tuple[str, int] | None = self.scope["client"]
-        return client
+        return self.scope["client"]
 
     @property
     def method(self) -> str:
@@ -110,10 +108,9 @@ class Exchange(Cycle):
         return str(self.scope["http_version"])
 
     @property
-    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+    def headers(self) -> Any:
         """See `record.AccessRecord`."""
-        headers: list[tuple[bytes, bytes]] = self.scope["headers"]
-        return headers
+        return self.scope["headers"]
 
     def describe(self, now: float) -> str:
         """Return `GET /x, 31.2 s` for the log."""
@@ -402,8 +399,8 @@ class Exchange(Cycle):
             log.warning(
                 "%s %s: status %d has no body; the %d bytes that the application gave are dropped, "
                 "here and whenever this route does it again",
-                self.method,
-                self.scope["path"],
+                self.scope.get("method"),  # the application may have emptied it
+                self.scope.get("path"),
                 self.status,
                 size,
                 extra={"request_id": self.scope.get("request_id")},

@@ -12,6 +12,7 @@ from typing import ClassVar, Final
 
 from aserver.asgi import Message, Scope
 from aserver.config import Config
+from aserver.protocol import wire
 from aserver.protocol.exchange import Carrier, Exchange
 
 NAME: Final = b"x-request-id"
@@ -59,7 +60,7 @@ class IdentifiedExchange(Exchange):
 
     def start(self, message: Message) -> None:
         """Add the id to the head, unless the application has set one."""
-        headers = list(message.get("headers", ()))
+        headers = wire.as_pairs(message.get("headers") or ())
         if not any(name.lower() == NAME for name, _ in headers):
             headers.append((NAME, self.scope["request_id"].encode("ascii")))
         super().start({**message, "headers": headers})

@@ -1,6 +1,7 @@
 """Request ids: whose are believed, where they stand, and that nobody gets one who does not want it."""
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -80,3 +81,23 @@ async def test_the_error_log_names_it(caplog: pytest.LogCaptureFixture) -> None:
         async with serving(app, access_log_format="%({request_id}e)s") as server:
             await server.ask(GET % b"X-Request-Id: abc\r\n")
     assert [getattr(record, "request_id", None) for record in caplog.records] == ["abc"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: None, lambda: [[b"x-a", b"1"]], lambda: [iter((b"x-a", b"1"))], {b"x-a": b"1"}.items],
+    ids=["none", "list", "iterator", "items"],
+)
+async def test_headers_beside_an_id_are_any_iterables(make: Callable[[], Any]) -> None:
+    """Fails where they are gone through twice, or None is not none."""
+    headers = make()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async with serving(app, access_log_format="json") as server:
+        answered = await server.ask(GET % b"")
+    assert answered.startswith(b"HTTP/1.1 200 ")
+    assert field(answered, b"x-a") == (None if make() is None else b"1")
+    assert field(answered, b"x-request-id") is not None

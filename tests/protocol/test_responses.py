@@ -34,6 +34,39 @@ def piece(data: bytes, *, more: bool = True) -> dict[str, Any]:
     return {"type": "http.response.body", "body": data, "more_body": more}
 
 
+async def test_the_record_of_a_scope_that_middleware_has_changed() -> None:
+    """The client and the headers of a scope are iterables. Fails, compiled, where a tuple and a list are declared."""
+    seen: list[Any] = []
+
+    def access(record: Any) -> None:
+        seen.append((list(record.client), [tuple(pair) for pair in record.headers]))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["client"] = ["192.0.2.1", 0]
+        scope["headers"] = ([b"host", b"u"],)
+        await answer(send, b"ok")
+
+    async with serving(app, access=access) as server:
+        assert body_of(await server.ask(LAST_GET)) == b"ok"
+        await eventually(lambda: seen)
+    assert seen == [(["192.0.2.1", 0], [(b"host", b"u")])]
+
+
+@pytest.mark.parametrize("code", [204, 304])
+async def test_a_body_is_dropped_though_the_scope_is_empty(code: int, caplog: pytest.LogCaptureFixture) -> None:
+    """The scope is the application's. Fails with KeyError in send(), and 500."""
+    caplog.set_level(logging.WARNING, "aserver.error")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope.clear()
+        await send({**START, "status": code})
+        await send(piece(b"no", more=False))
+
+    async with serving(app) as server:
+        assert status(await server.ask(LAST_GET)) == code
+    assert f"status {code} has no body" in caplog.text
+
+
 # ── bodies where none may be ──────────────────────────────────────────────────────────────────
 
 
