@@ -11,12 +11,13 @@ import os
 import click
 import uvloop
 
-from aserver import unix
+from aserver import rights, unix
 from aserver.asgi import ASGIApp
 from aserver.config import Config, Resolved
 from aserver.errors import AppLoadError, BindError, BootError, ConfigError, ExitCode
 from aserver.log.access import compile_format
 from aserver.log.setup import read_log_config
+from aserver.master.pidfile import refuse_other_files
 from aserver.sockets.bind import bind_for, path_of
 from aserver.sockets.path import check_length, group_id, user_id
 from aserver.tls import Certificates
@@ -68,8 +69,11 @@ def _look_around(config: Config) -> None:
         if path not in (None, "-") and (reason := _why_unwritable(path)) is not None:
             raise ConfigError(f"{name} {path} cannot be opened: {reason}")
     # A server that holds it may be the one that runs, and is to be reloaded with what is checked here.
-    if config.pidfile and (reason := _why_unwritable(config.pidfile)) is not None:
-        raise ConfigError(f"pidfile {config.pidfile} cannot be written: {reason}")
+    if config.pidfile:
+        if (reason := _why_unwritable(config.pidfile)) is not None:
+            raise ConfigError(f"pidfile {config.pidfile} cannot be written: {reason}")
+        if os.path.exists(config.pidfile):
+            refuse_other_files(config.pidfile)
     for spec in config.bind:
         if spec.startswith("unix:") and not spec.startswith("unix:@"):
             _look_at_socket_path(path_of(spec), config)
@@ -82,7 +86,13 @@ def _why_unwritable(path: str) -> str | None:
     if os.path.isdir(path):
         return "it is a directory"
     if os.path.exists(path):
-        return None if os.access(path, os.W_OK) else f"uid {os.geteuid()} may not write it"
+        if not os.access(path, os.W_OK):
+            return f"uid {os.geteuid()} may not write it"
+        try:
+            os.close(rights.open_file(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY))
+        except OSError as error:  # ENXIO: a FIFO that nobody reads yet
+            return None if error.errno == errno.ENXIO else error.strerror
+        return None
     return _why_unusable(os.path.dirname(path) or ".")
 
 

@@ -104,10 +104,7 @@ class PidFile:
         return ConfigError(f"pidfile {self.path} is held by a running server, pid {holder}; no second one starts")
 
     def _write(self) -> None:
-        _require_regular(self.path, os.fstat(self.fd))
-        before = os.pread(self.fd, _PID_BYTES, 0)
-        if before.strip() and not before.strip().isdigit():
-            raise ConfigError(f"pidfile {self.path} holds something else than a pid, {before!r}; it is left alone")
+        _require_pid(self.path, self.fd)
         try:
             os.ftruncate(self.fd, 0)
             os.pwrite(self.fd, b"%d\n" % os.getpid(), 0)
@@ -121,6 +118,22 @@ class PidFile:
 def _lock_path(path: str) -> str:
     """`/run/.app.pid~` for `/run/app.pid`."""
     return str(Path(path).with_name(f".{Path(path).name}~"))
+
+
+def refuse_other_files(path: str) -> None:
+    """Raise ConfigError if what is at `path` is no pidfile, OSError if it cannot be read."""
+    fd = rights.open_file(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        _require_pid(path, fd)
+    finally:
+        os.close(fd)
+
+
+def _require_pid(path: str, fd: int) -> None:
+    _require_regular(path, os.fstat(fd))
+    before = os.pread(fd, _PID_BYTES, 0)
+    if before.strip() and not before.strip().isdigit():
+        raise ConfigError(f"pidfile {path} holds something else than a pid, {before!r}; it is left alone")
 
 
 def _require_regular(path: str, status: os.stat_result) -> None:

@@ -130,6 +130,8 @@ def test_config_warns_of_likely_mistakes(aserver: Command) -> None:
         (["check", "app:x", "--errorlog", "."], "errorlog . cannot be opened: it is a directory"),
         (["check", "app:x", "--pidfile", "none/p"], "pidfile none/p cannot be written: the directory none does not"),
         (["check", "app:x", "--pidfile", "."], "pidfile . cannot be written: it is a directory"),
+        (["check", "app:x", "--pidfile", "/dev/null"], "pidfile /dev/null is no regular file"),
+        (["check", "app:x", "--pidfile", "/etc/passwd"], "pidfile /etc/passwd "),  # not a pid's, or not ours to write
     ],
 )
 def test_a_bad_command_line_is_one_line_and_exit_2(aserver: Command, arguments: Sequence[str], line: str) -> None:

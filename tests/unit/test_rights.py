@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -272,6 +273,16 @@ def test_a_pidfile_s_lock_through_another_s_link(theirs: Path, roots: Path) -> N
     with pytest.raises(ConfigError, match="cannot be written: Too many levels of symbolic links"):
         PidFile(str(theirs / "app.pid"))
     assert not (roots / "new").exists()
+
+
+@as_root
+def test_check_says_what_run_would_say(theirs: Path, roots: Path) -> None:
+    """Of logs and the pidfile. Fails with access(2) alone."""
+    path = link(theirs / "a.log", roots / "passwd")
+    for setting in ("errorlog", "accesslog", "pidfile"):
+        command = [sys.executable, "-m", "aserver", "check", "no_such_app:x", f"--{setting}", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, "a symbolic link on the way was made by" in done.stderr) == (2, True), done.stderr
 
 
 # ── who may change what root obeys ───────────────────────────────────────────────────────────
