@@ -11,7 +11,7 @@ import os
 import click
 import uvloop
 
-from aserver import rights, unix
+from aserver import importer, rights, unix
 from aserver.asgi import ASGIApp
 from aserver.config import Config, Resolved
 from aserver.errors import AppLoadError, BindError, BootError, ConfigError, ExitCode
@@ -40,6 +40,8 @@ def check(resolved: Resolved) -> ExitCode:
         say(f"warning    {warning}")
     loaded = preload(config)
     say(f"app        {config.target}: {loaded.app.interface} app loaded")
+    for remark in importer.remarks(loaded.app, config):
+        say(f"warning    {remark}")
     for hazard in loaded.hazards:
         say(f"hazard     {hazard}")
     if not loaded.hazards:

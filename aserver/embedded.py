@@ -16,7 +16,7 @@ import anyio
 import anyio.abc
 
 from aserver.config import Config
-from aserver.importer import adapt
+from aserver.importer import adapt, remarks
 from aserver.log.deferred import ACCESS_BOUND, LOOK_PAUSE, Sink, SinkState
 from aserver.log.opening import open_log
 from aserver.log.recorder import AccessLog
@@ -97,6 +97,8 @@ async def serve_here(
     Raises AppLoadError, ConfigError, BindError or BootError.
     """
     loaded = adapt(app, f"the {type(app).__name__} object", config.interface)
+    for remark in remarks(loaded, config):
+        log.warning("%s", remark)
     async with _access_log(config) as access:
         with _bound(config) as listeners:
 

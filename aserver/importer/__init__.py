@@ -8,6 +8,17 @@ after it.
 from aserver.importer.calling import Interface
 from aserver.importer.fingerprint import fingerprint
 from aserver.importer.frames import user_traceback, waiting
+from aserver.importer.remarks import remarks
 from aserver.importer.target import LoadedApp, adapt, load, load_object
 
-__all__ = ["Interface", "LoadedApp", "adapt", "fingerprint", "load", "load_object", "user_traceback", "waiting"]
+__all__ = [
+    "Interface",
+    "LoadedApp",
+    "adapt",
+    "fingerprint",
+    "load",
+    "load_object",
+    "remarks",
+    "user_traceback",
+    "waiting",
+]

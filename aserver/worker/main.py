@@ -48,6 +48,8 @@ _PASSING = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal
 
 #: Seconds that the master may take for each part of a long message before a worker leaves without having said it.
 LAST_WORDS = 5.0
+#: The serial of a server's first worker, which speaks for all that load the app themselves.
+FIRST = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,9 @@ class WorkerProcess:
         except AppLoadError as error:
             return self._boot_failed(error, error.detail)
         if seed.app is None:
+            if self._order.serial == FIRST:
+                for remark in importer.remarks(app, seed.config):
+                    log.warning("%s", remark)
             gc.freeze()  # also after a lazy load: it takes half a second out of each full collection (PROCESS 1.3)
         seed.hooks.run("post_worker_init", seed.view)
         terminal.keep_standard_streams()  # the app may have closed some; libuv aborts at its own below 3

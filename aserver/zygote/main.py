@@ -156,6 +156,9 @@ class Zygote:
             self._give_up(LoadFailed(error.exit_code, str(error), detail))
         if hazards:
             self._weigh(hazards)
+        if self._app is not None:
+            for remark in importer.remarks(self._app, self._config):
+                log.warning("%s", remark)
         # anyio loads its half for the loop when one runs: in each worker, 40 ms and 2 MB a time.
         with contextlib.suppress(ImportError):
             importlib.import_module("anyio._backends._asyncio")

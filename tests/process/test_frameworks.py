@@ -125,3 +125,13 @@ def test_wsgi_upload_cut_short_is_not_taken_for_whole(server: Callable[..., Serv
     assert running.fetch("/body", method="POST", body=b"whole").status == 200
     assert running.stop() == 0
     assert events.read_text() == "body of 5 bytes\n"
+
+
+@pytest.mark.parametrize("mode", ["--preload", "--lazy"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_framework_that_needs_session_affinity_is_told_once(
+    server: Callable[..., ServerProcess], mode: str, workers: int
+) -> None:
+    """Where there are several workers. Fails without `remarks` in zygote and worker, and if each worker told it."""
+    running = server("tests.apps.keeps_sessions:app", mode, "--workers", str(workers))
+    assert running.log.count("NiceGUI keeps sessions in the process, and 2 workers") == (workers == 2)
