@@ -13,6 +13,7 @@ made from a descriptor, so nothing can be exchanged between the look and the ste
 import errno
 import os
 import pwd
+import re
 import stat
 import sys
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import Self
 
 _LINUX = sys.platform == "linux"
 _MOST_LINKS = 40  # as the kernel (path_resolution(7))
+_OCTAL = re.compile(r"\\([0-7]{3})")  # how proc(5) writes a space, a tab, a newline and a backslash
 _READ, _WRITE, _SEARCH = 4, 2, 1  # of each three bits of a mode
 
 
@@ -73,7 +75,8 @@ def open_file(path: str, flags: int, mode: int = 0o644) -> int:
 def place_to_change(path: str, account: Account) -> str | None:
     """Where `account` could exchange or change what `path`, which is absolute, leads to; None if nowhere.
 
-    From the root down, so that what is looked at below a directory cannot be exchanged by that user any more.
+    From the root down, so that what is looked at below a directory cannot be exchanged by that user any more. Mounted
+    read-only it cannot either, whatever the modes say: those of a Kubernetes ConfigMap are 0777.
     """
     parts = [part for part in reversed(path.split("/")) if part]
     here, links = "/", 0
@@ -84,7 +87,8 @@ def place_to_change(path: str, account: Account) -> str | None:
             entry: os.stat_result | None = os.lstat(step)
         except OSError:
             entry = None
-        if name not in (".", "..") and account.may_rename(os.lstat(here), entry):
+        renames = name not in (".", "..") and account.may_rename(os.lstat(here), entry)
+        if renames and not (_is_read_only(here) or _is_mount_point(step)):
             return here
         if entry is None:
             return None
@@ -98,7 +102,25 @@ def place_to_change(path: str, account: Account) -> str | None:
         else:
             here = os.path.normpath(step)  # of links nothing is left in it, so that `..` is what it says
     final = os.lstat(here)
-    return here if account.uid == final.st_uid or account.may(final, _WRITE) else None
+    changes = account.uid == final.st_uid or account.may(final, _WRITE)
+    return here if changes and not _is_read_only(here) else None
+
+
+def _is_mount_point(path: str) -> bool:
+    """Whether something is mounted there, which then cannot be renamed or removed (EBUSY in rename(2)).
+
+    Not by st_dev, which differs among the files of one overlayfs.
+    """
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+            points = [line.split(" ")[4] for line in lines]
+    except OSError:
+        return False
+    return path in {_OCTAL.sub(lambda match: chr(int(match[1], 8)), point) for point in points}
+
+
+def _is_read_only(path: str) -> bool:
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
 class _Walk:

@@ -14,6 +14,7 @@ from aserver.errors import ConfigError
 from aserver.log.opening import open_log
 from aserver.master.pidfile import PidFile
 from aserver.rights import Account, place_to_change
+from tests.harness.disks import tmpfs
 
 NOBODY, DAEMON = 65534, 1
 LOG = os.O_WRONLY | os.O_APPEND | os.O_CREAT
@@ -273,6 +274,37 @@ def test_a_pidfile_s_lock_through_another_s_link(theirs: Path, roots: Path) -> N
     with pytest.raises(ConfigError, match="cannot be written: Too many levels of symbolic links"):
         PidFile(str(theirs / "app.pid"))
     assert not (roots / "new").exists()
+
+
+@as_root
+def test_what_is_mounted_cannot_be_exchanged(theirs: Path, account: Account) -> None:
+    """Settings that a container runtime mounts into a folder of the application's: a folder, or a single file."""
+    with tmpfs(theirs / "mounted here", "mode=755") as mounted:
+        (mounted / "file").touch()
+        assert place_to_change(str(mounted / "file"), account) is None
+        (mounted / "file").chmod(0o666)
+        assert place_to_change(str(mounted / "file"), account) == str(mounted / "file")
+        (theirs / "file").touch()
+        assert place_to_change(str(theirs / "file"), account) == str(theirs)
+        subprocess.run(["mount", "--bind", theirs / "file", theirs / "file"], check=True)
+        try:
+            assert place_to_change(str(theirs / "file"), account) is None
+        finally:
+            subprocess.run(["umount", "--lazy", theirs / "file"], check=True)
+
+
+@as_root
+def test_what_is_mounted_read_only_cannot_be_changed(theirs: Path, account: Account) -> None:
+    """A Kubernetes ConfigMap: folders of mode 0777, and a link over a link. Fails with a look at modes alone."""
+    with tmpfs(theirs / "map", "mode=777") as volume:
+        (volume / "..1").mkdir()
+        (volume / "..1").chmod(0o777)
+        (volume / "..1/aserver.toml").touch()
+        (volume / "..data").symlink_to("..1")
+        (volume / "aserver.toml").symlink_to("..data/aserver.toml")
+        assert place_to_change(str(volume / "aserver.toml"), account) == str(volume)
+        subprocess.run(["mount", "-o", "remount,ro", volume], check=True)
+        assert place_to_change(str(volume / "aserver.toml"), account) is None
 
 
 @as_root
