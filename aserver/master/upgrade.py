@@ -110,7 +110,8 @@ def become(estate: Estate, noted: list[int]) -> OSError:
     paper = unix.memory_file("aserver-estate")
     fds = [*estate.fds(), paper]
     try:
-        os.write(paper, msgspec.msgpack.encode(estate))
+        with open(paper, "wb", closefd=False) as file:  # whole or not at all: os.write may write a part (ulimit -f)
+            file.write(msgspec.msgpack.encode(estate))
         for fd in fds:
             os.set_inheritable(fd, True)
         while noted:

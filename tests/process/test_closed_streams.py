@@ -37,7 +37,13 @@ def _command(tmp_path: Path, closed: tuple[int, ...], *options: str) -> list[str
 
 
 @pytest.mark.parametrize(
-    "closed", [pytest.param((0,), marks=variant), pytest.param((1,), marks=variant), (2,), (0, 1, 2)]
+    "closed",
+    [
+        pytest.param((0,), marks=variant),
+        pytest.param((1,), marks=variant),
+        pytest.param((2,), marks=variant),
+        (0, 1, 2),
+    ],
 )
 def test_a_server_that_is_started_with_closed_streams(server: Start, tmp_path: Path, closed: tuple[int, ...]) -> None:
     """It serves, recycles, upgrades and stops, and no process has anything else at their places.

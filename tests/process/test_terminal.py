@@ -97,7 +97,7 @@ def test_ctrl_z_and_fg(server: Start) -> None:
         )
         with running.connect() as waiting:
             waiting.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            waiting.sock.settimeout(2)
+            waiting.sock.settimeout(1.3)
             with pytest.raises(TimeoutError):
                 waiting.sock.recv(1)
             os.killpg(master.pid, signal.SIGCONT)

@@ -14,7 +14,7 @@ import pytest
 
 from tests.harness import PATIENCE, ServerProcess
 from tests.harness.server import REPOSITORY
-from tests.process.rolling import Start, settle
+from tests.process.rolling import Start, settle, variant
 
 pytestmark = pytest.mark.process
 
@@ -47,7 +47,10 @@ def _start_in(server: Start, directory: Path, *options: str) -> ServerProcess:
     return server(argv=["sh", "-c", 'cd "$0" && exec "$@"', str(directory), *command])
 
 
-@pytest.mark.parametrize("mode", ["--preload", "--lazy"])
+BOTH = ["--preload", pytest.param("--lazy", marks=variant)]
+
+
+@pytest.mark.parametrize("mode", BOTH)
 def test_a_deploy_that_switches_a_symlink(server: Start, tmp_path: Path, mode: str) -> None:
     """HUP serves the new release with its settings, an upgrade the one after it, and each old one may go.
 
@@ -111,7 +114,7 @@ def test_a_working_directory_whose_path_may_not_be_walked_is_inherited(tmp_path:
     assert done.stdout == "None\n", done
 
 
-@pytest.mark.parametrize("mode", ["--preload", "--lazy"])
+@pytest.mark.parametrize("mode", BOTH)
 def test_a_reload_of_unchanged_code_says_so(server: Start, tmp_path: Path, mode: str) -> None:
     """And one of changed code does not. Fails without the comparison in Runner._know_files."""
     release = _release(tmp_path, "one")

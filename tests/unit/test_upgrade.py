@@ -44,3 +44,24 @@ def test_trap_46_a_signal_that_was_taken_but_not_obeyed_comes_again() -> None:
     assert error == "[Errno 7] Argument list too long"
     assert after == "[1, 15] set() False"
     assert left == "0"
+
+
+LIMITED = """
+import os, resource
+from aserver.master import upgrade
+from aserver.master.succession import SCHEMA, Estate
+
+os.execve = lambda *_: print("exec")
+files = {1: {f"/srv/app/module_{number}.py": (number, number) for number in range(100)}}
+estate = Estate(SCHEMA, {}, 0, zygotes=[], workers=[], listeners=[], provisions={}, files=files, logs=[], serving=1)
+before = len(os.listdir("/proc/self/fd"))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+print(upgrade.become(estate, []))
+print(len(os.listdir("/proc/self/fd")) - before)
+"""
+
+
+def test_an_estate_that_does_not_fit_is_no_upgrade() -> None:
+    """Under `ulimit -f`. Fails with one os.write: it writes 1000 bytes, and the next image cannot read them."""
+    done = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, timeout=PATIENCE, check=True)
+    assert done.stdout.splitlines() == ["[Errno 27] File too large", "0"]
