@@ -39,6 +39,8 @@ _CHUNK_LINE: Final = re.compile(
     rb"(?:%(s)b;%(s)b%(t)b+(?:%(s)b=%(s)b(?:%(t)b+|\"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*\"))?)*\r\n"
     % {b"t": _TOKEN, b"s": rb"[ \t]*"}
 )
+#: What can still become such a line, as far as its size goes: a client that sends something else waits for an answer.
+_BEGUN_CHUNK_LINE: Final = re.compile(rb"[0-9A-Fa-f]{1,16}(?:[ \t;]|\r?\Z)")
 #: Bytes of a chunk's size with its extensions; what is longer is an attack.
 CHUNK_LINE_LIMIT: Final = 1024
 #: What a line in a chunked body costs, in bytes of a head: 1.3 us with a chunk of one byte.
@@ -158,6 +160,8 @@ class ChunkWalk:
             if len(line) > limit + 2:
                 raise ClientError(431 if trailers else 400, f"chunk extension or trailer above {limit} bytes")
             if not end:
+                if not trailers and _BEGUN_CHUNK_LINE.match(line) is None:
+                    raise ClientError(400, f"malformed chunk size {line[:80]!r}")
                 self._line = line
                 start = size
                 plain_to = size if trailers else begin

@@ -395,6 +395,8 @@ def _chunks() -> Lines:
         b"0\r\n\n", b"0\r\n\r\r\n", b"0\n\n", b"1\r\na\r\n\r\n0\r\n\r\n", b"one\r\na\r\n0\r\n\r\n",
     ):  # fmt: skip
         yield repr(body), chunked + body, 400
+    for begun in (b"x", b"\r", b"\n", b"1x", b"1\rx", b"g1", b" 1", b"\0", b"1" * 17, b"1\r\na\r\n-", b"1\r\na\r\n\r"):
+        yield f"{begun!r} and no more", chunked + begun, 400
 
 
 def _extensions() -> Lines:
