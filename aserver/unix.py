@@ -6,6 +6,7 @@ no pidfd, no memfd and no subreaper) the function says so by its return value, n
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import resource
 import signal
@@ -163,12 +164,23 @@ def oom_kills() -> int:
 # ── descriptors ──────────────────────────────────────────────────────────────────────────────
 
 
-def memory_file(name: str) -> int:
-    """An anonymous file for shared memory (memfd_create(2)); an unlinked temporary file elsewhere."""
+def memory_file(name: str, size: int | None = None) -> int:
+    """An anonymous file for shared memory (memfd_create(2)); an unlinked temporary file elsewhere.
+
+    With `size` it has that size for good (F_ADD_SEALS, fcntl(2)): another process that holds it cannot cut it, which
+    would end everybody who has it mapped by SIGBUS. Where there are no seals it has the size and no such protection.
+    """
     if LINUX:
-        return os.memfd_create(name, os.MFD_CLOEXEC)
-    with tempfile.TemporaryFile(prefix=name) as file:
-        return os.dup(file.fileno())
+        fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    else:
+        with tempfile.TemporaryFile(prefix=name) as file:
+            fd = os.dup(file.fileno())
+    if size is not None:
+        os.ftruncate(fd, size)
+        if LINUX:
+            with contextlib.suppress(OSError):  # a sandbox that knows no seals: the master reads, it does not map
+                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    return fd
 
 
 def raise_fd_limit() -> int:

@@ -1,8 +1,11 @@
 """The board: one small cell of shared memory per worker process, written by it and read by all.
 
-The master makes it (a memfd), every zygote and worker maps it. A cell belongs to a process, never to a
+The master makes it (a memfd); zygotes and workers map it. A cell belongs to a process, never to a
 slot: a draining sibling must not mask a hang (trap 34). Each field has one writer, the cell's worker, and is
 one aligned 64-bit word, so no lock is needed and a killed writer leaves no half-written value.
+
+The application's code can write to every cell. So the file is sealed against another size (`unix.memory_file`), and the
+master never maps it: `BoardFile` uses pread(2) and pwrite(2), which cannot end in SIGBUS where sealing is missing.
 """
 
 import mmap
@@ -16,8 +19,10 @@ from aserver import unix
 
 CELL_SIZE = 256  # bytes: whole cache lines, so that workers do not slow each other down
 CELLS = 1024  # 256 KB in all; more processes at once than any machine here would run
+_SIZE = CELL_SIZE * CELLS
 _WORDS = 64  # bytes of a cell that are words; the rest is text
 _TEXT = struct.Struct(f"{CELL_SIZE - _WORDS}s")  # cut to that length, or filled up with NULs
+_WORD = struct.Struct("=Q")
 _HEADER = 0  # the first cell is the board's own; its first word: cells up to this number have been given out
 
 
@@ -31,29 +36,52 @@ class Field(IntEnum):
     ACCEPTING = 4  # 1 while the worker accepts: others share the load with it
 
 
-class Board:
-    """All cells. `fd` is what is passed to other processes."""
+class BoardFile:
+    """The master's side of the board. `fd` is what is passed to other processes."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self._map = mmap.mmap(fd, CELL_SIZE * CELLS)
+
+    @classmethod
+    def create(cls) -> "BoardFile":
+        """A new board of zeros."""
+        return cls(unix.memory_file("aserver-board", _SIZE))
+
+    def beat(self, index: int) -> int:
+        """The heartbeat in a cell; 0 where the file has been cut."""
+        data = os.pread(self.fd, _WORD.size, index * CELL_SIZE + Field.BEAT * _WORD.size)
+        return int(_WORD.unpack(data)[0]) if len(data) == _WORD.size else 0
+
+    def read_text(self, index: int) -> str:
+        """The text noted last, fit for a log line."""
+        text = os.pread(self.fd, _TEXT.size, index * CELL_SIZE + _WORDS).rstrip(b"\0")
+        return ascii(text.decode("latin-1"))[1:-1]
+
+    def clear(self, index: int) -> None:
+        """Zero a cell: before it is given to a new process, and when that has died."""
+        os.pwrite(self.fd, bytes(CELL_SIZE), index * CELL_SIZE)
+        data = os.pread(self.fd, _WORD.size, _HEADER)
+        given_out = int(_WORD.unpack(data)[0]) if len(data) == _WORD.size else 0
+        if not index <= given_out < CELLS:
+            # Nonsense from a worker becomes the whole board, which is always true enough for the readers.
+            os.pwrite(self.fd, _WORD.pack(index if given_out < index else CELLS - 1), _HEADER)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self.fd)
+
+
+class Board:
+    """All cells, mapped: the side of zygotes and workers. Raises OSError or ValueError if `fd` is no board."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._map = mmap.mmap(fd, _SIZE)
         self._words = memoryview(self._map).cast("Q")
 
     def writer(self, index: int) -> Callable[[bytes], None]:
         """A function that notes a text in a cell: the target of the request begun last. One call in C, 0.1 us."""
         return partial(_TEXT.pack_into, self._map, index * CELL_SIZE + _WORDS)
-
-    def read_text(self, index: int) -> str:
-        """The text noted last, fit for a log line."""
-        text = bytes(_TEXT.unpack_from(self._map, index * CELL_SIZE + _WORDS)[0]).rstrip(b"\0")
-        return ascii(text.decode("latin-1"))[1:-1]
-
-    @classmethod
-    def create(cls) -> "Board":
-        """A new board of zeros."""
-        fd = unix.memory_file("aserver-board")
-        os.ftruncate(fd, CELL_SIZE * CELLS)
-        return cls(fd)
 
     def cell(self, index: int) -> memoryview:
         """The words of one cell, by `Field`."""
@@ -61,17 +89,9 @@ class Board:
         return self._words[index * width : (index + 1) * width]
 
     def used(self) -> Iterator[tuple[int, memoryview]]:
-        """Every cell that was ever given out, with its number."""
-        for index in range(_HEADER + 1, self._words[_HEADER] + 1):
+        """Every cell that was ever given out, with its number; whatever another worker has written over that count."""
+        for index in range(_HEADER + 1, min(self._words[_HEADER], CELLS - 1) + 1):
             yield index, self.cell(index)
-
-    def clear(self, index: int) -> None:
-        """Zero a cell: before it is given to a new process, and when that has died. The master's alone."""
-        self._words[_HEADER] = max(self._words[_HEADER], index)
-        cell = self.cell(index)
-        for field in Field:
-            cell[field] = 0
-        self.writer(index)(b"")
 
     def close(self) -> None:
         """Unmap and close; cells handed out must be released before."""

@@ -1,15 +1,20 @@
 """What a process can still say when Python no longer runs: faulthandler's stacks, kept in a memory file.
 
 The zygote or worker writes it through `faulthandler`, the master reads it. The file cannot block and outlives SIGKILL.
+The application's code can write anything into it and cut it at any time, so it is read and never mapped.
 """
 
 import os
 from typing import NamedTuple
 
+from aserver.log.escape import printable
+
 #: Where a worker's own stack begins; what is below it is the same in every dump.
 _BOTTOM = "/aserver/worker/main.py"
-#: A stack of 100 threads; a file that only faulthandler writes is never larger by much.
+#: A stack of 100 threads. The application can write into the file too, so of more only the end is read.
 LONGEST = 256 << 10
+#: So many different stacks are told.
+MOST_STACKS = 200
 
 
 class Trace(NamedTuple):
@@ -24,9 +29,12 @@ def read_trace(fd: int, offset: int = 0) -> Trace:
 
     The result's `offset` is for the next call, so that no dump is reported twice (trap 84). OSError if `fd` is closed.
     """
-    data = os.pread(fd, LONGEST, offset)
+    size = os.fstat(fd).st_size
+    begin = max(offset, size - LONGEST)
+    data = os.pread(fd, LONGEST, begin)
     # faulthandler writes ASCII and escapes the rest (Python/traceback.c); a file name cut in two must not matter.
-    return Trace(tidy(data.decode("utf-8", "backslashreplace")), offset + len(data))
+    text = data.replace(b"\0", b"").decode("utf-8", "backslashreplace")
+    return Trace(tidy(printable(text)), begin + len(data))
 
 
 def tidy(text: str) -> str:
@@ -34,7 +42,7 @@ def tidy(text: str) -> str:
 
     A signal and the abort that follows it dump the same stack; the list of extension modules says nothing new.
     """
-    stacks: list[str] = []
+    stacks: dict[str, None] = {}
     for block in text.strip().split("\n\n"):
         lines: list[str] = []
         for line in block.splitlines():
@@ -44,6 +52,8 @@ def tidy(text: str) -> str:
                 break
             lines.append(line)
         # One thread's stack may follow another's heading ("Fatal Python error: ...") without a blank line.
-        if lines and not lines[0].startswith("Extension modules") and "\n".join(lines) not in stacks:
-            stacks.append("\n".join(lines))
+        if lines and not lines[0].startswith("Extension modules"):
+            stacks["\n".join(lines)] = None
+            if len(stacks) > MOST_STACKS:
+                return "\n".join([*list(stacks)[:MOST_STACKS], "[more stacks were left out]"])
     return "\n".join(stacks)

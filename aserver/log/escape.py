@@ -26,6 +26,25 @@ def escape_json(raw: bytes) -> str:
     return json.dumps(raw.decode("utf-8", "backslashreplace"))[1:-1]
 
 
+class _Printable(dict[int, int | str]):
+    """For str.translate: printable characters, line ends and tabs stay, others become their escape."""
+
+    def __missing__(self, code: int) -> int | str:
+        char = chr(code)
+        kept: int | str = code if char.isprintable() or char in "\n\t" else ascii(char)[1:-1]
+        if len(self) < _REMEMBERED:
+            self[code] = kept
+        return kept
+
+
+_PRINTABLE = _Printable()
+
+
+def printable(text: str) -> str:
+    """Text of several lines without what moves a terminal's cursor, rings, colours, or ends a line in another way."""
+    return text if text.isprintable() else text.translate(_PRINTABLE)
+
+
 class Escaper(dict[bytes | str | int, str]):
     """`escaper[value]` is the value, safe inside a line; the escaped form is at most `longest` characters long.
 

@@ -9,13 +9,14 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import assert_never
 
 from aserver import unix
 from aserver.errors import ChannelError
 from aserver.ipc import messages as msg
-from aserver.ipc.board import CELLS, Board, Field
+from aserver.ipc.board import CELLS, BoardFile
 from aserver.ipc.channel import Channel
 from aserver.log.crash import read_trace
 from aserver.master import children, policy
@@ -41,11 +42,11 @@ class Crew:
         self,
         on_event: Callable[[ev.Event], None],
         on_files: Callable[[int, Fingerprint], None],
-        board: Board | None = None,
+        board: BoardFile | None = None,
     ) -> None:
         self.zygotes: dict[int, ZygoteHandle] = {}
         self.workers: dict[int, WorkerHandle] = {}
-        self.board = board or Board.create()
+        self.board = board or BoardFile.create()
         self._on_event = on_event
         self._on_files = on_files
         self._free_cells = list(range(CELLS - 1, 0, -1))
@@ -58,8 +59,13 @@ class Crew:
         return [z.pid for z in self.zygotes.values()] + [w.pid for w in self.workers.values() if w.pid is not None]
 
     def beats(self) -> dict[int, float]:
-        """The last heartbeat of each worker, in monotonic seconds."""
-        return {w.serial: self.board.cell(w.cell)[Field.BEAT] / 1e9 for w in self.workers.values()}
+        """The last heartbeat of each worker, in monotonic seconds.
+
+        One that lies ahead is nonsense, and counts as none: it would hide for ever that the worker hangs.
+        """
+        beats = {w.serial: self.board.beat(w.cell) for w in self.workers.values()}
+        now = time.monotonic_ns()
+        return {serial: beat / 1e9 if beat <= now else 0.0 for serial, beat in beats.items()}
 
     @property
     def quiet(self) -> bool:

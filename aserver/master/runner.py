@@ -20,7 +20,7 @@ from aserver import terminal, unix
 from aserver.config import Resolved
 from aserver.errors import AserverError, BindError, ConfigError
 from aserver.ipc import messages as msg
-from aserver.ipc.board import Board
+from aserver.ipc.board import BoardFile
 from aserver.log.setup import Logging
 from aserver.master import events as ev
 from aserver.master import policy
@@ -53,7 +53,7 @@ class Runner:
         logs: Logging | None,
         reread: Callable[[], Resolved],
         pidfile: PidFile | None = None,
-        board: Board | None = None,
+        board: BoardFile | None = None,
     ) -> None:
         """`provision` is closed at the end. `reread` reads the settings again for a reload; it raises ConfigError.
 
@@ -86,7 +86,7 @@ class Runner:
     def resumed(cls, estate: Estate, *, logs: Logging, reread: Callable[[], Resolved], pidfile: PidFile | None) -> Self:
         """Go on where this process's former image stopped (SIGUSR2), then reload. Raises ConfigError."""
         provisions = inherit(estate)
-        runner = cls(provisions[max(provisions)], logs=logs, reread=reread, pidfile=pidfile, board=Board(estate.board))
+        runner = cls(provisions[max(provisions)], logs=logs, reread=reread, pidfile=pidfile, board=BoardFile(estate.board))
         runner._provisions = provisions
         runner._serving = estate.serving
         runner._listening_on = provisions[estate.serving].listeners

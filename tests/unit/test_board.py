@@ -1,33 +1,44 @@
-"""The board: cells in shared memory, each with one writer."""
+"""The board: cells in shared memory, each with one writer; the master reads and clears them without mapping the file."""
 
+import fcntl
+import mmap
 import os
 from collections.abc import Iterator
 
 import pytest
 
-from aserver.ipc.board import CELL_SIZE, CELLS, Board, Field
+from aserver import unix
+from aserver.ipc.board import CELL_SIZE, CELLS, Board, BoardFile, Field
 
 
 @pytest.fixture
-def board() -> Iterator[Board]:
-    made = Board.create()
+def master() -> Iterator[BoardFile]:
+    made = BoardFile.create()
     yield made
     made.close()
 
 
-def test_what_one_process_writes_another_reads(board: Board) -> None:
-    """Through a second mapping of the same file, as a zygote has it."""
+@pytest.fixture
+def board(master: BoardFile) -> Iterator[Board]:
+    """A worker's mapping of the master's board."""
+    made = Board(os.dup(master.fd))
+    yield made
+    made.close()
+
+
+def test_what_one_process_writes_another_reads(board: Board, master: BoardFile) -> None:
+    """Through a second mapping of the same file, as a zygote has it, and in the file, as the master has it."""
     other = Board(os.dup(board.fd))
-    board.clear(3)
+    master.clear(3)
     board.cell(3)[Field.BEAT] = 2**63 + 5
-    assert other.cell(3)[Field.BEAT] == 2**63 + 5
-    assert other.cell(4)[Field.BEAT] == 0
+    assert other.cell(3)[Field.BEAT] == master.beat(3) == 2**63 + 5
+    assert other.cell(4)[Field.BEAT] == master.beat(4) == 0
     other.close()
 
 
-def test_cells_do_not_overlap(board: Board) -> None:
+def test_cells_do_not_overlap(board: Board, master: BoardFile) -> None:
     for index in (1, 2, CELLS - 1):
-        board.clear(index)
+        master.clear(index)
         for field in Field:
             board.cell(index)[field] = index * 100 + field
     assert [list(board.cell(index)[: len(Field)]) for index in (1, 2, CELLS - 1)] == [
@@ -35,36 +46,88 @@ def test_cells_do_not_overlap(board: Board) -> None:
     ]
 
 
-def test_used_are_the_cells_that_were_ever_given_out(board: Board) -> None:
+def test_used_are_the_cells_that_were_ever_given_out(board: Board, master: BoardFile) -> None:
     assert list(board.used()) == []
-    board.clear(2)
-    board.clear(1)
+    master.clear(2)
+    master.clear(1)
     assert [index for index, _ in board.used()] == [1, 2]
 
 
-def test_clear_zeroes_what_a_former_process_left(board: Board) -> None:
-    """Trap 34: a cell belongs to a process. Fails without the loop over the fields, and without the text."""
-    board.clear(1)
+@pytest.mark.parametrize("nonsense", [CELLS, 2**64 - 1])
+def test_a_count_of_cells_that_a_worker_overwrote_harms_nobody(board: Board, master: BoardFile, nonsense: int) -> None:
+    """Fails without the bound in `used` (the neighbours' heartbeat ends in IndexError, or never) and in `clear`."""
+    master.clear(1)
+    board.cell(0)[0] = nonsense
+    assert all(len(cell) for _, cell in board.used())
+    assert len(list(board.used())) == CELLS - 1
+    master.clear(5)
+    assert board.cell(0)[0] == CELLS - 1
+    board.cell(0)[0] = 0
+    master.clear(5)
+    assert board.cell(0)[0] == 5
+
+
+@pytest.mark.skipif(not unix.LINUX, reason="there are no seals")
+@pytest.mark.parametrize("size", [0, CELL_SIZE, 1 << 30])
+def test_nobody_can_change_the_boards_size(board: Board, size: int) -> None:
+    """ftruncate(2) by a worker ended the master, and every sibling, by SIGBUS. Fails without F_ADD_SEALS."""
+    with pytest.raises(PermissionError):
+        os.ftruncate(board.fd, size)
+    with pytest.raises(PermissionError):
+        fcntl.fcntl(board.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+
+
+def test_a_board_that_could_not_be_sealed_and_was_cut_does_not_end_the_master() -> None:
+    """Where there are no seals. Fails with a master that maps the file: SIGBUS, and the test run with it."""
+    file = unix.memory_file("plain")
+    os.ftruncate(file, CELL_SIZE * CELLS)
+    master = BoardFile(file)
+    master.clear(3)
+    os.ftruncate(file, 10)
+    assert master.beat(3) == 0
+    assert master.read_text(3) == ""
+    master.clear(3)
+    os.ftruncate(file, 0)
+    master.clear(4)
+    assert master.beat(4) == 0
+    master.close()
+
+
+@pytest.mark.skipif(not unix.LINUX, reason="looks at /proc")
+def test_the_master_does_not_map_the_board(master: BoardFile) -> None:
+    """Fails with an mmap in BoardFile."""
+    master.clear(1)
+    master.beat(1)
+    with open("/proc/self/maps") as maps:
+        mapped = [line for line in maps if "aserver-board" in line]
+    assert not mapped
+    with mmap.mmap(master.fd, CELL_SIZE), open("/proc/self/maps") as maps:
+        assert "aserver-board" in maps.read(), "the premise: a mapping would be seen"
+
+
+def test_clear_zeroes_what_a_former_process_left(board: Board, master: BoardFile) -> None:
+    """Trap 34: a cell belongs to a process. Fails without the words, and without the text."""
+    master.clear(1)
     for field in Field:
         board.cell(1)[field] = 9
     board.writer(1)(b"/last")
-    board.clear(1)
-    assert board.read_text(1) == ""
+    master.clear(1)
+    assert master.read_text(1) == ""
     assert set(board.cell(1)) == {0}
 
 
-def test_a_text_is_cut_escaped_and_kept_apart_from_the_words(board: Board) -> None:
+def test_a_text_is_cut_escaped_and_kept_apart_from_the_words(board: Board, master: BoardFile) -> None:
     """The target of the request begun last. Fails with another offset (words or the neighbour are overwritten)."""
-    board.clear(1)
-    board.clear(2)
+    master.clear(1)
+    master.clear(2)
     board.writer(2)(b"/neighbour")
     board.writer(1)(b"/\n\xff" + b"x" * CELL_SIZE)
-    assert board.read_text(1).startswith(r"/\n\xffxxx")
-    assert "neighbour" not in board.read_text(1)
-    assert board.read_text(2) == "/neighbour"
+    assert master.read_text(1).startswith(r"/\n\xffxxx")
+    assert "neighbour" not in master.read_text(1)
+    assert master.read_text(2) == "/neighbour"
     assert list(board.cell(1)[: len(Field)]) == list(board.cell(2)[: len(Field)]) == [0] * len(Field)
     board.writer(1)(b"/short")
-    assert board.read_text(1) == "/short"
+    assert master.read_text(1) == "/short"
 
 
 def test_cells_share_no_cache_line_and_hold_every_field(board: Board) -> None:

@@ -19,7 +19,7 @@ import trustme
 from aserver.asgi import Receive, Scope, Send
 from aserver.config import Config, Layer, build
 from aserver.embedded import _stop_signals
-from aserver.ipc.board import Board, Field
+from aserver.ipc.board import Board, BoardFile, Field
 from aserver.protocol.service import Service
 from aserver.tls import Certificates
 from aserver.worker.acceptor import Endpoint, State
@@ -317,9 +317,10 @@ def test_a_full_worker_says_so_once_each_time(
 @pytest.mark.parametrize(("silent", "accepting", "waits"), [(0.0, 1, True), (10.0, 1, False), (0.0, 0, False)])
 def test_trap_68_nobody_waits_for_a_neighbour_that_does_not_accept(silent: float, accepting: int, waits: bool) -> None:
     """Fails without its heartbeat looked at: a stopped neighbour has the least connections, and stays so."""
-    board = Board.create()
+    file = BoardFile.create()
     for index in (1, 2):
-        board.clear(index)
+        file.clear(index)
+    board = Board(file.fd)
     neighbour = board.cell(2)
     neighbour[Field.BEAT] = time.monotonic_ns() - int(silent * 1e9)
     neighbour[Field.ACCEPTING] = accepting
