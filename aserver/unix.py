@@ -23,6 +23,8 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PR_SET_CHILD_SUBREAPER = 36
 #: So many signals are kept in order; beyond it one of a kind is enough, as it is to the kernel.
 NOTED = 256
+#: Orphans that are reaped in one go: some milliseconds.
+MOST_REAPED = 1000
 CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 
 #: systemd's and our own plumbing: never the business of the app or of its subprocesses (trap 50).
@@ -64,11 +66,12 @@ def wait_pidfd(pidfd: int) -> int | None:
 def reap_strangers(known: Iterable[int]) -> list[int]:
     """Reap dead children that nobody waits for: orphans of user code land on a subreaper or on PID 1.
 
-    `known` pids are left to whoever owns their pidfd. Linux only (waitid(2) with WNOWAIT).
+    `known` pids are left to whoever owns their pidfd. Linux only (waitid(2) with WNOWAIT). Not more than MOST_REAPED:
+    an application can make orphans faster than they are reaped.
     """
     reaped: list[int] = []
     keep = set(known)
-    while LINUX:
+    while LINUX and len(reaped) < MOST_REAPED:
         try:
             found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:

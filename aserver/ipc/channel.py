@@ -9,9 +9,14 @@ out: a process with a loop calls `drain_by` once, the zygote polls for POLLOUT w
 A stream socket with a length before each message, not SOCK_SEQPACKET: macOS has no seqpacket for
 AF_UNIX, and a traceback may be longer than a packet. Descriptors ride on the first byte of their message, so
 they are always here before its last byte is.
+
+The master's peers run the application's code, which may be hostile. So what arrives is parsed as input: `receive` reads
+a bounded amount, never more than the message it is at, and refuses (ChannelError) everything that is not a message that
+may come here with the descriptors that belong to it. After a refusal nothing is read, and no descriptor stays open.
 """
 
 import array
+import contextlib
 import os
 import select
 import socket
@@ -20,7 +25,7 @@ import sys
 from asyncio import AbstractEventLoop
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 import msgspec
 
@@ -28,10 +33,14 @@ from aserver.errors import ChannelError
 from aserver.ipc.messages import FDS, Message
 
 _HEADER = struct.Struct("!IH")  # length of the body, number of descriptors
-_MAX_FDS = 253  # SCM_MAX_FD, linux/net/scm.h
 _MAX_BODY = 1 << 22  # a traceback is cut long before; more is not one of our messages
+#: One call of `receive` takes up to so many messages and bytes; the rest keeps the socket readable.
+TURN_MESSAGES, TURN_BYTES = 64, 256 << 10
+_PIECE = 64 << 10
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # socket.recv_fds ignores it (trap 13)
 _NOSIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
+#: Said with every call: O_NONBLOCK belongs to the description, and a zygote that keeps a duplicate could clear it.
+_DONTWAIT = socket.MSG_DONTWAIT
 
 M = TypeVar("M", bound=Message)
 _encode = msgspec.msgpack.Encoder().encode
@@ -44,8 +53,11 @@ class Channel(Generic[M]):
         sock.setblocking(False)
         self._sock = sock
         self._decode = msgspec.msgpack.Decoder(expects).decode
+        most_fds = max(FDS.get(kind, (0, 0))[1] for kind in get_args(expects))
+        # CMSG_SPACE rounds up, and the kernel would fill the padding with one more. Without any room it hands out none.
+        self._fds_room = socket.CMSG_LEN(most_fds * 4) if most_fds else 0
         self._incoming = bytearray()
-        self._incoming_fds: deque[int] = deque()
+        self._incoming_fds: list[int] = []
         self._outgoing: deque[tuple[memoryview, list[int]]] = deque()
         self._loop: AbstractEventLoop | None = None
         self._writing = False  # the loop waits until the socket takes more
@@ -59,6 +71,14 @@ class Channel(Generic[M]):
     def pending(self) -> bool:
         """Whether something waits to be written. Without `drain_by`: call `flush` when the socket is writable."""
         return bool(self._outgoing)
+
+    def cut_off(self) -> None:
+        """Take nothing more from the peer, which learns it (EPIPE); it can still be told things. For a broken peer."""
+        self.eof = True
+        with contextlib.suppress(OSError):  # the other end has gone
+            self._sock.shutdown(socket.SHUT_RD)
+        _close_all(self._incoming_fds)
+        self._incoming_fds, self._incoming = [], bytearray()
 
     @property
     def quiet(self) -> bool:
@@ -111,7 +131,7 @@ class Channel(Generic[M]):
             frame, fds = self._outgoing[0]
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
             try:
-                sent = self._sock.sendmsg([frame], rights, _NOSIGNAL)
+                sent = self._sock.sendmsg([frame], rights, _NOSIGNAL | _DONTWAIT)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:  # EPIPE, ECONNRESET: nobody will read this any more
@@ -131,52 +151,75 @@ class Channel(Generic[M]):
             self.flush()
 
     def receive(self) -> list[tuple[M, list[int]]]:
-        """All complete messages that have arrived, each with its descriptors, which are now the caller's.
+        """Complete messages that have arrived, each with its descriptors, which are now the caller's.
 
-        Sets `eof` when the peer is gone; messages before that are still returned. Raises ChannelError for
-        a cut descriptor list (MSG_CTRUNC), an unknown message or one without its descriptors.
+        Not more than one turn's share: call it again while the socket is readable. Sets `eof` when the peer is gone;
+        messages before that are still returned. Raises ChannelError for what is no message that may come here, a
+        message with more or fewer descriptors than belong to it, and a cut descriptor list (MSG_CTRUNC). Then `eof` is
+        set too: nothing more is read from such a peer, and what came in the same turn is dropped.
         """
-        self._read()
         messages: list[tuple[M, list[int]]] = []
-        while len(self._incoming) >= _HEADER.size:
-            length, count = _HEADER.unpack_from(self._incoming)
-            if length > _MAX_BODY:
-                raise ChannelError(f"a message of {length} bytes arrived, the most is {_MAX_BODY}")
-            end = _HEADER.size + length
-            if len(self._incoming) < end:
-                break
-            if len(self._incoming_fds) < count:
-                raise ChannelError(f"a message came with {len(self._incoming_fds)} of its {count} descriptors")
-            try:
-                message = self._decode(bytes(self._incoming[_HEADER.size : end]))
-            except msgspec.DecodeError as error:
-                raise ChannelError(f"a message that this aserver does not know: {error}") from None
-            del self._incoming[:end]
-            messages.append((message, [self._incoming_fds.popleft() for _ in range(count)]))
+        room = TURN_BYTES
+        try:
+            while room > 0 and len(messages) < TURN_MESSAGES and (got := self._read(room)):
+                room -= got
+                if self._missing() == 0:
+                    messages.append(self._take())
+        except ChannelError:
+            for _, fds in messages:
+                _close_all(fds)
+            self.cut_off()
+            raise
         return messages
 
-    def _read(self) -> None:
-        while not self.eof:
-            try:
-                data, ancillary, flags, _ = self._sock.recvmsg(65536, socket.CMSG_SPACE(_MAX_FDS * 4), _CLOEXEC)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError:
-                self.eof = True
-                return
-            for level, kind, payload in ancillary:
-                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                    fds = array.array("i")
-                    fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-                    if sys.platform != "linux":
-                        for fd in fds:
-                            os.set_inheritable(fd, False)
-                    self._incoming_fds.extend(fds)
-            if flags & socket.MSG_CTRUNC:
-                raise ChannelError("descriptors were lost on their way (MSG_CTRUNC): too many open files?")
-            if not data:
-                self.eof = True
-            self._incoming += data
+    def _missing(self) -> int:
+        """How many bytes of the message under way are still to come; of its header, as long as that is not here."""
+        if len(self._incoming) < _HEADER.size:
+            return _HEADER.size - len(self._incoming)
+        length, count = _HEADER.unpack_from(self._incoming)
+        if length > _MAX_BODY:
+            raise ChannelError(f"a message of {length} bytes arrived, the most is {_MAX_BODY}")
+        if count != len(self._incoming_fds):
+            raise ChannelError(f"a message came with {len(self._incoming_fds)} of its {count} descriptors")
+        return int(_HEADER.size + length - len(self._incoming))
+
+    def _take(self) -> tuple[M, list[int]]:
+        try:
+            message = self._decode(memoryview(self._incoming)[_HEADER.size :])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # all that it raises for bytes
+            raise ChannelError(f"a message that this aserver does not know: {error}") from None
+        least, most = FDS.get(type(message), (0, 0))
+        if not least <= len(self._incoming_fds) <= most:
+            raise ChannelError(f"{type(message).__name__} came with {len(self._incoming_fds)} descriptors")
+        fds, self._incoming_fds = self._incoming_fds, []
+        self._incoming = bytearray()
+        return message, fds
+
+    def _read(self, most: int) -> int:
+        """Read up to `most` bytes of the message under way, and none of the next; returns how many came."""
+        if self.eof:
+            return 0
+        size = min(self._missing(), most, _PIECE)
+        try:
+            data, ancillary, flags, _ = self._sock.recvmsg(size, self._fds_room, _CLOEXEC | _DONTWAIT)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError:
+            self.eof = True
+            return 0
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds = array.array("i")
+                fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+                if sys.platform != "linux":
+                    for fd in fds:
+                        os.set_inheritable(fd, False)
+                self._incoming_fds.extend(fds)
+        self._incoming += data
+        if flags & socket.MSG_CTRUNC:
+            raise ChannelError("more descriptors came than belong to any message, or this process may open no more")
+        self.eof = not data
+        return len(data)
 
     def _drop_outgoing(self) -> None:
         for _, fds in self._outgoing:

@@ -3,10 +3,14 @@
 Pure: only shapes. Descriptors do not stand in a message; `FDS` says how many travel with it and
 in which order (SCM_RIGHTS, unix(7)). `serial` names a worker process for ever, `slot` its place
 among the `workers`, `generation` the zygote whose code it runs; a pid is only ever for people.
+
+What goes to the master comes from processes that run the application's code. Their numbers have bounds here, which the
+decoder holds; what the messages say is checked where it is taken in (`master.crew`, `master.border`).
 """
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import Annotated
 
 import msgspec
 
@@ -16,8 +20,17 @@ LONGEST_TEXT = 1 << 16
 LONGEST_REASON = 2000
 #: Files of a fingerprint in one message: some 110 bytes each (measured: litellm's 3,863 files made 435 KB).
 FILES_AT_ONCE = 1000
+#: The most files of one process's code that are told and kept: looking at so many every few seconds takes 0.1 s.
+MOST_FILES = 50_000
 
 Files = dict[str, tuple[int, int]]
+Serial = Annotated[int, msgspec.Meta(ge=1)]
+Pid = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+#: What a process that failed exits with: 0 would make a success of it.
+FailureCode = Annotated[int, msgspec.Meta(ge=1, le=255)]
+#: As from waitpid(2): an exit code in the upper byte, or a signal.
+WaitStatus = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
+Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 
 
 def shorten(text: str, most: int) -> str:
@@ -28,8 +41,8 @@ def shorten(text: str, most: int) -> str:
 
 
 def in_pieces(files: Files) -> Iterator[Files]:
-    """`files` in parts of FILES_AT_ONCE; the last one may be empty."""
-    items = iter(files.items())
+    """`files`, up to MOST_FILES, in parts of FILES_AT_ONCE; the last one may be empty."""
+    items = islice(files.items(), MOST_FILES)
     while len(piece := dict(islice(items, FILES_AT_ONCE))) == FILES_AT_ONCE:
         yield piece
     yield piece
@@ -119,7 +132,7 @@ class Loaded(Message):
     lazy: bool
     interface: str
     hazards: tuple[str, ...]
-    seconds: float
+    seconds: Seconds
     fingerprint: Files
 
 
@@ -135,7 +148,7 @@ class Unforkable(Message):
 class LoadFailed(Message):
     """The app could not be loaded (or a hazard was refused); the zygote exits after this."""
 
-    exit_code: int
+    exit_code: FailureCode
     reason: str
     detail: str
 
@@ -146,23 +159,23 @@ class LoadFailed(Message):
 class Forked(Message):
     """A worker process exists. Fds: its channel, its trace file, its pidfd (absent where there is none)."""
 
-    serial: int
-    pid: int
+    serial: Serial
+    pid: Pid
 
 
 class ForkFailed(Message):
     """fork(2) failed, with the system's words (EAGAIN, ENOMEM)."""
 
-    serial: int
+    serial: Serial
     reason: str
 
 
 class Exited(Message):
     """The zygote has reaped a worker; `status` is as from waitpid(2)."""
 
-    serial: int
-    pid: int
-    status: int
+    serial: Serial
+    pid: Pid
+    status: WaitStatus
 
 
 # ── worker → master ──────────────────────────────────────────────────────────────────────────
@@ -171,15 +184,15 @@ class Exited(Message):
 class Ready(Message):
     """App loaded, lifespan startup complete, accepting. A lazy worker tells what files it loaded (see MoreFiles)."""
 
-    serial: int
+    serial: Serial
     fingerprint: Files
 
 
 class BootFailed(Message):
     """The worker cannot serve and exits with `exit_code` (3 lifespan or crash, 4 load)."""
 
-    serial: int
-    exit_code: int
+    serial: Serial
+    exit_code: FailureCode
     reason: str
     detail: str
 
@@ -190,7 +203,7 @@ class BootFailed(Message):
 class RetireAsked(Message):
     """The worker is due (its reason says why) and goes on serving until it is told to drain."""
 
-    serial: int
+    serial: Serial
     reason: str
 
 
@@ -215,9 +228,8 @@ class Reopen(Message):
 
 
 ToZygote = Boot | Fork | Adopt | Kill | Quit | RunHook | Reopen
-ToMaster = (
-    MoreFiles | Loaded | Unforkable | LoadFailed | Forked | ForkFailed | Exited | Ready | BootFailed | RetireAsked
-)
+FromZygote = MoreFiles | Loaded | Unforkable | LoadFailed | Forked | ForkFailed | Exited
+FromWorker = MoreFiles | Ready | BootFailed | RetireAsked
 ToWorker = Drain | Reopen
 
 #: How many descriptors travel with a message: (least, most).

@@ -13,7 +13,7 @@ from aserver.log.escape import printable
 _BOTTOM = "/aserver/worker/main.py"
 #: A stack of 100 threads. The application can write into the file too, so of more only the end is read.
 LONGEST = 256 << 10
-#: So many different stacks are told.
+#: So many stacks are told, the last ones: of a process that filled the file itself, its end is among them.
 MOST_STACKS = 200
 
 
@@ -43,7 +43,8 @@ def tidy(text: str) -> str:
     A signal and the abort that follows it dump the same stack; the list of extension modules says nothing new.
     """
     stacks: dict[str, None] = {}
-    for block in text.strip().split("\n\n"):
+    blocks = text.strip().split("\n\n")
+    for block in blocks[-MOST_STACKS:]:
         lines: list[str] = []
         for line in block.splitlines():
             if line.startswith("  File ") and _BOTTOM in line:
@@ -54,6 +55,5 @@ def tidy(text: str) -> str:
         # One thread's stack may follow another's heading ("Fatal Python error: ...") without a blank line.
         if lines and not lines[0].startswith("Extension modules"):
             stacks["\n".join(lines)] = None
-            if len(stacks) > MOST_STACKS:
-                return "\n".join([*list(stacks)[:MOST_STACKS], "[more stacks were left out]"])
-    return "\n".join(stacks)
+    left_out = [f"[{len(blocks) - MOST_STACKS} stacks before these are left out]"] if len(blocks) > MOST_STACKS else []
+    return "\n".join([*left_out, *stacks])

@@ -6,19 +6,24 @@ nothing; `runner` calls it for the commands of the state machine.
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Self
 
 from aserver import terminal, unix
 from aserver.ipc.channel import Channel
-from aserver.ipc.messages import Files, ToMaster
+from aserver.ipc.messages import FILES_AT_ONCE, MOST_FILES, Files, FromWorker, FromZygote
+from aserver.master.succession import WorkerEstate, ZygoteEstate
 
-#: The most files of one process's code whose names are kept. Looking at so many every few seconds takes 0.1 s, and a
-#: process that runs the application's code could name any number.
-MOST_FILES = 50_000
+#: Messages of a peer beyond two for each fork: its files in pieces, and what a process says once, with some to spare.
+#: Whoever says more floods the channel.
+SPARE_MESSAGES = MOST_FILES // FILES_AT_ONCE + 14
+#: Of a path, PATH_MAX (linux/limits.h); of all the paths of one process together.
+LONGEST_PATH, MOST_CHARACTERS = 4096, 1 << 23
 #: Where the zygote finds its channel. Any number above the standard streams would do: posix_spawn puts it there.
 ZYGOTE_FD = 3
 _ZYGOTE = Path(__file__).resolve().parent.parent / "zygote" / "__main__.py"
@@ -31,8 +36,24 @@ class ZygoteHandle:
     generation: int
     pid: int
     pidfd: int | None
-    channel: Channel[ToMaster]
+    channel: Channel[FromZygote]
     files: Files = field(default_factory=dict)
+    said: int = 0
+    may_say: int = SPARE_MESSAGES
+    broken: str = ""  # how it broke the protocol, for which it was killed
+
+    def __str__(self) -> str:
+        return f"the zygote of generation {self.generation} (pid {self.pid})"
+
+    @classmethod
+    def inherited(cls, estate: ZygoteEstate) -> Self:
+        """One whom this master's former image started."""
+        return cls(estate.generation, estate.pid, estate.pidfd, _channel(estate.channel, FromZygote))
+
+    def estate(self) -> ZygoteEstate:
+        """For the next image of this master, which there is only where there are pidfds."""
+        assert self.pidfd is not None
+        return ZygoteEstate(self.generation, self.pid, self.pidfd, self.channel.fileno())
 
     def know(self, files: Files) -> None:
         """Add a part of the fingerprint of its code."""
@@ -70,12 +91,42 @@ class WorkerHandle:
     cell: int
     pid: int | None = None
     pidfd: int | None = None
-    channel: Channel[ToMaster] | None = None
+    channel: Channel[FromWorker] | None = None
     trace: int | None = None
     trace_offset: int = 0
     dead: bool = False
     status: int | None = None
     files: Files = field(default_factory=dict)
+    said: int = 0
+    may_say: int = SPARE_MESSAGES
+
+    def __str__(self) -> str:
+        return f"worker {self.slot} (generation {self.generation}, pid {self.pid})"
+
+    @classmethod
+    def inherited(cls, estate: WorkerEstate) -> Self:
+        """One whom this master's former image knew."""
+        worker = cls(estate.serial, estate.generation, estate.slot, estate.cell, estate.pid, estate.pidfd)
+        if estate.channel is not None:
+            worker.channel = _channel(estate.channel, FromWorker)
+        worker.trace, worker.trace_offset, worker.status = estate.trace, estate.trace_offset, estate.status
+        return worker
+
+    def estate(self) -> WorkerEstate:
+        """For the next image of this master."""
+        channel = self.channel.fileno() if self.channel is not None else None
+        return WorkerEstate(
+            self.serial,
+            self.generation,
+            self.slot,
+            self.cell,
+            self.pid,
+            self.pidfd,
+            channel,
+            self.trace,
+            self.trace_offset,
+            self.status,
+        )
 
     def know(self, files: Files) -> None:
         """Add a part of the fingerprint of its code."""
@@ -90,9 +141,15 @@ class WorkerHandle:
                 os.close(fd)
 
 
+def _channel(fd: int, expects: Any) -> Channel[Any]:
+    return Channel(socket.socket(fileno=fd), expects)
+
+
 def _add(known: Files, more: Files) -> None:
-    if len(known) + len(more) <= MOST_FILES:
-        known.update(more)
+    """Only what can be a file's path: the master looks at each (stat(2)) every few seconds, maybe as root."""
+    if len(known) + len(more) <= MOST_FILES and sum(map(len, known)) + sum(map(len, more)) <= MOST_CHARACTERS:
+        paths = (path for path in more if path.startswith("/") and "\0" not in path and len(path) <= LONGEST_PATH)
+        known.update({path: more[path] for path in paths})
 
 
 def spawn(command: list[str], environ: Mapping[str, str], fds: Mapping[int, int]) -> int:
@@ -124,7 +181,7 @@ def spawn_zygote(generation: int, environ: Mapping[str, str]) -> ZygoteHandle:
         raise
     finally:
         theirs.close()
-    return ZygoteHandle(generation, pid, unix.open_pidfd(pid), Channel(ours, ToMaster))
+    return ZygoteHandle(generation, pid, unix.open_pidfd(pid), Channel(ours, FromZygote))
 
 
 def interpreter_flags() -> list[str]:

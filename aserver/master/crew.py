@@ -8,27 +8,32 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import assert_never
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, assert_never
 
 from aserver import unix
 from aserver.errors import ChannelError
 from aserver.ipc import messages as msg
 from aserver.ipc.board import CELLS, BoardFile
-from aserver.ipc.channel import Channel
 from aserver.log.crash import read_trace
-from aserver.master import children, policy
+from aserver.master import border, children, policy
 from aserver.master import events as ev
+from aserver.master.border import clean
 from aserver.master.children import WorkerHandle, ZygoteHandle
 from aserver.master.freshness import Fingerprint
 from aserver.master.succession import Estate, WorkerEstate, ZygoteEstate
 
 log = logging.getLogger("aserver.master")
 
+P = TypeVar("P", ZygoteHandle, WorkerHandle)
+
 #: Seconds that the zygote's report of an exit status may lag behind the pidfd before the death is taken without it.
 STATUS_PATIENCE = 0.5
+#: Of what a dead process has sent, so many turns' share is heard: all that a socket holds, unless a grandchild of it
+#: that holds the other end goes on sending.
+LAST_TURNS = 8
 #: Without pidfds: seconds between the end of a zygote's channel and asking for its exit status.
 EOF_PATIENCE = 0.1
 #: Seconds that faulthandler gets to write its stacks before they are read; it took under 10 ms (PROCESS 5).
@@ -69,48 +74,34 @@ class Crew:
 
     @property
     def quiet(self) -> bool:
-        """Whether no message to or from anybody is on its way through this process."""
-        return all(channel.quiet for channel in self._channels())
+        """Whether no message to or from a peer is half through this process, and the end of each is understood."""
+        return not self._halves() and not any(zygote.broken for zygote in self.zygotes.values())
 
-    def _channels(self) -> Iterable[Channel[msg.ToMaster]]:
-        handles: list[ZygoteHandle | WorkerHandle] = [*self.zygotes.values(), *self.workers.values()]
-        return [handle.channel for handle in handles if handle.channel is not None and not handle.channel.eof]
+    def _halves(self) -> list[ZygoteHandle | WorkerHandle]:
+        peers: list[ZygoteHandle | WorkerHandle] = [*self.zygotes.values(), *self.workers.values()]
+        return [peer for peer in peers if peer.channel and not peer.channel.eof and not peer.channel.quiet]
+
+    def cut_off_halves(self, reason: str) -> None:
+        """Wait no longer for the rest of any message."""
+        for peer in self._halves():
+            self.cut_off(peer, reason)
 
     def zygotes_estate(self) -> list[ZygoteEstate]:
         """For the next image of this master; there are pidfds, or there would be no upgrade."""
-        return [
-            ZygoteEstate(z.generation, z.pid, z.pidfd, z.channel.fileno())
-            for z in self.zygotes.values()
-            if z.pidfd is not None
-        ]
+        return [zygote.estate() for zygote in self.zygotes.values() if zygote.pidfd is not None]
 
     def workers_estate(self) -> list[WorkerEstate]:
         """For the next image of this master."""
-        return [
-            WorkerEstate(
-                w.serial,
-                w.generation,
-                w.slot,
-                w.cell,
-                w.pid,
-                w.pidfd,
-                w.channel.fileno() if w.channel is not None else None,
-                w.trace,
-                w.trace_offset,
-                w.status,
-            )
-            for w in self.workers.values()
-        ]
+        return [worker.estate() for worker in self.workers.values()]
 
     def inherit(self, estate: Estate) -> None:
         """Watch over those whom this master's former image knew."""
         for z in estate.zygotes:
-            self._keep_zygote(ZygoteHandle(z.generation, z.pid, z.pidfd, _channel(z.channel)))
+            self._keep_zygote(ZygoteHandle.inherited(z))
         for w in estate.workers:
-            channel = None if w.channel is None else _channel(w.channel)
-            worker = WorkerHandle(w.serial, w.generation, w.slot, w.cell, w.pid, w.pidfd, channel, w.trace)
-            worker.trace_offset, worker.status = w.trace_offset, w.status
-            self.workers[worker.serial] = worker
+            worker = self.workers[w.serial] = WorkerHandle.inherited(w)
+            if (zygote := self.zygotes.get(w.generation)) is not None:
+                zygote.may_say += border.PER_FORK
             self._free_cells.remove(worker.cell)
             self._watch_worker(worker)
 
@@ -160,41 +151,36 @@ class Crew:
             zygote.kill()
 
     def _on_zygote_message(self, zygote: ZygoteHandle) -> None:
-        self._hear(zygote)
+        self._hear(zygote, self._on_zygote_says)
         if zygote.channel.eof:
             self._loop.remove_reader(zygote.channel.fileno())
             if zygote.pidfd is None:  # EOF is all the notice there is; the process ends in a moment
                 self._loop.call_later(EOF_PATIENCE, self._on_zygote_dead, zygote)
 
-    def _hear(self, zygote: ZygoteHandle) -> None:
-        for message, fds in self._read(zygote.channel, f"zygote of generation {zygote.generation}"):
-            self._on_message(zygote, message, fds)
-
-    def _on_message(self, zygote: ZygoteHandle, message: msg.ToMaster, fds: list[int]) -> None:
+    def _on_zygote_says(self, zygote: ZygoteHandle, message: msg.FromZygote, fds: list[int]) -> None:
         generation = zygote.generation
         match message:
             case msg.MoreFiles():
                 zygote.know(message.files)
             case msg.Loaded():
                 zygote.know(message.fingerprint)
-                lazy = "each worker loads the app" if message.lazy else f"{message.interface} app loaded"
+                interface = clean(message.interface, border.LONGEST_WORD)
+                lazy = "each worker loads the app" if message.lazy else f"{interface} app loaded"
                 log.info("zygote of generation %d is up after %.2f s: %s", generation, message.seconds, lazy)
                 self._on_files(generation, zygote.files)
                 self._on_event(ev.ZygoteUp(generation))
             case msg.Unforkable():
                 self._on_event(ev.ZygoteUnforkable(generation))
             case msg.LoadFailed():
-                self._on_event(ev.ZygoteFailed(generation, message.exit_code, message.reason, message.detail))
+                reason, detail = clean(message.reason), clean(message.detail, msg.LONGEST_TEXT)
+                self._on_event(ev.ZygoteFailed(generation, message.exit_code, reason, detail))
             case msg.Forked():
-                self._on_forked(message, fds)
+                self._on_forked(zygote, message, fds)
             case msg.ForkFailed():
-                if (worker := self.workers.get(message.serial)) is not None:
-                    self._forget_worker(worker)
-                self._on_event(ev.ForkFailed(message.serial, message.reason))
+                self._forget_worker(border.ordered(message, zygote, self.workers.get(message.serial)))
+                self._on_event(ev.ForkFailed(message.serial, clean(message.reason, border.LONGEST_WORD)))
             case msg.Exited():
-                self._on_exited(message)
-            case msg.Ready() | msg.BootFailed() | msg.RetireAsked():
-                raise ChannelError(f"{type(message).__name__} is a worker's message, but it came from a zygote")
+                self._on_exited(zygote, message)
             case _:
                 assert_never(message)
 
@@ -203,7 +189,7 @@ class Crew:
             return
         if zygote.pidfd is not None:
             self._loop.remove_reader(zygote.pidfd)
-        self._hear(zygote)  # what it said last
+        self._hear(zygote, self._on_zygote_says, LAST_TURNS)
         status = zygote.reap()
         self._forget_zygote(zygote)
         for worker in [w for w in self.workers.values() if w.generation == zygote.generation]:
@@ -213,6 +199,8 @@ class Crew:
                 self._bury(worker)  # its status will not be reported any more
         code, signum = children.decode_status(status)
         how = policy.explain_exit(code, signum, policy.Intent.NONE, out_of_memory=self._memory_ran_out())
+        if zygote.broken and signum == "SIGKILL":
+            how = f"broke the protocol and was killed ({zygote.broken})"
         self._on_event(ev.ZygoteGone(zygote.generation, how))
 
     def _forget_zygote(self, zygote: ZygoteHandle) -> None:
@@ -236,19 +224,16 @@ class Crew:
         order = msg.Fork(
             command.serial, command.slot, worker.cell, command.retire_after_requests, command.retire_after_seconds
         )
-        self.tell_zygote(command.generation, order)
+        if (zygote := self.zygotes.get(command.generation)) is not None:
+            zygote.may_say += border.PER_FORK
+            zygote.channel.send(order)
 
-    def _on_forked(self, message: msg.Forked, fds: list[int]) -> None:
+    def _on_forked(self, zygote: ZygoteHandle, message: msg.Forked, fds: list[int]) -> None:
         worker = self.workers.get(message.serial)
-        if worker is None or worker.pid is not None:
-            for fd in fds:  # given up already: closing its channel is what tells it to leave
-                os.close(fd)
-            return
-        worker.pid, worker.trace = message.pid, fds[1]
-        worker.pidfd = fds[2] if len(fds) > 2 else None
-        worker.channel = _channel(fds[0])
+        border.believe_forked(message, fds, zygote, worker, self.pids)
+        assert worker is not None
         self._watch_worker(worker)
-        self._on_event(ev.Forked(worker.serial, worker.pid))
+        self._on_event(ev.Forked(worker.serial, message.pid))
 
     def _watch_worker(self, worker: WorkerHandle) -> None:
         if worker.channel is not None:
@@ -260,28 +245,33 @@ class Crew:
     def _on_worker_message(self, worker: WorkerHandle) -> None:
         if worker.channel is None:
             return
-        for message, _ in self._read(worker.channel, f"worker {worker.slot} (pid {worker.pid})"):
-            match message:
-                case msg.MoreFiles():
-                    worker.know(message.files)
-                case msg.Ready():
-                    worker.know(message.fingerprint)
-                    self._on_files(worker.generation, worker.files)
-                    self._on_event(ev.Ready(worker.serial))
-                case msg.BootFailed():
-                    self._on_event(ev.BootFailed(worker.serial, message.exit_code, message.reason, message.detail))
-                case msg.RetireAsked():
-                    self._on_event(ev.RetireAsked(worker.serial, message.reason))
-                case _:
-                    raise ChannelError(f"{type(message).__name__} is no worker's message")
+        self._hear(worker, self._on_worker_says)
         if worker.channel.eof:  # no death notice: a grandchild may hold the other end, or none (trap 27)
             self._loop.remove_reader(worker.channel.fileno())
             if worker.pidfd is None and worker.generation not in self.zygotes:  # but here there is no other
                 self._loop.call_soon(self._bury, worker)
 
-    def _on_exited(self, message: msg.Exited) -> None:
+    def _on_worker_says(self, worker: WorkerHandle, message: msg.FromWorker, _fds: list[int]) -> None:
+        if not isinstance(message, msg.MoreFiles) and message.serial != worker.serial:
+            raise ChannelError(f"{type(message).__name__} about serial {message.serial}, but it is {worker.serial}")
+        match message:
+            case msg.MoreFiles():
+                worker.know(message.files)
+            case msg.Ready():
+                worker.know(message.fingerprint)
+                self._on_files(worker.generation, worker.files)
+                self._on_event(ev.Ready(worker.serial))
+            case msg.BootFailed():
+                reason, detail = clean(message.reason), clean(message.detail, msg.LONGEST_TEXT)
+                self._on_event(ev.BootFailed(worker.serial, message.exit_code, reason, detail))
+            case msg.RetireAsked():
+                self._on_event(ev.RetireAsked(worker.serial, clean(message.reason)))
+            case _:
+                assert_never(message)
+
+    def _on_exited(self, zygote: ZygoteHandle, message: msg.Exited) -> None:
         worker = self.workers.get(message.serial)
-        if worker is None:
+        if worker is None or not border.check_exited(message, zygote, worker):
             return
         worker.status = message.status
         if worker.dead or worker.pidfd is None:
@@ -302,7 +292,8 @@ class Crew:
         """The process is gone and its status known, or given up on: hear its last words, then tell the state."""
         if self.workers.get(worker.serial) is not worker:
             return
-        self._on_worker_message(worker)
+        if worker.channel is not None:
+            self._hear(worker, self._on_worker_says, LAST_TURNS)
         self._log_trace(worker, f"the stacks at its end{self._owner(worker)}")
         self._forget_worker(worker)
         code, signum = children.decode_status(worker.status)
@@ -349,8 +340,7 @@ class Crew:
             return
         text, worker.trace_offset = read_trace(worker.trace, worker.trace_offset)
         if text:
-            name = f"worker {worker.slot} (generation {worker.generation}, pid {worker.pid})"
-            log.error("%s: %s:\n%s", name, title, text)
+            log.error("%s: %s:\n%s", worker, title, text)
 
     def _memory_ran_out(self) -> bool:
         before, self._oom_kills = self._oom_kills, unix.oom_kills()
@@ -358,19 +348,38 @@ class Crew:
 
     # ── channels ─────────────────────────────────────────────────────────────────────────────
 
-    def _read(self, channel: Channel[msg.ToMaster], who: str) -> list[tuple[msg.ToMaster, list[int]]]:
+    def _hear(self, peer: P, obey: Callable[[P, Any, list[int]], None], turns: int = 1) -> None:
+        """Take in what a process has said, so many turns' share at most; cut it off if that breaks the protocol."""
+        assert peer.channel is not None
+        left: deque[tuple[Any, list[int]]] = deque()
         try:
-            return channel.receive()
+            for _ in range(turns):
+                left.extend(peer.channel.receive())
+                if not left:
+                    break
+                while left:
+                    border.count(peer)
+                    obey(peer, *left[0])
+                    left.popleft()
         except ChannelError as error:
-            log.error("%s breaks the protocol: %s", who, error)  # noqa: TRY400
-            channel.eof = True
-            return []
+            for _, fds in left:
+                for fd in fds:
+                    os.close(fd)
+            self.cut_off(peer, clean(str(error)))  # msgspec quotes what it does not know
+
+    def cut_off(self, peer: ZygoteHandle | WorkerHandle, reason: str) -> None:
+        """Hear a peer no more: a zygote is killed, and another follows; a worker is replaced and told to leave."""
+        assert peer.channel is not None
+        self._loop.remove_reader(peer.channel.fileno())
+        peer.channel.cut_off()
+        if isinstance(peer, WorkerHandle):
+            self._on_event(ev.Breached(peer.serial, reason))
+        else:
+            log.error("%s broke the protocol: %s; it is killed, the workers that it has forked serve on", peer, reason)
+            peer.broken = reason
+            peer.kill()
 
     def _unwatch(self, *fds: int | None) -> None:
         for fd in fds:
             if fd is not None and fd >= 0:
                 self._loop.remove_reader(fd)
-
-
-def _channel(fd: int) -> Channel[msg.ToMaster]:
-    return Channel(socket.socket(fileno=fd), msg.ToMaster)

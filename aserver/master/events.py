@@ -95,6 +95,13 @@ class RetireAsked(_Shape, frozen=True):
     reason: str
 
 
+class Breached(_Shape, frozen=True):
+    """The worker has broken the protocol: nothing that it says is heard any more, but it hears what it is told."""
+
+    serial: int
+    reason: str
+
+
 class Died(_Shape, frozen=True):
     """The worker process has ended, with an exit code or by a signal, or nobody knows how."""
 
@@ -146,6 +153,7 @@ Event = (
     | Ready
     | BootFailed
     | RetireAsked
+    | Breached
     | Died
     | Beats
     | StopRequested

@@ -4,7 +4,10 @@ Runs in the master, every few seconds. It only looks at modification times and s
 """
 
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+
+from aserver.log.escape import printable
 
 #: As `importer.fingerprint` makes it: path to (mtime in ns, size in bytes).
 Fingerprint = Mapping[str, tuple[int, int]]
@@ -13,20 +16,37 @@ Fingerprint = Mapping[str, tuple[int, int]]
 NAMED = 5
 
 
+#: Seconds that one look may take of the master's time. A process that runs the application's code names the paths, and
+#: one that leads through long chains of links takes milliseconds.
+LOOK_TIME = 0.02
+
+
 class Freshness:
     """Of one generation's code."""
 
     def __init__(self, files: Fingerprint) -> None:
         self.files = files
+        self._left: Iterator[tuple[str, tuple[int, int]]] = iter(())
+        self._changed: set[str] = set()
         self._reported: frozenset[str] = frozenset()
+        self.under_way = False  # a round that had no time to look at all of them: call `news` again soon
 
-    def news(self) -> str | None:
-        """The files that have changed, as one sentence, each set of them once."""
-        changed = frozenset(path for path, known in self.files.items() if _state(path) != known)
+    def news(self, seconds: float = LOOK_TIME) -> str | None:
+        """The files that have changed, as one sentence, each set of them once; None also while a round is under way."""
+        if not self.under_way:
+            self._left, self._changed, self.under_way = iter(self.files.items()), set(), True
+        end = time.monotonic() + seconds
+        for path, known in self._left:
+            if _state(path) != known:
+                self._changed.add(path)
+            if time.monotonic() >= end:
+                return None
+        self.under_way = False
+        changed = frozenset(self._changed)
         if changed <= self._reported:
             return None
         self._reported = changed
-        names = ", ".join(sorted(changed)[:NAMED])
+        names = ", ".join(printable(path) for path in sorted(changed)[:NAMED])
         more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
         return f"{names}{more} changed on disk since the code was loaded"
 

@@ -168,6 +168,34 @@ def on_retire_asked(fleet: Fleet, event: ev.RetireAsked) -> None:
         worker.due = event.reason
 
 
+def on_breached(fleet: Fleet, event: ev.Breached) -> None:
+    """It is replaced like one that is due, at once: the requests of its clients are not to blame.
+
+    While it boots it serves nobody, and is killed. A canary that does this fails its generation.
+    """
+    worker = fleet.workers.get(event.serial)
+    if worker is None:
+        return
+    reason = f"it broke the protocol: {event.reason}"
+    follows = ""
+    if worker.phase is Phase.BOOTING:
+        worker.failure = ev.BootFailed(worker.serial, ExitCode.BOOT, reason)
+        follows = "; it is killed"
+        kill(fleet, worker, Intent.OVERRAN)
+    elif worker.serves:
+        worker.phase, worker.due = Phase.RETIRING, reason
+        follows = "; it serves until its replacement does"
+    say(fleet, "error", f"{worker}: {reason}; nothing that it says counts any more{follows}")
+    generation = fleet.generations[worker.generation]
+    if not worker.serves or fleet.over:
+        return
+    if generation.role is Role.CANDIDATE and fleet.current is not None:
+        rollout.candidate_failed(fleet, generation, ExitCode.BOOT, f"{worker}: {reason}", "")
+    elif generation.role is Role.CURRENT:
+        assert worker.ready_at is not None
+        generation.backoff.died(fleet.now, fleet.now - worker.ready_at)
+
+
 def on_died(fleet: Fleet, event: ev.Died) -> None:
     """The process has ended: say why, and what follows."""
     worker = fleet.workers.pop(event.serial, None)

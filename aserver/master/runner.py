@@ -39,6 +39,8 @@ log = logging.getLogger("aserver.master")
 
 #: Seconds between two looks at socket paths and at orphans of user code.
 CHORES_PERIOD = 1.0
+#: Seconds that an upgrade waits for the rest of a message before it cuts its peer off, which may never send or take it.
+MESSAGE_PATIENCE = 5.0
 #: Chores between two looks at the files of the loaded code (one stat(2) each).
 FRESHNESS_CHORES = 5
 
@@ -86,7 +88,9 @@ class Runner:
     def resumed(cls, estate: Estate, *, logs: Logging, reread: Callable[[], Resolved], pidfile: PidFile | None) -> Self:
         """Go on where this process's former image stopped (SIGUSR2), then reload. Raises ConfigError."""
         provisions = inherit(estate)
-        runner = cls(provisions[max(provisions)], logs=logs, reread=reread, pidfile=pidfile, board=BoardFile(estate.board))
+        runner = cls(
+            provisions[max(provisions)], logs=logs, reread=reread, pidfile=pidfile, board=BoardFile(estate.board)
+        )
         runner._provisions = provisions
         runner._serving = estate.serving
         runner._listening_on = provisions[estate.serving].listeners
@@ -163,8 +167,10 @@ class Runner:
             log.error("upgrade (%s) refused, everything stays as it is: %s", why, reason)
             return
         self._run_hook("pre_exec")
-        # Until the rest of a message is through, and settings that are being read are read.
-        while not self._crew.quiet or any(not task.done() for task in self._reading):  # noqa: ASYNC110
+        patience = self._loop.time() + MESSAGE_PATIENCE
+        while not self._crew.quiet or any(not task.done() for task in self._reading):
+            if self._loop.time() > patience:
+                self._crew.cut_off_halves(f"half a message for {MESSAGE_PATIENCE:g} s, and an upgrade waits for it")
             await asyncio.sleep(BEAT_PERIOD)
         if self._state.over or self._state.server is not Server.SERVING:
             log.warning("upgrade (%s) given up: the server is %s", why, self._state.server.value)
@@ -322,8 +328,7 @@ class Runner:
             if (news := listener.tend()) is not None:
                 log.warning("%s", news)
         self._chores += 1
-        if self._chores % FRESHNESS_CHORES == 0:
-            self._look_at_files()
+        self._look_at_files(begin=self._chores % FRESHNESS_CHORES == 0)
         if self._logs is not None and not self._waits_for_a_child:
             unix.reap_strangers(self._crew.pids)
 
@@ -345,10 +350,10 @@ class Runner:
             log.info("generation %d has the code of generation %d: no loaded file has changed", generation, before)
         self._files[generation] = Freshness(files)
 
-    def _look_at_files(self) -> None:
+    def _look_at_files(self, *, begin: bool) -> None:
         current = self._state.current
         files = self._files.get(current.number) if current else None
-        if files is not None and current is not None and (news := files.news()):
+        if files and current and (begin or files.under_way) and (news := files.news()):
             log.warning("%s (generation %d): a reload is due; until then the loaded code serves", news, current.number)
 
     def _listeners(self) -> list[Listener]:

@@ -94,6 +94,8 @@ class Master(Fleet):
                 news.on_boot_failed(self, event)
             case ev.RetireAsked():
                 news.on_retire_asked(self, event)
+            case ev.Breached():
+                news.on_breached(self, event)
             case ev.Died():
                 news.on_died(self, event)
             case ev.Beats():

@@ -154,6 +154,12 @@ class Disturbances(RuleBasedStateMachine):
         self.world.emit(ev.RetireAsked(alive[pick % len(alive)], "max_requests"))
 
     @precondition(_workers)
+    @rule(pick=pick)
+    def break_the_protocol(self, pick: int) -> None:
+        alive = self.world.alive
+        self.world.emit(ev.Breached(alive[pick % len(alive)], "it sent garbage"))
+
+    @precondition(_workers)
     @rule()
     def all_ask_to_retire(self) -> None:
         for serial in self.world.alive:
@@ -203,6 +209,7 @@ class Disturbances(RuleBasedStateMachine):
             ev.Ready(serial),
             ev.BootFailed(serial, 3, ""),
             ev.RetireAsked(serial, ""),
+            ev.Breached(serial, ""),
             ev.Died(serial),
             ev.ZygoteUp(serial),
             ev.ZygoteUnforkable(serial),

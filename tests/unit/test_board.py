@@ -1,4 +1,4 @@
-"""The board: cells in shared memory, each with one writer; the master reads and clears them without mapping the file."""
+"""The board: cells in shared memory, each with one writer; the master reads and clears them unmapped."""
 
 import fcntl
 import mmap

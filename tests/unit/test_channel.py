@@ -7,14 +7,14 @@ import socket
 import struct
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aserver import unix
 from aserver.errors import ChannelError
-from aserver.ipc import channel as channel_module
-from aserver.ipc.channel import Channel
+from aserver.ipc.channel import TURN_BYTES, TURN_MESSAGES, Channel
 from aserver.ipc.messages import (
     FILES_AT_ONCE,
     Adopt,
@@ -23,10 +23,14 @@ from aserver.ipc.messages import (
     Drain,
     Exited,
     Forked,
+    FromWorker,
+    FromZygote,
     Kill,
+    Loaded,
+    LoadFailed,
+    Message,
     Ready,
     RetireAsked,
-    ToMaster,
     ToZygote,
     in_pieces,
 )
@@ -35,6 +39,8 @@ from aserver.ipc.messages import (
 BACKENDS = ["asyncio", pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop")]
 #: More than a socket takes at once.
 LONG = Ready(4, {"x" * 500_000: (1, 2)})
+#: Of either kind of peer.
+ToMaster = FromZygote | FromWorker
 Pair = tuple[Channel[ToZygote], Channel[ToMaster]]
 
 
@@ -222,30 +228,145 @@ def test_a_peer_that_is_gone_is_no_error_for_the_sender(pair: Pair) -> None:
     zygote.drain_blocking(0.1)
 
 
-def test_lost_descriptors_are_an_error(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trap 14: with a buffer too small the kernel drops descriptors and says so once. Fails without the check."""
+def send_raw(sock: socket.socket, data: bytes, *fds: int) -> None:
+    """As only a broken peer would."""
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    sock.sendmsg([data], rights)
+
+
+def body(data: bytes, count: int = 0) -> bytes:
+    """With its header."""
+    return struct.pack("!IH", len(data), count) + data
+
+
+def frame(message: Message, count: int = 0) -> bytes:
+    """As on the wire."""
+    return body(msgspec.msgpack.encode(message), count)
+
+
+@pytest.fixture
+def file() -> Iterator[int]:
+    """A descriptor of a file that `still_open` knows."""
+    made = os.memfd_create("passed on")
+    yield made
+    os.close(made)
+
+
+def still_open() -> int:
+    """How many descriptors of that file this process has beside the one that it sends."""
+    return sum("passed on" in what for what in unix.open_fds().values()) - 1
+
+
+def test_lost_descriptors_are_an_error(file: int) -> None:
+    """Trap 14: where there is no room the kernel drops descriptors and says so once. Fails without the check."""
+    ours, theirs = unix.stream_pair()
+    reader: Channel[FromZygote] = Channel(theirs, FromZygote)
+    send_raw(ours, frame(Forked(1, 2), 4), file, file, file, file)
+    with pytest.raises(ChannelError, match="more descriptors came than belong to any message"):
+        reader.receive()
+    assert still_open() == 0
+    ours.close()
+    reader.close()
+
+
+def test_a_worker_cannot_bring_a_descriptor_into_the_master(file: int) -> None:
+    """No message of its has any, so there is no room for them. Fails with room: 5,000 stayed open after 20 messages."""
+    ours, theirs = unix.stream_pair()
+    reader: Channel[FromWorker] = Channel(theirs, FromWorker)
+    send_raw(ours, frame(RetireAsked(1, "due"), 1), *[file] * 250)
+    with pytest.raises(ChannelError, match="descriptors"):
+        reader.receive()
+    assert still_open() == 0
+    ours.close()
+    reader.close()
+
+
+def test_descriptors_that_no_message_claims_are_closed_and_end_the_conversation(file: int) -> None:
+    """With a kind that takes none, in the middle of a message, more than its header says, and behind a good one, whose
+    own are closed too. Fails without each of the checks in `receive`.
+    """
+    for sent in (
+        [(frame(Exited(1, 2, 3), 2), (file, file))],
+        [(frame(Exited(1, 2, 3))[:9], ()), (frame(Exited(1, 2, 3))[9:], (file,))],
+        [(frame(Forked(1, 2), 2), (file, file, file))],
+        [(frame(Forked(1, 2), 3), (file, file))],
+        [(frame(Forked(1, 2), 2), (file, file)), (frame(Exited(1, 2, 3), 1), (file,))],
+    ):
+        ours, theirs = unix.stream_pair()
+        reader: Channel[FromZygote] = Channel(theirs, FromZygote)
+        for data, fds in sent:
+            send_raw(ours, data, *fds)
+        with pytest.raises(ChannelError, match="descriptors"):
+            reader.receive()
+        assert still_open() == 0, sent
+        assert reader.eof
+        assert reader.quiet, "half a message of a peer that is cut off must not hold an upgrade"
+        with pytest.raises(BrokenPipeError):
+            ours.send(b"more")
+        assert reader.receive() == []
+        reader.close()
+        ours.close()
+
+
+def test_a_flood_is_taken_in_by_the_turn_and_stays_in_the_socket(pair: Pair) -> None:
+    """In messages, and in bytes of one message. Fails with a loop that reads until the socket is empty: while the peer
+    writes as fast as we read, the master does nothing else.
+    """
     zygote, master = pair
-    monkeypatch.setattr(channel_module, "_MAX_FDS", 1)
-    file = os.memfd_create("file")
-    zygote.send(Forked(1, 2), [file, file, file])
-    os.close(file)
-    with pytest.raises(ChannelError, match="MSG_CTRUNC"):
-        master.receive()
+    for number in range(1, 3 * TURN_MESSAGES):
+        zygote.send(Exited(number, 2, 3))
+    zygote.flush()
+    assert len(master.receive()) == TURN_MESSAGES
+    assert master.quiet, "nothing of the next message was read"
+    assert len(master.receive()) == TURN_MESSAGES
+    assert len(master.receive()) == TURN_MESSAGES - 1
+
+    read = 0
+    while master.receive() == []:
+        zygote.send(LONG)
+        before, read = read, len(master._incoming)
+        assert read - before <= TURN_BYTES
+    assert read > TURN_BYTES, "the premise: it took several turns"
+
+
+def test_a_channel_whose_description_is_made_blocking_does_not_block_us(pair: Pair) -> None:
+    """A zygote keeps a duplicate of a worker's channel, and O_NONBLOCK is the description's. Fails without
+    MSG_DONTWAIT, in `receive` and in `flush`: the test, like the master, waits for ever.
+    """
+    zygote, master = pair
+    for end in pair:
+        os.set_blocking(end.fileno(), True)
+    assert master.receive() == []
+    master.send(Boot(1, {"app": "x" * 500_000}, False, (), 1, (), False), [0, 0])
+    assert master.pending
+    assert zygote.receive() == []
 
 
 @pytest.mark.parametrize(
-    ("frame", "said"),
+    ("raw", "said"),
     [
         (struct.pack("!IH", 5 << 20, 0), "5242880 bytes"),
         (struct.pack("!IH", 3, 0) + b"\xc1\xc1\xc1", "does not know"),
         (struct.pack("!IH", 1, 0) + b"\x01", "does not know"),
         (struct.pack("!IH", 0, 2), "0 of its 2 descriptors"),
+        (struct.pack("!IH", 0, 0), "does not know"),
+        (frame(Exited(1, 2, 3))[:-1] + b"\xc0", "does not know"),
+        (frame(Exited(0, 2, 3)), "does not know.*serial"),
+        (frame(Exited(1, -2, 3)), "does not know.*pid"),
+        (frame(Exited(1, 2, 1 << 40)), "does not know.*status"),
+        (frame(LoadFailed(0, "", "")), "does not know.*exit_code"),
+        (frame(LoadFailed(1 << 40, "", "")), "does not know.*exit_code"),
+        (frame(Forked(1, 1 << 62)), "does not know.*pid"),
+        (frame(Ready(1, {})), "does not know"),
+        (body(b"\x82\xa4type\xaaUnforkable\xa7hazards\x91\xa1\xf0"), "does not know.*utf-8"),
+        (body(b"\x82\xa4type\xaaUnforkable\xa4more" + b"\x91" * 100_000), "does not know.*recursion"),
+        (body(b"\x82\xa4type\xaaUnforkable\xa7hazards\xdd\xff\xff\xff\xff"), "does not know.*truncated"),
     ],
 )
-def test_what_a_broken_peer_sends_is_an_error(frame: bytes, said: str) -> None:
+def test_what_a_broken_peer_sends_is_an_error(raw: bytes, said: str) -> None:
     ours, theirs = unix.stream_pair()
-    reader: Channel[ToMaster] = Channel(theirs, ToMaster)
-    ours.send(frame)
+    reader: Channel[FromZygote] = Channel(theirs, FromZygote)
+    ours.send(raw)
     with pytest.raises(ChannelError, match=said):
         reader.receive()
     ours.close()
@@ -258,6 +379,20 @@ def test_messages_of_the_other_direction_are_not_understood(pair: Pair) -> None:
     master.send(RetireAsked(1, "due"))  # to the zygote, who expects orders
     with pytest.raises(ChannelError, match="does not know"):
         pair[0].receive()
+
+
+@pytest.mark.parametrize(
+    "message", [Exited(1, 2, 3), Forked(1, 2), LoadFailed(3, "", ""), Loaded(False, "", (), 0.0, {})]
+)
+def test_a_worker_cannot_say_what_is_a_zygotes_to_say(message: Message) -> None:
+    """An `Exited` from a worker was a traceback. Fails with one union for both."""
+    ours, theirs = unix.stream_pair()
+    reader: Channel[FromWorker] = Channel(theirs, FromWorker)
+    ours.send(frame(message))
+    with pytest.raises(ChannelError, match=f"does not know.*{type(message).__name__}"):
+        reader.receive()
+    ours.close()
+    reader.close()
 
 
 @pytest.mark.parametrize("message", [Adopt(1, 2), Forked(1, 2)])

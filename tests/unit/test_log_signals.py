@@ -268,10 +268,11 @@ def test_a_filled_trace_costs_no_time_and_its_end_is_what_is_told() -> None:
     long file instead of its end, and without `printable`.
     """
     trace = os.memfd_create("trace")
-    os.write(trace, b"".join(b"%d\n\n" % number for number in range(200_000)))
+    os.write(trace, b"".join(b"%d\n\n" % number for number in range(200_000)) + b"  File the real one")
     text, offset = read_trace(trace)
     assert len(text.split("\n")) == MOST_STACKS + 1
-    assert text.endswith("[more stacks were left out]")
+    assert " stacks before these are left out]\n" in text
+    assert text.endswith("\n199999\n  File the real one")
     assert offset == os.fstat(trace).st_size
     os.ftruncate(trace, 1 << 40)
     os.pwrite(trace, b"\x1b[31m\r\x07\xff\xc2\x85the last\n", (1 << 40) - 20)

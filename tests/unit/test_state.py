@@ -265,6 +265,51 @@ def test_all_due_in_one_instant_stays_within_the_bounds(surge: int, unavailable:
     assert sorted(world.alive) == [5, 6, 7, 8]
 
 
+def test_a_worker_that_breaks_the_protocol_serves_until_its_replacement_does() -> None:
+    """At once, whatever `min_lifetime`; it counts as an early death. Fails with a kill, and without `backoff.died`."""
+    world = World(quick(workers=2, min_lifetime=1000.0)).start()
+    world.send(ev.Breached(1, "it sent garbage"))
+    assert not world.orders(ev.Kill)
+    assert world.master.workers[1].phase is Phase.RETIRING
+    world.run(5.0)
+    assert world.orders(ev.Drain) == [ev.Drain(1, False, 5.0)]
+    assert world.serving == [(1, 1), (2, 1)]
+    assert sorted(world.master.workers) == [2, 3]
+    (said,) = world.said("it broke the protocol: it sent garbage")
+    assert said.endswith("; it serves until its replacement does")
+
+    for _ in range(10):
+        world.send(ev.Breached(max(world.master.workers), "again"))
+        world.run(0.5)
+    assert len(world.orders(ev.Fork)) < 8, "a worker that does so at each start is forked with growing pauses"
+
+
+def test_a_worker_that_breaks_the_protocol_while_it_boots_is_killed() -> None:
+    """Fails without its failure noted: three of them would not end the first start."""
+    world = World(quick(workers=1, boot_retries=1))
+    world.ways.boot = "hang"
+    world.start(1.0)
+    world.send(ev.Breached(1, "it sent garbage"))
+    assert world.orders(ev.Kill) == [ev.Kill(1, "SIGKILL")]
+    world.run(20.0)
+    assert world.exit is not None
+    assert world.exit.code == ExitCode.BOOT
+    assert "it broke the protocol: it sent garbage" in world.exit.reason
+
+
+def test_a_canary_that_breaks_the_protocol_fails_its_generation() -> None:
+    """Fails if it is merely replaced: the generation would be promoted with it."""
+    world = World(quick(workers=2, canary_time=3.0)).start()
+    world.send(ev.ReloadRequested(quick(workers=2, canary_time=3.0), "test"))
+    world.run(1.0)
+    canary = max(world.master.workers)
+    world.send(ev.Breached(canary, "it sent garbage"))
+    assert world.said("reload failed: generation 2: worker 1 (generation 2")
+    world.run(10.0)
+    assert world.serving == [(1, 1), (2, 1)]
+    assert canary not in world.master.workers
+
+
 def test_a_due_recycle_is_put_off_while_boots_fail() -> None:
     """Incident 3; also where the settings would let it leave first."""
     world = World(quick(workers=2, max_surge=1, max_unavailable=1)).start()
