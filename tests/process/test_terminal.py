@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import PATIENCE, Load, Notes, Process, ServerProcess, Terminal, descendants, process
-from tests.process.rolling import APP, Site, Start, settle
+from tests.process.rolling import APP, Site, Start, hold, settle
 
 pytestmark = pytest.mark.process
 
@@ -196,6 +196,36 @@ def test_signals_to_the_group_before_a_child_has_its_handlers(server: Start, tmp
     settle(running, 2, generation=3)
     assert "refused" not in running.log
     assert running.stop() == 0
+
+
+def test_a_supervisor_that_signals_the_whole_group(server: Start, tmp_path: Path) -> None:
+    """As supervisord's stopasgroup and systemd's KillMode=control-group: the master's orders, once each.
+
+    Fails without SIGUSR1 in worker.main._PASSING: the workers end, and requests with them.
+    """
+    notes = Notes(tmp_path)
+    running = server(PROBE, "--workers", "2", "--keep-alive", "0.5", env=notes.env)
+    with Load(running.where, connections=4) as load:
+        for number, said in (
+            (signal.SIGHUP, "generation 2 serves"),
+            (signal.SIGUSR1, "logs reopened"),
+            (signal.SIGUSR2, "goes on after the upgrade"),
+        ):
+            os.killpg(running.pid, number)
+            running.wait_log(said)
+            load.wait_for_more(10)
+        settle(running, 2, generation=3)
+        for number, count in ((signal.SIGTTIN, 3), (signal.SIGTTOU, 2)):
+            os.killpg(running.pid, number)
+            settle(running, count, generation=3)
+    load.outcome.check()
+    with hold(running, "/slow?seconds=0.3") as slow:
+        running.wait_for(lambda: "slow" in notes.lines, what="a request to be under way")
+        os.killpg(running.pid, signal.SIGTERM)
+        assert slow.read_response().status == 200
+    assert running.wait_exit() == 0
+    assert running.log.count("stopping (SIGTERM)") == 1
+    assert "from outside" not in running.log
 
 
 def test_signals_to_the_group_while_a_worker_leaves(server: Start, tmp_path: Path) -> None:
