@@ -24,6 +24,17 @@ class Turns:
         if len(self._waiting) == 1:
             self._loop.call_soon(self._next, context=self._context)
 
+    async def turn(self) -> None:
+        """Wait, in a task, when those who waited before have been called."""
+        waiter: asyncio.Future[None] = self._loop.create_future()
+
+        def go_on() -> None:
+            if not waiter.done():  # cancelled
+                waiter.set_result(None)
+
+        self.wait(go_on)
+        await waiter
+
     def _next(self) -> None:
         go_on = self._waiting.popleft()
         if self._waiting:

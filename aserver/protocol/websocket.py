@@ -36,11 +36,12 @@ _SCHEMES: Final = {"http": "ws", "https": "wss"}
 class WebSocketConnection(Socket):
     """One WebSocket, from the client's complete request to the end of the connection."""
 
-    __slots__ = ("_cycle", "_handshake")
+    __slots__ = ("_compressing", "_cycle", "_handshake")
 
     def __init__(self, http: Connection, exchange: Exchange) -> None:
         super().__init__(http, exchange)
         self._messages.append(({"type": "websocket.connect"}, 0))
+        self._compressing: asyncio.Future[None] | None = None  # until a large message is compressed
         self._handshake: ws_handshake.Handshake | None = None
         self._cycle: Cycle | None = None  # a denial response
         scope = self.scope
@@ -175,6 +176,8 @@ class WebSocketConnection(Socket):
 
     async def send(self, message: Message) -> None:
         """ASGI `send()`. Raises ApplicationError, and ClientDisconnectedError (an OSError) when there is no client."""
+        while self._compressing is not None:  # another task's message comes before this one
+            await asyncio.wait([self._compressing])
         if self._phase is not OPEN or message["type"] != "websocket.send":
             await self._send_other(message)
             return
@@ -194,7 +197,7 @@ class WebSocketConnection(Socket):
             first, heads = _BINARY, _BINARY_HEADS
         size = len(data)
         if self._deflater is not None and size >= ws_deflate.LEAST_SIZE:
-            data = self._deflater.message(data)
+            data = await self._compress(self._deflater, data)
             size = len(data)
             self._write_frame(ws_frames.head(first | RSV1, size) + data)
         elif size < 126:
@@ -206,6 +209,32 @@ class WebSocketConnection(Socket):
         self.sent += size
         if self.write_paused:
             await self.drained()
+
+    async def _compress(self, deflater: ws_deflate.Deflater, data: bytes) -> bytes:
+        """Compress a message; a large one in portions, between which the worker serves others."""
+        if len(data) <= ws_deflate.PORTION:
+            return deflater.message(data)
+        shared = self.shared
+        compressing: asyncio.Future[None] = shared.loop.create_future()
+        self._compressing = compressing
+        view = memoryview(data)
+        pieces: list[bytes] = []
+        whole = False
+        try:
+            for begin in range(0, len(data), ws_deflate.PORTION):
+                if begin:
+                    await shared.turns.turn()
+                if self._phase is not OPEN:
+                    raise ClientDisconnectedError("the WebSocket was closed while a message was compressed")
+                pieces.append(deflater.feed(view[begin : begin + ws_deflate.PORTION]))
+            pieces.append(deflater.end())
+            whole = True
+        finally:
+            if not whole:
+                deflater.forget()
+            self._compressing = None
+            compressing.set_result(None)
+        return b"".join(pieces)
 
     def _write_frame(self, frame: bytes) -> None:
         """Write at once what answers a message; what answers more of them, or is sent in a row, once in a turn."""

@@ -19,6 +19,10 @@ MEMORY_LEVEL = 5
 #: Messages below this (bytes) go out as they are: deflate takes 10 us for each and saves a few bytes.
 LEAST_SIZE = 64
 
+#: Bytes of a message that are compressed in one turn of the loop: 0.2 ms of JSON, 3 ms of what is hardest to compress
+#: (long texts of two letters).
+PORTION: Final = 16384
+
 #: What every message ends with, and the wire leaves out (RFC 7692 section 7.2.1).
 _TAIL = b"\x00\x00\xff\xff"
 
@@ -107,12 +111,26 @@ class Deflater:
 
     def message(self, data: bytes) -> bytes:
         """Return the payload for a message."""
+        return self.feed(data) + self.end()
+
+    def feed(self, data: bytes | memoryview) -> bytes:
+        """Take a portion of a message, and return the next bytes of its payload; `end` or `forget` must follow."""
         context = self._context
         if context is None:
-            context = zlib.compressobj(wbits=-self._bits, memLevel=MEMORY_LEVEL)
-            if self._keeps:
-                self._context = context
-        return (context.compress(data) + context.flush(zlib.Z_SYNC_FLUSH))[: -len(_TAIL)]
+            context = self._context = zlib.compressobj(wbits=-self._bits, memLevel=MEMORY_LEVEL)
+        return context.compress(data)
+
+    def end(self) -> bytes:
+        """Return the last bytes of a payload."""
+        context = self._context
+        assert context is not None
+        if not self._keeps:
+            self._context = None
+        return context.flush(zlib.Z_SYNC_FLUSH)[: -len(_TAIL)]
+
+    def forget(self) -> None:
+        """Drop a message half fed: what follows must not refer to bytes that the client will never get."""
+        self._context = None
 
 
 class Inflater:

@@ -474,3 +474,122 @@ async def test_any_order_of_sending_and_reading(ws_max_queue: int, seed: int) ->
     assert frames_of(await transport.carry(frame(CLOSE))) == [(0x80 | CLOSE, b"")]
     transport.lose()
     await eventually(lambda: not service.active)
+
+
+# ── what an application sends ────────────────────────────────────────────────────────────────
+
+#: Compressed to a thousandth; half a second if it were compressed in one call.
+LARGE = bytes(range(256)) * (40 * ws_deflate.PORTION // 256)
+
+
+def messages_of(written: bytes) -> list[bytes]:
+    """The messages of a server that compresses, or does not, each of its frames."""
+    inflater, messages = Inflater(agreement()), []
+    for first, payload in frames_of(written):
+        if first & 0x40:
+            made, rest = b"", payload
+            while rest:
+                made += inflater.feed(rest, 1 << 30)
+                rest = inflater.rest
+            messages.append(made + inflater.end(1 << 30))
+        else:
+            messages.append(payload)
+    return messages
+
+
+async def compressing(line: Line) -> None:
+    """Wait until a large message is being compressed, which takes some forty turns."""
+    for _ in range(10_000):
+        if line.protocol._compressing is not None:
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("nothing is compressed in turns")
+
+
+async def test_a_large_message_is_compressed_in_portions_between_which_others_are_served() -> None:
+    """113 KB that came compressed, echoed as 15 MB, kept others waiting for a second.
+
+    Fails with `Deflater.message` for all of it: nobody is answered before the message is out.
+    """
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await Application(echo)(scope, receive, send)
+
+    async with wired(app, ws_max_size=1 << 30) as service:
+        lines = [await service.open() for _ in range(2)]
+        http = service.connect()
+        for line in lines:
+            line.protocol.data_received(frame(BINARY, compress(LARGE), rsv=RSV1))
+        answers = 0
+        await compressing(lines[0])
+        while not all(line.written for line in lines):
+            before = http.written
+            http.protocol.data_received(GET)
+            for _ in range(4):
+                await asyncio.sleep(0)
+            answers += http.written != before
+        assert answers > 10
+        for line in lines:
+            assert messages_of(line.written) == [LARGE]
+
+
+async def test_messages_of_other_tasks_wait_for_a_large_one() -> None:
+    """A small one, another large one, and the close. Fails without `_compressing`: their bytes are mixed."""
+
+    async def several(app: Application) -> None:
+        await app.receive()
+        await asyncio.gather(app.say(LARGE), app.say("small" * 20), app.say(LARGE[7:]), app.say("tiny"))
+        await app.send({"type": "websocket.close"})
+
+    async with wired(Application(several)) as service:
+        line = await service.open()
+        line.protocol.data_received(END)
+        await eventually(lambda: line.written.endswith(b"\x03\xe8"))
+        *messages, close = messages_of(line.written)
+        assert messages == [LARGE, b"small" * 20, LARGE[7:], b"tiny"]
+        assert close == b"\x03\xe8"
+
+
+async def test_a_large_message_that_is_cancelled_leaves_nothing_behind() -> None:
+    """Fails without `forget`: the next message refers to bytes that the client has never got."""
+
+    async def impatient(app: Application) -> None:
+        await app.receive()
+        await app.say("x" * 100)
+        sending = asyncio.create_task(app.say(LARGE))
+        for _ in range(9):
+            await asyncio.sleep(0)
+        sending.cancel()
+        await asyncio.wait([sending])
+        assert sending.cancelled()
+        await app.say(LARGE[:500])
+        await app.until_disconnected()
+
+    async with wired(Application(impatient)) as service:
+        line = await service.open()
+        line.protocol.data_received(END)
+        await eventually(lambda: len(frames_of(line.written)) == 2)
+        assert messages_of(line.written) == [b"x" * 100, LARGE[:500]]
+
+
+@pytest.mark.parametrize("how", ["loss", "close"])
+async def test_a_client_that_goes_while_a_large_message_is_compressed(how: str) -> None:
+    """`send()` raises as it does for others, and no more is compressed. Fails without the look at the phase."""
+    app = Application(listen)
+
+    async def large(app: Application) -> None:
+        await app.receive()
+        await app.say(LARGE)
+
+    app.script = large
+    async with wired(app) as service:
+        line = await service.open()
+        line.protocol.data_received(END)
+        await compressing(line)
+        if how == "loss":
+            line.protocol.connection_lost(None)
+        else:
+            line.protocol.data_received(frame(CLOSE))
+        await eventually(lambda: not service.service.active)
+        assert isinstance(app.error, OSError)
+        assert not line.written or frames_of(line.written)[0][0] == 0x88
