@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from aserver.asgi import Receive, Scope, Send
 from aserver.errors import ApplicationError
 from aserver.protocol import connection, ws_socket
 from aserver.protocol.draining import Departure
+from aserver.protocol.heads import Defaults
 from aserver.protocol.ws_frames import close_frame
 from tests.protocol.serving import Client, Serving, eventually, field, serving, status
 from tests.protocol.test_websocket_frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
@@ -240,12 +242,28 @@ async def test_headers_of_an_accept_are_any_iterables(make: Callable[[], Any]) -
 
 @pytest.mark.parametrize("headers", [[(b"x", "text")], [b"xy"], [(b"x",)], 5, [(b"a b", b"c")]])
 async def test_an_accept_that_fails_is_answered_500(headers: Any) -> None:
-    """With a whole HTTP answer. Fails, with a close frame and no 101, if the socket counts as open before all that
-    may fail is done.
-    """
+    """With a whole HTTP answer. Fails if what is no pair of bytes is taken, or found after the 101."""
 
     async def accept(app: Application) -> None:
         await app.send({"type": "websocket.accept", "headers": headers})
+
+    async with serving(Application(accept, accept=False)) as server:
+        client = await server.connect()
+        await client.send(request())
+        assert status(await client.rest()) == 500
+
+
+@pytest.mark.skipif("TEST_COMPILED" in os.environ, reason="replaces a method, which compiled callers do not see")
+async def test_a_socket_is_open_only_when_all_that_may_fail_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails, with a close frame and no 101 before it, if it counts as open earlier."""
+
+    def fail(*_: object) -> bytes:
+        raise TypeError("as in the compiled build")
+
+    monkeypatch.setattr(Defaults, "without", fail)
+
+    async def accept(app: Application) -> None:
+        await app.send({"type": "websocket.accept"})
 
     async with serving(Application(accept, accept=False)) as server:
         client = await server.connect()
