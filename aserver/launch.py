@@ -21,6 +21,7 @@ from aserver import __version__, loading, sources, terminal, unix
 from aserver.advice import advise
 from aserver.config import Config, Resolved
 from aserver.errors import AppLoadError, AserverError, BindError, BootError, ConfigError, ExitCode
+from aserver.log.opening import open_private
 from aserver.log.setup import configure, read_log_config
 from aserver.master.events import Exit, StopMode
 from aserver.master.pidfile import PidFile
@@ -118,7 +119,9 @@ def _first(resolved: Resolved, undo: contextlib.ExitStack, reread: Callable[[], 
             failed.callback(pidfile.remove)
         provision = provide(resolved, os.environ)
         failed.pop_all()
-    logs = configure(config, process="master", error_fd=os.dup(provision.log_fds[0]), loop=asyncio.get_running_loop())
+    logs = configure(
+        config, process="master", error_fd=open_private(provision.log_fds[0]), loop=asyncio.get_running_loop()
+    )
     runner = Runner(provision, logs=logs, reread=reread, pidfile=pidfile)
     undo.callback(runner.close_logs)
     count = f"{provision.workers} worker{'' if provision.workers == 1 else 's'}"
@@ -143,7 +146,7 @@ def _resumed(estate: Estate, undo: contextlib.ExitStack, reread: Callable[[], Re
     """The master of a server that this process's former image left us."""
     config = Config.from_wire(estate.provisions[estate.serving].settings)
     unix.set_process_title(f"{config.proc_name}: master ({config.target})")
-    error_fd = next(os.dup(log.fd) for log in estate.logs if (log.which, log.path) == ("error", config.errorlog))
+    error_fd = next(open_private(log.fd) for log in estate.logs if (log.which, log.path) == ("error", config.errorlog))
     logs = configure(config, process="master", error_fd=error_fd, loop=asyncio.get_running_loop())
     pidfile = None
     if estate.pidfile is not None and config.pidfile is not None:

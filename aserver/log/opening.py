@@ -36,6 +36,9 @@ def kind_of(fd: int) -> SinkKind:
 def open_private(fd: int) -> int:
     """Return a new close-on-exec descriptor above 2 for what `fd` is; `fd` and its flags stay as they are.
 
+    The master writes its own lines to one of these, not to what it passes on: the application could clear O_NONBLOCK
+    there, and a full pipe would then hold the master.
+
     Pipes and terminals are opened again through /proc (a description of our own, O_NONBLOCK). Where that fails (no
     /proc, another owner, nobody reads) and for sockets it is a duplicate, and `Sink` asks poll(2) or MSG_DONTWAIT.
     A regular file is always duplicated: opened again without O_APPEND it would be overwritten from its start,

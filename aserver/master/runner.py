@@ -21,6 +21,7 @@ from aserver.config import Resolved
 from aserver.errors import AserverError, BindError, ConfigError
 from aserver.ipc import messages as msg
 from aserver.ipc.board import BoardFile
+from aserver.log.opening import open_private
 from aserver.log.setup import Logging
 from aserver.master import events as ev
 from aserver.master import policy
@@ -211,7 +212,7 @@ class Runner:
                 log.error("%s; the old file is written on", error)  # noqa: TRY400
         current = self._provisions[max(self._provisions)]
         if self._logs is not None:
-            self._logs.replace(os.dup(current.log_fds[0]), None)
+            self._logs.replace(open_private(current.log_fds[0]), None)
         for generation in self._crew.zygotes:
             self._crew.tell_zygote(generation, msg.Reopen(), self._provisions[generation].log_fds)
         for worker in self._crew.workers.values():
@@ -390,7 +391,7 @@ class Runner:
             provision = self._provisions[current.number]
             if self._logs is not None:
                 try:
-                    self._logs.renew(provision.config, os.dup(provision.log_fds[0]))
+                    self._logs.renew(provision.config, open_private(provision.log_fds[0]))
                 except ConfigError as error:  # the file has changed since the reload looked at it
                     log.error("%s; the master's own log stays as it was", error)  # noqa: TRY400
             self._start_listening(current.number)

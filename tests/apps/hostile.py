@@ -79,6 +79,16 @@ def _descriptors_flood() -> None:
             return
 
 
+def _block_log() -> None:
+    """Fill the pipe that the error log is, then clear O_NONBLOCK on every description of it that is here."""
+    for fd in _descriptors("error.fifo"):
+        try:
+            while True:
+                os.write(fd, b"x" * 4096)
+        except BlockingIOError:
+            os.set_blocking(fd, True)
+
+
 def _terminal() -> None:
     _send(_frame(msg.RetireAsked(_serial(), "\x1b]0;owned\x07\r\nfake line\x85" + "x" * 100_000)))
 
@@ -99,6 +109,7 @@ ATTACKS: dict[str, Callable[[], None]] = {
     "long": lambda: _send(struct.pack("!IH", 1 << 31, 0)),
     "stranger": lambda: _send(_frame(msg.Ready(4711, {}))),
     "terminal": _terminal,
+    "log": _block_log,
 }
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import ClosedEarlyError, Load, Process, ServerProcess, process
+from aserver.errors import ExitCode
+from tests.harness import ClosedEarlyError, Load, Process, ServerProcess, fetch, process
 
 pytestmark = [
     pytest.mark.process,
@@ -110,6 +111,24 @@ def test_text_of_the_application_does_not_reach_the_terminal_as_it_is(server: St
     running.wait_log(r"is due: \\x1b\]0;owned\\x07\\r")
     assert "\x1b" not in running.log
     assert len(max(running.log.splitlines(), key=len)) < 3000
+
+
+def test_a_log_that_is_made_blocking_and_full_does_not_hold_the_master(server: Start, tmp_path: Path) -> None:
+    """The description of a pipe's writing end is shared with all to whom it is passed, and with it O_NONBLOCK. Whether
+    workers and zygotes are held is their affair; they are ended. Fails with `os.dup` for the master's own descriptor.
+    """
+    fifo, path = tmp_path / "error.fifo", tmp_path / "a.sock"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDWR)
+    short = ("--graceful-timeout", "0.5", "--lifespan-shutdown-timeout", "0.5")
+    running = server(APP, "--user", "nobody", "--errorlog", str(fifo), *short, bind=[f"unix:{path}"], ready=False)
+    running.wait_for(path.exists, what="the socket")
+    assert fetch(str(path), "/attack/log").status == 200
+    for number in (signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU):  # each is worth a line
+        running.signal(number)
+    running.terminate()
+    assert running.wait_exit() in (ExitCode.OK, ExitCode.KILLED)
+    os.close(reader)
 
 
 def test_half_a_message_hinders_neither_a_reload_nor_an_upgrade(server: Start) -> None:
