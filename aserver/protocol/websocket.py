@@ -117,7 +117,7 @@ class WebSocketConnection(Socket):
 
     def _failed(self, error: BaseException) -> None:
         cancelled = isinstance(error, asyncio.CancelledError)
-        if not cancelled and not (self.over and (isinstance(error, OSError) or is_disconnect(error))):
+        if not cancelled and not (self._phase is ENDED and (isinstance(error, OSError) or is_disconnect(error))):
             log.error(
                 "WEBSOCKET %s: the application raised %s",
                 self.scope["path"],

@@ -345,11 +345,12 @@ async def test_a_client_that_stops_sending_gets_an_answer_that_ends(told: bool, 
 
 async def test_pipelined_requests_of_a_client_that_stops_sending_are_heard_out_one_by_one() -> None:
     """The second, a stream, hears of it too. Fails without `_hear_out` in HttpConnection._next."""
-    told = asyncio.Event()
+    go, told = asyncio.Event(), asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await read_all(receive)
         if scope["path"] == "/":
+            await go.wait()
             await answer(send, b"first")
         else:
             await send(START)
@@ -361,6 +362,8 @@ async def test_pipelined_requests_of_a_client_that_stops_sending_are_heard_out_o
         client = await server.connect()
         client.writer.write(GET + GET.replace(b"/ ", b"/stream "))
         client.writer.write_eof()
+        await eventually(lambda: any(each.eof for each in server.service.connections))  # type: ignore[attr-defined]
+        go.set()
         assert (await client.response())[1] == b"first"
         await asyncio.wait_for(told.wait(), DEADLINE)
         await client.rest()

@@ -988,6 +988,56 @@ async def test_the_application_returns_and_the_client_does_not_answer() -> None:
         assert await client.rest() == b""
 
 
+class WebSocketDisconnect(Exception):  # noqa: N818 - Starlette's, which endpoints let pass
+    pass
+
+
+@pytest.mark.parametrize("how", ["close frame", "connection"])
+async def test_no_error_is_logged_for_a_client_that_leaves(how: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Fails with OSError alone in WebSocketConnection._failed, as uvicorn does."""
+
+    async def listen_on(app: Application) -> None:
+        await app.until_disconnected()
+        raise ExceptionGroup("tasks", [WebSocketDisconnect()])
+
+    async with opened(Application(listen_on)) as (client, server):
+        if how == "close frame":
+            await client.send(frame(CLOSE))
+        client.close()
+        await eventually(lambda: not server.service.active)
+    assert not [each for each in caplog.records if each.name == "aserver.error"]
+
+
+async def test_stopped_sockets_that_nobody_looks_at_are_cut_and_cancelled(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither the application nor the client answers the close. One that has been told may work on.
+
+    Fails without Service.end_websockets, and without `told` there.
+    """
+    go = asyncio.Event()
+
+    async def deaf(app: Application) -> None:
+        await go.wait()
+
+    async def told(app: Application) -> None:
+        await app.until_disconnected()
+        await go.wait()
+
+    for work in (deaf, told):
+        async with opened(Application(work)) as (client, server):
+            server.service.close_websockets(0.0)
+            assert await close_of(client) == (1012, "service restart")
+            await asyncio.sleep(0)
+            with caplog.at_level("INFO"):
+                server.service.end_websockets()
+            await eventually(lambda server=server: not server.service.connections)  # type: ignore[misc]
+            if work is told:
+                await asyncio.sleep(0)
+                assert server.service.active == 1
+                go.set()
+            await eventually(lambda server=server: not server.service.active)  # type: ignore[misc]
+    assert caplog.text.count("its WebSocket was closed by the stop: WEBSOCKET /ws?q=1") == 1
+
+
 async def test_the_application_fails(caplog: pytest.LogCaptureFixture) -> None:
     async def fail(app: Application) -> None:
         raise RuntimeError("its own mistake")
