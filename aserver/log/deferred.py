@@ -83,7 +83,7 @@ class Sink:
         self._retry_at = 0.0
         self._complain_at = 0.0
         self._trouble_since = 0.0
-        self._trouble = ""
+        self.trouble = ""
         self._notices: deque[str] = deque()
         self.batch: list[Any] = []  # this tick's access lines, or what `make` makes them of
         self.make: Callable[[list[Any]], list[str]] = _as_they_are
@@ -280,7 +280,7 @@ class Sink:
         if self.state is SinkState.OPEN:
             self._trouble_since = now
         self.state = state
-        self._trouble = trouble
+        self.trouble = trouble
         if state is not SinkState.BLOCKED and now >= self._complain_at:
             self._complain_at = now + COMPLAINT_PAUSE
             fate = "are lost" if state is SinkState.BROKEN else f"are kept up to {self.bound} bytes, then lost"
@@ -295,7 +295,7 @@ class Sink:
         if lost:
             seconds = time.monotonic() - self._trouble_since
             lines = "line was" if lost == 1 else "lines were"
-            self._notices.append(f"{self.name}: {lost} {lines} lost in {seconds:.1f} s ({self._trouble})")
+            self._notices.append(f"{self.name}: {lost} {lines} lost in {seconds:.1f} s ({self.trouble})")
 
     # ── the loop ─────────────────────────────────────────────────────────────────────────────
 

@@ -132,7 +132,11 @@ class Logging:
     def _report_error_log(self, sink: Sink, text: str) -> None:
         if sink.state is SinkState.OPEN:
             self.logger.warning("%s", text)
-        elif self._last_resort is not None:
+        else:
+            self._tell_standard_error(text)
+
+    def _tell_standard_error(self, text: str) -> None:
+        if self._last_resort is not None:
             record = self.logger.makeRecord(self.logger.name, logging.ERROR, __file__, 0, "%s", (text,), None)
             for piece in self._layout.render(record, self._last_resort.limit):
                 self._last_resort.write(piece)
@@ -210,15 +214,26 @@ class Logging:
             root.addHandler(LineHandler(self.error, self._layout))
 
     def close(self, seconds: float = 1.0) -> None:
-        """Write what is left, waiting at most `seconds` per log, and let go of all. The last act of a process."""
+        """Write what is left, waiting at most `seconds` per log, and let go of all. The last act of a process.
+
+        Lines of the access log that are lost are told in the error log, records lost there on standard error.
+        """
         self._return_borrowed()
         logger = logging.getLogger(ROOT)
-        for sink in (self.access, self.error, self._last_resort):
-            if sink is not None:
-                sink.close(seconds)
+        if self.access is not None and self.access is not self.error and (lost := self.access.close(seconds)):
+            self.logger.warning("%s", _last_loss(self.access, lost))
+        if lost := self.error.close(seconds):
+            self._tell_standard_error(_last_loss(self.error, lost))
+        if self._last_resort is not None:
+            self._last_resort.close(seconds)
         for handler in logger.handlers.copy():
             if isinstance(handler, LineHandler) and handler.sink is self.error:
                 logger.removeHandler(handler)
+
+
+def _last_loss(sink: Sink, lost: int) -> str:
+    lines = "1 line is" if lost == 1 else f"{lost} lines are"
+    return f"{sink.name}: {lines} lost as this process ends ({sink.trouble})"
 
 
 def report_access_log(sink: Sink, text: str) -> None:

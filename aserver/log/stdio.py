@@ -4,15 +4,21 @@ Called by the zygote before it loads the app; never in an embedding program, who
 called early: a logging handler of the app keeps the stream that it found.
 """
 
+import codecs
 import io
 import logging
 import os
 import sys
 from _thread import get_ident
-from typing import TextIO
+from functools import partial
+from typing import TYPE_CHECKING, Any, TextIO
 
 from aserver.log.opening import kind_of
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
+
+_decoder = partial(codecs.getincrementaldecoder("utf-8"), errors="backslashreplace")
 _output = logging.getLogger("aserver.output")
 
 
@@ -41,6 +47,32 @@ def replace_stdio() -> None:
         setattr(sys, name, _raw_text(fd, stream))
 
 
+class OutputBytes(io.RawIOBase):
+    """The `buffer` of an `OutputStream`: bytes are records of its lines, as text would be."""
+
+    def __init__(self, stream: "OutputStream", fd: int) -> None:
+        self._stream = stream
+        self._fd = fd
+        self._decoders: dict[int, codecs.IncrementalDecoder] = {}  # per thread: half a character may wait
+
+    def fileno(self) -> int:
+        """For subprocesses and C code."""
+        return self._fd
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def write(self, data: "Buffer") -> int:
+        """Log each finished line at once."""
+        whole = bytes(data)
+        decoder = self._decoders.get(get_ident())
+        if decoder is None:
+            decoder = self._decoders[get_ident()] = _decoder()
+        self._stream.write(decoder.decode(whole))
+        return len(whole)
+
+
 class OutputStream(io.TextIOBase):
     """A text stream whose lines become records of the logger `aserver.output`, each with the process that printed it.
 
@@ -51,8 +83,7 @@ class OutputStream(io.TextIOBase):
         self.name = name
         self._fd = fd
         self._partial: dict[int, str] = {}
-        #: What bypasses text (`sys.stdout.buffer.write`) goes to the descriptor, which `capture_output` has redirected.
-        self.buffer = io.FileIO(fd, "w", closefd=False)
+        self.buffer: Any = OutputBytes(self, fd)
 
     @property
     def encoding(self) -> str:  # type: ignore[override]

@@ -192,6 +192,7 @@ class Exchange(Cycle):
         self.keep_alive = self.keep_alive and self.complete and not (connection.shared.draining and connection.last())
         self._head = Head(status, b"", None, close=not self.keep_alive, plain=False)
         self.response_headers = ()
+        self.sent = len(wire.plain_text(status))
         self.state = DONE
         lines = connection.shared.defaults.lines
         connection.write(

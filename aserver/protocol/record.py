@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from aserver.asgi import Scope
+from aserver.protocol import wire
 
 
 class AccessRecord(Protocol):
@@ -100,7 +101,7 @@ class Refusal:
     ) -> None:
         self.client = client
         self.status = status
-        self.sent = 0
+        self.sent = len(wire.plain_text(status))
         self.response_headers: Sequence[tuple[bytes, bytes]] = ()
         self.method = exchange.method if exchange is not None else line[0]
         self.target = exchange.target if exchange is not None else line[1]

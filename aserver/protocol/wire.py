@@ -253,6 +253,11 @@ def early_hints(links: Iterable[bytes]) -> bytes:
     return b"HTTP/1.1 103 Early Hints" + field_lines((b"link", link) for link in links) + b"\r\n\r\n"
 
 
+def plain_text(status: int) -> bytes:
+    """Return the body of `plain_answer`, which HEAD does not get."""
+    return b"%s\n" % STATUS_LINES[status][13:]
+
+
 def plain_answer(
     status: int, defaults: bytes, *, keep_alive: bool, head_only: bool = False, modern: bool = True
 ) -> bytes:
@@ -260,7 +265,7 @@ def plain_answer(
 
     `defaults` are the ready lines for date and the like, each with CRLF in front.
     """
-    text = b"%s\n" % STATUS_LINES[status][13:]
+    text = plain_text(status)
     retry = b"\r\nretry-after: 1" if status == 503 else b""
     connection = b"\r\nconnection: close" if not keep_alive else b"" if modern else b"\r\nconnection: keep-alive"
     return b"%s\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d%s%s%s\r\n\r\n%s" % (

@@ -272,6 +272,7 @@ class Socket(Connection):
         self._phase = ENDED
         lines = self.shared.defaults.lines + (ws_handshake.VERSION_LINES if status == 426 else b"")
         self.write(wire.plain_answer(status, lines, keep_alive=False))
+        self.sent = len(wire.plain_text(status))
         self.denied(status)
 
     def denied(self, status: int) -> None:

@@ -549,9 +549,9 @@ async def test_access_record() -> None:
     ]
     assert [(r["method"], r["target"], r["status"], r["sent"]) for r in seen[1:]] == [
         ("GET", b"/chunked", 200, 5),
-        ("GET", b"/fail", 500, 0),
+        ("GET", b"/fail", 500, len(b"Internal Server Error\n")),
         ("GET", b"/broken", 200, 3),
-        ("GET", b"/bad", 400, 0),
+        ("GET", b"/bad", 400, len(b"Bad Request\n")),
     ]
 
 
@@ -568,13 +568,19 @@ async def test_access_record() -> None:
     ],
 )
 async def test_access_record_of_a_refusal(before: bytes, request_: bytes, wanted: tuple[Any, ...]) -> None:
-    """It tells what could be read, and nothing of the request before."""
+    """It tells what could be read, how much was answered, and nothing of the request before.
+
+    Fails with `sent = 0` in Refusal.
+    """
     seen: list[tuple[Any, ...]] = []
+    sizes: list[int] = []
 
     def access(record: Any) -> None:
         seen.append((record.method, record.target, record.version, record.status))
+        sizes.append(record.sent)
 
     async with serving(echo, access=access, limit_request_body=5) as server:
-        await server.ask(before + request_)
+        answers = await server.ask(before + request_)
     assert seen[-1] == wanted
+    assert sizes[-1] == len(answers.rpartition(b"\r\n\r\n")[2]) > 0
     assert len(seen) == 1 + bool(before)

@@ -363,13 +363,13 @@ async def test_close_before_accept_is_403() -> None:
         await app.until_disconnected()
 
     app = Application(close, accept=False)
-    records: list[tuple[str, int]] = []
-    async with serving(app, access=lambda record: records.append((record.method, record.status))) as server:
+    records: list[tuple[str, int, int]] = []
+    async with serving(app, access=lambda r: records.append((r.method, r.status, r.sent))) as server:
         answer = await server.ask(request())
         await eventually(lambda: app.returned)
     assert status(answer) == 403
     assert app.got == [(1006, "")]
-    assert records == [("GET", 403)]
+    assert records == [("GET", 403, len(b"Forbidden\n"))]
 
 
 async def test_denial_response() -> None:
