@@ -131,6 +131,8 @@ def check_process(pidfd: int, pid: int, zygote: ZygoteHandle) -> None:
 def _refusal(found: int, pid: int, zygote: ZygoteHandle) -> str:
     """Why the process `found` (as /proc numbers it) is not the worker `pid` (as we do); empty if it is."""
     status, ours = _status(found), _status("self")
+    if not status:
+        return "/proc does not show (hidepid?)"
     # In a pid namespace with another's /proc the numbers differ; NSpid has one for each level.
     level = len(ours.get("NSpid", "").split())
     numbers = status.get("NSpid", "").split()

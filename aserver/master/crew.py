@@ -230,7 +230,9 @@ class Crew:
 
     def _on_forked(self, zygote: ZygoteHandle, message: msg.Forked, fds: list[int]) -> None:
         worker = self.workers.get(message.serial)
-        border.believe_forked(message, fds, zygote, worker, self.pids)
+        # One whose status is known has been reaped, and its pid may be another's before we have seen its pidfd.
+        reaped = {each.pid for each in self.workers.values() if each.status is not None}
+        border.believe_forked(message, fds, zygote, worker, set(self.pids) - reaped)
         assert worker is not None
         self._watch_worker(worker)
         self._on_event(ev.Forked(worker.serial, message.pid))

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from aserver import unix
+from aserver.errors import ChannelError
 from aserver.ipc import messages as msg
 from aserver.ipc.board import Board, Field
 from aserver.ipc.channel import TURN_MESSAGES, Channel
@@ -94,6 +95,22 @@ async def test_what_a_dead_zygote_has_said_is_heard_to_the_end(stage: Stage, mon
     stage.crew._on_zygote_dead(stage.zygote)
     assert [event.serial for event in stage.heard if isinstance(event, ev.ForkFailed)] == list(serials)
     assert isinstance(stage.heard[-1], ev.ZygoteGone)
+
+
+async def test_the_pid_of_a_worker_that_was_reaped_may_be_the_next_ones(stage: Stage) -> None:
+    """Both are told in one turn, before the first one's pidfd is seen to be readable. Fails with every pid `known`: the
+    zygote would be killed as a liar.
+    """
+    stage.worker.pidfd = os.dup(stage.crew.board.fd)  # not a process's: its end is seen later
+    stage.crew.fork(ev.Fork(1, 2, 1, 0, 0.0))
+    theirs, channel = unix.stream_pair()
+    fds = [channel.detach(), unix.memory_file("trace")]
+    with pytest.raises(ChannelError, match="pid 2, which is another process"):
+        stage.crew._on_forked(stage.zygote, msg.Forked(2, 2), fds)
+    stage.crew._on_zygote_says(stage.zygote, msg.Exited(1, 2, 0), [])
+    stage.crew._on_forked(stage.zygote, msg.Forked(2, 2), fds)
+    assert stage.heard == [ev.Forked(2, 2)]
+    theirs.close()
 
 
 @pytest.mark.parametrize("who", ["zygote", "worker"])
