@@ -9,6 +9,7 @@ import ctypes
 import fcntl
 import os
 import resource
+import select
 import signal
 import socket
 import sys
@@ -204,6 +205,14 @@ def open_fds() -> dict[int, str]:
             with contextlib.suppress(OSError):
                 found[int(entry)] = os.readlink(f"/proc/self/fd/{entry}")
     return found
+
+
+def readable(fds: Iterable[int], seconds: float) -> bool:
+    """Wait for one of them; not by select(2), which ends at descriptor 1024, and a flood of SIGUSR1 brings more."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def stream_pair() -> tuple[socket.socket, socket.socket]:

@@ -7,7 +7,7 @@ after it.
 
 from aserver.importer.calling import Interface
 from aserver.importer.fingerprint import fingerprint
-from aserver.importer.frames import user_traceback, waiting
+from aserver.importer.frames import user_place, user_traceback, waiting
 from aserver.importer.remarks import remarks
 from aserver.importer.target import LoadedApp, adapt, load, load_object
 
@@ -19,6 +19,7 @@ __all__ = [
     "load",
     "load_object",
     "remarks",
+    "user_place",
     "user_traceback",
     "waiting",
 ]

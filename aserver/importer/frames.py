@@ -7,9 +7,12 @@ code or print: the caller decides where the text goes.
 import gc
 import importlib
 import inspect
+import os
 import traceback
 from pathlib import Path
 
+#: Frames of these are between the user's line and what it calls; the user wants his own line.
+_OURS = str(Path(__file__).resolve().parent.parent) + os.sep
 _OWN_PLACES = (
     str(Path(importlib.__file__).parent),
     str(Path(__file__).parent.parent),
@@ -41,6 +44,17 @@ def waiting(awaited: object) -> str:
         awaited = getattr(awaited, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
     summary = traceback.StackSummary.extract(frames)
     return "".join(traceback.StackSummary.from_list([frame for frame in summary if not _is_ours(frame)]).format())
+
+
+def user_place(stack: traceback.StackSummary) -> str | None:
+    """`file:line in function: source` of the innermost frame that is neither Python's library nor ours, if any."""
+    library = str(Path(os.__file__).parent) + os.sep
+    for frame in reversed(stack):
+        file = frame.filename
+        inside_library = file.startswith(library) and "site-packages" not in file
+        if not (inside_library or file.startswith((_OURS, "<frozen"))):
+            return f"{file}:{frame.lineno} in {frame.name}: {frame.line}"
+    return None
 
 
 def user_traceback(error: BaseException) -> str:

@@ -6,15 +6,12 @@ the terminal's SIGINT and SIGQUIT are the master's business. It must never retur
 """
 
 import asyncio
-import atexit
-import contextlib
 import faulthandler
 import gc
 import logging
 import os
 import signal
 import socket
-import sys
 import time
 import traceback
 from collections.abc import Sequence
@@ -26,10 +23,9 @@ import uvloop
 from aserver import importer, terminal, unix
 from aserver.config import Config
 from aserver.errors import AppLoadError, AserverError, BootError, ExitCode
-from aserver.ipc.board import Board
+from aserver.ipc.board import Board, Field
 from aserver.ipc.channel import Channel
 from aserver.ipc.messages import BootFailed, Drain, Fork, MoreFiles, Ready, RetireAsked, ToWorker, in_pieces
-from aserver.log import stdio
 from aserver.log.recorder import AccessLog
 from aserver.log.setup import Logging
 from aserver.worker.acceptor import Endpoint
@@ -37,6 +33,7 @@ from aserver.worker.app import load_app
 from aserver.worker.fairness import Fairness
 from aserver.worker.forked import DUMP_SIGNAL, Reserved
 from aserver.worker.hooks import Hooks, WorkerView
+from aserver.worker.leaving import Departure, disown_exit_hooks
 from aserver.worker.retirement import Retirement
 from aserver.worker.server import Server
 
@@ -71,6 +68,7 @@ class Seed:
 
 def run(seed: Seed) -> NoReturn:
     """Be the worker. Ends the process."""
+    disown_exit_hooks()
     worker = WorkerProcess(seed)
     try:
         code = worker.run()
@@ -79,20 +77,7 @@ def run(seed: Seed) -> NoReturn:
     except BaseException:
         log.critical("the worker failed", exc_info=True)
         code = ExitCode.UNEXPECTED
-    _leave(seed, code)
-
-
-def _leave(seed: Seed, code: int) -> NoReturn:
-    """Exit hooks, flush, out: unwinding the interpreter would walk, and so copy, the whole preloaded heap."""
-    try:
-        seed.hooks.run("worker_exit", seed.hooks.server, seed.view)
-        atexit._run_exitfuncs()  # there is no public name for it
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):
-                stdio.finish(stream)
-        seed.logs.close()
-    finally:
-        os._exit(code)
+    worker.departure.go(code)
 
 
 class WorkerProcess:
@@ -109,6 +94,14 @@ class WorkerProcess:
         self._loop_handlers: list[object] = []  # what the loop installs to be woken by signals
         own = (seed.channel.fileno(), *(endpoint.sock.fileno() for endpoint in seed.endpoints))
         self._reserved = Reserved(own, lambda: self._loop_handlers, traced=True)
+        self._cell = seed.board.cell(self._order.cell)
+        self.departure = Departure(
+            seed.logs,
+            inherits=True,
+            beat=self._beat,
+            listen=self._listen,
+            first=lambda: seed.hooks.run("worker_exit", seed.hooks.server, seed.view),
+        )
 
     def run(self) -> int:
         """Load, serve, drain; returns the exit code."""
@@ -143,6 +136,15 @@ class WorkerProcess:
         return error.exit_code
 
     async def _main(self, app: importer.LoadedApp) -> int:
+        code: int = ExitCode.UNEXPECTED
+        try:
+            code = await self._serve(app)
+        finally:
+            # From here on the loop may stand still: its own end waits for the threads of its executor.
+            self.departure.begin(code, self._server.time_left if self._server is not None else 0.0)
+        return code
+
+    async def _serve(self, app: importer.LoadedApp) -> int:
         seed, loop = self._seed, asyncio.get_running_loop()
         seed.logs.set_process(f"worker {self._order.slot}/g{seed.generation}", loop)
         # loop.add_signal_handler is a wake-up: the callback runs in the loop, never in signal context.
@@ -156,7 +158,7 @@ class WorkerProcess:
             seed.endpoints,
             release=self._close_listeners,
             access=AccessLog(seed.config, seed.logs.lines) if seed.logs.lines is not None else None,
-            cell=seed.board.cell(self._order.cell),
+            cell=self._cell,
             note=seed.board.writer(self._order.cell) if seed.config.slow_callback else None,
             fairness=Fairness(seed.board, self._order.cell),
             on_beat=self._on_beat,
@@ -196,6 +198,19 @@ class WorkerProcess:
             asyncio.get_running_loop().remove_reader(self._channel.fileno())
             log.error("the master is gone: this worker drains and leaves")
             self._server.drain(final=True, graceful=self._seed.config.graceful_timeout)
+
+    def _listen(self, seconds: float) -> None:
+        """Hear the master when the loop has ended: an impatient operator, reopened logs. In the departure's thread."""
+        if not unix.readable([] if self._channel.eof else [self._channel.fileno()], seconds):
+            return
+        for message, fds in self._channel.receive():
+            if isinstance(message, Drain):
+                self.departure.hurry(message.graceful)
+            else:
+                self._seed.logs.replace(fds[0], fds[1] if len(fds) > 1 else None)
+
+    def _beat(self) -> None:
+        self._cell[Field.BEAT] = time.monotonic_ns()
 
     def _on_beat(self, server: Server) -> None:
         if self._asked or server.service is None:

@@ -138,6 +138,11 @@ class Server:
         if self.phase is Phase.STARTING:
             self._boot_scope.cancel()
 
+    @property
+    def time_left(self) -> float:
+        """Seconds of the time to drain that are left; 0 without a drain."""
+        return max(0.0, self._deadline - self._loop.time())
+
     async def _open(self, state: dict[str, Any]) -> None:
         access: dict[str, Any] = {}
         if self.access is not None:

@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from aserver import importer, terminal, unix
@@ -49,6 +49,7 @@ from aserver.tls import Certificates
 from aserver.worker.acceptor import Endpoint
 from aserver.worker.forked import Reserved
 from aserver.worker.hooks import Hooks, ServerView, WorkerView
+from aserver.worker.leaving import Departure
 from aserver.worker.main import Seed
 from aserver.worker.main import run as run_worker
 from aserver.zygote.allocator import keep_freed_memory
@@ -197,8 +198,12 @@ class Zygote:
             self._give_up(Unforkable(hazards))
 
     def _give_up(self, message: LoadFailed | Unforkable) -> NoReturn:
-        self._tell(message)
-        self.leave(message.exit_code if isinstance(message, LoadFailed) else ExitCode.OK)
+        """Leave, and tell the master why: last of all, for it waits no longer for whoever has said that he failed.
+
+        Threads that the import has started are no reason to wait: each attempt starts them again.
+        """
+        code = message.exit_code if isinstance(message, LoadFailed) else ExitCode.OK
+        self.leave(code, join=False, last=lambda: self._tell(message))
 
     # ── serve the master ─────────────────────────────────────────────────────────────────────
 
@@ -350,7 +355,7 @@ class Zygote:
         allowed = self._config.graceful_timeout + self._config.lifespan_shutdown_timeout + DEPUTY_ALLOWANCE
         deadline = time.monotonic() + allowed
         while self._alive() and time.monotonic() < deadline:
-            _readable([self._wake.fileno(), *self._pidfds()], 0.2)
+            unix.readable([self._wake.fileno(), *self._pidfds()], 0.2)
             with contextlib.suppress(BlockingIOError):
                 self._wake.recv(4096)
             self._reap()
@@ -368,19 +373,15 @@ class Zygote:
     def _forget_dead(self) -> None:
         """Let go of adopted workers that have ended; nobody else tells us."""
         for serial, pidfd in list(self._adopted.items()):
-            if _readable([pidfd], 0):
+            if unix.readable([pidfd], 0):
                 os.close(self._adopted.pop(serial))
 
-    def leave(self, code: int) -> NoReturn:
-        """Out, without the app's exit hooks: those are the workers' to run, once each (trap 10)."""
-        self._channel.drain_blocking(LAST_WORDS)
-        self._logs.close()
-        os._exit(code)
+    def leave(self, code: int, *, join: bool = True, last: Callable[[], None] | None = None) -> NoReturn:
+        """Out, as Python leaves: the exit hooks of what was loaded here run here, once, and in no worker (trap 10)."""
 
+        def say_last() -> None:
+            if last is not None:
+                last()
+            self._channel.drain_blocking(LAST_WORDS)
 
-def _readable(fds: Iterable[int], seconds: float) -> bool:
-    """Wait; not by select(2), which ends at descriptor 1024, and a flood of SIGUSR1 brings more."""
-    poll = select.poll()
-    for fd in fds:
-        poll.register(fd, select.POLLIN)
-    return bool(poll.poll(seconds * 1000))
+        Departure(self._logs, last=say_last).go(code, join=join)

@@ -17,13 +17,10 @@ from typing import Any, Self
 
 from aserver import unix
 from aserver.config import Config
-from aserver.importer import LoadedApp
+from aserver.importer import LoadedApp, user_place
 from aserver.worker.app import load_app, warm_up
 from aserver.zygote import native
 from aserver.zygote.descriptors import LoopWatch, descriptor_hazards
-
-#: Frames of these are between the user's line and Thread.start; the user wants his own line.
-_OURS = str(Path(__file__).resolve().parent.parent) + os.sep
 
 #: Seconds. A thread that Python has joined is the kernel's for a moment more, and looks like a native one (seen).
 LEAVING = 0.1
@@ -44,7 +41,7 @@ class ThreadWatch:
             original, places = self._start, self._places
 
             def start(thread: Any) -> None:
-                places[thread] = _place(traceback.extract_stack(limit=40))
+                places[thread] = user_place(traceback.extract_stack(limit=40)) or "an unknown place"
                 original(thread)
 
             self._thread.start = start
@@ -88,17 +85,6 @@ class ThreadWatch:
             else:
                 found.append(f"thread {thread.name!r} started at {self._places.get(thread, 'an unknown place')}")
         return found, others
-
-
-def _place(stack: traceback.StackSummary) -> str:
-    """`file:line in function: source` of the innermost frame that is neither Python's library nor ours."""
-    library = str(Path(os.__file__).parent) + os.sep
-    for frame in reversed(stack):
-        file = frame.filename
-        inside_library = file.startswith(library) and "site-packages" not in file
-        if not (inside_library or file.startswith((_OURS, "<frozen"))):
-            return f"{file}:{frame.lineno} in {frame.name}: {frame.line}"
-    return "an unknown place"
 
 
 def _child_hazards() -> list[str]:

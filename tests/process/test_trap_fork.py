@@ -200,20 +200,22 @@ def test_trap_09_gc_is_on_and_frozen_in_lazy_workers_too(server: Start) -> None:
     assert state["frozen"] > 60_000, "the zygote alone has 29,000"
 
 
-def test_traps_10_and_11_hooks_of_fork_and_exit_run_once_in_each_worker_and_nowhere_else(
-    server: Start, tmp_path: Path
+@pytest.mark.parametrize("mode", ["--preload", "--lazy"])
+def test_traps_10_and_11_hooks_of_fork_and_exit_run_once_and_nowhere_else(
+    server: Start, mode: str, tmp_path: Path
 ) -> None:
-    """There is no double fork, so no process in between that could run any: the workers are the zygote's own children.
+    """Exit hooks run where they were registered. There is no double fork, so no process in between that could run any.
 
-    Fails with sys.exit for os._exit in Zygote.leave, without atexit._run_exitfuncs in the worker, and with another fork
-    at the beginning of Zygote._become_worker, whose parent waits for the worker.
+    Fails with `inherits=False` in the worker, without atexit._run_exitfuncs in Departure, and with another fork at the
+    beginning of Zygote._become_worker, whose parent waits for the worker.
     """
     notes = Notes(tmp_path)
-    running = server(PROBE, "--workers", "2", env=notes.env)
+    running = server(PROBE, mode, "--workers", "2", env=notes.env)
     workers = sorted(worker.pid for worker in running.workers())
-    assert sorted(notes.pids("forked")) == workers
+    assert sorted(notes.pids("forked")) == (workers if mode == "--preload" else [])
+    (zygote,) = running.zygotes()
     assert running.stop() == 0
-    assert sorted(notes.pids("atexit")) == workers
+    assert sorted(notes.pids("atexit")) == ([zygote.pid] if mode == "--preload" else workers)
 
 
 def test_trap_15_a_subprocess_of_the_app_sees_only_the_standard_streams(server: Start) -> None:

@@ -388,7 +388,7 @@ def test_trap_37_ctrl_c_to_the_whole_group_is_one_stop(server: Start, tmp_path: 
     Fails without ignore_signals in the worker (KeyboardInterrupt), and without SIGINT in zygote.main._WAKING.
     """
     notes = Notes(tmp_path)
-    running = server(PROBE, "--workers", "2", env=notes.env)
+    running = server(PROBE, "--lazy", "--workers", "2", env=notes.env)
     workers = sorted(each.pid for each in running.workers())
     os.killpg(running.pid, signal.SIGINT)
     assert running.wait_exit() == 0

@@ -1,0 +1,235 @@
+"""Leave as Python leaves, but without unwinding the interpreter, which would walk, and so copy, the preloaded heap.
+
+Runs in a worker whose loop has ended, and in the zygote. In this order: non-daemon threads are joined and executors
+ended (`threading._shutdown`), exit functions run (`atexit`, so multiprocessing's end and `weakref.finalize`, too),
+streams and logs are written out, `os._exit`. Any of these may be the application's and take for ever: a thread of ours
+beats the heart meanwhile, and when the time is over it says what is cut off, and ends the process all the same.
+"""
+
+import atexit
+import contextlib
+import logging
+import os
+import select
+import sys
+import threading
+import time
+import traceback
+import weakref
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, NoReturn
+
+from aserver import importer
+from aserver.errors import ExitCode
+from aserver.log import stdio
+from aserver.log.setup import Logging
+
+log = logging.getLogger("aserver.error")
+
+#: Seconds at the least for threads, however late it is: a pool that is told to end needs some of one.
+LEAST = 1.0
+#: Seconds for exit functions, after the threads; then LEAST to come to an end. In all less than policy.QUIT_ALLOWANCE.
+EXIT_TIME = 2.0
+#: Seconds between two heartbeats, as from the loop.
+BEAT = 0.1
+
+#: What the standard library registers once, at import: it is wanted in each process, and does nothing the second time.
+_LIBRARY = (("multiprocessing.util", "_exit_function"), ("weakref", "finalize._exitfunc"), ("logging", "shutdown"))
+
+
+def disown_exit_hooks() -> None:
+    """Call it in a forked worker: what was registered before the fork is the zygote's to run, once (trap 10).
+
+    Else the first worker to leave removes a `TemporaryDirectory` that all share. `Departure` leaves the functions of
+    `atexit` aside. They are not cleared: what only such a function refers to would then be freed, and so cleaned up.
+    """
+    for finalizer in list(getattr(weakref.finalize, "_registry", ())):
+        finalizer.atexit = False
+    if (process := sys.modules.get("multiprocessing.process")) is not None:
+        process._children = set()  # type: ignore[attr-defined]  # the zygote's: not ours to wait for or to end
+
+
+class Departure:
+    """The way out of one process. Made early: exit functions registered before it belong to another process.
+
+    `beat` is called several times a second once it has begun. `listen(seconds)` waits for at most so long, and may call
+    `hurry`. `first` comes before all else, `last` right before the end.
+    """
+
+    def __init__(
+        self,
+        logs: Logging,
+        *,
+        inherits: bool = False,
+        beat: Callable[[], None] | None = None,
+        listen: Callable[[float], None] | None = None,
+        first: Callable[[], None] | None = None,
+        last: Callable[[], None] | None = None,
+    ) -> None:
+        self._pid = os.getpid()
+        self._logs = logs
+        self._beat = beat
+        self._listen = listen or _pause
+        self._first = iter((first,) if first else ())
+        self._last = iter((last,) if last else ())
+        self._code: int = ExitCode.UNEXPECTED
+        self._deadline = 0.0
+        self._watch: threading.Thread | None = None
+        self._joins = True
+        self._tail = iter((None,))  # who takes it out runs the exit functions
+        self._cut = False
+        self._told = False
+        self._began = 0.0
+        if inherits:
+            # Exit functions run from the last to the first: this one lets none of the older ones have its turn.
+            atexit.register(self._barrier)
+
+    def begin(self, code: int, seconds: float = 0.0) -> None:
+        """Have the heart beat from here on; threads get `seconds`, and at least LEAST. Then the exit code is `code`."""
+        if self._watch is not None or os.getpid() != self._pid:
+            return
+        self._code = code
+        self._began = time.monotonic()
+        self._deadline = self._began + max(seconds, LEAST)
+        watch = threading.Thread(target=self._keep_watch, name="aserver leaves", daemon=True)
+        with contextlib.suppress(RuntimeError):  # the system allows no more: then threads are not waited for
+            watch.start()
+            self._watch = watch
+
+    def hurry(self, seconds: float) -> None:
+        """Threads get no more than `seconds` from now, and at least LEAST."""
+        if self._joins:
+            self._deadline = min(self._deadline, time.monotonic() + max(seconds, LEAST))
+
+    def go(self, code: int, *, join: bool = True) -> NoReturn:
+        """End the process with `code`. Without `join`, threads are cut off without a word."""
+        self.begin(code)
+        self._code = code
+        try:
+            if os.getpid() != self._pid:
+                os._exit(code)  # a child of the application's that came here by sys.exit(): nothing of this is its own
+            self._run_first()
+            if join and self._watch is not None:
+                _guarded(threading._shutdown)  # type: ignore[attr-defined]  # there is no public name for it
+            self._run_exit_functions()
+        finally:
+            os._exit(code)
+
+    def _run_first(self) -> None:
+        for first in self._first:
+            _guarded(first)
+
+    def _run_exit_functions(self) -> None:
+        """For whoever comes first, the main thread or the one that takes over from it."""
+        if next(self._tail, self) is self:
+            _pause(None)  # another one ends the process
+        self._joins = False
+        if not self._cut:
+            self._deadline = max(self._deadline, time.monotonic() + EXIT_TIME)
+        atexit._run_exitfuncs()  # there is no public name for it
+        self._finish()
+
+    def _barrier(self) -> None:
+        if not self._joins and os.getpid() == self._pid:
+            for module, name in _LIBRARY:
+                _guarded(_find(module, name))
+            self._finish()
+
+    def _finish(self) -> NoReturn:
+        try:
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(Exception):
+                    stdio.finish(stream)
+            self._run_last()
+            self._logs.close()
+        finally:
+            os._exit(self._code)
+
+    def _run_last(self) -> None:
+        for last in self._last:
+            last()
+
+    # ── the watch ────────────────────────────────────────────────────────────────────────────
+
+    def _keep_watch(self) -> None:
+        self._until_deadline()
+        took_over = self._joins
+        log.warning("after %.1f s this process leaves, and cuts off: %s", time.monotonic() - self._began, _unfinished())
+        self._cut = True
+        _kill_children()
+        self._deadline = time.monotonic() + (EXIT_TIME if took_over else LEAST)
+        if took_over:
+            # The main thread waits for a thread, for ever perhaps; exit functions have their turn all the same.
+            threading.Thread(target=self._take_over, name="aserver takes over", daemon=True).start()
+        self._until_deadline()
+        if took_over:
+            log.warning("exit functions took longer than %g s, and are cut off", EXIT_TIME)
+        self._run_last()
+        self._logs.close(0.0)
+        os._exit(self._code)
+
+    def _take_over(self) -> None:
+        self._run_first()
+        self._run_exit_functions()
+
+    def _until_deadline(self) -> None:
+        while (left := self._deadline - (now := time.monotonic())) > 0:
+            if self._beat is not None:
+                self._beat()
+            if not self._told and now - self._began > LEAST:
+                self._told = True
+                log.info("before it leaves, this process waits up to %.1f s for: %s", left, _unfinished())
+            self._listen(min(BEAT, left))
+
+
+def _guarded(function: Callable[[], Any] | None) -> None:
+    if function is None:
+        return
+    try:
+        function()
+    except Exception:
+        log.exception("an exit function raised")
+
+
+def _find(module: str, name: str) -> Callable[[], Any] | None:
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found if callable(found) else None
+
+
+def _pause(seconds: float | None) -> None:
+    select.select([], [], [], seconds)
+
+
+def _unfinished() -> str:
+    """What a Python program waits for at its end: a clause for each thread and child process."""
+    frames = sys._current_frames()
+    main = threading.main_thread()
+    found = [
+        f"thread {thread.name!r}{_place(frames.get(thread.ident or 0))}"
+        for thread in threading.enumerate()
+        if thread is not main and not thread.daemon
+    ]
+    found += [f"process {child.name!r} (pid {child.pid})" for child in _children()]
+    frame = sys._current_frames().get(main.ident or 0)
+    return "; ".join(found) or f"the main thread{_place(frame)}"
+
+
+def _children() -> Iterator[Any]:
+    multiprocessing = sys.modules.get("multiprocessing")
+    return iter(multiprocessing.active_children() if multiprocessing is not None else ())
+
+
+def _kill_children() -> None:
+    """The processes of multiprocessing, which wait for their parent and would be orphans for ever."""
+    for child in _children():
+        with contextlib.suppress(Exception):
+            child.kill()
+
+
+def _place(frame: FrameType | None) -> str:
+    """Where the application's code stands, if it is in this stack at all."""
+    place = importer.user_place(traceback.extract_stack(frame)) if frame is not None else None
+    return f" at {place}" if place else ""
