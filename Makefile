@@ -26,7 +26,7 @@ JOBS ?= 5
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
-	$(BIN)/aserver run aserver.demo:app --workers 2 $(ARGS)
+	$(BIN)/aserver run aserver.command.demo:app --workers 2 $(ARGS)
 
 # Status 5: no test was asked for.
 suite = { $(abspath $(BIN))/python -m pytest -n $(JOBS) --dist worksteal -m 'not alone' $(ARGS) || [ $$? = 5 ]; } && \
@@ -69,7 +69,7 @@ bench: $(VENV)/.run
 	$(BIN)/python -m bench $(ARGS)
 
 docs: $(VENV)/.run
-	$(BIN)/python -m aserver.config > $(VENV)/settings.md
+	$(BIN)/python -m aserver.command.config_page > $(VENV)/settings.md
 	mv $(VENV)/settings.md docs/settings.md
 
 clean:

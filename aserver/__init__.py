@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from aserver.config import Config
-    from aserver.launch import run, serve
+    from aserver.launch.run import run, serve
 
 __all__ = ["Config", "__version__", "run", "serve"]
 
@@ -17,9 +17,9 @@ __all__ = ["Config", "__version__", "run", "serve"]
 def __getattr__(name: str) -> Any:
     # Loaded when asked for: the zygote and `python -m aserver.config` import this package too, and need neither.
     if name in ("run", "serve"):
-        import aserver.launch  # noqa: PLC0415
+        import aserver.launch.run  # noqa: PLC0415
 
-        return getattr(aserver.launch, name)
+        return getattr(aserver.launch.run, name)
     if name == "Config":
         from aserver.config import Config  # noqa: PLC0415
 

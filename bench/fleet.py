@@ -1,7 +1,7 @@
 """A fleet of hosts on a fake clock: the master's real decisions, and simulated zygotes and workers.
 
-Pure: no process, no clock, chance from a seed. Each host is an `aserver.master.state.Master`; one queue holds what
-happens next on any of them. Only what the master does not decide is simulated: how long a boot and a drain take.
+Pure: no process, no clock, chance from a seed. Each host is an `aserver.master.core.machine.Master`; one queue holds
+what happens next on any of them. Only what the master does not decide is simulated: how long a boot and a drain take.
 """
 
 import bisect
@@ -10,9 +10,9 @@ import math
 import random
 from dataclasses import dataclass, field
 
-from aserver.master import events as ev
-from aserver.master.policy import Limits
-from aserver.master.state import Master
+from aserver.master.core import events as ev
+from aserver.master.core.machine import Master
+from aserver.master.core.policy import Limits
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from aserver.master.policy import Limits
+from aserver.master.core.policy import Limits
 from bench.fleet import Fleet, Moment, Record, Times, between
 
 HOUR = 3600.0

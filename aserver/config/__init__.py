@@ -2,7 +2,7 @@
 
 Pure, and imported by every process. `table` is the table, `values` how values are written, `schema` one row as
 data, `rules` what must not be said together, `build` from layers to a `Config`, `page` the documentation.
-It must never touch the system: reading is `aserver.sources`.
+It must never touch the system: reading is `aserver.config.layers`.
 """
 
 from aserver.config.build import UNCALLED_HOOKS, Config, Layer, Resolved, build, unknown

@@ -1,6 +1,6 @@
 """From layers of settings to one checked `Config` that knows where each value came from.
 
-Pure: reading files and the environment is `aserver.sources`' business; resolving what depends on this machine
+Pure: reading files and the environment is `aserver.config.layers`' business; resolving what depends on this machine
 (`workers = "auto"`, `control = "auto"`) is the master's.
 """
 
@@ -24,7 +24,7 @@ UNCALLED_HOOKS = frozenset({"worker_int", "pre_request", "post_request", "ssl_co
 class Config(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Every setting, checked: durations are seconds, sizes bytes, repeatable settings tuples, unset None.
 
-    Instances come from `build` (or `aserver.sources.load`); the constructor itself checks nothing.
+    Instances come from `build` (or `aserver.config.layers.load`); the constructor itself checks nothing.
     """
 
     def to_wire(self) -> dict[str, object]:

@@ -5,11 +5,11 @@ imported, which is never the master. It starts no thread and no event loop, beca
 after it.
 """
 
-from aserver.importer.calling import Interface
 from aserver.importer.fingerprint import fingerprint
-from aserver.importer.frames import user_place, user_traceback, waiting
+from aserver.importer.interface import Interface
 from aserver.importer.remarks import remarks
 from aserver.importer.target import LoadedApp, adapt, load, load_object
+from aserver.importer.tracebacks import user_place, user_traceback, waiting
 
 __all__ = [
     "Interface",

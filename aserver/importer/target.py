@@ -20,8 +20,8 @@ from typing import Any, Literal
 from aserver import loading
 from aserver.asgi import ASGIApp
 from aserver.errors import AppLoadError
-from aserver.importer import calling
-from aserver.importer.frames import user_frames, user_traceback
+from aserver.importer import interface as interfaces
+from aserver.importer.tracebacks import user_frames, user_traceback
 
 _MISSING = object()
 
@@ -34,7 +34,7 @@ class LoadedApp:
     """An app ready to be served: `app` speaks ASGI 3, `interface` says what the user's object spoke."""
 
     app: ASGIApp
-    interface: calling.Interface
+    interface: interfaces.Interface
     target: str
 
 
@@ -64,7 +64,7 @@ def load(
 
 def adapt(app: object, name: str, interface: Literal["auto", "asgi", "wsgi"] = "auto") -> LoadedApp:
     """Make an app object servable, whatever it speaks; `name` is what errors call it. Raises AppLoadError."""
-    spoken = calling.recognise(app, name) if interface == "auto" else _trust(app, name, interface)
+    spoken = interfaces.recognise(app, name) if interface == "auto" else _trust(app, name, interface)
     return LoadedApp(app=_servable(app, spoken), interface=spoken, target=name)
 
 
@@ -201,7 +201,7 @@ def _nearest_text(wanted: str, names: Iterable[str]) -> str:
 def _find(module: ModuleType, module_name: str, attribute: str, *, factory: bool) -> tuple[str, object]:
     """The object named by the target, and its full name."""
     if not attribute:
-        names = _DEFAULT_FACTORY_NAMES if factory else calling.DEFAULT_NAMES
+        names = _DEFAULT_FACTORY_NAMES if factory else interfaces.DEFAULT_NAMES
         for name in names:
             found = _get(module, name, f"{module_name}:{name}")
             if found is not _MISSING and not isinstance(found, ModuleType):
@@ -259,8 +259,8 @@ def _has_vars(holder: object) -> bool:
 
 
 def _call_factory(factory: Any, name: str) -> object:
-    calling.refuse_no_app(factory, name)
-    if calling.is_coroutine_callable(factory):
+    interfaces.refuse_no_app(factory, name)
+    if interfaces.is_coroutine_callable(factory):
         raise AppLoadError(_coroutine_factory_text(factory, name))
     try:
         inspect.signature(factory).bind()
@@ -291,17 +291,17 @@ def _coroutine_factory_text(factory: Any, name: str) -> str:
     return f"{name} looks like the app itself (a coroutine function of scope, receive, send); drop --factory"
 
 
-def _trust(app: object, name: str, interface: calling.Interface) -> calling.Interface:
+def _trust(app: object, name: str, interface: interfaces.Interface) -> interfaces.Interface:
     """The interface that the user named, unless the object certainly cannot have it."""
-    calling.refuse_no_app(app, name)
-    if interface == "wsgi" and calling.is_coroutine_callable(app):
+    interfaces.refuse_no_app(app, name)
+    if interface == "wsgi" and interfaces.is_coroutine_callable(app):
         raise AppLoadError(f"{name} is a coroutine function, so it cannot be WSGI; use --interface asgi or auto")
     return interface
 
 
-def _servable(app: Any, interface: calling.Interface) -> ASGIApp:
+def _servable(app: Any, interface: interfaces.Interface) -> ASGIApp:
     if interface == "asgi":
-        return calling.as_coroutine_app(app)
+        return interfaces.as_coroutine_app(app)
     # Imported only here: it brings asyncio and concurrent.futures, which an ASGI app's zygote need not have.
     from aserver.importer.wsgi import WSGIAdapter  # noqa: PLC0415
 

@@ -7,7 +7,7 @@ The application's code can write anything into it and cut it at any time, so it 
 import os
 from typing import NamedTuple
 
-from aserver.log.escape import printable
+from aserver.log.access.escape import printable
 
 #: Where a worker's own stack begins; what is below it is the same in every dump.
 _BOTTOM = "/aserver/worker/main.py"

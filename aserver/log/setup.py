@@ -18,9 +18,9 @@ from typing import Any, Protocol
 
 from aserver.errors import ConfigError
 from aserver.log import stdio
-from aserver.log.deferred import ACCESS_BOUND, Sink, SinkState
+from aserver.log.layout import JsonLayout, Layout, TextLayout
 from aserver.log.opening import SinkKind, open_private
-from aserver.log.text import JsonLayout, Layout, TextLayout
+from aserver.log.sink import ACCESS_BOUND, Sink, SinkState
 
 ROOT = "aserver"
 ACCESS = "aserver.access"

@@ -17,8 +17,8 @@ from aserver import unix
 from aserver.errors import ChannelError
 from aserver.ipc import messages as msg
 from aserver.ipc.channel import Channel
-from aserver.log.escape import printable
-from aserver.master.children import WorkerHandle, ZygoteHandle
+from aserver.log.access.escape import printable
+from aserver.master.handles import WorkerHandle, ZygoteHandle
 
 #: A fork is answered once, and the end of the process reported once.
 PER_FORK = 2

@@ -23,16 +23,16 @@ from aserver.ipc import messages as msg
 from aserver.ipc.board import BoardFile
 from aserver.log.opening import open_private
 from aserver.log.setup import Logging
-from aserver.master import events as ev
-from aserver.master import policy
-from aserver.master.crew import Crew
-from aserver.master.fleet import Server
-from aserver.master.freshness import Fingerprint, Freshness
+from aserver.master.code_watch import Fingerprint, Freshness
+from aserver.master.core import events as ev
+from aserver.master.core import policy
+from aserver.master.core.machine import BEAT_PERIOD, Master
+from aserver.master.core.model import Server
 from aserver.master.pidfile import PidFile
-from aserver.master.provision import Provision, all_logs, bequeath, bequeath_logs, inherit, let_go, provide_next
-from aserver.master.rereading import read
-from aserver.master.state import BEAT_PERIOD, Master
-from aserver.master.succession import SCHEMA, Estate, read_fleet, write_fleet
+from aserver.master.processes import Crew
+from aserver.master.reload import read
+from aserver.master.resources import Provision, all_logs, bequeath, bequeath_logs, inherit, let_go, provide_next
+from aserver.master.snapshot import SCHEMA, Estate, read_fleet, write_fleet
 from aserver.master.upgrade import become, preflight
 from aserver.sockets import Listener, hand_over
 

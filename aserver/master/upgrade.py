@@ -18,8 +18,8 @@ import msgspec
 from aserver import unix
 from aserver.config import Config
 from aserver.errors import ConfigError
-from aserver.master.children import spawn
-from aserver.master.succession import SCHEMA, Estate
+from aserver.master.handles import spawn
+from aserver.master.snapshot import SCHEMA, Estate
 from aserver.obeyed import refuse_changeable
 
 log = logging.getLogger("aserver.master")

@@ -11,15 +11,15 @@ from math import inf
 from typing import cast
 
 from aserver.config import Config
-from aserver.protocol import request_ids
-from aserver.protocol.connection import OPEN, Connection
-from aserver.protocol.draining import Departure
-from aserver.protocol.exchange import Exchange
-from aserver.protocol.forwarded import Forwarding
-from aserver.protocol.http1 import HttpConnection
-from aserver.protocol.proxy_protocol import Peers
-from aserver.protocol.shared import Shared
-from aserver.protocol.websocket import WebSocketConnection
+from aserver.protocol.application import request_ids
+from aserver.protocol.application.exchange import Exchange
+from aserver.protocol.context import Shared
+from aserver.protocol.http1.connection import HttpConnection
+from aserver.protocol.peer.forwarded import Forwarding
+from aserver.protocol.peer.trust import Peers
+from aserver.protocol.transport.connection import OPEN, Connection
+from aserver.protocol.websocket.departure import Departure
+from aserver.protocol.websocket.session import WebSocketConnection
 
 log = logging.getLogger("aserver.error")
 

@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 from aserver.config import Config
 from aserver.errors import BindError, ConfigError
-from aserver.sockets import holder
+from aserver.sockets import port_owner
 from aserver.sockets.listener import Listener
 from aserver.sockets.path import SUN_PATH_BYTES, PathListener, peer_pid
 
@@ -236,7 +236,7 @@ def _why_not(family: int, address: str, port: int, error: OSError) -> str:
     """The sentence for a failed bind(2): the address, the reason, and who or what stands in the way."""
     where = f"cannot bind {_url(family, address, port)}"
     if error.errno == errno.EADDRINUSE:
-        who = holder.of_port(family, address, port) or "another process that cannot be seen from here"
+        who = port_owner.of_port(family, address, port) or "another process that cannot be seen from here"
         return f"{where}: port {port} on {address} is in use by {who}"
     if error.errno == errno.EACCES:
         return (
@@ -270,7 +270,7 @@ def _bind_abstract(name: str) -> Listener:
         sock.bind(b"\0" + encoded)
     except OSError as error:
         sock.close()
-        who = holder.of_unix({name}, _abstract_peer(encoded)) if error.errno == errno.EADDRINUSE else None
+        who = port_owner.of_unix({name}, _abstract_peer(encoded)) if error.errno == errno.EADDRINUSE else None
         reason = f"it is in use by {who or 'another process'}" if error.errno == errno.EADDRINUSE else error.strerror
         raise BindError(f"cannot bind unix:{name}: {reason}") from error
     return Listener(sock, f"unix:{name}", name)

@@ -8,7 +8,7 @@ import errno
 import socket
 
 from aserver.errors import BindError
-from aserver.sockets import holder
+from aserver.sockets import port_owner
 
 Address = tuple[str, int] | str
 
@@ -53,6 +53,6 @@ class Listener:
     def _listen_failed(self, error: OSError) -> str:
         who = None
         if error.errno == errno.EADDRINUSE and isinstance(self.address, tuple):
-            who = holder.of_port(self.socket.family, *self.address)
+            who = port_owner.of_port(self.socket.family, *self.address)
         taken = f"; it is in use by {who}" if who else ""
         return f"cannot listen on {self.name}: {error.strerror}{taken}"

@@ -37,7 +37,7 @@ from typing import Self
 
 from aserver.errors import BindError
 from aserver.locks import LockFile
-from aserver.sockets import holder
+from aserver.sockets import port_owner
 from aserver.sockets.listener import Listener
 
 SUN_PATH_BYTES = 107  # unix(7): sun_path has 108 bytes, one is the closing NUL
@@ -180,7 +180,7 @@ class PathListener(Listener):
         subject = f"unix:{self._path}" if path == self._path else f"unix:{self._path} (hidden name {path})"
         if use is PathUse.OTHER:
             raise BindError(f"cannot bind {subject}: there is a {_kind(path)}; it is left alone")
-        who = holder.of_unix({path, self._path, self._spare}, peer_pid) or "another process"
+        who = port_owner.of_unix({path, self._path, self._spare}, peer_pid) or "another process"
         state = "is already running there" if use is PathUse.LIVE else "has bound it and is about to listen"
         raise BindError(f"cannot bind {subject}: a server {state}, {who}")
 
@@ -275,7 +275,7 @@ def probe(path: str) -> tuple[PathUse, int]:
         result = client.connect_ex(path)
         pid = peer_pid(client) if result == 0 else 0
     use = _CONNECT_RESULTS.get(result, PathUse.OTHER)
-    if use is PathUse.STALE and holder.bound_unix({path}):
+    if use is PathUse.STALE and port_owner.bound_unix({path}):
         use = PathUse.BOUND
     return use, pid
 

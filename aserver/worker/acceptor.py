@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from aserver.protocol.connection import server_of
-from aserver.protocol.handshakes import NEVER, Handshakes, TlsHandshake, become
-from aserver.protocol.proxy_protocol import Mode, Peers, Reception
+from aserver.protocol.peer.proxy_protocol import Mode
+from aserver.protocol.peer.trust import Peers
+from aserver.protocol.transport.connection import server_of
+from aserver.protocol.transport.handshakes import NEVER, Handshakes, TlsHandshake, become
+from aserver.protocol.transport.reception import Reception
 from aserver.tls import Certificates
 from aserver.worker.hatch import Hatch
 

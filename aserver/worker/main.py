@@ -23,18 +23,18 @@ import uvloop
 from aserver import importer, terminal, unix
 from aserver.config import Config
 from aserver.errors import AppLoadError, AserverError, BootError, ExitCode
+from aserver.importer.application import load_app
+from aserver.importer.hooks import Hooks, WorkerView
 from aserver.ipc.board import Board, Field
 from aserver.ipc.channel import Channel
 from aserver.ipc.messages import BootFailed, Drain, Fork, MoreFiles, Ready, RetireAsked, ToWorker, in_pieces
-from aserver.log.recorder import AccessLog
+from aserver.log.access.recorder import AccessLog
 from aserver.log.setup import Logging
 from aserver.worker.acceptor import Endpoint
-from aserver.worker.app import load_app
 from aserver.worker.fairness import Fairness
 from aserver.worker.forked import DUMP_SIGNAL, Reserved
-from aserver.worker.hooks import Hooks, WorkerView
 from aserver.worker.leaving import Departure, disown_exit_hooks
-from aserver.worker.retirement import Retirement
+from aserver.worker.recycling import Retirement
 from aserver.worker.server import Server
 
 log = logging.getLogger("aserver.error")

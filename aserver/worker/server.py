@@ -18,12 +18,12 @@ import anyio
 from aserver.asgi import ASGIApp
 from aserver.config import Config
 from aserver.ipc.board import Field
-from aserver.log.recorder import AccessLog
-from aserver.protocol.draining import Draining
-from aserver.protocol.handshakes import Handshakes
-from aserver.protocol.proxy_protocol import Peers
+from aserver.log.access.recorder import AccessLog
+from aserver.protocol.context import SWEEP_PERIOD
+from aserver.protocol.drain_notice import Draining
+from aserver.protocol.peer.trust import Peers
 from aserver.protocol.service import Service
-from aserver.protocol.shared import SWEEP_PERIOD
+from aserver.protocol.transport.handshakes import Handshakes
 from aserver.worker.acceptor import Acceptor, Endpoint
 from aserver.worker.capacity import Capacity
 from aserver.worker.fairness import PAUSE, Fairness

@@ -26,7 +26,7 @@ class LoopWatch:
     """While entered, remembers which of asyncio's own loops ran. uvloop's are left out: they cannot be made private."""
 
     def __init__(self) -> None:
-        # By name, as no loop runs here that would need an import: worker/app.py has loaded it.
+        # By name, as no loop runs here that would need an import: importer/application.py has loaded it.
         self._kind: Any = sys.modules["asyncio.base_events"].BaseEventLoop
         self._ran: weakref.WeakSet[Any] = weakref.WeakSet()
 

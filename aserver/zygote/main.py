@@ -22,6 +22,7 @@ from typing import NoReturn
 from aserver import importer, terminal, unix
 from aserver.config import Config
 from aserver.errors import AppLoadError, AserverError, ExitCode
+from aserver.importer.hooks import Hooks, ServerView, WorkerView
 from aserver.ipc.board import Board
 from aserver.ipc.channel import Channel
 from aserver.ipc.messages import (
@@ -44,11 +45,10 @@ from aserver.ipc.messages import (
 )
 from aserver.log import stdio
 from aserver.log.setup import Logging, configure
-from aserver.protocol.shared import COMPILED
+from aserver.protocol.context import COMPILED
 from aserver.tls import Certificates
 from aserver.worker.acceptor import Endpoint
 from aserver.worker.forked import Reserved
-from aserver.worker.hooks import Hooks, ServerView, WorkerView
 from aserver.worker.leaving import Departure
 from aserver.worker.main import Seed
 from aserver.worker.main import run as run_worker

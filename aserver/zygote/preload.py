@@ -18,7 +18,7 @@ from typing import Any, Self
 from aserver import unix
 from aserver.config import Config
 from aserver.importer import LoadedApp, user_place
-from aserver.worker.app import load_app, warm_up
+from aserver.importer.application import load_app, warm_up
 from aserver.zygote import native
 from aserver.zygote.descriptors import LoopWatch, descriptor_hazards
 

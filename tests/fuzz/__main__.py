@@ -11,7 +11,7 @@ atheris: Any = importlib.import_module("atheris")
 
 with atheris.instrument_imports(include=["aserver.protocol"]):
     from tests.fuzz.fuzz_http import Checker
-from tests.protocol.framing_rows import rows  # noqa: E402 - after what must be instrumented
+from tests.protocol.http1.framing_rows import rows  # noqa: E402 - after what must be instrumented
 
 #: Rows up to this size (bytes) are what the search begins with.
 LARGEST_SEED = 500

@@ -21,11 +21,11 @@ from aserver import unix
 from aserver.errors import ChannelError
 from aserver.ipc import messages as msg
 from aserver.ipc.channel import TURN_MESSAGES, Channel
-from aserver.master import events as ev
-from aserver.master.children import WorkerHandle, ZygoteHandle
-from aserver.master.crew import Crew
-from aserver.master.policy import Limits
-from aserver.master.state import Master
+from aserver.master.core import events as ev
+from aserver.master.core.machine import Master
+from aserver.master.core.policy import Limits
+from aserver.master.handles import WorkerHandle, ZygoteHandle
+from aserver.master.processes import Crew
 
 #: What one peer sends at once: bytes, and the kinds of the descriptors with them.
 Sending = tuple[bytes, Sequence[str]]

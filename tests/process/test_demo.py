@@ -13,7 +13,7 @@ pytestmark = pytest.mark.process
 
 def test_every_route(server: Callable[..., ServerProcess]) -> None:
     """Each link on the page works, and the page names the worker that made it."""
-    running = server("aserver.demo:app", "--workers", "2")
+    running = server("aserver.command.demo:app", "--workers", "2")
     body = bytes(range(256)) * 4096
     with running.connect() as connection:
         page = connection.request("/")
@@ -37,7 +37,7 @@ def test_every_route(server: Callable[..., ServerProcess]) -> None:
 
 def test_echo_streams(server: Callable[..., ServerProcess]) -> None:
     """The answer begins before the request has ended."""
-    running = server("aserver.demo:app")
+    running = server("aserver.command.demo:app")
     with running.connect() as connection:
         connection.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n")
         assert connection.read_head().status == 200

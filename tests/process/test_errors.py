@@ -84,7 +84,7 @@ def test_exit_4_sys_exit_at_import(server: Start, tmp_path: Path) -> None:
 
 NESTED = """
 import asyncio
-import aserver, aserver.cli
+import aserver, aserver.command.cli
 async def app(scope, receive, send): pass
 def factory():
     {factory}
@@ -100,7 +100,7 @@ RUN = "aserver.run('nested:app', bind='127.0.0.1:0')"
         (RUN, ()),
         (RUN, ("--lazy",)),
         ("asyncio.run(aserver.serve(app, bind='127.0.0.1:0'))", ()),
-        ("aserver.cli.main(['run', 'nested:app', '--bind', '127.0.0.1:0'])", ()),
+        ("aserver.command.cli.main(['run', 'nested:app', '--bind', '127.0.0.1:0'])", ()),
     ],
 )
 def test_exit_4_a_module_that_starts_a_server_when_it_is_imported(

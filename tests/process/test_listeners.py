@@ -16,7 +16,7 @@ from tests.harness.tools import has_ipv6, require_tool
 
 pytestmark = pytest.mark.process
 
-APP = "aserver.demo:app"
+APP = "aserver.command.demo:app"
 Start = Callable[..., ServerProcess]
 
 

@@ -108,7 +108,7 @@ async def test_the_last_lines_wait_for_a_slow_reader_and_the_loop_does_not(tmp_p
 async def test_a_reader_that_never_reads_costs_a_second_of_the_callers_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aserver.embedded.LAST_LINES", 0.05)
+    monkeypatch.setattr("aserver.launch.embedded.LAST_LINES", 0.05)
     before = Footprint()
     path = tmp_path / "access.fifo"
     os.mkfifo(path)

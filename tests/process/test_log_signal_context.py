@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from aserver import unix
-from aserver.master.events import StopMode
+from aserver.master.core.events import StopMode
 from tests.harness import PATIENCE, ServerProcess
 
 pytestmark = pytest.mark.process
@@ -88,7 +88,7 @@ def test_the_zygotes_handlers_are_the_empty_one() -> None:
 FLOOD = """
 import asyncio, signal
 from unittest.mock import Mock
-from aserver.launch import _signals
+from aserver.launch.run import _signals
 
 async def main():
     runner = Mock(noted=[])

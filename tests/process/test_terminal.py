@@ -254,7 +254,7 @@ def test_signals_to_a_master_that_has_just_stopped(server: Start) -> None:
     program = (
         "import atexit, os, signal\n"
         f"atexit.register(lambda: [os.kill(os.getpid(), getattr(signal, name)) for name in {TO_THE_GROUP!r}])\n"
-        "from aserver.cli import main\n"
+        "from aserver.command.cli import main\n"
         "main()\n"
     )
     running = server(argv=[sys.executable, "-c", program, "run", PROBE, "--bind", "127.0.0.1:0"])
@@ -267,14 +267,14 @@ def test_a_signal_to_a_master_that_has_just_written_its_pidfile(server: Start, t
     pidfile = tmp_path / "pid"
     wrapper = (
         "import os, signal, sys\n"
-        "import aserver.launch as launch\n"
+        "import aserver.launch.run as launch\n"
         "real = launch.provide\n"
         "def provide(*arguments):\n"
         "    for name in ('SIGUSR1', 'SIGHUP', 'SIGTTIN'):\n"
         "        os.kill(os.getpid(), getattr(signal, name))\n"
         "    return real(*arguments)\n"
         "launch.provide = provide\n"
-        "from aserver.cli import main\n"
+        "from aserver.command.cli import main\n"
         "main()\n"
     )
     argv = [sys.executable, "-c", wrapper, "run", PROBE, "--bind", "127.0.0.1:0", "--pidfile", str(pidfile)]

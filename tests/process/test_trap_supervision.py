@@ -432,7 +432,7 @@ def test_trap_39_everybody_dies_while_the_master_is_told_to_stop(server: Start) 
 LATE = """
 import asyncio, signal
 from unittest.mock import Mock
-from aserver.launch import _signals
+from aserver.launch.run import _signals
 
 async def main():
     with _signals(asyncio.get_running_loop(), Mock(noted=[])):

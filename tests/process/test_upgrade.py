@@ -222,7 +222,7 @@ def test_trap_47_an_aserver_that_cannot_take_over_refuses_the_upgrade(server: St
     env = {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
     running = server("site_app:app", env=env, cwd=tmp_path)
     before = {each.pid for each in running.family()}
-    changed = tmp_path / "aserver/master/succession.py"
+    changed = tmp_path / "aserver/master/snapshot.py"
     text = changed.read_text()
     if how == "another schema":
         changed.write_text(re.sub(r"^SCHEMA = \d+$", "SCHEMA = 999", text, flags=re.MULTILINE))

@@ -19,7 +19,7 @@ from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, ConnectionClosedOK, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from aserver.protocol import connection
+from aserver.protocol.transport import connection
 from tests.harness import PATIENCE, Notes, ServerProcess
 
 pytestmark = pytest.mark.process

@@ -97,7 +97,7 @@ def test_a_working_directory_whose_path_may_not_be_walked_is_inherited(tmp_path:
     inner.chmod(0o755)
     inner.parent.chmod(0o700)
     program = (
-        "import os, aserver.sources as sources\n"
+        "import os, aserver.config.layers as sources\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "sources._find = lambda cwd: None\n"
         "print(sources.load(environ={}, cwd=sources.working_directory(os.environ)).directory)\n"
@@ -181,9 +181,9 @@ def test_exit_2_a_working_directory_that_may_not_be_searched(tmp_path: Path) -> 
         closed.chmod(0o700)
         # Loaded while we may read this Python, which may lie in root's home.
         program = (
-            "import os, sys, aserver.cli, aserver.launch, encodings.idna\n"
+            "import os, sys, aserver.command.cli, aserver.launch.run, encodings.idna\n"
             "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-            "aserver.cli.main(sys.argv[1:])\n"
+            "aserver.command.cli.main(sys.argv[1:])\n"
         )
         code, said = _refused('exec "$@"', closed, "-c", program, *RUN[2:])
     finally:

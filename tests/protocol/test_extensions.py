@@ -15,7 +15,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from aserver.asgi import ASGIApp, Message, Receive, Scope, Send
-from aserver.protocol.draining import Draining
+from aserver.protocol.drain_notice import Draining
 from tests.protocol.serving import LAST_GET, answer, body_of, field, serving, status
 
 CONTENT = b"a line of a file\n" * 20_000

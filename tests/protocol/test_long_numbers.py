@@ -8,9 +8,10 @@ import pytest
 import aserver.protocol
 from aserver.asgi import Receive, Scope, Send
 from aserver.errors import ClientError
-from aserver.protocol.forwarded import Forwarding, Origin
-from aserver.protocol.proxy_protocol import Peers, ProxyHeader
-from tests.protocol.framing_rows import CHUNKED, HOST, WEBSOCKET, head, post
+from aserver.protocol.peer.forwarded import Forwarding, Origin
+from aserver.protocol.peer.proxy_protocol import ProxyHeader
+from aserver.protocol.peer.trust import Peers
+from tests.protocol.http1.framing_rows import CHUNKED, HOST, WEBSOCKET, head, post
 from tests.protocol.serving import serving, status
 from tests.protocol.wiretap import Wiretap
 

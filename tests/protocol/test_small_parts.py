@@ -6,11 +6,11 @@ from unittest import mock
 import pytest
 
 from aserver.errors import ClientError
-from aserver.protocol import framing
-from aserver.protocol.draining import Departure
-from aserver.protocol.forwarded import Forwarding
-from aserver.protocol.proxy_protocol import Peers
-from aserver.protocol.record import Refusal
+from aserver.protocol.application.access_record import Refusal
+from aserver.protocol.http1 import framing
+from aserver.protocol.peer.forwarded import Forwarding
+from aserver.protocol.peer.trust import Peers
+from aserver.protocol.websocket.departure import Departure
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from aserver.master import events as ev
-from aserver.master.fleet import Phase, Role, Server, Zygote
-from aserver.master.policy import Limits
+from aserver.master.core import events as ev
+from aserver.master.core.model import Phase, Role, Server, Zygote
+from aserver.master.core.policy import Limits
 from tests.stateful.world import World, quick, stop_bound
 
 #: Events of a zygote come over one channel, its death last and once (runner): they keep their order.

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from aserver.master import events as ev
-from aserver.master import policy
-from aserver.master.fleet import Phase, Role, Server, Zygote
-from aserver.master.policy import Limits
-from aserver.master.state import BEAT_PERIOD, Master
+from aserver.master.core import events as ev
+from aserver.master.core import policy
+from aserver.master.core.machine import BEAT_PERIOD, Master
+from aserver.master.core.model import Phase, Role, Server, Zygote
+from aserver.master.core.policy import Limits
 
 T = TypeVar("T")
 

@@ -15,15 +15,18 @@ import pytest
 import aserver.log
 import aserver.protocol
 from aserver.errors import ClientError
-from aserver.log.escape import Escaper, escape_json, escape_text
-from aserver.protocol import framing, wire, ws_deflate, ws_handshake
-from aserver.protocol.forwarded import MOST_HOPS, Forwarding, parse_node, with_port
-from aserver.protocol.proxy_protocol import SIGNATURE, Peers, ProxyHeader
-from aserver.protocol.shared import COMPILED
+from aserver.log.access.escape import Escaper, escape_json, escape_text
+from aserver.protocol.context import COMPILED
+from aserver.protocol.http1 import framing
+from aserver.protocol.peer.forwarded import MOST_HOPS, Forwarding, parse_node, with_port
+from aserver.protocol.peer.proxy_protocol import SIGNATURE, ProxyHeader
+from aserver.protocol.peer.trust import Peers
+from aserver.protocol.semantics import wire
+from aserver.protocol.websocket import deflate, handshake
 from tests.protocol.ambiguity import Automaton
 
 #: Reads formats, which are the operator's, at the start.
-OPERATORS = {"aserver.log.access"}
+OPERATORS = {"aserver.log.access.format"}
 #: Methods of a pattern that look for it anywhere in the text.
 SEARCHING = {"search", "findall", "finditer", "sub", "subn", "split"}
 
@@ -140,12 +143,12 @@ def listed(value: bytes) -> object:
 
 
 def offers(value: bytes) -> object:
-    return ws_deflate.negotiate([value])
+    return deflate.negotiate([value])
 
 
-def handshake(value: bytes) -> object:
+def opening(value: bytes) -> object:
     key = (b"sec-websocket-key", b"AAAAAAAAAAAAAAAAAAAAAA==")
-    return ws_handshake.examine([(b"sec-websocket-version", b"13"), key, (b"sec-websocket-protocol", value)])
+    return handshake.examine([(b"sec-websocket-version", b"13"), key, (b"sec-websocket-protocol", value)])
 
 
 def proxy_header(value: bytes) -> object:
@@ -179,7 +182,7 @@ UNITS = (
     b"%",
 )
 READERS = (
-    forwarded, listed, offers, handshake, parse_node, wire.tokens, wire.decode_path, wire.accepts_trailers,
+    forwarded, listed, offers, opening, parse_node, wire.tokens, wire.decode_path, wire.accepts_trailers,
     lambda value: with_port(value, 81, "http"), lambda value: framing.empty_lines(value, 0, len(value)),
     lambda value: framing.check_begun(value, 1 << 20), lambda value: framing.parse_request_line(value, 1 << 20),
     lambda value: wire.split_target("GET", value), wire.check_host, escape_text, escape_json,
@@ -268,10 +271,10 @@ def test_a_large_field_is_not_remembered() -> None:
 def test_the_offers_of_a_websocket_are_counted() -> None:
     """Fails without the two limits: 800 KB of commas took 0.2 s of one turn of the loop."""
     deflate = b"permessage-deflate"
-    assert ws_deflate.negotiate([b"x," * (ws_deflate.MOST_OFFERS - 1) + deflate]) is not None
-    assert ws_deflate.negotiate([b"x," * ws_deflate.MOST_OFFERS + deflate]) is None
-    assert ws_deflate.negotiate([b"x", *[b","] * ws_deflate.MOST_OFFERS, deflate]) is None
-    assert ws_deflate.negotiate([deflate + b"; client_no_context_takeover" * 5]) is None
-    handshake(b"a" + b",a" * (ws_handshake.MOST_OFFERED - 1))
+    assert deflate.negotiate([b"x," * (deflate.MOST_OFFERS - 1) + deflate]) is not None
+    assert deflate.negotiate([b"x," * deflate.MOST_OFFERS + deflate]) is None
+    assert deflate.negotiate([b"x", *[b","] * deflate.MOST_OFFERS, deflate]) is None
+    assert deflate.negotiate([deflate + b"; client_no_context_takeover" * 5]) is None
+    opening(b"a" + b",a" * (handshake.MOST_OFFERED - 1))
     with pytest.raises(ClientError, match="more than 128 subprotocols"):
-        handshake(b"a" + b",a" * ws_handshake.MOST_OFFERED)
+        opening(b"a" + b",a" * handshake.MOST_OFFERED)

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from aserver import sources
-from aserver.config import Resolved
+from aserver.config import Resolved, layers
+from aserver.config.layers import load
 from aserver.errors import ConfigError
-from aserver.sources import load
 
 NOBODY = 65534
 
@@ -96,7 +95,7 @@ def test_env_file_leads_to_nothing_that_its_maker_may_not_read(theirs: Path, tmp
     (theirs / "env").symlink_to(secret)
     os.lchown(theirs / "env", NOBODY, NOBODY)
     with pytest.raises(ConfigError, match=r"env_file: .* cannot be read: a symbolic link on the way was made by uid"):
-        sources.read_env_file(theirs / "env")
+        layers.read_env_file(theirs / "env")
     (theirs / "env").unlink()
     (theirs / "env").write_text("A=1\n")
     os.chown(theirs / "env", NOBODY, NOBODY)

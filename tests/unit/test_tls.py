@@ -24,7 +24,7 @@ from aserver import tls
 from aserver.asgi import Receive, Scope, Send
 from aserver.config import Config, Layer, build
 from aserver.errors import ConfigError
-from aserver.launch import serve
+from aserver.launch.run import serve
 from aserver.tls import Certificates
 
 Settings = dict[str, Any]

@@ -1,0 +1,222 @@
+"""The `aserver` command: options made from the settings table, and how errors end the process.
+
+Runs in the operator's process, which becomes the master under `run`. It must never spell a setting by hand, and
+`main` is the only caller of `sys.exit` in aserver.
+"""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+from click.core import ParameterSource
+
+from aserver import __version__, loading, terminal
+from aserver.config import Resolved, SettingInfo, layers, settings
+from aserver.config.schema import BIND_PARTS
+from aserver.config.table import Group
+from aserver.config.values import CHOICE, SWITCH
+from aserver.errors import AserverError, ConfigError, ExitCode
+
+#: Columns that a value may take in `aserver config` before its origin is pushed aside.
+_VALUE_WIDTH = 34
+
+Handler = Callable[[Resolved], int]
+
+
+class _Option(click.Option):
+    """An option of one settings group, whose help shows its first name only and mentions the rest."""
+
+    def __init__(
+        self, declarations: Sequence[str], *, topic: Group, shown: tuple[str, str] | None = None, **more: Any
+    ) -> None:
+        super().__init__(declarations, **more)
+        self.topic = topic
+        self.shown = shown
+
+
+class _Command(click.Command):
+    """A command whose options are listed by topic."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        options = [parameter for parameter in self.get_params(ctx) if isinstance(parameter, _Option)]
+        for group in Group:
+            if records := [option.shown for option in options if option.shown and option.topic is group]:
+                with formatter.section(str(group)):
+                    formatter.write_dl(records, col_max=34)
+        rest = [param.get_help_record(ctx) for param in self.get_params(ctx) if not isinstance(param, _Option)]
+        with formatter.section("Other"):
+            formatter.write_dl([record for record in rest if record is not None])
+
+
+def _dashed(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _options(info: SettingInfo) -> list[click.Parameter]:
+    """The options of one setting: its own with all its names, and one for each flag that stands for a value."""
+    short = [f"-{info.short}"] if info.short else []
+    names = [info.option, *map(_dashed, info.aliases)]
+    flags = [_dashed(word) for word, _ in info.switches]
+    also = ", ".join([*names[1:], *flags])
+    text = info.help.replace("`", "") + ("; repeatable" if info.repeatable else "") + (f"; also {also}" if also else "")
+    if info.default:
+        text += f"  [{info.default}]"
+    if info.kind is SWITCH:
+        names = [f"{name}/--no-{name[2:]}" for name in names]
+        label = f"--[no-]{info.option[2:]}"
+    else:
+        label = f"{info.option} {'|'.join(info.choices) if info.kind is CHOICE else info.kind.metavar}"
+    own = _Option(
+        [info.name, *short, *names],
+        topic=info.group,
+        shown=(", ".join([*short, label]), text),
+        default=None,
+        multiple=info.repeatable,
+        type=bool if info.kind is SWITCH else str,
+    )
+    return [own, *(_Option([flag[2:].replace("-", "_"), flag], topic=info.group, is_flag=True) for flag in flags)]
+
+
+def _all_options() -> list[click.Parameter]:
+    """The argument TARGET and every option, in the order of the table."""
+    found: list[click.Parameter] = [click.Argument(["target"], required=False)]
+    for info in settings():
+        if info.name == "target":
+            continue
+        found += _options(info)
+        if info.name == "bind":
+            for part, text in BIND_PARTS.items():
+                label = f"{_dashed(part)} {part.upper()}"
+                found.append(_Option([part, _dashed(part)], topic=info.group, shown=(label, text), type=str))
+    return found
+
+
+def _resolve(context: click.Context, cwd: Path | None = None) -> Resolved:
+    """The settings of this command line, the environment and the file together. Raises ConfigError."""
+    ours = [param.name for param in context.command.params if isinstance(param, _Option | click.Argument)]
+    given = {
+        name: context.params[name] for name in ours if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+    return layers.load(command_line=given, environ=os.environ, cwd=cwd or layers.working_directory(os.environ))
+
+
+def _with_target(resolved: Resolved) -> Resolved:
+    if resolved.config.target is None:
+        raise ConfigError(
+            "there is no target to serve: name it on the command line (aserver run module:app), "
+            "in ASERVER_TARGET, or as `target` in the settings file"
+        )
+    return resolved
+
+
+class _Commands(click.Group):
+    """The commands; whoever leaves `run` out, as with other servers, is told so."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            if ":" not in args[0]:
+                raise
+            raise click.UsageError(f"there is no command {args[0]}; did you mean aserver run {args[0]}?") from None
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(
+    __version__,
+    message=f"aserver %(version)s ({platform.python_implementation()} {platform.python_version()} {sys.platform})",
+)
+def cli() -> None:
+    """aserver, a production ASGI server."""
+
+
+@cli.command("run", cls=_Command, params=_all_options())
+@click.pass_context
+def _run(context: click.Context, /, **_: object) -> int:
+    """Serve TARGET, such as module:app, until told to stop."""
+    from aserver.launch import run as launch  # noqa: PLC0415 - `config` and `--help` need none of the server
+
+    cwd = launch.started_in()
+    return launch.run_resolved(
+        _with_target(_resolve(context, cwd)), lambda: _with_target(_resolve(context, cwd)), last=True
+    )
+
+
+@cli.command("check", cls=_Command, params=_all_options())
+@click.pass_context
+def _check(context: click.Context, /, **_: object) -> int:
+    """Check the settings and load TARGET, without serving it."""
+    from aserver.command import check  # noqa: PLC0415 - as above
+
+    return check.check(_with_target(_resolve(context)))
+
+
+@cli.command("config", cls=_Command, params=_all_options())
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable, with the values' own types.")
+@click.pass_context
+def _config(context: click.Context, /, *, as_json: bool, **_: object) -> int:
+    """Print every setting with where it came from. Secrets are masked."""
+    resolved = _resolve(context)
+    click.echo(_as_json(resolved) if as_json else _as_table(resolved))
+    for message in () if as_json else resolved.warnings:
+        click.echo(f"aserver: warning: {message}", err=True)
+    return ExitCode.OK
+
+
+def _as_table(resolved: Resolved) -> str:
+    names = max(len(info.name) for info in settings())
+    lines = [
+        f"{info.name:<{names}}  {info.show(getattr(resolved.config, info.name)):<{_VALUE_WIDTH}}  "
+        f"{resolved.origins[info.name]}"
+        for info in settings()
+    ]
+    if resolved.hooks:
+        lines.append(f"{'(hooks)':<{names}}  {', '.join(resolved.hooks):<{_VALUE_WIDTH}}  {resolved.hooks_file}")
+    return "\n".join(lines)
+
+
+def _as_json(resolved: Resolved) -> str:
+    values = resolved.config.to_wire()
+    shown = {
+        info.name: {
+            "value": info.show(values[info.name]) if info.secret and values[info.name] else values[info.name],
+            "origin": resolved.origins[info.name],
+        }
+        for info in settings()
+    }
+    whole = {"settings": shown, "hooks": resolved.hooks, "warnings": resolved.warnings}
+    return json.dumps(whole, indent=2, ensure_ascii=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The console script: run the command and exit with its status; an expected error is one line on stderr."""
+    loading.refuse_nested("aserver's command")
+    terminal.keep_standard_streams()  # before anything is opened
+    sys.exit(_status(arguments))
+
+
+def _status(arguments: Sequence[str] | None) -> int:
+    try:
+        return int(cli.main(arguments, prog_name="aserver", standalone_mode=False) or 0)
+    except AserverError as error:
+        click.echo(f"aserver: error: {error}", err=True)
+        # Last, because the last lines are what people see and paste: the user's own traceback.
+        explanations = [getattr(error, "detail", ""), *getattr(error, "__notes__", ())]
+        for text in filter(None, explanations):
+            click.echo(text.rstrip(), err=True)
+        return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
+    except click.ClickException as error:
+        click.echo(f"aserver: error: {error.format_message()}", err=True)
+        return error.exit_code
+    except click.Abort:  # Ctrl-C before the master listens to signals; the shell's number for SIGINT
+        return 130

@@ -1,0 +1,286 @@
+"""How a server is started: as the command does it, embedded as a whole, or as one worker in the caller's loop.
+
+Runs in the master, or in the embedding program. `run` and `serve` are the public names; neither installs a signal
+handler, renames the process or configures logging unless the process is aserver's own, or it is asked to.
+"""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.abc
+
+from aserver import __version__, loading, terminal, unix
+from aserver.config import Config, Resolved, layers
+from aserver.errors import AppLoadError, AserverError, BindError, BootError, ConfigError, ExitCode
+from aserver.launch.advice import advise
+from aserver.log.opening import open_private
+from aserver.log.setup import configure, read_log_config
+from aserver.master.core.events import Exit, StopMode
+from aserver.master.pidfile import PidFile
+from aserver.master.resources import provide
+from aserver.master.runner import Runner
+from aserver.master.snapshot import Estate
+from aserver.master.upgrade import answer_preflight, inherited, is_continued, obey_signals
+from aserver.sockets import Address, Listener
+
+log = logging.getLogger("aserver.master")
+
+
+def run(target: str, **settings: object) -> ExitCode:
+    """Serve `target` ("module:attribute") until a signal ends it: what the command `aserver run` calls. Blocks.
+
+    `settings` are those of docs/settings.md. Returns OK, or KILLED if something had to be killed at the end. Raises
+    ConfigError, BindError, AppLoadError or BootError.
+    """
+    loading.refuse_nested("aserver.run()")
+    keywords, cwd = {"target": target, **settings}, started_in()
+
+    def read() -> Resolved:
+        return layers.load(keywords=keywords, environ=os.environ, cwd=cwd)
+
+    return run_resolved(read(), read)
+
+
+def started_in() -> Path:
+    """The working directory of a process of our own (see `working_directory`), said in $PWD for an upgrade's image."""
+    found = layers.working_directory(os.environ, handed_on=is_continued(os.environ))
+    os.environ["PWD"] = str(found)
+    return found
+
+
+def run_resolved(resolved: Resolved, reread: Callable[[], Resolved], *, last: bool = False) -> ExitCode:
+    """`run` with settings that are read already; `reread` reads them again for a reload, from where they came from.
+
+    `last`: the process ends when the server has stopped, and no signal is to change its exit code in its last moments.
+    """
+    terminal.keep_standard_streams()
+    if answer_preflight(os.environ):
+        if resolved.config.log_config is not None:
+            read_log_config(resolved.config.log_config)  # the next master could not begin without it
+        return ExitCode.OK
+    with contextlib.ExitStack() as loops:
+        with _start():
+            runner = loops.enter_context(asyncio.Runner())
+            runner.get_loop()
+        return runner.run(_run_master(resolved, reread, last=last))
+
+
+@contextlib.contextmanager
+def _start() -> Iterator[None]:
+    """Around what a start asks of the system: what it refuses is a sentence, whose subject the operator can change."""
+    try:
+        yield
+    except OSError as error:
+        limit = {errno.EMFILE: "open files (ulimit -n)", errno.EFBIG: "file sizes (ulimit -f)"}.get(error.errno or 0)
+        if limit is None:
+            raise AserverError(f"the server cannot start: {error}") from error
+        raise ConfigError(f"the server cannot start: {error.strerror}; raise the limit of {limit}") from error
+
+
+async def _run_master(resolved: Resolved, reread: Callable[[], Resolved], *, last: bool) -> ExitCode:
+    estate = inherited(os.environ)
+    fd_limit = unix.raise_fd_limit()
+    unix.keep_exit_statuses()
+    loop = asyncio.get_running_loop()
+    with contextlib.ExitStack() as undo:
+        with contextlib.ExitStack() as standing:
+            with terminal.held(terminal.PASSING):  # the pidfile is read, and signalled, before the handlers stand
+                with _start():
+                    runner = (
+                        _first(resolved, undo, reread, fd_limit) if estate is None else _resumed(estate, undo, reread)
+                    )
+                standing.enter_context(_signals(loop, runner))
+            obey_signals()
+            result = await runner.run()
+            if last and result.code in (ExitCode.OK, ExitCode.KILLED):
+                signal.pthread_sigmask(signal.SIG_BLOCK, terminal.GROUP_SIGNALS)
+        if result.code in (ExitCode.OK, ExitCode.KILLED):
+            log.info("stopped")
+        elif runner.errorlog != "-":
+            log.critical("%s\n%s", result.reason, result.detail)  # the caller says it on standard error
+    return _conclude(result)
+
+
+def _first(resolved: Resolved, undo: contextlib.ExitStack, reread: Callable[[], Resolved], fd_limit: int) -> Runner:
+    """The master of a new server."""
+    config = resolved.config
+    unix.set_process_title(f"{config.proc_name}: master ({config.target})")
+    with contextlib.ExitStack() as failed:
+        pidfile = PidFile(config.pidfile) if config.pidfile else None
+        if pidfile is not None:
+            failed.callback(pidfile.remove)
+        provision = provide(resolved, os.environ)
+        failed.pop_all()
+    logs = configure(
+        config, process="master", error_fd=open_private(provision.log_fds[0]), loop=asyncio.get_running_loop()
+    )
+    runner = Runner(provision, logs=logs, reread=reread, pidfile=pidfile)
+    undo.callback(runner.close_logs)
+    count = f"{provision.workers} worker{'' if provision.workers == 1 else 's'}"
+    log.info("aserver %s, pid %d: %s, %s", __version__, os.getpid(), config.target, count)
+    for warning in (
+        *resolved.warnings,
+        *_replaced(resolved, provision.listeners),
+        *advise(config, provision.workers, environ=os.environ, fd_limit=fd_limit),
+    ):
+        log.warning("%s", warning)
+    return runner
+
+
+def _replaced(resolved: Resolved, listeners: Sequence[Listener]) -> Iterator[str]:
+    """What to say if somebody set `bind`, and systemd's sockets stand in its place (as in gunicorn)."""
+    origin, passed = resolved.origins["bind"], any(listener.name.startswith("fd://") for listener in listeners)
+    if origin != "default" and passed and not any(spec.startswith("fd://") for spec in resolved.config.bind):
+        yield f"bind ({origin}) is not used: systemd passed sockets (LISTEN_FDS); `fd://3` among the binds keeps both"
+
+
+def _resumed(estate: Estate, undo: contextlib.ExitStack, reread: Callable[[], Resolved]) -> Runner:
+    """The master of a server that this process's former image left us."""
+    config = Config.from_wire(estate.provisions[estate.serving].settings)
+    unix.set_process_title(f"{config.proc_name}: master ({config.target})")
+    error_fd = next(open_private(log.fd) for log in estate.logs if (log.which, log.path) == ("error", config.errorlog))
+    logs = configure(config, process="master", error_fd=error_fd, loop=asyncio.get_running_loop())
+    pidfile = None
+    if estate.pidfile is not None and config.pidfile is not None:
+        pidfile = PidFile.adopt(config.pidfile, estate.pidfile, estate.pidfile_lock)
+    runner = Runner.resumed(estate, logs=logs, reread=reread, pidfile=pidfile)
+    undo.callback(runner.close_logs)
+    log.info("aserver %s, pid %d, goes on after the upgrade", __version__, os.getpid())
+    return runner
+
+
+def _conclude(result: Exit) -> ExitCode:
+    if result.code == ExitCode.APP_LOAD:
+        raise AppLoadError(result.reason, result.detail)
+    if result.code == ExitCode.BIND:
+        raise BindError(result.reason)
+    if result.code in (ExitCode.OK, ExitCode.KILLED):
+        return ExitCode(result.code)
+    if result.code == ExitCode.CONFIG:  # of what only the zygote could try: certificates, users, directories
+        raise ConfigError(result.reason)
+    error = BootError(result.reason)
+    if result.detail:
+        error.add_note(result.detail)
+    raise error
+
+
+@contextlib.contextmanager
+def _signals(loop: asyncio.AbstractEventLoop, runner: Runner) -> Iterator[None]:
+    """The master's signals (docs/signals.md), for as long as it runs. The handlers only wake the loop, and note."""
+    actions: dict[signal.Signals, Callable[[], None]] = {
+        signal.SIGTERM: lambda: runner.stop(StopMode.GRACEFUL, "SIGTERM"),
+        signal.SIGINT: lambda: runner.stop(StopMode.QUICK, "SIGINT"),
+        signal.SIGQUIT: lambda: runner.stop(StopMode.QUICK, "SIGQUIT"),
+        signal.SIGHUP: lambda: runner.reload("SIGHUP"),
+        signal.SIGUSR1: runner.reopen_logs,
+        signal.SIGUSR2: lambda: runner.upgrade("SIGUSR2"),
+        signal.SIGTTIN: lambda: runner.scale(delta=1),
+        signal.SIGTTOU: lambda: runner.scale(delta=-1),
+        signal.SIGWINCH: lambda: _park(runner),
+    }
+    noted = runner.noted
+
+    def obey() -> None:
+        """One signal in each turn: neither a flood nor an action that fails keeps the others from theirs."""
+        if noted:
+            action = actions[signal.Signals(noted.pop(0))]
+            if noted:
+                loop.call_soon(obey)
+            action()
+
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # none may come in between
+    try:
+        for signum in actions:
+            loop.add_signal_handler(signum, obey)
+        # The loop hears of signals by bytes in its wakeup socket, which takes 278. What comes then wakes it all the
+        # same, but only the notes say what it was.
+        unix.note_signals(actions, noted)
+        # asyncio lets the interpreter complain of the full socket, whose traceback tears the lines on standard error;
+        # uvloop does not.
+        signal.set_wakeup_fd(signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    try:
+        yield
+    finally:
+        for signum in actions:
+            loop.remove_signal_handler(signum)
+
+
+def _park(runner: Runner) -> None:
+    """Obey SIGWINCH, unless it may be a terminal's, which sends it whenever its size changes (gunicorn does as we)."""
+    if terminal.controls_us():
+        log.debug("SIGWINCH is left aside: a terminal controls this process, and sends it when its size changes")
+        return
+    log.info("SIGWINCH: all workers leave, the sockets stay; SIGTTIN or SIGHUP brings them back")
+    runner.scale(to=0)
+
+
+# ── embedded ─────────────────────────────────────────────────────────────────────────────────
+
+
+async def serve(
+    app_or_target: Callable[..., Any] | str,
+    *,
+    task_status: anyio.abc.TaskStatus[tuple[Address, ...]] = anyio.TASK_STATUS_IGNORED,
+    install_signal_handlers: bool = False,
+    **settings: object,
+) -> None:
+    """Serve inside the caller's running event loop (asyncio or uvloop, or an anyio program on one) until cancelled.
+
+    An app object, ASGI or WSGI, is served by one worker in this very loop; a target string gets a whole master, its
+    zygote and `workers`. `await task_group.start(serve, app)` returns the bound addresses as soon as connections are
+    accepted. Cancelling it drains: requests under way get `graceful_timeout`; then no process, handler, thread or
+    descriptor is left.
+    Raises ConfigError, BindError, AppLoadError or BootError.
+    """
+    loading.refuse_nested("aserver.serve()")
+    target = {"target": app_or_target} if isinstance(app_or_target, str) else {}
+    if not target and settings.get("workers", 1) != 1:
+        raise ConfigError(
+            f"workers = {settings['workers']!r} (argument): an app object is served by one worker, in this process; "
+            'give a target string, such as "module:app", for more'
+        )
+    resolved = layers.load(
+        keywords={**target, **settings}, environ=os.environ, cwd=layers.working_directory(os.environ)
+    )
+    for warning in resolved.warnings:
+        log.warning("%s", warning)
+    if isinstance(app_or_target, str):
+        await _serve_master(resolved, task_status, install_signal_handlers=install_signal_handlers)
+    else:
+        # Loaded here alone: a master of its own must never have loaded a parser or a loop implementation.
+        from aserver.launch.embedded import serve_here  # noqa: PLC0415
+
+        await serve_here(app_or_target, resolved.config, task_status, install_signal_handlers=install_signal_handlers)
+
+
+async def _serve_master(
+    resolved: Resolved,
+    task_status: anyio.abc.TaskStatus[tuple[Address, ...]],
+    *,
+    install_signal_handlers: bool,
+) -> None:
+    provision = provide(resolved, os.environ)
+    runner = Runner(provision, logs=None, reread=lambda: resolved)
+    loop = asyncio.get_running_loop()
+    handlers = _signals(loop, runner) if install_signal_handlers else contextlib.nullcontext()
+    with handlers:
+        async with anyio.create_task_group() as group:
+
+            async def announce() -> None:
+                await runner.listening()
+                task_status.started(tuple(listener.address for listener in provision.listeners))
+
+            group.start_soon(announce)
+            result = await runner.run()
+            group.cancel_scope.cancel()
+    _conclude(result)

@@ -1,0 +1,379 @@
+r"""Access lines: a format is compiled once into a function that makes one line.
+
+Pure, run by workers once per request, so every operation here is paid for a hundred thousand times a second. A line is
+text, because f-strings are a third quicker than `bytes %`; being ASCII, it is as many bytes long. The rules:
+
+* Nothing that a client sent reaches a line but through `Escaper`; lines are printable ASCII. What could end or split
+  a line (control characters, quotes, backslashes, anything beyond ASCII, so also broken UTF-8) becomes `\xHH`, or
+  JSON's own escapes.
+* The compiled source contains no text of the user's but literals, by `repr`; header names are constants beside it.
+* What depends on the client and its fields alone is kept by the connection, for as long as they stay the same.
+
+Formats: `combined` (the default; the same as gunicorn's default), `common`, `json`, or any text with the atoms of
+gunicorn (https://docs.gunicorn.org/en/stable/settings.html#access-log-format), each as `%(x)s`:
+
+    h client address        l "-"                  u user of HTTP Basic      t time in CLF form
+    r request line          m method               U path                    q query, without "?"
+    H protocol              s status               B bytes of body           b the same, "-" for none
+    f referer               a user agent           T seconds, whole          M milliseconds, whole
+    D microseconds, whole   L seconds, 6 places    p pid in <>
+    {name}i request field   {name}o response field {name}e CGI variable (remote_addr, http_x, ...) or key of the scope
+
+The JSON object has `time` (ISO 8601), `client`, `user`, `method`, `target`, `protocol`, `status`, `bytes`, `duration`
+(seconds), `referer`, `user_agent`, `request_id`; numbers are numbers, what is missing is "".
+
+WebSockets write two lines: method GET with status 101 when open, and method WEBSOCKET with the close code as status,
+the bytes sent and the whole duration when closed.
+"""
+
+import base64
+import binascii
+import difflib
+import re
+from codecs import charmap_decode
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from aserver.errors import ConfigError
+from aserver.log.access.escape import NO_MAP, PLAIN_MAP, Escaper, escape_json, escape_text
+from aserver.log.access.timestamp import When, clf_time, iso_time
+
+
+class Record(Protocol):
+    """A finished request, as `protocol` has it."""
+
+    @property
+    def client(self) -> tuple[str, int] | None:
+        """None for unix sockets."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def target(self) -> bytes:
+        """As the client sent it, with the query."""
+
+    @property
+    def version(self) -> str:
+        """Such as "1.1"."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def sent(self) -> int:
+        """Bytes of body."""
+
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """Names in lower case."""
+
+    @property
+    def response_headers(self) -> Sequence[tuple[bytes, bytes]]: ...
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+
+    @property
+    def scope(self) -> Any:
+        """The ASGI scope, or None where there was none."""
+
+    @property
+    def connection(self) -> Any:
+        """What has an attribute `logged` that is ours to keep texts in, and then there is an HTTP scope; or None."""
+
+
+Compiled = Callable[[Sequence[Record], str], list[str]]
+
+
+class Formatter(NamedTuple):
+    """`lines(records, time)` makes lines, `stamp` the text of a time, `shortened` lines where others are too long.
+
+    `timed`: lines have a duration; else nobody needs to measure it.
+    """
+
+    lines: Compiled
+    stamp: Callable[[When], str]
+    shortened: Compiled
+    timed: bool
+
+
+# ── what stands for an atom ──────────────────────────────────────────────────────────────────
+
+
+def _user(authorization: bytes) -> bytes:
+    """Return the user of HTTP Basic (RFC 7617), or b"". A space in it would shift the columns."""
+    if authorization[:6].lower() != b"basic ":
+        return b""
+    try:
+        return base64.b64decode(authorization[6:].strip(), validate=True).partition(b":")[0].replace(b" ", b"+")
+    except binascii.Error:
+        return b""
+
+
+_CGI: Mapping[str, Callable[[Record], bytes | str]] = {
+    "remote_addr": lambda record: record.client[0] if record.client else "",
+    "remote_port": lambda record: str(record.client[1]) if record.client else "",
+    "request_method": lambda record: record.method,
+    "raw_uri": lambda record: record.target,
+    "path_info": lambda record: record.target.partition(b"?")[0],
+    "query_string": lambda record: record.target.partition(b"?")[2],
+    "server_protocol": lambda record: f"HTTP/{record.version}",
+    "script_name": lambda record: str((record.scope or {}).get("root_path", "")),
+}
+
+
+def _variable(name: str) -> Callable[[Record], bytes | str]:
+    if name in _CGI:
+        return _CGI[name]
+    if name.startswith("http_"):
+        field = name[5:].replace("_", "-").encode("latin-1", "replace")
+        return lambda record: next((value for key, value in record.headers if key == field), b"")
+    return lambda record: str((record.scope or {}).get(name, ""))
+
+
+#: Numbers as text: most bodies are small, and making the text takes 70 ns.
+_SIZES = tuple(map(str, range(1024)))
+#: What most requests have is compared, which takes 8 ns, not looked up, which takes 27.
+_METHOD = "method if method == 'GET' else escape[method]"
+_VERSION = "version if version == '1.1' else escape[version]"
+_STATUS = "'200' if status == 200 else escape[status]"
+_BYTES = "SIZES[sent] if sent < KNOWN_SIZES else sent"
+#: Where a value goes in a template; literals cannot hold it, since control characters in them are escaped.
+_SLOT = "\0"
+#: Atom: what it puts into the template, and the expressions for it; names in them are bound by `_compile`'s prologue.
+_ATOMS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "h": ("\0", ("escape[client[0]] if client else DASH",)),
+    "l": ("-", ()),
+    "u": ("\0", ("DASH if {authorization}i is MISSING else escape[user({authorization}i)] or DASH",)),
+    "t": ("\0", ("time",)),
+    "r": ("\0 \0 HTTP/\0", (_METHOD, "text", _VERSION)),
+    "m": ("\0", (_METHOD,)),
+    "U": ("\0", ("escape[target.partition(QUESTION)[0]]",)),
+    "q": ("\0", ("escape[target.partition(QUESTION)[2]]",)),
+    "H": ("HTTP/\0", (_VERSION,)),
+    "s": ("\0", (_STATUS,)),
+    "B": ("\0", (_BYTES,)),
+    "b": ("\0", ("SIZES[sent] if 0 < sent < KNOWN_SIZES else sent or DASH",)),
+    "f": ("\0", ("escape[{referer}i]",)),
+    "a": ("\0", ("escape[{user-agent}i]",)),
+    "T": ("\0", ("int(record.duration)",)),
+    "M": ("\0", ("int(record.duration * 1e3)",)),
+    "D": ("\0", ("int(record.duration * 1e6)",)),
+    "L": ("\0", ("record.duration:.6f",)),
+    "p": ("<\0>", ("pid",)),
+}
+_NAMED = re.compile(r"\{([^{}]+)\}([ioe])")
+_TOKEN = re.compile(r"%%|%\(([^()]*)\)([a-zA-Z]?)|%|[^%]+")
+
+_FORMATS = {
+    "common": '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s',
+    "combined": '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"',
+}
+_JSON: tuple[str, tuple[str, ...]] = (
+    (
+        '{"time":"\0","client":"\0","user":"\0","method":"\0","target":"\0","protocol":"HTTP/\0","status":\0,'
+        '"bytes":\0,"duration":\0,"referer":"\0","user_agent":"\0","request_id":"\0"}\n'
+    ),
+    (
+        "time",
+        "escape[client[0]] if client else NOTHING",
+        "NOTHING if {authorization}i is MISSING else escape[user({authorization}i)]",
+        _METHOD,
+        "text",
+        _VERSION,
+        _STATUS,
+        _BYTES,
+        "record.duration:.6f",
+        "escape[{referer}i]",
+        "escape[{user-agent}i]",
+        "escape[{request_id}e]",
+    ),
+)
+
+
+def compile_format(text: str, *, pid: int = 0, limit: int | None = None) -> Formatter:
+    """Compile an `access_log_format`. `limit` is what the sink takes at once (bytes), for `shortened`.
+
+    Raises ConfigError that names an unknown atom and the nearest known one.
+    """
+    if text == "json":
+        template, expressions = _JSON
+        escape, stamp, missing = escape_json, iso_time, b""
+    else:
+        template, expressions = _parse(_FORMATS.get(text, text))
+        escape, stamp, missing = escape_text, clf_time, b"-"
+    # What can be long gets an even share of what the template and the other values leave; 64 is more than those need.
+    long = sum(bool(re.search(r"\b(target|text)\b|[{]", expression)) for expression in expressions)
+    share = max(64, ((limit or 1 << 20) - len(template) - 64 * (len(expressions) - long)) // max(1, long))
+    return Formatter(
+        _compile(template, expressions, Escaper(escape), missing, pid),
+        stamp,
+        _compile(template, expressions, Escaper(escape, share - 3), missing, pid),
+        any("duration" in expression for expression in expressions),
+    )
+
+
+def _parse(source: str) -> tuple[str, tuple[str, ...]]:
+    template: list[str] = []
+    expressions: list[str] = []
+    for match in _TOKEN.finditer(source):
+        text, atom, conversion = match[0], match[1], match[2]
+        if atom is None:
+            if text == "%":
+                raise ConfigError(
+                    f"access_log_format: `%` at character {match.start()} begins no atom; write %% for a percent sign"
+                )
+            literal = "%" if text == "%%" else text.encode("ascii", "backslashreplace").decode("ascii")
+            template.append(re.sub(r"[\x00-\x1f\x7f]", lambda bad: f"\\x{ord(bad[0]):02x}", literal))
+        elif conversion != "s":
+            raise ConfigError(f"access_log_format: `{text}` must end in `s`: %({atom})s")
+        elif atom in _ATOMS:
+            piece, values = _ATOMS[atom]
+            template.append(piece)
+            expressions.extend(values)
+        elif _NAMED.fullmatch(atom):
+            template.append(_SLOT)
+            expressions.append(f"escape[{atom.lower()}]")
+        else:
+            known = [*_ATOMS, "{header}i", "{header}o", "{variable}e"]
+            # Letters differ most often by case; difflib does not see that two single letters are near.
+            near = [name for name in known if name.lower() == atom.lower()] or difflib.get_close_matches(atom, known, 1)
+            hint = f"did you mean %({near[0]})s?" if near else f"known are {' '.join(known)}"
+            raise ConfigError(f"access_log_format: there is no atom %({atom})s; {hint}")
+    return "".join(template) + "\n", tuple(expressions)
+
+
+def _compile(template: str, expressions: Sequence[str], escape: Escaper, missing: bytes, pid: int) -> Compiled:
+    """Make the function. Header names become variables that one pass over the header list fills."""
+    namespace: dict[str, Any] = {
+        "escape": escape,
+        "user": _user,
+        "pid": pid,
+        "DASH": "-",
+        "NOTHING": "",
+        "QUESTION": b"?",
+        "SIZES": _SIZES,
+        "KNOWN_SIZES": len(_SIZES),
+        "decode": charmap_decode,
+        # For short lines no target counts as plain, so that each is measured.
+        "PLAIN": PLAIN_MAP if escape.longest is None else NO_MAP,
+        "MISSING": missing,
+        "remember": _remember,
+    }
+    loops: dict[str, list[str]] = {"i": [], "o": []}
+
+    def bind(match: re.Match[str]) -> str:
+        name, kind = match[1], match[2]
+        if kind == "e":
+            number = len(namespace)
+            namespace[f"variable{number}"] = _variable(name)
+            return f"variable{number}(record) or MISSING"
+        if name not in loops[kind]:
+            loops[kind].append(name)
+        return f"{kind}{loops[kind].index(name)}"
+
+    line, steady = _join(template.split(_SLOT), [_NAMED.sub(bind, each) for each in expressions], expressions)
+    source = ["def steady(client, headers):", *_loop("headers", "i", loops["i"], namespace)]
+    source.append(f" return ({''.join(f'{each}, ' for each in steady)})")
+    source += ["def lines(records, time):", " made = []", " for record in records:"]
+    body = _prologue(line, len(steady), keeps=escape.longest is None)
+    body += _loop("record.response_headers", "o", loops["o"], namespace)
+    source += [f" {each}" for each in (*body, f" made.append({line})")]
+    source.append(" return made")
+    # Compiled rather than composed of closures: no call for an atom or a line. Of the user's, it has only literals.
+    exec(compile("\n".join(source), "<access_log_format>", "exec"), namespace)  # noqa: S102
+    lines: Compiled = namespace["lines"]
+    return lines
+
+
+def _join(literals: Sequence[str], values: Sequence[str], expressions: Sequence[str]) -> tuple[str, list[str]]:
+    """Source of a line, and of the texts in it, `steady0` and so on, that stand between values that always change."""
+    line = text = ""
+    steady: list[str] = []
+    kept = False
+    for number, literal in enumerate(literals):
+        text += f"{literal!r} "  # strings side by side are one constant to Python's compiler
+        value = f'f"{{{values[number]}}}" ' if number < len(values) else ""
+        if value and _is_steady(expressions[number]):
+            text += value
+            kept = True
+            continue
+        if kept:
+            steady.append(text)
+            text = f'f"{{steady{len(steady) - 1}}}" '
+            kept = False
+        line += text + value
+        text = ""
+    return line, steady
+
+
+def _is_steady(expression: str) -> bool:
+    """Tell whether it is about what a client says with every request, and most clients each time alike."""
+    names = _NAMED.findall(expression)
+    return all(kind == "i" for _, kind in names) and bool(names or "client" in expression or expression == "pid")
+
+
+def _loop(headers: str, kind: str, names: list[str], namespace: dict[str, Any]) -> list[str]:
+    """Source that fills the variables of header names."""
+    if not names:
+        return []
+    source = [f" {' = '.join(f'{kind}{number}' for number in range(len(names)))} = MISSING"]
+    source.append(f" for name, value in {headers}:")
+    if kind == "o":
+        source.append("  name = name.lower()")  # the application's, in any case
+    # One look for the many fields that are not asked for: their names are shared, so the hashes are known.
+    namespace[f"NAMES_{kind}"] = frozenset(name.encode("latin-1", "replace") for name in names)
+    source.append(f"  if name in NAMES_{kind}:")
+    for number, name in enumerate(names):
+        namespace[f"NAME_{kind}{number}"] = name.encode("latin-1", "replace")
+        source.append(f"   {'if' if number == 0 else 'elif'} name == NAME_{kind}{number}:")
+        source.append(f"    {kind}{number} = value or MISSING")
+    return source
+
+
+def _prologue(used: str, steady: int, *, keeps: bool) -> list[str]:
+    """Source that fetches what a line needs: from the scope, where a property would be 100 ns each."""
+    steadies = ", ".join(f"steady{number}" for number in range(steady))
+    wanted = {
+        "client": ("client", steady),
+        "headers": ("headers", steady),
+        "method": ("method", re.search(r"\bmethod\b", used)),
+        "version": ("http_version", re.search(r"\bversion\b", used)),
+    }
+    names = [(name, key) for name, (key, needed) in wanted.items() if needed]
+    source = []
+    if names:
+        source += [" connection = record.connection", " if connection is None:"]
+        source += [f"  {name} = record.{name}" for name, _ in names]
+        source += [" else:", "  scope = record.scope"]
+        source += [f"  {name} = scope[{key!r}]" for name, key in names]
+    if steady and keeps:
+        source += [
+            " logged = None if connection is None else connection.logged",
+            " if logged is None or logged[0] != headers or logged[1] is not client:",
+            "  logged = remember(connection, client, headers, steady(client, headers))",
+            f" _, _, {steadies} = logged",
+        ]
+    elif steady:
+        source.append(f" {steadies}, = steady(client, headers)")
+    for name, use in (("status", "status"), ("sent", "sent"), ("target", "target|text")):
+        if re.search(rf"\b({use})\b", used):
+            source.append(f" {name} = record.{name}")
+    if re.search(r"\btext\b", used):
+        # Targets differ too much to be remembered, and most are short and plain: one look that is also the decoding.
+        source += [" try:", "  text = decode(target, 'strict', PLAIN)[0]"]
+        source += [" except UnicodeDecodeError:", "  text = escape[target]"]
+    return source
+
+
+#: Bytes of fields above which their texts are not kept: it is for as long as the connection, idle or not.
+_MOST_KEPT = 2048
+_Fields = Sequence[tuple[bytes, bytes]]
+
+
+def _remember(connection: Any, client: object, headers: _Fields, texts: tuple[str, ...]) -> tuple[object, ...]:
+    """Keep the texts of a connection's first request; give up where another has other fields, as behind a proxy."""
+    made = (headers, client, *texts)
+    if connection is not None:
+        small = connection.logged is None and sum(len(name) + len(value) for name, value in headers) <= _MOST_KEPT
+        connection.logged = (list(headers), client, *texts) if small else (None,)  # the application may change its list
+    return made

@@ -1,0 +1,285 @@
+"""What can happen to the master, and what it can order: the vocabulary of the pure state machine.
+
+Pure. `runner` turns the system's news into events and commands into system calls; `state` sees only these.
+Workers are named by `serial`, zygotes by `generation`; any event may come late, twice or not at all.
+"""
+
+import enum
+from collections.abc import Mapping
+
+import msgspec
+
+from aserver.master.core.policy import Limits
+
+
+class StopMode(enum.IntEnum):
+    """How impatient a stop is; a later request can only raise it."""
+
+    GRACEFUL = 1  # requests in flight get `graceful_timeout`
+    QUICK = 2  # they are cancelled; lifespan shutdown still runs
+    KILL = 3  # SIGKILL
+
+
+class _Shape(msgspec.Struct, frozen=True):
+    """Not a dataclass: thirty of those take 25 ms to make, at each start; these take one."""
+
+
+# ── events ───────────────────────────────────────────────────────────────────────────────────
+
+
+class Started(_Shape, frozen=True):
+    """The listeners are bound: begin generation 1."""
+
+
+class ZygoteUp(_Shape, frozen=True):
+    """The zygote has loaded and can fork."""
+
+    generation: int
+
+
+class ZygoteUnforkable(_Shape, frozen=True):
+    """The zygote holds what does not survive a fork; it leaves, and a lazy one is wanted."""
+
+    generation: int
+
+
+class ZygoteFailed(_Shape, frozen=True):
+    """The zygote could not load the app; it leaves."""
+
+    generation: int
+    exit_code: int
+    reason: str
+    detail: str = ""
+
+
+class ZygoteGone(_Shape, frozen=True):
+    """The zygote process has ended."""
+
+    generation: int
+    how: str
+
+
+class Forked(_Shape, frozen=True):
+    """A worker process exists."""
+
+    serial: int
+    pid: int
+
+
+class ForkFailed(_Shape, frozen=True):
+    """fork(2) failed."""
+
+    serial: int
+    reason: str
+
+
+class Ready(_Shape, frozen=True):
+    """The worker serves."""
+
+    serial: int
+
+
+class BootFailed(_Shape, frozen=True):
+    """The worker will never serve, and is about to exit."""
+
+    serial: int
+    exit_code: int
+    reason: str
+    detail: str = ""
+
+
+class RetireAsked(_Shape, frozen=True):
+    """The worker is due."""
+
+    serial: int
+    reason: str
+
+
+class Breached(_Shape, frozen=True):
+    """The worker has broken the protocol: nothing that it says is heard any more, but it hears what it is told."""
+
+    serial: int
+    reason: str
+
+
+class Died(_Shape, frozen=True):
+    """The worker process has ended, with an exit code or by a signal, or nobody knows how."""
+
+    serial: int
+    code: int | None = None
+    signal: str | None = None
+    out_of_memory: bool = False
+
+
+class Beats(_Shape, frozen=True):
+    """The last heartbeat of each worker, in monotonic seconds; sent every BEAT_PERIOD."""
+
+    beats: Mapping[int, float]
+
+
+class StopRequested(_Shape, frozen=True):
+    """Somebody wants the server to end."""
+
+    mode: StopMode
+    why: str
+
+
+class ReloadRequested(_Shape, frozen=True):
+    """New code or settings are to be taken up; `limits` come from the settings as read again."""
+
+    limits: Limits
+    why: str
+
+
+class Scale(_Shape, frozen=True):
+    """More or fewer workers, relative (TTIN, TTOU) or absolute (WINCH: 0)."""
+
+    delta: int = 0
+    to: int | None = None
+
+
+class Tick(_Shape, frozen=True):
+    """A deadline has come."""
+
+
+Event = (
+    Started
+    | ZygoteUp
+    | ZygoteUnforkable
+    | ZygoteFailed
+    | ZygoteGone
+    | Forked
+    | ForkFailed
+    | Ready
+    | BootFailed
+    | RetireAsked
+    | Breached
+    | Died
+    | Beats
+    | StopRequested
+    | ReloadRequested
+    | Scale
+    | Tick
+)
+
+
+# ── commands ─────────────────────────────────────────────────────────────────────────────────
+
+
+class SpawnZygote(_Shape, frozen=True):
+    """Start the zygote of a generation; `lazy` if it must not load the app itself."""
+
+    generation: int
+    lazy: bool
+
+
+class QuitZygote(_Shape, frozen=True):
+    """Ask a zygote to leave when its last child has."""
+
+    generation: int
+
+
+class KillZygote(_Shape, frozen=True):
+    """SIGKILL a zygote."""
+
+    generation: int
+
+
+class AdoptWorkers(_Shape, frozen=True):
+    """Give a zygote the pidfds of all living workers: it is the deputy should the master die."""
+
+    generation: int
+
+
+class Fork(_Shape, frozen=True):
+    """Fork a worker."""
+
+    generation: int
+    serial: int
+    slot: int
+    retire_after_requests: int
+    retire_after_seconds: float
+
+
+class Drain(_Shape, frozen=True):
+    """Tell a worker to leave; once per worker."""
+
+    serial: int
+    final: bool
+    graceful: float
+
+
+class Hurry(_Shape, frozen=True):
+    """Tell a draining worker that its requests get no more time; once per worker."""
+
+    serial: int
+
+
+class Finish(_Shape, frozen=True):
+    """Tell a worker that drains for another reason that the server stops: a final drain; once per worker."""
+
+    serial: int
+    graceful: float
+
+
+class Kill(_Shape, frozen=True):
+    """Send SIGKILL or SIGABRT to a worker."""
+
+    serial: int
+    signal: str
+
+
+class DumpStacks(_Shape, frozen=True):
+    """Have a worker's stacks written and logged."""
+
+    serial: int
+    silent: float
+
+
+class StartListening(_Shape, frozen=True):
+    """The first worker is ready: connections may come."""
+
+
+class CloseListeners(_Shape, frozen=True):
+    """The server stops: the workers empty the accept queues, nobody else holds them open."""
+
+
+class Say(_Shape, frozen=True):
+    """Log one record."""
+
+    level: str
+    text: str
+    detail: str = ""
+
+
+class Notify(_Shape, frozen=True):
+    """Tell the service manager (sd_notify(3))."""
+
+    text: str
+
+
+class Exit(_Shape, frozen=True):
+    """Nothing is left to supervise."""
+
+    code: int
+    reason: str = ""
+    detail: str = ""
+
+
+Command = (
+    SpawnZygote
+    | QuitZygote
+    | KillZygote
+    | AdoptWorkers
+    | Fork
+    | Drain
+    | Hurry
+    | Finish
+    | Kill
+    | DumpStacks
+    | StartListening
+    | CloseListeners
+    | Say
+    | Notify
+    | Exit
+)

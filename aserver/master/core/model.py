@@ -1,0 +1,216 @@
+"""What the master knows: its workers, generations, wishes, and the phase that each is in.
+
+Pure; shapes, and the questions about them that change nothing. `news` says what an event does to them, `plan` and
+`stop` what is to be done about it, `orders` how an order is given.
+"""
+
+import enum
+from dataclasses import dataclass, field
+
+from aserver.errors import ExitCode
+from aserver.master.core import events as ev
+from aserver.master.core.policy import BackOff, Intent, Limits, Rng
+
+
+class Phase(enum.Enum):
+    """Of a worker."""
+
+    BOOTING = "booting"
+    READY = "ready"
+    RETIRING = "retiring"  # due, and serving until its replacement does
+    DRAINING = "draining"
+    KILLING = "killing"
+
+
+class Zygote(enum.Enum):
+    """Of a generation's zygote process."""
+
+    LOADING = "loading"
+    TURNING = "turning"  # leaving so that a lazy one can take its place
+    UP = "up"
+    DOWN = "down"  # dead, another one follows
+    LEAVING = "leaving"
+    GONE = "gone"  # dead, and no other one is wanted
+
+
+class Role(enum.Enum):
+    """Of a generation."""
+
+    CANDIDATE = "candidate"
+    CURRENT = "current"
+    OLD = "old"
+    FAILED = "failed"
+
+
+class Server(enum.Enum):
+    """Of the whole."""
+
+    BOOTING = "booting"
+    SERVING = "serving"
+    STOPPING = "stopping"
+    DONE = "done"
+
+
+@dataclass(slots=True)
+class Worker:
+    """A worker as the master sees it."""
+
+    serial: int
+    slot: int
+    generation: int
+    phase: Phase
+    deadline: float | None
+    began: float
+    pid: int | None = None
+    ready_at: float | None = None
+    due: str = ""  # why it asked to be retired
+    intent: Intent = Intent.NONE
+    failure: ev.BootFailed | None = None
+    unsent: ev.Drain | None = None  # ordered before the process was known
+    final: bool = False  # it has been told that no other process will serve its clients
+    hurried: bool = False
+    reported_beat: float = -1.0  # the heartbeat whose silence was reported
+
+    @property
+    def holds(self) -> bool:
+        """Whether it fills its slot: it serves, or is on its way to."""
+        return self.phase in (Phase.BOOTING, Phase.READY, Phase.RETIRING)
+
+    @property
+    def boots(self) -> bool:
+        """Whether its boot is not over: until its failure is booked, its place must not be tried again."""
+        ending = self.phase is Phase.KILLING and (self.intent is Intent.SLOW_BOOT or self.failure is not None)
+        return self.phase is Phase.BOOTING or ending
+
+    @property
+    def serves(self) -> bool:
+        """Whether it accepts and nobody has told it to leave."""
+        return self.phase in (Phase.READY, Phase.RETIRING)
+
+    def __str__(self) -> str:
+        pid = f", pid {self.pid}" if self.pid is not None else ""
+        return f"worker {self.slot} (generation {self.generation}{pid})"
+
+
+@dataclass(slots=True)
+class Generation:
+    """One version of the code: a zygote and the workers forked from it."""
+
+    number: int
+    limits: Limits
+    role: Role
+    zygote: Zygote
+    deadline: float | None
+    backoff: BackOff
+    spawns: BackOff
+    lazy: bool = False
+    began: float = 0.0  # when its zygote came up
+    target_before: int = 0  # the number of workers wanted when it was begun
+    overdue: str = ""  # why its zygote was killed
+    failure: ev.Exit | None = None  # how its last boot failed, while none has succeeded
+
+
+@dataclass(slots=True)
+class Fleet:
+    """The whole state, and the orders that are not yet handed out. `rng` is as random.random."""
+
+    limits: Limits
+    rng: Rng
+    lazy: bool = False
+    server: Server = Server.BOOTING
+    generations: dict[int, Generation] = field(default_factory=dict)
+    workers: dict[int, Worker] = field(default_factory=dict)
+    target: int = 0
+    pending: ev.ReloadRequested | None = None
+    last_reload: str = ""
+    stop: ev.StopMode | None = None
+    stop_begins: float = 0.0
+    listeners_open: bool = True
+    result: ev.Exit = field(default_factory=lambda: ev.Exit(ExitCode.OK))
+    now: float = 0.0
+    reload_not_before: float = 0.0
+    beats_at: float | None = None
+    clock_restart: float = 0.0
+    serials: int = 0
+    numbers: int = 0
+    announced: int = -1
+    out: list[ev.Command] = field(default_factory=list)
+
+    def _role(self, role: Role) -> Generation | None:
+        return next((g for g in self.generations.values() if g.role is role), None)
+
+    @property
+    def current(self) -> Generation | None:
+        """The generation that new workers come from."""
+        return self._role(Role.CURRENT)
+
+    @property
+    def candidate(self) -> Generation | None:
+        """The generation that has yet to show that it works."""
+        return self._role(Role.CANDIDATE)
+
+    @property
+    def over(self) -> bool:
+        """Whether the server has been told to end."""
+        return self.server in (Server.STOPPING, Server.DONE)
+
+    @property
+    def ready(self) -> int:
+        """How many workers serve."""
+        return sum(w.serves for w in self.workers.values())
+
+    def of(self, generation: Generation) -> list[Worker]:
+        """The workers of a generation."""
+        return [w for w in self.workers.values() if w.generation == generation.number]
+
+    def unforked(self, generation: Generation) -> list[Worker]:
+        """The workers that its zygote was told to fork, and has not reported yet."""
+        return [w for w in self.of(generation) if w.pid is None]
+
+    def counts(self, worker: Worker) -> bool:
+        """Whether it is one of the workers wanted. A canary is not until its generation is current: what it may
+        replace goes on, and whoever leaves because it serves would be missing if it fails.
+        """
+        role = self.generations[worker.generation].role
+        return role in (Role.CURRENT, Role.OLD) or (role is Role.CANDIDATE and self.current is None)
+
+    def outgoing(self, worker: Worker) -> bool:
+        """Whether `worker` serves but should be replaced."""
+        current = self.current
+        old = current is not None and worker.generation < current.number
+        return worker.serves and (worker.phase is Phase.RETIRING or old)
+
+    def can_lose_one(self) -> bool:
+        """Whether one serving worker may be told to leave."""
+        serving = sum(w.serves and self.counts(w) for w in self.workers.values())
+        return serving - 1 >= self.target - self.limits.max_unavailable
+
+    def can_fork(self, generation: Generation) -> bool:
+        """Whether `generation` could fork now, and the number of processes allows it.
+
+        Everybody who lives counts, also who drains. A canary may always be one more than `workers`; where there is no
+        surge, it and what is left of it do not take the place of a worker wanted.
+        """
+        if generation.zygote is not Zygote.UP or generation.backoff.not_before > self.now or exhausted(self):
+            return False
+        live = len(self.workers)
+        extra = sum(not self.counts(w) for w in self.workers.values())
+        canary = generation.role is Role.CANDIDATE and self.current is not None
+        fits = canary or live - extra < self.target + self.limits.max_surge
+        return fits and live < self.target + max(1, self.limits.max_surge)
+
+
+def exhausted(fleet: Fleet) -> bool:
+    """Whether the first boot has been tried as often as it may; who still boots decides."""
+    candidate = fleet.candidate
+    return (
+        fleet.current is None
+        and candidate is not None
+        and candidate.failure is not None
+        and candidate.backoff.failures >= fleet.limits.boot_retries
+    )
+
+
+def when(pause: float) -> str:
+    """`pause` seconds in words."""
+    return f"in {pause:.1f} s" if pause else "now"

@@ -1,0 +1,206 @@
+"""The master's side of the processes below it: start a zygote, hold a worker's descriptors, let go of them.
+
+Runs in the master. It never forks (posix_spawn execs, so the loop of whoever embeds us is not copied) and decides
+nothing; `runner` calls it for the commands of the state machine.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from aserver import terminal, unix
+from aserver.ipc.channel import Channel
+from aserver.ipc.messages import FILES_AT_ONCE, MOST_FILES, Files, FromWorker, FromZygote
+from aserver.master.snapshot import WorkerEstate, ZygoteEstate
+
+#: Messages of a peer beyond two for each fork: its files in pieces, and what a process says once, with some to spare.
+#: Whoever says more floods the channel.
+SPARE_MESSAGES = MOST_FILES // FILES_AT_ONCE + 14
+#: Of a path, PATH_MAX (linux/limits.h); of all the paths of one process together.
+LONGEST_PATH, MOST_CHARACTERS = 4096, 1 << 23
+#: Where the zygote finds its channel. Any number above the standard streams would do: posix_spawn puts it there.
+ZYGOTE_FD = 3
+_ZYGOTE = Path(__file__).resolve().parent.parent / "zygote" / "__main__.py"
+
+
+@dataclass(slots=True)
+class ZygoteHandle:
+    """A zygote process. `pidfd` is None where there are none; then EOF on the channel is its death notice."""
+
+    generation: int
+    pid: int
+    pidfd: int | None
+    channel: Channel[FromZygote]
+    files: Files = field(default_factory=dict)
+    said: int = 0
+    may_say: int = SPARE_MESSAGES
+    broken: str = ""  # how it broke the protocol, for which it was killed
+
+    def __str__(self) -> str:
+        return f"the zygote of generation {self.generation} (pid {self.pid})"
+
+    @classmethod
+    def inherited(cls, estate: ZygoteEstate) -> Self:
+        """One whom this master's former image started."""
+        return cls(estate.generation, estate.pid, estate.pidfd, _channel(estate.channel, FromZygote))
+
+    def estate(self) -> ZygoteEstate:
+        """For the next image of this master, which there is only where there are pidfds."""
+        assert self.pidfd is not None
+        return ZygoteEstate(self.generation, self.pid, self.pidfd, self.channel.fileno())
+
+    def know(self, files: Files) -> None:
+        """Add a part of the fingerprint of its code."""
+        _add(self.files, files)
+
+    def kill(self) -> None:
+        """SIGKILL; our own unreaped child, so the pid is still its."""
+        if self.pidfd is not None:
+            unix.send_signal(self.pidfd, signal.SIGKILL)
+        else:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def reap(self) -> int | None:
+        """The wait status once it is dead, None if somebody else took it or it lives."""
+        try:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:
+            return None
+        return status if pid else None
+
+    def close(self) -> None:
+        """Let go of its descriptors."""
+        self.channel.close()
+        if self.pidfd is not None:
+            os.close(self.pidfd)
+
+
+@dataclass(slots=True)
+class WorkerHandle:
+    """A worker process, from the order to fork it until its death is understood."""
+
+    serial: int
+    generation: int
+    slot: int
+    cell: int
+    pid: int | None = None
+    pidfd: int | None = None
+    channel: Channel[FromWorker] | None = None
+    trace: int | None = None
+    trace_offset: int = 0
+    dead: bool = False
+    status: int | None = None
+    files: Files = field(default_factory=dict)
+    said: int = 0
+    may_say: int = SPARE_MESSAGES
+
+    def __str__(self) -> str:
+        return f"worker {self.slot} (generation {self.generation}, pid {self.pid})"
+
+    @classmethod
+    def inherited(cls, estate: WorkerEstate) -> Self:
+        """One whom this master's former image knew."""
+        worker = cls(estate.serial, estate.generation, estate.slot, estate.cell, estate.pid, estate.pidfd)
+        if estate.channel is not None:
+            worker.channel = _channel(estate.channel, FromWorker)
+        worker.trace, worker.trace_offset, worker.status = estate.trace, estate.trace_offset, estate.status
+        return worker
+
+    def estate(self) -> WorkerEstate:
+        """For the next image of this master."""
+        channel = self.channel.fileno() if self.channel is not None else None
+        return WorkerEstate(
+            self.serial,
+            self.generation,
+            self.slot,
+            self.cell,
+            self.pid,
+            self.pidfd,
+            channel,
+            self.trace,
+            self.trace_offset,
+            self.status,
+        )
+
+    def know(self, files: Files) -> None:
+        """Add a part of the fingerprint of its code."""
+        _add(self.files, files)
+
+    def close(self) -> None:
+        """Let go of its descriptors."""
+        if self.channel is not None:
+            self.channel.close()
+        for fd in (self.pidfd, self.trace):
+            if fd is not None:
+                os.close(fd)
+
+
+def _channel(fd: int, expects: Any) -> Channel[Any]:
+    return Channel(socket.socket(fileno=fd), expects)
+
+
+def _add(known: Files, more: Files) -> None:
+    """Only what can be a file's path: the master looks at each (stat(2)) every few seconds, maybe as root."""
+    if len(known) + len(more) <= MOST_FILES and sum(map(len, known)) + sum(map(len, more)) <= MOST_CHARACTERS:
+        paths = (path for path in more if path.startswith("/") and "\0" not in path and len(path) <= LONGEST_PATH)
+        known.update({path: more[path] for path in paths})
+
+
+def spawn(command: list[str], environ: Mapping[str, str], fds: Mapping[int, int]) -> int:
+    """Exec `command` with `fds` (its number: ours) and default dispositions (trap 2).
+
+    What a terminal or supervisor sends to the whole group is blocked until the command unblocks it.
+    Returns the pid. Raises OSError.
+    """
+    return os.posix_spawn(
+        command[0],
+        command,
+        environ,
+        file_actions=[(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in fds.items()],
+        setsigmask=terminal.GROUP_SIGNALS,
+        setsigdef=[s for s in signal.valid_signals() if s not in (signal.SIGKILL, signal.SIGSTOP)],
+    )
+
+
+def spawn_zygote(generation: int, environ: Mapping[str, str]) -> ZygoteHandle:
+    """Exec a zygote with one channel. Raises OSError."""
+    ours, theirs = unix.stream_pair()
+    # The interpreter's flags (-X, -W, -O, ...) go along (trap 17). -P: the working directory is the app's, and a
+    # logging.py in it must not be ours; the importer puts it on the path when its time comes.
+    command = [sys.executable, *interpreter_flags(), "-P", str(_ZYGOTE), str(ZYGOTE_FD)]
+    try:
+        pid = spawn(command, environ, {ZYGOTE_FD: theirs.fileno()})
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return ZygoteHandle(generation, pid, unix.open_pidfd(pid), Channel(ours, FromZygote))
+
+
+def interpreter_flags() -> list[str]:
+    """The flags that this interpreter was started with, less -P. The standard library knows all but some -X options."""
+    flags: list[str] = [flag for flag in subprocess._args_from_interpreter_flags() if flag != "-P"]  # type: ignore[attr-defined]
+    for name, value in sys._xoptions.items():
+        if not any(flag == name or flag.startswith(f"{name}=") for flag in flags):
+            flags += ["-X", name if value is True else f"{name}={value}"]
+    return flags
+
+
+def decode_status(status: int | None) -> tuple[int | None, str | None]:
+    """A wait status as (exit code, signal name), one of which is None; (None, None) if it is not known."""
+    if status is None:
+        return None, None
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        try:
+            return None, signal.Signals(number).name
+        except ValueError:  # a realtime signal
+            return None, f"signal {number}"
+    return os.waitstatus_to_exitcode(status), None

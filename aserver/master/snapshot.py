@@ -1,0 +1,120 @@
+"""What one image of the master leaves to the next: the shape of it, and the version of that shape.
+
+Runs in the master, on either side of the exec; only data. `upgrade` writes it down and execs, the new image reads it.
+Whoever changes a field of `fleet` or of this module raises SCHEMA: a preflight with another one refuses, and a restart
+is needed instead (tests/unit/master/test_snapshot.py holds SCHEMA against the fields).
+"""
+
+import typing
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from aserver.errors import ConfigError
+from aserver.master.core.machine import Master
+from aserver.master.core.model import Fleet
+from aserver.master.core.policy import BackOff, Rng
+from aserver.sockets import Handover
+
+SCHEMA = 5
+
+#: Not left behind: chance is the new image's own, and orders are carried out before the exec.
+_OWN = ("rng", "out")
+
+
+class ZygoteEstate(msgspec.Struct):
+    """A zygote; numbers of descriptors."""
+
+    generation: int
+    pid: int
+    pidfd: int
+    channel: int
+
+
+class WorkerEstate(msgspec.Struct):
+    """A worker; one whose fork has not been reported has no descriptors yet."""
+
+    serial: int
+    generation: int
+    slot: int
+    cell: int
+    pid: int | None
+    pidfd: int | None
+    channel: int | None
+    trace: int | None
+    trace_offset: int
+    status: int | None
+
+
+class LogEstate(msgspec.Struct):
+    """An open log. Opened again by its path it might not be there, or be another's, with no way back."""
+
+    path: str
+    which: Literal["error", "access"]
+    fd: int
+
+
+class ProvisionEstate(msgspec.Struct):
+    """What a generation was given: `bound` by descriptor; its logs are among the estate's."""
+
+    settings: dict[str, object]
+    workers: int
+    bound: dict[str, list[int]]
+    hooks: tuple[str, ...]
+    directory: str | None = None
+
+
+class Estate(msgspec.Struct):
+    """All of it."""
+
+    schema: int
+    fleet: dict[str, object]
+    board: int
+    zygotes: list[ZygoteEstate]
+    workers: list[WorkerEstate]
+    listeners: list[Handover]
+    provisions: dict[int, ProvisionEstate]
+    files: dict[int, dict[str, tuple[int, int]]]
+    logs: list[LogEstate]
+    serving: int
+    pidfile: int | None = None
+    pidfile_lock: int | None = None
+
+    def fds(self) -> list[int]:
+        """Every descriptor that must live through the exec."""
+        found: list[int | None] = [self.board, self.pidfile, self.pidfile_lock]
+        found += [fd for z in self.zygotes for fd in (z.pidfd, z.channel)]
+        found += [fd for w in self.workers for fd in (w.pidfd, w.channel, w.trace)]
+        found += [log.fd for log in self.logs]
+        found += [listener.fd for listener in self.listeners]
+        return [fd for fd in found if fd is not None]
+
+
+def write_fleet(fleet: Fleet) -> dict[str, object]:
+    """The picture as plain values."""
+
+    def encode(value: object) -> object:
+        assert isinstance(value, BackOff)
+        return value.to_wire()
+
+    return {name: msgspec.to_builtins(getattr(fleet, name), enc_hook=encode) for name in _kept()}
+
+
+def read_fleet(data: Mapping[str, object], rng: Rng) -> Master:
+    """The picture again. Raises ConfigError if it is not one."""
+
+    def decode(kind: type, value: typing.Any) -> BackOff:
+        assert kind is BackOff
+        return BackOff.from_wire(value, rng)
+
+    types = _kept()
+    try:
+        values = {name: msgspec.convert(data[name], types[name], dec_hook=decode) for name in types}
+    except (KeyError, msgspec.ValidationError) as error:
+        raise ConfigError(f"the state of the former master cannot be read: {error}") from None
+    return Master(rng=rng, **values)
+
+
+def _kept() -> dict[str, typing.Any]:
+    return {name: hint for name, hint in typing.get_type_hints(Master).items() if name not in _OWN}

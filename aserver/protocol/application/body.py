@@ -1,0 +1,55 @@
+"""The body of one request on its way to the application: what waits, and when reading pauses.
+
+Runs in the worker's loop. Made only for requests that have a body. It must never hold more than `HIGH_WATER` bytes
+and what the transport delivers at once.
+"""
+
+from math import inf
+
+from aserver.protocol.transport.connection import HIGH_WATER, Connection
+
+
+class Inbound:
+    """Pieces of a body that the application has not taken yet."""
+
+    __slots__ = ("_pieces", "_size", "continue_expected", "length", "paused", "received")
+
+    def __init__(self, length: int | None, *, continue_expected: bool) -> None:
+        self.length = length  # of Content-Length; None if chunked
+        self.received = 0
+        self.continue_expected = continue_expected  # the client waits for 100 before it sends
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self.paused = False  # reading, because the application does not keep up
+
+    def add(self, data: bytes, connection: Connection) -> None:
+        """Keep a piece; pause reading if the application does not keep up."""
+        self._pieces.append(data)
+        self._size += len(data)
+        if self._size > HIGH_WATER and not self.paused:
+            self.paused = True
+            connection.transport.pause_reading()
+            connection.deadline = inf  # now it is the application that is slow
+
+    def take(self, connection: Connection) -> bytes:
+        """Return what is there, possibly nothing, and go on reading."""
+        pieces = self._pieces
+        self._pieces = []
+        self._size = 0
+        if self.paused:
+            self.paused = False
+            connection.read_on()
+            connection.deadline = connection.shared.now + connection.shared.body_timeout
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to take."""
+        return bool(self._pieces)
+
+    @property
+    def missing(self) -> float:
+        """Bytes still to come, as far as one can know; infinite if not."""
+        if self.length is None or self.continue_expected:
+            return inf
+        return self.length - self.received

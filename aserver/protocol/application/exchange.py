@@ -1,0 +1,460 @@
+"""One request and its response: what the application sees as scope, `receive()` and `send()`.
+
+Runs in the worker's loop; the application is started here. The order of messages and the bytes are `cycle.Cycle`'s;
+this adds waiting, disconnects, the body's flow control and the application's failures. It must never let an
+application's exception reach the loop, nor let a half response look like a whole one.
+"""
+
+import asyncio
+import logging
+import os
+from math import inf
+from typing import Any, Final
+
+from aserver.asgi import Message, Scope
+from aserver.errors import ApplicationError
+from aserver.protocol.application.body import Inbound
+from aserver.protocol.application.files import open_regular, send_file
+from aserver.protocol.application.parting import PACE, QUIET, WHOLE, Parting, is_disconnect
+from aserver.protocol.semantics import wire
+from aserver.protocol.semantics.response import BODY, DONE, HEADED, START, TRAILERS, Cycle
+from aserver.protocol.semantics.response_head import Head
+from aserver.protocol.transport.connection import CLOSED, HIGH_WATER, OPEN, Connection
+
+log: Final = logging.getLogger("aserver.error")
+
+
+class Carrier(Connection):
+    """A connection that carries exchanges, one after the other."""
+
+    __slots__ = ("eof",)
+
+    eof: bool  # the client has shut down its sending side; it may still read
+
+    def answered(self, exchange: "Exchange") -> None:
+        """Go on after a complete response."""
+        raise NotImplementedError
+
+    def broken(self, exchange: "Exchange") -> None:
+        """End the connection, because this response cannot be completed."""
+        raise NotImplementedError
+
+    def last(self) -> bool:
+        """Tell whether no request waits behind the current one."""
+        raise NotImplementedError
+
+
+class Exchange(Cycle):
+    """A request under way. A finished one is a `record.AccessRecord`."""
+
+    __slots__ = (
+        "_read",
+        "complete",
+        "connection",
+        "duration",
+        "gone",
+        "inbound",
+        "launched",
+        "parting",
+        "scope",
+        "started",
+        "target",
+        "task",
+        "waiters",
+    )
+
+    #: Set when the response is complete, and only if there is an access log that says how long it took.
+    duration: float
+
+    def __init__(  # noqa: PLR0917 - see Cycle
+        self,
+        connection: Carrier,
+        scope: Scope,
+        target: bytes,
+        modern: bool,  # noqa: FBT001
+        head_only: bool,  # noqa: FBT001
+        keep_alive: bool,  # noqa: FBT001
+    ) -> None:
+        shared = connection.shared
+        Cycle.__init__(self, shared.defaults, modern, head_only, keep_alive)
+        self.connection = connection
+        self.scope = scope
+        self.target = target
+        self.started = shared.now
+        self.launched = False  # its turn has come; `task` may follow a turn of the loop later
+        self.task: asyncio.Task[None] | None = None
+        self.gone = False  # nothing that is sent reaches the client any more
+        self.parting: Parting | None = None  # made when the client has gone, or has stopped sending and may have
+        self.complete = False  # the request's last byte is here
+        self.inbound: Inbound | None = None  # the body, if there is one
+        self._read = False  # the application has got the end of the body
+        self.waiters: list[asyncio.Future[None]] | None = None
+
+    # ── the record ───────────────────────────────────────────────────────────────────────────
+
+    @property
+    def client(self) -> Any:
+        """See `record.AccessRecord`."""
+        return self.scope["client"]
+
+    @property
+    def method(self) -> str:
+        """See `record.AccessRecord`."""
+        return str(self.scope["method"])
+
+    @property
+    def version(self) -> str:
+        """See `record.AccessRecord`."""
+        return str(self.scope["http_version"])
+
+    @property
+    def headers(self) -> Any:
+        """See `record.AccessRecord`."""
+        return self.scope["headers"]
+
+    def describe(self, now: float) -> str:
+        """Return `GET /x, 31.2 s` for the log."""
+        return f"{self.method} {self.target.decode('ascii', 'backslashreplace')}, {now - self.started:.1f} s"
+
+    # ── the application's task ───────────────────────────────────────────────────────────────
+
+    async def run(self) -> None:
+        """Call the application and see to what it leaves behind."""
+        shared = self.connection.shared
+        if shared.note is not None:
+            shared.note(self.target)
+        try:
+            await shared.app(self.scope, self.receive, self.send)
+            if self.state is not DONE:
+                self._unfinished()
+        except BaseException as error:  # noqa: BLE001 - the application's SystemExit must not stop the server
+            self._failed(error)
+        finally:
+            shared.running.discard(self)
+            shared.requests += 1
+
+    def cancel(self, reason: str) -> None:
+        """Cancel the application; the client gets 503 if nothing was sent yet."""
+        if self.task is not None:
+            self.task.cancel(reason)
+
+    def _unfinished(self) -> None:
+        if self.parting is None and self.connection.stage is not CLOSED:
+            log.error(
+                "%s %s: the application returned without completing its response (expected %s); %s",
+                self.method,
+                self.scope["path"],
+                self.state.value,
+                self._consequence(),
+                extra={"request_id": self.scope.get("request_id")},
+            )
+        self._give_up(500)
+
+    def _failed(self, error: BaseException) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            self._give_up(503)
+            return
+        if self.parting is None or not (isinstance(error, OSError) or is_disconnect(error)):
+            log.error(
+                "%s %s: the application raised %s; %s",
+                self.method,
+                self.scope["path"],
+                type(error).__name__,
+                self._consequence(),
+                exc_info=error,
+                extra={"request_id": self.scope.get("request_id")},
+            )
+        self._give_up(500)
+
+    def _consequence(self) -> str:
+        if self.state is DONE:
+            return "its response was complete"
+        if self.gone:
+            return "the client had gone"
+        return "answered 500" if self.state in (START, HEADED) else "the connection was broken off"
+
+    def _give_up(self, status: int) -> None:
+        """Answer for the application if nothing was sent, else make sure that the end does not look good."""
+        connection = self.connection
+        if self.state is DONE or connection.stage is not OPEN:
+            return
+        if self.state in (START, HEADED) and not (self.gone or connection.eof):
+            if self.parting is not None:  # a stream that was ended by the stop, before its first piece
+                status = 503
+            self.keep_alive = self.keep_alive and status != 503
+            self.refuse(status)
+        else:
+            connection.broken(self)
+
+    def refuse(self, status: int) -> None:
+        """Answer for the application; nothing may have been sent."""
+        connection = self.connection
+        self.keep_alive = self.keep_alive and self.complete and not (connection.shared.draining and connection.last())
+        self._head = Head(status, b"", None, close=not self.keep_alive, plain=False)
+        self.response_headers = ()
+        self.sent = len(wire.plain_text(status))
+        self.state = DONE
+        lines = connection.shared.defaults.lines
+        connection.write(
+            wire.plain_answer(status, lines, keep_alive=self.keep_alive, head_only=self.head_only, modern=self.modern)
+        )
+        connection.answered(self)
+
+    # ── receive ──────────────────────────────────────────────────────────────────────────────
+
+    async def receive(self) -> Message:
+        """ASGI `receive()`."""
+        connection = self.connection
+        while not (self.gone or self.state is DONE):
+            inbound = self.inbound
+            if inbound is None:
+                if not self._read:
+                    self._read = True
+                    return {"type": "http.request", "body": b"", "more_body": False}
+            elif inbound.waiting or (self.complete and not self._read):
+                self._read = self.complete
+                return {"type": "http.request", "body": inbound.take(connection), "more_body": not self.complete}
+            elif not self.complete:
+                self._ask_for_body(inbound)
+            if self.parting is not None:
+                break
+            await self._wait()
+        if self.parting is not None:
+            self.parting.tell()
+        return {"type": "http.disconnect"}
+
+    def _ask_for_body(self, inbound: Inbound) -> None:
+        connection = self.connection
+        if inbound.continue_expected:
+            inbound.continue_expected = False
+            if self.state in (START, HEADED):
+                connection.write(wire.CONTINUE)
+        connection.deadline = connection.shared.now + connection.shared.body_timeout
+
+    async def _wait(self) -> None:
+        waiter = self.connection.shared.loop.create_future()
+        if self.waiters is None:
+            self.waiters = []
+        self.waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            self.waiters.remove(waiter)
+
+    def body_received(self, data: bytes) -> None:
+        """Keep a piece of the body for the application, or drop it if nobody will take it."""
+        inbound = self.inbound
+        assert inbound is not None
+        inbound.continue_expected = False
+        if self.state is DONE or self.gone:
+            return
+        inbound.add(data, self.connection)
+        if self.waiters:
+            self.wake()
+
+    def drop_body(self) -> None:
+        """Forget the body that nobody will take; the rest is dropped as it comes."""
+        if self.inbound is not None:
+            self.inbound.take(self.connection)
+
+    @property
+    def discardable(self) -> bool:
+        """Whether so little is missing of the request's body that it is worth keeping the connection for it."""
+        return self.complete or (self.inbound is not None and self.inbound.missing <= HIGH_WATER)
+
+    def wake(self) -> None:
+        """Let every waiting `receive()` look again."""
+        for waiter in self.waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # ── a client that leaves ─────────────────────────────────────────────────────────────────
+
+    def disconnect(self) -> None:
+        """Tell the application that the client has gone."""
+        self.gone = True
+        self._part()
+
+    def half_closed(self) -> None:
+        """Tell the application that the client has stopped sending some time ago; nearly all have left then.
+
+        An answer that has an end is still sent. A stream without one is broken off: nothing else would show whether its
+        client is there, as long as nothing is sent.
+        """
+        if self.state is DONE or self.gone or self.connection.stage is not OPEN:
+            return
+        if self.state is BODY and self.open_ended:
+            self.connection.broken(self)
+        else:
+            self._part()
+
+    def end_stream(self) -> None:
+        """End a stream because the server stops, as if its client had left; before the first piece it gets 503."""
+        if self.parting is None:
+            if self.state is BODY:
+                self.connection.broken(self)
+            else:
+                self._part()
+
+    def _part(self) -> None:
+        """Wake `receive()`, and see to it that an answer which has begun does not go on for ever."""
+        shared = self.connection.shared
+        if self.parting is None:
+            self.parting = Parting(begun=self.state in (BODY, TRAILERS))
+        self.parting.quiet_until = shared.loop.time() + QUIET
+        if self.state is not DONE and self in shared.running:
+            shared.abandoned.setdefault(self, shared.now + shared.patience if self.begun else inf)
+        self.wake()
+
+    @property
+    def begun(self) -> bool:
+        """Whether the application has begun to answer."""
+        return self.state is not START
+
+    @property
+    def answered(self) -> bool:
+        """Whether the answer is complete; after it the application may work as long as it likes."""
+        return self.state is DONE
+
+    @property
+    def open_ended(self) -> bool:
+        """Whether the answer has begun and nothing says how long it will be."""
+        return self.state in (HEADED, BODY) and self.length is None
+
+    def abandon(self) -> bool:
+        """End an answer whose client left long ago; return whether the application had to be cancelled.
+
+        One that has heard of it may work on: it may have cleaning up to do, or background tasks.
+        """
+        if not self.gone:
+            if self.state is HEADED and not self.connection.eof:  # ended by the stop, and nothing is out
+                self.refuse(503)
+                self.gone = True
+            else:
+                self.connection.broken(self)
+        if self.parting is not None and self.parting.knows:
+            return False
+        self.cancel("the client has gone")
+        return True
+
+    async def _is_heard(self, message: Message, parting: Parting) -> bool:
+        """Tell whether a message can still reach a client that has left, or has stopped sending and may have left.
+
+        Raises ClientDisconnectedError to a task that has heard of it before, and where the answer is a stream or had
+        begun: there is something to stop. Any other is dropped in silence, so that what the application does after its
+        answer (commits, background tasks) is done whether or not its client waited.
+        """
+        if self.state is DONE or not parting.is_news_here():
+            raise parting.error()
+        if not self.gone:
+            return True
+        kind = message["type"]
+        if kind == "http.response.start":
+            self.start(message)
+        elif kind == "http.response.body":
+            self.body(message)
+            whole = self.length is not None and not parting.begun and self.sent <= WHOLE
+            if self.state is BODY and not whole:
+                if not (self.waiters or parting.told) or self.connection.shared.loop.time() >= parting.quiet_until:
+                    raise parting.error()
+                await asyncio.sleep(PACE)
+        elif kind == "http.response.trailers" and self.state is TRAILERS:
+            self.trailers(message)
+        elif kind == "http.response.pathsend" and self.state is HEADED:
+            self.file_sent(0)
+        elif kind != "http.response.early_hint":
+            raise parting.error()
+        return False
+
+    # ── send ─────────────────────────────────────────────────────────────────────────────────
+
+    async def send(self, message: Message) -> None:
+        """ASGI `send()`. Raises ApplicationError, and ClientDisconnectedError (an OSError)."""
+        if self.parting is not None and not await self._is_heard(message, self.parting):
+            return
+        kind = message["type"]
+        if kind == "http.response.body":
+            connection = self.connection
+            if self.state is HEADED and (not self.complete or connection.shared.draining):
+                self._consider_close(message)
+            data = self.body(message)
+            if self.state is DONE:
+                if connection.held is None and isinstance(data, bytes):
+                    if data:
+                        connection.write_answer(data)
+                else:
+                    self._write(data)
+                connection.answered(self)
+            else:
+                self._write(data)
+            if connection.write_paused:
+                await connection.drained()
+        elif kind == "http.response.start":
+            self.start(message)
+        else:
+            await self._send_other(kind, message)
+
+    def body_dropped(self, size: int) -> None:
+        """See `Cycle`. It is said once for a route and process."""
+        if self.connection.shared.dropped.is_new(self.scope, self.status):
+            log.warning(
+                "%s %s: status %d has no body; the %d bytes that the application gave are dropped, "
+                "here and whenever this route does it again",
+                self.scope.get("method"),  # the application may have emptied it
+                self.scope.get("path"),
+                self.status,
+                size,
+                extra={"request_id": self.scope.get("request_id")},
+            )
+
+    def _write(self, data: bytes | list[bytes]) -> None:
+        """Write what belongs together with what comes before or after it."""
+        connection = self.connection
+        if not isinstance(data, bytes):
+            connection.write_pieces(data)
+        elif data:
+            connection.write_soon(data)
+        if self.state is DONE and connection.last():
+            connection.flush()
+
+    async def _send_other(self, kind: str, message: Message) -> None:
+        connection = self.connection
+        if kind == "http.response.pathsend":
+            await self._send_path(message)
+        elif kind == "http.response.trailers":
+            connection.write(self.trailers(message))
+        elif kind == "http.response.early_hint" and self.modern:
+            connection.write(self.early_hint(message))
+        else:
+            raise ApplicationError(f"unknown ASGI message {kind!r}; expected {self.state.value}")
+        if self.state is DONE:
+            connection.answered(self)
+        if connection.write_paused:
+            await connection.drained()
+
+    async def _send_path(self, message: Message) -> None:
+        """`http.response.pathsend`: the file's size is the body's, whatever happens to the file meanwhile."""
+        connection = self.connection
+        loop = connection.shared.loop
+        if self.state is not HEADED:
+            raise self._unexpected(message)
+        descriptor, size = await open_regular(loop, message["path"])
+        try:
+            if not self.complete or connection.shared.draining:
+                self._consider_close({})
+            connection.write(self.file(message, size))
+            if not self.silent:
+                await send_file(connection, loop, descriptor, size, message["path"])
+        finally:
+            os.close(descriptor)
+        if self.parting is not None and self.gone:
+            raise self.parting.error()
+        self.file_sent(size)
+
+    def _consider_close(self, message: Message) -> None:
+        """Before the head is made: announce a close that is already known."""
+        connection = self.connection
+        if connection.shared.draining and connection.last():
+            self.keep_alive = False
+        if not message.get("more_body") and not self.discardable:
+            self.keep_alive = False

@@ -1,0 +1,1 @@
+"""Which client is behind a peer: forwarding fields, the PROXY protocol, and which peers are believed."""

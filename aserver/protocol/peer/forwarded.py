@@ -1,0 +1,213 @@
+"""Who and where the client is, by what trusted proxies say: X-Forwarded-* and RFC 7239 `Forwarded`.
+
+Pure. A proxy adds to the right of a list, so both lists are read from the right, entry by entry, and only as far as the
+client: the first address that is not one of ours is the client's, and bytes left of it, which a stranger wrote, are
+never parsed. So no stranger's open quotation mark can swallow a proxy's entry, and reading takes time in proportion to
+the length. It must never be asked about a request whose peer is not trusted, and must never let through what is not the
+shape of an address, a scheme, a host or a path.
+"""
+
+import ipaddress
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from aserver.errors import ClientError
+from aserver.protocol.semantics import wire
+
+Address = tuple[str, int]
+
+#: What is remembered of fields, of entries and of peers, each: the same proxies and often the same clients come again.
+#: A look at two fields takes 5 us, to find it again 0.3. When full, all is forgotten.
+REMEMBERED = 1024
+#: Bytes of fields above which nothing is remembered, so that nobody can fill memory.
+REMEMBERED_SIZE = 256
+
+#: Entries of a list that are looked at, from the right. No chain of proxies is that long, but a client may send
+#: thousands of entries that look like ours, and each costs 4 us.
+MOST_HOPS = 64
+
+#: The longest address with its port is `[v6]:65535` with an IPv4 address at the end: 53 characters.
+_LONGEST_NODE = 64
+
+_SCHEMES = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_NODE = re.compile(rb"\[([0-9A-Fa-f:.]+)\](?::([0-9]{1,5}))?|([0-9.]+)(?::([0-9]{1,5}))?|([0-9A-Fa-f:.]+)")
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+#: A pair of `Forwarded` with what stands before it, all of it back to front, as it is matched from the right. Inside a
+#: quoted string a quotation mark follows a backslash, so going left the first one without is the opening one.
+_PAIR_REVERSED = re.compile(
+    rb"[ \t]*(?:\"([^\"]*(?:\"(?=\\)[^\"]*)*)\"|([!#$%&'*+\-.^_`|~0-9A-Za-z:\[\]]*))=("
+    + _TOKEN
+    + rb")[ \t]*(?:([;,])|\Z)"
+)
+#: Empty elements, which count for nothing (RFC 9110 section 5.6.1.2).
+_EMPTY = re.compile(rb"[ \t,]*")
+_QUOTED = re.compile(rb"[^\"\\]*(?:\\.[^\"\\]*)*", re.DOTALL)
+_ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
+#: A path of segments that are not empty: with `//` in front it would be somebody else's host in a relative URL.
+_PREFIX = re.compile(rb"(?:/[A-Za-z0-9\-._~!$&'()*+,;=:@%]+)+/?")
+
+
+class Origin(NamedTuple):
+    """What is known of the original request; None where nobody said, or said nothing of sense."""
+
+    client: Address | None = None
+    scheme: str | None = None
+    host: bytes | None = None
+    port: int | None = None
+    prefix: str | None = None
+
+
+class Forwarding:
+    """Reads the fields. `peers` holds the trusted ones, as `proxy_protocol.Peers` does: tuples, or a str for unix."""
+
+    def __init__(self, peers: Container[object]) -> None:
+        self._peers = peers
+        self._origins: dict[object, Origin] = {}
+        self._known: dict[bytes, tuple[Address, bool]] = {}
+        self._trusted: dict[str, bool] = {}
+
+    def trusts(self, client: Address | None) -> bool:
+        """Tell whether what this peer says of others counts; None is the other end of a unix socket."""
+        if client is None:
+            return "" in self._peers
+        trusted = self._trusted.get(client[0])
+        if trusted is None:
+            if len(self._trusted) >= REMEMBERED:
+                self._trusted.clear()
+            trusted = self._trusted[client[0]] = client in self._peers
+        return trusted
+
+    def read(self, told: Mapping[bytes, bytes]) -> Origin:
+        """Put together what a trusted peer tells; `told` has the fields of `wire.FORWARDING_NAMES`, lists joined.
+
+        X-Forwarded-For wins over Forwarded: a proxy writes one of them, and the other is from who knows whom.
+        """
+        if sum(map(len, told.values())) > REMEMBERED_SIZE:
+            return self._read(told)
+        key = (*told, *told.values())
+        origin = self._origins.get(key)
+        if origin is None:
+            origin = self._read(told)
+            if len(self._origins) >= REMEMBERED:
+                self._origins.clear()
+            self._origins[key] = origin
+        return origin
+
+    def _read(self, told: Mapping[bytes, bytes]) -> Origin:
+        forwarded = told.get(b"forwarded")
+        if forwarded is not None and b"x-forwarded-for" not in told:
+            read: list[dict[bytes, bytes]] = []
+            client, hops = self._walk(_addresses(forwarded, read))
+            element = read[hops]
+            return Origin(
+                client, _SCHEMES.get(element.get(b"proto", b"").lower()), _parse_host(element.get(b"host", b""))
+            )
+        # One more than is looked at holds all that is left of those.
+        nodes = told.get(b"x-forwarded-for", b"").rsplit(b",", MOST_HOPS)[-MOST_HOPS:]
+        client, hops = self._walk(node.strip() for node in reversed(nodes))
+
+        def said(name: bytes) -> bytes:
+            values = told.get(name, b"").rsplit(b",", hops + 1)
+            return values[max(0, len(values) - 1 - hops)].strip()
+
+        port = said(b"x-forwarded-port")
+        prefix = said(b"x-forwarded-prefix")
+        return Origin(
+            client,
+            _SCHEMES.get(said(b"x-forwarded-proto").lower()),
+            _parse_host(said(b"x-forwarded-host")),
+            int(port) if port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536 else None,
+            prefix.rstrip(b"/").decode("ascii") if _PREFIX.fullmatch(prefix) else None,
+        )
+
+    def _walk(self, nodes: Iterable[bytes]) -> tuple[Address | None, int]:
+        """Return the client among `nodes`, which begin at the right, and how many of ours stand to the right of it."""
+        client = None
+        hops = -1
+        for node in nodes:
+            hops += 1
+            known = self._look_up(node)
+            if known is None:  # `unknown`, or a name of the proxy's own: what it has said before is all there is
+                return client, max(0, hops - 1)
+            client, ours = known
+            if not ours:
+                return client, hops
+        return client, hops
+
+    def _look_up(self, node: bytes) -> tuple[Address, bool] | None:
+        try:
+            return self._known[node]
+        except KeyError:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            address = parse_node(node)
+            if address is None:  # not remembered: it can have any length
+                return None
+            known = self._known[node] = (address, address in self._peers)
+            return known
+
+
+def parse_node(node: bytes) -> Address | None:
+    """Return address and port (0: not told) of a list's entry (RFC 7239 section 6), or None for another word."""
+    match = _NODE.fullmatch(node) if len(node) <= _LONGEST_NODE else None
+    if match is None:
+        return None
+    v6, v6_port, v4, v4_port, bare = match.groups()
+    try:
+        host = str(ipaddress.ip_address((v6 or v4 or bare).decode("ascii")))
+    except ValueError:
+        return None
+    port = int(v6_port or v4_port or 0)
+    return (host, port) if port < 65536 else None
+
+
+def with_port(host: bytes, port: int | None, scheme: str) -> bytes:
+    """Return a Host value with `port`, unless it has one already or needs none."""
+    if port is None or port == _DEFAULT_PORTS.get(scheme) or host.rstrip(b"0123456789").endswith(b":"):
+        return host
+    return b"%b:%d" % (host, port)
+
+
+def _addresses(forwarded: bytes, read: list[dict[bytes, bytes]]) -> Iterator[bytes]:
+    """Go through the elements of `Forwarded` from the right: append each to `read`, then yield its `for`."""
+    backwards = forwarded[::-1]
+    position = 0
+    while len(read) < MOST_HOPS:
+        begin = _EMPTY.match(backwards, position)
+        assert begin is not None
+        if begin.end() == len(backwards) and read:
+            return
+        element, position = _parse_element(backwards, begin.end())
+        read.append(element)
+        yield element.get(b"for", b"")
+
+
+def _parse_element(backwards: bytes, position: int) -> tuple[dict[bytes, bytes], int]:
+    """Return the pairs of the element that begins at `position`, none if it is malformed, and where it ends.
+
+    Behind a malformed one nothing is to be read: only its right end is known.
+    """
+    pairs: dict[bytes, bytes] = {}
+    separator = b";"
+    while separator == b";":
+        match = _PAIR_REVERSED.match(backwards, position)
+        if match is None:
+            return {}, position
+        quoted, bare, name, separator = match.groups()
+        value = bare[::-1] if quoted is None else quoted[::-1]
+        key = name[::-1].lower()
+        if key in pairs or (quoted is not None and _QUOTED.fullmatch(value) is None):
+            return {}, position
+        pairs[key] = value if quoted is None else _ESCAPED.sub(rb"\1", value)
+        position = match.end()
+    return pairs, position
+
+
+def _parse_host(host: bytes) -> bytes | None:
+    try:
+        wire.check_host(host)
+    except ClientError:
+        return None
+    return host

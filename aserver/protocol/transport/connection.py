@@ -1,0 +1,360 @@
+"""The transport side of a client connection: flow control, deadlines, and how a connection ends.
+
+Runs in the worker's loop, as callbacks of the transport; what the bytes mean is for `http1` (and others after it).
+It must never run application code, and never end a connection in a way that takes an answer from the client that
+was already written: see `linger`.
+"""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable
+from enum import Enum
+from math import inf
+from time import monotonic
+from typing import Any, Final, cast
+
+from aserver.protocol.context import SWEEP_PERIOD, Shared
+from aserver.protocol.semantics.response import JOIN_LIMIT
+from aserver.tls import extension
+
+#: How long and for how many bytes a client that still sends is heard out after its answer, so that the answer is
+#: not lost to a reset (RFC 9112 section 9.6). Half-close and discard for 2 s was clean in 40 of 40 tries where
+#: write and close was in none.
+LINGER_SECONDS: Final = 2.0
+LINGER_BYTES: Final = 16 * 1024 * 1024
+
+#: Bytes a client must take within `write_timeout` to be called slow and not dead.
+LEAST_PROGRESS: Final = 4096
+
+#: Body bytes kept for an application that does not take them, before reading pauses.
+HIGH_WATER: Final = 65536
+
+
+#: While an application writes piece after piece without a turn of the loop, or has pipelined requests, the pieces after
+#: the first are written together: a small write(2) costs 5 us. At most so many bytes wait, for at most the rest of the
+#: turn, and in an application that blocks the loop (seconds) until it sends again.
+HOLD_BYTES: Final = 65536
+HOLD_SECONDS = 0.005
+
+#: Answers that follow one another closely (seconds) are written together, at the end of the turn: the kernel's code and
+#: Python's drive each other out of the CPU's caches. The first is written at once, and so is each where an application
+#: takes longer than this between two.
+GATHER_SECONDS: Final = 0.001
+
+
+class Stage(Enum):
+    """Where a connection is in its life."""
+
+    OPEN = "serving"
+    LINGERING = "answered for the last time, hearing the client out"
+    CLOSED = "closing or gone"
+
+
+def server_of(name: object) -> tuple[str, int | None] | None:
+    """Return what a socket's own name is in a scope as `server` (ASGI spec: a path has no port)."""
+    if isinstance(name, tuple):
+        return str(name[0]), int(name[1])
+    if isinstance(name, bytes):  # abstract unix name
+        return "@" + name[1:].decode("utf-8", "surrogateescape"), None
+    return None if name is None else (str(name), None)
+
+
+OPEN: Final = Stage.OPEN
+LINGERING: Final = Stage.LINGERING
+CLOSED: Final = Stage.CLOSED
+
+
+class Connection:
+    """One client's transport. Subclasses give `feed`, and are told by `lost` and `expire` of the end.
+
+    An `asyncio.Protocol` in all but name: mypyc makes fast only those classes whose bases it compiles too.
+    """
+
+    __slots__ = (
+        "_discarded",
+        "_drain_waiters",
+        "_held_size",
+        "_held_until",
+        "_unsent",
+        "client",
+        "deadline",
+        "feed",
+        "held",
+        "logged",
+        "scheme",
+        "server",
+        "shared",
+        "stage",
+        "tls",
+        "tls_told",
+        "transport",
+        "write_deadline",
+        "write_paused",
+    )
+
+    transport: asyncio.Transport
+    feed: Callable[[Any], object]  # bytes, or a memoryview of some
+
+    def __init__(self, shared: Shared, *, scheme: str, tls: bool, server: tuple[str, int | None] | None = None) -> None:
+        self.shared = shared
+        self.scheme = scheme
+        self.tls = tls
+        self.tls_told: dict[str, object] | None = None  # the ASGI TLS extension
+        self.stage = OPEN
+        self.client: tuple[str, int] | None = None
+        self.server = server
+        self.deadline = inf  # for what we want to read; absolute, of the loop's clock
+        self.write_deadline = inf  # for what the client has to read
+        self.write_paused = False
+        self._unsent = 0  # bytes in the transport's buffer when `write_deadline` was set
+        self._drain_waiters: list[asyncio.Future[None]] = []
+        self._discarded = 0
+        self.held: list[bytes] | None = None  # to be written with what follows; None: what comes is written at once
+        self.logged: tuple[Any, ...] | None = None  # what the access log keeps of it
+
+    # ── callbacks of the transport ───────────────────────────────────────────────────────────
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport and the addresses."""
+        self.transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, tuple):
+            self.client = (str(peer[0]), int(peer[1]))
+        if self.server is None:
+            self.server = server_of(transport.get_extra_info("sockname"))
+        if self.tls:
+            self.tls_told = extension(transport.get_extra_info("ssl_object"))
+        shared = self.shared
+        shared.connections.add(self)
+        self.deadline = shared.now + shared.header_timeout
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the loop's name and argument
+        """Forget the connection and tell everybody who waits for it."""
+        self.stage = CLOSED
+        self.deadline = self.write_deadline = inf
+        self.shared.connections.discard(self)
+        self._wake_writers()
+        self.lost()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the client has sent."""
+        raise NotImplementedError
+
+    def eof_received(self) -> bool:
+        """Take the client's half-close: whether the transport stays open for what is still to be written."""
+        return False
+
+    def pause_writing(self) -> None:
+        """Make `send()` wait: the client does not read as fast as the application writes."""
+        self.write_paused = True
+        self._unsent = self.transport.get_write_buffer_size()
+        self.write_deadline = self.shared.now + self.shared.write_timeout
+
+    def resume_writing(self) -> None:
+        """Let `send()` go on."""
+        self.write_paused = False
+        self.write_deadline = inf
+        self._wake_writers()
+        self.writable()
+
+    async def drained(self) -> None:
+        """Wait until the transport takes more, or the connection is gone."""
+        while self.write_paused and self.stage is not CLOSED:
+            waiter: asyncio.Future[None] = self.shared.loop.create_future()
+            self._drain_waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                self._drain_waiters.remove(waiter)
+
+    def _wake_writers(self) -> None:
+        for waiter in self._drain_waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # ── writing ──────────────────────────────────────────────────────────────────────────────
+
+    def write(self, data: bytes) -> None:
+        """Write now, after what is held."""
+        if self.held:
+            self.flush()
+        self.transport.write(data)
+
+    def write_pieces(self, pieces: list[bytes]) -> None:
+        """Write now, after what is held, what is too large to be joined."""
+        if self.held:
+            self.flush()
+        transport = self.transport
+        # uvloop's writelines() is one writev, where two write() are two system calls (44 us for 64 KB instead of 49)
+        # and two packets: the client wakes for the head alone, and gets half as many bodies of 1 MB in a second.
+        # asyncio's joins (3.11), or forgets to pause us (3.12.0 to 3.13.5).
+        if type(transport).__module__.startswith("uvloop."):
+            transport.writelines(pieces)
+        else:
+            for piece in pieces:
+                transport.write(piece)
+
+    def write_soon(self, data: bytes) -> None:
+        """Write a piece that others may follow: the first of a turn at once, so that nobody waits for it."""
+        held = self.held
+        if held is None:
+            self.hold(pipelined=False)
+            self.transport.write(data)
+        elif len(data) >= JOIN_LIMIT:
+            self.write(data)
+        else:
+            held.append(data)
+            self._held_size += len(data)
+            if self._held_size > HOLD_BYTES or monotonic() > self._held_until:
+                self.flush()
+
+    def write_answer(self, data: bytes) -> None:
+        """Write the last piece of an answer, or hold it until the end of the turn if one was written just before."""
+        shared = self.shared
+        now = monotonic()
+        if now < shared.gather_until and len(data) < JOIN_LIMIT:
+            self.held = [data]
+            self._held_size = len(data)
+            self._held_until = shared.gather_until
+            shared.gathered.append(self)
+            if len(shared.gathered) == 1:
+                shared.loop.call_soon(shared.write_gathered, context=shared.context)
+        else:
+            if shared.gathered:
+                shared.write_gathered()
+            shared.gather_until = now + GATHER_SECONDS
+            self.transport.write(data)
+
+    def hold(self, *, pipelined: bool) -> None:
+        """Collect what `write_soon` gets during this turn; if `pipelined`, as long as each turn adds something."""
+        self.held = []
+        self._held_size = 0
+        self._held_until = monotonic() + HOLD_SECONDS
+        shared = self.shared
+        shared.loop.call_soon(self._turn_over, -1 if pipelined else None, context=shared.context)
+
+    def _turn_over(self, before: int | None) -> None:
+        held = self.held
+        if held is None:
+            return
+        if before is not None and len(held) != before:
+            shared = self.shared
+            shared.loop.call_soon(self._turn_over, len(held), context=shared.context)
+            return
+        if held:
+            self.flush()
+        self.held = None
+
+    def write_held(self) -> None:
+        """Write what is held, and hold no more."""
+        held = self.held
+        self.held = None
+        if held and self.stage is not CLOSED:
+            self.transport.write(b"".join(held))
+
+    def flush(self) -> None:
+        """Write what is held, and hold on."""
+        held = self.held
+        if held:
+            self.held = []
+            self._held_size = 0
+            self._held_until = monotonic() + HOLD_SECONDS
+            if self.stage is not CLOSED:
+                self.transport.write(b"".join(held))
+
+    # ── for subclasses ───────────────────────────────────────────────────────────────────────
+
+    def lost(self) -> None:
+        """React to the connection's end; `stage` is CLOSED."""
+        raise NotImplementedError
+
+    def writable(self) -> None:
+        """React to a client that reads again."""
+        raise NotImplementedError
+
+    def expire(self) -> None:
+        """React to `deadline` having passed."""
+        raise NotImplementedError
+
+    def postpone(self, seconds: float) -> None:
+        """Put off the deadlines."""
+        self.deadline += seconds
+        self.write_deadline += seconds
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is under way, also none half received."""
+        raise NotImplementedError
+
+    def read_on(self) -> None:
+        """Read again, unless a subclass knows of a reason not to."""
+        self.transport.resume_reading()
+
+    # ── ends ─────────────────────────────────────────────────────────────────────────────────
+
+    def close(self) -> None:
+        """Close once what was written is out."""
+        if self.stage is not CLOSED:
+            self.flush()
+            self.stage = CLOSED
+            self.feed = self._ignore
+            self.deadline = inf
+            self._bound_flush()
+            self.transport.close()
+
+    def _bound_flush(self) -> None:
+        """See to it that what is in the transport's buffer gets out in bounded time, though nobody waits for it."""
+        if self.write_deadline == inf:
+            self._unsent = self.transport.get_write_buffer_size()
+            self.write_deadline = self.shared.now + self.shared.write_timeout
+
+    def write_expired(self) -> None:
+        """React to `write_deadline` having passed: the client must have read something worth speaking of."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent > self._unsent - LEAST_PROGRESS:
+            self.abort()
+        else:
+            self._unsent = unsent
+            self.write_deadline = self.shared.now + self.shared.write_timeout
+
+    def linger(self) -> None:
+        """Close so that the client can read the last answer even if it is still sending.
+
+        Closing a socket with unread bytes makes the kernel send a reset, which takes the answer away from the
+        client's buffer. So: half-close, drop what still comes, and close at the client's EOF or at a cap.
+        """
+        if self.stage is not OPEN:
+            return
+        self.flush()
+        self.stage = LINGERING
+        self.feed = self._discard
+        self.deadline = self.shared.now + LINGER_SECONDS + SWEEP_PERIOD
+        self._bound_flush()
+        self.transport.resume_reading()
+        if self.transport.can_write_eof():
+            try:
+                self.transport.write_eof()
+            except OSError:  # asyncio's own loop calls shutdown(2) here; the client has gone meanwhile
+                self.abort()
+
+    def abort(self) -> None:
+        """End at once; what was written and not sent is lost."""
+        self.stage = CLOSED
+        self.feed = self._ignore
+        self.transport.abort()
+
+    def reset(self) -> None:
+        """End with a TCP reset, where a plain close would look like the good end of a response."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and not self.tls and sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.abort()
+
+    def _discard(self, data: bytes) -> None:
+        self._discarded += len(data)
+        if self._discarded > LINGER_BYTES:
+            self.close()
+
+    def _ignore(self, data: bytes) -> None:
+        """Drop bytes that come after the end was decided."""

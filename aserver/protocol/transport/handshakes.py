@@ -1,0 +1,113 @@
+"""Clients that have connected and are no connections yet: their PROXY header or TLS handshake is under way.
+
+Runs in the worker's loop. It arms no timer, because a loop that has stood still would call it before it reads what the
+client sent meanwhile: the deadlines are looked at in `sweep`, and put off by `postpone`, as those of connections are.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, cast
+
+from aserver.protocol.context import SWEEP_PERIOD
+
+#: Seconds for the loops' own timers, which must never be the first to end a handshake, or a slow reader at the end of a
+#: connection: for that the connection's own deadline asks for progress (protocol/transport/connection.py).
+NEVER = 3600.0
+
+
+class Handshake(Protocol):
+    """A client that has not become a connection yet."""
+
+    def give_up(self) -> None:
+        """Cut the client off."""
+
+
+class Handshakes:
+    """All of one server. Each has `timeout` seconds from its beginning."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
+        self.loop = loop
+        self._timeout = timeout + SWEEP_PERIOD  # see there
+        self._deadlines: dict[Handshake, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._deadlines)
+
+    def begin(self, handshake: Handshake) -> None:
+        """Wait for it; if it is waited for already, from now on."""
+        self._deadlines[handshake] = self.loop.time() + self._timeout
+
+    def end(self, handshake: Handshake) -> None:
+        """Wait for it no longer: it is a connection, or has failed. Nothing happens if that was said before."""
+        self._deadlines.pop(handshake, None)
+
+    def postpone(self, seconds: float) -> None:
+        """Put off all deadlines: so long it was our loop that stood still."""
+        for handshake in self._deadlines:
+            self._deadlines[handshake] += seconds
+
+    def sweep(self, now: float) -> None:
+        """Cut off those whose time is over; `now` is the loop's."""
+        for handshake in [each for each, deadline in self._deadlines.items() if deadline <= now]:
+            self.end(handshake)
+            handshake.give_up()
+
+    def give_up(self) -> None:
+        """Cut off all."""
+        self.sweep(float("inf"))
+
+    def secure(
+        self, sock: socket.socket, arrive: Callable[[asyncio.Transport], None], tls: Mapping[str, Any]
+    ) -> "TlsHandshake":
+        """Begin TLS on a socket, which is the handshake's from now on; `arrive` is called with the transport of it."""
+        handshake = TlsHandshake(self, sock, arrive, tls)
+        self.begin(handshake)
+        return handshake
+
+
+class TlsHandshake:
+    """A client in its TLS handshake. `task` ends, without an exception, with it."""
+
+    def __init__(
+        self,
+        all_of_them: Handshakes,
+        sock: socket.socket,
+        arrive: Callable[[asyncio.Transport], None],
+        tls: Mapping[str, Any],
+    ) -> None:
+        self._all = all_of_them
+        self._arrive = arrive
+        self.task = all_of_them.loop.create_task(self._run(sock, tls))
+
+    async def _run(self, sock: socket.socket, tls: Mapping[str, Any]) -> None:
+        with contextlib.suppress(OSError, asyncio.CancelledError):  # SSLError, a reset, `give_up`
+            await self._all.loop.connect_accepted_socket(lambda: _Arrival(self), sock, **tls)
+        self._all.end(self)
+
+    def arrived(self, transport: asyncio.Transport) -> None:
+        """Hand the transport over."""
+        self._all.end(self)
+        self._arrive(transport)
+
+    def give_up(self) -> None:
+        """Cut the client off: the loops close a socket whose handshake is cancelled."""
+        self.task.cancel()
+
+
+class _Arrival(asyncio.Protocol):
+    """Stands for the connection until its transport is there, before any byte can come."""
+
+    def __init__(self, handshake: TlsHandshake) -> None:
+        self._handshake = handshake
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Step aside for the connection."""
+        self._handshake.arrived(cast("asyncio.Transport", transport))
+
+
+def become(protocol: asyncio.BaseProtocol, transport: asyncio.Transport) -> None:
+    """Make a connection of a transport that had another protocol so far."""
+    transport.set_protocol(protocol)
+    protocol.connection_made(transport)

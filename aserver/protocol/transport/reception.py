@@ -1,0 +1,115 @@
+"""What stands before a connection until its PROXY header is read, and hands the transport over then.
+
+Runs in the worker's loop. It must never hand a connection on whose header is broken or overdue.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+from aserver.errors import ClientError
+from aserver.protocol.peer.proxy_protocol import Mode, Proxied, ProxyHeader
+from aserver.protocol.peer.trust import Peers
+from aserver.protocol.transport.connection import Connection
+from aserver.protocol.transport.handshakes import Handshakes, become
+
+log = logging.getLogger("aserver.error")
+
+#: Bytes read at once: a header of 64 KB that comes byte by byte must not clear a buffer of 64 KB for each.
+_READ = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Reception:
+    """How the connections of one listener are received. `tls` are `loop.connect_accepted_socket`'s, if it is TLS."""
+
+    make: Callable[[], asyncio.BaseProtocol]
+    mode: Mode
+    trusted: Peers
+    handshakes: Handshakes
+    tls: Mapping[str, Any]
+
+    def __call__(self) -> asyncio.BaseProtocol:
+        """Be the protocol factory of a listener, which with TLS must be a plain one: the header is never encrypted."""
+        return Front(self)
+
+
+class Front(asyncio.BufferedProtocol):
+    """Reads the header, byte for byte and no further, then gives the transport to the connection it was meant for.
+
+    A buffered protocol says how much it will take: what is behind the header is left in the kernel, because
+    no loop has a way to begin TLS with bytes that were read already.
+    """
+
+    __slots__ = ("_buffer", "_header", "_reception", "_transport")
+
+    def __init__(self, reception: Reception) -> None:
+        self._reception = reception
+        self._header = ProxyHeader(reception.mode)
+        self._buffer = bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for a header from a trusted peer; anybody else speaks for himself."""
+        self._transport = cast("asyncio.Transport", transport)
+        reception = self._reception
+        if transport.get_extra_info("peername") in reception.trusted:
+            reception.handshakes.begin(self)
+        else:
+            self._receive(Proxied(None, None, b""))
+
+    def give_up(self) -> None:
+        """Cut off a peer whose header does not come."""
+        self._transport.abort()
+
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - the loop's
+        """Room for what the header still has, and for no byte more."""
+        self._buffer = bytearray(min(self._header.wanted, _READ))
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what has come."""
+        try:
+            proxied = self._header.feed(bytes(self._buffer[:nbytes]))
+        except ClientError as error:
+            log.warning("trusted peer %s refused: %s", self._transport.get_extra_info("peername"), error.reason)
+            self._transport.abort()
+            return
+        if proxied is not None:
+            self._receive(proxied)
+
+    def eof_received(self) -> bool:
+        """Close: half a header is none."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the loop's
+        """Wait no longer."""
+        self._reception.handshakes.end(self)
+
+    def _receive(self, proxied: Proxied) -> None:
+        reception, transport = self._reception, self._transport
+        reception.handshakes.end(self)
+        if not reception.tls:
+            transport.pause_reading()  # the loops choose the way to read when reading begins
+            self.introduce(proxied, transport)
+            transport.resume_reading()
+            return
+        # A transport of its own for TLS, on a duplicate, so that closing the first one does not close the connection.
+        # `loop.start_tls` was tried: uvloop reads, into nowhere, before it can begin, and both loops may hand over
+        # what came behind the handshake before anybody could take it.
+        duplicate = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        duplicate.setblocking(False)
+        transport.abort()
+        reception.handshakes.secure(duplicate, partial(self.introduce, proxied), reception.tls)
+
+    def introduce(self, proxied: Proxied, transport: asyncio.Transport) -> None:
+        """Make the connection, and tell it who the client is."""
+        protocol = self._reception.make()
+        become(protocol, transport)
+        if proxied.source is not None:
+            connection = cast("Connection", protocol)
+            connection.client, connection.server = proxied.source, proxied.destination

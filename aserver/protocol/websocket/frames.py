@@ -1,0 +1,426 @@
+"""WebSocket frames: bytes to messages and messages to bytes, on the server's side (RFC 6455 section 5).
+
+Pure: no transport, no loop, no clock. `Reader` is fed what arrives, however it was cut, and calls its sink; what it
+must never do is hold more than one message, or hand on a part of a message that breaks a rule later. Most frames
+come whole, short and in one piece, and have a path of their own at the top of `Reader.feed`; all others take the long
+one, where a frame's payload is unmasked, inflated, counted and decoded as it arrives, so that a bad byte is
+refused when it is read and not megabytes later. Nor must it ever work for long at a time: see `PORTION`.
+"""
+
+import codecs
+import struct
+from typing import Any, Final, Protocol
+
+from aserver.errors import AserverError
+from aserver.protocol.websocket.mask import apply_mask
+
+TEXT: Final = 0x1
+BINARY: Final = 0x2
+CLOSE: Final = 0x8
+PING: Final = 0x9
+PONG: Final = 0xA
+FIN: Final = 0x80
+RSV1: Final = 0x40
+RSV: Final = 0x70
+MASKED: Final = 0x80
+
+NORMAL: Final = 1000
+PROTOCOL_ERROR: Final = 1002
+NO_STATUS: Final = 1005
+ABNORMAL: Final = 1006
+INVALID_DATA: Final = 1007
+TOO_BIG: Final = 1009
+INTERNAL_ERROR: Final = 1011
+SERVICE_RESTART: Final = 1012
+
+#: A control frame's payload is at most 125 bytes (RFC 6455 section 5.5), of which a close code takes two.
+CONTROL_LIMIT: Final = 125
+REASON_LIMIT: Final = CONTROL_LIMIT - 2
+
+#: Pieces of one message after which they are joined: a message in two-byte fragments would else need twenty times
+#: its size. The joined blocks are few enough to wait for the end.
+PIECES: Final = 1024
+
+#: Frames that a reader works through before it stops and asks for another turn of the loop: 0.15 ms of the shortest
+#: messages, 0.2 to 0.3 of fragments. Counted and not timed, so that the same bytes always come to the same; in so small
+#: numbers that Python need not make them (a sum in bytes took 5 % of an echo).
+PORTION: Final = 160
+
+#: What else costs time, in frames, each about 1 us: a compressed message, which may need eight new contexts (see
+#: `ws_deflate`); and for one frame so many bytes inflated (1.5 to 2.6 ns each), or of text (up to 0.7).
+#: Binary payload is only unmasked, 20 times faster than that.
+INFLATED_COST: Final = 5
+INFLATED_BYTES: Final = 400
+TEXT_BYTES: Final = 1024
+
+#: Compressed bytes given to the inflater at once, which returns what it has not used.
+SLICE: Final = 16384
+
+_WHOLE_TEXT: Final = FIN | TEXT
+_WHOLE_BINARY: Final = FIN | BINARY
+_new_decoder: Final = codecs.getincrementaldecoder("utf-8")
+
+
+class ViolationError(AserverError):
+    """The client broke a rule or a limit: the connection is to be closed with `code` and `reason`."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class Sink(Protocol):
+    """Who is told what arrives."""
+
+    def on_text(self, text: str) -> None:
+        """Take a text message."""
+
+    def on_binary(self, data: bytes) -> None:
+        """Take a binary message."""
+
+    def on_ping(self, data: bytes) -> None:
+        """Take a ping; a pong with the same data is due."""
+
+    def on_pong(self, data: bytes) -> None:
+        """Take a pong."""
+
+    def on_close(self, code: int, reason: str) -> None:
+        """Take the close frame; nothing is read after it. `code` is 1005 if it had none."""
+
+    def on_spent(self) -> None:
+        """See to it that the reader is refilled and resumed when others have had their turn."""
+
+
+class Inflater(Protocol):
+    """What undoes permessage-deflate (`ws_deflate.Inflater`)."""
+
+    rest: bytes  # what `feed` has not used, because it would make too much at once: to be fed again
+
+    def feed(self, data: bytes, most: int) -> bytes:
+        """Inflate a piece. Raises ViolationError if it makes more than `most` bytes or is no deflate."""
+
+    def end(self, most: int) -> bytes:
+        """Inflate what is left at the end of a message; as `feed`."""
+
+
+class Reader:
+    """Reads the client's frames. `limit` bounds a message, over its fragments and after inflation (bytes).
+
+    While `paused`, which a sink may set from inside a call, nothing is parsed and what comes is kept; `feed(b"")`
+    goes on with it. It pauses itself, and is `spent`, when it has worked through a `PORTION` since bytes last came or
+    `refill` was called; then only who calls that may resume it. After ViolationError the reader must not be fed again.
+    """
+
+    __slots__ = (
+        "_blocks",
+        "_decoder",
+        "_fin",
+        "_held",
+        "_held_from",
+        "_inflater",
+        "_inflating",
+        "_kind",
+        "_left",
+        "_limit",
+        "_mask",
+        "_pieces",
+        "_room",
+        "_short",
+        "_sink",
+        "_size",
+        "paused",
+        "spent",
+    )
+
+    def __init__(self, sink: Sink, limit: int, inflater: Inflater | None = None) -> None:
+        self.paused = False
+        self.spent = False
+        self._room = PORTION  # what is left of it
+        self._sink = sink
+        self._limit = limit
+        self._short = 6 + min(limit, 125)  # the longest frame with a head of 6 bytes
+        self._inflater = inflater
+        self._held = b""  # not parsed yet: a head or control frame that is not complete, or anything while paused
+        self._held_from = 0
+        # the message under way
+        self._kind = 0  # TEXT, BINARY, 0 between messages
+        self._fin = False  # its last frame is being read
+        self._left = 0  # payload bytes missing of the frame being read
+        self._mask = b""
+        self._size = 0
+        self._inflating = False
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self._pieces: list[Any] = []  # of str for text, of bytes for binary
+        self._blocks: list[Any] = []  # of the same, `PIECES` of them joined
+
+    def feed(self, data: bytes) -> None:  # noqa: C901, PLR0912, PLR0915 - each call less is 50 ns of each message
+        """Parse what has arrived and call the sink for each message and control frame. Raises ViolationError."""
+        size = len(data)
+        # All that came is one short frame: masked, of this very length, a whole message.
+        if 6 <= size <= self._short and data[1] == MASKED + size - 6 and not (self._kind or self._held or self.paused):
+            if data[0] == _WHOLE_BINARY:
+                self._sink.on_binary(apply_mask(data[6:], data[2:6]))
+                return
+            if data[0] == _WHOLE_TEXT:
+                self._sink.on_text(_decode(apply_mask(data[6:], data[2:6])))
+                return
+        if data and not self.paused:
+            self._room = PORTION
+        at = 0
+        if self._held:
+            if data:
+                data = self._held[self._held_from :] + data
+            else:
+                data, at = self._held, self._held_from
+            self._held = b""
+        size = len(data)
+        if self._left and not self.paused:
+            at = self._payload(data, at)
+        room = self._room
+        last = size - 1
+        while at < last and room > 0 and not self.paused:
+            first = data[at]
+            length = data[at + 1] - MASKED
+            if length < 126:
+                if length < 0:
+                    raise ViolationError(PROTOCOL_ERROR, "frame is not masked")
+                start = at + 6
+            elif length == 126:
+                start = at + 8
+                if start > size:
+                    break
+                length = data[at + 2] << 8 | data[at + 3]
+            else:
+                start = at + 14
+                if start > size:
+                    break
+                length = int.from_bytes(data[at + 2 : at + 10], "big")
+            end = start + length
+            if (
+                end <= size
+                and (first == _WHOLE_TEXT or first == _WHOLE_BINARY)  # noqa: PLR1714, SIM109 - two compares take 40 ns less
+                and not self._kind
+                and length <= self._limit
+            ):
+                masked = data[start:end] if length < 4096 else memoryview(data)[start:end]
+                payload = apply_mask(masked, data[start - 4 : start])
+                at = end
+                room -= 1
+                if first == _WHOLE_BINARY:
+                    self._sink.on_binary(payload)
+                else:
+                    room -= length // TEXT_BYTES
+                    self._sink.on_text(_decode(payload))
+            else:
+                self._room = room - 1
+                after = self._frame(data, at, start, length)
+                if after == at:
+                    break
+                room = self._room
+                at = after
+        self._room = room
+        if room <= 0 and not self.paused:
+            self.paused = self.spent = True
+            self._sink.on_spent()
+        if at < size:
+            # While paused without a copy: a full packet of tiny messages goes on a few at a time.
+            self._held, self._held_from = (data, at) if self.paused else (data[at:], 0)
+
+    def refill(self) -> None:
+        """Allow another portion: no longer `spent`, and to be resumed as after any other pause."""
+        self.spent = False
+        self._room = PORTION
+
+    def _frame(self, data: bytes, at: int, start: int, length: int) -> int:
+        """Take a frame of which the head at `at` is complete; return where to go on, `at` if more is needed."""
+        if start > len(data):
+            return at
+        first = data[at]
+        opcode = first & 15
+        if opcode >= CLOSE:
+            _check_control(first, opcode, length)
+            end = start + length
+            if end > len(data):
+                return at
+            self._control(opcode, apply_mask(data[start:end], data[start - 4 : start]))
+            return end
+        self._check_data(first, opcode, length)
+        if opcode:
+            self._begin(opcode, inflating=bool(first & RSV1))
+        self._fin = first >= FIN
+        self._left = length
+        self._mask = data[start - 4 : start]
+        return self._payload(data, start)
+
+    def _check_data(self, first: int, opcode: int, length: int) -> None:
+        reserved = first & RSV
+        if opcode > BINARY:
+            raise ViolationError(PROTOCOL_ERROR, f"reserved opcode {opcode}")
+        if opcode == 0:
+            if not self._kind:
+                raise ViolationError(PROTOCOL_ERROR, "continuation of no message")
+        elif self._kind:
+            raise ViolationError(PROTOCOL_ERROR, "new message inside a fragmented one")
+        elif reserved == RSV1 and self._inflater is not None:  # RFC 7692 section 6: on a message's first frame
+            reserved = 0
+        if reserved:
+            raise ViolationError(PROTOCOL_ERROR, "reserved bit is set")
+        if length >> 63:  # RFC 6455 section 5.2
+            raise ViolationError(PROTOCOL_ERROR, "frame length has its highest bit set")
+        inflating = bool(first & RSV1) if opcode else self._inflating
+        size = self._size if opcode == 0 else 0
+        if not inflating and size + length > self._limit:
+            raise ViolationError(TOO_BIG, f"message above {self._limit} bytes")
+
+    def _begin(self, opcode: int, *, inflating: bool) -> None:
+        self._kind = opcode
+        self._size = 0
+        self._inflating = inflating
+        if inflating:
+            self._room -= INFLATED_COST
+        self._decoder = _new_decoder() if opcode == TEXT else None
+
+    def _payload(self, data: bytes, at: int) -> int:
+        """Take as much of the frame's payload as there is from `at` on, and as there is room; return where it ends."""
+        take = min(self._left, len(data) - at)
+        if self._inflating:
+            end = at + take
+            while at < end and self._room > 0:
+                at += self._inflate(memoryview(data)[at : min(end, at + SLICE)])
+        elif take:
+            piece = apply_mask(memoryview(data)[at : at + take], self._mask)
+            at += take
+            self._left -= take
+            if turn := take & 3:
+                self._mask = self._mask[turn:] + self._mask[:turn]
+            self._keep(piece)
+        if self._fin and not self._left:
+            self._finish()
+        return at
+
+    def _inflate(self, masked: memoryview) -> int:
+        """Inflate what is not too much at once; return how many bytes that was."""
+        inflater = self._inflater
+        assert inflater is not None
+        made = inflater.feed(apply_mask(masked, self._mask), self._limit - self._size)
+        take = len(masked) - len(inflater.rest)
+        self._left -= take
+        if turn := take & 3:
+            self._mask = self._mask[turn:] + self._mask[:turn]
+        self._room -= len(made) // INFLATED_BYTES
+        self._keep(made)
+        return take
+
+    def _keep(self, piece: bytes, *, final: bool = False) -> None:
+        self._size += len(piece)
+        kept: str | bytes = piece
+        if self._decoder is not None:
+            self._room -= len(piece) // TEXT_BYTES
+            try:
+                kept = self._decoder.decode(piece, final)
+            except UnicodeDecodeError as error:
+                raise ViolationError(INVALID_DATA, _not_utf8(error)) from None
+        if kept:
+            self._pieces.append(kept)
+            if len(self._pieces) == PIECES:
+                self._blocks.append(kept[:0].join(self._pieces))
+                self._pieces.clear()
+
+    def _finish(self) -> None:
+        if self._inflating:
+            assert self._inflater is not None
+            self._keep(self._inflater.end(self._limit - self._size))
+        if self._decoder is not None:
+            self._keep(b"", final=True)
+        kind, self._kind = self._kind, 0
+        self._fin = False
+        self._decoder = None
+        pieces = self._blocks + self._pieces if self._blocks else self._pieces
+        self._pieces = []
+        self._blocks = []
+        if kind == TEXT:
+            self._sink.on_text("".join(pieces))
+        else:
+            self._sink.on_binary(b"".join(pieces))
+
+    def _control(self, opcode: int, payload: bytes) -> None:
+        if opcode == PING:
+            self._sink.on_ping(payload)
+        elif opcode == PONG:
+            self._sink.on_pong(payload)
+        else:
+            code, reason = parse_close(payload)
+            self.paused = True  # RFC 6455 section 1.4: data after a close frame is discarded
+            self._sink.on_close(code, reason)
+
+
+def _check_control(first: int, opcode: int, length: int) -> None:
+    """Raise ViolationError for what RFC 6455 section 5.5 forbids."""
+    if opcode > PONG:
+        raise ViolationError(PROTOCOL_ERROR, f"reserved opcode {opcode}")
+    if first & RSV:
+        raise ViolationError(PROTOCOL_ERROR, "reserved bit is set")
+    if first < FIN:
+        raise ViolationError(PROTOCOL_ERROR, "fragmented control frame")
+    if length > CONTROL_LIMIT:
+        raise ViolationError(PROTOCOL_ERROR, f"control frame above {CONTROL_LIMIT} bytes")
+
+
+def _decode(payload: bytes) -> str:
+    try:
+        return payload.decode()
+    except UnicodeDecodeError as error:
+        raise ViolationError(INVALID_DATA, _not_utf8(error)) from None
+
+
+def _not_utf8(error: UnicodeDecodeError) -> str:
+    return f"text is not UTF-8: {error.reason}"
+
+
+# ── close frames ─────────────────────────────────────────────────────────────────────────────
+
+#: Codes that may stand in a close frame: RFC 6455 section 7.4 and IANA's registry; 3000 to 4999 are anybody's.
+_CODES: Final = frozenset((*range(1000, 1004), *range(1007, 1015)))
+
+
+def may_be_sent(code: int) -> bool:
+    """Tell whether a close frame may carry `code`."""
+    return code in _CODES or 3000 <= code <= 4999
+
+
+def parse_close(payload: bytes) -> tuple[int, str]:
+    """Return code and reason of a close frame, 1005 if it is empty. Raises ViolationError (RFC 6455 section 5.5.1)."""
+    if not payload:
+        return NO_STATUS, ""
+    if len(payload) == 1:
+        raise ViolationError(PROTOCOL_ERROR, "close frame of one byte")
+    code = payload[0] << 8 | payload[1]
+    if not may_be_sent(code):
+        raise ViolationError(PROTOCOL_ERROR, f"close code {code}")
+    try:
+        return code, payload[2:].decode()
+    except UnicodeDecodeError:
+        raise ViolationError(INVALID_DATA, "close reason is not UTF-8") from None
+
+
+def close_frame(code: int, reason: str = "") -> bytes:
+    """Return a close frame; without a code if it is 1005. The reason is cut to what fits, at a character."""
+    if code == NO_STATUS:
+        return head(FIN | CLOSE, 0)
+    text = reason.encode("utf-8", "replace")
+    if len(text) > REASON_LIMIT:
+        text = text[:REASON_LIMIT].decode("utf-8", "ignore").encode()
+    return head(FIN | CLOSE, 2 + len(text)) + code.to_bytes(2, "big") + text
+
+
+# ── frames out ───────────────────────────────────────────────────────────────────────────────
+
+
+def head(first: int, length: int) -> bytes:
+    """Return a frame's head with the shortest form of its length (RFC 6455 section 5.2); a server does not mask."""
+    if length < 126:
+        return bytes((first, length))
+    if length < 65536:
+        return struct.pack("!BBH", first, 126, length)
+    return struct.pack("!BBQ", first, 127, length)

@@ -1,0 +1,98 @@
+"""The opening handshake of a WebSocket: what a client asks, and the head of the 101 answer (RFC 6455 section 4.2).
+
+Pure. It decides nothing that the application should: `Origin` and the choice among the subprotocols are its own.
+"""
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from aserver.errors import ApplicationError, ClientError
+from aserver.protocol.semantics import wire
+
+Pairs = Sequence[tuple[bytes, bytes]]
+
+#: What a refusal says of the versions we speak (RFC 6455 section 4.4, RFC 9110 section 15.5.22).
+VERSION_LINES = b"\r\nsec-websocket-version: 13\r\nupgrade: websocket"
+
+#: Subprotocols of one handshake: 100 fields of 8 KB could name 400,000, which would take 0.2 s.
+MOST_OFFERED = 128
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
+
+#: Fields of the 101 that are the server's. The connection's are dropped, as in other responses (`heads`); the
+#: handshake's, from an application, would contradict ours.
+_DROPPED = frozenset((b"connection", b"upgrade", b"content-length", b"transfer-encoding"))
+_REFUSED = frozenset((b"sec-websocket-accept", b"sec-websocket-extensions", b"sec-websocket-protocol"))
+
+
+class Handshake(NamedTuple):
+    """A valid request for a WebSocket."""
+
+    accept: bytes
+    subprotocols: list[str]
+    extensions: list[bytes]
+
+
+def is_offered(method: str, headers: Pairs) -> bool:
+    """Tell whether a request that may change protocols asks for a WebSocket.
+
+    A handshake is a GET; with another method the offer is ignored like any other (RFC 9110 section 7.8), and so is an
+    offer that Connection does not mention, though llhttp is content with `Proxy-Connection`.
+    """
+    return (
+        method == "GET"
+        and any(b"websocket" in wire.tokens(value) for name, value in headers if name == b"upgrade")
+        and any(b"upgrade" in wire.tokens(value) for name, value in headers if name == b"connection")
+    )
+
+
+def examine(headers: Pairs) -> Handshake:
+    """Check the rest of the request. Raises ClientError, with 426 for another version than 13."""
+    versions = [value for name, value in headers if name == b"sec-websocket-version"]
+    if versions != [b"13"]:
+        raise ClientError(426, f"Sec-WebSocket-Version {b', '.join(versions)[:80]!r}, not 13")
+    keys = [value for name, value in headers if name == b"sec-websocket-key"]
+    if len(keys) != 1 or not _is_key(keys[0]):
+        raise ClientError(400, "Sec-WebSocket-Key is not 16 bytes in base64, once")
+    offered = [value for name, value in headers if name == b"sec-websocket-protocol"]
+    if sum(value.count(b",") + 1 for value in offered) > MOST_OFFERED:
+        raise ClientError(400, f"more than {MOST_OFFERED} subprotocols")
+    names = [name for value in offered for part in value.split(b",") if (name := part.strip())]
+    if not all(map(wire.TOKEN.fullmatch, names)):
+        raise ClientError(400, "Sec-WebSocket-Protocol is not a list of tokens")
+    digest = hashlib.sha1(keys[0] + _GUID, usedforsecurity=False).digest()
+    extensions = [value for name, value in headers if name == b"sec-websocket-extensions"]
+    return Handshake(base64.b64encode(digest), [name.decode("ascii") for name in names], extensions)
+
+
+def _is_key(key: bytes) -> bool:
+    try:
+        return len(base64.b64decode(key, validate=True)) == 16
+    except binascii.Error:
+        return False
+
+
+def accept_head(handshake: Handshake, subprotocol: str | None, headers: Pairs, extensions: bytes) -> bytes:
+    """Return the 101 head but for the server's own fields and the final CRLFs. Raises ApplicationError."""
+    if subprotocol is not None and subprotocol not in handshake.subprotocols:
+        offered = ", ".join(handshake.subprotocols) or "none"
+        raise ApplicationError(f"websocket.accept: subprotocol {subprotocol!r} was not offered (offered: {offered})")
+    wire.check_fields(headers)
+    lines = [
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: ",
+        handshake.accept,
+    ]
+    if subprotocol is not None:
+        lines += (b"\r\nsec-websocket-protocol: ", subprotocol.encode("ascii"))
+    if extensions:
+        lines += (b"\r\nsec-websocket-extensions: ", extensions)
+    for name, value in headers:
+        lowered = name.lower()
+        if lowered in _REFUSED:
+            raise ApplicationError(f"websocket.accept: header {name!r} is the server's; use `subprotocol`")
+        if lowered not in _DROPPED:
+            lines.append(b"\r\n%s: %s" % (lowered, value))
+    return b"".join(lines)

@@ -1,0 +1,196 @@
+"""Any bytes behind any request mean the same wherever the network cuts them: a table of both, and all cuts."""
+
+import asyncio
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from aserver.asgi import Receive, Scope, Send
+from aserver.config import Layer, build
+from aserver.protocol.service import Service
+from tests.protocol.http1.framing_rows import CHUNKED, GET, HOST, WEBSOCKET, head, post
+from tests.protocol.serving import answer, read_all
+from tests.protocol.websocket.test_frames import TEXT, frame
+from tests.protocol.wiretap import Outcome, Tap, Wiretap
+
+H2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+PLAIN = head(HOST, b"X: y")
+
+#: What comes first: read in each of the ways that `intake` and `careful` have.
+FIRST = {
+    "nothing": b"",
+    "a plain GET": PLAIN,
+    "two GETs": PLAIN + PLAIN,
+    "a GET that closes": head(HOST, b"Connection: close"),
+    "a GET that Proxy-Connection closes": head(HOST, b"Proxy-Connection: close"),
+    "1.0, kept alive": head(b"Connection: keep-alive", start=b"GET / HTTP/1.0"),
+    "a body": post(b"Content-Length: 3") + b"a\r\n",
+    "chunks": post(CHUNKED) + b"3 ; a=b\r\na\r\n\r\n0\r\nConnection: close\r\n\r\n",
+    "an offer of h2c": head(HOST, b"Connection: Upgrade", b"Upgrade: h2c"),
+    "half an offer of a WebSocket": head(HOST, b"Upgrade: websocket", b"Proxy-Connection: Upgrade", *WEBSOCKET),
+}
+
+BEHIND = (
+    H2_PREFACE, H2_PREFACE[:18], H2_PREFACE[:16], H2_PREFACE[:12], b"PRI * HTTP/2.0\r\nHost: t\r\n\r\n",
+    b"PRI / HTTP/1.1\r\nHost: t\r\n\r\n", b"PRI * HTTP/1.1\r\n\r\n", b"PRI * HTTP/1.1\r\nHost: t\r\n\r\nSM\r\n\r\n",
+    b"PRI\r\n\r\n", b"PRI \r\n\r\n", b"PRI *\r\n\r\n", b"SM\r\n\r\n", GET, PLAIN, post(b"Content-Length: 1") + b"a",
+    post(b"Content-Length: 1"), post(CHUNKED), post(CHUNKED) + b"1\r\na\r\n0\r\n\r\n",
+    head(HOST, start=b"BREW / HTTP/1.1"), head(HOST, start=b"OPTIONS * HTTP/1.1"),
+    head(HOST, start=b"CONNECT t:443 HTTP/1.1"), head(HOST, start=b"GET / HTTP/2.0"), head(start=b"GET / HTTP/1.0"),
+    head(HOST, start=b"GET /a b HTTP/1.1"), head(HOST, b"A : b"), head(HOST, start=b"SOURCE / ICE/1.0"),
+    head(HOST, start=b"DESCRIBE / RTSP/1.0"), head(HOST, start=b"GET http://u/ HTTP/1.1"),
+    head(HOST, b"Proxy-Connection: close") + GET,
+    head(HOST, b"Upgrade: websocket", b"Proxy-Connection: Upgrade", *WEBSOCKET) + GET,
+    head(HOST, b"Connection: Upgrade", b"Upgrade: h2c") + GET, head(HOST, b"Transfer-Encoding: gzip, chunked"),
+    head(HOST, HOST), post(b"Content-Length: " + b"0" * 30 + b"1") + b"a",
+    post(CHUNKED) + b"1 ;a\r\na\r\n0\r\n\r\n" + GET, post(CHUNKED) + b"1 \r\na\r\n0\r\n\r\n", b"\r\n", b"\r\n\r\n",
+    b"\r\n\r\n\r\n" + GET, b"\n", b"\r", b"\n\n", b"\r\r", b"\r\n\n", b" ", b"\0", b"\0\r\n\r\n", b"\xff\xff\r\n\r\n",
+    b":\r\n\r\n", b"GET", b"GET ", b"GET /", b"GET / HTTP/1.1", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: t",
+    b"GET / HTTP/1.1\r\nHost: t\r\n", b"GET\r\n\r\n", b"GET /\r\n\r\n", b"G\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 101 Switching Protocols\r\n\r\n", b"0\r\n\r\n",
+    b"a\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n", b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n\r\n",
+    b"\r\n\r\n\0\r\nQUIT\n\x20\x11\0\x0c" + b"\0" * 12, b"\x81\x85\0\0\0\0hello", b"\x88\x80\0\0\0\0",
+    b"SSH-2.0-x\r\n\r\n", b"\x05\x01\0", b"G" * 1100 + b"\r\n\r\n", b"GET / HTTP/1.1\r\nHost: t\r\n\r\n\r\n\n",
+)  # fmt: skip
+
+
+#: Of the others, every fifth place is enough: most of them are read in the careful way, where a cut is seldom seen.
+EVERYWHERE = ("nothing", "a plain GET", "a GET that Proxy-Connection closes", "half an offer of a WebSocket")
+
+
+def cuts(name: str, raw: bytes) -> Iterator[list[bytes]]:
+    """In two behind the first request, in three also at its end, and byte by byte; less of what is long."""
+    border = len(FIRST[name])
+    step = 97 if len(raw) > 600 else 1 if name in EVERYWHERE or os.environ.get("TEST_LONG") else 5
+    for position in sorted(
+        {*range(max(1, border - 2), len(raw), step), *range(max(1, border), min(border + 3, len(raw)))}
+    ):
+        yield [raw[:position], raw[position:]]
+        if border < position and position % 3 == 0:
+            yield [raw[:border], raw[border:position], raw[position:]]
+    yield [raw[index : index + 1] for index in range(len(raw))]
+
+
+def verdict(outcome: Outcome) -> tuple[object, ...]:
+    """What the client sees; bodies say which request they answer.
+
+    Not what the application was called for: a request whose head comes before its bad body is begun, another is not.
+    """
+    return outcome.statuses, outcome.bodies, outcome.open
+
+
+@pytest.fixture
+def anyio_backend() -> object:
+    """One loop is enough: the transport is our own."""
+    return ("asyncio", {"use_uvloop": False})
+
+
+@pytest.mark.parametrize("name", FIRST)
+async def test_one_meaning_whatever_the_cuts(name: str) -> None:
+    """Fails where the parser, fed several requests at once, is asked for what only the first one was looked at for.
+
+    `PRI * HTTP/2.0` behind a plain GET was swallowed when both came in one piece, and answered with 505 when not.
+    """
+    tap = Wiretap()
+    first = FIRST[name]
+    for behind in BEHIND:
+        raw = first + behind
+        whole = verdict(await tap.ask([raw]))
+        for pieces in cuts(name, raw):
+            cut = verdict(await tap.ask(pieces))
+            assert cut == whole, f"{pieces} and the same in one piece"
+
+
+@pytest.mark.parametrize("name", FIRST)
+async def test_the_preface_of_http_2_is_refused_behind_all_that_stays_open(name: str) -> None:
+    raw = FIRST[name]
+    statuses = (await Wiretap().ask([raw])).statuses
+    outcome = await Wiretap().ask([raw + H2_PREFACE[:18]])
+    assert outcome.statuses == (statuses if name == "a GET that closes" else [*statuses, 505])
+    assert not outcome.open
+
+
+@pytest.mark.parametrize("first", [b"", PLAIN, post(b"Content-Length: 1") + b"a"])
+@pytest.mark.parametrize(
+    "refused",
+    [
+        head(b"Host: a b", start=b"HEAD / HTTP/1.1"),
+        head(HOST, b"A : b", start=b"HEAD / HTTP/1.1"),
+        head(HOST, CHUNKED, start=b"HEAD / HTTP/1.1") + b"1\r\nab",
+        head(HOST, CHUNKED, start=b"HEAD / HTTP/1.1") + b"x\r\n",
+    ],
+)
+async def test_a_refused_head_has_no_body_whatever_the_cuts(first: bytes, refused: bytes) -> None:
+    """Fails where a refusal that waits for the answers before it forgets whom it refuses (RFC 9110 section 9.3.2)."""
+    tap = Wiretap()
+    raw = first + refused
+    for cut in range(len(raw)):
+        outcome = await tap.ask([raw[:cut], raw[cut:]])
+        assert outcome.statuses[-1] == 400
+        assert outcome.written.endswith(b"\r\n\r\n"), cut
+
+
+class Handover(Tap):
+    """A transport that may be given another protocol."""
+
+    def __init__(self, protocol: Any) -> None:
+        super().__init__()
+        self.protocol = protocol
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+
+async def http_and_websocket(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers requests; accepts a WebSocket, sends its first message back, and closes."""
+    if scope["type"] == "http":
+        await read_all(receive)
+        await answer(send, scope["raw_path"])
+        return
+    assert (await receive())["type"] == "websocket.connect"
+    await send({"type": "websocket.accept"})
+    message = await receive()
+    await send({"type": "websocket.send", "text": message["text"]})
+    await send({"type": "websocket.close"})
+
+
+async def written(pieces: list[bytes]) -> bytes:
+    """What the server writes, without dates."""
+    config = build([Layer("test", {"target": "x:y", "date_header": False})]).config
+    service = Service(http_and_websocket, config, loop=asyncio.get_running_loop(), state={})
+    protocol: Any = service.protocol_factory()()
+    tap = Handover(protocol)
+    protocol.connection_made(tap)
+    for piece in pieces:
+        for _ in range(20):
+            if tap.reading:
+                break
+            await asyncio.sleep(0)
+        if piece and not tap.closed:
+            tap.protocol.data_received(piece)
+        for _ in range(12):
+            await asyncio.sleep(0)
+    tap.protocol.connection_lost(None)
+    for _ in range(12):
+        await asyncio.sleep(0)
+    assert not service.active
+    return tap.written
+
+
+@pytest.mark.parametrize(
+    "first", [b"", PLAIN, PLAIN * 3, post(CHUNKED) + b"1\r\na\r\n0\r\n\r\n", head(HOST, start=b"HEAD / HTTP/1.1")]
+)
+async def test_a_websocket_opens_behind_any_request_whatever_the_cuts(first: bytes) -> None:
+    """Fails where the offer is ignored if it comes before the answers to the requests before it, and else taken."""
+    offer = head(HOST, b"Connection: Upgrade", b"Upgrade: websocket", *WEBSOCKET, start=b"GET /ws HTTP/1.1")
+    raw = first + offer + frame(TEXT, b"hello") + frame(TEXT, b"again")
+    whole = await written([raw])
+    statuses = [int(each) for each in re.findall(rb"HTTP/1\.1 (\d+)", whole)]
+    assert statuses == [*[200] * first.count(b" HTTP/1.1"), 101]
+    assert whole.endswith(b"\x81\x05hello\x88\x02\x03\xe8")
+    for cut in range(1, len(raw)):
+        assert await written([raw[:cut], raw[cut:]]) == whole, cut
+    assert await written([raw[index : index + 1] for index in range(len(raw))]) == whole

@@ -1,0 +1,440 @@
+"""cycle and heads: what may be sent when, and the bytes it makes."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from aserver.errors import ApplicationError
+from aserver.protocol.semantics.response import JOIN_LIMIT, Cycle, State
+from aserver.protocol.semantics.response_head import REMEMBERED, REMEMBERED_SIZE, Defaults, compile_head
+
+DATE = b"\r\ndate: now"
+
+
+def make(
+    *,
+    modern: bool = True,
+    head_only: bool = False,
+    keep_alive: bool = True,
+    pairs: Any = (),
+    date: bytes | None = b"now",
+) -> Cycle:
+    return Cycle(Defaults(pairs, date), modern, head_only, keep_alive)
+
+
+def start(status: object = 200, *headers: Any, **more: Any) -> dict[str, Any]:
+    return {"type": "http.response.start", "status": status, "headers": list(headers), **more}
+
+
+def body(data: Any = b"", *, more: Any = False) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+def play(cycle: Cycle, *messages: dict[str, Any]) -> bytes:
+    out = b""
+    for message in messages:
+        if message["type"] == "http.response.start":
+            cycle.start(message)
+        elif message["type"] == "http.response.trailers":
+            out += cycle.trailers(message)
+        else:
+            data = cycle.body(message)
+            out += data if isinstance(data, bytes) else b"".join(data)
+    return out
+
+
+LENGTH_3 = (b"content-length", b"3")
+
+
+@pytest.mark.parametrize(
+    ("options", "messages", "wanted"),
+    [
+        pytest.param(
+            {},
+            [start(200, LENGTH_3), body(b"abc")],
+            b"HTTP/1.1 200 OK\r\ncontent-length: 3" + DATE + b"\r\n\r\nabc",
+            id="length",
+        ),
+        pytest.param(
+            {},
+            [start(200), body(b"abc")],
+            b"HTTP/1.1 200 OK\r\ncontent-length: 3" + DATE + b"\r\n\r\nabc",
+            id="length from a single body",
+        ),
+        pytest.param(
+            {}, [start(200), body()], b"HTTP/1.1 200 OK\r\ncontent-length: 0" + DATE + b"\r\n\r\n", id="empty"
+        ),
+        pytest.param(
+            {},
+            [start(200), body(b"abc", more=True), body(b"", more=True), body(b"de")],
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked" + DATE + b"\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+            id="chunked",
+        ),
+        pytest.param(
+            {},
+            [start(200), body(b"", more=True), body(b"")],
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked" + DATE + b"\r\n\r\n0\r\n\r\n",
+            id="chunked and empty",
+        ),
+        pytest.param(
+            {},
+            [start(200, LENGTH_3), body(b"a", more=True), body(b"bc")],
+            b"HTTP/1.1 200 OK\r\ncontent-length: 3" + DATE + b"\r\n\r\nabc",
+            id="length in pieces",
+        ),
+        pytest.param(
+            {"head_only": True},
+            [start(200, LENGTH_3), body(b"abc")],
+            b"HTTP/1.1 200 OK\r\ncontent-length: 3" + DATE + b"\r\n\r\n",
+            id="HEAD",
+        ),
+        pytest.param(
+            {"head_only": True},
+            [start(200, LENGTH_3), body()],
+            b"HTTP/1.1 200 OK\r\ncontent-length: 3" + DATE + b"\r\n\r\n",
+            id="HEAD without body",
+        ),
+        pytest.param(
+            {"head_only": True},
+            [start(200), body()],
+            b"HTTP/1.1 200 OK" + DATE + b"\r\n\r\n",
+            id="HEAD says no length it does not know",
+        ),
+        pytest.param(
+            {"head_only": True},
+            [start(200), body(b"abc", more=True), body(b"d")],
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked" + DATE + b"\r\n\r\n",
+            id="HEAD chunked",
+        ),
+        pytest.param({}, [start(204), body()], b"HTTP/1.1 204 No Content" + DATE + b"\r\n\r\n", id="204"),
+        pytest.param(
+            {},
+            [start(204, (b"content-length", b"0")), body()],
+            b"HTTP/1.1 204 No Content" + DATE + b"\r\n\r\n",
+            id="204 never with content-length",
+        ),
+        pytest.param(
+            {},
+            [start(304, LENGTH_3), body()],
+            b"HTTP/1.1 304 Not Modified\r\ncontent-length: 3" + DATE + b"\r\n\r\n",
+            id="304",
+        ),
+        pytest.param(
+            {"modern": False, "keep_alive": False},
+            [start(200), body(b"abc", more=True), body(b"d")],
+            b"HTTP/1.1 200 OK\r\nconnection: close" + DATE + b"\r\n\r\nabcd",
+            id="1.0 ends with the connection",
+        ),
+        pytest.param(
+            {"modern": False},
+            [start(200), body(b"abc", more=True), body(b"d")],
+            b"HTTP/1.1 200 OK\r\nconnection: close" + DATE + b"\r\n\r\nabcd",
+            id="1.0 keep-alive cannot be without a length",
+        ),
+        pytest.param(
+            {"modern": False},
+            [start(200, LENGTH_3), body(b"abc")],
+            b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: keep-alive" + DATE + b"\r\n\r\nabc",
+            id="1.0 keep-alive",
+        ),
+        pytest.param(
+            {},
+            [start(200, LENGTH_3, (b"Connection", b"x, Close")), body(b"abc")],
+            b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close" + DATE + b"\r\n\r\nabc",
+            id="application closes",
+        ),
+        pytest.param(
+            {},
+            [start(200, LENGTH_3, (b"Transfer-Encoding", b"chunked"), (b"connection", b"keep-alive")), body(b"abc")],
+            b"HTTP/1.1 200 OK\r\ncontent-length: 3" + DATE + b"\r\n\r\nabc",
+            id="hop-by-hop fields are the server's",
+        ),
+        pytest.param(
+            {},
+            [
+                start(200, (b"Content-Length", b"3"), (b"X-Own", b"1"), (b"Set-Cookie", b"a"), (b"set-cookie", b"b")),
+                body(b"abc"),
+            ],
+            b"HTTP/1.1 200 OK\r\nx-own: 1\r\nset-cookie: a\r\nset-cookie: b\r\ncontent-length: 3"
+            + DATE
+            + b"\r\n\r\nabc",
+            id="names in lower case, repeated fields kept",
+        ),
+        pytest.param(
+            {},
+            [start(200, LENGTH_3, (b"Date", b"then")), body(b"abc")],
+            b"HTTP/1.1 200 OK\r\ndate: then\r\ncontent-length: 3\r\n\r\nabc",
+            id="own date",
+        ),
+        pytest.param(
+            {"date": None},
+            [start(200, LENGTH_3), body(b"abc")],
+            b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc",
+            id="no date",
+        ),
+        pytest.param(
+            {"pairs": [(b"vary", b"x"), (b"server", b"aserver")]},
+            [start(200, LENGTH_3, (b"vary", b"mine")), body(b"abc")],
+            b"HTTP/1.1 200 OK\r\nvary: mine\r\ncontent-length: 3\r\nserver: aserver" + DATE + b"\r\n\r\nabc",
+            id="configured fields only where the application set none",
+        ),
+        pytest.param(
+            {},
+            [start(200), body(bytearray(b"abc"))],
+            b"HTTP/1.1 200 OK\r\ncontent-length: 3" + DATE + b"\r\n\r\nabc",
+            id="bytearray",
+        ),
+    ],
+)
+def test_bytes(options: dict[str, Any], messages: list[dict[str, Any]], wanted: bytes) -> None:
+    cycle = make(**options)
+    assert play(cycle, *messages) == wanted
+    assert cycle.state is State.DONE
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "head"),
+    [
+        (204, (), b"HTTP/1.1 204 No Content"),
+        (204, (LENGTH_3,), b"HTTP/1.1 204 No Content"),
+        (205, (), b"HTTP/1.1 205 Reset Content\r\ncontent-length: 0"),
+        (205, (LENGTH_3,), b"HTTP/1.1 205 Reset Content\r\ncontent-length: 0"),
+        (304, (), b"HTTP/1.1 304 Not Modified"),
+        (304, (LENGTH_3,), b"HTTP/1.1 304 Not Modified\r\ncontent-length: 3"),
+    ],
+)
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [body(b"abcd")],
+        [body(b"abc", more=True), body(b"de")],
+        [body(more=True), body(b"x" * JOIN_LIMIT, more=True), body()],
+    ],
+)
+@pytest.mark.parametrize("head_only", [False, True])
+def test_a_body_where_none_may_be_is_dropped(
+    status: int, headers: tuple[Any, ...], head: bytes, pieces: list[dict[str, Any]], head_only: bool
+) -> None:
+    """Not a byte of it is sent, whatever length was promised. Fails with an error, or with the body on the wire."""
+    dropped: list[int] = []
+
+    class Watched(Cycle):
+        def body_dropped(self, size: int) -> None:
+            dropped.append(size)
+
+    kind = Cycle if "TEST_COMPILED" in os.environ else Watched  # nothing interpreted derives from what is compiled
+    cycle = kind(Defaults((), b"now"), True, head_only, True)
+    assert play(cycle, start(status, *headers), *pieces) == head + DATE + b"\r\n\r\n"
+    assert (cycle.state, cycle.sent, cycle.keep_alive) == (State.DONE, 0, True)
+    assert sum(dropped) == sum(len(piece["body"]) for piece in pieces) or kind is Cycle
+
+
+@pytest.mark.parametrize("status", [204, 205, 304])
+def test_a_file_where_no_body_may_be_is_not_sent(status: int) -> None:
+    cycle = make()
+    cycle.start(start(status))
+    assert cycle.file(FILE, 3).endswith(DATE + b"\r\n\r\n")
+    assert cycle.silent
+    cycle.file_sent(3)
+    assert (cycle.state, cycle.sent) == (State.DONE, 0)
+
+
+@pytest.mark.parametrize("pieces", [[body(b"abcd")], [body(b"a", more=True), body()], [body(b"ab")]])
+def test_head_is_answered_whatever_the_body_would_have_been(pieces: list[dict[str, Any]]) -> None:
+    """The length that HEAD is told is that of the answer to GET, which a body given here need not be."""
+    cycle = make(head_only=True)
+    wanted = b"HTTP/1.1 200 OK\r\ncontent-length: 3" + DATE + b"\r\n\r\n"
+    assert play(cycle, start(200, LENGTH_3), *pieces) == wanted
+
+
+PLAIN = b"HTTP/1.1 200 OK\r\nx-a: 1\r\ncontent-type: t\r\ncontent-length: 3" + DATE + b"\r\n\r\nabc"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param([[b"x-a", b"1"], [b"content-type", b"t"]], id="lists"),
+        pytest.param(([b"x-a", b"1"], (b"content-type", b"t")), id="mixed, in a tuple"),
+        pytest.param({b"x-a": b"1", b"content-type": b"t"}.items(), id="items of a dict"),
+        pytest.param([iter((b"x-a", b"1")), {b"content-type": 0, b"t": 0}], id="any iterable of two"),
+        pytest.param([(b"x-a", bytearray(b"1")), (memoryview(b"content-type"), b"t")], id="what is like bytes"),
+    ],
+)
+def test_headers_are_any_iterables(headers: Any) -> None:
+    """As ASGI says, and with both builds. Fails, compiled, with loops over `tuple[bytes, bytes]`."""
+    cycle = make()
+    assert play(cycle, {"type": "http.response.start", "status": 200, "headers": headers}, body(b"abc")) == PLAIN
+    assert [tuple(pair) for pair in cycle.response_headers] == [(b"x-a", b"1"), (b"content-type", b"t")]
+
+
+def test_headers_may_be_none_or_come_from_a_generator() -> None:
+    for headers in (None, iter(())):
+        cycle = make(date=None)
+        message = {"type": "http.response.start", "status": 200, "headers": headers}
+        assert play(cycle, message, body()) == b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+
+
+def test_pairs_that_are_lists_beside_the_server_s_own_fields() -> None:
+    """Fails, compiled, where the names that the application set are looked at again."""
+    cycle = make(pairs=[(b"server", b"aserver")], date=None)
+    message = {"type": "http.response.start", "status": 200, "headers": [[b"server", b"mine"]]}
+    assert play(cycle, message, body()) == b"HTTP/1.1 200 OK\r\nserver: mine\r\ncontent-length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize(("yes", "no"), [(1, 0), ("yes", None), (True, False)])
+def test_more_is_whatever_is_true(yes: Any, no: Any) -> None:
+    """`more_body`, `more_trailers` and `trailers`. Fails, compiled, where a bool is declared."""
+    cycle = make(date=None)
+    cycle.trailers_allowed = True
+    trailers = {"type": "http.response.trailers", "headers": [[b"x-sum", b"1"]]}
+    out = play(
+        cycle,
+        start(200, trailers=yes),
+        body(b"a", more=yes),
+        body(b"b", more=no),
+        {**trailers, "more_trailers": yes},
+        {**trailers, "more_trailers": no},
+    )
+    assert out.endswith(b"\r\n\r\n1\r\na\r\n1\r\nb\r\n0\r\nx-sum: 1\r\nx-sum: 1\r\n\r\n")
+    with_length = make(date=None)
+    played = play(with_length, start(200, LENGTH_3, trailers=no), body(b"ab", more=yes), body(b"c", more=no))
+    assert played.endswith(b"content-length: 3\r\n\r\nabc")
+
+
+def test_one_head_given_twice_is_the_same_bytes() -> None:
+    defaults = Defaults((), b"now")
+    first, second = (Cycle(defaults, True, False, True) for _ in range(2))
+    messages = (start(200, LENGTH_3, (b"content-type", b"text/plain")), body(b"abc"))
+    assert play(first, *messages) == play(second, *messages)
+
+
+def test_remembered_heads_follow_the_clock() -> None:
+    defaults = Defaults((), b"now")
+    messages = (start(200, LENGTH_3), body(b"abc"))
+    play(Cycle(defaults, True, False, True), *messages)
+    defaults.update((), b"later")
+    assert b"date: later" in play(Cycle(defaults, True, False, True), *messages)
+
+
+def test_remembered_heads_are_bounded() -> None:
+    defaults = Defaults((), None)
+    for number in range(3 * REMEMBERED):
+        defaults.make(200, [(b"etag", b"%d" % number)])
+    assert len(defaults._heads) <= REMEMBERED
+    before = len(defaults._heads)
+    defaults.make(200, [(b"etag", b"x" * REMEMBERED_SIZE)])
+    assert len(defaults._heads) == before
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        pytest.param([body(b"x")], id="body first"),
+        pytest.param([start(200), start(200)], id="two starts"),
+        pytest.param([start(200), body(b"x"), body(b"y")], id="body after the end"),
+        pytest.param([start(200), body(b"x"), start(200)], id="second response"),
+        pytest.param([start(200, LENGTH_3), body(b"abcd")], id="too much"),
+        pytest.param([start(200, LENGTH_3), body(b"ab", more=True), body(b"cd")], id="too much in the second piece"),
+        pytest.param([start(200, LENGTH_3), body(b"ab")], id="too little"),
+        pytest.param([start(200, LENGTH_3), body(b"ab", more=True), body(b"")], id="too little in the second piece"),
+        pytest.param([start(99)], id="status"),
+        pytest.param([start(200, (b"a", b"b\r\nc: d"))], id="CRLF in a value"),
+        pytest.param([start(200, (b"content-type", b"b\nc"))], id="LF in the value of a plain field"),
+        pytest.param([start(200, (b"content-type", b"b\rc"))], id="CR"),
+        pytest.param([start(200, (b"content-type", b"b\0c"))], id="NUL"),
+        pytest.param([start(200, (b"a b", b"c"))], id="space in a name"),
+        pytest.param([start(200, (b"a:", b"c"))], id="colon in a name"),
+        pytest.param([start(200, (b":status", b"200"))], id="pseudo header"),
+        pytest.param([start(200, (b"", b"c"))], id="empty name"),
+        pytest.param([start(200, ("a", b"c"))], id="name is str"),
+        pytest.param([start(200, (b"a", "c"))], id="value is str"),
+        pytest.param([start(200, (b"content-type", "c"))], id="value of a plain field is str"),
+        pytest.param([start(200, (b"a", 1))], id="value is int"),
+        pytest.param([start(200, (b"a",))], id="not a pair"),
+        pytest.param([start(200, LENGTH_3, (b"content-length", b"4"))], id="two lengths"),
+        pytest.param([start(200, (b"content-length", b"-1"))], id="negative length"),
+        pytest.param([start(200, (b"content-length", b"3x"))], id="no number"),
+        pytest.param([start(200), body("text")], id="body is str"),
+        pytest.param([start(200, trailers=True)], id="trailers for a client that takes none"),
+    ],
+)
+def test_illegal(messages: list[dict[str, Any]]) -> None:
+    cycle = make()
+    play(cycle, *messages[:-1])
+    state = cycle.state
+    with pytest.raises(ApplicationError):
+        play(cycle, messages[-1])
+    assert cycle.state is state, "an illegal message must change nothing"
+
+
+FILE = {"type": "http.response.pathsend", "path": "/x"}
+TRAILERS = {"type": "http.response.trailers", "headers": []}
+
+
+@pytest.mark.parametrize(
+    ("before", "call"),
+    [
+        pytest.param([start(trailers=True)], lambda cycle: cycle.trailers(TRAILERS), id="trailers before the body"),
+        pytest.param(
+            [start(trailers=True), body(b"a", more=True)], lambda cycle: cycle.trailers(TRAILERS), id="amid the body"
+        ),
+        pytest.param(
+            [start(trailers=True), body(b"a"), TRAILERS], lambda cycle: cycle.trailers(TRAILERS), id="trailers twice"
+        ),
+        pytest.param([start(), body(b"a")], lambda cycle: cycle.trailers(TRAILERS), id="trailers not announced"),
+        pytest.param(
+            [start()], lambda cycle: cycle.early_hint({"type": "http.response.early_hint", "links": []}), id="late hint"
+        ),
+        pytest.param([], lambda cycle: cycle.file(FILE, 3), id="file first"),
+        pytest.param([start(trailers=True)], lambda cycle: cycle.file(FILE, 3), id="file with trailers"),
+        pytest.param([start(), body(b"a", more=True)], lambda cycle: cycle.file(FILE, 3), id="file amid the body"),
+        pytest.param([start(), body(b"a")], lambda cycle: cycle.file(FILE, 3), id="file after the body"),
+        pytest.param([start(200, LENGTH_3)], lambda cycle: cycle.file(FILE, 4), id="file of another length"),
+    ],
+)
+def test_illegal_extensions(before: list[dict[str, Any]], call: Callable[[Cycle], object]) -> None:
+    cycle = make()
+    cycle.trailers_allowed = True
+    play(cycle, *before)
+    state = cycle.state
+    with pytest.raises(ApplicationError):
+        call(cycle)
+    assert cycle.state is state, "an illegal message must change nothing"
+
+
+def test_an_error_names_the_field() -> None:
+    with pytest.raises(ApplicationError, match=r"'x-bad'.*NUL, CR or LF"):
+        compile_head(200, [(b"x-bad", b"a\nb")], frozenset())
+
+
+def test_large_bodies_are_not_copied() -> None:
+    data = b"x" * JOIN_LIMIT
+    for cycle, messages in (
+        (make(), [start(200, (b"content-length", b"%d" % len(data))), body(data)]),
+        (make(), [start(200), body(data, more=True)]),
+    ):
+        cycle.start(messages[0])
+        out = cycle.body(messages[1])
+        assert isinstance(out, list)
+        assert any(piece is data for piece in out)
+
+
+def test_trailers() -> None:
+    cycle = make()
+    cycle.trailers_allowed = True
+    trailers = {"type": "http.response.trailers", "headers": [(b"x-sum", b"1")], "more_trailers": True}
+    out = play(cycle, start(200, trailers=True), body(b"abc"), trailers, {**trailers, "more_trailers": False})
+    assert out.endswith(b"\r\n\r\n3\r\nabc\r\n0\r\nx-sum: 1\r\nx-sum: 1\r\n\r\n")
+    assert b"transfer-encoding: chunked" in out
+    assert cycle.state is State.DONE
+
+
+def test_close_delimited() -> None:
+    cycle = make(modern=False)
+    play(cycle, start(200), body(b"a", more=True))
+    assert cycle.close_delimited
+    chunked = make()
+    play(chunked, start(200), body(b"a", more=True))
+    assert not chunked.close_delimited

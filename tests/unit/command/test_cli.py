@@ -1,0 +1,278 @@
+"""The command: options from the table, its output, and how errors end it."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from aserver import __version__
+from aserver.command import check
+from aserver.command.cli import main
+from aserver.config import Resolved, settings
+from aserver.errors import AppLoadError, AserverError, BindError, ExitCode
+from aserver.launch import run
+from aserver.sockets import bind_all
+
+
+@dataclass(frozen=True)
+class Outcome:
+    status: object
+    out: str
+    err: str
+
+
+class Command:
+    """Runs `aserver ...` in this process, in an empty directory, without the caller's environment."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+
+    def __call__(self, *arguments: str) -> Outcome:
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        return Outcome(caught.value.code, *self.capsys.readouterr())
+
+    def settings(self, *arguments: str) -> dict[str, object]:
+        outcome = self("config", "--json", *arguments)
+        assert (outcome.status, outcome.err) == (0, "")
+        return {name: row["value"] for name, row in json.loads(outcome.out)["settings"].items()}
+
+
+@pytest.fixture
+def aserver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    monkeypatch.chdir(tmp_path)
+    for name in ("WEB_CONCURRENCY", *(info.variable for info in settings())):
+        monkeypatch.delenv(name, raising=False)
+    return Command(capsys)
+
+
+def test_gunicorns_and_uvicorns_command_lines(aserver: Command) -> None:
+    values = aserver.settings("-w", "4", "-b", ":8000", "-b", "unix:/a", "--timeout", "60", "app:x", "--preload")
+    assert (values["workers"], values["bind"], values["hang_timeout"]) == (4, ["0.0.0.0:8000", "unix:/a"], 60)
+    assert (values["target"], values["preload"]) == ("app:x", True)
+    values = aserver.settings(
+        "app:x", "--host", "0.0.0.0", "--port", "80", "--limit-max-requests", "9", "--log-level", "debug"
+    )
+    assert (values["bind"], values["max_requests"], values["loglevel"]) == (["0.0.0.0:80"], 9, "debug")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "value"),
+    [
+        (["--lazy"], "preload", False),
+        (["--no-preload"], "preload", False),
+        (["--no-access-log"], "accesslog", None),
+        (["--no-date-header"], "date_header", False),
+        (["--server-header"], "server_header", True),
+        (["--max-requests", "3"], "max_requests", 3),
+        (["-e", "A=1,2", "-e", "B=3"], "env", "A=***; B=***"),
+        (["--header", "A: 1, 2", "--header", "B: 3"], "header", ["A: 1, 2", "B: 3"]),
+        (["--forwarded-allow-ips", "10.0.0.1,unix"], "forwarded_allow_ips", ["10.0.0.1", "unix"]),
+        (["-D", "--errorlog", "/e"], "daemon", True),
+        (["--control", "off"], "control", None),
+    ],
+)
+def test_flags_and_lists(aserver: Command, arguments: Sequence[str], name: str, value: object) -> None:
+    assert json.loads(aserver("config", "--json", *arguments).out)["settings"][name]["value"] == value
+
+
+def test_every_setting_has_its_option_and_every_alias_too(aserver: Command) -> None:
+    for info in settings():
+        if info.name in {"target", "config"}:
+            continue
+        for name in (info.name, *info.aliases):
+            option = "--" + name.replace("_", "-")
+            outcome = aserver("config", option) if info.default in {"on", "off"} else aserver("config", f"{option}=\0")
+            assert "No such option" not in outcome.err, option
+
+
+def test_config_prints_every_setting_aligned_with_its_origin(aserver: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASERVER_WORKERS", "3")
+    outcome = aserver("config", "--keep-alive", "2m", "--certfile=c", "--keyfile=k", "--keyfile-password=hunter2")
+    rows = {line.split()[0]: line for line in outcome.out.splitlines()}
+    assert list(rows) == [info.name for info in settings()]
+    assert rows["workers"].split(maxsplit=2)[1:] == ["3", "environment, ASERVER_WORKERS"]
+    assert rows["keep_alive"].split(maxsplit=2)[1:] == ["2m", "command line, --keep-alive"]
+    assert len({line.index("default") for line in rows.values() if line.endswith("  default")}) == 1
+    assert "hunter2" not in outcome.out
+
+
+def test_config_warns_of_likely_mistakes(aserver: Command) -> None:
+    outcome = aserver("config", "--max-requests-jitter", "5")
+    assert outcome.err.startswith("aserver: warning: max_requests_jitter does nothing")
+    assert outcome.status == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            ["config", "--workers", "four"],
+            "workers = 'four' (command line, --workers): expected auto or a",
+        ),
+        (["config", "--worker", "4"], "No such option '--worker'."),
+        (["config", "-c", "none.toml"], "none.toml cannot be read"),
+        (["run"], "there is no target to serve"),
+        (["check"], "there is no target to serve"),
+        (["rum"], "No such command 'rum'."),
+        (["app:x", "-w", "2"], "did you mean aserver run app:x?"),
+        (["check", "app:x", "--user", "nobody-of-that-name"], "user nobody-of-that-name does not exist"),
+        (["check", "app:x", "--certfile", "none", "--keyfile", "none"], "cannot be read by uid"),
+        (["check", "app:x", "--chdir", "none"], "chdir none: No such"),
+        (["check", "app:x", "--log-config", "none.json"], "log_config none.json"),
+        (["check", "app:x", "--access-log-format", "%(zz)s"], "no atom %(zz)s"),
+        (["check", "app:x", "--errorlog", "none/e"], "errorlog none/e cannot be opened"),
+        (["check", "app:x", "--accesslog", "none/a"], "accesslog none/a cannot be opened"),
+        (["check", "app:x", "--errorlog", "."], "errorlog . cannot be opened: it is a directory"),
+        (["check", "app:x", "--pidfile", "none/p"], "pidfile none/p cannot be written: the directory none does not"),
+        (["check", "app:x", "--pidfile", "."], "pidfile . cannot be written: it is a directory"),
+        (["check", "app:x", "--pidfile", "/dev/null"], "pidfile /dev/null is no regular file"),
+        (["check", "app:x", "--pidfile", "/etc/passwd"], "pidfile /etc/passwd "),  # not a pid's, or not ours to write
+    ],
+)
+def test_a_bad_command_line_is_one_line_and_exit_2(aserver: Command, arguments: Sequence[str], line: str) -> None:
+    outcome = aserver(*arguments)
+    assert outcome.status == 2
+    assert outcome.err.startswith("aserver: error: ")
+    assert line in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "owner", "group", "said"),
+    [
+        ("none/a.sock", None, None, "none does not exist"),
+        ("a.sock", "nobody-of-that-name", None, "uds_owner 'nobody-of-that-name' is no user of this system"),
+        ("a.sock", None, "nobody-of-that-name", "uds_group 'nobody-of-that-name' is no group of this system"),
+    ],
+)
+def test_check_refuses_a_socket_path_as_run_does(
+    aserver: Command, path: str, owner: str | None, group: str | None, said: str
+) -> None:
+    spec = f"unix:{Path(path).absolute()}"
+    with pytest.raises(BindError) as of_run:
+        bind_all(
+            (spec,), uds_mode=None, uds_owner=owner, uds_group=group, reuse_port=False, environ={}, pid=os.getpid()
+        )
+    whose = [*(("--uds-owner", owner) if owner else ()), *(("--uds-group", group) if group else ())]
+    outcome = aserver("check", "app:x", "--bind", spec, *whose)
+    assert outcome.status == ExitCode.BIND
+    assert said in outcome.err
+    assert outcome.err == f"aserver: error: {of_run.value}\n"
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("no-such-name.invalid:80", "the name cannot be resolved"),
+        ("192.0.2.77:8000", "this machine has no address 192.0.2.77"),  # TEST-NET-1, RFC 5737
+        (f"unix:@{'n' * 120}", "the name has 120 bytes"),
+        (f"unix:/{'p' * 120}", "the path has 121 bytes"),
+        ("unix:/tmp/", "needs the path of a file"),
+    ],
+)
+def test_check_refuses_an_address_as_run_does(aserver: Command, spec: str, said: str) -> None:
+    """Seen as "ok" in front of a `run` that failed. Fails without `_look_at_address`, `check_length` and `path_of`."""
+    with pytest.raises(AserverError) as of_run:
+        bind_all((spec,), uds_mode=None, uds_owner=None, uds_group=None, reuse_port=False, environ={}, pid=os.getpid())
+    outcome = aserver("check", "app:x", "--bind", spec)
+    assert said in outcome.err
+    assert (outcome.status, outcome.err) == (of_run.value.exit_code, f"aserver: error: {of_run.value}\n")
+
+
+def test_check_passes_over_what_the_running_server_has(aserver: Command) -> None:
+    """That there is no such app is found behind it. Fails with any BindError raised."""
+    with socket.create_server(("127.0.0.1", 0)) as taken, socket.socket(socket.AF_UNIX) as named:
+        named.bind(f"\0aserver-test-{os.getpid()}")
+        specs = [f"127.0.0.1:{taken.getsockname()[1]}", f"unix:@aserver-test-{os.getpid()}"]
+        outcome = aserver("check", "no_such_app:x", *(text for spec in specs for text in ("--bind", spec)))
+        assert outcome.status == ExitCode.APP_LOAD
+        assert taken.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+
+
+def test_check_makes_no_file(aserver: Command) -> None:
+    """It may not be the service's user who asks. That there is no such app is found last."""
+    Path("run").mkdir()
+    options = ["--pidfile", "run/p", "--errorlog", "run/e", "--uds-owner", str(os.getuid())]
+    options += ["--bind", f"unix:{Path('run/a.sock').absolute()}", "--bind", "unix:@name"]
+    assert aserver("check", "no_such_app:x", *options).status == ExitCode.APP_LOAD
+    assert not list(Path("run").iterdir())
+
+
+def test_a_python_files_traceback_is_the_last_thing_printed(aserver: Command) -> None:
+    Path("settings.py").write_text("1 / 0\n")
+    outcome = aserver("config", "-c", "settings.py")
+    first, *detail = outcome.err.splitlines()
+    assert outcome.status == 2
+    assert first.startswith("aserver: error: ")
+    assert first.endswith("line 1: ZeroDivisionError: division by zero")
+    assert detail[0].startswith("Traceback")
+    assert detail[-1] == "ZeroDivisionError: division by zero"
+
+
+def test_run_and_check_hand_over_and_their_result_is_the_status(
+    aserver: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Resolved] = []
+
+    def killed(resolved: Resolved, *_: object, **__: object) -> ExitCode:
+        seen.append(resolved)
+        return ExitCode.KILLED
+
+    monkeypatch.setattr(run, "run_resolved", killed)
+    monkeypatch.setattr(check, "check", killed)
+    assert aserver("run", "app:x", "-w", "2").status == ExitCode.KILLED
+    assert aserver("check", "app:y").status == ExitCode.KILLED
+    assert [(resolved.config.target, resolved.config.workers) for resolved in seen] == [("app:x", 2), ("app:y", 1)]
+
+
+def test_ctrl_c_before_there_is_a_master(aserver: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> ExitCode:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "run_resolved", interrupted)
+    outcome = aserver("run", "app:x")
+    assert (outcome.status, outcome.err.strip()) == (130, ""), "the shell's number for SIGINT, and no traceback"
+
+
+def test_nobody_reads_the_output(tmp_path: Path) -> None:
+    """`aserver config | head -1`: click ends it, and Python's own flush at exit must not complain."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "aserver", "config"]
+    ended = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, cwd=tmp_path, check=False)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (1, b"")
+
+
+def test_config_shows_the_hooks_of_a_file(aserver: Command) -> None:
+    Path("settings.py").write_text("def post_fork(server, worker): pass\n")
+    last = aserver("config", "-c", "settings.py").out.splitlines()[-1]
+    assert last.split() == ["(hooks)", "post_fork", str(Path("settings.py").absolute())]
+
+
+@pytest.mark.parametrize(("error", "status"), [(AppLoadError("no app", "the frames"), 4), (BindError("no app"), 5)])
+def test_expected_errors_end_with_their_exit_code(
+    aserver: Command, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
+) -> None:
+    def fail(*_: object, **__: object) -> ExitCode:
+        raise error
+
+    monkeypatch.setattr(run, "run_resolved", fail)
+    outcome = aserver("run", "app:x")
+    assert outcome.status == status
+    assert outcome.err == "aserver: error: no app\n" + ("the frames\n" if status == 4 else "")
+
+
+def test_help_is_grouped_and_shows_defaults(aserver: Command) -> None:
+    outcome = aserver("run", "--help")
+    assert outcome.status == 0
+    for part in ("Workers:\n", "-w, --workers N|auto", "[30s]", "--timeout", "-c, --config", "--[no-]preload"):
+        assert part in outcome.out
+    assert aserver("--version").out.startswith(f"aserver {__version__} (")

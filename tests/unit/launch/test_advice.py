@@ -1,0 +1,85 @@
+"""What the start warns of, and that a plain start says nothing."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aserver import unix
+from aserver.config import Config, layers
+from aserver.launch import advice
+from aserver.launch.advice import memory_limit
+
+SYSTEMD = {"INVOCATION_ID": "0123456789abcdef"}
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two CPUs and 1 GB."""
+    monkeypatch.setattr(unix, "usable_cpus", lambda: 2)
+    monkeypatch.setattr(advice, "memory_limit", lambda: 1 << 30)
+
+
+@pytest.mark.parametrize(
+    ("v2", "v1", "limit"),
+    [
+        ("536870912\n", None, 1 << 29),
+        ("max\n", None, None),
+        (None, "1073741824\n", 1 << 30),
+        (None, "9223372036854771712\n", None),
+        (None, None, None),
+    ],
+)
+def test_the_cgroups_limit(
+    v2: str | None, v1: str | None, limit: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in (("v2", v2), ("v1", v1)):
+        if text is not None:
+            (tmp_path / name).write_text(text)
+    monkeypatch.setattr(advice, "CGROUP_LIMITS", (tmp_path / "v2", tmp_path / "v1"))
+    assert memory_limit() == limit
+
+
+def advised(workers: int = 1, fd_limit: int = 4096, environ: Mapping[str, str] | None = None, **settings: Any) -> str:
+    keywords = {"target": "x:app", **settings}
+    config: Config = layers.load(keywords=keywords, environ={}, cwd=Path("/nonexistent")).config
+    return "\n".join(advice.advise(config, workers, environ=environ or {}, fd_limit=fd_limit))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"workers": 8},
+        {"environ": SYSTEMD},
+        {"bind": ("[::1]:80", "localhost:81", "127.0.0.2:82", "unix:/x", "fd://3")},
+        {"max_memory": 1 << 29, "workers": 2},
+        {"graceful_timeout": 300.0},
+    ],
+)
+def test_what_is_plain_is_silent(settings: dict[str, Any]) -> None:
+    assert advised(**settings) == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"graceful_timeout": 85.0, "environ": SYSTEMD}, "make 95 s, but systemd kills after 90 s"),
+        ({"workers": 9}, "9 workers share 2 usable CPUs"),
+        ({"max_memory": 1 << 29, "workers": 3}, "above the cgroup's limit of 1073741824 bytes"),
+        ({"bind": ("0.0.0.0:80",)}, "limit_request_body is 0"),
+        ({"bind": ("[::]:80",)}, "limit_request_body is 0"),
+        ({"bind": ("http://example.org:80",)}, "limit_request_body is 0"),
+        ({"fd_limit": 256}, "the limit of open descriptors is 256, below 1024"),
+        ({"limit_connections": 5000}, "4096, below 5100"),
+    ],
+)
+def test_a_likely_mistake_is_one_line(settings: dict[str, Any], text: str) -> None:
+    said = advised(**settings)
+    assert text in said
+    assert "\n" not in said
+
+
+def test_a_limit_of_the_body_silences() -> None:
+    assert advised(bind=("0.0.0.0:80",), limit_request_body=1 << 20) == ""

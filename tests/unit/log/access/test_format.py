@@ -1,0 +1,317 @@
+"""Access formats: the right bytes, and no way for a client to forge a line."""
+
+import base64
+import json
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aserver.errors import ConfigError
+from aserver.log.access.format import Formatter, compile_format
+from aserver.log.access.timestamp import When, clf_time, iso_time
+
+WHEN: When = (2026, 11, 21, 12, 1, 7, 3600)
+
+
+@dataclass
+class Answer:
+    """A finished request, in the shape of `protocol`'s."""
+
+    client: tuple[str, int] | None = ("192.0.2.7", 50412)
+    method: str = "GET"
+    target: bytes = b"/a/b?c=d"
+    version: str = "1.1"
+    status: int = 200
+    sent: int = 5321
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    response_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    duration: float = 1.234567
+    scope: Any = None
+    connection: Any = None
+
+
+def line(text: str, answer: Answer, **options: Any) -> bytes:
+    formatter = compile_format(text, **options)
+    return formatter.lines([answer], formatter.stamp(WHEN))[0].encode("ascii")
+
+
+BROWSER = [(b"host", b"x"), (b"user-agent", b"Mozilla/5.0 (X11)"), (b"referer", b"https://example.org/")]
+
+
+def test_combined() -> None:
+    assert line("combined", Answer(headers=BROWSER)) == (
+        b'192.0.2.7 - - [21/Nov/2026:12:01:07 +0100] "GET /a/b?c=d HTTP/1.1" 200 5321 '
+        b'"https://example.org/" "Mozilla/5.0 (X11)"\n'
+    )
+
+
+def test_common_without_client_and_body() -> None:
+    bare = Answer(client=None, sent=0, headers=[(b"authorization", b"Basic YWxpY2U6c2VjcmV0")])
+    assert line("common", bare) == b'- - alice [21/Nov/2026:12:01:07 +0100] "GET /a/b?c=d HTTP/1.1" 200 -\n'
+
+
+def test_json_has_the_documented_fields() -> None:
+    scope = {"client": ("192.0.2.7", 1), "method": "GET", "http_version": "1.1", "headers": BROWSER, "request_id": "r1"}
+    assert json.loads(line("json", Answer(headers=BROWSER, scope=scope))) == {
+        "time": "2026-11-21T12:01:07+01:00",
+        "client": "192.0.2.7",
+        "user": "",
+        "method": "GET",
+        "target": "/a/b?c=d",
+        "protocol": "HTTP/1.1",
+        "status": 200,
+        "bytes": 5321,
+        "duration": 1.234567,
+        "referer": "https://example.org/",
+        "user_agent": "Mozilla/5.0 (X11)",
+        "request_id": "r1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("atom", "text"),
+    [
+        ("h", "192.0.2.7"),
+        ("l", "-"),
+        ("u", "alice"),
+        ("t", "[21/Nov/2026:12:01:07 +0100]"),
+        ("r", "GET /a/b?c=d HTTP/1.1"),
+        ("m", "GET"),
+        ("U", "/a/b"),
+        ("q", "c=d"),
+        ("H", "HTTP/1.1"),
+        ("s", "200"),
+        ("B", "5321"),
+        ("b", "5321"),
+        ("f", "-"),
+        ("a", "curl/8"),
+        ("T", "1"),
+        ("M", "1234"),
+        ("D", "1234567"),
+        ("L", "1.234567"),
+        ("p", "<4711>"),
+        ("{user-agent}i", "curl/8"),
+        ("{User-Agent}i", "curl/8"),
+        ("{x-none}i", "-"),
+        ("{content-type}o", "text/html"),
+        ("{x-none}o", "-"),
+        ("{remote_addr}e", "192.0.2.7"),
+        ("{remote_port}e", "50412"),
+        ("{http_user_agent}e", "curl/8"),
+        ("{request_method}e", "GET"),
+        ("{path_info}e", "/a/b"),
+        ("{query_string}e", "c=d"),
+        ("{raw_uri}e", "/a/b?c=d"),
+        ("{server_protocol}e", "HTTP/1.1"),
+        ("{script_name}e", "/root"),
+        ("{request_id}e", "-"),
+    ],
+)
+@pytest.mark.parametrize("scoped", [False, True])
+def test_each_atom_of_gunicorn(atom: str, text: str, scoped: bool) -> None:
+    headers = [(b"user-agent", b"curl/8"), (b"authorization", b"Basic YWxpY2U6c2VjcmV0")]
+    answer = Answer(headers=headers, response_headers=[(b"Content-Type", b"text/html")])
+    scope: dict[str, Any] = {
+        "client": answer.client,
+        "method": "GET",
+        "http_version": "1.1",
+        "headers": headers,
+        "root_path": "/root",
+    }
+    if scoped:
+        answer.scope = scope
+        answer.connection = SimpleNamespace(logged=None)
+    if atom == "{script_name}e" and not scoped:
+        text = "-"
+    formatter = compile_format(f"<%({atom})s>%%", pid=4711)
+    for _ in range(3):  # the first, from what the first left, and when nothing is left any more
+        assert formatter.lines([answer], formatter.stamp(WHEN))[0] == f"<{text}>%\n"
+
+
+def test_what_a_connection_keeps_is_of_its_own_requests_only() -> None:
+    """Texts of the last request serve the next one with the same client and fields, and no other."""
+    formatter = compile_format("%(h)s %(u)s %(a)s %(U)s %({x}i)s")
+    looked = 0
+
+    def user(_: bytes) -> bytes:
+        nonlocal looked
+        looked += 1
+        return b"alice"
+
+    formatter.lines.__globals__["user"] = user
+    connection = SimpleNamespace(logged=None)
+    client = ("192.0.2.7", 1)
+    fields = [(b"user-agent", b"curl"), (b"authorization", b"Basic eA==")]
+
+    def ask(target: bytes, client: tuple[str, int], headers: list[tuple[bytes, bytes]]) -> str:
+        scope = {"client": client, "headers": headers}
+        return formatter.lines([Answer(target=target, scope=scope, connection=connection)], "")[0][:-1]
+
+    changing = list(fields)
+    assert ask(b"/1", client, changing) == "192.0.2.7 alice curl /1 -"
+    changing.append((b"x", b"1"))  # as an application may do afterwards
+    assert ask(b"/2", client, list(fields)) == "192.0.2.7 alice curl /2 -"
+    assert ask(b"/3", client, list(fields)) == "192.0.2.7 alice curl /3 -"
+    assert looked == 1
+    assert ask(b"/4", client, [*fields, (b"x", b"1")]) == "192.0.2.7 alice curl /4 1"
+    assert ask(b"/5", ("192.0.2.8", 1), fields) == "192.0.2.8 alice curl /5 -"
+    assert ask(b"/6", client, []) == "192.0.2.7 - - /6 -"
+
+
+def test_another_client_with_the_same_fields_is_told_apart() -> None:
+    formatter = compile_format("%(h)s")
+    connection = SimpleNamespace(logged=None)
+    for client in ("192.0.2.7", "192.0.2.8", "192.0.2.7"):
+        scope = {"client": (client, 1), "headers": []}
+        assert formatter.lines([Answer(scope=scope, connection=connection)], "")[0] == f"{client}\n"
+
+
+def test_large_fields_are_not_kept() -> None:
+    formatter = compile_format("combined")
+    connection = SimpleNamespace(logged=None)
+    scope = {"client": None, "method": "GET", "http_version": "1.1", "headers": [(b"cookie", b"c" * 4000)]}
+    for _ in range(2):
+        formatter.lines([Answer(scope=scope, connection=connection)], "")[0]
+        assert len(str(connection.logged)) < 100
+
+
+def test_a_websocket_has_no_method_in_its_scope() -> None:
+    scope: dict[str, Any] = {"type": "websocket", "client": None, "http_version": "1.1", "headers": []}
+    closed = Answer(method="WEBSOCKET", status=1001, scope=scope)
+    assert line("%(m)s %(s)s %(B)s", closed) == b"WEBSOCKET 1001 5321\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("%(z)s", "no atom %(z)s; known are h l u t"),
+        ("%(d)s", "no atom %(d)s; did you mean %(D)s?"),
+        ("%({accept}x)s", "no atom %({accept}x)s"),
+        ("%({heade}i", "begins no atom"),
+        ("100 % sure", "`%` at character 4 begins no atom"),
+        ("%(h)d", "must end in `s`: %(h)s"),
+    ],
+)
+def test_what_is_wrong_with_a_format(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compile_format(text)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["]", "'", '"', "\\", "a]b'", "x\ny"])
+def test_a_header_name_in_a_format_is_data(name: str) -> None:
+    assert line(f"<%({{{name}}}i)s>", Answer(headers=[(name.encode(), b"v")])) == b"<v>\n"
+
+
+EVERY_ATOM = " ".join(
+    f'"%({atom})s"' for atom in [*"hlutrmUqHsBbfaTMDLp", "{cookie}i", "{server}o", "{http_x}e", "{request_id}e"]
+)
+texts = st.text(max_size=40)
+raws = st.binary(max_size=40) | st.sampled_from(
+    [b'"', b"\\", b"\r\n", b"\x1b[31m", b"\xff\xfe", "é€\u2028".encode(), b"\\x0a"]
+)
+names = st.sampled_from([b"referer", b"user-agent", b"authorization", b"cookie", b"x"])
+basic = raws.map(lambda raw: b"Basic " + base64.b64encode(raw))
+answers = st.builds(
+    Answer,
+    client=st.none() | st.tuples(texts, st.integers(0, 65535)),
+    method=texts,
+    target=raws,
+    version=texts,
+    headers=st.lists(st.tuples(names, raws | basic), max_size=6),
+    response_headers=st.lists(st.tuples(st.just(b"Server"), raws), max_size=2),
+    status=st.integers(0, 4999),
+    sent=st.integers(0, 1 << 50),
+    duration=st.floats(0, 1e6),
+    scope=st.none()
+    | st.fixed_dictionaries(
+        {"client": st.none(), "method": texts, "http_version": texts, "headers": st.just([]), "request_id": texts}
+    ),
+)
+COMPILED: dict[str, Formatter] = {
+    name: compile_format(name, limit=4096) for name in ("combined", "common", "json", EVERY_ATOM)
+}
+
+
+@pytest.mark.parametrize("name", sorted(COMPILED))
+def test_no_byte_of_any_field_can_forge_a_line(name: str) -> None:
+    for code in range(256):
+        raw, text = bytes([97, code, 98]), f"a{chr(code)}b"
+        headers = [(field, raw) for field in (b"referer", b"user-agent", b"cookie", b"x")]
+        headers.append((b"authorization", b"Basic " + base64.b64encode(raw)))
+        scope = {"client": (text, 1), "method": text, "http_version": text, "headers": headers, "request_id": text}
+        connection = SimpleNamespace(logged=None)
+        full = Answer(
+            target=raw, headers=headers, response_headers=[(b"server", raw)], scope=scope, connection=connection
+        )
+        for _ in range(2):  # the second one is made of what the first left
+            check_line(full, name)
+        check_line(Answer((text, 1), text, raw, text, headers=headers), name)
+
+
+@given(answers, st.sampled_from(sorted(COMPILED)))
+def test_no_client_can_forge_a_line(answer: Answer, name: str) -> None:
+    check_line(answer, name)
+    if answer.scope is not None:
+        answer.connection = SimpleNamespace(logged=None)
+        answer.scope["headers"] = answer.headers
+        check_line(answer, name)
+        check_line(answer, name)
+
+
+def check_line(answer: Answer, name: str) -> None:
+    formatter = COMPILED[name]
+    for make in (formatter.lines, formatter.shortened):
+        (made,) = make([answer], formatter.stamp(WHEN))
+        assert made.endswith("\n")
+        body = made[:-1]
+        assert body.isascii()
+        assert body.isprintable()
+        if name == "json":
+            assert len(json.loads(body)) == 12
+        else:
+            assert body.count('"') == {"combined": 6, "common": 2, EVERY_ATOM: EVERY_ATOM.count('"')}[name]
+
+
+@given(st.binary(max_size=30))
+def test_escaped_text_tells_the_bytes(raw: bytes) -> None:
+    made = line("%({x}i)s", Answer(headers=[(b"x", raw)]))[:-1]
+    if raw:
+        assert made.decode("unicode_escape").encode("latin-1") == raw
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=30))
+def test_json_tells_the_text(text: str) -> None:
+    assert json.loads(line("json", Answer(target=text.encode())))["target"] == text
+
+
+@pytest.mark.parametrize("name", ["combined", "json"])
+@pytest.mark.parametrize("filler", [b"a", b"\xff", b'"', b"\n"])
+def test_trap_77_a_line_for_a_pipe_is_shortened_inside_its_fields(name: str, filler: bytes) -> None:
+    long = Answer(target=b"/" + filler * 8000, headers=[(b"user-agent", filler * 8000), (b"referer", filler * 8000)])
+    formatter = compile_format(name, limit=4096)
+    made = formatter.shortened([long], formatter.stamp(WHEN))[0]
+    assert 800 < len(made) <= 4096
+    assert "5321" in made
+    if name == "json":
+        assert json.loads(made)["bytes"] == 5321
+
+
+def test_the_memory_for_plain_values_is_bounded() -> None:
+    formatter = compile_format("combined")
+    escaper = formatter.lines.__globals__["escape"]
+    for number in range(5000):
+        formatter.lines([Answer(headers=[(b"user-agent", b"a%d" % number), (b"referer", b"r" * 300)])], "")[0]
+    assert len(escaper) <= 1024
+    assert max(len(str(key)) for key in escaper) <= 256 + len("b''")
+
+
+@pytest.mark.parametrize(("offset", "clf", "iso"), [(0, "+0000", "+00:00"), (-12600, "-0330", "-03:30")])
+def test_time_zones(offset: int, clf: str, iso: str) -> None:
+    when: When = (2026, 1, 2, 3, 4, 5, offset)
+    assert clf_time(when) == f"[02/Jan/2026:03:04:05 {clf}]"
+    assert iso_time(when) == f"2026-01-02T03:04:05{iso}"

@@ -1,0 +1,690 @@
+"""The loggers of a process: how records look, who else is left alone, and the standard streams."""
+
+import io
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aserver.errors import ConfigError
+from aserver.log.access.recorder import AccessLog
+from aserver.log.descriptor import PIPE_LIMIT
+from aserver.log.layout import JsonLayout, Layout, TextLayout
+from aserver.log.opening import open_log, open_private
+from aserver.log.setup import LineHandler, Lines, Logging, configure
+from aserver.log.sink import Sink
+from aserver.log.stdio import OutputStream
+from tests.harness import PATIENCE, wait_for
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Those that logging reads, with their defaults."""
+
+    loglevel: str = "info"
+    log_format: str = "text"
+    log_config: str | None = None
+    capture_output: bool = False
+    access_log_format: str = "combined"
+    access_log_exclude: tuple[str, ...] = ()
+
+
+Start = Callable[..., Logging]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Configure logging into `error.log` (or `fd`) and `access.log` under tmp_path; undone afterwards."""
+    started: list[Logging] = []
+
+    def configure_here(fd: int | None = None, *, process: str = "worker 1/g3", **settings: Any) -> Logging:
+        error_fd = open_log(str(tmp_path / "error.log"), which="error") if fd is None else fd
+        access_fd = open_log(str(tmp_path / "access.log"), which="access")
+        logs = configure(Settings(**settings), process=process, error_fd=error_fd, access_fd=access_fd, environ={})
+        started.append(logs)
+        return logs
+
+    yield configure_here
+    for logs in started:
+        logs.close()
+    root = logging.getLogger("aserver")
+    root.setLevel(logging.NOTSET)
+    root.propagate = True
+
+
+log = logging.getLogger("aserver.error")
+
+
+def fail(depth: int) -> None:
+    if depth:
+        fail_again(depth)
+    raise ValueError("the end of it")
+
+
+def fail_again(depth: int) -> None:
+    fail(depth - 1)
+
+
+# ── text ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_text_on_a_pipe(start: Start) -> None:
+    reader, writer = os.pipe()
+    start(open_private(writer))
+    log.info("listening on %s", "http://127.0.0.1:8000")
+    log.warning("careful")
+    got = os.read(reader, 4096).decode()
+    os.close(reader)
+    os.close(writer)
+    first, second = got.splitlines()
+    stamp = r"\d\d:\d\d:\d\d\.\d{3} worker 1/g3 "
+    assert re.fullmatch(stamp + rf"\[{os.getpid()}\] INFO  listening on http://127\.0\.0\.1:8000", first)
+    assert re.fullmatch(stamp + rf"\[{os.getpid()}\] WARN  careful", second)
+
+
+def test_text_in_a_file_has_the_date_and_other_processes_are_aligned(start: Start, tmp_path: Path) -> None:
+    logs = start(process="master")
+    log.info("one")
+    logs.set_process("zygote g3")
+    log.error("two")
+    for line in (tmp_path / "error.log").read_text().splitlines():
+        assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (master     |zygote g3  ) \[\d+\] (INFO |ERROR) ", line)
+
+
+@pytest.mark.parametrize(
+    ("environ", "coloured"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)],
+)
+def test_colour_only_on_a_terminal_that_wants_it(environ: dict[str, str], coloured: bool) -> None:
+    master, slave = os.openpty()
+    logs = configure(Settings(), process="master", error_fd=open_private(slave), environ=environ)
+    log.error("red")
+    got = os.read(master, 4096)
+    logs.close()
+    logging.getLogger("aserver").propagate = True  # pytest has a handler of its own for loggers without
+    os.close(master)
+    os.close(slave)
+    assert (b"\x1b[31mERROR\x1b[0m" in got) is coloured
+    assert (b"\x1b" in got) is coloured
+
+
+def test_a_traceback_is_one_record_whose_further_lines_are_indented(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes: list[bytes] = []
+    logs = start()
+    write = logs.error.write
+
+    def noted(record: bytes) -> None:
+        writes.append(record)
+        write(record)
+
+    monkeypatch.setattr(logs.error, "write", noted)
+    try:
+        fail(0)
+    except ValueError:
+        log.exception("GET /: the application raised")
+    [record] = writes
+    first, *more = record.decode().splitlines()
+    assert first.endswith("GET /: the application raised")
+    assert more[0] == "    Traceback (most recent call last):"
+    assert more[-1] == "    ValueError: the end of it"
+    assert all(line.startswith("    ") for line in more)
+
+
+def test_a_long_traceback_goes_through_a_pipe_whole(start: Start) -> None:
+    """Pieces of whole lines, each with the process's name; nothing is cut that is shorter than a piece."""
+    reader, writer = os.pipe()
+    start(open_private(writer))
+    try:
+        fail(100)
+    except ValueError:
+        log.exception("deep", extra={"request_id": "r-1"})
+    got = os.read(reader, 1 << 16).decode()
+    os.close(reader)
+    os.close(writer)
+    assert "deep [request r-1]\n" in got
+    assert got.count("(continued)") >= 1
+    assert all(
+        f"worker 1/g3 [{os.getpid()}] ERROR (continued)" in line for line in got.splitlines() if "continued" in line
+    )
+    assert got.endswith("    ValueError: the end of it\n")
+
+
+def test_a_message_whose_arguments_do_not_fit_is_logged_all_the_same(start: Start, tmp_path: Path) -> None:
+    start()
+    log.error("%d things", "many")
+    assert "'%d things' (TypeError while its arguments were put in)" in (tmp_path / "error.log").read_text()
+
+
+# ── JSON ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_json_has_the_documented_fields(start: Start, tmp_path: Path) -> None:
+    start(log_format="json")
+    try:
+        fail(0)
+    except ValueError:
+        log.exception("trouble\n\udc80", extra={"request_id": "r-1"})
+    [line] = (tmp_path / "error.log").read_bytes().splitlines()
+    fields = json.loads(line)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d", fields.pop("time"))
+    details = fields.pop("traceback")
+    assert details.startswith("Traceback (most recent call last):\n")
+    assert details.endswith("ValueError: the end of it")
+    assert fields == {
+        "level": "error",
+        "process": "worker 1/g3",
+        "pid": os.getpid(),
+        "logger": "aserver.error",
+        "message": "trouble\n\udc80",
+        "request_id": "r-1",
+    }
+
+
+def test_a_long_traceback_in_json_comes_in_numbered_parts(start: Start) -> None:
+    reader, writer = os.pipe()
+    start(open_private(writer), log_format="json")
+    expected = ""
+    try:
+        fail(100)
+    except ValueError as error:
+        expected = "".join(traceback.format_exception(error)).rstrip()
+        log.exception("deep")
+    lines = os.read(reader, 1 << 16).splitlines()
+    os.close(reader)
+    os.close(writer)
+    assert all(len(line) < PIPE_LIMIT for line in lines)
+    parts = [json.loads(line) for line in lines]
+    assert [part["part"] for part in parts] == list(range(1, len(parts) + 1))
+    assert {part["parts"] for part in parts} == {len(parts)}
+    assert {part["message"] for part in parts} == {"deep"}
+    assert "\n".join(part["traceback"] for part in parts) == expected
+
+
+# ── no input makes a second record ───────────────────────────────────────────────────────────
+
+
+def make_record(message: str, details: str, request_id: str) -> logging.LogRecord:
+    record = logging.LogRecord("aserver.error", logging.ERROR, __file__, 1, message, None, None)
+    record.process = 54321  # not ours, or what has room would depend on its digits
+    record.exc_text = details
+    record.request_id = request_id
+    return record
+
+
+texts = st.text(max_size=60) | st.text('\n\r\x1b\x85\u2028\x00"\\é€\udcff ab', max_size=300)
+
+
+@given(texts, texts, texts, st.sampled_from([None, 512, 4096]))
+def test_no_input_makes_a_second_text_record(message: str, details: str, request_id: str, limit: int | None) -> None:
+    layout: Layout = TextLayout("master")
+    for piece in layout.render(make_record(message, details, request_id), limit):
+        assert limit is None or len(piece) <= limit
+        assert piece.endswith(b"\n")
+        first, *more = piece.decode().splitlines()
+        assert re.match(r"\d\d:\d\d:\d\d\.\d{3} master ", first)
+        assert all(line.startswith("    ") for line in more)
+        assert not re.search(b"[\x00-\x09\x0b-\x1f\x7f]", piece.replace(b"\t", b""))
+
+
+@given(texts, texts, texts, st.sampled_from([None, 512, 4096]))
+def test_no_input_breaks_json(message: str, details: str, request_id: str, limit: int | None) -> None:
+    layout: Layout = JsonLayout("master")
+    for piece in layout.render(make_record(message, details, request_id), limit):
+        assert limit is None or len(piece) <= limit
+        assert piece.count(b"\n") == 1
+        assert piece.isascii()
+        fields = json.loads(piece)
+        assert limit is not None or fields["message"] == message
+
+
+@given(texts, texts, texts, st.integers(0, 300))
+def test_every_limit_of_a_json_line_is_kept(message: str, details: str, request_id: str, limit: int) -> None:
+    """Endless in "[cut]" that is longer than its room, where `_shorten` tries again until it fits."""
+    record = make_record(message, details, request_id)
+    record.process = 4194304  # PID_MAX_LIMIT
+    layout: Layout = JsonLayout("zygote g1")
+    pieces = layout.render(record, limit)
+    for piece in pieces:
+        assert len(piece) <= limit
+        assert piece.count(b"\n") == 1
+        fields = json.loads(piece)
+        assert limit < 64 or fields["message"] == message or fields["message"].endswith(" [cut]")
+        assert limit < 128 or fields["level"] == "error"
+    assert pieces or limit < len("{}\n")
+
+
+def test_a_json_line_without_room_loses_its_request_id_first() -> None:
+    """Message and request id a third each, and then 170 bytes of other fields: too much for a short line."""
+    record = make_record("m" * 160, "Traceback\nValueError", "r" * 158)
+    [piece] = JsonLayout("zygote g1").render(record, 512)
+    fields = json.loads(piece)
+    assert list(fields) == ["time", "level", "process", "pid", "logger", "message", "traceback", "part", "parts"]
+    assert fields["message"].startswith("mmm")
+    assert fields["traceback"] == "Traceback\nValueError"
+
+
+@given(texts, texts, texts, st.integers(64, 300))
+def test_every_limit_of_a_text_record_is_kept(message: str, details: str, request_id: str, limit: int) -> None:
+    layout: Layout = TextLayout("master")
+    for piece in layout.render(make_record(message, details, request_id), limit):
+        assert len(piece) <= limit
+        assert piece.decode().endswith("\n")
+
+
+def test_a_text_line_is_not_cut_inside_a_character() -> None:
+    for limit in range(200, 203):
+        [piece] = TextLayout("master").render(make_record("€" * 300, "", ""), limit)
+        assert piece.decode().endswith("€ [cut]\n")
+
+
+# ── the loggers ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_trap_82_the_handler_keeps_a_real_lock(start: Start) -> None:
+    start()
+    [handler] = logging.getLogger("aserver").handlers
+    assert isinstance(handler, LineHandler)
+    assert handler.lock is not None
+    with handler.lock:
+        log.info("re-entered by the same thread")
+
+
+def test_levels(start: Start, tmp_path: Path) -> None:
+    start(loglevel="warning")
+    log.info("quiet")
+    log.warning("loud")
+    text = (tmp_path / "error.log").read_text()
+    assert "quiet" not in text
+    assert "loud" in text
+
+
+def test_the_apps_loggers_are_left_alone(start: Start, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    before = (list(logging.root.handlers), logging.root.level)
+    start()
+    start()
+    assert (list(logging.root.handlers), logging.root.level) == before
+    assert len(logging.getLogger("aserver").handlers) == 1
+    logging.getLogger("app").warning("mine")
+    log.warning("ours")
+    assert [record.name for record in caplog.records] == ["app"]
+    assert "mine" not in (tmp_path / "error.log").read_text()
+
+
+@pytest.fixture
+def bare_root(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Call it in the test: as in a server, pytest's handlers, which it adds as late, are not at the root."""
+    return lambda: monkeypatch.setattr(logging.root, "handlers", [])
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "uvicorn.error", "gunicorn.error", "hypercorn.error"])
+def test_loggers_of_other_servers_lead_into_the_error_log(
+    start: Start, tmp_path: Path, bare_root: Callable[[], None], name: str
+) -> None:
+    """FastAPI applications write to them. Fails without `serve_others`, and without its level."""
+    bare_root()
+    logs = start()
+    logs.serve_others()
+    logs.serve_others()
+    theirs = logging.getLogger(name)
+    theirs.info("into the error log")
+    theirs.debug("below the level")
+    assert (tmp_path / "error.log").read_text().count("into the error log\n") == 1
+    assert "below" not in (tmp_path / "error.log").read_text()
+    logs.close()
+    assert theirs.handlers == []
+    assert theirs.level == logging.NOTSET
+
+
+def test_an_application_may_copy_the_handlers_of_another_server(
+    start: Start, tmp_path: Path, bare_root: Callable[[], None]
+) -> None:
+    """As Flask's documentation of gunicorn says. Fails with the handler at `gunicorn` instead."""
+    bare_root()
+    start().serve_others()
+    theirs, own = logging.getLogger("gunicorn.error"), logging.getLogger("some_app")
+    own.handlers = theirs.handlers.copy()
+    own.setLevel(theirs.level)
+    own.info("by way of gunicorn's")
+    own.handlers = []
+    own.setLevel(logging.NOTSET)
+    assert "by way of gunicorn's\n" in (tmp_path / "error.log").read_text()
+
+
+@pytest.mark.parametrize("where", ["", "uvicorn", "uvicorn.error"])
+def test_loggers_that_the_application_configures_are_its_own(
+    start: Start, tmp_path: Path, bare_root: Callable[[], None], where: str
+) -> None:
+    """Whether before or after: a record is told once. Fails without the look in BorrowedHandler.emit."""
+    bare_root()
+    start().serve_others()
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    configured = logging.getLogger(where)
+    configured.addHandler(handler)
+    logging.getLogger("uvicorn.error").warning("the application's")
+    configured.removeHandler(handler)
+    assert stream.getvalue() == "the application's\n"
+    assert "the application's" not in (tmp_path / "error.log").read_text()
+
+
+def test_log_config_says_itself_where_others_go(start: Start, tmp_path: Path) -> None:
+    """Fails with handlers that are added all the same."""
+    config = tmp_path / "log.json"
+    config.write_text("{}")
+    start(log_config=str(config)).serve_others()
+    assert logging.getLogger("uvicorn").handlers == []
+
+
+def test_reopening(start: Start, tmp_path: Path) -> None:
+    logs = start()
+    log.info("one")
+    for name in ("error", "access"):
+        (tmp_path / f"{name}.log").rename(tmp_path / f"{name}.log.1")
+    logs.replace(
+        open_log(str(tmp_path / "error.log"), which="error"), open_log(str(tmp_path / "access.log"), which="access")
+    )
+    log.info("two")
+    assert logs.access is not None
+    logs.access.append("line\n")
+    assert "one" in (tmp_path / "error.log.1").read_text()
+    assert "two" in (tmp_path / "error.log").read_text()
+    assert (tmp_path / "access.log").read_bytes() == b"line\n"
+
+
+def test_losses_of_the_access_log_are_told_in_the_error_log(start: Start, tmp_path: Path) -> None:
+    logs = start()
+    reader, writer = os.pipe()
+    logs.replace(None, open_private(writer))
+    assert logs.access is not None
+    logs.access.bound = 1000
+    for _ in range(2000):
+        logs.access.append("x" * 99 + "\n")
+    got = len(os.read(reader, 1 << 20))
+    logs.access.append("back\n")
+    os.close(reader)
+    os.close(writer)
+    lost = 2000 - got // 100 - 10
+    assert f" WARN  access log: {lost} lines were lost in " in (tmp_path / "error.log").read_text()
+
+
+def test_lines_that_nobody_has_read_at_the_end_are_told(start: Start, tmp_path: Path) -> None:
+    """239,074 of 239,153 lines were lost so, and no record said it. Fails with Sink.close's answer ignored."""
+    logs = start()
+    reader, writer = os.pipe()
+    logs.replace(None, open_private(writer))
+    assert logs.access is not None
+    logs.access.bound = 1000
+    for _ in range(2000):
+        logs.access.append("x" * 99 + "\n")
+    os.close(writer)
+    logs.close(0.01)
+    with open(reader, "rb") as pipe:
+        got = pipe.read().count(b"\n")
+    assert 0 < got < 1000
+    told = f" WARN  access log: {2000 - got} lines are lost as this process ends (its reader does not read)\n"
+    assert told in (tmp_path / "error.log").read_text()
+
+
+def test_records_that_nobody_has_read_at_the_end_are_told_on_standard_error(
+    start: Start, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Fails without `_tell_standard_error` in Logging.close."""
+    reader, writer = os.pipe()
+    logs = start(open_private(writer))
+    for _ in range(100):
+        log.error("x" * 3900)
+    os.close(writer)
+    logs.close(0.01)
+    with open(reader, "rb") as pipe:
+        got = pipe.read().count(b"\n")
+    assert 0 < got < 100
+    assert f"error log: {100 - got} lines are lost as this process ends" in capfd.readouterr().err
+
+
+def test_trouble_with_the_error_log_is_told_on_standard_error(
+    start: Start, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = os.pipe()
+    start(open_private(writer))
+    os.close(reader)
+    log.error("lost")
+    log.error("lost")
+    os.close(writer)
+    told = capfd.readouterr().err
+    assert told.count("cannot write the error log: Broken pipe") == 1
+
+
+# ── log_config ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_log_config_replaces_ours(start: Start, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs.log"
+    config = tmp_path / "log.toml"
+    config.write_text(f"""
+        [formatters.short]
+        format = "%(name)s: %(message)s"
+        [handlers.file]
+        class = "logging.FileHandler"
+        formatter = "short"
+        filename = {json.dumps(str(theirs))}
+        [loggers."aserver"]
+        handlers = ["file"]
+        propagate = false
+        [loggers."aserver.access"]
+        level = "INFO"
+    """)
+    logs = start(log_config=str(config))
+    log.info("hello")
+    assert logs.lines is not None
+    logs.lines.batch.append("a line\n")
+    logs.lines.flush()
+    for handler in list(logging.getLogger("aserver").handlers):
+        logging.getLogger("aserver").removeHandler(handler)
+        handler.close()
+    assert theirs.read_text() == "aserver.error: hello\naserver.access: a line\n"
+    assert (tmp_path / "error.log").read_text() == (tmp_path / "access.log").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("log.json", "{", "cannot be read as JSON"),
+        ("log.toml", "=", "cannot be read as TOML"),
+        ("log.json", "[]", "must be an object"),
+        ("log.json", '{"handlers": {"x": {"class": "no.such.Handler"}}}', "Unable to configure handler 'x'"),
+        ("missing.json", None, "missing.json: cannot be read: No such file or directory"),
+    ],
+)
+def test_what_is_wrong_with_a_log_config(
+    start: Start, tmp_path: Path, name: str, text: str | None, message: str
+) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(message)) as caught:
+        start(log_config=str(tmp_path / name))
+    assert str(caught.value).count(str(tmp_path / name)) == 1
+
+
+# ── the access log ───────────────────────────────────────────────────────────────────────────
+
+
+def make_answer(target: bytes) -> Any:
+    return SimpleNamespace(
+        client=None, method="GET", target=target, version="1.1", status=200, sent=0, headers=[], response_headers=[],
+        duration=0.0, scope=None, connection=None,
+    )  # fmt: skip
+
+
+def lines_of(logs: Logging) -> Lines:
+    assert logs.lines is not None
+    return logs.lines
+
+
+def test_excluded_paths_leave_no_line(start: Start, tmp_path: Path) -> None:
+    access = AccessLog(
+        Settings(access_log_format="%(U)s", access_log_exclude=("/healthz", "/static/")), lines_of(start())
+    ).write
+    for target in (b"/", b"/healthz?x", b"/static/a.css", b"/static", b""):
+        access(make_answer(target))
+    assert (tmp_path / "access.log").read_bytes() == b"/\n/static\n\n"
+
+
+def test_the_time_is_renewed_each_second(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monotonic, wall = 50.0, 1_800_000_000_250_000_000
+    monkeypatch.setattr("aserver.log.access.recorder.monotonic", lambda: monotonic)
+    monkeypatch.setattr("time.time_ns", lambda: wall)
+    access = AccessLog(Settings(access_log_format="%(t)s"), lines_of(start())).write
+    for step in (0.0, 0.5, 0.2499, 0.0002, 0.9):
+        monotonic += step
+        wall += round(step * 1e9)
+        access(make_answer(b"/"))
+    monkeypatch.undo()
+    seconds = [line.split()[0].rsplit(b":")[-1] for line in (tmp_path / "access.log").read_bytes().splitlines()]
+    assert seconds == [b"00", b"00", b"00", b"01", b"01"]
+
+
+def test_a_scope_that_the_application_broke_costs_a_line_and_nothing_else(start: Start, tmp_path: Path) -> None:
+    access = AccessLog(Settings(), lines_of(start())).write
+    for scope in ({}, {"client": 7, "method": "GET", "http_version": "1.1", "headers": []}, {"headers": [(b"x",)]}):
+        answer = make_answer(b"/broken")
+        answer.scope = scope
+        answer.connection = SimpleNamespace(logged=None)
+        access(answer)
+    access(make_answer(b"/good"))
+    assert (tmp_path / "access.log").read_text().count("\n") == 1
+    assert (tmp_path / "error.log").read_text().count("GET /broken: no access line") == 3
+
+
+def test_a_line_too_long_for_a_pipe_is_shortened_not_cut(start: Start) -> None:
+    logs = start()
+    reader, writer = os.pipe()
+    logs.replace(None, open_private(writer))
+    lines = lines_of(logs)
+    access = AccessLog(Settings(access_log_format="json"), lines)
+    lines.most = 3
+    broken = make_answer(b"/broken")
+    broken.scope, broken.connection = {}, SimpleNamespace(logged=None)
+    for answer in (broken, make_answer(b"/" + b"x" * 8000), broken):
+        access.write(answer)
+    lines.flush()
+    line = os.read(reader, 1 << 16)
+    os.close(reader)
+    os.close(writer)
+    assert len(line) <= PIPE_LIMIT
+    assert json.loads(line)["status"] == 200
+
+
+# ── the standard streams ─────────────────────────────────────────────────────────────────────
+
+CAPTURED = """
+import os, subprocess, sys, threading
+from types import SimpleNamespace
+from aserver.log.opening import open_log
+from aserver.log.setup import configure
+from aserver.log.stdio import capture_output
+settings = SimpleNamespace(loglevel="error", log_format="text", log_config=None, capture_output=True)
+logs = configure(settings, process="worker 2/g1", error_fd=open_log(sys.argv[1], which="error"))
+capture_output(logs.error.fd)
+print("from", "python")
+print("half", end="")
+print(" a line", file=sys.stdout, flush=True)
+print("in trouble", file=sys.stderr)
+threading.Thread(target=print, args=("in a thread",)).start()
+sys.stdout.buffer.write(b"bytes\\n")
+os.write(1, b"from C\\n")
+subprocess.run(["/bin/sh", "-c", "echo a child; echo its error >&2"], check=True)
+assert os.get_blocking(1) and os.get_blocking(2)
+print("unfinished", end="")
+sys.stdout.close()
+"""
+
+
+def test_bytes_written_past_the_text_of_a_captured_stream_are_json_too(start: Start, tmp_path: Path) -> None:
+    """Whole characters in pieces, what is no UTF-8, and text before it on the same line. Fails with a bare FileIO."""
+    start(log_format="json", loglevel="info")
+    stream = OutputStream("stdout", 1)
+    stream.write("begun ")
+    assert stream.buffer.write("\u20ac".encode()[:1]) == 1
+    stream.buffer.write(memoryview("\u20ac".encode()[1:] + b" \xff\nsecond\nhal"))
+    stream.buffer.flush()
+    stream.close()
+    records = [json.loads(line) for line in (tmp_path / "error.log").read_text().splitlines()]
+    assert [each["message"] for each in records] == ["stdout: begun \u20ac \\xff", "stdout: second", "stdout: hal"]
+    assert {each["logger"] for each in records} == {"aserver.output"}
+
+
+@pytest.mark.parametrize("where", ["file", "-"])
+def test_capture_output(where: str, tmp_path: Path) -> None:
+    path = tmp_path / "error.log" if where == "file" else "-"
+    done = subprocess.run(
+        [sys.executable, "-c", CAPTURED, str(path)], capture_output=True, check=False, timeout=PATIENCE, text=True
+    )
+    assert done.stdout == ""
+    if where == "file":
+        assert done.stderr == ""
+        text = (tmp_path / "error.log").read_text()
+    else:
+        text = done.stderr
+    ours = [line.partition("INFO  ")[2] for line in text.splitlines() if "worker 2/g1" in line]
+    raw = [line for line in text.splitlines() if "worker 2/g1" not in line]
+    assert ours == [
+        "stdout: from python",
+        "stdout: half a line",
+        "stderr: in trouble",
+        "stdout: in a thread",
+        "stdout: bytes",
+        "stdout: unfinished",
+    ]
+    assert raw == ["from C", "a child", "its error"]
+
+
+def test_replaced_streams_write_at_once_and_keep_the_encoding() -> None:
+    script = (
+        "import os, sys; from aserver.log.stdio import replace_stdio\n"
+        "print('before', end=' '); replace_stdio(); print('é', end=' '); os.write(1, b'raw ')\n"
+        "sys.stdout.buffer.write(b'bytes'); print('error', file=sys.stderr); os._exit(0)\n"
+    )
+    environ = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, env=environ, timeout=PATIENCE
+    )
+    assert done.stdout == b"before \xe9 raw bytes"
+    assert done.stderr == b"error\n"
+
+
+def test_replacing_streams_spares_closed_ones_and_the_apps_own() -> None:
+    script = (
+        "import io, sys; from aserver.log.stdio import replace_stdio\n"
+        "mine = sys.stdout = io.StringIO(); replace_stdio(); assert sys.stdout is mine; assert sys.stderr is None\n"
+    )
+    subprocess.run(
+        ["/bin/sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-c", script], check=True, timeout=PATIENCE
+    )
+
+
+def test_a_sink_for_standard_error_is_not_needed_where_it_is_the_error_log(start: Start) -> None:
+    logs = start(open_log("-", which="error"))
+    assert logs._last_resort is None
+
+
+def test_a_process_waits_for_nothing_when_it_is_told_to_close(start: Start, tmp_path: Path) -> None:
+    logs = start()
+    assert isinstance(logs.error, Sink)
+    log.info("last words")
+    logs.close()
+    log.info("too late")
+    wait_for(lambda: "last words" in (tmp_path / "error.log").read_text())

@@ -1,0 +1,83 @@
+"""How long to wait, how often to try, and the sentence for every death."""
+
+import pytest
+
+from aserver.config import Config
+from aserver.master.core import policy
+from aserver.master.core.policy import BackOff, Intent, Limits, explain_exit
+
+
+def test_limits_are_cut_out_of_the_settings() -> None:
+    limits = Limits.of(Config(graceful_timeout=7.0, max_surge=2), workers=5)
+    assert (limits.workers, limits.graceful_timeout, limits.max_surge) == (5, 7.0, 2)
+    assert limits.leave_allowance == limits.lifespan_shutdown_timeout + policy.KILL_ALLOWANCE
+
+
+@pytest.mark.parametrize(("draw", "requests", "seconds"), [(0.0, 100, 60.0), (0.5, 105, 65.0), (0.9999, 110, 69.999)])
+def test_jitter_only_adds(draw: float, requests: int, seconds: float) -> None:
+    limits = Limits(1, max_requests=100, max_requests_jitter=10, max_lifetime=60.0, max_lifetime_jitter=10.0)
+    assert limits.draw_lifetime(lambda: draw) == pytest.approx((requests, seconds))
+
+
+def test_no_limit_has_no_jitter() -> None:
+    assert Limits(1, max_requests_jitter=10, max_lifetime_jitter=10.0).draw_lifetime(lambda: 0.9) == (0, 0.0)
+
+
+def test_failed_rounds_pause_longer_and_longer_up_to_a_cap_in_the_upper_half() -> None:
+    for draw, share in ((0.0, 0.5), (0.9999999, 1.0)):
+        backoff, now, pauses = BackOff(free=3, rng=lambda: draw), 0.0, []  # noqa: B023
+        for _ in range(10):
+            pauses.append(backoff.boot_failed(now))
+            now = backoff.not_before
+        assert pauses == pytest.approx([share * min(30.0, 0.5 * 2**n) for n in range(10)])
+
+
+def test_failures_of_one_round_count_once() -> None:
+    backoff = BackOff(free=3, rng=lambda: 0.0)
+    first = backoff.boot_failed(10.0, began=9.0)
+    assert backoff.boot_failed(10.1, began=9.0) == pytest.approx(first - 0.1)
+    assert backoff.boot_failed(50.0, began=9.0) == 0.0
+    assert backoff.failures == 1
+    backoff.boot_failed(51.0, began=50.5)
+    assert backoff.failures == 2
+    backoff.succeeded()
+    assert backoff.failures == 0
+
+
+def test_a_long_life_is_no_part_of_a_crash_loop() -> None:
+    backoff = BackOff(free=1, rng=lambda: 0.0)
+    assert [backoff.died(float(n), lived=policy.STABLE_AFTER) for n in range(20)] == [0.0] * 20
+
+
+def test_early_deaths_are_free_up_to_a_number_and_forgotten_after_the_window() -> None:
+    backoff = BackOff(free=2, rng=lambda: 0.0)
+    assert [backoff.died(now, lived=1.0) for now in (0.0, 1.0, 2.0, 3.0)] == [0.0, 0.0, 0.25, 0.5]
+    assert backoff.died(3.0 + policy.CRASH_WINDOW, lived=1.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("code", "signal", "intent", "out_of_memory", "words"),
+    [
+        (None, "SIGKILL", Intent.NONE, True, "was killed by SIGKILL: the kernel ran out of memory"),
+        (None, "SIGKILL", Intent.NONE, False, "was killed by SIGKILL from outside aserver"),
+        (None, "SIGKILL", Intent.OVERRAN, False, "was killed by aserver: the drain took too long"),
+        (None, "SIGKILL", Intent.SLOW_BOOT, False, "was killed by aserver: it was not ready in time"),
+        (None, "SIGABRT", Intent.HUNG, False, "was killed by aserver: its event loop stood still"),
+        (None, "SIGKILL", Intent.STOP, False, "was killed by aserver: the stop was to be at once"),
+        (None, "SIGKILL", Intent.LEAVE, False, "was killed by SIGKILL from outside aserver"),
+        (None, "SIGABRT", Intent.NONE, False, "crashed with SIGABRT"),
+        (None, "SIGSEGV", Intent.HUNG, False, "crashed with SIGSEGV"),
+        (None, "SIGTERM", Intent.NONE, False, "was ended by SIGTERM from outside aserver"),
+        (None, None, Intent.NONE, False, "ended; its zygote did not report how"),
+        (0, None, Intent.LEAVE, False, "left as told"),
+        (0, None, Intent.NONE, False, "left by itself"),
+        (1, None, Intent.NONE, False, "ended with exit code 1"),
+        (3, None, Intent.NONE, False, "ended with exit code 3 (boot failure)"),
+        (4, None, Intent.NONE, False, "ended with exit code 4 (the app could not be loaded)"),
+    ],
+)
+def test_every_death_has_its_sentence(
+    code: int | None, signal: str | None, intent: Intent, out_of_memory: bool, words: str
+) -> None:
+    """It follows a name: "worker 1 ..." must become a sentence."""
+    assert explain_exit(code, signal, intent, out_of_memory=out_of_memory).startswith(words)

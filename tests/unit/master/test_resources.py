@@ -1,0 +1,101 @@
+"""What a reload keeps, opens and lets go of: addresses and logs that do not change stay the same objects."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aserver.config import Layer, Resolved, build
+from aserver.errors import BindError, ConfigError
+from aserver.master.resources import Provision, let_go, provide, provide_next
+
+
+def _resolved(tmp_path: Path, **settings: object) -> Resolved:
+    values = {"target": "a:b", "errorlog": str(tmp_path / "error.log"), "accesslog": str(tmp_path / "access.log")}
+    return build([Layer("test", values | settings)])
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> Iterator[Provision]:
+    provision = provide(_resolved(tmp_path, bind=["127.0.0.1:0", f"unix:{tmp_path}/a.sock"], workers=2), {})
+    yield provision
+    let_go(provision, ())
+
+
+def _open_files() -> set[str]:
+    return {
+        os.readlink(f"/proc/self/fd/{fd}")
+        for fd in os.listdir("/proc/self/fd")
+        if os.path.exists(f"/proc/self/fd/{fd}")
+    }
+
+
+def test_what_does_not_change_is_the_same_object(first: Provision, tmp_path: Path) -> None:
+    """Fails with listeners bound anew for each generation: the address would be let go of in between."""
+    specs = list(first.bound)
+    second, remarks = provide_next(first, _resolved(tmp_path, bind=specs, workers=3))
+    assert remarks == []
+    assert second.workers == 3
+    assert all(old is new for old, new in zip(first.listeners, second.listeners, strict=True))
+    assert [id(log) for log in second.logs] == [id(log) for log in first.logs]
+    assert let_go(first, (second,)) == []
+    assert all(listener.socket.fileno() >= 0 for listener in second.listeners)
+
+
+def test_what_is_new_is_opened_and_what_only_the_old_one_used_is_closed(first: Provision, tmp_path: Path) -> None:
+    """Fails with let_go that closes by generation instead of by use."""
+    tcp, unix = first.bound
+    changed = _resolved(tmp_path, bind=[unix, f"unix:{tmp_path}/b.sock"], errorlog=str(tmp_path / "new.log"))
+    second, _ = provide_next(first, changed)
+    try:
+        assert second.bound[unix] == first.bound[unix]
+        assert list(second.bound) == [unix, f"unix:{tmp_path}/b.sock"]
+        (gone,) = let_go(first, (second,))
+        assert gone is first.bound[tcp][0]
+        assert gone.socket.fileno() == -1
+        assert str(tmp_path / "error.log") not in _open_files()
+        assert {str(tmp_path / "new.log"), str(tmp_path / "access.log")} <= _open_files()
+    finally:
+        let_go(second, ())
+        first.bound.clear()
+        first.logs.clear()
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "said"),
+    [
+        ({"bind": ["127.0.0.1:0", "unix:/there/is/none/a.sock"]}, BindError, "/there/is/none"),
+        ({"bind": ["127.0.0.1:0"], "errorlog": "/there/is/none/log"}, ConfigError, "/there/is/none/log"),
+    ],
+)
+def test_a_reload_that_is_refused_leaves_nothing_open(
+    first: Provision, settings: dict[str, object], error: type[Exception], said: str, tmp_path: Path
+) -> None:
+    """Fails without the ExitStack: the address bound before the mistake stays taken."""
+    before = sorted(os.listdir("/proc/self/fd"))
+    with pytest.raises(error, match=said):
+        provide_next(first, _resolved(tmp_path, **settings))
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_only_a_restart_changes_is_kept_and_said(first: Provision, tmp_path: Path) -> None:
+    """Fails without msgspec.structs.replace: the zygote would be told another name than the master has."""
+    changed = _resolved(tmp_path, bind=list(first.bound), proc_name="other", pidfile="/run/other.pid")
+    second, remarks = provide_next(first, changed)
+    assert second.config.proc_name == first.config.proc_name
+    assert second.config.pidfile is None
+    assert sorted(each.split()[0] for each in remarks) == ["pidfile", "proc_name"]
+    assert all("until a restart" in each for each in remarks)
+
+
+def test_a_reload_may_go_on_from_one_that_never_served(first: Provision, tmp_path: Path) -> None:
+    """What a waiting reload has bound is taken over, not bound again. Fails if it goes on from the serving one."""
+    specs = [*first.bound, f"unix:{tmp_path}/b.sock"]
+    waiting, _ = provide_next(first, _resolved(tmp_path, bind=specs))
+    latest, _ = provide_next(waiting, _resolved(tmp_path, bind=specs))
+    assert latest.listeners == waiting.listeners
+    assert let_go(waiting, (first, latest)) == []
+    with pytest.raises(BindError):
+        provide_next(first, _resolved(tmp_path, bind=specs))
+    assert [each.name for each in let_go(latest, (first,))] == [f"unix:{tmp_path}/b.sock"]

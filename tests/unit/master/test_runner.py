@@ -1,0 +1,172 @@
+"""The master's shell where races bite: children of its own, and addresses that another took between bind and listen."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+
+from aserver import unix
+from aserver.config import Layer, Resolved, build
+from aserver.errors import ConfigError, ExitCode
+from aserver.log.setup import Logging
+from aserver.master import upgrade
+from aserver.master.resources import provide, provide_next
+from aserver.master.runner import Runner
+from aserver.sockets import Address
+from tests.harness import PATIENCE
+
+pytestmark = [
+    pytest.mark.parametrize("anyio_backend", ["asyncio"]),  # the master's loop
+    pytest.mark.skipif(not unix.LINUX, reason="there are no pidfds, and no subreaper"),
+]
+
+#: What ends at once, with a status that nobody would make up.
+ENDS_WITH_7 = [sys.executable, "-I", "-S", "-c", "raise SystemExit(7)"]
+
+
+def _settings(tmp_path: Path, **more: object) -> Resolved:
+    values: dict[str, object] = {
+        "target": "a:b",
+        "errorlog": str(tmp_path / "log"),
+        "bind": [f"unix:{tmp_path}/old.sock"],
+    }
+    return build([Layer("test", values | more)])
+
+
+@pytest.fixture
+async def runner(tmp_path: Path) -> AsyncIterator[Runner]:
+    """Of a process of its own, as far as it can tell; nothing is started yet."""
+    made = Runner(provide(_settings(tmp_path), {}), logs=Mock(spec=Logging), reread=lambda: _settings(tmp_path))
+    yield made
+    made._close()
+
+
+async def _do_chores_until(task: "asyncio.Task[Any]", runner: Runner) -> None:
+    """At every turn of the loop, so that one comes between a child's death and its wait, whatever the timing."""
+    while not task.done():
+        runner._do_chores()
+        await asyncio.sleep(0)
+
+
+async def test_the_chores_leave_the_preflight_to_the_upgrade(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fails with chores that reap whatever is not of the crew: "could not be started: No child processes" (ECHILD)."""
+    monkeypatch.setattr(upgrade, "_command", lambda: ENDS_WITH_7)
+    with caplog.at_level(logging.INFO, "aserver.master"):
+        runner.upgrade("test")
+        assert runner._upgrade is not None
+        await _do_chores_until(runner._upgrade, runner)
+    assert "refused, everything stays as it is: the preflight ended with status 7" in caplog.text
+
+
+async def test_the_chores_leave_a_settings_files_child_to_the_reload(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fails likewise: the standard library takes a status that somebody else reaped for 0, a failure for success."""
+    loop = asyncio.get_running_loop()
+
+    def reread() -> Resolved:
+        child = subprocess.Popen(ENDS_WITH_7)
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        for _ in range(2):  # turns of the loop between the child's death and our wait
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()
+        raise ConfigError(f"the file ended with status {child.wait()}")
+
+    monkeypatch.setattr(runner, "_reread", reread)
+    runner.reload("test")
+    await _do_chores_until(runner._reading[0], runner)
+    assert "the file ended with status 7" in caplog.text
+
+
+# ── addresses ────────────────────────────────────────────────────────────────────────────────
+
+
+def _take(address: Address) -> socket.socket:
+    """Be the other server that has bound the same, as SO_REUSEADDR lets it, and is the first to listen."""
+    other = socket.socket()
+    other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    assert isinstance(address, tuple)
+    other.bind(address)
+    other.listen()
+    return other
+
+
+async def test_reloads_whose_settings_are_read_at_once_build_on_each_other(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fails with a `self._next` taken before the reading: the second finds the address bound, by this very process."""
+    both = threading.Barrier(2, timeout=PATIENCE)
+
+    def reread() -> Resolved:
+        both.wait()
+        return _settings(tmp_path, bind=[f"unix:{tmp_path}/new.sock"])
+
+    monkeypatch.setattr(runner, "_reread", reread)
+    runner.reload("one")
+    runner.reload("two")
+    await asyncio.gather(*runner._reading)
+    assert "refused" not in caplog.text
+    assert list(runner._next.bound) == [f"unix:{tmp_path}/new.sock"]
+
+
+async def test_trap_56_a_reload_listens_where_it_can_and_tries_the_rest_at_the_next(
+    runner: Runner, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of two new TCP addresses and a path the first is taken. Fails if its refusal ends the loop, and if what was
+    refused once is held to be listening.
+    """
+    caplog.set_level(logging.INFO, "aserver.master")
+    runner._provisions[1] = runner._next
+    runner._start_listening(1)
+    old, new = f"unix:{tmp_path}/old.sock", f"unix:{tmp_path}/new.sock"
+    assert caplog.messages == [f"listening on {old}"]
+
+    settings = _settings(tmp_path, bind=[old, "127.0.0.1:0", new])
+    runner._next, _ = provide_next(runner._next, settings)
+    runner._provisions[2] = runner._next
+    taken = runner._next.listeners[1]
+    with _take(taken.address):
+        caplog.clear()
+        runner._start_listening(2)
+        (refusal, news) = caplog.messages[1], caplog.messages[0]
+        assert news == f"listening on {new}"
+        assert refusal.startswith(f"cannot listen on {taken.name}: Address already in use; it is in use by ")
+        assert refusal.endswith("; the other listeners serve, and a reload tries this one again")
+        await asyncio.sleep(0)
+        assert runner._state.stop is None, "it serves on"
+
+    caplog.clear()
+    runner._provisions[3] = runner._next
+    runner._start_listening(3)
+    assert caplog.messages == [f"listening on {taken.name}"]
+
+
+async def test_trap_56_a_first_start_that_cannot_listen_ends_and_names_each_address(tmp_path: Path) -> None:
+    """Fails with an exit at the first refusal, or with none: it would serve on half of what it was told to."""
+    provision = provide(_settings(tmp_path, bind=["127.0.0.1:0", f"unix:{tmp_path}/a.sock", "localhost:0"]), {})
+    runner = Runner(provision, logs=None, reread=Mock())
+    runner._provisions[1] = provision
+    tcp = [listener for listener in provision.listeners if listener.family == "inet"]
+    with contextlib.ExitStack() as others:
+        for listener in tcp:
+            others.enter_context(_take(listener.address))
+        runner._start_listening(1)
+    result = runner._state.result
+    assert result is not None
+    assert result.code == ExitCode.BIND
+    assert all(f"cannot listen on {listener.name}: " in result.reason for listener in tcp)
+    await asyncio.sleep(0)
+    assert runner._state.stop is not None
+    runner._close()
