@@ -26,10 +26,14 @@ KNOWN = {
     ("unix.py", "signal.signal", "signal.SIG_IGN"),  # discard_signals: TTIN and TTOU, of a terminal's background job
     ("unix.py", "signal.set_wakeup_fd", "writer.detach()"),
     ("unix.py", "signal.set_wakeup_fd", "-1"),
-    ("launch.py", "signal.set_wakeup_fd", "signal.set_wakeup_fd(-1)"),  # the same one, told to be silent when full
-    ("launch.py", "signal.set_wakeup_fd", "-1"),
-    ("launch.py", "loop.add_signal_handler", "signum"),  # these are callbacks of the loop: the handler only wakes it
-    ("embedded.py", "loop.add_signal_handler", "signum"),
+    ("launch/run.py", "signal.set_wakeup_fd", "signal.set_wakeup_fd(-1)"),  # the same one, told to be silent when full
+    ("launch/run.py", "signal.set_wakeup_fd", "-1"),
+    (
+        "launch/run.py",
+        "loop.add_signal_handler",
+        "signum",
+    ),  # these are callbacks of the loop: the handler only wakes it
+    ("launch/embedded.py", "loop.add_signal_handler", "signum"),
     ("worker/main.py", "loop.add_signal_handler", "signal.SIGTERM"),
     ("worker/main.py", "loop.add_signal_handler", "signum"),
     ("worker/main.py", "faulthandler.register", "DUMP_SIGNAL"),  # C, writes to a memory file

@@ -51,7 +51,8 @@ def test_recycling_under_load_fails_nothing_and_stalls_nobody(server: Start, mod
 def test_a_connection_for_each_request_through_recycles_loses_none(server: Start) -> None:
     """The end of a fairness pause and the drain meet in one turn of the loop in one recycle of a few hundred.
 
-    So the long run asks a million times; tests/unit/worker/test_accepting_orders.py brings them together each time. Fails in
+    So the long run asks a million times; tests/unit/worker/test_accepting_orders.py brings them together each time.
+    Fails in
     the long run with `state = OPEN` in what a pause's end schedules: "closed before the answer".
     """
     running = server(APP, "--workers", "2", "--max-requests", "100", *NOW, "--no-access-log")

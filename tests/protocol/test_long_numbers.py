@@ -104,23 +104,28 @@ def test_a_long_number_from_a_proxy(digits: bytes) -> None:
 
 #: Each int() in protocol/, and why it cannot raise.
 BOUNDED = {
-    "connection": {"name[1]", "peer[1]"},  # the kernel's
-    "draining": {"self._count * elapsed / self._window + 0.5"},
-    "forwarded": {"port", "v6_port or v4_port or 0"},  # at most five digits
-    "framing": {"digits, 16"},  # at most sixteen
-    "heads": {"line[9:12]", "value"},  # the application's; ValueError is caught
-    "http1": {"length"},  # `rules.examine` has called `wire.content_length` before
-    "proxy_protocol": {"text"},  # at most five
-    "wire": {"status", "value"},  # the application's; `content_length`
-    "ws_deflate": {"offer.get(b'server_max_window_bits') or 15", "offer[b'client_max_window_bits'] or 15"},  # 8 to 15
+    "transport/connection": {"name[1]", "peer[1]"},  # the kernel's
+    "websocket/departure": {"self._count * elapsed / self._window + 0.5"},
+    "peer/forwarded": {"port", "v6_port or v4_port or 0"},  # at most five digits
+    "http1/framing": {"digits, 16"},  # at most sixteen
+    "semantics/response_head": {"line[9:12]", "value"},  # the application's; ValueError is caught
+    "http1/connection": {"length"},  # `rules.examine` has called `wire.content_length` before
+    "peer/proxy_protocol": {"text"},  # at most five
+    "semantics/wire": {"status", "value"},  # the application's; `content_length`
+    "websocket/deflate": {
+        "offer.get(b'server_max_window_bits') or 15",
+        "offer[b'client_max_window_bits'] or 15",
+    },  # 8 to 15
 }
 
 
 def test_each_int_is_known() -> None:
     """A new one has to be looked at, and a sentence here to say why no client can make it raise."""
     found: dict[str, set[str]] = {}
-    for path in Path(aserver.protocol.__path__[0]).glob("*.py"):
+    for path in Path(aserver.protocol.__path__[0]).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "int":
-                found.setdefault(path.stem, set()).add(", ".join(map(ast.unparse, node.args)))
+                found.setdefault(
+                    path.relative_to(aserver.protocol.__path__[0]).as_posix().removesuffix(".py"), set()
+                ).add(", ".join(map(ast.unparse, node.args)))
     assert found == BOUNDED

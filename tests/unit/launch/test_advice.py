@@ -43,7 +43,7 @@ def test_the_cgroups_limit(
 
 def advised(workers: int = 1, fd_limit: int = 4096, environ: Mapping[str, str] | None = None, **settings: Any) -> str:
     keywords = {"target": "x:app", **settings}
-    config: Config = layers.load(keywords=keywords, environ={}, cwd=Path("/nonexistent")).config
+    config: Config = layers.load(keywords=keywords, environ={}, cwd=Path("/")).config
     return "\n".join(advice.advise(config, workers, environ=environ or {}, fd_limit=fd_limit))
 
 

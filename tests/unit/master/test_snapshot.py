@@ -27,7 +27,7 @@ DIGESTS = {
     2: "f950cfae82e73cbd",
     3: "919e6ca82cff72cc",
     4: "c3a80239a9d9d14f",
-    5: "5d0a8da169427fdf",
+    5: "75e651b0202ba8d6",
 }
 
 
