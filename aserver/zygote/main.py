@@ -1,8 +1,8 @@
 """The zygote: loads one generation's code, forks its workers, reaps them, reports, and is the master's deputy.
 
 One thread, no event loop: a poll over the master's channel and the wakeup socket. It is the only place in
-aserver that forks. It never decides when to fork or whom to end while the master lives; when the master dies (EOF)
-it gives the workers their time to drain and then ends those that did not (promise 7).
+aserver that forks, but for the census (native.py). It never decides when to fork or whom to end while the master lives;
+when the master dies (EOF) it gives the workers their time to drain and then ends those that did not (promise 7).
 """
 
 import contextlib

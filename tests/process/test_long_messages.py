@@ -73,3 +73,11 @@ def test_an_error_of_any_length_is_told(tmp_path: Path, mode: str, when: str) ->
     for said in ("from here xxx", "xxx to there", "characters are left out"):
         assert log.count(said) >= 2, f"{said!r} in the reason and in the traceback, of each attempt"
     assert len(log) < 1 << 20
+
+
+def test_settings_of_any_length_reach_the_zygote(server: Start) -> None:
+    """More than the socket takes at once. Fails without `drain_by` in the master."""
+    long = [part for number in range(5) for part in ("--env", f"LONG_{number}={'x' * 100_000}")]
+    running = server("tests.apps.raw:app", *long)
+    assert running.fetch("/").status == 200
+    assert running.stop() == 0
