@@ -29,7 +29,8 @@ class WSGIAdapter:
 
     Differs from plain a2wsgi where that was seen to fail: a client that leaves while the app streams blocked
     the thread for ever; `readline(n)` on an unread body said end of file; a chunked body looked empty to
-    Django and Flask, and bottle answered 400; a body cut by the client looked complete; `wsgi.errors` was stdout.
+    Django and Flask, and bottle answered 400; a body cut by the client looked complete; `wsgi.errors` was stdout;
+    SCRIPT_NAME in the environment of the process was taken for each request's, and beat `root_path`.
     """
 
     def __init__(self, app: Any) -> None:
@@ -55,7 +56,10 @@ class WSGIAdapter:
 
     def _call(self, environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
         """The WSGI call, in a thread: the app's response until its end or the client's; closed as PEP 3333 asks."""
-        exchange: _Exchange = environ["asgi.scope"].pop(_EXCHANGE)
+        scope: Scope = environ["asgi.scope"]
+        exchange: _Exchange = scope.pop(_EXCHANGE)
+        # a2wsgi prefers the process's own SCRIPT_NAME, but takes `root_path` off the path: two prefixes, each half.
+        environ["SCRIPT_NAME"] = scope.get("root_path", "").encode().decode("latin-1")
         environ["wsgi.input"] = io.BufferedReader(_RequestBody(environ["wsgi.input"]))
         environ["wsgi.errors"] = sys.stderr
         with contextlib.ExitStack() as stack:

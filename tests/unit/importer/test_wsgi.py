@@ -29,6 +29,8 @@ async def call(
     headers: Iterable[tuple[bytes, bytes]] = (),
     cut: bool = False,
     client_reads: int = 1_000,
+    path: str = "/",
+    root_path: str = "",
 ) -> list[Message]:
     """Run one request; `cut`: the client leaves instead of ending its body; send() fails after `client_reads`."""
     messages = [{"type": "http.request", "body": piece, "more_body": True} for piece in pieces]
@@ -51,7 +53,8 @@ async def call(
         "http_version": "1.1",
         "method": "POST",
         "scheme": "http",
-        "path": "/",
+        "path": path,
+        "root_path": root_path,
         "query_string": b"",
         "headers": list(headers),
         "server": ("127.0.0.1", 80),
@@ -163,6 +166,30 @@ async def test_an_os_error_of_the_app_is_the_apps() -> None:
 
     with pytest.raises(FileNotFoundError, match="a template"):
         await call(app)
+
+
+@pytest.mark.parametrize(
+    ("root_path", "path", "expected"),
+    [
+        ("", "/item", ("", "/item")),
+        ("/prefix", "/prefix/item", ("/prefix", "/item")),
+        ("/pré", "/pré/item", ("/pr\xc3\xa9", "/item")),
+    ],
+)
+async def test_the_prefix_is_root_path_whatever_the_process_has_in_its_environment(
+    root_path: str, path: str, expected: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails without SCRIPT_NAME in WSGIAdapter._call: "/env", whose path is not cut, for all of them."""
+    seen: list[tuple[str, str]] = []
+
+    def app(environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
+        seen.append((environ["SCRIPT_NAME"], environ["PATH_INFO"]))
+        start_response("200 OK", [])
+        return [b""]
+
+    monkeypatch.setenv("SCRIPT_NAME", "/env")
+    await call(app, path=path, root_path=root_path)
+    assert seen == [expected]
 
 
 async def test_errors_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:

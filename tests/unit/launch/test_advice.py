@@ -73,6 +73,8 @@ def test_what_is_plain_is_silent(settings: dict[str, Any]) -> None:
         ({"bind": ("http://example.org:80",)}, "limit_request_body is 0"),
         ({"fd_limit": 256}, "the limit of open descriptors is 256, below 1024"),
         ({"limit_connections": 5000}, "4096, below 5100"),
+        ({"environ": {"SCRIPT_NAME": "/x"}}, "SCRIPT_NAME in the environment is not read"),
+        ({"env": ("SCRIPT_NAME=/x",)}, "SCRIPT_NAME in the environment is not read"),
     ],
 )
 def test_a_likely_mistake_is_one_line(settings: dict[str, Any], text: str) -> None:
