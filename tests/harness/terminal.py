@@ -20,10 +20,13 @@ os.close(terminal)
 if sys.argv[2] != "leader":
     job = os.fork()
     if job:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        while True:
-            _, status = os.waitpid(job, 0)
-            sys.exit(os.waitstatus_to_exitcode(status))
+        def end(*_):
+            os.killpg(job, signal.SIGINT)
+            os.killpg(job, signal.SIGCONT)
+        signal.signal(signal.SIGINT, end)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        _, status = os.waitpid(job, 0)
+        sys.exit(os.waitstatus_to_exitcode(status))
     os.setpgid(0, 0)
     if sys.argv[2] == "foreground":
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)

@@ -69,10 +69,10 @@ def test_without_a_terminal_winch_is_obeyed(server: Start) -> None:
 
 @pytest.mark.parametrize(("key", "said"), [(b"\x03", "SIGINT"), (b"\x1c", "SIGQUIT")])
 def test_a_key_that_ends_the_group_is_one_stop(server: Start, tmp_path: Path, key: bytes, said: str) -> None:
-    """Workers and zygote leave it to the master. Fails without ignore_signals in worker/main.py."""
+    """Workers and zygote leave it to the master. Fails with it in neither worker.main._PASSING nor the loop's."""
     notes = Notes(tmp_path)
     with Terminal() as terminal:
-        running = server(argv=terminal.attach(_command("--workers", "2"), "foreground"), env=notes.env)
+        running = server(argv=terminal.attach(_command("--lazy", "--workers", "2"), "foreground"), env=notes.env)
         terminal.press(key)
         assert running.wait_exit() == 0
         assert running.log.count(f"stopping ({said})") == 1
@@ -181,7 +181,7 @@ def test_a_terminal_that_hangs_up_leaves_the_service_running(server: Start, tmp_
 def test_signals_to_the_group_before_a_child_has_its_handlers(server: Start, tmp_path: Path) -> None:
     """The zygote just after its exec, the child that runs a settings file, and an upgrade's preflight.
 
-    Fails with an empty signal mask in children.spawn (zygote, preflight) or in sources._execute.
+    Fails with an empty signal mask in master/handles.py, spawn (zygote, preflight), or in config/layers.py, _execute.
     """
     conf = tmp_path / "conf.py"
     conf.write_text("workers = 2\n")
@@ -201,7 +201,7 @@ def test_signals_to_the_group_before_a_child_has_its_handlers(server: Start, tmp
 def test_a_supervisor_that_signals_the_whole_group(server: Start, tmp_path: Path) -> None:
     """As supervisord's stopasgroup and systemd's KillMode=control-group: the master's orders, once each.
 
-    Fails without SIGUSR1 in worker.main._PASSING: the workers end, and requests with them.
+    Fails with SIGUSR1 in neither worker.main._PASSING nor the loop's handlers: the workers end.
     """
     notes = Notes(tmp_path)
     running = server(PROBE, "--workers", "2", "--keep-alive", "0.5", env=notes.env)
@@ -240,7 +240,7 @@ def test_signals_to_the_group_while_a_worker_leaves(server: Start, tmp_path: Pat
         "async def app(scope, receive, send):\n"
         "    raise RuntimeError\n"
     )
-    running = server("leaver:app", "--app-dir", str(tmp_path), "--workers", "2")
+    running = server("leaver:app", "--lazy", "--app-dir", str(tmp_path), "--workers", "2")
     assert running.stop() == 0
     assert running.log.count("left in order") == 2
     assert running.log.count("has left") == 2

@@ -74,7 +74,7 @@ def test_a_deploy_that_switches_a_symlink(server: Start, tmp_path: Path, mode: s
 
 
 def test_a_reload_of_a_name_that_leads_nowhere_changes_nothing(server: Start, tmp_path: Path) -> None:
-    """Nor does an upgrade. Fails without sources._refuse_missing: the defaults, and the old code, would serve."""
+    """Nor does an upgrade. Fails without layers._refuse_missing: the defaults, and the old code, would serve."""
     current = tmp_path / "current"
     _switch(current, _release(tmp_path, "one", "workers = 2\n"))
     running = _start_in(server, current)
@@ -174,7 +174,7 @@ def test_exit_2_a_working_directory_that_has_been_removed(tmp_path: Path, comman
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user in a directory of its own")
 def test_exit_2_a_working_directory_that_may_not_be_searched(tmp_path: Path) -> None:
-    """A sentence with the uid. Fails without the except in sources._find: a traceback, and exit code 1."""
+    """A sentence with the uid. Fails without the except in layers._find: a traceback, and exit code 1."""
     closed = Path("/var/tmp") / f"aserver-closed-{os.getpid()}"  # tmp_path itself is closed to others
     closed.mkdir()
     try:
@@ -195,7 +195,7 @@ def test_exit_2_a_working_directory_that_may_not_be_searched(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("limit", "said"), [("-f 0", "file sizes (ulimit -f)"), ("-n 10", "open files (ulimit -n)")])
 def test_exit_2_limits_that_leave_no_room_for_a_server(tmp_path: Path, limit: str, said: str) -> None:
-    """Fails without launch._start: the board's ftruncate, or the descriptor of one, in a traceback."""
+    """Fails without launch/run.py, _start: the board's ftruncate, or the descriptor of one, in a traceback."""
     code, error = _refused(f'ulimit {limit}; exec "$@"', tmp_path, *RUN)
     assert code == 2, error
     assert said in error
@@ -205,7 +205,7 @@ def test_exit_2_limits_that_leave_no_room_for_a_server(tmp_path: Path, limit: st
 def test_few_descriptors_are_a_sentence_wherever_they_run_out(tmp_path: Path) -> None:
     """In the start, at the exec of the zygote, and in the first message to it.
 
-    Fails without `except OSError` around the send in Crew.spawn_zygote: a traceback, and exit code 1.
+    Fails without `except OSError` around the send in processes.Crew.spawn_zygote: a traceback, and exit code 1.
     """
     for limit in (7, 12, 14, 16):
         code, error = _refused(f'ulimit -n {limit}; exec "$@"', tmp_path, *RUN)
