@@ -24,6 +24,7 @@ _WORDS = 64  # bytes of a cell that are words; the rest is text
 _TEXT = struct.Struct(f"{CELL_SIZE - _WORDS}s")  # cut to that length, or filled up with NULs
 _WORD = struct.Struct("=Q")
 _HEADER = 0  # the first cell is the board's own; its first word: cells up to this number have been given out
+_HALF_LINES = 1  # its next two words, of `HalfLine`
 
 
 class Field(IntEnum):
@@ -69,6 +70,26 @@ class BoardFile:
     def close(self) -> None:
         """Close the file."""
         os.close(self.fd)
+
+
+class HalfLine:
+    """Whether some process has half a line out on the terminal of a log. It stays said if that process is killed.
+
+    `log` is 0 for the error log, 1 for the access log. A descriptor of its own, because the board may be closed before
+    the log is. Only who has the terminal's locks may ask or say (log/descriptor.py).
+    """
+
+    def __init__(self, board_fd: int, log: int) -> None:
+        self._fd = os.dup(board_fd)
+        self._offset = _HEADER * CELL_SIZE + (_HALF_LINES + log) * _WORD.size
+
+    def get(self) -> bool:
+        """Whether it is so."""
+        return os.pread(self._fd, _WORD.size, self._offset).strip(b"\0") != b""
+
+    def put(self, *, half: bool) -> None:
+        """Say whether it is so."""
+        os.pwrite(self._fd, _WORD.pack(half), self._offset)
 
 
 class Board:

@@ -18,6 +18,7 @@ import struct
 import time
 
 from aserver import terminal
+from aserver.ipc.board import HalfLine
 from aserver.log.opening import SinkKind
 
 #: POSIX promises 512, Linux gives 4096. Where it is less (macOS) a line of 512 would say too little, and
@@ -45,6 +46,8 @@ class Outlet:
         self.kind = kind
         self._spare: list[int] = []
         self._lock_fd = -1
+        #: Of a terminal, once `Logging.share_half_lines` has said where the processes tell each other.
+        self.half: HalfLine | None = None
         self._adopt()
 
     def _adopt(self) -> None:
@@ -101,13 +104,23 @@ class Outlet:
             return os.write(self.fd, piece)
 
     def _send_alone(self, piece: bytes, *, begun: bool, patient: bool) -> int:
+        half = self.half
+        lead = b""
         if not begun:
             self._begin(patient=patient)
-        sent = 0
+            if half is not None and half.get():
+                lead = b"\n"  # the process that had half a line out was killed
+        if half is not None:
+            half.put(half=True)  # before it is so, for we may be killed at any moment; an empty line is the lesser evil
+        out = 0
         try:
-            sent = self._write(piece)
+            out = self._write(lead + piece)
         finally:
-            if sent == len(piece) or (sent == 0 and not begun):
+            sent = max(0, out - len(lead))
+            whole = sent == len(piece) or (sent == 0 and not begun)
+            if half is not None:
+                half.put(half=not whole or out < len(lead))
+            if whole:
                 self._unlock(_GATE, 0)
                 self._close_spare()
             else:

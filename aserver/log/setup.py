@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from aserver.errors import ConfigError
+from aserver.ipc.board import HalfLine
 from aserver.log import stdio
 from aserver.log.layout import JsonLayout, Layout, TextLayout
 from aserver.log.opening import SinkKind, open_private
@@ -134,6 +135,12 @@ class Logging:
             self.logger.warning("%s", text)
         else:
             self._tell_standard_error(text)
+
+    def share_half_lines(self, board_fd: int) -> None:
+        """Let the processes with this board know of each other's half lines on a terminal, also of killed ones."""
+        for log, sink in enumerate((self.error, self.access)):
+            if sink is not None and sink.outlet.exclusive and sink.outlet.half is None:
+                sink.outlet.half = HalfLine(board_fd, log)
 
     def _tell_standard_error(self, text: str) -> None:
         if self._last_resort is not None:

@@ -77,6 +77,8 @@ class Runner:
         config = provision.config
         self._state = Master(policy.Limits.of(config, provision.workers), random.random, lazy=not config.preload)
         self._crew = Crew(self._handle, self._know_files, board)
+        if logs is not None:
+            logs.share_half_lines(self._crew.board.fd)
         self._upgrade: asyncio.Task[None] | None = None
         self._reading: list[asyncio.Task[None]] = []
         self._loop = asyncio.get_running_loop()

@@ -111,6 +111,7 @@ class Zygote:
             self._config, process=f"zygote g{boot.generation}", error_fd=error_fd, access_fd=access_fd
         )
         self._logs.serve_others()
+        self._logs.share_half_lines(board_fd)
         self._listeners = [socket.socket(fileno=listener) for listener in listeners]
         own = (channel.fileno(), wake.fileno(), *(listener.fileno() for listener in self._listeners))
         self._reserved = Reserved(own, tuple)  # against forks by the app's import

@@ -779,7 +779,10 @@ def test_a_closed_sink_swallows(tmp_path: Path) -> None:
     number = out.fd
     out.close()
     other = os.open(tmp_path / "other", os.O_WRONLY | os.O_CREAT)
-    assert other == number
+    if other != number:  # another test's leftover was collected just now, and its number is lower
+        os.dup2(other, number)
+        os.close(other)
+        other = number
     out.write(b"late\n")
     out.append("late\n")
     os.close(other)

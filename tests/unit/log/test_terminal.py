@@ -15,6 +15,7 @@ from math import inf
 import pytest
 
 from aserver.config import Config
+from aserver.ipc.board import BoardFile, HalfLine
 from aserver.log import descriptor
 from aserver.log.opening import SinkKind, open_private
 from aserver.log.setup import configure
@@ -234,6 +235,55 @@ def test_half_a_line_of_ours_keeps_others_off_and_does_not_make_them_wait(termin
         assert not locks_free_to_others(terminal[1], 1)
     finally:
         sink.close(0)
+
+
+#: Fills the terminal that is its standard error until half a line is out, says so, and waits to be killed.
+HALF_WRITER = """
+import os, sys, time
+from aserver.ipc.board import HalfLine
+from aserver.log.sink import Sink, SinkState
+from aserver.log.opening import open_private
+sink = Sink.for_fd(open_private(2))
+sink.outlet.half = HalfLine(int(sys.argv[1]), 0)
+while sink.state is SinkState.OPEN or not sink._offset:
+    sink.write(b"k" * 999 + b"\\n")
+print("half", flush=True)
+time.sleep(600)
+"""
+
+
+def test_half_a_line_of_a_killed_process_is_ended_before_the_next(terminal: tuple[int, int]) -> None:
+    """Its locks die with it, and say no more that its line has no end.
+
+    Fails without `half.get()` in Outlet: the next line stands behind the half one.
+    """
+    reader, writer = terminal
+    board = BoardFile.create()
+    command = [sys.executable, "-c", HALF_WRITER, str(board.fd)]
+    killed = subprocess.Popen(command, stderr=writer, stdout=subprocess.PIPE, pass_fds=[board.fd])
+    assert killed.stdout is not None
+    assert killed.stdout.readline() == b"half\n"
+    sink = Sink.for_fd(open_private(writer))
+    sink.outlet.half = HalfLine(board.fd, 0)
+    try:
+        sink.write(b"ours\n")
+        killed.kill()
+        killed.wait(PATIENCE)
+        got = b""
+        while not got.endswith(b"and again\n"):
+            assert select.select([reader], [], [], PATIENCE)[0]
+            got += os.read(reader, 1 << 16)
+            if not got.endswith(b"k" * 20) and sink.state is SinkState.OPEN and b"and again" not in got:
+                sink.write(b"and again\n")
+            sink.write(b"")
+    finally:
+        sink.close(0)
+        killed.stdout.close()
+        board.close()
+    *whole, half, ours, again = got.splitlines()
+    assert set(whole) == {b"k" * 999}
+    assert 0 < len(half) < 999
+    assert (ours, again) == (b"ours", b"and again")
 
 
 def test_closing_another_descriptor_of_the_terminal_does_not_let_others_in(terminal: tuple[int, int]) -> None:
