@@ -146,7 +146,7 @@ class Acceptor:
         options: dict[str, Any] = {"sock": duplicate, "backlog": self.backlog, "start_serving": False}
         server: asyncio.AbstractServer | Hatch
         if self._by_hand:
-            server = Hatch(self.loop, duplicate, self._secure, self._rest)
+            server = Hatch(self.loop, duplicate, self.backlog, self._secure, self._rest)
         elif duplicate.family == socket.AF_UNIX:
             # Only create_unix_server takes a unix socket on both loops. From Python 3.13 on it would remove
             # the path at close, which is the master's alone to do (trap 52).

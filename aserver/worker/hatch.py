@@ -17,17 +17,20 @@ class Hatch:
         self,
         loop: asyncio.AbstractEventLoop,
         listener: socket.socket,
+        backlog: int,
         accepted: Callable[[socket.socket], object],
         trouble: Callable[[OSError], None],
     ) -> None:
         self._loop = loop
         self._listener = listener
+        self._backlog = backlog
         self._accepted = accepted
         self._trouble = trouble
 
     async def start_serving(self) -> None:
-        """Begin."""
+        """Begin. The listener may be only bound: the first worker comes before the master listens."""
         self._listener.setblocking(False)
+        self._listener.listen(self._backlog)
         self._loop.add_reader(self._listener.fileno(), self._accept)
 
     def close(self) -> None:

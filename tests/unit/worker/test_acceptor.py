@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,25 @@ async def test_trap_69_each_turn_of_accepting_has_a_duplicate_of_the_listener() 
         with socket.create_connection(listener.getsockname()):
             listener.settimeout(20)
             listener.accept()[0].close()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("anyio_backend", LOOPS, ids=["asyncio", "uvloop"])
+async def test_a_listener_that_is_only_bound_is_listened_on(tls: bool) -> None:
+    """A worker opens before the master listens, which does so only when the worker is ready.
+
+    Fails (TLS) without `listen` in Hatch.start_serving: EINVAL from accept(2), and a second without accepting.
+    """
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        loop = asyncio.get_running_loop()
+        certificates: Any = object() if tls else None
+        acceptor = Acceptor(Endpoint(listener, "here", certificates), asyncio.Protocol, 10, loop, Handshakes(loop, 10))
+        await acceptor.open()
+        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+        acceptor.close()
+        for _ in range(3):  # uvloop closes in a later turn
+            await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize(
