@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 from aserver.log.access.format import Compiled, Formatter, Record, compile_format
 from aserver.log.access.timestamp import When
@@ -98,18 +98,30 @@ def _writer(formatter: Formatter, lines: Lines, limit: int | None) -> Callable[[
     return write
 
 
+class _Apart:
+    """A record apart from its connection: the formatter then asks the record, which knows more than a broken scope."""
+
+    connection = None
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._record, name)
+
+
 def _make_one_by_one(records: list[Record], make_lines: Compiled, text: str) -> list[str]:
-    """Make the lines that can be made; takes the other records out of the list."""
+    """Make a line for each, also where the application emptied its scope; takes hopeless records out of the list."""
     made: list[str] = []
     good: list[Record] = []
     for record in records:
+        apart: Any = _Apart(record)
         try:
-            made += make_lines([record], text)
+            made += make_lines([apart], text)
         except Exception as error:  # noqa: BLE001 - see above
             target = record.target.decode("ascii", "backslashreplace")
-            why = "the application changed its scope"
-            log.error("%s %s: no access line, %s (%r)", record.method, target, why, error)  # noqa: TRY400
+            log.error("%s: no access line, the application changed its scope (%r)", target, error)  # noqa: TRY400
         else:
-            good.append(record)
+            good.append(apart)
     records[:] = good
     return made

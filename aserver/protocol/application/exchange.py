@@ -91,26 +91,27 @@ class Exchange(Cycle):
         self.waiters: list[asyncio.Future[None]] | None = None
 
     # ── the record ───────────────────────────────────────────────────────────────────────────
+    # The scope is the application's, which may empty it: then what else is known of the request.
 
     @property
     def client(self) -> Any:
         """See `record.AccessRecord`."""
-        return self.scope["client"]
+        return self.scope.get("client", self.connection.client)
 
     @property
     def method(self) -> str:
         """See `record.AccessRecord`."""
-        return str(self.scope["method"])
+        return str(self.scope.get("method", "-"))
 
     @property
     def version(self) -> str:
         """See `record.AccessRecord`."""
-        return str(self.scope["http_version"])
+        return str(self.scope.get("http_version", "1.1" if self.modern else "1.0"))
 
     @property
     def headers(self) -> Any:
         """See `record.AccessRecord`."""
-        return self.scope["headers"]
+        return self.scope.get("headers", ())
 
     def describe(self, now: float) -> str:
         """Return `GET /x, 31.2 s` for the log."""

@@ -557,16 +557,23 @@ def test_the_time_is_renewed_each_second(start: Start, tmp_path: Path, monkeypat
     assert seconds == [b"00", b"00", b"00", b"01", b"01"]
 
 
-def test_a_scope_that_the_application_broke_costs_a_line_and_nothing_else(start: Start, tmp_path: Path) -> None:
+def test_a_scope_that_the_application_broke_costs_no_line_but_at_most_its_own(start: Start, tmp_path: Path) -> None:
+    """Fails without _Apart (broken ones have no line), and with the method of the record in the error's text."""
     access = AccessLog(Settings(), lines_of(start())).write
     for scope in ({}, {"client": 7, "method": "GET", "http_version": "1.1", "headers": []}, {"headers": [(b"x",)]}):
         answer = make_answer(b"/broken")
         answer.scope = scope
         answer.connection = SimpleNamespace(logged=None)
         access(answer)
+    hopeless = make_answer(b"/hopeless")
+    hopeless.client = 7
+    del hopeless.method
+    access(hopeless)
     access(make_answer(b"/good"))
-    assert (tmp_path / "access.log").read_text().count("\n") == 1
-    assert (tmp_path / "error.log").read_text().count("GET /broken: no access line") == 3
+    text = (tmp_path / "access.log").read_text()
+    assert text.count("GET /broken HTTP/1.1") == 3
+    assert text.count("\n") == 4
+    assert (tmp_path / "error.log").read_text().count("/hopeless: no access line") == 1
 
 
 def test_a_line_too_long_for_a_pipe_is_shortened_not_cut(start: Start) -> None:
@@ -577,7 +584,7 @@ def test_a_line_too_long_for_a_pipe_is_shortened_not_cut(start: Start) -> None:
     access = AccessLog(Settings(access_log_format="json"), lines)
     lines.most = 3
     broken = make_answer(b"/broken")
-    broken.scope, broken.connection = {}, SimpleNamespace(logged=None)
+    broken.client, broken.scope, broken.connection = 7, {}, SimpleNamespace(logged=None)
     for answer in (broken, make_answer(b"/" + b"x" * 8000), broken):
         access.write(answer)
     lines.flush()
