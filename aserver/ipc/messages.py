@@ -5,7 +5,7 @@ in which order (SCM_RIGHTS, unix(7)). `serial` names a worker process for ever, 
 among the `workers`, `generation` the zygote whose code it runs; a pid is only ever for people.
 
 What goes to the master comes from processes that run the application's code. Their numbers have bounds here, which the
-decoder holds; what the messages say is checked where it is taken in (`master.crew`, `master.border`).
+decoder holds; what the messages say is checked where it is taken in (`master.processes`, `master.border`).
 """
 
 from collections.abc import Iterator

@@ -27,7 +27,7 @@ from aserver.master.core.events import Exit, StopMode
 from aserver.master.pidfile import PidFile
 from aserver.master.resources import provide
 from aserver.master.runner import Runner
-from aserver.master.snapshot import Estate
+from aserver.master.snapshot import Snapshot
 from aserver.master.upgrade import answer_preflight, inherited, is_continued, obey_signals
 from aserver.sockets import Address, Listener
 
@@ -86,7 +86,7 @@ def _start() -> Iterator[None]:
 
 
 async def _run_master(resolved: Resolved, reread: Callable[[], Resolved], *, last: bool) -> ExitCode:
-    estate = inherited(os.environ)
+    snapshot = inherited(os.environ)
     fd_limit = unix.raise_fd_limit()
     unix.keep_exit_statuses()
     loop = asyncio.get_running_loop()
@@ -95,7 +95,9 @@ async def _run_master(resolved: Resolved, reread: Callable[[], Resolved], *, las
             with terminal.held(terminal.PASSING):  # the pidfile is read, and signalled, before the handlers stand
                 with _start():
                     runner = (
-                        _first(resolved, undo, reread, fd_limit) if estate is None else _resumed(estate, undo, reread)
+                        _first(resolved, undo, reread, fd_limit)
+                        if snapshot is None
+                        else _resumed(snapshot, undo, reread)
                     )
                 standing.enter_context(_signals(loop, runner))
             obey_signals()
@@ -117,19 +119,19 @@ def _first(resolved: Resolved, undo: contextlib.ExitStack, reread: Callable[[], 
         pidfile = PidFile(config.pidfile) if config.pidfile else None
         if pidfile is not None:
             failed.callback(pidfile.remove)
-        provision = provide(resolved, os.environ)
+        resources = provide(resolved, os.environ)
         failed.pop_all()
     logs = configure(
-        config, process="master", error_fd=open_private(provision.log_fds[0]), loop=asyncio.get_running_loop()
+        config, process="master", error_fd=open_private(resources.log_fds[0]), loop=asyncio.get_running_loop()
     )
-    runner = Runner(provision, logs=logs, reread=reread, pidfile=pidfile)
+    runner = Runner(resources, logs=logs, reread=reread, pidfile=pidfile)
     undo.callback(runner.close_logs)
-    count = f"{provision.workers} worker{'' if provision.workers == 1 else 's'}"
+    count = f"{resources.workers} worker{'' if resources.workers == 1 else 's'}"
     log.info("aserver %s, pid %d: %s, %s", __version__, os.getpid(), config.target, count)
     for warning in (
         *resolved.warnings,
-        *_replaced(resolved, provision.listeners),
-        *advise(config, provision.workers, environ=os.environ, fd_limit=fd_limit),
+        *_replaced(resolved, resources.listeners),
+        *advise(config, resources.workers, environ=os.environ, fd_limit=fd_limit),
     ):
         log.warning("%s", warning)
     return runner
@@ -142,16 +144,18 @@ def _replaced(resolved: Resolved, listeners: Sequence[Listener]) -> Iterator[str
         yield f"bind ({origin}) is not used: systemd passed sockets (LISTEN_FDS); `fd://3` among the binds keeps both"
 
 
-def _resumed(estate: Estate, undo: contextlib.ExitStack, reread: Callable[[], Resolved]) -> Runner:
+def _resumed(snapshot: Snapshot, undo: contextlib.ExitStack, reread: Callable[[], Resolved]) -> Runner:
     """The master of a server that this process's former image left us."""
-    config = Config.from_wire(estate.provisions[estate.serving].settings)
+    config = Config.from_wire(snapshot.resources[snapshot.serving].settings)
     unix.set_process_title(f"{config.proc_name}: master ({config.target})")
-    error_fd = next(open_private(log.fd) for log in estate.logs if (log.which, log.path) == ("error", config.errorlog))
+    error_fd = next(
+        open_private(log.fd) for log in snapshot.logs if (log.which, log.path) == ("error", config.errorlog)
+    )
     logs = configure(config, process="master", error_fd=error_fd, loop=asyncio.get_running_loop())
     pidfile = None
-    if estate.pidfile is not None and config.pidfile is not None:
-        pidfile = PidFile.adopt(config.pidfile, estate.pidfile, estate.pidfile_lock)
-    runner = Runner.resumed(estate, logs=logs, reread=reread, pidfile=pidfile)
+    if snapshot.pidfile is not None and config.pidfile is not None:
+        pidfile = PidFile.adopt(config.pidfile, snapshot.pidfile, snapshot.pidfile_lock)
+    runner = Runner.resumed(snapshot, logs=logs, reread=reread, pidfile=pidfile)
     undo.callback(runner.close_logs)
     log.info("aserver %s, pid %d, goes on after the upgrade", __version__, os.getpid())
     return runner
@@ -269,8 +273,8 @@ async def _serve_master(
     *,
     install_signal_handlers: bool,
 ) -> None:
-    provision = provide(resolved, os.environ)
-    runner = Runner(provision, logs=None, reread=lambda: resolved)
+    resources = provide(resolved, os.environ)
+    runner = Runner(resources, logs=None, reread=lambda: resolved)
     loop = asyncio.get_running_loop()
     handlers = _signals(loop, runner) if install_signal_handlers else contextlib.nullcontext()
     with handlers:
@@ -278,7 +282,7 @@ async def _serve_master(
 
             async def announce() -> None:
                 await runner.listening()
-                task_status.started(tuple(listener.address for listener in provision.listeners))
+                task_status.started(tuple(listener.address for listener in resources.listeners))
 
             group.start_soon(announce)
             result = await runner.run()

@@ -2,7 +2,7 @@
 
 Runs in the master, which may be root, while its peers run the application's code as another user. The channel has seen
 to the shape of a message (`ipc.channel`); here it is compared with what the kernel says. Every function either
-returns or raises ChannelError, and then `crew` cuts the peer off. Nothing here waits for a peer or sends a signal.
+returns or raises ChannelError, and then `Processes` cuts the peer off. Nothing here waits for a peer or sends a signal.
 """
 
 import contextlib
@@ -68,7 +68,7 @@ def ordered(message: msg.Forked | msg.ForkFailed, zygote: ZygoteHandle, worker: 
 def check_exited(message: msg.Exited, zygote: ZygoteHandle, worker: WorkerHandle | None) -> bool:
     """Whether it is news of a worker that is still known. Raises ChannelError if it cannot be this zygote's to tell."""
     if worker is None:
-        return False  # its status was given up on (crew.STATUS_PATIENCE)
+        return False  # its status was given up on (processes.STATUS_PATIENCE)
     if worker.generation != zygote.generation or worker.pid != message.pid:
         raise ChannelError(f"Exited for serial {message.serial}, pid {message.pid}, which is no process of its own")
     return True

@@ -21,7 +21,7 @@ NAMED = 5
 LOOK_TIME = 0.02
 
 
-class Freshness:
+class CodeWatch:
     """Of one generation's code."""
 
     def __init__(self, files: Fingerprint) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Self
 from aserver import terminal, unix
 from aserver.ipc.channel import Channel
 from aserver.ipc.messages import FILES_AT_ONCE, MOST_FILES, Files, FromWorker, FromZygote
-from aserver.master.snapshot import WorkerEstate, ZygoteEstate
+from aserver.master.snapshot import SavedWorker, SavedZygote
 
 #: Messages of a peer beyond two for each fork: its files in pieces, and what a process says once, with some to spare.
 #: Whoever says more floods the channel.
@@ -46,14 +46,14 @@ class ZygoteHandle:
         return f"the zygote of generation {self.generation} (pid {self.pid})"
 
     @classmethod
-    def inherited(cls, estate: ZygoteEstate) -> Self:
+    def inherited(cls, snapshot: SavedZygote) -> Self:
         """One whom this master's former image started."""
-        return cls(estate.generation, estate.pid, estate.pidfd, _channel(estate.channel, FromZygote))
+        return cls(snapshot.generation, snapshot.pid, snapshot.pidfd, _channel(snapshot.channel, FromZygote))
 
-    def estate(self) -> ZygoteEstate:
+    def saved(self) -> SavedZygote:
         """For the next image of this master, which there is only where there are pidfds."""
         assert self.pidfd is not None
-        return ZygoteEstate(self.generation, self.pid, self.pidfd, self.channel.fileno())
+        return SavedZygote(self.generation, self.pid, self.pidfd, self.channel.fileno())
 
     def know(self, files: Files) -> None:
         """Add a part of the fingerprint of its code."""
@@ -104,18 +104,18 @@ class WorkerHandle:
         return f"worker {self.slot} (generation {self.generation}, pid {self.pid})"
 
     @classmethod
-    def inherited(cls, estate: WorkerEstate) -> Self:
+    def inherited(cls, snapshot: SavedWorker) -> Self:
         """One whom this master's former image knew."""
-        worker = cls(estate.serial, estate.generation, estate.slot, estate.cell, estate.pid, estate.pidfd)
-        if estate.channel is not None:
-            worker.channel = _channel(estate.channel, FromWorker)
-        worker.trace, worker.trace_offset, worker.status = estate.trace, estate.trace_offset, estate.status
+        worker = cls(snapshot.serial, snapshot.generation, snapshot.slot, snapshot.cell, snapshot.pid, snapshot.pidfd)
+        if snapshot.channel is not None:
+            worker.channel = _channel(snapshot.channel, FromWorker)
+        worker.trace, worker.trace_offset, worker.status = snapshot.trace, snapshot.trace_offset, snapshot.status
         return worker
 
-    def estate(self) -> WorkerEstate:
+    def saved(self) -> SavedWorker:
         """For the next image of this master."""
         channel = self.channel.fileno() if self.channel is not None else None
-        return WorkerEstate(
+        return SavedWorker(
             self.serial,
             self.generation,
             self.slot,

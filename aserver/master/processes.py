@@ -24,7 +24,7 @@ from aserver.master.code_watch import Fingerprint
 from aserver.master.core import events as ev
 from aserver.master.core import policy
 from aserver.master.handles import WorkerHandle, ZygoteHandle
-from aserver.master.snapshot import Estate, WorkerEstate, ZygoteEstate
+from aserver.master.snapshot import SavedWorker, SavedZygote, Snapshot
 
 log = logging.getLogger("aserver.master")
 
@@ -41,7 +41,7 @@ EOF_PATIENCE = 0.1
 DUMP_PATIENCE = 0.05
 
 
-class Crew:
+class Processes:
     """`on_event` hears what happens to the processes, `on_files` which files a generation's code came from."""
 
     def __init__(
@@ -87,19 +87,19 @@ class Crew:
         for peer in self._halves():
             self.cut_off(peer, reason)
 
-    def zygotes_estate(self) -> list[ZygoteEstate]:
+    def saved_zygotes(self) -> list[SavedZygote]:
         """For the next image of this master; there are pidfds, or there would be no upgrade."""
-        return [zygote.estate() for zygote in self.zygotes.values() if zygote.pidfd is not None]
+        return [zygote.saved() for zygote in self.zygotes.values() if zygote.pidfd is not None]
 
-    def workers_estate(self) -> list[WorkerEstate]:
+    def saved_workers(self) -> list[SavedWorker]:
         """For the next image of this master."""
-        return [worker.estate() for worker in self.workers.values()]
+        return [worker.saved() for worker in self.workers.values()]
 
-    def inherit(self, estate: Estate) -> None:
+    def inherit(self, snapshot: Snapshot) -> None:
         """Watch over those whom this master's former image knew."""
-        for z in estate.zygotes:
+        for z in snapshot.zygotes:
             self._keep_zygote(ZygoteHandle.inherited(z))
-        for w in estate.workers:
+        for w in snapshot.workers:
             worker = self.workers[w.serial] = WorkerHandle.inherited(w)
             if (zygote := self.zygotes.get(w.generation)) is not None:
                 zygote.may_say += border.PER_FORK

@@ -18,7 +18,7 @@ from aserver.errors import ConfigError
 from aserver.log.access.format import compile_format
 from aserver.log.opening import open_log
 from aserver.log.setup import read_log_config
-from aserver.master.snapshot import Estate, LogEstate, ProvisionEstate
+from aserver.master.snapshot import SavedLog, SavedResources, Snapshot
 from aserver.sockets import Listener, bind_for, take_over
 
 #: Stands for `bind` while systemd's sockets replace it.
@@ -51,7 +51,7 @@ class LogFile:
 
 
 @dataclass(slots=True, eq=False)
-class Provision:
+class Resources:
     """Of one generation. `bound` is by what `bind` says; one spec can come to several listeners."""
 
     config: Config
@@ -91,7 +91,7 @@ def _refuse_other_tls(config: Config, bound: Mapping[str, list[Listener]]) -> No
                 )
 
 
-def provide(resolved: Resolved, environ: Mapping[str, str]) -> Provision:
+def provide(resolved: Resolved, environ: Mapping[str, str]) -> Resources:
     """For the first generation. Raises BindError or ConfigError; then nothing is left open."""
     config = resolved.config
     with contextlib.ExitStack() as undo:
@@ -102,7 +102,7 @@ def provide(resolved: Resolved, environ: Mapping[str, str]) -> Provision:
         else:
             _bind_missing(config, bound, undo)
         undo.pop_all()
-    return Provision(config, _workers(config), bound, logs, resolved.directory, resolved.hooks)
+    return Resources(config, _workers(config), bound, logs, resolved.directory, resolved.hooks)
 
 
 def _open_logs(config: Config, previous: list[LogFile], undo: contextlib.ExitStack) -> list[LogFile]:
@@ -136,7 +136,7 @@ def _bind_missing(config: Config, bound: dict[str, list[Listener]], undo: contex
             undo.callback(listener.close)
 
 
-def provide_next(previous: Provision, resolved: Resolved) -> tuple[Provision, list[str]]:
+def provide_next(previous: Resources, resolved: Resolved) -> tuple[Resources, list[str]]:
     """For a reload: what is unchanged stays, what is new is bound and opened now, so that a mistake is found now.
 
     Also returns what the reload cannot change, a sentence each. Raises BindError or ConfigError; then nothing changes.
@@ -158,40 +158,40 @@ def provide_next(previous: Provision, resolved: Resolved) -> tuple[Provision, li
         if _SYSTEMD not in bound:
             _bind_missing(config, bound, undo)
         undo.pop_all()
-    return Provision(config, _workers(config), bound, logs, resolved.directory, resolved.hooks), remarks
+    return Resources(config, _workers(config), bound, logs, resolved.directory, resolved.hooks), remarks
 
 
-def bequeath(provision: Provision) -> ProvisionEstate:
+def save(resources: Resources) -> SavedResources:
     """For the next image of this master."""
-    bound = {spec: [listener.socket.fileno() for listener in found] for spec, found in provision.bound.items()}
-    return ProvisionEstate(provision.config.to_wire(), provision.workers, bound, provision.hooks, provision.directory)
+    bound = {spec: [listener.socket.fileno() for listener in found] for spec, found in resources.bound.items()}
+    return SavedResources(resources.config.to_wire(), resources.workers, bound, resources.hooks, resources.directory)
 
 
-def all_logs(provisions: Iterable[Provision]) -> list[LogFile]:
+def all_logs(every: Iterable[Resources]) -> list[LogFile]:
     """Each once."""
-    return list({id(log): log for provision in provisions for log in provision.logs}.values())
+    return list({id(log): log for resources in every for log in resources.logs}.values())
 
 
-def bequeath_logs(provisions: Iterable[Provision]) -> list[LogEstate]:
+def save_logs(every: Iterable[Resources]) -> list[SavedLog]:
     """For the next image: they stay open, since their paths may lead elsewhere by then."""
-    found = {(log.which, log.path): LogEstate(log.path, log.which, log.fd) for log in all_logs(provisions)}
+    found = {(log.which, log.path): SavedLog(log.path, log.which, log.fd) for log in all_logs(every)}
     return list(found.values())
 
 
-def inherit(estate: Estate) -> dict[int, Provision]:
-    """All provisions of the former image, sharing what was shared."""
-    listeners = {handover.fd: take_over(handover) for handover in estate.listeners}
-    provisions: dict[int, Provision] = {}
-    logs = {(log.which, log.path): LogFile(log.path, log.which, log.fd) for log in estate.logs}
-    for generation, each in estate.provisions.items():
+def inherit(snapshot: Snapshot) -> dict[int, Resources]:
+    """All resources of the former image, sharing what was shared."""
+    listeners = {handover.fd: take_over(handover) for handover in snapshot.listeners}
+    resources: dict[int, Resources] = {}
+    logs = {(log.which, log.path): LogFile(log.path, log.which, log.fd) for log in snapshot.logs}
+    for generation, each in snapshot.resources.items():
         config = Config.from_wire(each.settings)
         own = [logs[wanted] for wanted in _wanted_logs(config)]
         bound = {spec: [listeners[fd] for fd in fds] for spec, fds in each.bound.items()}
-        provisions[generation] = Provision(config, each.workers, bound, own, each.directory, each.hooks)
-    return provisions
+        resources[generation] = Resources(config, each.workers, bound, own, each.directory, each.hooks)
+    return resources
 
 
-def let_go(gone: Provision, kept: Iterable[Provision]) -> list[Listener]:
+def let_go(gone: Resources, kept: Iterable[Resources]) -> list[Listener]:
     """Close what only `gone` used; returns the listeners that were closed."""
     kept = list(kept)
     used = {id(thing) for each in kept for thing in (*each.listeners, *each.logs)}

@@ -23,16 +23,16 @@ from aserver.ipc import messages as msg
 from aserver.ipc.board import BoardFile
 from aserver.log.opening import open_private
 from aserver.log.setup import Logging
-from aserver.master.code_watch import Fingerprint, Freshness
+from aserver.master.code_watch import CodeWatch, Fingerprint
 from aserver.master.core import events as ev
 from aserver.master.core import policy
 from aserver.master.core.machine import BEAT_PERIOD, Master
-from aserver.master.core.model import Server
+from aserver.master.core.model import ServerPhase
 from aserver.master.pidfile import PidFile
-from aserver.master.processes import Crew
+from aserver.master.processes import Processes
 from aserver.master.reload import read
-from aserver.master.resources import Provision, all_logs, bequeath, bequeath_logs, inherit, let_go, provide_next
-from aserver.master.snapshot import SCHEMA, Estate, read_fleet, write_fleet
+from aserver.master.resources import Resources, all_logs, inherit, let_go, provide_next, save, save_logs
+from aserver.master.snapshot import SCHEMA, Snapshot, read_model, write_model
 from aserver.master.upgrade import become, preflight
 from aserver.sockets import Listener, hand_over
 
@@ -43,7 +43,7 @@ CHORES_PERIOD = 1.0
 #: Seconds that an upgrade waits for the rest of a message before it cuts its peer off, which may never send or take it.
 MESSAGE_PATIENCE = 5.0
 #: Chores between two looks at the files of the loaded code (one stat(2) each).
-FRESHNESS_CHORES = 5
+CODE_CHORES = 5
 
 
 class Runner:
@@ -51,14 +51,14 @@ class Runner:
 
     def __init__(
         self,
-        provision: Provision,
+        resources: Resources,
         *,
         logs: Logging | None,
         reread: Callable[[], Resolved],
         pidfile: PidFile | None = None,
         board: BoardFile | None = None,
     ) -> None:
-        """`provision` is closed at the end. `reread` reads the settings again for a reload; it raises ConfigError.
+        """`resources` is closed at the end. `reread` reads the settings again for a reload; it raises ConfigError.
 
         `logs` are this process's own, or None in a process that is not ours: then it is neither made the net under
         orphans nor told where to log. `pidfile` is removed at the end.
@@ -66,19 +66,19 @@ class Runner:
         self._logs = logs
         self._reread = reread
         self._pidfile = pidfile
-        self._next = provision
-        self._provisions: dict[int, Provision] = {}
-        self._files: dict[int, Freshness] = {}
+        self._next = resources
+        self._resources: dict[int, Resources] = {}
+        self._files: dict[int, CodeWatch] = {}
         #: Signals that have come and that the loop has not obeyed yet; an upgrade takes them along.
         self.noted: list[int] = []
         self._chores = 0
         self._serving = 0  # the generation whose listeners are listening
         self._listening_on: list[Listener] = []
-        config = provision.config
-        self._state = Master(policy.Limits.of(config, provision.workers), random.random, lazy=not config.preload)
-        self._crew = Crew(self._handle, self._know_files, board)
+        config = resources.config
+        self._state = Master(policy.Limits.of(config, resources.workers), random.random, lazy=not config.preload)
+        self._processes = Processes(self._handle, self._know_files, board)
         if logs is not None:
-            logs.share_half_lines(self._crew.board.fd)
+            logs.share_half_lines(self._processes.board.fd)
         self._upgrade: asyncio.Task[None] | None = None
         self._reading: list[asyncio.Task[None]] = []
         self._loop = asyncio.get_running_loop()
@@ -88,18 +88,20 @@ class Runner:
         self._listening = asyncio.Event()
 
     @classmethod
-    def resumed(cls, estate: Estate, *, logs: Logging, reread: Callable[[], Resolved], pidfile: PidFile | None) -> Self:
+    def resumed(
+        cls, snapshot: Snapshot, *, logs: Logging, reread: Callable[[], Resolved], pidfile: PidFile | None
+    ) -> Self:
         """Go on where this process's former image stopped (SIGUSR2), then reload. Raises ConfigError."""
-        provisions = inherit(estate)
+        resources = inherit(snapshot)
         runner = cls(
-            provisions[max(provisions)], logs=logs, reread=reread, pidfile=pidfile, board=BoardFile(estate.board)
+            resources[max(resources)], logs=logs, reread=reread, pidfile=pidfile, board=BoardFile(snapshot.board)
         )
-        runner._provisions = provisions
-        runner._serving = estate.serving
-        runner._listening_on = provisions[estate.serving].listeners
-        runner._files = {generation: Freshness(files) for generation, files in estate.files.items()}
-        runner._state = read_fleet(estate.fleet, random.random)
-        runner._crew.inherit(estate)
+        runner._resources = resources
+        runner._serving = snapshot.serving
+        runner._listening_on = resources[snapshot.serving].listeners
+        runner._files = {generation: CodeWatch(files) for generation, files in snapshot.files.items()}
+        runner._state = read_model(snapshot.model, random.random)
+        runner._processes.inherit(snapshot)
         runner._listening.set()
         runner._loop.call_soon(runner.reload, "after the upgrade")
         return runner
@@ -150,8 +152,8 @@ class Runner:
         for remark in remarks:
             log.warning("reload (%s): %s", why, remark)
         superseded, self._next = self._next, fresh
-        if superseded not in self._provisions.values():
-            let_go(superseded, (*self._provisions.values(), fresh))
+        if superseded not in self._resources.values():
+            let_go(superseded, (*self._resources.values(), fresh))
         self._state.lazy = not fresh.config.preload  # for the generation that is about to begin
         self._handle(ev.ReloadRequested(policy.Limits.of(fresh.config, fresh.workers), why))
 
@@ -171,27 +173,29 @@ class Runner:
             return
         self._run_hook("pre_exec")
         patience = self._loop.time() + MESSAGE_PATIENCE
-        while not self._crew.quiet or any(not task.done() for task in self._reading):
+        while not self._processes.quiet or any(not task.done() for task in self._reading):
             if self._loop.time() > patience:
-                self._crew.cut_off_halves(f"half a message for {MESSAGE_PATIENCE:g} s, and an upgrade waits for it")
+                self._processes.cut_off_halves(
+                    f"half a message for {MESSAGE_PATIENCE:g} s, and an upgrade waits for it"
+                )
             await asyncio.sleep(BEAT_PERIOD)
-        if self._state.over or self._state.server is not Server.SERVING:
+        if self._state.over or self._state.server is not ServerPhase.SERVING:
             log.warning("upgrade (%s) given up: the server is %s", why, self._state.server.value)
             return
         log.info("upgrade (%s): the master re-executes itself", why)
-        error = become(self._bequeath(), self.noted)
+        error = become(self._snapshot(), self.noted)
         log.error("upgrade (%s) failed, everything stays as it is: %s", why, error.strerror)
 
-    def _bequeath(self) -> Estate:
-        return Estate(
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(
             schema=SCHEMA,
-            fleet=write_fleet(self._state),
-            board=self._crew.board.fd,
-            zygotes=self._crew.zygotes_estate(),
-            workers=self._crew.workers_estate(),
+            model=write_model(self._state),
+            board=self._processes.board.fd,
+            zygotes=self._processes.saved_zygotes(),
+            workers=self._processes.saved_workers(),
             listeners=[hand_over(listener) for listener in self._listeners()],
-            logs=bequeath_logs(self._provisions.values()),
-            provisions={generation: bequeath(each) for generation, each in self._provisions.items()},
+            logs=save_logs(self._resources.values()),
+            resources={generation: save(each) for generation, each in self._resources.items()},
             files={generation: dict(each.files) for generation, each in self._files.items()},
             serving=self._serving,
             pidfile=self._pidfile.fd if self._pidfile else None,
@@ -207,24 +211,24 @@ class Runner:
 
     def reopen_logs(self) -> None:
         """Open the log files again and hand them to every process, for rotation (SIGUSR1)."""
-        for logfile in all_logs(self._provisions.values()):
+        for logfile in all_logs(self._resources.values()):
             try:
                 logfile.reopen()
             except AserverError as error:
                 log.error("%s; the old file is written on", error)  # noqa: TRY400
-        current = self._provisions[max(self._provisions)]
+        current = self._resources[max(self._resources)]
         if self._logs is not None:
             self._logs.replace(open_private(current.log_fds[0]), None)
-        for generation in self._crew.zygotes:
-            self._crew.tell_zygote(generation, msg.Reopen(), self._provisions[generation].log_fds)
-        for worker in self._crew.workers.values():
-            self._crew.tell(worker.serial, msg.Reopen(), self._provisions[worker.generation].log_fds)
+        for generation in self._processes.zygotes:
+            self._processes.tell_zygote(generation, msg.Reopen(), self._resources[generation].log_fds)
+        for worker in self._processes.workers.values():
+            self._processes.tell(worker.serial, msg.Reopen(), self._resources[worker.generation].log_fds)
         log.info("logs reopened")
 
     def _run_hook(self, name: str, *numbers: int) -> None:
         current = self._state.current
         if current is not None:
-            self._crew.tell_zygote(current.number, msg.RunHook(name, numbers))
+            self._processes.tell_zygote(current.number, msg.RunHook(name, numbers))
 
     @property
     def errorlog(self) -> str:
@@ -240,9 +244,9 @@ class Runner:
         for timer in (self._timer, *self._periodic):
             if timer is not None:
                 timer.cancel()
-        self._crew.close()
-        for generation in list(self._provisions):
-            let_go(self._provisions.pop(generation), (*self._provisions.values(), self._next))
+        self._processes.close()
+        for generation in list(self._resources):
+            let_go(self._resources.pop(generation), (*self._resources.values(), self._next))
         let_go(self._next, ())
         if self._pidfile is not None:
             self._pidfile.remove()
@@ -267,24 +271,24 @@ class Runner:
             case ev.SpawnZygote():
                 self._spawn_zygote(command)
             case ev.QuitZygote():
-                last = self._state.stop is not None and command.generation == max(self._crew.zygotes, default=0)
-                self._crew.tell_zygote(command.generation, msg.Quit(last))
+                last = self._state.stop is not None and command.generation == max(self._processes.zygotes, default=0)
+                self._processes.tell_zygote(command.generation, msg.Quit(last))
             case ev.KillZygote():
-                self._crew.kill_zygote(command.generation)
+                self._processes.kill_zygote(command.generation)
             case ev.AdoptWorkers():
-                self._crew.adopt_workers(command.generation)
+                self._processes.adopt_workers(command.generation)
             case ev.Fork():
-                self._crew.fork(command)
+                self._processes.fork(command)
             case ev.Drain():
-                self._crew.tell(command.serial, msg.Drain(command.final, command.graceful))
+                self._processes.tell(command.serial, msg.Drain(command.final, command.graceful))
             case ev.Hurry():
-                self._crew.tell(command.serial, msg.Drain(final=True, graceful=0.0))
+                self._processes.tell(command.serial, msg.Drain(final=True, graceful=0.0))
             case ev.Finish():
-                self._crew.tell(command.serial, msg.Drain(final=True, graceful=command.graceful))
+                self._processes.tell(command.serial, msg.Drain(final=True, graceful=command.graceful))
             case ev.Kill():
-                self._crew.signal(command.serial, signal.Signals[command.signal])
+                self._processes.signal(command.serial, signal.Signals[command.signal])
             case ev.DumpStacks():
-                self._crew.dump_stacks(command)
+                self._processes.dump_stacks(command)
             case ev.StartListening():
                 self._start_listening(1)
             case ev.CloseListeners():
@@ -301,18 +305,18 @@ class Runner:
                 assert_never(command)
 
     def _spawn_zygote(self, command: ev.SpawnZygote) -> None:
-        provision = self._provisions.setdefault(command.generation, self._next)
+        resources = self._resources.setdefault(command.generation, self._next)
         boot = msg.Boot(
             generation=command.generation,
-            settings=provision.config.to_wire(),
+            settings=resources.config.to_wire(),
             lazy=command.lazy,
-            hooks=provision.hooks,
+            hooks=resources.hooks,
             master_pid=os.getpid(),
-            listeners=tuple(msg.ListenerInfo(li.name, li.family, li.tls) for li in provision.listeners),
-            access_log=len(provision.logs) > 1,
-            directory=provision.directory,
+            listeners=tuple(msg.ListenerInfo(li.name, li.family, li.tls) for li in resources.listeners),
+            access_log=len(resources.logs) > 1,
+            directory=resources.directory,
         )
-        self._crew.spawn_zygote(boot, [*provision.log_fds, *(li.socket.fileno() for li in provision.listeners)])
+        self._processes.spawn_zygote(boot, [*resources.log_fds, *(li.socket.fileno() for li in resources.listeners)])
 
     def _every(self, period: float, chore: Callable[[], None]) -> None:
         index = len(self._periodic)
@@ -324,20 +328,20 @@ class Runner:
         self._periodic.append(self._loop.call_later(period, turn))
 
     def _look_at_beats(self) -> None:
-        self._handle(ev.Beats(self._crew.beats()))
+        self._handle(ev.Beats(self._processes.beats()))
 
     def _do_chores(self) -> None:
         for listener in self._listeners():
             if (news := listener.tend()) is not None:
                 log.warning("%s", news)
         self._chores += 1
-        self._look_at_files(begin=self._chores % FRESHNESS_CHORES == 0)
+        self._look_at_files(begin=self._chores % CODE_CHORES == 0)
         if self._logs is not None and not self._waits_for_a_child:
-            unix.reap_strangers(self._crew.pids)
+            unix.reap_strangers(self._processes.pids)
 
     @property
     def _waits_for_a_child(self) -> bool:
-        """Whether a preflight, or a settings file in Python, may be running: children that are not the crew's.
+        """Whether a preflight, or a settings file in Python, may be running: children that `Processes` does not know.
 
         Whoever started one waits for it, and only he: a status that the chores took would be nobody's any more (the
         upgrade saw ECHILD; subprocess takes that for exit code 0). Their time is bounded, and strangers can wait.
@@ -351,7 +355,7 @@ class Runner:
         before = max((number for number in self._files if number < generation), default=None)
         if before is not None and files == self._files[before].files:
             log.info("generation %d has the code of generation %d: no loaded file has changed", generation, before)
-        self._files[generation] = Freshness(files)
+        self._files[generation] = CodeWatch(files)
 
     def _look_at_files(self, *, begin: bool) -> None:
         current = self._state.current
@@ -360,16 +364,16 @@ class Runner:
             log.warning("%s (generation %d): a reload is due; until then the loaded code serves", news, current.number)
 
     def _listeners(self) -> list[Listener]:
-        return list({id(li): li for provision in self._provisions.values() for li in provision.listeners}.values())
+        return list({id(li): li for resources in self._resources.values() for li in resources.listeners}.values())
 
     def _start_listening(self, generation: int) -> None:
         """Let clients connect to whatever this generation is given, as far as that can be had."""
-        provision, first = self._provisions[generation], not self._serving
+        resources, first = self._resources[generation], not self._serving
         self._serving, before, self._listening_on = generation, self._listening_on, []
         refused: list[BindError] = []
-        for listener in provision.listeners:
+        for listener in resources.listeners:
             try:
-                listener.listen(provision.config.backlog)  # again, most of them: the backlog may be another
+                listener.listen(resources.config.backlog)  # again, most of them: the backlog may be another
             except BindError as error:  # two masters can both have bound before one of them listens (trap 56)
                 refused.append(error)
                 continue
@@ -390,17 +394,17 @@ class Runner:
         """Take up what a generation brings when it becomes the current one; close what only gone ones used."""
         current = self._state.current
         if current is not None and current.number != self._serving and self._serving:
-            provision = self._provisions[current.number]
+            resources = self._resources[current.number]
             if self._logs is not None:
                 try:
-                    self._logs.renew(provision.config, open_private(provision.log_fds[0]))
+                    self._logs.renew(resources.config, open_private(resources.log_fds[0]))
                 except ConfigError as error:  # the file has changed since the reload looked at it
                     log.error("%s; the master's own log stays as it was", error)  # noqa: TRY400
             self._start_listening(current.number)
-        for generation in [g for g in self._provisions if g not in self._state.generations]:
-            gone = self._provisions.pop(generation)
+        for generation in [g for g in self._resources if g not in self._state.generations]:
+            gone = self._resources.pop(generation)
             self._files.pop(generation, None)
-            if gone is self._next and self._provisions:
-                self._next = self._provisions[max(self._provisions)]  # it failed: nothing of it may stay open
-            for listener in let_go(gone, (*self._provisions.values(), self._next)):
+            if gone is self._next and self._resources:
+                self._next = self._resources[max(self._resources)]  # it failed: nothing of it may stay open
+            for listener in let_go(gone, (*self._resources.values(), self._next)):
                 log.info("%s is no longer listened on", listener.name)

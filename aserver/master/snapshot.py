@@ -1,7 +1,7 @@
 """What one image of the master leaves to the next: the shape of it, and the version of that shape.
 
 Runs in the master, on either side of the exec; only data. `upgrade` writes it down and execs, the new image reads it.
-Whoever changes a field of `fleet` or of this module raises SCHEMA: a preflight with another one refuses, and a restart
+Whoever changes a field of `model` or of this module raises SCHEMA: a preflight with another one refuses, and a restart
 is needed instead (tests/unit/master/test_snapshot.py holds SCHEMA against the fields).
 """
 
@@ -13,17 +13,17 @@ import msgspec
 
 from aserver.errors import ConfigError
 from aserver.master.core.machine import Master
-from aserver.master.core.model import Fleet
+from aserver.master.core.model import Model
 from aserver.master.core.policy import BackOff, Rng
 from aserver.sockets import Handover
 
-SCHEMA = 5
+SCHEMA = 6
 
 #: Not left behind: chance is the new image's own, and orders are carried out before the exec.
 _OWN = ("rng", "out")
 
 
-class ZygoteEstate(msgspec.Struct):
+class SavedZygote(msgspec.Struct):
     """A zygote; numbers of descriptors."""
 
     generation: int
@@ -32,7 +32,7 @@ class ZygoteEstate(msgspec.Struct):
     channel: int
 
 
-class WorkerEstate(msgspec.Struct):
+class SavedWorker(msgspec.Struct):
     """A worker; one whose fork has not been reported has no descriptors yet."""
 
     serial: int
@@ -47,7 +47,7 @@ class WorkerEstate(msgspec.Struct):
     status: int | None
 
 
-class LogEstate(msgspec.Struct):
+class SavedLog(msgspec.Struct):
     """An open log. Opened again by its path it might not be there, or be another's, with no way back."""
 
     path: str
@@ -55,8 +55,8 @@ class LogEstate(msgspec.Struct):
     fd: int
 
 
-class ProvisionEstate(msgspec.Struct):
-    """What a generation was given: `bound` by descriptor; its logs are among the estate's."""
+class SavedResources(msgspec.Struct):
+    """What a generation was given: `bound` by descriptor; its logs are among the snapshot's."""
 
     settings: dict[str, object]
     workers: int
@@ -65,18 +65,18 @@ class ProvisionEstate(msgspec.Struct):
     directory: str | None = None
 
 
-class Estate(msgspec.Struct):
+class Snapshot(msgspec.Struct):
     """All of it."""
 
     schema: int
-    fleet: dict[str, object]
+    model: dict[str, object]
     board: int
-    zygotes: list[ZygoteEstate]
-    workers: list[WorkerEstate]
+    zygotes: list[SavedZygote]
+    workers: list[SavedWorker]
     listeners: list[Handover]
-    provisions: dict[int, ProvisionEstate]
+    resources: dict[int, SavedResources]
     files: dict[int, dict[str, tuple[int, int]]]
-    logs: list[LogEstate]
+    logs: list[SavedLog]
     serving: int
     pidfile: int | None = None
     pidfile_lock: int | None = None
@@ -91,17 +91,17 @@ class Estate(msgspec.Struct):
         return [fd for fd in found if fd is not None]
 
 
-def write_fleet(fleet: Fleet) -> dict[str, object]:
+def write_model(model: Model) -> dict[str, object]:
     """The picture as plain values."""
 
     def encode(value: object) -> object:
         assert isinstance(value, BackOff)
         return value.to_wire()
 
-    return {name: msgspec.to_builtins(getattr(fleet, name), enc_hook=encode) for name in _kept()}
+    return {name: msgspec.to_builtins(getattr(model, name), enc_hook=encode) for name in _kept()}
 
 
-def read_fleet(data: Mapping[str, object], rng: Rng) -> Master:
+def read_model(data: Mapping[str, object], rng: Rng) -> Master:
     """The picture again. Raises ConfigError if it is not one."""
 
     def decode(kind: type, value: typing.Any) -> BackOff:

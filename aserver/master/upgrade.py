@@ -19,13 +19,13 @@ from aserver import unix
 from aserver.config import Config
 from aserver.errors import ConfigError
 from aserver.master.handles import spawn
-from aserver.master.snapshot import SCHEMA, Estate
+from aserver.master.snapshot import SCHEMA, Snapshot
 from aserver.obeyed import refuse_changeable
 
 log = logging.getLogger("aserver.master")
 
-#: The descriptor of the estate, in the environment of the new image. Not ASERVER_*: those are settings.
-ESTATE = "_ASERVER_ESTATE"
+#: The descriptor of the snapshot, in the environment of the new image. Not ASERVER_*: those are settings.
+SNAPSHOT = "_ASERVER_SNAPSHOT"
 #: The schema that the running master would leave, in the environment of a preflight.
 PREFLIGHT = "_ASERVER_PREFLIGHT"
 #: Seconds for the preflight: it imports aserver and reads the settings, not the app.
@@ -101,22 +101,22 @@ def answer_preflight(environ: MutableMapping[str, str]) -> bool:
     return True
 
 
-def become(estate: Estate, noted: list[int]) -> OSError:
+def become(snapshot: Snapshot, noted: list[int]) -> OSError:
     """Exec the new image. Returns only if that failed, with everything as it was.
 
     `noted` are signals that came before they were blocked, and that nobody has obeyed: they are made to come again.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    paper = unix.memory_file("aserver-estate")
-    fds = [*estate.fds(), paper]
+    paper = unix.memory_file("aserver-snapshot")
+    fds = [*snapshot.fds(), paper]
     try:
         with open(paper, "wb", closefd=False) as file:  # whole or not at all: os.write may write a part (ulimit -f)
-            file.write(msgspec.msgpack.encode(estate))
+            file.write(msgspec.msgpack.encode(snapshot))
         for fd in fds:
             os.set_inheritable(fd, True)
         while noted:
             signal.raise_signal(noted.pop())  # pending from here on, which an exec keeps (execve(2))
-        os.execve(sys.executable, _command(), {**os.environ, ESTATE: str(paper)})  # noqa: S606
+        os.execve(sys.executable, _command(), {**os.environ, SNAPSHOT: str(paper)})  # noqa: S606
     except OSError as error:
         for fd in fds:
             os.set_inheritable(fd, False)
@@ -127,21 +127,21 @@ def become(estate: Estate, noted: list[int]) -> OSError:
 
 def is_continued(environ: Mapping[str, str]) -> bool:
     """Whether this image, or the one that this preflight is for, goes on with what another was."""
-    return ESTATE in environ or PREFLIGHT in environ
+    return SNAPSHOT in environ or PREFLIGHT in environ
 
 
-def inherited(environ: MutableMapping[str, str]) -> Estate | None:
+def inherited(environ: MutableMapping[str, str]) -> Snapshot | None:
     """In the new image: what the former one left. Its descriptors are close-on-exec again."""
-    number = environ.pop(ESTATE, None)
+    number = environ.pop(SNAPSHOT, None)
     if number is None:
         return None
     paper = int(number)
     data = os.pread(paper, os.fstat(paper).st_size, 0)
     os.close(paper)
-    estate = msgspec.msgpack.decode(data, type=Estate)
-    for fd in estate.fds():
+    snapshot = msgspec.msgpack.decode(data, type=Snapshot)
+    for fd in snapshot.fds():
         os.set_inheritable(fd, False)
-    return estate
+    return snapshot
 
 
 def obey_signals() -> None:

@@ -1,8 +1,8 @@
 """A fuzz target for what zygotes and workers send: any bytes, messages and descriptors, at channel and master.
 
 `test_fuzz_channel.py` lets Hypothesis try it for some seconds with every run of the suite. What must hold: nothing but
-ChannelError comes out of a channel; nothing at all out of the crew and the state machine behind it; no descriptor stays
-open; only processes that were believed are signalled; and every text for the log is bounded and printable.
+ChannelError comes out of a channel; nothing at all out of `Processes` and the state machine behind it; no descriptor
+stays open; only processes that were believed are signalled; and every text for the log is bounded and printable.
 """
 
 import array
@@ -25,7 +25,7 @@ from aserver.master.core import events as ev
 from aserver.master.core.machine import Master
 from aserver.master.core.policy import Limits
 from aserver.master.handles import WorkerHandle, ZygoteHandle
-from aserver.master.processes import Crew
+from aserver.master.processes import Processes
 
 #: What one peer sends at once: bytes, and the kinds of the descriptors with them.
 Sending = tuple[bytes, Sequence[str]]
@@ -120,10 +120,10 @@ def _empty(channel: Channel[Any]) -> bool:
 
 
 class Shell:
-    """A master without processes: its crew, its state machine, and a record of what it orders."""
+    """A master without real processes: its `Processes`, its state machine, and a record of what it orders."""
 
     def __init__(self) -> None:
-        self.crew = Crew(self.handle, self.know)
+        self.processes = Processes(self.handle, self.know)
         self.master = Master(Limits(workers=2, min_lifetime=0.0), lambda: 0.5)
         self.zygotes: dict[int, Peer] = {}
         self.workers: dict[int, Peer] = {}
@@ -143,11 +143,11 @@ class Shell:
                 case ev.SpawnZygote():
                     self._spawn(order.generation)
                 case ev.Fork():
-                    self.crew.fork(order)
+                    self.processes.fork(order)
                 case ev.Drain():
-                    self.crew.tell(order.serial, msg.Drain(order.final, order.graceful))
+                    self.processes.tell(order.serial, msg.Drain(order.final, order.graceful))
                 case ev.Kill():
-                    self.crew.signal(order.serial, signal.Signals[order.signal])
+                    self.processes.signal(order.serial, signal.Signals[order.signal])
                 case ev.Say():
                     assert len(order.text) + len(order.detail) < LONGEST_RECORD
                     assert "\x1b" not in order.text + order.detail
@@ -159,21 +159,21 @@ class Shell:
 
     def _spawn(self, generation: int) -> None:
         peer = self.zygotes[generation] = Peer()
-        self.crew._keep_zygote(Puppet(generation, 1, None, Channel(peer.ours, msg.FromZygote)))
+        self.processes._keep_zygote(Puppet(generation, 1, None, Channel(peer.ours, msg.FromZygote)))
 
     def born(self, serial: int) -> None:
         """The honest answer to an order to fork."""
-        worker = self.crew.workers.get(serial)
-        if worker is None or worker.pid is not None or worker.generation not in self.crew.zygotes:
+        worker = self.processes.workers.get(serial)
+        if worker is None or worker.pid is not None or worker.generation not in self.processes.zygotes:
             return
         peer = self.workers[serial] = Peer()
         trace = os.memfd_create("fuzz")
-        handle = self.crew.zygotes[worker.generation]
-        self.crew._on_forked(handle, msg.Forked(serial, 1000 + serial), [peer.ours.detach(), trace])
+        handle = self.processes.zygotes[worker.generation]
+        self.processes._on_forked(handle, msg.Forked(serial, 1000 + serial), [peer.ours.detach(), trace])
 
     def close(self) -> None:
         """Let go of everything."""
-        self.crew.close()
+        self.processes.close()
         for peer in (*self.zygotes.values(), *self.workers.values()):
             peer.theirs.close()
 
@@ -214,8 +214,11 @@ class Target:
                 peer.send(sending)
             for _ in range(2):  # selected, then called
                 await asyncio.sleep(0)
-            shell.handle(ev.Beats(shell.crew.beats()))
-            handles: list[ZygoteHandle | WorkerHandle] = [*shell.crew.zygotes.values(), *shell.crew.workers.values()]
+            shell.handle(ev.Beats(shell.processes.beats()))
+            handles: list[ZygoteHandle | WorkerHandle] = [
+                *shell.processes.zygotes.values(),
+                *shell.processes.workers.values(),
+            ]
             assert all(handle.said <= handle.may_say + 1 for handle in handles)
         shell.handle(ev.StopRequested(ev.StopMode.GRACEFUL, "test"))
         shell.close()

@@ -150,7 +150,7 @@ def test_trap_89_all_due_in_the_same_second(server: Start, tmp_path: Path) -> No
     """Four workers reach their limit together: one after the other goes, each when its replacement serves.
 
     Fails without can_lose_one in plan._replace_outgoing (all drain at once), and without `live < target + surge`
-    in Fleet.can_fork (eight processes).
+    in Model.can_fork (eight processes).
     """
     notes = Notes(tmp_path)
     env = notes.env | {"IMPORT_SECONDS": "0.2"}

@@ -153,7 +153,7 @@ def _hups_pending(server: ServerProcess) -> int:
 def test_trap_33_workers_that_drain_are_not_replaced_again(server: Start, tmp_path: Path) -> None:
     """Four reloads while each worker is held by a slow request: never more than workers + max_surge processes.
 
-    Fails without `live < target + surge` in Fleet.can_fork: twelve workers, as in the prototype.
+    Fails without `live < target + surge` in Model.can_fork: twelve workers, as in the prototype.
     """
     notes, gate = Notes(tmp_path), tmp_path / "gate"
     running = server(APP, "--workers", "2", env=notes.env)

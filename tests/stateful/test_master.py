@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from aserver.master.core import events as ev
-from aserver.master.core.model import Phase, Role, Server, Zygote
+from aserver.master.core.model import Role, ServerPhase, WorkerPhase, ZygotePhase
 from aserver.master.core.policy import Limits
 from tests.stateful.world import World, quick, stop_bound
 
@@ -249,16 +249,16 @@ class Disturbances(RuleBasedStateMachine):
 
     def _whole(self) -> bool:
         master = self.world.master
-        if master.server is Server.BOOTING:
+        if master.server is ServerPhase.BOOTING:
             return master.target == 0 and not master.workers
         current = master.current
         return (
             current is not None
-            and current.zygote is Zygote.UP
+            and current.zygote is ZygotePhase.UP
             and list(master.generations) == [current.number]
             and master.pending is None
             and len(master.workers) == master.target
-            and all(w.phase is Phase.READY and w.generation == current.number for w in master.workers.values())
+            and all(w.phase is WorkerPhase.READY and w.generation == current.number for w in master.workers.values())
         )
 
     def teardown(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from aserver.master.core import events as ev
 from aserver.master.core import policy
 from aserver.master.core.machine import BEAT_PERIOD, Master
-from aserver.master.core.model import Phase, Role, Server, Zygote
+from aserver.master.core.model import Role, ServerPhase, WorkerPhase, ZygotePhase
 from aserver.master.core.policy import Limits
 
 T = TypeVar("T")
@@ -231,7 +231,8 @@ class World:
         return {
             w.serial
             for w in self.master.workers.values()
-            if w.phase in (Phase.READY, Phase.RETIRING) and self.master.generations[w.generation].role in roles
+            if w.phase in (WorkerPhase.READY, WorkerPhase.RETIRING)
+            and self.master.generations[w.generation].role in roles
         }
 
     # ── the rules ────────────────────────────────────────────────────────────────────────────
@@ -273,7 +274,7 @@ class World:
         if any(isinstance(o, ev.Fork) for o in orders):
             most = master.target + max(1, master.limits.max_surge)
             assert len(master.workers) <= most, f"{len(master.workers)} live for {master.target} wanted"
-        told = {w.serial for w in master.workers.values() if w.phase is Phase.DRAINING} & before
+        told = {w.serial for w in master.workers.values() if w.phase is WorkerPhase.DRAINING} & before
         if told and master.stop is None:
             left, floor = len(self._serving()), master.target - master.limits.max_unavailable
             assert left >= floor, f"{event} leaves {left} ready, at least {floor} of {master.target} must be"
@@ -281,7 +282,7 @@ class World:
             assert not any(isinstance(o, ev.SpawnZygote | ev.Fork) for o in orders), "something new while stopping"
         deadlines = [w.deadline for w in master.workers.values()] + [g.deadline for g in master.generations.values()]
         assert all(d is None or d > master.now for d in deadlines), f"a deadline is left behind: {master}"
-        if master.server is not Server.DONE:
+        if master.server is not ServerPhase.DONE:
             again = master.handle(ev.Tick(), self.now)
             assert again == [], f"{event} was answered by half: {again} came only at the next tick"
 
@@ -389,7 +390,7 @@ class World:
             self.after(BEAT_PERIOD, self._beat)
 
 
-def zygote_states(world: World) -> dict[int, Zygote]:
+def zygote_states(world: World) -> dict[int, ZygotePhase]:
     """The master's view of its zygotes."""
     return {g.number: g.zygote for g in world.master.generations.values()}
 

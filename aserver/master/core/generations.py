@@ -7,135 +7,143 @@ one as it was.
 from aserver.errors import ExitCode
 from aserver.master.core import events as ev
 from aserver.master.core import policy
-from aserver.master.core.model import Fleet, Generation, Phase, Role, Server, Worker, Zygote, exhausted, when
+from aserver.master.core.model import (
+    Generation,
+    Model,
+    Role,
+    ServerPhase,
+    Worker,
+    WorkerPhase,
+    ZygotePhase,
+    exhausted,
+    when,
+)
 from aserver.master.core.policy import BackOff, Limits
 from aserver.master.core.transitions import drain, say, spawn_zygote
 
 
-def begin(fleet: Fleet, limits: Limits) -> Generation:
+def begin(model: Model, limits: Limits) -> Generation:
     """Start a generation as the candidate."""
-    fleet.numbers += 1
+    model.numbers += 1
     generation = Generation(
-        number=fleet.numbers,
+        number=model.numbers,
         limits=limits,
         role=Role.CANDIDATE,
-        zygote=Zygote.DOWN,
+        zygote=ZygotePhase.DOWN,
         deadline=None,
-        backoff=BackOff(free=max(3, limits.workers), rng=fleet.rng),
-        spawns=BackOff(free=2, rng=fleet.rng),
-        lazy=fleet.lazy,
-        target_before=fleet.target,
+        backoff=BackOff(free=max(3, limits.workers), rng=model.rng),
+        spawns=BackOff(free=2, rng=model.rng),
+        lazy=model.lazy,
+        target_before=model.target,
     )
-    fleet.generations[generation.number] = generation
-    fleet.reload_not_before = fleet.now + policy.RELOAD_SPACING
-    spawn_zygote(fleet, generation)
+    model.generations[generation.number] = generation
+    model.reload_not_before = model.now + policy.RELOAD_SPACING
+    spawn_zygote(model, generation)
     return generation
 
 
-def promote(fleet: Fleet, generation: Generation) -> None:
+def promote(model: Model, generation: Generation) -> None:
     """The candidate works: new workers come from it, older ones are to be replaced."""
-    current = fleet.current
+    current = model.current
     if current is not None:
         current.role = Role.OLD
-        fleet.target = _target_after(fleet, generation)
-        fleet.last_reload = f"generation {generation.number} serves"
-        older = [w for w in fleet.workers.values() if w.holds and w.generation != generation.number]
+        model.target = _target_after(model, generation)
+        older = [w for w in model.workers.values() if w.holds and w.generation != generation.number]
         serving = sum(w.serves for w in older)
-        say(fleet, "info", f"generation {generation.number} serves; {serving} older workers are replaced one by one")
-        fleet.out.append(ev.Notify("READY=1"))
+        say(model, "info", f"generation {generation.number} serves; {serving} older workers are replaced one by one")
+        model.out.append(ev.Notify("READY=1"))
         for worker in older:
-            if worker.phase is Phase.BOOTING:  # it would only serve to be replaced
-                drain(fleet, worker)
+            if worker.phase is WorkerPhase.BOOTING:  # it would only serve to be replaced
+                drain(model, worker)
     generation.role = Role.CURRENT
     generation.failure = None
-    fleet.limits = generation.limits
+    model.limits = generation.limits
 
 
-def _target_after(fleet: Fleet, generation: Generation) -> int:
+def _target_after(model: Model, generation: Generation) -> int:
     """How many workers are wanted now: what the settings say if they changed or nobody was wanted, else what TTIN and
     TTOU made of it; what they said since the reload began counts on top (trap 40).
     """
     before = generation.target_before
-    if before and not fleet.target:
+    if before and not model.target:
         return 0  # WINCH came after the reload
-    changed = generation.limits.workers != fleet.limits.workers
+    changed = generation.limits.workers != model.limits.workers
     base = generation.limits.workers if changed or not before else before
-    return max(1, base + fleet.target - before)
+    return max(1, base + model.target - before)
 
 
-def candidate_failed(fleet: Fleet, generation: Generation, code: int, reason: str, detail: str) -> None:
+def candidate_failed(model: Model, generation: Generation, code: int, reason: str, detail: str) -> None:
     """The candidate will never serve: the current generation stays, or the first start is over."""
-    current = fleet.current
+    current = model.current
     if current is None:
-        give_up(fleet, code, reason, detail)
+        give_up(model, code, reason, detail)
         return
     generation.role = Role.FAILED
-    fleet.last_reload = f"failed: {reason}"
-    canaries = fleet.of(generation)
+    canaries = model.of(generation)
     for worker in canaries:
         if worker.holds:
-            drain(fleet, worker)
+            drain(model, worker)
     say(
-        fleet,
+        model,
         "error",
         f"reload failed: generation {generation.number}: {reason}; generation {current.number} stays "
-        f"({fleet.ready} of {fleet.target} workers serve)",
+        f"({model.ready} of {model.target} workers serve)",
         detail,
     )
-    fleet.out.append(ev.Notify("READY=1"))
+    model.out.append(ev.Notify("READY=1"))
 
 
-def boot_failed(fleet: Fleet, worker: Worker, code: int, reason: str, detail: str) -> None:
+def boot_failed(model: Model, worker: Worker, code: int, reason: str, detail: str) -> None:
     """`worker`, which is gone, could not boot."""
-    generation = fleet.generations[worker.generation]
+    generation = model.generations[worker.generation]
     reason = f"{worker} could not boot: {reason}"
-    if fleet.over or generation.role in (Role.OLD, Role.FAILED):
-        say(fleet, "warning", reason, detail)
+    if model.over or generation.role in (Role.OLD, Role.FAILED):
+        say(model, "warning", reason, detail)
     elif generation.role is Role.CURRENT:
-        pause = generation.backoff.boot_failed(fleet.now, worker.began)
+        pause = generation.backoff.boot_failed(model.now, worker.began)
         say(
-            fleet,
+            model,
             "error",
-            f"{reason}; {fleet.ready} of {fleet.target} workers serve{_mix(fleet, generation)}, "
+            f"{reason}; {model.ready} of {model.target} workers serve{_mix(model, generation)}, "
             f"attempt {generation.backoff.failures + 1} {when(pause)}",
             detail,
         )
     # What cannot be imported now cannot be imported in a second; a lifespan that fails may find its database then.
-    elif fleet.current is not None or code == ExitCode.APP_LOAD:
-        candidate_failed(fleet, generation, code, reason, detail)
+    elif model.current is not None or code == ExitCode.APP_LOAD:
+        candidate_failed(model, generation, code, reason, detail)
     else:
-        first_boot_failed(fleet, generation, worker.began, ev.Exit(code, reason, detail))
+        first_boot_failed(model, generation, worker.began, ev.Exit(code, reason, detail))
 
 
-def _mix(fleet: Fleet, current: Generation) -> str:
-    older = sum(w.serves and w.generation < current.number for w in fleet.workers.values())
+def _mix(model: Model, current: Generation) -> str:
+    older = sum(w.serves and w.generation < current.number for w in model.workers.values())
     return f" ({older} of them from an older generation)" if older else ""
 
 
-def first_boot_failed(fleet: Fleet, generation: Generation, began: float, failure: ev.Exit) -> None:
+def first_boot_failed(model: Model, generation: Generation, began: float, failure: ev.Exit) -> None:
     """An attempt of the first start failed; others follow, up to `boot_retries`."""
     generation.failure = failure
-    pause = generation.backoff.boot_failed(fleet.now, began)
-    tries = fleet.limits.boot_retries
-    if not exhausted(fleet):
+    pause = generation.backoff.boot_failed(model.now, began)
+    tries = model.limits.boot_retries
+    if not exhausted(model):
         what = f"attempt {generation.backoff.failures + 1} of {tries} {when(pause)}"
-        say(fleet, "error", f"{failure.reason}; {what}", failure.detail)
-    elif booting := sum(w.phase is Phase.BOOTING for w in fleet.workers.values()):
-        say(fleet, "error", f"{failure.reason}; no attempt is left, {booting} workers still boot", failure.detail)
+        say(model, "error", f"{failure.reason}; {what}", failure.detail)
+    elif booting := sum(w.phase is WorkerPhase.BOOTING for w in model.workers.values()):
+        say(model, "error", f"{failure.reason}; no attempt is left, {booting} workers still boot", failure.detail)
 
 
-def give_up(fleet: Fleet, code: int, reason: str, detail: str) -> None:
+def give_up(model: Model, code: int, reason: str, detail: str) -> None:
     """No worker ever served and none will: end, with the cause as the last thing printed."""
-    fleet.result = ev.Exit(code, reason, detail)
-    begin_stop(fleet, ev.StopMode.QUICK)
+    model.result = ev.Exit(code, reason, detail)
+    begin_stop(model, ev.StopMode.QUICK)
 
 
-def begin_stop(fleet: Fleet, mode: ev.StopMode) -> None:
+def begin_stop(model: Model, mode: ev.StopMode) -> None:
     """From now on the server ends; `stop` does the rest."""
-    if fleet.stop is None and mode is ev.StopMode.GRACEFUL and fleet.server is Server.SERVING:
-        fleet.stop_begins = fleet.now + fleet.limits.drain_delay
+    if model.stop is None and mode is ev.StopMode.GRACEFUL and model.server is ServerPhase.SERVING:
+        model.stop_begins = model.now + model.limits.drain_delay
     else:
-        fleet.stop_begins = min(fleet.stop_begins, fleet.now)
-    fleet.stop = max(mode, fleet.stop or mode)
-    fleet.server = Server.STOPPING
-    fleet.pending = None
+        model.stop_begins = min(model.stop_begins, model.now)
+    model.stop = max(mode, model.stop or mode)
+    model.server = ServerPhase.STOPPING
+    model.pending = None

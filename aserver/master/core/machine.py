@@ -12,7 +12,7 @@ It never waits: reload, drain and stop are states with absolute deadlines in mon
 
 docs/states.md has every step. The parts, each pure, from the picture up:
 
-    fleet     what there is               orders   how an order is given
+    model     what there is               orders   how an order is given
     rollout   what becomes of a generation
     news      what happened               plan     what to do about it         stop   how it ends
 
@@ -32,20 +32,20 @@ from typing import assert_never
 
 from aserver.master.core import events as ev
 from aserver.master.core import on_event, reconcile, shutdown
-from aserver.master.core.model import Fleet, Server
+from aserver.master.core.model import Model, ServerPhase
 from aserver.master.core.policy import BEAT_PERIOD
 
 __all__ = ["BEAT_PERIOD", "Master"]
 
 
 @dataclass(slots=True)
-class Master(Fleet):
+class Master(Model):
     """The whole state, `Master(limits, rng, lazy)`, and its two entry points."""
 
     def handle(self, event: ev.Event, now: float) -> list[ev.Command]:
         """Apply `event` at `now`; the orders come in the order in which they must be carried out."""
         self.now = max(now, self.now)
-        if self.server is not Server.DONE:
+        if self.server is not ServerPhase.DONE:
             self._apply(event)
             reconcile.reconcile(self)
         orders, self.out = self.out, []

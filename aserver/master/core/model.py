@@ -12,7 +12,7 @@ from aserver.master.core import events as ev
 from aserver.master.core.policy import BackOff, Intent, Limits, Rng
 
 
-class Phase(enum.Enum):
+class WorkerPhase(enum.Enum):
     """Of a worker."""
 
     BOOTING = "booting"
@@ -22,7 +22,7 @@ class Phase(enum.Enum):
     KILLING = "killing"
 
 
-class Zygote(enum.Enum):
+class ZygotePhase(enum.Enum):
     """Of a generation's zygote process."""
 
     LOADING = "loading"
@@ -42,7 +42,7 @@ class Role(enum.Enum):
     FAILED = "failed"
 
 
-class Server(enum.Enum):
+class ServerPhase(enum.Enum):
     """Of the whole."""
 
     BOOTING = "booting"
@@ -58,7 +58,7 @@ class Worker:
     serial: int
     slot: int
     generation: int
-    phase: Phase
+    phase: WorkerPhase
     deadline: float | None
     began: float
     pid: int | None = None
@@ -74,18 +74,18 @@ class Worker:
     @property
     def holds(self) -> bool:
         """Whether it fills its slot: it serves, or is on its way to."""
-        return self.phase in (Phase.BOOTING, Phase.READY, Phase.RETIRING)
+        return self.phase in (WorkerPhase.BOOTING, WorkerPhase.READY, WorkerPhase.RETIRING)
 
     @property
     def boots(self) -> bool:
         """Whether its boot is not over: until its failure is booked, its place must not be tried again."""
-        ending = self.phase is Phase.KILLING and (self.intent is Intent.SLOW_BOOT or self.failure is not None)
-        return self.phase is Phase.BOOTING or ending
+        ending = self.phase is WorkerPhase.KILLING and (self.intent is Intent.SLOW_BOOT or self.failure is not None)
+        return self.phase is WorkerPhase.BOOTING or ending
 
     @property
     def serves(self) -> bool:
         """Whether it accepts and nobody has told it to leave."""
-        return self.phase in (Phase.READY, Phase.RETIRING)
+        return self.phase in (WorkerPhase.READY, WorkerPhase.RETIRING)
 
     def __str__(self) -> str:
         pid = f", pid {self.pid}" if self.pid is not None else ""
@@ -99,7 +99,7 @@ class Generation:
     number: int
     limits: Limits
     role: Role
-    zygote: Zygote
+    zygote: ZygotePhase
     deadline: float | None
     backoff: BackOff
     spawns: BackOff
@@ -111,18 +111,17 @@ class Generation:
 
 
 @dataclass(slots=True)
-class Fleet:
+class Model:
     """The whole state, and the orders that are not yet handed out. `rng` is as random.random."""
 
     limits: Limits
     rng: Rng
     lazy: bool = False
-    server: Server = Server.BOOTING
+    server: ServerPhase = ServerPhase.BOOTING
     generations: dict[int, Generation] = field(default_factory=dict)
     workers: dict[int, Worker] = field(default_factory=dict)
     target: int = 0
     pending: ev.ReloadRequested | None = None
-    last_reload: str = ""
     stop: ev.StopMode | None = None
     stop_begins: float = 0.0
     listeners_open: bool = True
@@ -152,7 +151,7 @@ class Fleet:
     @property
     def over(self) -> bool:
         """Whether the server has been told to end."""
-        return self.server in (Server.STOPPING, Server.DONE)
+        return self.server in (ServerPhase.STOPPING, ServerPhase.DONE)
 
     @property
     def ready(self) -> int:
@@ -178,7 +177,7 @@ class Fleet:
         """Whether `worker` serves but should be replaced."""
         current = self.current
         old = current is not None and worker.generation < current.number
-        return worker.serves and (worker.phase is Phase.RETIRING or old)
+        return worker.serves and (worker.phase is WorkerPhase.RETIRING or old)
 
     def can_lose_one(self) -> bool:
         """Whether one serving worker may be told to leave."""
@@ -191,7 +190,7 @@ class Fleet:
         Everybody who lives counts, also who drains. A canary may always be one more than `workers`; where there is no
         surge, it and what is left of it do not take the place of a worker wanted.
         """
-        if generation.zygote is not Zygote.UP or generation.backoff.not_before > self.now or exhausted(self):
+        if generation.zygote is not ZygotePhase.UP or generation.backoff.not_before > self.now or exhausted(self):
             return False
         live = len(self.workers)
         extra = sum(not self.counts(w) for w in self.workers.values())
@@ -200,14 +199,14 @@ class Fleet:
         return fits and live < self.target + max(1, self.limits.max_surge)
 
 
-def exhausted(fleet: Fleet) -> bool:
+def exhausted(model: Model) -> bool:
     """Whether the first boot has been tried as often as it may; who still boots decides."""
-    candidate = fleet.candidate
+    candidate = model.candidate
     return (
-        fleet.current is None
+        model.current is None
         and candidate is not None
         and candidate.failure is not None
-        and candidate.backoff.failures >= fleet.limits.boot_retries
+        and candidate.backoff.failures >= model.limits.boot_retries
     )
 
 

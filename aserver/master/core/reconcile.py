@@ -6,7 +6,7 @@ remembers nothing of its own, so an event that was lost costs at most the time u
 
 from aserver.master.core import events as ev
 from aserver.master.core import generations, shutdown
-from aserver.master.core.model import Fleet, Generation, Phase, Role, Server, Worker, Zygote, exhausted
+from aserver.master.core.model import Generation, Model, Role, ServerPhase, Worker, WorkerPhase, ZygotePhase, exhausted
 from aserver.master.core.policy import Intent
 from aserver.master.core.transitions import (
     drain,
@@ -20,105 +20,105 @@ from aserver.master.core.transitions import (
 )
 
 
-def reconcile(fleet: Fleet) -> None:
-    """Order whatever the picture calls for at `fleet.now`, until nothing is left to order."""
+def reconcile(model: Model) -> None:
+    """Order whatever the picture calls for at `model.now`, until nothing is left to order."""
     orders = -1
-    while orders != len(fleet.out):
+    while orders != len(model.out):
         # An order may call for another (a reload that waited for the promotion of this one): what is not ordered now
         # would wait for the next event, for a deadline that has passed is nobody's alarm.
-        orders = len(fleet.out)
-        _reconcile_once(fleet)
+        orders = len(model.out)
+        _reconcile_once(model)
 
 
-def _reconcile_once(fleet: Fleet) -> None:
-    _expire_workers(fleet)
-    _expire_zygotes(fleet)
-    _end_first_boot(fleet)
-    if not fleet.over:
-        _start_pending_reload(fleet)
-        _try_candidate(fleet)
-        _mark_due(fleet)
-        _fill_slots(fleet)
-        _shrink(fleet)
-        _replace_outgoing(fleet)
-        _let_generations_go(fleet)
-        _announce(fleet)
-    elif fleet.server is Server.STOPPING:
-        shutdown.proceed(fleet)
-    _forget_generations(fleet)
+def _reconcile_once(model: Model) -> None:
+    _expire_workers(model)
+    _expire_zygotes(model)
+    _end_first_boot(model)
+    if not model.over:
+        _start_pending_reload(model)
+        _try_candidate(model)
+        _mark_due(model)
+        _fill_slots(model)
+        _shrink(model)
+        _replace_outgoing(model)
+        _let_generations_go(model)
+        _announce(model)
+    elif model.server is ServerPhase.STOPPING:
+        shutdown.proceed(model)
+    _forget_generations(model)
 
 
 # ── what ran out of time ─────────────────────────────────────────────────────────────────────
 
 
-def _expire_workers(fleet: Fleet) -> None:
-    for worker in fleet.workers.values():
-        if worker.deadline is None or worker.deadline > fleet.now:
+def _expire_workers(model: Model) -> None:
+    for worker in model.workers.values():
+        if worker.deadline is None or worker.deadline > model.now:
             continue
-        if worker.phase is Phase.KILLING:
-            kill(fleet, worker, worker.intent)  # SIGABRT was not enough, or the kernel is slow: again
-        elif worker.phase is Phase.DRAINING or worker.failure is not None:
-            say(fleet, "error", f"{worker} did not leave in time; it is killed")
-            kill(fleet, worker, Intent.OVERRAN)
-        elif worker.phase is Phase.BOOTING:
-            limit = fleet.generations[worker.generation].limits.boot_timeout
-            say(fleet, "error", f"{worker} was not ready within {limit:g} s; it is aborted")
-            kill(fleet, worker, Intent.SLOW_BOOT, "SIGABRT")  # faulthandler writes where it hangs
+        if worker.phase is WorkerPhase.KILLING:
+            kill(model, worker, worker.intent)  # SIGABRT was not enough, or the kernel is slow: again
+        elif worker.phase is WorkerPhase.DRAINING or worker.failure is not None:
+            say(model, "error", f"{worker} did not leave in time; it is killed")
+            kill(model, worker, Intent.OVERRAN)
+        elif worker.phase is WorkerPhase.BOOTING:
+            limit = model.generations[worker.generation].limits.boot_timeout
+            say(model, "error", f"{worker} was not ready within {limit:g} s; it is aborted")
+            kill(model, worker, Intent.SLOW_BOOT, "SIGABRT")  # faulthandler writes where it hangs
 
 
-def _expire_zygotes(fleet: Fleet) -> None:
-    for generation in fleet.generations.values():
-        if generation.deadline is None or generation.deadline > fleet.now:
+def _expire_zygotes(model: Model) -> None:
+    for generation in model.generations.values():
+        if generation.deadline is None or generation.deadline > model.now:
             continue
-        if generation.zygote is Zygote.DOWN:
-            if fleet.over or generation.role in (Role.OLD, Role.FAILED):
-                quit_zygote(fleet, generation)
+        if generation.zygote is ZygotePhase.DOWN:
+            if model.over or generation.role in (Role.OLD, Role.FAILED):
+                quit_zygote(model, generation)
             else:
-                spawn_zygote(fleet, generation)
+                spawn_zygote(model, generation)
             continue
-        if generation.zygote is Zygote.LOADING:
+        if generation.zygote is ZygotePhase.LOADING:
             limit = generation.limits.boot_timeout
             generation.overdue = f"had not loaded the app within {limit:g} s and was killed"
         else:
             generation.overdue = "did not answer and was killed"
-            note_violence(fleet, "a zygote")
-        say(fleet, "error", f"the zygote of generation {generation.number} {generation.overdue}")
-        kill_zygote(fleet, generation)
+            note_violence(model, "a zygote")
+        say(model, "error", f"the zygote of generation {generation.number} {generation.overdue}")
+        kill_zygote(model, generation)
 
 
-def _end_first_boot(fleet: Fleet) -> None:
-    candidate = fleet.candidate
-    if fleet.over or candidate is None or candidate.failure is None or not exhausted(fleet):
+def _end_first_boot(model: Model) -> None:
+    candidate = model.candidate
+    if model.over or candidate is None or candidate.failure is None or not exhausted(model):
         return
-    if not any(w.boots for w in fleet.workers.values()):
+    if not any(w.boots for w in model.workers.values()):
         failure = candidate.failure
-        generations.give_up(fleet, failure.code, failure.reason, failure.detail)
+        generations.give_up(model, failure.code, failure.reason, failure.detail)
 
 
 # ── generations ──────────────────────────────────────────────────────────────────────────────
 
 
-def _start_pending_reload(fleet: Fleet) -> None:
-    if fleet.pending is None or fleet.candidate is not None or fleet.reload_not_before > fleet.now:
+def _start_pending_reload(model: Model) -> None:
+    if model.pending is None or model.candidate is not None or model.reload_not_before > model.now:
         return
-    pending, fleet.pending = fleet.pending, None
-    generation = generations.begin(fleet, pending.limits)
-    say(fleet, "info", f"reload ({pending.why}): generation {generation.number} starts")
-    fleet.out.append(ev.Notify("RELOADING=1"))
+    pending, model.pending = model.pending, None
+    generation = generations.begin(model, pending.limits)
+    say(model, "info", f"reload ({pending.why}): generation {generation.number} starts")
+    model.out.append(ev.Notify("RELOADING=1"))
 
 
-def _try_candidate(fleet: Fleet) -> None:
-    candidate, current = fleet.candidate, fleet.current
-    if candidate is None or current is None or candidate.zygote is not Zygote.UP:
+def _try_candidate(model: Model) -> None:
+    candidate, current = model.candidate, model.current
+    if candidate is None or current is None or candidate.zygote is not ZygotePhase.UP:
         return
-    if fleet.target == 0:  # parked (WINCH): there is nothing old to protect
-        generations.promote(fleet, candidate)
+    if model.target == 0:  # parked (WINCH): there is nothing old to protect
+        generations.promote(model, candidate)
         return
-    canaries = fleet.of(candidate)
-    if not canaries and fleet.can_fork(candidate):
-        fork(fleet, candidate, min((w.slot for w in fleet.workers.values() if w.serves), default=1))
-    elif any(proven_at(candidate, w) <= fleet.now for w in canaries if w.serves):
-        generations.promote(fleet, candidate)
+    canaries = model.of(candidate)
+    if not canaries and model.can_fork(candidate):
+        fork(model, candidate, min((w.slot for w in model.workers.values() if w.serves), default=1))
+    elif any(proven_at(candidate, w) <= model.now for w in canaries if w.serves):
+        generations.promote(model, candidate)
 
 
 def proven_at(candidate: Generation, canary: Worker) -> float:
@@ -127,94 +127,99 @@ def proven_at(candidate: Generation, canary: Worker) -> float:
     return canary.ready_at + candidate.limits.canary_time
 
 
-def _let_generations_go(fleet: Fleet) -> None:
-    for generation in fleet.generations.values():
+def _let_generations_go(model: Model) -> None:
+    for generation in model.generations.values():
         # A zygote that has not loaded has no children: those there may be are its predecessor's.
-        needed = generation.zygote is Zygote.UP and fleet.of(generation)
+        needed = generation.zygote is ZygotePhase.UP and model.of(generation)
         if generation.role in (Role.OLD, Role.FAILED) and not needed:
-            quit_zygote(fleet, generation)
+            quit_zygote(model, generation)
 
 
-def _forget_generations(fleet: Fleet) -> None:
-    for generation in list(fleet.generations.values()):
-        over = fleet.over or generation.role in (Role.OLD, Role.FAILED)
-        if over and generation.zygote is Zygote.GONE and not fleet.of(generation):
-            del fleet.generations[generation.number]
+def _forget_generations(model: Model) -> None:
+    for generation in list(model.generations.values()):
+        over = model.over or generation.role in (Role.OLD, Role.FAILED)
+        if over and generation.zygote is ZygotePhase.GONE and not model.of(generation):
+            del model.generations[generation.number]
 
 
 # ── slots ────────────────────────────────────────────────────────────────────────────────────
 
 
-def due_at(fleet: Fleet, worker: Worker) -> float | None:
+def due_at(model: Model, worker: Worker) -> float | None:
     """When a worker that asked to be retired will be RETIRING; absolute monotonic seconds, None for never."""
-    if worker.phase is not Phase.READY or not worker.due or worker.ready_at is None or not fleet.counts(worker):
+    if worker.phase is not WorkerPhase.READY or not worker.due or worker.ready_at is None or not model.counts(worker):
         return None
-    return worker.ready_at + fleet.limits.min_lifetime
+    return worker.ready_at + model.limits.min_lifetime
 
 
-def _mark_due(fleet: Fleet) -> None:
-    for worker in fleet.workers.values():
-        due = due_at(fleet, worker)
-        if due is not None and due <= fleet.now:
-            worker.phase = Phase.RETIRING
-            say(fleet, "info", f"{worker} is due: {worker.due}; it serves until its replacement does")
+def _mark_due(model: Model) -> None:
+    for worker in model.workers.values():
+        due = due_at(model, worker)
+        if due is not None and due <= model.now:
+            worker.phase = WorkerPhase.RETIRING
+            say(model, "info", f"{worker} is due: {worker.due}; it serves until its replacement does")
 
 
-def _fill_slots(fleet: Fleet) -> None:
-    source = fleet.current or fleet.candidate
+def _fill_slots(model: Model) -> None:
+    source = model.current or model.candidate
     if source is None:
         return
-    held = {w.slot for w in fleet.workers.values() if (w.holds or w.boots) and fleet.counts(w)}
-    for slot in range(1, fleet.target + 1):
-        if slot not in held and fleet.can_fork(source):
-            fork(fleet, source, slot)
+    held = {w.slot for w in model.workers.values() if (w.holds or w.boots) and model.counts(w)}
+    for slot in range(1, model.target + 1):
+        if slot not in held and model.can_fork(source):
+            fork(model, source, slot)
 
 
-def _shrink(fleet: Fleet) -> None:
-    for worker in fleet.workers.values():
-        if worker.slot <= fleet.target or not worker.holds or not fleet.counts(worker):
+def _shrink(model: Model) -> None:
+    for worker in model.workers.values():
+        if worker.slot <= model.target or not worker.holds or not model.counts(worker):
             continue
-        if worker.phase is Phase.BOOTING or fleet.can_lose_one():
-            drain(fleet, worker)
+        if worker.phase is WorkerPhase.BOOTING or model.can_lose_one():
+            drain(model, worker)
 
 
-def _replace_outgoing(fleet: Fleet) -> None:
-    current = fleet.current
+def _replace_outgoing(model: Model) -> None:
+    current = model.current
     if current is None:
         return
-    for worker in sorted(fleet.workers.values(), key=lambda w: (w.generation, w.serial)):
-        if not fleet.outgoing(worker) or worker.slot > fleet.target:
+    for worker in sorted(model.workers.values(), key=lambda w: (w.generation, w.serial)):
+        if not model.outgoing(worker) or worker.slot > model.target:
             continue
-        partner = _partner(fleet, current, worker)
-        if partner is None and fleet.can_fork(current):
-            fork(fleet, current, worker.slot)
-        elif partner is None and not _can_refill(fleet, current):
+        partner = _partner(model, current, worker)
+        if partner is None and model.can_fork(current):
+            fork(model, current, worker.slot)
+        elif partner is None and not _can_refill(model, current):
             continue  # put off: what left now would be missing
-        elif (partner is None or partner.phase is Phase.READY) and fleet.can_lose_one():
-            drain(fleet, worker)
+        elif (partner is None or partner.phase is WorkerPhase.READY) and model.can_lose_one():
+            drain(model, worker)
 
 
-def _partner(fleet: Fleet, current: Generation, worker: Worker) -> Worker | None:
+def _partner(model: Model, current: Generation, worker: Worker) -> Worker | None:
     """Who takes the place of an outgoing worker."""
     return next(
-        (w for w in fleet.of(current) if w.slot == worker.slot and (w.holds or w.boots) and not fleet.outgoing(w)),
+        (w for w in model.of(current) if w.slot == worker.slot and (w.holds or w.boots) and not model.outgoing(w)),
         None,
     )
 
 
-def _can_refill(fleet: Fleet, current: Generation) -> bool:
+def _can_refill(model: Model, current: Generation) -> bool:
     """Whether a place given up before its replacement serves would soon be filled, as far as one can know."""
-    failing = current.backoff.failures > 0 and any(w.phase is Phase.BOOTING for w in fleet.of(current))
-    return current.zygote is Zygote.UP and current.backoff.not_before <= fleet.now and not failing
+    failing = current.backoff.failures > 0 and any(w.phase is WorkerPhase.BOOTING for w in model.of(current))
+    return current.zygote is ZygotePhase.UP and current.backoff.not_before <= model.now and not failing
 
 
-def _announce(fleet: Fleet) -> None:
+def _announce(model: Model) -> None:
     """Say once, whenever the number that is wanted has been reached."""
-    booting = any(w.phase is Phase.BOOTING for w in fleet.workers.values())
-    if booting or fleet.server is not Server.SERVING or fleet.ready != fleet.target or fleet.announced == fleet.target:
+    booting = any(w.phase is WorkerPhase.BOOTING for w in model.workers.values())
+    if (
+        booting
+        or model.server is not ServerPhase.SERVING
+        or model.ready != model.target
+        or model.announced == model.target
+    ):
         return
     texts = {0: "no worker serves, as told", 1: "the one worker is ready"}
-    say(fleet, "info", texts.get(fleet.target, f"all {fleet.target} workers are ready"))
-    if fleet.announced == -1:
-        fleet.out.append(ev.Notify("READY=1"))
-    fleet.announced = fleet.target
+    say(model, "info", texts.get(model.target, f"all {model.target} workers are ready"))
+    if model.announced == -1:
+        model.out.append(ev.Notify("READY=1"))
+    model.announced = model.target

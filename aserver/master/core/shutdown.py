@@ -6,67 +6,67 @@ Pure. Each step has its own deadline, so nothing here waits for anybody's goodwi
 from aserver.master.core import events as ev
 from aserver.master.core import policy
 from aserver.master.core.generations import begin_stop
-from aserver.master.core.model import Fleet, Generation, Phase, Server, Worker, Zygote
+from aserver.master.core.model import Generation, Model, ServerPhase, Worker, WorkerPhase, ZygotePhase
 from aserver.master.core.policy import Intent
 from aserver.master.core.transitions import drain, finish, hurry, kill, quit_zygote, say
 
 
-def on_stop_requested(fleet: Fleet, event: ev.StopRequested) -> None:
+def on_stop_requested(model: Model, event: ev.StopRequested) -> None:
     """Somebody wants the end; asked again, it comes quicker."""
     mode = event.mode
-    if fleet.stop is not None and mode <= fleet.stop:
-        mode = ev.StopMode(min(fleet.stop + 1, ev.StopMode.KILL))
-    if fleet.server is Server.DONE or fleet.stop is mode:
+    if model.stop is not None and mode <= model.stop:
+        mode = ev.StopMode(min(model.stop + 1, ev.StopMode.KILL))
+    if model.server is ServerPhase.DONE or model.stop is mode:
         return
     how = {
-        ev.StopMode.GRACEFUL: f"requests in flight get up to {fleet.limits.graceful_timeout:g} s",
+        ev.StopMode.GRACEFUL: f"requests in flight get up to {model.limits.graceful_timeout:g} s",
         ev.StopMode.QUICK: "requests in flight are cancelled",
         ev.StopMode.KILL: "what still runs is killed",
     }
-    say(fleet, "info", f"stopping ({event.why}): {how[mode]}")
-    begin_stop(fleet, mode)
+    say(model, "info", f"stopping ({event.why}): {how[mode]}")
+    begin_stop(model, mode)
 
 
-def proceed(fleet: Fleet) -> None:
+def proceed(model: Model) -> None:
     """Order whatever the stop still needs."""
-    if fleet.stop_begins > fleet.now and fleet.stop is ev.StopMode.GRACEFUL:
+    if model.stop_begins > model.now and model.stop is ev.StopMode.GRACEFUL:
         return  # drain_delay: go on accepting while load balancers look away
-    if fleet.listeners_open:
-        fleet.listeners_open = False
-        fleet.out.append(ev.Notify("STOPPING=1"))
-        fleet.out.append(ev.CloseListeners())
+    if model.listeners_open:
+        model.listeners_open = False
+        model.out.append(ev.Notify("STOPPING=1"))
+        model.out.append(ev.CloseListeners())
     # Zygotes first: the worker that closes the listener last empties its queue before, a zygote would not.
-    for generation in fleet.generations.values():
-        _stop_zygote(fleet, generation)
-    for worker in fleet.workers.values():
-        _stop_worker(fleet, worker)
-    if not fleet.workers and all(g.zygote is Zygote.GONE for g in fleet.generations.values()):
-        fleet.server = Server.DONE
-        fleet.out.append(fleet.result)
+    for generation in model.generations.values():
+        _stop_zygote(model, generation)
+    for worker in model.workers.values():
+        _stop_worker(model, worker)
+    if not model.workers and all(g.zygote is ZygotePhase.GONE for g in model.generations.values()):
+        model.server = ServerPhase.DONE
+        model.out.append(model.result)
 
 
-def _stop_worker(fleet: Fleet, worker: Worker) -> None:
+def _stop_worker(model: Model, worker: Worker) -> None:
     if worker.holds:
-        quick = fleet.stop is not ev.StopMode.GRACEFUL
-        drain(fleet, worker, final=True, graceful=0.0 if quick else None)
+        quick = model.stop is not ev.StopMode.GRACEFUL
+        drain(model, worker, final=True, graceful=0.0 if quick else None)
         worker.hurried = quick
-    if worker.phase is not Phase.DRAINING:
+    if worker.phase is not WorkerPhase.DRAINING:
         return
-    if fleet.stop is ev.StopMode.KILL:
-        kill(fleet, worker, Intent.STOP)
-    elif fleet.stop is ev.StopMode.QUICK and not worker.hurried:
-        hurry(fleet, worker)
+    if model.stop is ev.StopMode.KILL:
+        kill(model, worker, Intent.STOP)
+    elif model.stop is ev.StopMode.QUICK and not worker.hurried:
+        hurry(model, worker)
     elif not worker.final:
-        finish(fleet, worker)
+        finish(model, worker)
 
 
-def _stop_zygote(fleet: Fleet, generation: Generation) -> None:
-    quit_zygote(fleet, generation)
-    if generation.zygote is not Zygote.LEAVING:
+def _stop_zygote(model: Model, generation: Generation) -> None:
+    quit_zygote(model, generation)
+    if generation.zygote is not ZygotePhase.LEAVING:
         return
-    if fleet.of(generation):
+    if model.of(generation):
         generation.deadline = None  # it reaps its last workers
         return
-    patience = policy.KILL_ALLOWANCE if fleet.stop is ev.StopMode.KILL else policy.QUIT_ALLOWANCE
-    latest = fleet.now + patience
+    patience = policy.KILL_ALLOWANCE if model.stop is ev.StopMode.KILL else policy.QUIT_ALLOWANCE
+    latest = model.now + patience
     generation.deadline = latest if generation.deadline is None else min(generation.deadline, latest)

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from aserver.master.code_watch import NAMED, Freshness
+from aserver.master.code_watch import NAMED, CodeWatch
 
 
 def _known(*paths: Path) -> dict[str, tuple[int, int]]:
@@ -14,7 +14,7 @@ def test_each_set_of_changed_files_is_told_once(tmp_path: Path) -> None:
     files = [tmp_path / f"{number}.py" for number in range(NAMED + 2)]
     for file in files:
         file.touch()
-    freshness = Freshness(_known(*files))
+    freshness = CodeWatch(_known(*files))
     assert freshness.news() is None
     files[0].write_text("x")
     assert freshness.news() == f"{files[0]} changed on disk since the code was loaded"
@@ -29,7 +29,7 @@ def test_a_look_without_time_goes_on_at_the_next_one(tmp_path: Path) -> None:
     files = [tmp_path / str(number) for number in range(4)]
     for file in files:
         file.touch()
-    freshness = Freshness(_known(*files))
+    freshness = CodeWatch(_known(*files))
     files[0].unlink()
     looks = 0
     while (news := freshness.news(seconds=0.0)) is None:
@@ -42,5 +42,5 @@ def test_a_look_without_time_goes_on_at_the_next_one(tmp_path: Path) -> None:
 
 def test_names_do_not_reach_the_terminal_as_they_are() -> None:
     """Fails without `printable`."""
-    news = Freshness({f"{os.sep}\x1b[31m\r": (0, 0)}).news()
+    news = CodeWatch({f"{os.sep}\x1b[31m\r": (0, 0)}).news()
     assert news == "/\\x1b[31m\\r changed on disk since the code was loaded"

@@ -8,7 +8,7 @@ import pytest
 
 from aserver.config import Layer, Resolved, build
 from aserver.errors import BindError, ConfigError
-from aserver.master.resources import Provision, let_go, provide, provide_next
+from aserver.master.resources import Resources, let_go, provide, provide_next
 
 
 def _resolved(tmp_path: Path, **settings: object) -> Resolved:
@@ -17,10 +17,10 @@ def _resolved(tmp_path: Path, **settings: object) -> Resolved:
 
 
 @pytest.fixture
-def first(tmp_path: Path) -> Iterator[Provision]:
-    provision = provide(_resolved(tmp_path, bind=["127.0.0.1:0", f"unix:{tmp_path}/a.sock"], workers=2), {})
-    yield provision
-    let_go(provision, ())
+def first(tmp_path: Path) -> Iterator[Resources]:
+    resources = provide(_resolved(tmp_path, bind=["127.0.0.1:0", f"unix:{tmp_path}/a.sock"], workers=2), {})
+    yield resources
+    let_go(resources, ())
 
 
 def _open_files() -> set[str]:
@@ -31,7 +31,7 @@ def _open_files() -> set[str]:
     }
 
 
-def test_what_does_not_change_is_the_same_object(first: Provision, tmp_path: Path) -> None:
+def test_what_does_not_change_is_the_same_object(first: Resources, tmp_path: Path) -> None:
     """Fails with listeners bound anew for each generation: the address would be let go of in between."""
     specs = list(first.bound)
     second, remarks = provide_next(first, _resolved(tmp_path, bind=specs, workers=3))
@@ -43,7 +43,7 @@ def test_what_does_not_change_is_the_same_object(first: Provision, tmp_path: Pat
     assert all(listener.socket.fileno() >= 0 for listener in second.listeners)
 
 
-def test_what_is_new_is_opened_and_what_only_the_old_one_used_is_closed(first: Provision, tmp_path: Path) -> None:
+def test_what_is_new_is_opened_and_what_only_the_old_one_used_is_closed(first: Resources, tmp_path: Path) -> None:
     """Fails with let_go that closes by generation instead of by use."""
     tcp, unix = first.bound
     changed = _resolved(tmp_path, bind=[unix, f"unix:{tmp_path}/b.sock"], errorlog=str(tmp_path / "new.log"))
@@ -70,7 +70,7 @@ def test_what_is_new_is_opened_and_what_only_the_old_one_used_is_closed(first: P
     ],
 )
 def test_a_reload_that_is_refused_leaves_nothing_open(
-    first: Provision, settings: dict[str, object], error: type[Exception], said: str, tmp_path: Path
+    first: Resources, settings: dict[str, object], error: type[Exception], said: str, tmp_path: Path
 ) -> None:
     """Fails without the ExitStack: the address bound before the mistake stays taken."""
     before = sorted(os.listdir("/proc/self/fd"))
@@ -79,7 +79,7 @@ def test_a_reload_that_is_refused_leaves_nothing_open(
     assert sorted(os.listdir("/proc/self/fd")) == before
 
 
-def test_what_only_a_restart_changes_is_kept_and_said(first: Provision, tmp_path: Path) -> None:
+def test_what_only_a_restart_changes_is_kept_and_said(first: Resources, tmp_path: Path) -> None:
     """Fails without msgspec.structs.replace: the zygote would be told another name than the master has."""
     changed = _resolved(tmp_path, bind=list(first.bound), proc_name="other", pidfile="/run/other.pid")
     second, remarks = provide_next(first, changed)
@@ -89,7 +89,7 @@ def test_what_only_a_restart_changes_is_kept_and_said(first: Provision, tmp_path
     assert all("until a restart" in each for each in remarks)
 
 
-def test_a_reload_may_go_on_from_one_that_never_served(first: Provision, tmp_path: Path) -> None:
+def test_a_reload_may_go_on_from_one_that_never_served(first: Resources, tmp_path: Path) -> None:
     """What a waiting reload has bound is taken over, not bound again. Fails if it goes on from the serving one."""
     specs = [*first.bound, f"unix:{tmp_path}/b.sock"]
     waiting, _ = provide_next(first, _resolved(tmp_path, bind=specs))

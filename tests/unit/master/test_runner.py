@@ -61,7 +61,7 @@ async def _do_chores_until(task: "asyncio.Task[Any]", runner: Runner) -> None:
 async def test_the_chores_leave_the_preflight_to_the_upgrade(
     runner: Runner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Fails with chores that reap whatever is not of the crew: "could not be started: No child processes" (ECHILD)."""
+    """Fails with chores that reap what is not in `Processes`: "could not be started: No child processes" (ECHILD)."""
     monkeypatch.setattr(upgrade, "_command", lambda: ENDS_WITH_7)
     with caplog.at_level(logging.INFO, "aserver.master"):
         runner.upgrade("test")
@@ -128,14 +128,14 @@ async def test_trap_56_a_reload_listens_where_it_can_and_tries_the_rest_at_the_n
     refused once is held to be listening.
     """
     caplog.set_level(logging.INFO, "aserver.master")
-    runner._provisions[1] = runner._next
+    runner._resources[1] = runner._next
     runner._start_listening(1)
     old, new = f"unix:{tmp_path}/old.sock", f"unix:{tmp_path}/new.sock"
     assert caplog.messages == [f"listening on {old}"]
 
     settings = _settings(tmp_path, bind=[old, "127.0.0.1:0", new])
     runner._next, _ = provide_next(runner._next, settings)
-    runner._provisions[2] = runner._next
+    runner._resources[2] = runner._next
     taken = runner._next.listeners[1]
     with _take(taken.address):
         caplog.clear()
@@ -148,17 +148,17 @@ async def test_trap_56_a_reload_listens_where_it_can_and_tries_the_rest_at_the_n
         assert runner._state.stop is None, "it serves on"
 
     caplog.clear()
-    runner._provisions[3] = runner._next
+    runner._resources[3] = runner._next
     runner._start_listening(3)
     assert caplog.messages == [f"listening on {taken.name}"]
 
 
 async def test_trap_56_a_first_start_that_cannot_listen_ends_and_names_each_address(tmp_path: Path) -> None:
     """Fails with an exit at the first refusal, or with none: it would serve on half of what it was told to."""
-    provision = provide(_settings(tmp_path, bind=["127.0.0.1:0", f"unix:{tmp_path}/a.sock", "localhost:0"]), {})
-    runner = Runner(provision, logs=None, reread=Mock())
-    runner._provisions[1] = provision
-    tcp = [listener for listener in provision.listeners if listener.family == "inet"]
+    resources = provide(_settings(tmp_path, bind=["127.0.0.1:0", f"unix:{tmp_path}/a.sock", "localhost:0"]), {})
+    runner = Runner(resources, logs=None, reread=Mock())
+    runner._resources[1] = resources
+    tcp = [listener for listener in resources.listeners if listener.family == "inet"]
     with contextlib.ExitStack() as others:
         for listener in tcp:
             others.enter_context(_take(listener.address))

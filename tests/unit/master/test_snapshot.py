@@ -15,9 +15,9 @@ from aserver.master import snapshot
 from aserver.master.core import events as ev
 from aserver.master.core import model, policy
 from aserver.master.core.machine import Master
-from aserver.master.core.model import Generation, Phase, Role, Server, Worker, Zygote
+from aserver.master.core.model import Generation, Role, ServerPhase, Worker, WorkerPhase, ZygotePhase
 from aserver.master.core.policy import BackOff, Intent, Limits
-from aserver.master.snapshot import SCHEMA, Estate, LogEstate, ProvisionEstate, WorkerEstate, ZygoteEstate
+from aserver.master.snapshot import SCHEMA, SavedLog, SavedResources, SavedWorker, SavedZygote, Snapshot
 from aserver.sockets import Handover
 
 #: Of the fields that cross the exec, by name and type, for SCHEMA. Both change together: a digest that is wrong here
@@ -28,6 +28,7 @@ DIGESTS = {
     3: "919e6ca82cff72cc",
     4: "c3a80239a9d9d14f",
     5: "75e651b0202ba8d6",
+    6: "a77fb1c6c5d6c2e6",
 }
 
 
@@ -41,10 +42,10 @@ def _master() -> Master:
     tired.died(11.0, 0.1)
     for number, (role, zygote) in enumerate(
         [
-            (Role.FAILED, Zygote.LEAVING),
-            (Role.OLD, Zygote.DOWN),
-            (Role.CURRENT, Zygote.UP),
-            (Role.CANDIDATE, Zygote.LOADING),
+            (Role.FAILED, ZygotePhase.LEAVING),
+            (Role.OLD, ZygotePhase.DOWN),
+            (Role.CURRENT, ZygotePhase.UP),
+            (Role.CANDIDATE, ZygotePhase.LOADING),
         ],
         1,
     ):
@@ -62,7 +63,7 @@ def _master() -> Master:
             overdue="late" * (number == 1),
             failure=ev.Exit(ExitCode.BOOT, "why", "where") if number == 1 else None,
         )
-    for serial, phase in enumerate(Phase, 1):
+    for serial, phase in enumerate(WorkerPhase, 1):
         master.workers[serial] = Worker(
             serial=serial,
             slot=serial,
@@ -72,36 +73,36 @@ def _master() -> Master:
             began=5.0,
             pid=1000 + serial if serial > 1 else None,
             ready_at=6.0 if serial > 1 else None,
-            due="old" if phase is Phase.RETIRING else "",
-            intent=Intent.HUNG if phase is Phase.KILLING else Intent.NONE,
+            due="old" if phase is WorkerPhase.RETIRING else "",
+            intent=Intent.HUNG if phase is WorkerPhase.KILLING else Intent.NONE,
             failure=ev.BootFailed(serial, 3, "no queue", "trace") if serial == 1 else None,
             unsent=ev.Drain(serial, final=False, graceful=3.0) if serial == 1 else None,
             hurried=serial == 4,
             reported_beat=4.5,
         )
-    master.server, master.target, master.announced = Server.SERVING, 3, 3
+    master.server, master.target, master.announced = ServerPhase.SERVING, 3, 3
     master.pending = ev.ReloadRequested(limits, "SIGHUP")
-    master.last_reload, master.now, master.serials, master.numbers = "failed: why", 12.0, len(Phase), 4
+    master.now, master.serials, master.numbers = 12.0, len(WorkerPhase), 4
     master.stop, master.stop_begins, master.listeners_open = ev.StopMode.GRACEFUL, 99.0, False
     master.result = ev.Exit(ExitCode.KILLED, "stopped, but a worker had to be killed")
     master.reload_not_before, master.beats_at, master.clock_restart = 13.0, 11.9, 2.0
     return master
 
 
-def _estate(master: Master) -> Estate:
-    return Estate(
+def _snapshot(master: Master) -> Snapshot:
+    return Snapshot(
         schema=SCHEMA,
-        fleet=snapshot.write_fleet(master),
+        model=snapshot.write_model(master),
         board=4,
-        zygotes=[ZygoteEstate(3, 999, 5, 6)],
+        zygotes=[SavedZygote(3, 999, 5, 6)],
         workers=[
-            WorkerEstate(1, 3, 1, 9, None, None, None, None, 0, None),
-            WorkerEstate(2, 3, 2, 8, 1002, 10, 11, 12, 512, 9),
+            SavedWorker(1, 3, 1, 9, None, None, None, None, 0, None),
+            SavedWorker(2, 3, 2, 8, 1002, 10, 11, 12, 512, 9),
         ],
         listeners=[],
-        provisions={3: ProvisionEstate({"workers": 3}, 3, {"127.0.0.1:80": [13]}, ("when_ready",))},
+        resources={3: SavedResources({"workers": 3}, 3, {"127.0.0.1:80": [13]}, ("when_ready",))},
         files={3: {"/a.py": (1, 2)}},
-        logs=[LogEstate("/log", "error", 15)],
+        logs=[SavedLog("/log", "error", 15)],
         serving=3,
         pidfile=14,
         pidfile_lock=16,
@@ -122,23 +123,23 @@ def _plain(value: object) -> object:
 def test_a_state_with_workers_in_every_phase_comes_back_as_it_was() -> None:
     """Fails with a field left out of Worker's or Generation's conversion, or an enum written by name."""
     before = _master()
-    wire = msgspec.msgpack.encode(_estate(before))
-    estate = msgspec.msgpack.decode(wire, type=Estate)
-    assert estate == _estate(before)
-    after = snapshot.read_fleet(estate.fleet, random.random)
+    wire = msgspec.msgpack.encode(_snapshot(before))
+    read = msgspec.msgpack.decode(wire, type=Snapshot)
+    assert read == _snapshot(before)
+    after = snapshot.read_model(read.model, random.random)
     for field in dataclasses.fields(Master):
         if field.name not in ("rng", "out"):
             assert _plain(getattr(after, field.name)) == _plain(getattr(before, field.name)), field.name
     assert after.rng is random.random
     assert after.out == []
-    assert after.workers[2].phase is Phase.READY
+    assert after.workers[2].phase is WorkerPhase.READY
     assert after.generations[4].role is Role.CANDIDATE
 
 
 def test_the_state_that_comes_back_goes_on() -> None:
     """Its deadlines are armed, and a death is understood. Fails with keys of the tables read as text."""
     before = _master()
-    after = snapshot.read_fleet(snapshot.write_fleet(before), random.random)
+    after = snapshot.read_model(snapshot.write_model(before), random.random)
     assert after.next_deadline() == before.next_deadline()
     after.stop, after.listeners_open = None, True
     orders = after.handle(ev.Died(5, None, "SIGABRT"), 13.5)
@@ -147,16 +148,16 @@ def test_the_state_that_comes_back_goes_on() -> None:
 
 def test_all_descriptors_are_named_once() -> None:
     """Whatever is not in fds() is closed by the exec. Fails with any of them left out."""
-    estate = _estate(_master())
-    assert sorted(estate.fds()) == [4, 5, 6, 10, 11, 12, 14, 15, 16]
+    snapshot = _snapshot(_master())
+    assert sorted(snapshot.fds()) == [4, 5, 6, 10, 11, 12, 14, 15, 16]
 
 
 def test_what_is_no_state_is_refused() -> None:
-    """Fails without the except in read_fleet: a bare KeyError at the start of the new image."""
-    picture = snapshot.write_fleet(_master())
+    """Fails without the except in read_model: a bare KeyError at the start of the new image."""
+    picture = snapshot.write_model(_master())
     for wrong in (picture | {"target": "many"}, {name: value for name, value in picture.items() if name != "target"}):
         with pytest.raises(ConfigError, match="former master"):
-            snapshot.read_fleet(wrong, random.random)
+            snapshot.read_model(wrong, random.random)
 
 
 #: Where a class lies does not cross the exec.
@@ -186,8 +187,8 @@ def _shape(kind: typing.Any, seen: set[object]) -> Iterator[str]:
 def test_a_change_of_shape_raises_the_schema() -> None:
     """Fails when a field that crosses the exec is added, removed, renamed or changes its type under the same SCHEMA."""
     seen: set[object] = set()
-    shape = sorted([*_shape(Master, seen), *_shape(Estate, seen)])
-    assert {Worker, Generation, Handover, Limits, ev.Drain, Intent, model.Phase, policy.BackOff} <= seen
+    shape = sorted([*_shape(Master, seen), *_shape(Snapshot, seen)])
+    assert {Worker, Generation, Handover, Limits, ev.Drain, Intent, model.WorkerPhase, policy.BackOff} <= seen
     digest = hashlib.sha256("\n".join(shape).encode()).hexdigest()[:16]
     assert DIGESTS.get(SCHEMA) == digest, (
         f"the state has another shape than schema {SCHEMA} says: raise SCHEMA and note {digest!r} for it here"

@@ -10,7 +10,7 @@ BECOMING = """
 import os, signal
 from aserver import unix
 from aserver.master import upgrade
-from aserver.master.snapshot import SCHEMA, Estate
+from aserver.master.snapshot import SCHEMA, Snapshot
 
 def execve(*_):
     signal.raise_signal(signal.SIGHUP)
@@ -22,9 +22,9 @@ unix.note_signals([signal.SIGTERM, signal.SIGHUP], noted)
 signal.raise_signal(signal.SIGTERM)
 os.execve = execve
 board = os.memfd_create("board")
-estate = Estate(SCHEMA, {}, board, zygotes=[], workers=[], listeners=[], provisions={}, files={}, logs=[], serving=1)
+snapshot = Snapshot(SCHEMA, {}, board, zygotes=[], workers=[], listeners=[], resources={}, files={}, logs=[], serving=1)
 before = len(os.listdir("/proc/self/fd"))
-print(upgrade.become(estate, noted))
+print(upgrade.become(snapshot, noted))
 print(sorted(noted), signal.pthread_sigmask(signal.SIG_BLOCK, ()), os.get_inheritable(board))
 print(len(os.listdir("/proc/self/fd")) - before)
 """
@@ -49,14 +49,14 @@ def test_trap_46_a_signal_that_was_taken_but_not_obeyed_comes_again() -> None:
 LIMITED = """
 import os, resource
 from aserver.master import upgrade
-from aserver.master.snapshot import SCHEMA, Estate
+from aserver.master.snapshot import SCHEMA, Snapshot
 
 os.execve = lambda *_: print("exec")
 files = {1: {f"/srv/app/module_{number}.py": (number, number) for number in range(100)}}
-estate = Estate(SCHEMA, {}, 0, zygotes=[], workers=[], listeners=[], provisions={}, files=files, logs=[], serving=1)
+snapshot = Snapshot(SCHEMA, {}, 0, zygotes=[], workers=[], listeners=[], resources={}, files=files, logs=[], serving=1)
 before = len(os.listdir("/proc/self/fd"))
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-print(upgrade.become(estate, []))
+print(upgrade.become(snapshot, []))
 print(len(os.listdir("/proc/self/fd")) - before)
 """
 

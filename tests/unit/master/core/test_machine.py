@@ -6,7 +6,7 @@ from aserver.errors import ExitCode
 from aserver.master.core import events as ev
 from aserver.master.core import policy
 from aserver.master.core.machine import Master
-from aserver.master.core.model import Phase, Role, Server, Zygote
+from aserver.master.core.model import Role, ServerPhase, WorkerPhase, ZygotePhase
 from tests.stateful.world import World, quick, stop_bound, zygote_states
 
 # ── first boot ───────────────────────────────────────────────────────────────────────────────
@@ -270,7 +270,7 @@ def test_a_worker_that_breaks_the_protocol_serves_until_its_replacement_does() -
     world = World(quick(workers=2, min_lifetime=1000.0)).start()
     world.send(ev.Breached(1, "it sent garbage"))
     assert not world.orders(ev.Kill)
-    assert world.master.workers[1].phase is Phase.RETIRING
+    assert world.master.workers[1].phase is WorkerPhase.RETIRING
     world.run(5.0)
     assert world.orders(ev.Drain) == [ev.Drain(1, False, 5.0)]
     assert world.serving == [(1, 1), (2, 1)]
@@ -370,7 +370,6 @@ def test_a_generation_that_does_not_load_changes_nothing(load: str) -> None:
     assert world.serving == [(1, 1), (2, 1)]
     assert world.orders(ev.Drain) == []
     assert len(world.said("reload failed")) == 1
-    assert world.master.last_reload.startswith("failed")
     assert list(world.master.generations) == [1]
     assert list(world.zygotes) == [1]
 
@@ -507,7 +506,7 @@ def test_a_zygote_still_loading_for_an_old_generation_is_ended_at_once() -> None
     world.ways.load = "hang"
     world.kill_zygote(1)
     world.run(1.0)
-    assert zygote_states(world) == {1: Zygote.LOADING}
+    assert zygote_states(world) == {1: ZygotePhase.LOADING}
     world.ways.load, world.ways.leave = "up", "slow"
     reload(world)
     world.run(2.0)
@@ -669,7 +668,7 @@ def test_stop_during_boot_and_reload(moment: float, mode: ev.StopMode) -> None:
 def test_stop_before_the_start() -> None:
     master = Master(quick(), lambda: 0.5)
     assert master.handle(ev.StopRequested(ev.StopMode.GRACEFUL, "SIGTERM"), 1.0)[-1] == ev.Exit(ExitCode.OK)
-    assert master.server is Server.DONE
+    assert master.server is ServerPhase.DONE
     assert master.handle(ev.Started(), 2.0) == []
 
 
@@ -823,7 +822,7 @@ def test_time_never_goes_back() -> None:
 
 def test_phases_along_one_life() -> None:
     world = World(quick(workers=1, min_lifetime=0.0))
-    seen: list[tuple[Server, Zygote, Phase | None]] = []
+    seen: list[tuple[ServerPhase, ZygotePhase, WorkerPhase | None]] = []
     world.send(ev.Started())
     for event in (None, None, None, ev.RetireAsked(1, "max_requests"), None):
         worker = world.master.workers.get(1)
@@ -831,11 +830,17 @@ def test_phases_along_one_life() -> None:
         if event is not None:
             world.send(event)
         world.run(0.12 if event is None else 0.0)
-    assert [phase for _, _, phase in seen] == [None, Phase.BOOTING, Phase.BOOTING, Phase.READY, Phase.RETIRING]
-    assert [zygote for _, zygote, _ in seen] == [Zygote.LOADING, *[Zygote.UP] * 4]
-    assert [server for server, _, _ in seen] == [*[Server.BOOTING] * 3, *[Server.SERVING] * 2]
+    assert [phase for _, _, phase in seen] == [
+        None,
+        WorkerPhase.BOOTING,
+        WorkerPhase.BOOTING,
+        WorkerPhase.READY,
+        WorkerPhase.RETIRING,
+    ]
+    assert [zygote for _, zygote, _ in seen] == [ZygotePhase.LOADING, *[ZygotePhase.UP] * 4]
+    assert [server for server, _, _ in seen] == [*[ServerPhase.BOOTING] * 3, *[ServerPhase.SERVING] * 2]
     world.run(0.3)
-    assert world.master.workers[1].phase is Phase.DRAINING
+    assert world.master.workers[1].phase is WorkerPhase.DRAINING
     assert world.master.generations[1].role is Role.CURRENT
 
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from aserver.master.core.model import Phase, Role, Server, Zygote
+from aserver.master.core.model import Role, ServerPhase, WorkerPhase, ZygotePhase
 
 PAGE = Path(__file__).parents[4] / "docs" / "states.md"
 
 
 @pytest.mark.parametrize(
-    ("title", "states"), [("Worker", Phase), ("Zygote", Zygote), ("Generation", Role), ("Server", Server)]
+    ("title", "states"),
+    [("Worker", WorkerPhase), ("Zygote", ZygotePhase), ("Generation", Role), ("Server", ServerPhase)],
 )
 def test_page_and_enum_name_the_same_states(title: str, states: type[enum.Enum]) -> None:
     section = PAGE.read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
