@@ -36,13 +36,16 @@ def held(signals: Iterable[signal.Signals]) -> Iterator[None]:
 def leave_to_master(signals: Iterable[signal.Signals]) -> None:
     """Let `signals` pass without effect, also those that came while they were blocked.
 
-    TTIN and TTOU are ignored, which the app's subprocesses inherit: with a handler the kernel would begin a read or
-    write of the terminal again for ever, and signal the whole group each time (tty_check_change). Ignored, a background
-    job's read fails with EIO, and its output appears even after `stty tostop`.
+    No-op handlers do that, because an exec resets them: the app's subprocesses start with the defaults. TTIN and TTOU
+    are ignored instead (SIG_IGN, which subprocesses inherit), but only where a terminal controls this process. There
+    the kernel would answer a handler by beginning the read or write again for ever, with a signal to the whole group
+    each time (tty_check_change). Ignored, a background job's read fails with EIO, and its output appears even after
+    `stty tostop`.
     """
     signals = frozenset(signals)
-    unix.ignore_signals(signals - _BACKGROUND)
-    unix.discard_signals(signals & _BACKGROUND)
+    ignored = signals & _BACKGROUND if controls_us() else frozenset[signal.Signals]()
+    unix.ignore_signals(signals - ignored)
+    unix.discard_signals(ignored)
 
 
 @contextlib.contextmanager

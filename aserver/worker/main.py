@@ -39,9 +39,11 @@ from aserver.worker.server import Server
 
 log = logging.getLogger("aserver.error")
 
-#: What else a terminal or supervisor sends to the group. TERM asks for retirement while the loop runs; TTIN and TTOU
-#: are ignored since the zygote.
-_PASSING = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+#: The signals that a terminal or supervisor sends to the whole group; DUMP_SIGNAL, the only other one, has a handler of
+#: its own. While the loop runs, SIGTERM asks for the worker's recycling.
+_PASSING = terminal.GROUP_SIGNALS - {DUMP_SIGNAL}
+#: Of these the loop hears of. Its handler would take the place of an ignored TTIN or TTOU (terminal.leave_to_master).
+_HEARD = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 #: Seconds that the master may take for each part of a long message before a worker leaves without having said it.
 LAST_WORDS = 5.0
@@ -108,7 +110,7 @@ class WorkerProcess:
         seed = self._seed
         seed.view.pid = os.getpid()
         unix.set_process_title(f"{seed.config.proc_name}: worker {self._order.slot} (generation {seed.generation})")
-        unix.ignore_signals(_PASSING)
+        terminal.leave_to_master(_PASSING)
         faulthandler.register(DUMP_SIGNAL, file=seed.trace, all_threads=True, chain=False)
         faulthandler.enable(file=seed.trace, all_threads=True)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())  # blocked since before the fork: now the handlers are ours
@@ -175,9 +177,9 @@ class WorkerProcess:
             loop.remove_reader(self._channel.fileno())
             self._channel.drain_by(None)
             with terminal.held(_PASSING):  # the loop sets the defaults, which would cut off the exit hooks
-                for signum in _PASSING:
+                for signum in _HEARD:
                     loop.remove_signal_handler(signum)
-                unix.ignore_signals(_PASSING)
+                unix.ignore_signals(_HEARD)
         return ExitCode.OK
 
     def _on_ready(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from aserver import unix
+from aserver import terminal, unix
 from aserver.master.core.events import StopMode
 from tests.harness import PATIENCE, ServerProcess
 
@@ -23,7 +23,7 @@ KNOWN = {
     ("unix.py", "signal.signal", "note"),  # note_signals
     ("unix.py", "signal.signal", "signal.SIG_DFL"),  # reset_signals, keep_exit_statuses
     ("unix.py", "signal.signal", "own"),  # give_back_signals: Python's own, in a child that the app forks
-    ("unix.py", "signal.signal", "signal.SIG_IGN"),  # discard_signals: TTIN and TTOU, of a terminal's background job
+    ("unix.py", "signal.signal", "signal.SIG_IGN"),  # discard_signals: TTIN and TTOU under a terminal
     ("unix.py", "signal.set_wakeup_fd", "writer.detach()"),
     ("unix.py", "signal.set_wakeup_fd", "-1"),
     ("launch/run.py", "signal.set_wakeup_fd", "signal.set_wakeup_fd(-1)"),  # the same one, told to be silent when full
@@ -153,16 +153,9 @@ CRASHES = {signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT, signal.SIGBUS, signal.
 def test_running_processes_have_no_other_handlers(server: Callable[..., ServerProcess]) -> None:
     running = server("tests.apps.raw:app")
     [zygote], [worker] = running.zygotes(), running.workers()
-    asked = {
-        *(signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2),
-        *(signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH),
-    }
+    asked = terminal.GROUP_SIGNALS | {signal.SIGCHLD}
     # Each of these is in KNOWN: the loops' (asyncio's and uvloop's are empty too), and the zygote's empty one.
-    assert caught(running.pid) - NOT_OURS <= asked | {signal.SIGCHLD}
-    assert caught(zygote.pid) - NOT_OURS == {
-        *(signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-    }
-    assert caught(worker.pid) - NOT_OURS <= CRASHES | {
-        *(signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD)
-    }
+    assert caught(running.pid) - NOT_OURS <= asked | {signal.SIGWINCH}
+    assert caught(zygote.pid) - NOT_OURS == asked
+    assert caught(worker.pid) - NOT_OURS <= CRASHES | asked
     assert caught(worker.pid) >= CRASHES | {signal.SIGUSR2}, "faulthandler's"

@@ -91,7 +91,10 @@ def test_trap_02_clean_signals_below_a_master_with_blocked_ones(server: Start) -
 
 
 def test_trap_02_subprocesses_of_the_app_start_clean(server: Start) -> None:
-    """Nothing blocked or ignored in what the app starts. Fails with SIG_IGN in unix.ignore_signals (trap 37)."""
+    """Nothing blocked or ignored in what the app starts.
+
+    Fails with SIG_IGN in unix.ignore_signals (trap 37), and with TTIN and TTOU ignored where no terminal controls us.
+    """
     running = server(PROBE)
     status = _ask(running, "/child-signals")
     assert int(status["SigBlk"], 16) == 0
