@@ -11,8 +11,8 @@ import random
 from dataclasses import dataclass, field
 
 from aserver.master.core import events as ev
+from aserver.master.core.limits import Limits
 from aserver.master.core.machine import Master
-from aserver.master.core.policy import Limits
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from aserver.master.core.policy import Limits
+from aserver.config import Config
+from aserver.master.core.limits import Limits
 from bench.fleet import Fleet, Moment, Record, Times, between
 
 HOUR = 3600.0
@@ -87,8 +88,7 @@ class Outcome:
 def simulate(size: Size, bound: Bound, jitter: float) -> Outcome:
     """Let one fleet live."""
     unavailable = size.workers if bound.max_unavailable is None else bound.max_unavailable
-    limits = Limits(
-        workers=size.workers,
+    config = Config(
         max_surge=bound.max_surge,
         max_unavailable=unavailable,
         max_lifetime=size.lifetime,
@@ -96,6 +96,7 @@ def simulate(size: Size, bound: Bound, jitter: float) -> Outcome:
         boot_timeout=20 * size.boot,  # nothing fails here
         graceful_timeout=60.0,
     )
+    limits = Limits.of(config, size.workers)
     fleet = Fleet(size.hosts, limits, Times(boot=size.boot), size.seed, STEP)
     return Outcome(bound, jitter, fleet.run(size.seconds))
 

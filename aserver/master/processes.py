@@ -22,7 +22,7 @@ from aserver.master import border, handles
 from aserver.master.border import clean
 from aserver.master.code_watch import Fingerprint
 from aserver.master.core import events as ev
-from aserver.master.core import policy
+from aserver.master.core.explain import Intent, explain_exit
 from aserver.master.handles import WorkerHandle, ZygoteHandle
 from aserver.master.snapshot import SavedWorker, SavedZygote, Snapshot
 
@@ -199,7 +199,7 @@ class Processes:
             elif worker.dead or (worker.channel is not None and worker.channel.eof and worker.pidfd is None):
                 self._bury(worker)  # its status will not be reported any more
         code, signum = handles.decode_status(status)
-        how = policy.explain_exit(code, signum, policy.Intent.NONE, out_of_memory=self._memory_ran_out())
+        how = explain_exit(code, signum, Intent.NONE, out_of_memory=self._memory_ran_out())
         if zygote.broken and signum == "SIGKILL":
             how = f"broke the protocol and was killed ({zygote.broken})"
         self._on_event(ev.ZygoteGone(zygote.generation, how))

@@ -25,8 +25,8 @@ from aserver.log.opening import open_private
 from aserver.log.setup import Logging
 from aserver.master.code_watch import CodeWatch, Fingerprint
 from aserver.master.core import events as ev
-from aserver.master.core import policy
-from aserver.master.core.machine import BEAT_PERIOD, Master
+from aserver.master.core.limits import BEAT_PERIOD, Limits
+from aserver.master.core.machine import Master
 from aserver.master.core.model import ServerPhase
 from aserver.master.pidfile import PidFile
 from aserver.master.processes import Processes
@@ -75,7 +75,7 @@ class Runner:
         self._serving = 0  # the generation whose listeners are listening
         self._listening_on: list[Listener] = []
         config = resources.config
-        self._state = Master(policy.Limits.of(config, resources.workers), random.random, lazy=not config.preload)
+        self._state = Master(Limits.of(config, resources.workers), random.random, lazy=not config.preload)
         self._processes = Processes(self._handle, self._know_files, board)
         if logs is not None:
             logs.share_half_lines(self._processes.board.fd)
@@ -155,7 +155,7 @@ class Runner:
         if superseded not in self._resources.values():
             let_go(superseded, (*self._resources.values(), fresh))
         self._state.lazy = not fresh.config.preload  # for the generation that is about to begin
-        self._handle(ev.ReloadRequested(policy.Limits.of(fresh.config, fresh.workers), why))
+        self._handle(ev.ReloadRequested(Limits.of(fresh.config, fresh.workers), why))
 
     def upgrade(self, why: str) -> None:
         """Become a new image of this program, if a preflight says that it would work."""

@@ -12,9 +12,9 @@ from typing import Literal
 import msgspec
 
 from aserver.errors import ConfigError
+from aserver.master.core.backoff import BackOff, Rng
 from aserver.master.core.machine import Master
 from aserver.master.core.model import Model
-from aserver.master.core.policy import BackOff, Rng
 from aserver.sockets import Handover
 
 SCHEMA = 6

@@ -29,7 +29,8 @@ log = logging.getLogger("aserver.error")
 
 #: Seconds at the least for threads, however late it is: a pool that is told to end needs some of one.
 LEAST = 1.0
-#: Seconds for exit functions, after the threads; then LEAST to come to an end. In all less than policy.QUIT_ALLOWANCE.
+#: Seconds for exit functions, after the threads; then LEAST to come to an end. In all less than
+#: QUIT_ALLOWANCE of master/core/limits.py.
 EXIT_TIME = 2.0
 #: Seconds between two heartbeats, as from the loop.
 BEAT = 0.1

@@ -18,12 +18,13 @@ from typing import Any
 import msgspec
 
 from aserver import unix
+from aserver.config import Config
 from aserver.errors import ChannelError
 from aserver.ipc import messages as msg
 from aserver.ipc.channel import TURN_MESSAGES, Channel
 from aserver.master.core import events as ev
+from aserver.master.core.limits import Limits
 from aserver.master.core.machine import Master
-from aserver.master.core.policy import Limits
 from aserver.master.handles import WorkerHandle, ZygoteHandle
 from aserver.master.processes import Processes
 
@@ -124,7 +125,7 @@ class Shell:
 
     def __init__(self) -> None:
         self.processes = Processes(self.handle, self.know)
-        self.master = Master(Limits(workers=2, min_lifetime=0.0), lambda: 0.5)
+        self.master = Master(Limits.of(Config(min_lifetime=0.0), workers=2), lambda: 0.5)
         self.zygotes: dict[int, Peer] = {}
         self.workers: dict[int, Peer] = {}
         self.files = 0

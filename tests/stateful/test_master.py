@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from aserver.master.core import events as ev
+from aserver.master.core.limits import Limits
 from aserver.master.core.model import Role, ServerPhase, WorkerPhase, ZygotePhase
-from aserver.master.core.policy import Limits
 from tests.stateful.world import World, quick, stop_bound
 
 #: Events of a zygote come over one channel, its death last and once (runner): they keep their order.

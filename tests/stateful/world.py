@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from aserver.config import Config
 from aserver.master.core import events as ev
-from aserver.master.core import policy
-from aserver.master.core.machine import BEAT_PERIOD, Master
+from aserver.master.core.limits import BEAT_PERIOD, KILL_ALLOWANCE, QUIT_ALLOWANCE, Limits
+from aserver.master.core.machine import Master
 from aserver.master.core.model import Role, ServerPhase, WorkerPhase, ZygotePhase
-from aserver.master.core.policy import Limits
 
 T = TypeVar("T")
 
@@ -395,26 +395,18 @@ def zygote_states(world: World) -> dict[int, ZygotePhase]:
     return {g.number: g.zygote for g in world.master.generations.values()}
 
 
-def quick(**changes: Any) -> Limits:
+def quick(workers: int = 2, **changes: Any) -> Limits:
     """Limits with short times, changed as said."""
     few: dict[str, Any] = {
-        "workers": 2,
         "boot_timeout": 10.0,
         "graceful_timeout": 5.0,
         "lifespan_shutdown_timeout": 1.0,
         "min_lifetime": 2.0,
         "hang_timeout": 5.0,
     }
-    return Limits(**{**few, **changes})
+    return Limits.of(Config(**{**few, **changes}), workers)
 
 
 def stop_bound(limits: Limits) -> float:
     """Seconds within which a stop must be over, in a world that obeys SIGKILL."""
-    return (
-        limits.drain_delay
-        + limits.graceful_timeout
-        + limits.leave_allowance
-        + policy.KILL_ALLOWANCE
-        + policy.QUIT_ALLOWANCE
-        + 0.5
-    )
+    return limits.drain_delay + limits.graceful_timeout + limits.leave_allowance + KILL_ALLOWANCE + QUIT_ALLOWANCE + 0.5

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from aserver.master.core.policy import Limits
+from aserver.master.core.limits import Limits
 
 
 class StopMode(enum.IntEnum):

@@ -6,7 +6,8 @@ one as it was.
 
 from aserver.errors import ExitCode
 from aserver.master.core import events as ev
-from aserver.master.core import policy
+from aserver.master.core.backoff import BackOff, when
+from aserver.master.core.limits import RELOAD_SPACING, Limits
 from aserver.master.core.model import (
     Generation,
     Model,
@@ -16,9 +17,7 @@ from aserver.master.core.model import (
     WorkerPhase,
     ZygotePhase,
     exhausted,
-    when,
 )
-from aserver.master.core.policy import BackOff, Limits
 from aserver.master.core.transitions import drain, say, spawn_zygote
 
 
@@ -37,7 +36,7 @@ def begin(model: Model, limits: Limits) -> Generation:
         target_before=model.target,
     )
     model.generations[generation.number] = generation
-    model.reload_not_before = model.now + policy.RELOAD_SPACING
+    model.reload_not_before = model.now + RELOAD_SPACING
     spawn_zygote(model, generation)
     return generation
 

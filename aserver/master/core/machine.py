@@ -33,9 +33,6 @@ from typing import assert_never
 from aserver.master.core import events as ev
 from aserver.master.core import on_event, reconcile, shutdown
 from aserver.master.core.model import Model, ServerPhase
-from aserver.master.core.policy import BEAT_PERIOD
-
-__all__ = ["BEAT_PERIOD", "Master"]
 
 
 @dataclass(slots=True)

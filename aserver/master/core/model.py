@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 
 from aserver.errors import ExitCode
 from aserver.master.core import events as ev
-from aserver.master.core.policy import BackOff, Intent, Limits, Rng
+from aserver.master.core.backoff import BackOff, Rng
+from aserver.master.core.explain import Intent
+from aserver.master.core.limits import Limits
 
 
 class WorkerPhase(enum.Enum):
@@ -208,8 +210,3 @@ def exhausted(model: Model) -> bool:
         and candidate.failure is not None
         and candidate.backoff.failures >= model.limits.boot_retries
     )
-
-
-def when(pause: float) -> str:
-    """`pause` seconds in words."""
-    return f"in {pause:.1f} s" if pause else "now"

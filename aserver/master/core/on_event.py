@@ -6,9 +6,10 @@ generation changes nothing. What is to be done about the new picture is decided 
 
 from aserver.errors import ExitCode
 from aserver.master.core import events as ev
-from aserver.master.core import generations, policy
-from aserver.master.core.model import Generation, Model, Role, ServerPhase, Worker, WorkerPhase, ZygotePhase, when
-from aserver.master.core.policy import Intent
+from aserver.master.core import generations, limits
+from aserver.master.core.backoff import when
+from aserver.master.core.explain import Intent, explain_exit
+from aserver.master.core.model import Generation, Model, Role, ServerPhase, Worker, WorkerPhase, ZygotePhase
 from aserver.master.core.transitions import kill, say, spawn_zygote
 
 # ── zygotes ──────────────────────────────────────────────────────────────────────────────────
@@ -119,7 +120,7 @@ def _fork_answered(model: Model, worker: Worker) -> None:
     generation = model.generations[worker.generation]
     if generation.zygote is ZygotePhase.UP:
         more = bool(model.unforked(generation))
-        generation.deadline = model.now + policy.FORK_TIMEOUT if more else None
+        generation.deadline = model.now + limits.FORK_TIMEOUT if more else None
 
 
 def on_fork_failed(model: Model, event: ev.ForkFailed) -> None:
@@ -204,7 +205,7 @@ def on_died(model: Model, event: ev.Died) -> None:
     generation = model.generations[worker.generation]
     if worker.pid is None:
         _fork_answered(model, worker)
-    how = policy.explain_exit(event.code, event.signal, worker.intent, out_of_memory=event.out_of_memory)
+    how = explain_exit(event.code, event.signal, worker.intent, out_of_memory=event.out_of_memory)
     if worker.failure is not None:
         failure = worker.failure
         generations.boot_failed(model, worker, failure.exit_code, failure.reason, failure.detail)
@@ -233,7 +234,7 @@ def _crashed(model: Model, generation: Generation, worker: Worker, how: str) -> 
 
 def on_beats(model: Model, event: ev.Beats) -> None:
     """Look who is silent. If this look itself came late, everybody's clock starts anew."""
-    if model.beats_at is None or model.now - model.beats_at > 2 * policy.BEAT_PERIOD:
+    if model.beats_at is None or model.now - model.beats_at > 2 * limits.BEAT_PERIOD:
         model.clock_restart = model.now
     model.beats_at = model.now
     for serial, beat in event.beats.items():

@@ -6,8 +6,8 @@ remembers nothing of its own, so an event that was lost costs at most the time u
 
 from aserver.master.core import events as ev
 from aserver.master.core import generations, shutdown
+from aserver.master.core.explain import Intent
 from aserver.master.core.model import Generation, Model, Role, ServerPhase, Worker, WorkerPhase, ZygotePhase, exhausted
-from aserver.master.core.policy import Intent
 from aserver.master.core.transitions import (
     drain,
     fork,

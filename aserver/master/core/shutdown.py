@@ -4,10 +4,10 @@ Pure. Each step has its own deadline, so nothing here waits for anybody's goodwi
 """
 
 from aserver.master.core import events as ev
-from aserver.master.core import policy
+from aserver.master.core import limits
+from aserver.master.core.explain import Intent
 from aserver.master.core.generations import begin_stop
 from aserver.master.core.model import Generation, Model, ServerPhase, Worker, WorkerPhase, ZygotePhase
-from aserver.master.core.policy import Intent
 from aserver.master.core.transitions import drain, finish, hurry, kill, quit_zygote, say
 
 
@@ -67,6 +67,6 @@ def _stop_zygote(model: Model, generation: Generation) -> None:
     if model.of(generation):
         generation.deadline = None  # it reaps its last workers
         return
-    patience = policy.KILL_ALLOWANCE if model.stop is ev.StopMode.KILL else policy.QUIT_ALLOWANCE
+    patience = limits.KILL_ALLOWANCE if model.stop is ev.StopMode.KILL else limits.QUIT_ALLOWANCE
     latest = model.now + patience
     generation.deadline = latest if generation.deadline is None else min(generation.deadline, latest)

@@ -8,9 +8,9 @@ from msgspec.structs import replace
 
 from aserver.errors import ExitCode
 from aserver.master.core import events as ev
-from aserver.master.core import policy
+from aserver.master.core import limits
+from aserver.master.core.explain import Intent
 from aserver.master.core.model import Generation, Model, ServerPhase, Worker, WorkerPhase, ZygotePhase
-from aserver.master.core.policy import Intent
 
 
 def say(model: Model, level: str, text: str, detail: str = "") -> None:
@@ -34,7 +34,7 @@ def fork(model: Model, generation: Generation, slot: int) -> None:
         began=model.now,
     )
     if generation.deadline is None:
-        generation.deadline = model.now + policy.FORK_TIMEOUT
+        generation.deadline = model.now + limits.FORK_TIMEOUT
     requests, seconds = generation.limits.draw_lifetime(model.rng)
     model.out.append(ev.Fork(generation.number, model.serials, slot, requests, seconds))
 
@@ -82,7 +82,7 @@ def kill(model: Model, worker: Worker, intent: Intent, signal: str = "SIGKILL") 
     """End a worker; a worker that its zygote has not forked so long is ended by ending the zygote."""
     worker.phase = WorkerPhase.KILLING
     worker.intent = intent
-    allowance = policy.ABORT_ALLOWANCE if signal == "SIGABRT" else policy.KILL_ALLOWANCE
+    allowance = limits.ABORT_ALLOWANCE if signal == "SIGABRT" else limits.KILL_ALLOWANCE
     worker.deadline = model.now + allowance
     note_violence(model, "a worker")
     if worker.pid is not None:
@@ -109,7 +109,7 @@ def spawn_zygote(model: Model, generation: Generation) -> None:
 
 def kill_zygote(model: Model, generation: Generation) -> None:
     """End a zygote, the workers that it has forked live on."""
-    generation.deadline = model.now + policy.KILL_ALLOWANCE
+    generation.deadline = model.now + limits.KILL_ALLOWANCE
     order = ev.KillZygote(generation.number)
     if order not in model.out:
         model.out.append(order)
@@ -124,4 +124,4 @@ def quit_zygote(model: Model, generation: Generation) -> None:
     elif generation.zygote in (ZygotePhase.LOADING, ZygotePhase.TURNING):
         kill_zygote(model, generation)
     if generation.zygote not in (ZygotePhase.LEAVING, ZygotePhase.GONE):
-        generation.zygote, generation.deadline = ZygotePhase.LEAVING, model.now + policy.QUIT_ALLOWANCE
+        generation.zygote, generation.deadline = ZygotePhase.LEAVING, model.now + limits.QUIT_ALLOWANCE

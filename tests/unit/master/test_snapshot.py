@@ -10,13 +10,16 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
+from aserver.config import Config
 from aserver.errors import ConfigError, ExitCode
 from aserver.master import snapshot
 from aserver.master.core import events as ev
-from aserver.master.core import model, policy
+from aserver.master.core import model
+from aserver.master.core.backoff import BackOff
+from aserver.master.core.explain import Intent
+from aserver.master.core.limits import Limits
 from aserver.master.core.machine import Master
 from aserver.master.core.model import Generation, Role, ServerPhase, Worker, WorkerPhase, ZygotePhase
-from aserver.master.core.policy import BackOff, Intent, Limits
 from aserver.master.snapshot import SCHEMA, SavedLog, SavedResources, SavedWorker, SavedZygote, Snapshot
 from aserver.sockets import Handover
 
@@ -35,7 +38,7 @@ DIGESTS = {
 def _master() -> Master:
     """Workers in every phase, generations in every role, and a reload that waits."""
     rng = random.Random(1).random
-    limits = Limits(workers=3, max_requests=100, canary_time=1.5)
+    limits = Limits.of(Config(max_requests=100, canary_time=1.5), workers=3)
     master = Master(limits=limits, rng=rng)
     tired = BackOff(free=3, rng=rng)
     tired.boot_failed(10.0, 9.0)
@@ -188,7 +191,7 @@ def test_a_change_of_shape_raises_the_schema() -> None:
     """Fails when a field that crosses the exec is added, removed, renamed or changes its type under the same SCHEMA."""
     seen: set[object] = set()
     shape = sorted([*_shape(Master, seen), *_shape(Snapshot, seen)])
-    assert {Worker, Generation, Handover, Limits, ev.Drain, Intent, model.WorkerPhase, policy.BackOff} <= seen
+    assert {Worker, Generation, Handover, Limits, ev.Drain, Intent, model.WorkerPhase, BackOff} <= seen
     digest = hashlib.sha256("\n".join(shape).encode()).hexdigest()[:16]
     assert DIGESTS.get(SCHEMA) == digest, (
         f"the state has another shape than schema {SCHEMA} says: raise SCHEMA and note {digest!r} for it here"

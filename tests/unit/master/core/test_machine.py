@@ -1,10 +1,13 @@
 """Scenarios of the master's decisions, from first boot to exit, each told in events on a fake clock."""
 
+from typing import Any
+
 import pytest
 
 from aserver.errors import ExitCode
 from aserver.master.core import events as ev
-from aserver.master.core import policy
+from aserver.master.core.backoff import CRASH_WINDOW, LONGEST_PAUSE
+from aserver.master.core.limits import FORK_TIMEOUT, RELOAD_SPACING
 from aserver.master.core.machine import Master
 from aserver.master.core.model import Role, ServerPhase, WorkerPhase, ZygotePhase
 from tests.stateful.world import World, quick, stop_bound, zygote_states
@@ -152,14 +155,14 @@ def test_a_crash_loop_backs_off_and_stays_within_its_budget(way: str) -> None:
     world.ways.boot = way
     world.kill(1)
     since = world.now
-    world.run(policy.CRASH_WINDOW)
+    world.run(CRASH_WINDOW)
     assert 4 <= len(world.orders(ev.Fork, since)) <= 12
     since = world.now
     world.run(600.0)
     assert 600 / 30 <= len(world.orders(ev.Fork, since)) <= 600 / 15 + 1
     assert world.serving == [(2, 1)], "the other one is none the worse"
     world.ways.boot = "ready"
-    world.until(lambda: world.master.ready == 2, policy.LONGEST_PAUSE + 1)
+    world.until(lambda: world.master.ready == 2, LONGEST_PAUSE + 1)
 
 
 def test_workers_that_die_soon_after_ready_are_a_crash_loop_too() -> None:
@@ -198,7 +201,7 @@ def test_a_stopped_zygote_is_found_by_its_silence_and_replaced() -> None:
     world.zygotes[1] = False
     world.kill(1)
     took = world.until(lambda: world.master.ready == 2, 20.0)
-    assert took == pytest.approx(policy.FORK_TIMEOUT, abs=1.0)
+    assert took == pytest.approx(FORK_TIMEOUT, abs=1.0)
     assert world.said("did not answer and was killed")
 
 
@@ -336,7 +339,7 @@ def test_a_replacement_that_fails_leaves_the_due_worker_serving() -> None:
 # ── reload ───────────────────────────────────────────────────────────────────────────────────
 
 
-def reload(world: World, **changes: object) -> None:
+def reload(world: World, **changes: Any) -> None:
     world.send(ev.ReloadRequested(quick(**changes), "SIGHUP"))
 
 
@@ -462,7 +465,7 @@ def test_a_reload_that_comes_too_soon_has_its_own_alarm() -> None:
     began = world.now
     world.start(0.5)
     reload(world)
-    assert world.master.next_deadline() == began + policy.RELOAD_SPACING
+    assert world.master.next_deadline() == began + RELOAD_SPACING
 
 
 def test_reload_while_old_workers_drain_never_exceeds_the_surge() -> None:
