@@ -17,7 +17,7 @@ from aserver.asgi import ASGIApp
 from aserver.config import Config
 from aserver.protocol.drain_notice import Draining
 from aserver.protocol.dropped import DroppedBodies
-from aserver.protocol.fair_queue import Turns
+from aserver.protocol.fair_queue import FairQueue
 from aserver.protocol.peer.forwarded import Forwarding
 from aserver.protocol.semantics import wire
 from aserver.protocol.semantics.response_head import Defaults
@@ -70,7 +70,7 @@ class Writer(Protocol):
         """Write them."""
 
 
-class Shared:
+class Context:
     """What all connections of one worker share: the application, the limits, the clock, who is there."""
 
     def __init__(
@@ -114,8 +114,8 @@ class Shared:
         self.leaving = Draining()  # the same, for applications
         self.now = loop.time()
         #: Copied for every request, so that nothing one of them sets is seen by another.
-        self.context = contextvars.copy_context()
-        self.turns = Turns(loop, self.context)
+        self.variables = contextvars.copy_context()
+        self.fair_queue = FairQueue(loop, self.variables)
         self._header_pairs = [wire.parse_header_setting(setting) for setting in config.header]
         if config.server_header:
             self._header_pairs.append((b"server", b"aserver"))
@@ -152,9 +152,9 @@ class Shared:
         if EAGER:
             self._ready.append(request)
             if len(self._ready) == 1:
-                self.loop.call_soon(self._start_ready, context=self.context)
+                self.loop.call_soon(self._start_ready, context=self.variables)
         else:
-            request.task = self.loop.create_task(request.run(), context=self.context.copy())
+            request.task = self.loop.create_task(request.run(), context=self.variables.copy())
 
     def _start_ready(self) -> None:
         ready = self._ready
@@ -163,10 +163,10 @@ class Shared:
         # A task factory of the application's (tracing) is obeyed.
         if sys.version_info >= (3, 12) and loop.get_task_factory() is None:
             for request in ready:
-                request.task = asyncio.Task(request.run(), loop=loop, context=self.context.copy(), eager_start=True)
+                request.task = asyncio.Task(request.run(), loop=loop, context=self.variables.copy(), eager_start=True)
         else:
             for request in ready:
-                request.task = loop.create_task(request.run(), context=self.context.copy())
+                request.task = loop.create_task(request.run(), context=self.variables.copy())
 
     def write_gathered(self) -> None:
         """Write the answers that wait for the end of the turn."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextvars import Context
 
 
-class Turns:
+class FairQueue:
     """A queue of what is to be called, one in a turn."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, context: Context) -> None:

@@ -13,7 +13,7 @@ from typing import cast
 from aserver.config import Config
 from aserver.protocol.application import request_ids
 from aserver.protocol.application.exchange import Exchange
-from aserver.protocol.context import Shared
+from aserver.protocol.context import Context
 from aserver.protocol.http1.connection import HttpConnection
 from aserver.protocol.peer.forwarded import Forwarding
 from aserver.protocol.peer.trust import Peers
@@ -24,7 +24,7 @@ from aserver.protocol.websocket.session import WebSocketConnection
 log = logging.getLogger("aserver.error")
 
 
-class Service(Shared):
+class Service(Context):
     """What all connections of one worker share, and the handles to end them.
 
     `connections` is the set of open ones, `requests` counts finished requests (for `max_requests`), `active` those
@@ -35,7 +35,7 @@ class Service(Shared):
     connections: set[Connection]
 
     def choose(self, config: Config) -> None:
-        """See `Shared`."""
+        """See `Context`."""
         self.exchange = Exchange
         if request_ids.wanted(config):
             request_ids.IdentifiedExchange.renew()

@@ -2,13 +2,13 @@
 
 Everything in protocol/ that is called in a later turn of the loop than it was asked for in:
 
-* `Shared._start_ready` (and the tasks of 3.11): an application begins;
-* `Shared.write_gathered`, `Connection._turn_over`: held answers are written;
+* `Context._start_ready` (and the tasks of 3.11): an application begins;
+* `Context.write_gathered`, `Connection._turn_over`: held answers are written;
 * `Turns._next`: a reader that had to wait goes on (`CarefulIntake.feed_unfed`, `Socket._take_turn`), and
   `HttpConnection._next`, when the pipeline has room;
 * `Service.cancel`: a request is cancelled;
 * `Departure._step`: a WebSocket leaves;
-* futures: `receive()`, `drained()`, `Draining.wait()`.
+* futures: `receive()`, `until_writable()`, `Draining.wait()`.
 
 Here a client does things of which each leaves some of them behind, and the end comes in each turn after that.
 """

@@ -9,7 +9,7 @@ from math import inf
 from aserver.protocol.transport.connection import HIGH_WATER, Connection
 
 
-class Inbound:
+class RequestBody:
     """Pieces of a body that the application has not taken yet."""
 
     __slots__ = ("_pieces", "_size", "continue_expected", "length", "paused", "received")
@@ -39,7 +39,7 @@ class Inbound:
         if self.paused:
             self.paused = False
             connection.read_on()
-            connection.deadline = connection.shared.now + connection.shared.body_timeout
+            connection.deadline = connection.context.now + connection.context.body_timeout
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     @property

@@ -1,6 +1,6 @@
 """One request and its response: what the application sees as scope, `receive()` and `send()`.
 
-Runs in the worker's loop; the application is started here. The order of messages and the bytes are `cycle.Cycle`'s;
+Runs in the worker's loop; the application is started here. The order of messages and the bytes are `Response`'s;
 this adds waiting, disconnects, the body's flow control and the application's failures. It must never let an
 application's exception reach the loop, nor let a half response look like a whole one.
 """
@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from aserver.asgi import Message, Scope
 from aserver.errors import ApplicationError
-from aserver.protocol.application.body import Inbound
+from aserver.protocol.application.body import RequestBody
 from aserver.protocol.application.files import open_regular, send_file
 from aserver.protocol.application.parting import PACE, QUIET, WHOLE, Parting, is_disconnect
 from aserver.protocol.semantics import wire
-from aserver.protocol.semantics.response import BODY, DONE, HEADED, START, TRAILERS, Cycle
+from aserver.protocol.semantics.response import BODY, DONE, HEADED, START, TRAILERS, Response
 from aserver.protocol.semantics.response_head import Head
 from aserver.protocol.transport.connection import CLOSED, HIGH_WATER, OPEN, Connection
 
@@ -44,7 +44,7 @@ class Carrier(Connection):
         raise NotImplementedError
 
 
-class Exchange(Cycle):
+class Exchange(Response):
     """A request under way. A finished one is a `record.AccessRecord`."""
 
     __slots__ = (
@@ -53,9 +53,9 @@ class Exchange(Cycle):
         "connection",
         "duration",
         "gone",
-        "inbound",
         "launched",
         "parting",
+        "request_body",
         "scope",
         "started",
         "target",
@@ -66,7 +66,7 @@ class Exchange(Cycle):
     #: Set when the response is complete, and only if there is an access log that says how long it took.
     duration: float
 
-    def __init__(  # noqa: PLR0917 - see Cycle
+    def __init__(  # noqa: PLR0917 - see Response
         self,
         connection: Carrier,
         scope: Scope,
@@ -75,18 +75,18 @@ class Exchange(Cycle):
         head_only: bool,  # noqa: FBT001
         keep_alive: bool,  # noqa: FBT001
     ) -> None:
-        shared = connection.shared
-        Cycle.__init__(self, shared.defaults, modern, head_only, keep_alive)
+        context = connection.context
+        Response.__init__(self, context.defaults, modern, head_only, keep_alive)
         self.connection = connection
         self.scope = scope
         self.target = target
-        self.started = shared.now
+        self.started = context.now
         self.launched = False  # its turn has come; `task` may follow a turn of the loop later
         self.task: asyncio.Task[None] | None = None
         self.gone = False  # nothing that is sent reaches the client any more
         self.parting: Parting | None = None  # made when the client has gone, or has stopped sending and may have
         self.complete = False  # the request's last byte is here
-        self.inbound: Inbound | None = None  # the body, if there is one
+        self.request_body: RequestBody | None = None  # the body, if there is one
         self._read = False  # the application has got the end of the body
         self.waiters: list[asyncio.Future[None]] | None = None
 
@@ -121,18 +121,18 @@ class Exchange(Cycle):
 
     async def run(self) -> None:
         """Call the application and see to what it leaves behind."""
-        shared = self.connection.shared
-        if shared.note is not None:
-            shared.note(self.target)
+        context = self.connection.context
+        if context.note is not None:
+            context.note(self.target)
         try:
-            await shared.app(self.scope, self.receive, self.send)
+            await context.app(self.scope, self.receive, self.send)
             if self.state is not DONE:
                 self._unfinished()
         except BaseException as error:  # noqa: BLE001 - the application's SystemExit must not stop the server
             self._failed(error)
         finally:
-            shared.running.discard(self)
-            shared.requests += 1
+            context.running.discard(self)
+            context.requests += 1
 
     def cancel(self, reason: str) -> None:
         """Cancel the application; the client gets 503 if nothing was sent yet."""
@@ -190,12 +190,12 @@ class Exchange(Cycle):
     def refuse(self, status: int) -> None:
         """Answer for the application; nothing may have been sent."""
         connection = self.connection
-        self.keep_alive = self.keep_alive and self.complete and not (connection.shared.draining and connection.last())
+        self.keep_alive = self.keep_alive and self.complete and not (connection.context.draining and connection.last())
         self._head = Head(status, b"", None, close=not self.keep_alive, plain=False)
         self.response_headers = ()
         self.sent = len(wire.plain_text(status))
         self.state = DONE
-        lines = connection.shared.defaults.lines
+        lines = connection.context.defaults.lines
         connection.write(
             wire.plain_answer(status, lines, keep_alive=self.keep_alive, head_only=self.head_only, modern=self.modern)
         )
@@ -207,16 +207,16 @@ class Exchange(Cycle):
         """ASGI `receive()`."""
         connection = self.connection
         while not (self.gone or self.state is DONE):
-            inbound = self.inbound
-            if inbound is None:
+            body = self.request_body
+            if body is None:
                 if not self._read:
                     self._read = True
                     return {"type": "http.request", "body": b"", "more_body": False}
-            elif inbound.waiting or (self.complete and not self._read):
+            elif body.waiting or (self.complete and not self._read):
                 self._read = self.complete
-                return {"type": "http.request", "body": inbound.take(connection), "more_body": not self.complete}
+                return {"type": "http.request", "body": body.take(connection), "more_body": not self.complete}
             elif not self.complete:
-                self._ask_for_body(inbound)
+                self._ask_for_body(body)
             if self.parting is not None:
                 break
             await self._wait()
@@ -224,16 +224,16 @@ class Exchange(Cycle):
             self.parting.tell()
         return {"type": "http.disconnect"}
 
-    def _ask_for_body(self, inbound: Inbound) -> None:
+    def _ask_for_body(self, body: RequestBody) -> None:
         connection = self.connection
-        if inbound.continue_expected:
-            inbound.continue_expected = False
+        if body.continue_expected:
+            body.continue_expected = False
             if self.state in (START, HEADED):
                 connection.write(wire.CONTINUE)
-        connection.deadline = connection.shared.now + connection.shared.body_timeout
+        connection.deadline = connection.context.now + connection.context.body_timeout
 
     async def _wait(self) -> None:
-        waiter = self.connection.shared.loop.create_future()
+        waiter = self.connection.context.loop.create_future()
         if self.waiters is None:
             self.waiters = []
         self.waiters.append(waiter)
@@ -244,24 +244,24 @@ class Exchange(Cycle):
 
     def body_received(self, data: bytes) -> None:
         """Keep a piece of the body for the application, or drop it if nobody will take it."""
-        inbound = self.inbound
-        assert inbound is not None
-        inbound.continue_expected = False
+        body = self.request_body
+        assert body is not None
+        body.continue_expected = False
         if self.state is DONE or self.gone:
             return
-        inbound.add(data, self.connection)
+        body.add(data, self.connection)
         if self.waiters:
             self.wake()
 
     def drop_body(self) -> None:
         """Forget the body that nobody will take; the rest is dropped as it comes."""
-        if self.inbound is not None:
-            self.inbound.take(self.connection)
+        if self.request_body is not None:
+            self.request_body.take(self.connection)
 
     @property
     def discardable(self) -> bool:
         """Whether so little is missing of the request's body that it is worth keeping the connection for it."""
-        return self.complete or (self.inbound is not None and self.inbound.missing <= HIGH_WATER)
+        return self.complete or (self.request_body is not None and self.request_body.missing <= HIGH_WATER)
 
     def wake(self) -> None:
         """Let every waiting `receive()` look again."""
@@ -299,12 +299,12 @@ class Exchange(Cycle):
 
     def _part(self) -> None:
         """Wake `receive()`, and see to it that an answer which has begun does not go on for ever."""
-        shared = self.connection.shared
+        context = self.connection.context
         if self.parting is None:
             self.parting = Parting(begun=self.state in (BODY, TRAILERS))
-        self.parting.quiet_until = shared.loop.time() + QUIET
-        if self.state is not DONE and self in shared.running:
-            shared.abandoned.setdefault(self, shared.now + shared.patience if self.begun else inf)
+        self.parting.quiet_until = context.loop.time() + QUIET
+        if self.state is not DONE and self in context.running:
+            context.abandoned.setdefault(self, context.now + context.patience if self.begun else inf)
         self.wake()
 
     @property
@@ -356,7 +356,7 @@ class Exchange(Cycle):
             self.body(message)
             whole = self.length is not None and not parting.begun and self.sent <= WHOLE
             if self.state is BODY and not whole:
-                if not (self.waiters or parting.told) or self.connection.shared.loop.time() >= parting.quiet_until:
+                if not (self.waiters or parting.told) or self.connection.context.loop.time() >= parting.quiet_until:
                     raise parting.error()
                 await asyncio.sleep(PACE)
         elif kind == "http.response.trailers" and self.state is TRAILERS:
@@ -376,7 +376,7 @@ class Exchange(Cycle):
         kind = message["type"]
         if kind == "http.response.body":
             connection = self.connection
-            if self.state is HEADED and (not self.complete or connection.shared.draining):
+            if self.state is HEADED and (not self.complete or connection.context.draining):
                 self._consider_close(message)
             data = self.body(message)
             if self.state is DONE:
@@ -389,15 +389,15 @@ class Exchange(Cycle):
             else:
                 self._write(data)
             if connection.write_paused:
-                await connection.drained()
+                await connection.until_writable()
         elif kind == "http.response.start":
             self.start(message)
         else:
             await self._send_other(kind, message)
 
     def body_dropped(self, size: int) -> None:
-        """See `Cycle`. It is said once for a route and process."""
-        if self.connection.shared.dropped.is_new(self.scope, self.status):
+        """See `Response`. It is said once for a route and process."""
+        if self.connection.context.dropped.is_new(self.scope, self.status):
             log.warning(
                 "%s %s: status %d has no body; the %d bytes that the application gave are dropped, "
                 "here and whenever this route does it again",
@@ -431,17 +431,17 @@ class Exchange(Cycle):
         if self.state is DONE:
             connection.answered(self)
         if connection.write_paused:
-            await connection.drained()
+            await connection.until_writable()
 
     async def _send_path(self, message: Message) -> None:
         """`http.response.pathsend`: the file's size is the body's, whatever happens to the file meanwhile."""
         connection = self.connection
-        loop = connection.shared.loop
+        loop = connection.context.loop
         if self.state is not HEADED:
             raise self._unexpected(message)
         descriptor, size = await open_regular(loop, message["path"])
         try:
-            if not self.complete or connection.shared.draining:
+            if not self.complete or connection.context.draining:
                 self._consider_close({})
             connection.write(self.file(message, size))
             if not self.silent:
@@ -455,7 +455,7 @@ class Exchange(Cycle):
     def _consider_close(self, message: Message) -> None:
         """Before the head is made: announce a close that is already known."""
         connection = self.connection
-        if connection.shared.draining and connection.last():
+        if connection.context.draining and connection.last():
             self.keep_alive = False
         if not message.get("more_body") and not self.discardable:
             self.keep_alive = False

@@ -51,4 +51,4 @@ async def send_file(
             raise ApplicationError(f"http.response.pathsend: {path!r} ended at {offset} bytes, {size} were announced")
         offset += len(chunk)
         connection.write(chunk)
-        await connection.drained()
+        await connection.until_writable()

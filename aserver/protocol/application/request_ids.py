@@ -50,7 +50,7 @@ class IdentifiedExchange(Exchange):
         keep_alive: bool,  # noqa: FBT001
     ) -> None:
         super().__init__(connection, scope, target, modern, head_only, keep_alive)
-        forwarding = connection.shared.forwarding
+        forwarding = connection.context.forwarding
         if forwarding is not None and forwarding.trusts(connection.client):
             given = [value for name, value in scope["headers"] if name == NAME]
             if len(given) == 1 and _GOOD.fullmatch(given[0]) is not None:

@@ -14,7 +14,7 @@ import httptools
 from aserver.asgi import Scope
 from aserver.errors import ClientError
 from aserver.protocol.application.exchange import Carrier, Exchange
-from aserver.protocol.context import Shared
+from aserver.protocol.context import Context
 from aserver.protocol.http1 import framing
 from aserver.protocol.http1.framing import PLAIN_GET, ChunkWalk
 from aserver.protocol.http1.resumed import Resumed
@@ -93,9 +93,9 @@ class CarefulIntake(Carrier):
     )
 
     def __init__(
-        self, shared: Shared, *, scheme: str = "http", tls: bool = False, server: tuple[str, int | None] | None = None
+        self, context: Context, *, scheme: str = "http", tls: bool = False, server: tuple[str, int | None] | None = None
     ) -> None:
-        super().__init__(shared, scheme=scheme, tls=tls, server=server)
+        super().__init__(context, scheme=scheme, tls=tls, server=server)
         self.eof = False
         self.current: Exchange | None = None  # whose response is due
         self.receiving: Exchange | None = None  # whose body is being read
@@ -107,8 +107,8 @@ class CarefulIntake(Carrier):
         self.headers: list[tuple[bytes, bytes]] = []
         self.special: dict[bytes, bytes] = {}
         self.told: dict[bytes, bytes] = {}  # what a proxy may have to say of the client
-        self._good_host: bytes | None = shared.good_host  # the last Host that was found well-formed
-        self._known: Known | None = shared.known  # the last plain head that was served
+        self._good_host: bytes | None = context.good_host  # the last Host that was found well-formed
+        self._known: Known | None = context.known  # the last plain head that was served
         self._learnt: Known | None = None  # will be known if the parser finds nothing behind it
         self._data = b""  # the piece being fed, until a head that begins with it is believed
         self._partial = False  # a head has begun and `deadline` is for its end
@@ -153,7 +153,7 @@ class CarefulIntake(Carrier):
         """
         block, headers, told, keep_alive = known
         match = PLAIN_GET.fullmatch(data, 0, len(data) - len(block))
-        if match is None or len(data) > self.shared.small_head:
+        if match is None or len(data) > self.context.small_head:
             return None
         exchange = self.begin("GET", match[1], "1.1", headers.copy(), keep_alive=keep_alive)
         exchange.complete = True
@@ -200,7 +200,7 @@ class CarefulIntake(Carrier):
         if self._line or self._request_line is not None:
             if not self._partial:
                 self._partial = True
-                self.deadline = self.shared.now + self.shared.header_timeout
+                self.deadline = self.context.now + self.context.header_timeout
         elif self.receiving is None and not self._unfed and not self._pipelining:
             self.feed = self._unstopped
 
@@ -213,7 +213,7 @@ class CarefulIntake(Carrier):
         self.feed = feed
         self.transport.pause_reading()
         if feed == self._await_turn:
-            self.shared.turns.wait(self.feed_unfed)
+            self.context.fair_queue.wait(self.feed_unfed)
 
     def _await_turn(self, data: bytes) -> None:
         """Feed while others are to be served first."""
@@ -234,8 +234,8 @@ class CarefulIntake(Carrier):
 
     def read_on(self) -> None:
         """Read on, unless there is another reason not to."""
-        inbound = None if self.receiving is None else self.receiving.inbound
-        if not self._unfed and len(self._queue) < PIPELINE_LIMIT and (inbound is None or not inbound.paused):
+        body = None if self.receiving is None else self.receiving.request_body
+        if not self._unfed and len(self._queue) < PIPELINE_LIMIT and (body is None or not body.paused):
             self.transport.resume_reading()
 
     # ── part by part ─────────────────────────────────────────────────────────────────────────
@@ -268,7 +268,7 @@ class CarefulIntake(Carrier):
             position = framing.empty_lines(data, position, SLICE)
         end = data.find(b"\n", position) + 1
         line = begun + data[position : end or len(data)]
-        limit = self.shared.limit_request_line
+        limit = self.context.limit_request_line
         self._line = self.url = b""
         self._first_line = None
         if not end:
@@ -290,12 +290,12 @@ class CarefulIntake(Carrier):
         piece = self._tail + data[position : position + SLICE]
         found = piece.find(END_OF_HEAD)
         end = found + len(END_OF_HEAD) if found >= 0 else len(piece)
-        if end > SLICE // 8 and framing.has_more_lines(piece[:end], self.shared.limit_request_fields):
+        if end > SLICE // 8 and framing.has_more_lines(piece[:end], self.context.limit_request_fields):
             found, end = -1, SLICE // 8  # some of so many fields show that they are too many
         self._tail = piece[end - 3 : end] if end > 3 else piece
         position += end - before
         self._spent += end - before
-        if found < 0 or self._growth + end > self.shared.small_head:
+        if found < 0 or self._growth + end > self.context.small_head:
             self._good_host = None  # the head is to be examined closely
         lead, self._lead = self._lead, b""
         try:
@@ -313,14 +313,14 @@ class CarefulIntake(Carrier):
 
     def _feed_body(self, exchange: Exchange, data: bytes, position: int) -> int:
         """Feed a body, up to its end."""
-        inbound = exchange.inbound
-        assert inbound is not None
-        if inbound.length is not None:
-            end = until = min(len(data), position + inbound.length - inbound.received)
+        body = exchange.request_body
+        assert body is not None
+        if body.length is not None:
+            end = until = min(len(data), position + body.length - body.received)
         else:
             walk = self._walk
             if walk is None:
-                walk = self._walk = ChunkWalk(self.shared.limit_request_fields, self.shared.limit_request_field_size)
+                walk = self._walk = ChunkWalk(self.context.limit_request_fields, self.context.limit_request_field_size)
             end = walk.advance(data, position, PORTION - self._spent)
             self._spent += walk.spent
             if walk.done:
@@ -343,17 +343,17 @@ class CarefulIntake(Carrier):
 
     def _count_piece(self, size: int) -> None:
         """Hold a head that is not complete yet to the limits. Raises ClientError."""
-        shared = self.shared
+        context = self.context
         fields = len(self.headers)
         # Pieces in which no field ended belong to at most two fields: the value of one, the name of the next.
         self._growth = self._growth + size if fields == self._fields_before else 0
         self._fields_before = fields
         self._count_fields()
-        if self._growth > shared.limit_request_line + 2 * shared.limit_request_field_size:
-            raise ClientError(431, f"a field above {shared.limit_request_field_size} bytes")
+        if self._growth > context.limit_request_line + 2 * context.limit_request_field_size:
+            raise ClientError(431, f"a field above {context.limit_request_field_size} bytes")
 
     def _count_fields(self) -> None:
-        limit = self.shared.limit_request_fields
+        limit = self.context.limit_request_fields
         if len(self.headers) > limit:
             raise ClientError(431, f"more than {limit} fields")
 
@@ -381,7 +381,7 @@ class CarefulIntake(Carrier):
     def hand_over_soon(self, exchange: Exchange) -> None:
         """Hand the connection over for the offer that waited; not now, deep in an application that has answered."""
         exchange.launched = True
-        self.shared.loop.call_soon(self._hand_over_waiting, exchange, context=self.shared.context)
+        self.context.loop.call_soon(self._hand_over_waiting, exchange, context=self.context.variables)
 
     def _hand_over_waiting(self, exchange: Exchange) -> None:
         if self.current is exchange and self.stage is OPEN:
@@ -403,10 +403,10 @@ class CarefulIntake(Carrier):
         """
         self._upgrading = False
         exchange = self.receiving
-        if exchange is not None and exchange.inbound is not None:
+        if exchange is not None and exchange.request_body is not None:
             resumed = Resumed(self)
             self._renew_parser(resumed)
-            resumed.prime(self._unstopped, exchange.inbound.length)
+            resumed.prime(self._unstopped, exchange.request_body.length)
 
     # ── what subclasses do with it ───────────────────────────────────────────────────────────────
 

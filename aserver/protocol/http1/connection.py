@@ -14,7 +14,7 @@ from typing import Final
 from aserver.asgi import Scope
 from aserver.errors import ClientError
 from aserver.protocol.application.access_record import Refusal
-from aserver.protocol.application.body import Inbound
+from aserver.protocol.application.body import RequestBody
 from aserver.protocol.application.exchange import Exchange
 from aserver.protocol.application.parting import HEAR_OUT
 from aserver.protocol.http1 import rules
@@ -47,7 +47,7 @@ class HttpConnection(Intake):
 
     def on_headers_complete(self) -> None:
         """Make an exchange of the head that was collected. Raises ClientError through the parser."""
-        shared = self.shared
+        context = self.context
         data = self._data
         target = self.url
         headers = self.headers
@@ -77,11 +77,11 @@ class HttpConnection(Intake):
             not common
             or host != self._good_host
             or version != "1.1"
-            or len(data) > shared.small_head
-            or len(headers) > shared.limit_request_fields
+            or len(data) > context.small_head
+            or len(headers) > context.limit_request_fields
         ):
-            rules.examine(shared, method=method, version=version, target=target, headers=headers, special=special)
-            self._good_host = shared.good_host = host if version == "1.1" else None  # 1.0 may have an empty one
+            rules.examine(context, method=method, version=version, target=target, headers=headers, special=special)
+            self._good_host = context.good_host = host if version == "1.1" else None  # 1.0 may have an empty one
         if plain and len(data) <= REMEMBERED_SIZE:
             self._learnt = (data[4 + len(target) :], headers.copy(), self.told, keep_alive)
         exchange = self.begin(method, target, version, headers, keep_alive=keep_alive)
@@ -103,7 +103,7 @@ class HttpConnection(Intake):
         self, method: str, target: bytes, version: str, headers: list[tuple[bytes, bytes]], *, keep_alive: bool
     ) -> Exchange:
         """Make an exchange of a head that was found good, and put it behind those that wait."""
-        shared = self.shared
+        context = self.context
         if target[0] != SLASH:
             path, query, authority = wire.split_target(method, target)
             if authority is not None:  # it wins over Host (RFC 9112 section 3.2.2)
@@ -116,10 +116,10 @@ class HttpConnection(Intake):
         text = path.decode("ascii")
         if "%" in text:
             text = wire.decode_path(path)
-        if shared.root_path and target != b"*":
-            text = shared.root_path + text
-            path = shared.raw_root_path + path
-        exchange: Exchange = shared.exchange(
+        if context.root_path and target != b"*":
+            text = context.root_path + text
+            path = context.raw_root_path + path
+        exchange: Exchange = context.exchange(
             self,
             {
                 "type": "http",
@@ -128,16 +128,16 @@ class HttpConnection(Intake):
                 "server": self.server,
                 "client": self.client,
                 "scheme": self.scheme,
-                "root_path": shared.root_path,
+                "root_path": context.root_path,
                 "method": method,
                 "path": text,
                 "raw_path": path,
                 "query_string": query,
                 "headers": headers,
-                "state": shared.state.copy(),
-                "extensions": shared.extensions.copy()
+                "state": context.state.copy(),
+                "extensions": context.extensions.copy()
                 if self.tls_told is None
-                else {**shared.extensions, "tls": self.tls_told},
+                else {**context.extensions, "tls": self.tls_told},
             },
             target,
             version == "1.1",
@@ -179,7 +179,7 @@ class HttpConnection(Intake):
 
     def believe(self, told: Mapping[bytes, bytes], scope: Scope) -> None:
         """Take from a trusted proxy what the client and its request were."""
-        forwarding = self.shared.forwarding
+        forwarding = self.context.forwarding
         if forwarding is None or not forwarding.trusts(self.client):
             return
         origin = forwarding.read(told)
@@ -205,9 +205,9 @@ class HttpConnection(Intake):
         length = special.get(b"content-length")
         if length is not None:
             if size := int(length):
-                exchange.inbound = Inbound(size, continue_expected=exchange.modern and b"expect" in special)
+                exchange.request_body = RequestBody(size, continue_expected=exchange.modern and b"expect" in special)
         elif b"transfer-encoding" in special:
-            exchange.inbound = Inbound(None, continue_expected=b"expect" in special)
+            exchange.request_body = RequestBody(None, continue_expected=b"expect" in special)
         if exchange.modern:
             te = special.get(b"te")
             if te is not None and wire.accepts_trailers(te):
@@ -216,19 +216,19 @@ class HttpConnection(Intake):
         else:
             del exchange.scope["extensions"]["http.response.early_hint"]
         if b"upgrade" in special and self._parser.should_upgrade():
-            self._upgrading = exchange.inbound is not None
+            self._upgrading = exchange.request_body is not None
 
     def on_body(self, data: bytes) -> None:
         """Hand a piece of the body on."""
         exchange = self.receiving
-        if exchange is None or exchange.inbound is None:
+        if exchange is None or exchange.request_body is None:
             return
-        shared = self.shared
-        exchange.inbound.received += len(data)
-        if exchange.inbound.received > shared.limit_request_body:
-            raise ClientError(413, f"body above {shared.limit_request_body} bytes")
+        context = self.context
+        exchange.request_body.received += len(data)
+        if exchange.request_body.received > context.limit_request_body:
+            raise ClientError(413, f"body above {context.limit_request_body} bytes")
         if exchange is self.current:
-            self.deadline = shared.now + shared.body_timeout
+            self.deadline = context.now + context.body_timeout
         exchange.body_received(data)
 
     def on_message_complete(self) -> None:
@@ -251,24 +251,24 @@ class HttpConnection(Intake):
 
     def launch(self, exchange: Exchange) -> None:
         """Start the application for a request whose turn has come."""
-        shared = self.shared
+        context = self.context
         exchange.launched = True
-        if len(shared.running) >= shared.limit_concurrency:
-            if shared.on_limit is not None:
-                shared.on_limit()
+        if len(context.running) >= context.limit_concurrency:
+            if context.on_limit is not None:
+                context.on_limit()
             exchange.refuse(503)
             return
-        if shared.timed:
+        if context.timed:
             exchange.started = monotonic()  # uvloop's clock, but in full: that has milliseconds
-        shared.start(exchange)
+        context.start(exchange)
 
     def answered(self, exchange: Exchange) -> None:
         """Go on after a complete response."""
-        shared = self.shared
-        if shared.access is not None:
-            if shared.timed:
+        context = self.context
+        if context.access is not None:
+            if context.timed:
                 exchange.duration = monotonic() - exchange.started
-            shared.access(exchange)
+            context.access(exchange)
         if exchange.waiters:
             exchange.wake()
         if not exchange.keep_alive:
@@ -278,14 +278,14 @@ class HttpConnection(Intake):
             else:
                 self.linger()
         elif exchange.complete:
-            if exchange.inbound is not None:
+            if exchange.request_body is not None:
                 exchange.drop_body()  # for as long as the application has left it there, nothing is read
             self.current = None
-            self.deadline = shared.now + shared.keep_alive
+            self.deadline = context.now + context.keep_alive
             if self._queue or self._refusal is not None or self.eof:
                 self._next()
         elif exchange.discardable:
-            self.deadline = shared.now + shared.body_timeout
+            self.deadline = context.now + context.body_timeout
             exchange.drop_body()
         else:
             self.linger()
@@ -303,7 +303,7 @@ class HttpConnection(Intake):
                 self.read_on()
             elif len(queue) == PIPELINE_LIMIT // 2 and self.feed == self._await_room:
                 # Not from here: this may be a callback of the parser, or deep in an application.
-                self.shared.loop.call_soon(self.feed_unfed, context=self.shared.context)
+                self.context.loop.call_soon(self.feed_unfed, context=self.context.variables)
             if exchange is self._offered:
                 self.hand_over_soon(exchange)
             elif not self.write_paused:
@@ -315,7 +315,7 @@ class HttpConnection(Intake):
         elif self.eof and not self._unfed:
             self.close()
         else:
-            self.deadline = self.shared.now + self.shared.keep_alive
+            self.deadline = self.context.now + self.context.keep_alive
 
     def writable(self) -> None:
         """Start what had to wait for the client to read."""
@@ -355,13 +355,13 @@ class HttpConnection(Intake):
             self._refusal = error
 
     def _answer_refusal(self, error: ClientError, exchange: Exchange | None = None) -> None:
-        shared = self.shared
+        context = self.context
         log.debug("%s:%s is answered %d: %s", *(self.client or ("a client", "-")), error.status, error.reason)
         line = self._first_line or ("", self.url, "")
         head_only = line[0] == "HEAD" if exchange is None else exchange.head_only
-        self.write(wire.plain_answer(error.status, shared.defaults.lines, keep_alive=False, head_only=head_only))
-        if shared.access is not None:
-            shared.access(
+        self.write(wire.plain_answer(error.status, context.defaults.lines, keep_alive=False, head_only=head_only))
+        if context.access is not None:
+            context.access(
                 Refusal(
                     error.status,
                     exchange,
@@ -394,8 +394,8 @@ class HttpConnection(Intake):
 
     def _hear_out(self, exchange: Exchange) -> None:
         """Let a client that has stopped sending have its answer, and tell the application if that takes long."""
-        shared = self.shared
-        shared.loop.call_later(HEAR_OUT, exchange.half_closed, context=shared.context)
+        context = self.context
+        context.loop.call_later(HEAR_OUT, exchange.half_closed, context=context.variables)
 
     def lost(self) -> None:
         """Tell the application, and let go of the parser, which holds us."""
@@ -414,9 +414,9 @@ class HttpConnection(Intake):
 
     def _log(self, exchange: Exchange) -> None:
         """Write to the access log, if there is one, what ended before its time."""
-        if self.shared.access is not None:
+        if self.context.access is not None:
             exchange.duration = monotonic() - exchange.started
-            self.shared.access(exchange)
+            self.context.access(exchange)
 
     def expire(self) -> None:
         """React to `deadline` having passed."""

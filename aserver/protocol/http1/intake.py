@@ -50,7 +50,7 @@ class Intake(CarefulIntake):
         if error is not None:  # not above: what is raised while another error is handled, forgets its own cause
             self._start_over(data, error.__context__)
         if self._learnt is not None:
-            self._known = self.shared.known = self._learnt
+            self._known = self.context.known = self._learnt
             self._learnt = None
         current = self.current
         if current is not None and not current.launched and not self.write_paused:
@@ -68,7 +68,7 @@ class Intake(CarefulIntake):
             return True
         # Behind a GET is another head, if anything; behind others a body, and if it is too long for that, they stop it.
         heads = data if data.startswith(b"GET /") else data[: data.find(END_OF_HEAD)]
-        return has_more_lines(heads, self.shared.limit_request_fields)
+        return has_more_lines(heads, self.context.limit_request_fields)
 
     def _start_over(self, data: bytes, cause: BaseException | None) -> None:
         """Read a piece again that the parser did not take in one go, from the first byte that is not served yet."""
@@ -128,7 +128,7 @@ class Intake(CarefulIntake):
         RFC 9110 section 5.3: it means the same. Without the limit these lists, looked through at once, could be
         a hundred times as long, and would be copied a hundred times.
         """
-        limit = self.shared.limit_request_field_size
+        limit = self.context.limit_request_field_size
         if len(name) + len(": ") + len(before) + len(", ") + len(value) > limit:
             raise ClientError(431, f"field {name.decode()} in several lines above {limit} bytes")
         return before + b", " + value

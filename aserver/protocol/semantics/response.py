@@ -46,7 +46,7 @@ JOIN_LIMIT: Final = 16384
 _CLOSE: Final = b"\r\nconnection: close"
 
 
-class Cycle:
+class Response:
     """One response.
 
     `modern` says that the request was HTTP/1.1, `head_only` that it was HEAD. `keep_alive` may be turned off from

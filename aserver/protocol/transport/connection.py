@@ -14,7 +14,7 @@ from math import inf
 from time import monotonic
 from typing import Any, Final, cast
 
-from aserver.protocol.context import SWEEP_PERIOD, Shared
+from aserver.protocol.context import SWEEP_PERIOD, Context
 from aserver.protocol.semantics.response import JOIN_LIMIT
 from aserver.tls import extension
 
@@ -78,13 +78,13 @@ class Connection:
         "_held_until",
         "_unsent",
         "client",
+        "context",
         "deadline",
         "feed",
         "held",
         "logged",
         "scheme",
         "server",
-        "shared",
         "stage",
         "tls",
         "tls_told",
@@ -96,8 +96,10 @@ class Connection:
     transport: asyncio.Transport
     feed: Callable[[Any], object]  # bytes, or a memoryview of some
 
-    def __init__(self, shared: Shared, *, scheme: str, tls: bool, server: tuple[str, int | None] | None = None) -> None:
-        self.shared = shared
+    def __init__(
+        self, context: Context, *, scheme: str, tls: bool, server: tuple[str, int | None] | None = None
+    ) -> None:
+        self.context = context
         self.scheme = scheme
         self.tls = tls
         self.tls_told: dict[str, object] | None = None  # the ASGI TLS extension
@@ -125,15 +127,15 @@ class Connection:
             self.server = server_of(transport.get_extra_info("sockname"))
         if self.tls:
             self.tls_told = extension(transport.get_extra_info("ssl_object"))
-        shared = self.shared
-        shared.connections.add(self)
-        self.deadline = shared.now + shared.header_timeout
+        context = self.context
+        context.connections.add(self)
+        self.deadline = context.now + context.header_timeout
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the loop's name and argument
         """Forget the connection and tell everybody who waits for it."""
         self.stage = CLOSED
         self.deadline = self.write_deadline = inf
-        self.shared.connections.discard(self)
+        self.context.connections.discard(self)
         self._wake_writers()
         self.lost()
 
@@ -149,7 +151,7 @@ class Connection:
         """Make `send()` wait: the client does not read as fast as the application writes."""
         self.write_paused = True
         self._unsent = self.transport.get_write_buffer_size()
-        self.write_deadline = self.shared.now + self.shared.write_timeout
+        self.write_deadline = self.context.now + self.context.write_timeout
 
     def resume_writing(self) -> None:
         """Let `send()` go on."""
@@ -158,10 +160,10 @@ class Connection:
         self._wake_writers()
         self.writable()
 
-    async def drained(self) -> None:
+    async def until_writable(self) -> None:
         """Wait until the transport takes more, or the connection is gone."""
         while self.write_paused and self.stage is not CLOSED:
-            waiter: asyncio.Future[None] = self.shared.loop.create_future()
+            waiter: asyncio.Future[None] = self.context.loop.create_future()
             self._drain_waiters.append(waiter)
             try:
                 await waiter
@@ -211,19 +213,19 @@ class Connection:
 
     def write_answer(self, data: bytes) -> None:
         """Write the last piece of an answer, or hold it until the end of the turn if one was written just before."""
-        shared = self.shared
+        context = self.context
         now = monotonic()
-        if now < shared.gather_until and len(data) < JOIN_LIMIT:
+        if now < context.gather_until and len(data) < JOIN_LIMIT:
             self.held = [data]
             self._held_size = len(data)
-            self._held_until = shared.gather_until
-            shared.gathered.append(self)
-            if len(shared.gathered) == 1:
-                shared.loop.call_soon(shared.write_gathered, context=shared.context)
+            self._held_until = context.gather_until
+            context.gathered.append(self)
+            if len(context.gathered) == 1:
+                context.loop.call_soon(context.write_gathered, context=context.variables)
         else:
-            if shared.gathered:
-                shared.write_gathered()
-            shared.gather_until = now + GATHER_SECONDS
+            if context.gathered:
+                context.write_gathered()
+            context.gather_until = now + GATHER_SECONDS
             self.transport.write(data)
 
     def hold(self, *, pipelined: bool) -> None:
@@ -231,16 +233,16 @@ class Connection:
         self.held = []
         self._held_size = 0
         self._held_until = monotonic() + HOLD_SECONDS
-        shared = self.shared
-        shared.loop.call_soon(self._turn_over, -1 if pipelined else None, context=shared.context)
+        context = self.context
+        context.loop.call_soon(self._turn_over, -1 if pipelined else None, context=context.variables)
 
     def _turn_over(self, before: int | None) -> None:
         held = self.held
         if held is None:
             return
         if before is not None and len(held) != before:
-            shared = self.shared
-            shared.loop.call_soon(self._turn_over, len(held), context=shared.context)
+            context = self.context
+            context.loop.call_soon(self._turn_over, len(held), context=context.variables)
             return
         if held:
             self.flush()
@@ -307,7 +309,7 @@ class Connection:
         """See to it that what is in the transport's buffer gets out in bounded time, though nobody waits for it."""
         if self.write_deadline == inf:
             self._unsent = self.transport.get_write_buffer_size()
-            self.write_deadline = self.shared.now + self.shared.write_timeout
+            self.write_deadline = self.context.now + self.context.write_timeout
 
     def write_expired(self) -> None:
         """React to `write_deadline` having passed: the client must have read something worth speaking of."""
@@ -316,7 +318,7 @@ class Connection:
             self.abort()
         else:
             self._unsent = unsent
-            self.write_deadline = self.shared.now + self.shared.write_timeout
+            self.write_deadline = self.context.now + self.context.write_timeout
 
     def linger(self) -> None:
         """Close so that the client can read the last answer even if it is still sending.
@@ -329,7 +331,7 @@ class Connection:
         self.flush()
         self.stage = LINGERING
         self.feed = self._discard
-        self.deadline = self.shared.now + LINGER_SECONDS + SWEEP_PERIOD
+        self.deadline = self.context.now + LINGER_SECONDS + SWEEP_PERIOD
         self._bound_flush()
         self.transport.resume_reading()
         if self.transport.can_write_eof():

@@ -79,7 +79,7 @@ class Socket(Connection):
     )
 
     def __init__(self, http: Connection, exchange: Exchange) -> None:
-        super().__init__(http.shared, scheme=http.scheme, tls=http.tls)
+        super().__init__(http.context, scheme=http.scheme, tls=http.tls)
         self.transport = http.transport
         self.client = http.client
         self.server = http.server
@@ -116,7 +116,7 @@ class Socket(Connection):
             messages = self._messages
             messages.append((message, size))
             self._queued += size
-            if len(messages) >= self.shared.config.ws_max_queue or self._queued > QUEUE_BYTES:
+            if len(messages) >= self.context.config.ws_max_queue or self._queued > QUEUE_BYTES:
                 assert self._reader is not None
                 self._reader.paused = True
                 self.transport.pause_reading()
@@ -128,7 +128,7 @@ class Socket(Connection):
             self._phase is OPEN
             and reader is not None
             and not reader.spent
-            and len(self._messages) <= self.shared.config.ws_max_queue // 2
+            and len(self._messages) <= self.context.config.ws_max_queue // 2
             and self._queued <= QUEUE_BYTES // 2
         ):
             self.resume()
@@ -145,7 +145,7 @@ class Socket(Connection):
     def on_spent(self) -> None:
         """Let others have their turn before the reader goes on; what comes meanwhile would have to be kept."""
         self.transport.pause_reading()
-        self.shared.turns.wait(self._take_turn)
+        self.context.fair_queue.wait(self._take_turn)
 
     def _take_turn(self) -> None:
         if self._reader is not None:
@@ -241,7 +241,7 @@ class Socket(Connection):
         self._phase = phase
         self._disconnect = (code, reason)
         self.write(frames.close_frame(code, reason))
-        self.deadline = self.shared.now + CLOSE_TIMEOUT + SWEEP_PERIOD
+        self.deadline = self.context.now + CLOSE_TIMEOUT + SWEEP_PERIOD
         self._wake()
         reader = self._reader
         assert reader is not None
@@ -271,7 +271,7 @@ class Socket(Connection):
     def refuse(self, status: int) -> None:
         """Answer the request instead of the application."""
         self._phase = ENDED
-        lines = self.shared.defaults.lines + (handshake.VERSION_LINES if status == 426 else b"")
+        lines = self.context.defaults.lines + (handshake.VERSION_LINES if status == 426 else b"")
         self.write(wire.plain_answer(status, lines, keep_alive=False))
         self.sent = len(wire.plain_text(status))
         self.denied(status)
@@ -306,8 +306,8 @@ class Socket(Connection):
     def record(self, method: str, status: int) -> None:
         """Write to the access log, if there is one."""
         self._answered = True
-        if self.shared.access is not None:
-            self.shared.access(
+        if self.context.access is not None:
+            self.context.access(
                 SocketRecord(
                     method=method,
                     status=status,
@@ -340,23 +340,23 @@ class Socket(Connection):
 
     def _keep_alive(self) -> None:
         """Send a ping if one is due, and give up a client that is silent since the last."""
-        shared, config, reader = self.shared, self.shared.config, self._reader
+        context, config, reader = self.context, self.context.config, self._reader
         assert reader is not None
         timeout = config.ws_ping_timeout or inf
         if reader.paused:
             self._silent_since = inf  # it is we who do not listen
-        if shared.now - self._silent_since >= timeout:
+        if context.now - self._silent_since >= timeout:
             self._phase = ENDED
             self._disconnect = (frames.ABNORMAL, "ping timeout")
             self.write(frames.close_frame(frames.INTERNAL_ERROR, "ping timeout"))
             self._wake()
             self.close()
             return
-        if self._next_ping <= shared.now:
-            self._next_ping = shared.now + config.ws_ping_interval
+        if self._next_ping <= context.now:
+            self._next_ping = context.now + config.ws_ping_interval
             if not self.write_paused:  # else `write_deadline` watches the client
                 self.write(frames.head(FIN | PING, 0))
-                self._silent_since = min(self._silent_since, shared.now)
+                self._silent_since = min(self._silent_since, context.now)
         self.deadline = min(self._next_ping, self._silent_since + timeout)
 
     @property

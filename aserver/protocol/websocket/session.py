@@ -16,7 +16,7 @@ from aserver.errors import ApplicationError, ClientDisconnectedError, ClientErro
 from aserver.protocol.application.exchange import Exchange
 from aserver.protocol.application.parting import is_disconnect
 from aserver.protocol.semantics import wire
-from aserver.protocol.semantics.response import DONE, HEADED, Cycle
+from aserver.protocol.semantics.response import DONE, HEADED, Response
 from aserver.protocol.transport.connection import CLOSED, Connection
 from aserver.protocol.websocket import deflate, frames, handshake
 from aserver.protocol.websocket.connection import APP_CLOSED, CONNECTING, DENYING, ENDED, OPEN, Socket
@@ -37,50 +37,50 @@ _SCHEMES: Final = {"http": "ws", "https": "wss"}
 class WebSocketConnection(Socket):
     """One WebSocket, from the client's complete request to the end of the connection."""
 
-    __slots__ = ("_compressing", "_cycle", "_handshake")
+    __slots__ = ("_compressing", "_handshake", "_response")
 
     def __init__(self, http: Connection, exchange: Exchange) -> None:
         super().__init__(http, exchange)
         self._messages.append(({"type": "websocket.connect"}, 0))
         self._compressing: asyncio.Future[None] | None = None  # until a large message is compressed
         self._handshake: handshake.Handshake | None = None
-        self._cycle: Cycle | None = None  # a denial response
+        self._response: Response | None = None  # a denial response
         scope = self.scope
         scope["type"] = "websocket"
         del scope["method"]
         scope["scheme"] = _SCHEMES.get(scope["scheme"], scope["scheme"])
         told = {"tls": scope["extensions"]["tls"]} if "tls" in scope["extensions"] else {}
-        scope["extensions"] = {"websocket.http.response": {}, "aserver.draining": self.shared.leaving, **told}
+        scope["extensions"] = {"websocket.http.response": {}, "aserver.draining": self.context.leaving, **told}
 
     # ── the application's task ───────────────────────────────────────────────────────────────
 
     def open(self) -> None:
         """Check the offer and start the application."""
-        shared = self.shared
+        context = self.context
         try:
             offer = self._handshake = handshake.examine(self.scope["headers"])
         except ClientError as error:
             self.refuse(error.status)
             return
-        if len(shared.running) >= shared.limit_concurrency:
-            if shared.on_limit is not None:
-                shared.on_limit()
+        if len(context.running) >= context.limit_concurrency:
+            if context.on_limit is not None:
+                context.on_limit()
             self.refuse(503)
             return
         self.scope["subprotocols"] = offer.subprotocols
-        shared.start(self)
+        context.start(self)
 
     async def run(self) -> None:
         """Call the application and see to what it leaves behind."""
-        shared = self.shared
+        context = self.context
         try:
-            await shared.app(self.scope, self.receive, self.send)
+            await context.app(self.scope, self.receive, self.send)
             self._returned()
         except BaseException as error:  # noqa: BLE001 - the application's SystemExit must not stop the server
             self._failed(error)
         finally:
-            shared.running.discard(self)
-            shared.requests += 1
+            context.running.discard(self)
+            context.requests += 1
 
     def describe(self, now: float) -> str:
         """Return `WEBSOCKET /x, 31.2 s` for the log."""
@@ -137,8 +137,8 @@ class WebSocketConnection(Socket):
         if self._phase is CONNECTING:
             self.refuse(status)
         elif self._phase is DENYING:
-            assert self._cycle is not None
-            if self._cycle.state is HEADED:  # nothing is out yet
+            assert self._response is not None
+            if self._response.state is HEADED:  # nothing is out yet
                 self.refuse(status)
             else:
                 self._phase = ENDED
@@ -162,7 +162,7 @@ class WebSocketConnection(Socket):
             assert self._waiter is not None  # somebody else is already waiting; the first message is theirs
             await asyncio.wait([self._waiter])
         self._streak = False
-        waiter: asyncio.Future[Message] = self.shared.loop.create_future()
+        waiter: asyncio.Future[Message] = self.context.loop.create_future()
         self._waiter = waiter
         try:
             return await waiter
@@ -209,14 +209,14 @@ class WebSocketConnection(Socket):
             self.write_pieces([frames.head(first, size), data])
         self.sent += size
         if self.write_paused:
-            await self.drained()
+            await self.until_writable()
 
     async def _compress(self, deflater: deflate.Deflater, data: bytes) -> bytes:
         """Compress a message; a large one in portions, between which the worker serves others."""
         if len(data) <= deflate.PORTION:
             return deflater.message(data)
-        shared = self.shared
-        compressing: asyncio.Future[None] = shared.loop.create_future()
+        context = self.context
+        compressing: asyncio.Future[None] = context.loop.create_future()
         self._compressing = compressing
         view = memoryview(data)
         pieces: list[bytes] = []
@@ -224,7 +224,7 @@ class WebSocketConnection(Socket):
         try:
             for begin in range(0, len(data), deflate.PORTION):
                 if begin:
-                    await shared.turns.turn()
+                    await context.fair_queue.turn()
                 if self._phase is not OPEN:
                     raise ClientDisconnectedError("the WebSocket was closed while a message was compressed")
                 pieces.append(deflater.feed(view[begin : begin + deflate.PORTION]))
@@ -267,13 +267,13 @@ class WebSocketConnection(Socket):
             raise ApplicationError(f"unexpected ASGI message {kind!r}; expected {phase.value}")
 
     def _accept(self, message: Message) -> None:
-        shared, offer = self.shared, self._handshake
+        context, offer = self.context, self._handshake
         assert offer is not None
         headers = wire.as_pairs(message.get("headers") or ())
-        agreement = deflate.negotiate(offer.extensions) if shared.config.ws_per_message_deflate else None
+        agreement = deflate.negotiate(offer.extensions) if context.config.ws_per_message_deflate else None
         answer = b"" if agreement is None else agreement.answer
         head = handshake.accept_head(offer, message.get("subprotocol"), headers, answer)
-        head += shared.defaults.without(headers) + b"\r\n\r\n"
+        head += context.defaults.without(headers) + b"\r\n\r\n"
         self.response_headers = headers
         self._phase = OPEN  # after all that can fail: a close frame must not come before the 101
         self.write(head)
@@ -281,11 +281,11 @@ class WebSocketConnection(Socket):
         if agreement is not None:
             inflater = deflate.Inflater(agreement)
             self._deflater = deflate.Deflater(agreement)
-        self._reader = frames.Reader(self, shared.config.ws_max_size, inflater)
+        self._reader = frames.Reader(self, context.config.ws_max_size, inflater)
         self.feed = self._reader.feed
         self._handshake = None
-        if shared.config.ws_ping_interval:
-            self.deadline = self._next_ping = shared.now + shared.config.ws_ping_interval
+        if context.config.ws_ping_interval:
+            self.deadline = self._next_ping = context.now + context.config.ws_ping_interval
         self.record("GET", 101)
         if self._early:
             early, self._early = bytes(self._early), bytearray()
@@ -307,25 +307,25 @@ class WebSocketConnection(Socket):
     async def _deny(self, message: Message) -> None:
         """The denial response extension: an ordinary HTTP response instead of the 101."""
         if self._phase is CONNECTING:
-            self._cycle = Cycle(self.shared.defaults, True, False, False)
-        cycle = self._cycle
-        if cycle is None or self._phase not in (CONNECTING, DENYING):
+            self._response = Response(self.context.defaults, True, False, False)
+        response = self._response
+        if response is None or self._phase not in (CONNECTING, DENYING):
             raise ApplicationError(f"unexpected ASGI message {message['type']!r}; expected {self._phase.value}")
         if message["type"] == "websocket.http.response.start":
-            cycle.start(message)
-            self.status = cycle.status
+            response.start(message)
+            self.status = response.status
             self._phase = DENYING
             return
-        data = cycle.body(message)
+        data = response.body(message)
         for piece in (data,) if isinstance(data, bytes) else data:
             self.write(piece)
-        if cycle.state is DONE:
-            self.response_headers = cycle.response_headers
-            self.sent = cycle.sent
+        if response.state is DONE:
+            self.response_headers = response.response_headers
+            self.sent = response.sent
             self._phase = APP_CLOSED
-            self.denied(cycle.status)
+            self.denied(response.status)
         elif self.write_paused:
-            await self.drained()
+            await self.until_writable()
 
 
 def _as_bytes(data: object) -> bytes:
@@ -344,13 +344,13 @@ def take_over(http: Connection, exchange: Exchange, rest: bytes) -> None:
 
     The HTTP connection is not to be used again; what it is still fed goes on to the socket.
     """
-    shared = http.shared
+    context = http.context
     socket = WebSocketConnection(http, exchange)
     http.stage = CLOSED
     http.deadline = http.write_deadline = inf
     http.feed = socket.data_received
-    shared.connections.discard(http)
-    shared.connections.add(socket)
+    context.connections.discard(http)
+    context.connections.add(socket)
     http.transport.set_protocol(cast("asyncio.BaseProtocol", socket))
     socket.open()
     if rest:

@@ -241,8 +241,8 @@ async def test_a_large_body_behind_a_full_pipeline_is_not_buffered() -> None:
         await eventually(lambda: server.service.active == 1)
         (connection,) = server.service.connections
         received = -1
-        while received != connection.receiving.inbound.received:  # type: ignore[attr-defined]
-            received = connection.receiving.inbound.received  # type: ignore[attr-defined]
+        while received != connection.receiving.request_body.received:  # type: ignore[attr-defined]
+            received = connection.receiving.request_body.received  # type: ignore[attr-defined]
             await asyncio.sleep(0.1)
         assert received < 1 << 20
         go.set()
@@ -798,7 +798,7 @@ async def test_each_piece_of_a_body_has_its_own_time() -> None:
         await eventually(lambda: took)
         await after(server, 50)
         await client.send(b"def")
-        await eventually(lambda: connection.receiving.inbound.received == 6)  # type: ignore[attr-defined]
+        await eventually(lambda: connection.receiving.request_body.received == 6)  # type: ignore[attr-defined]
         await after(server, 100)
         go.set()
         await client.send(b"ghi")

@@ -12,7 +12,7 @@ from httptools import HttpRequestParser
 
 from aserver.asgi import Receive, Scope, Send
 from aserver.config import Layer, build
-from aserver.protocol.fair_queue import Turns
+from aserver.protocol.fair_queue import FairQueue
 from aserver.protocol.http1.careful import PIPELINE_LIMIT, PORTION
 from aserver.protocol.http1.connection import HttpConnection
 from aserver.protocol.service import Service
@@ -148,7 +148,7 @@ async def answer_of(connection: HttpConnection, line: Line) -> None:
 
 async def test_one_goes_on_in_each_turn_and_those_who_waited_longest_first() -> None:
     loop = asyncio.get_running_loop()
-    turns = Turns(loop, copy_context())
+    turns = FairQueue(loop, copy_context())
     called: list[str] = []
 
     def waits(name: str, times: int) -> Callable[[], None]:
@@ -175,7 +175,7 @@ async def test_who_fails_does_not_stop_the_others() -> None:
     loop = asyncio.get_running_loop()
     told: list[Any] = []
     loop.set_exception_handler(lambda _, context: told.append(context["exception"]))
-    turns = Turns(loop, copy_context())
+    turns = FairQueue(loop, copy_context())
     called: list[int] = []
     turns.wait(lambda: called.remove(2))
     turns.wait(lambda: called.append(1))
@@ -309,7 +309,7 @@ async def test_who_waits_for_room_does_not_ask_in_each_turn() -> None:
     client, line = wired.connect()
     client.data_received(GET * 3 * PIPELINE_LIMIT)
     assert client._unfed
-    assert not wired.service.turns._waiting
+    assert not wired.service.fair_queue._waiting
     answer.set()
     await eventually(lambda: line.written.count(b"HTTP/1.1 200") == 3 * PIPELINE_LIMIT)
     await wired.end(client)

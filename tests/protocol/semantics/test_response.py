@@ -1,4 +1,4 @@
-"""cycle and heads: what may be sent when, and the bytes it makes."""
+"""response and heads: what may be sent when, and the bytes it makes."""
 
 import os
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from aserver.errors import ApplicationError
-from aserver.protocol.semantics.response import JOIN_LIMIT, Cycle, State
+from aserver.protocol.semantics.response import JOIN_LIMIT, Response, State
 from aserver.protocol.semantics.response_head import REMEMBERED, REMEMBERED_SIZE, Defaults, compile_head
 
 DATE = b"\r\ndate: now"
@@ -20,8 +20,8 @@ def make(
     keep_alive: bool = True,
     pairs: Any = (),
     date: bytes | None = b"now",
-) -> Cycle:
-    return Cycle(Defaults(pairs, date), modern, head_only, keep_alive)
+) -> Response:
+    return Response(Defaults(pairs, date), modern, head_only, keep_alive)
 
 
 def start(status: object = 200, *headers: Any, **more: Any) -> dict[str, Any]:
@@ -32,15 +32,15 @@ def body(data: Any = b"", *, more: Any = False) -> dict[str, Any]:
     return {"type": "http.response.body", "body": data, "more_body": more}
 
 
-def play(cycle: Cycle, *messages: dict[str, Any]) -> bytes:
+def play(response: Response, *messages: dict[str, Any]) -> bytes:
     out = b""
     for message in messages:
         if message["type"] == "http.response.start":
-            cycle.start(message)
+            response.start(message)
         elif message["type"] == "http.response.trailers":
-            out += cycle.trailers(message)
+            out += response.trailers(message)
         else:
-            data = cycle.body(message)
+            data = response.body(message)
             out += data if isinstance(data, bytes) else b"".join(data)
     return out
 
@@ -189,9 +189,9 @@ LENGTH_3 = (b"content-length", b"3")
     ],
 )
 def test_bytes(options: dict[str, Any], messages: list[dict[str, Any]], wanted: bytes) -> None:
-    cycle = make(**options)
-    assert play(cycle, *messages) == wanted
-    assert cycle.state is State.DONE
+    response = make(**options)
+    assert play(response, *messages) == wanted
+    assert response.state is State.DONE
 
 
 @pytest.mark.parametrize(
@@ -220,33 +220,33 @@ def test_a_body_where_none_may_be_is_dropped(
     """Not a byte of it is sent, whatever length was promised. Fails with an error, or with the body on the wire."""
     dropped: list[int] = []
 
-    class Watched(Cycle):
+    class Watched(Response):
         def body_dropped(self, size: int) -> None:
             dropped.append(size)
 
-    kind = Cycle if "TEST_COMPILED" in os.environ else Watched  # nothing interpreted derives from what is compiled
-    cycle = kind(Defaults((), b"now"), True, head_only, True)
-    assert play(cycle, start(status, *headers), *pieces) == head + DATE + b"\r\n\r\n"
-    assert (cycle.state, cycle.sent, cycle.keep_alive) == (State.DONE, 0, True)
-    assert sum(dropped) == sum(len(piece["body"]) for piece in pieces) or kind is Cycle
+    kind = Response if "TEST_COMPILED" in os.environ else Watched  # nothing interpreted derives from what is compiled
+    response = kind(Defaults((), b"now"), True, head_only, True)
+    assert play(response, start(status, *headers), *pieces) == head + DATE + b"\r\n\r\n"
+    assert (response.state, response.sent, response.keep_alive) == (State.DONE, 0, True)
+    assert sum(dropped) == sum(len(piece["body"]) for piece in pieces) or kind is Response
 
 
 @pytest.mark.parametrize("status", [204, 205, 304])
 def test_a_file_where_no_body_may_be_is_not_sent(status: int) -> None:
-    cycle = make()
-    cycle.start(start(status))
-    assert cycle.file(FILE, 3).endswith(DATE + b"\r\n\r\n")
-    assert cycle.silent
-    cycle.file_sent(3)
-    assert (cycle.state, cycle.sent) == (State.DONE, 0)
+    response = make()
+    response.start(start(status))
+    assert response.file(FILE, 3).endswith(DATE + b"\r\n\r\n")
+    assert response.silent
+    response.file_sent(3)
+    assert (response.state, response.sent) == (State.DONE, 0)
 
 
 @pytest.mark.parametrize("pieces", [[body(b"abcd")], [body(b"a", more=True), body()], [body(b"ab")]])
 def test_head_is_answered_whatever_the_body_would_have_been(pieces: list[dict[str, Any]]) -> None:
     """The length that HEAD is told is that of the answer to GET, which a body given here need not be."""
-    cycle = make(head_only=True)
+    response = make(head_only=True)
     wanted = b"HTTP/1.1 200 OK\r\ncontent-length: 3" + DATE + b"\r\n\r\n"
-    assert play(cycle, start(200, LENGTH_3), *pieces) == wanted
+    assert play(response, start(200, LENGTH_3), *pieces) == wanted
 
 
 PLAIN = b"HTTP/1.1 200 OK\r\nx-a: 1\r\ncontent-type: t\r\ncontent-length: 3" + DATE + b"\r\n\r\nabc"
@@ -264,33 +264,33 @@ PLAIN = b"HTTP/1.1 200 OK\r\nx-a: 1\r\ncontent-type: t\r\ncontent-length: 3" + D
 )
 def test_headers_are_any_iterables(headers: Any) -> None:
     """As ASGI says, and with both builds. Fails, compiled, with loops over `tuple[bytes, bytes]`."""
-    cycle = make()
-    assert play(cycle, {"type": "http.response.start", "status": 200, "headers": headers}, body(b"abc")) == PLAIN
-    assert [tuple(pair) for pair in cycle.response_headers] == [(b"x-a", b"1"), (b"content-type", b"t")]
+    response = make()
+    assert play(response, {"type": "http.response.start", "status": 200, "headers": headers}, body(b"abc")) == PLAIN
+    assert [tuple(pair) for pair in response.response_headers] == [(b"x-a", b"1"), (b"content-type", b"t")]
 
 
 def test_headers_may_be_none_or_come_from_a_generator() -> None:
     for headers in (None, iter(())):
-        cycle = make(date=None)
+        response = make(date=None)
         message = {"type": "http.response.start", "status": 200, "headers": headers}
-        assert play(cycle, message, body()) == b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+        assert play(response, message, body()) == b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 
 
 def test_pairs_that_are_lists_beside_the_server_s_own_fields() -> None:
     """Fails, compiled, where the names that the application set are looked at again."""
-    cycle = make(pairs=[(b"server", b"aserver")], date=None)
+    response = make(pairs=[(b"server", b"aserver")], date=None)
     message = {"type": "http.response.start", "status": 200, "headers": [[b"server", b"mine"]]}
-    assert play(cycle, message, body()) == b"HTTP/1.1 200 OK\r\nserver: mine\r\ncontent-length: 0\r\n\r\n"
+    assert play(response, message, body()) == b"HTTP/1.1 200 OK\r\nserver: mine\r\ncontent-length: 0\r\n\r\n"
 
 
 @pytest.mark.parametrize(("yes", "no"), [(1, 0), ("yes", None), (True, False)])
 def test_more_is_whatever_is_true(yes: Any, no: Any) -> None:
     """`more_body`, `more_trailers` and `trailers`. Fails, compiled, where a bool is declared."""
-    cycle = make(date=None)
-    cycle.trailers_allowed = True
+    response = make(date=None)
+    response.trailers_allowed = True
     trailers = {"type": "http.response.trailers", "headers": [[b"x-sum", b"1"]]}
     out = play(
-        cycle,
+        response,
         start(200, trailers=yes),
         body(b"a", more=yes),
         body(b"b", more=no),
@@ -305,7 +305,7 @@ def test_more_is_whatever_is_true(yes: Any, no: Any) -> None:
 
 def test_one_head_given_twice_is_the_same_bytes() -> None:
     defaults = Defaults((), b"now")
-    first, second = (Cycle(defaults, True, False, True) for _ in range(2))
+    first, second = (Response(defaults, True, False, True) for _ in range(2))
     messages = (start(200, LENGTH_3, (b"content-type", b"text/plain")), body(b"abc"))
     assert play(first, *messages) == play(second, *messages)
 
@@ -313,9 +313,9 @@ def test_one_head_given_twice_is_the_same_bytes() -> None:
 def test_remembered_heads_follow_the_clock() -> None:
     defaults = Defaults((), b"now")
     messages = (start(200, LENGTH_3), body(b"abc"))
-    play(Cycle(defaults, True, False, True), *messages)
+    play(Response(defaults, True, False, True), *messages)
     defaults.update((), b"later")
-    assert b"date: later" in play(Cycle(defaults, True, False, True), *messages)
+    assert b"date: later" in play(Response(defaults, True, False, True), *messages)
 
 
 def test_remembered_heads_are_bounded() -> None:
@@ -361,12 +361,12 @@ def test_remembered_heads_are_bounded() -> None:
     ],
 )
 def test_illegal(messages: list[dict[str, Any]]) -> None:
-    cycle = make()
-    play(cycle, *messages[:-1])
-    state = cycle.state
+    response = make()
+    play(response, *messages[:-1])
+    state = response.state
     with pytest.raises(ApplicationError):
-        play(cycle, messages[-1])
-    assert cycle.state is state, "an illegal message must change nothing"
+        play(response, messages[-1])
+    assert response.state is state, "an illegal message must change nothing"
 
 
 FILE = {"type": "http.response.pathsend", "path": "/x"}
@@ -376,32 +376,32 @@ TRAILERS = {"type": "http.response.trailers", "headers": []}
 @pytest.mark.parametrize(
     ("before", "call"),
     [
-        pytest.param([start(trailers=True)], lambda cycle: cycle.trailers(TRAILERS), id="trailers before the body"),
+        pytest.param([start(trailers=True)], lambda made: made.trailers(TRAILERS), id="trailers before the body"),
         pytest.param(
-            [start(trailers=True), body(b"a", more=True)], lambda cycle: cycle.trailers(TRAILERS), id="amid the body"
+            [start(trailers=True), body(b"a", more=True)], lambda made: made.trailers(TRAILERS), id="amid the body"
         ),
         pytest.param(
-            [start(trailers=True), body(b"a"), TRAILERS], lambda cycle: cycle.trailers(TRAILERS), id="trailers twice"
+            [start(trailers=True), body(b"a"), TRAILERS], lambda made: made.trailers(TRAILERS), id="trailers twice"
         ),
-        pytest.param([start(), body(b"a")], lambda cycle: cycle.trailers(TRAILERS), id="trailers not announced"),
+        pytest.param([start(), body(b"a")], lambda made: made.trailers(TRAILERS), id="trailers not announced"),
         pytest.param(
-            [start()], lambda cycle: cycle.early_hint({"type": "http.response.early_hint", "links": []}), id="late hint"
+            [start()], lambda made: made.early_hint({"type": "http.response.early_hint", "links": []}), id="late hint"
         ),
-        pytest.param([], lambda cycle: cycle.file(FILE, 3), id="file first"),
-        pytest.param([start(trailers=True)], lambda cycle: cycle.file(FILE, 3), id="file with trailers"),
-        pytest.param([start(), body(b"a", more=True)], lambda cycle: cycle.file(FILE, 3), id="file amid the body"),
-        pytest.param([start(), body(b"a")], lambda cycle: cycle.file(FILE, 3), id="file after the body"),
-        pytest.param([start(200, LENGTH_3)], lambda cycle: cycle.file(FILE, 4), id="file of another length"),
+        pytest.param([], lambda made: made.file(FILE, 3), id="file first"),
+        pytest.param([start(trailers=True)], lambda made: made.file(FILE, 3), id="file with trailers"),
+        pytest.param([start(), body(b"a", more=True)], lambda made: made.file(FILE, 3), id="file amid the body"),
+        pytest.param([start(), body(b"a")], lambda made: made.file(FILE, 3), id="file after the body"),
+        pytest.param([start(200, LENGTH_3)], lambda made: made.file(FILE, 4), id="file of another length"),
     ],
 )
-def test_illegal_extensions(before: list[dict[str, Any]], call: Callable[[Cycle], object]) -> None:
-    cycle = make()
-    cycle.trailers_allowed = True
-    play(cycle, *before)
-    state = cycle.state
+def test_illegal_extensions(before: list[dict[str, Any]], call: Callable[[Response], object]) -> None:
+    response = make()
+    response.trailers_allowed = True
+    play(response, *before)
+    state = response.state
     with pytest.raises(ApplicationError):
-        call(cycle)
-    assert cycle.state is state, "an illegal message must change nothing"
+        call(response)
+    assert response.state is state, "an illegal message must change nothing"
 
 
 def test_an_error_names_the_field() -> None:
@@ -411,30 +411,30 @@ def test_an_error_names_the_field() -> None:
 
 def test_large_bodies_are_not_copied() -> None:
     data = b"x" * JOIN_LIMIT
-    for cycle, messages in (
+    for response, messages in (
         (make(), [start(200, (b"content-length", b"%d" % len(data))), body(data)]),
         (make(), [start(200), body(data, more=True)]),
     ):
-        cycle.start(messages[0])
-        out = cycle.body(messages[1])
+        response.start(messages[0])
+        out = response.body(messages[1])
         assert isinstance(out, list)
         assert any(piece is data for piece in out)
 
 
 def test_trailers() -> None:
-    cycle = make()
-    cycle.trailers_allowed = True
+    response = make()
+    response.trailers_allowed = True
     trailers = {"type": "http.response.trailers", "headers": [(b"x-sum", b"1")], "more_trailers": True}
-    out = play(cycle, start(200, trailers=True), body(b"abc"), trailers, {**trailers, "more_trailers": False})
+    out = play(response, start(200, trailers=True), body(b"abc"), trailers, {**trailers, "more_trailers": False})
     assert out.endswith(b"\r\n\r\n3\r\nabc\r\n0\r\nx-sum: 1\r\nx-sum: 1\r\n\r\n")
     assert b"transfer-encoding: chunked" in out
-    assert cycle.state is State.DONE
+    assert response.state is State.DONE
 
 
 def test_close_delimited() -> None:
-    cycle = make(modern=False)
-    play(cycle, start(200), body(b"a", more=True))
-    assert cycle.close_delimited
+    response = make(modern=False)
+    play(response, start(200), body(b"a", more=True))
+    assert response.close_delimited
     chunked = make()
     play(chunked, start(200), body(b"a", more=True))
     assert not chunked.close_delimited

@@ -121,7 +121,7 @@ async def test_answers_close_together_wait_for_the_end_of_the_turn_and_no_longer
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         connection = send.__self__.connection  # type: ignore[attr-defined]
-        connection.shared.gather_until = time.monotonic() + 60  # as if one had just been written
+        connection.context.gather_until = time.monotonic() + 60  # as if one had just been written
         await send(START)
         await send(piece(b"abcdef", more=False))
         held.append(len(connection.held or ()))
