@@ -1,6 +1,6 @@
 """docs/settings.md, made from the table of settings: `python -m aserver.command.config_page`.
 
-Pure but for its last line, which prints the page. Runs in the process of whoever builds the documentation.
+Only its last line touches the system: it prints the page. Runs in the process of whoever builds the documentation.
 """
 
 import sys

@@ -1,8 +1,8 @@
 """Settings: one table, from which the command line, the environment's names, files and documentation are made.
 
-Pure, and imported by every process. `table` is the table, `values` how values are written, `schema` one row as
-data, `rules` what must not be said together, `build` from layers to a `Config`, `page` the documentation.
-It must never touch the system: reading is `aserver.config.layers`.
+Imported by every process; all but `layers` is pure. `table` is the table, `values` how values are written, `schema` one
+row as data, `rules` what must not be said together, `build` from layers to a `Config`, `page` the documentation.
+No other module here may touch the system: reading is `layers`'.
 """
 
 from aserver.config.build import UNCALLED_HOOKS, Config, Layer, Resolved, build, unknown

@@ -22,7 +22,7 @@ def test_who_serves_before_it_hears_that_it_is_not_wanted_finishes_its_requests(
 ) -> None:
     """TTIN and TTOU while the zygote is halted; then the worker boots and serves while the master is halted.
 
-    Seeds 26 and 32: its requests were cancelled at once. Fails with graceful=0.0 for who boots in plan._shrink.
+    Seeds 26 and 32: its requests were cancelled at once. Fails with graceful=0.0 for who boots in reconcile._shrink.
     """
     running = server("tests.apps.rollout.app:app", "--workers", "1", "--no-access-log")
     (first,) = tree.workers(running)

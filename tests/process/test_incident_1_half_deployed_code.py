@@ -42,7 +42,7 @@ def test_incident_1_a_recycled_worker_never_takes_the_service_down(server: Start
     nothing either. No request fails from the beginning to the end.
 
     Fails, preload: with an import in each worker after all (lazy=True in rollout.begin: no replacement). Lazy: without
-    the conditions of the drain in plan._replace_outgoing (the old workers go, requests fail), and
+    the conditions of the drain in reconcile._replace_outgoing (the old workers go, requests fail), and
     with rollout.give_up in boot_failed for the current generation (the master ends, as gunicorn's did).
     """
     (tmp_path / "site_app.py").write_text(APP.format(name="REGION"))

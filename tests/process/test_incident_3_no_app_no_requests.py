@@ -41,7 +41,7 @@ def test_incident_3_a_worker_without_its_app_gets_no_request(server: Start, stag
 
     Fails with ready() before load_app or before lifespan.startup (500s, or connections that nobody answers), without
     the pause in BackOff.boot_failed (one attempt after the other), and without the
-    conditions of the drain in plan._replace_outgoing (due workers leave).
+    conditions of the drain in reconcile._replace_outgoing (due workers leave).
     """
     (tmp_path / "site_app.py").write_text(APP)
     short = tmp_path / "short"

@@ -29,7 +29,7 @@ def _due(server: ServerProcess, what: str) -> list[int]:
 def test_recycling_under_load_fails_nothing_and_stalls_nobody(server: Start, mode: str) -> None:
     """wrk with kept, one-shot and pipelined connections while workers go every 300 requests; the import takes 2 s.
 
-    Fails with `drain` before the replacement is ready in plan._replace_outgoing (answers wait for the import).
+    Fails with `drain` before the replacement is ready in reconcile._replace_outgoing (answers wait for the import).
     """
     limits = ("--workers", "2", "--max-requests", "300", *NOW, "--no-access-log")
     running = server(APP, *limits, mode, env={"IMPORT_SECONDS": str(IMPORT)})
@@ -107,7 +107,7 @@ def test_lifetime_with_jitter(server: Start) -> None:
 
 
 def test_nobody_goes_before_min_lifetime(server: Start) -> None:
-    """Not even one that reached its requests long ago. Fails with min_lifetime taken for 0 in plan.due_at."""
+    """Not even one that reached its requests long ago. Fails with min_lifetime taken for 0 in reconcile.due_at."""
     running = server(APP, "--max-requests", "10", "--min-lifetime", "1.5")
     (first,) = ready_pids(running)
     with Load(running.where, connections=2) as load:
@@ -149,7 +149,7 @@ def test_trap_88_a_worker_looks_at_its_own_memory(server: Start) -> None:
 def test_trap_89_all_due_in_the_same_second(server: Start, tmp_path: Path) -> None:
     """Four workers reach their limit together: one after the other goes, each when its replacement serves.
 
-    Fails without can_lose_one in plan._replace_outgoing (all drain at once), and without `live < target + surge`
+    Fails without can_lose_one in reconcile._replace_outgoing (all drain at once), and without `live < target + surge`
     in Model.can_fork (eight processes).
     """
     notes = Notes(tmp_path)

@@ -71,7 +71,7 @@ BROKEN = {
 def test_trap_41_a_broken_deploy_leaves_the_old_generation_as_it_was(server: Start, site: Site) -> None:
     """The same workers serve on, the log says why, and what is repaired comes with the next reload.
 
-    Fails with rollout.promote at ZygoteUp: the old ones are told to drain.
+    Fails with generations.promote at ZygoteUp: the old ones are told to drain.
     """
     limits = ("--boot-timeout", "5", "--lifespan", "on", "--lifespan-shutdown-timeout", "0.2")
     running = server(site.target, *site.options, "--workers", "2", *limits, env=site.env)
@@ -187,7 +187,7 @@ def test_trap_33_workers_that_drain_are_not_replaced_again(server: Start, tmp_pa
 def test_trap_40_scaling_during_a_reload_counts(server: Start, tmp_path: Path) -> None:
     """TTIN, TTIN, TTOU while the new generation imports: one more than before, all of them new.
 
-    Fails without `target - target_before` in rollout._target_after.
+    Fails without `target - target_before` in generations._target_after.
     """
     notes = Notes(tmp_path)
     running = server(APP, "--workers", "2", env=notes.env | {"IMPORT_SECONDS": "0.5"})

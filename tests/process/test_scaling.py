@@ -17,7 +17,7 @@ pytestmark = pytest.mark.process
 
 
 def test_ttin_and_ttou_change_the_number_and_no_request_fails(server: Start) -> None:
-    """Up by two, down by three: never below one. Fails with kill instead of drain in plan._shrink."""
+    """Up by two, down by three: never below one. Fails with kill instead of drain in reconcile._shrink."""
     running = server(APP, "--workers", "2")
     # A connection for each, and some under way in every worker at any moment: a few kept ones may all be one worker's.
     with Load(running.where, "/slow?amount=0.05", connections=16, keep_alive=False, pause=0) as load:
@@ -56,7 +56,7 @@ def test_winch_stops_the_workers_and_keeps_the_sockets(server: Start) -> None:
 
 @variant
 def test_a_reload_ends_winch(server: Start) -> None:
-    """As many as the settings say. Fails without `not before` in rollout._target_after."""
+    """As many as the settings say. Fails without `not before` in generations._target_after."""
     running = server(APP, "--workers", "2")
     running.signal(signal.SIGWINCH)
     running.wait_for(lambda: not running.workers(), what="the workers to leave")

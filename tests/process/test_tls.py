@@ -429,7 +429,7 @@ class Handshake:
 
 
 def test_a_handshake_under_way_is_not_cut_off_by_a_recycle(server: Start, authority: Authority, pair: Pair) -> None:
-    """Fails without Acceptor.handshaking: the worker has no connection, and leaves."""
+    """Fails without a look at `handshakes` before the worker leaves: the worker has no connection, and leaves."""
     running = server(APP, *pair.options, "--min-lifetime", "0")
     handshake = Handshake(running, authority.client())
     with handshake.socket:

@@ -117,7 +117,7 @@ def test_trap_03_one_thread_and_no_loop_in_the_zygote(server: Start, preload: st
 def test_trap_05_and_06_native_threads_connections_and_loops_are_named(server: Start, tmp_path: Path) -> None:
     """Each with what identifies it; and the app works, loaded by each worker.
 
-    Fails without the /proc/self/task listing in ThreadWatch.hazards, and without _descriptor_hazards.
+    Fails without the /proc/self/task listing in ThreadWatch.hazards, and without `descriptor_hazards`.
     """
     notes = Notes(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as peer:

@@ -110,7 +110,7 @@ def test_trap_20_a_killed_worker_is_replaced_and_its_neighbours_notice_nothing(s
 def test_trap_21_and_12_and_24_a_killed_zygote_costs_nothing(server: Start) -> None:
     """Its workers serve on under another parent, the next death is replaced, and the new deputy knows all of them.
 
-    Fails with a worker that leaves when getppid() changes (12), without the respawn in _on_zygote_gone (21), and
+    Fails with a worker that leaves when getppid() changes (12), without the respawn in on_zygote_gone (21), and
     without AdoptWorkers (24).
     """
     running = server(PROBE, "--workers", "2")
@@ -143,7 +143,7 @@ def test_trap_22_a_zygote_killed_while_forking(server: Start, at: str, tmp_path:
 
     Before: it is stopped with the order in its channel. After: strace kills it at the first message that follows
     the fork, so that a child exists that the master was never told of. Fails without dropping the workers that have no
-    pid in _on_zygote_gone (the slot stays empty until FORK_TIMEOUT), and without the drain at EOF in the worker.
+    pid in on_zygote_gone (the slot stays empty until FORK_TIMEOUT), and without the drain at EOF in the worker.
     """
     running = server(PROBE, "--workers", "2")
     (zygote,) = running.zygotes()
@@ -254,7 +254,7 @@ def test_trap_27_a_living_grandchild_does_not_hide_a_death(server: Start) -> Non
 
 
 def test_trap_28_workers_are_signalled_through_pidfds_only(server: Start, tmp_path: Path) -> None:
-    """Fails with os.kill(worker.pid, ...) in Runner._signal."""
+    """Fails with os.kill(worker.pid, ...) in `Processes.signal`."""
     trace, notes = tmp_path / "trace", Notes(tmp_path)
     calls = "trace=kill,tkill,tgkill,pidfd_send_signal"
     strace = [require_tool("strace"), "-D", "-qq", "-e", calls, "-e", "signal=none", "-o", str(trace)]

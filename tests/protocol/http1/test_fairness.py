@@ -391,7 +391,7 @@ async def test_what_waits_behind_the_last_request_does_not_cost_its_answer() -> 
 
 
 async def test_a_websocket_after_a_long_head() -> None:
-    """Fails without `resume_reading` in `_became_websocket`: its frames would never be read."""
+    """Fails without `resume_reading` where a WebSocket begins: its frames would never be read."""
     received: list[Any] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -21,7 +21,7 @@ def run(bound: Bound, jitter: float) -> Outcome:
 
 @pytest.mark.parametrize("jitter", [0.0, SIZE.jitter])
 def test_with_surge_capacity_never_falls(jitter: float) -> None:
-    """Fails with the drain before the replacement's READY in plan._replace_outgoing."""
+    """Fails with the drain before the replacement's READY in reconcile._replace_outgoing."""
     record = run(SURGE, jitter).record
     assert record.fewest == WANTED
     assert record.fewest_on_a_host == SIZE.workers

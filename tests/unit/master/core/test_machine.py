@@ -848,7 +848,7 @@ def test_phases_along_one_life() -> None:
 
 
 def test_trap_43_a_rollout_that_stops_half_way_says_what_serves_and_loses_nobody() -> None:
-    """Fails without rollout._mix, and with old workers told to leave whether or not a new one can take their place."""
+    """Fails without generations._mix, and with old workers told to leave although no new one can take their place."""
     world = World(quick(workers=3)).start()
     reload(world, workers=3)
     while not any(generation == 2 for _, generation in world.serving):

@@ -1,0 +1,304 @@
+"""The rules that the documents promise, held against the source.
+
+Each list of exceptions below may shrink; an addition needs its reason beside it. Rules of imports are `.importlinter`,
+rules of style are ruff's (pyproject.toml); this file has the rules that neither can say.
+"""
+
+import ast
+import configparser
+import io
+import re
+import sys
+import tokenize
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SERVER = ROOT / "aserver"
+TESTS = ROOT / "tests"
+
+#: Where a process may end itself: `module::function`, and the call.
+EXITS = {
+    ("command/cli.py::main", "sys.exit"): "the command",
+    ("config/layers.py::tell", "sys.exit"): "the child that reads a settings file: Ctrl-C in it is no answer",
+    ("worker/leaving.py::Departure._keep_watch", "os._exit"): "a worker whose time to leave has run out",
+    ("worker/leaving.py::Departure.go", "os._exit"): "a worker's end",
+    ("worker/leaving.py::Departure._finish", "os._exit"): "a worker's end",
+    ("zygote/main.py::_first_message", "os._exit"): "a zygote that nobody wants any more has no settings yet",
+    ("zygote/main.py::Zygote._become_worker", "os._exit"): "a forked child must never return into the zygote's loop",
+    ("zygote/native.py::_fork_and_end", "os._exit"): "the child that only looks which threads survive a fork",
+}
+
+#: Where `except Exception`, `except BaseException` and `suppress(Exception)` may stand. Those that are not around the
+#: application's code or a user's hook say why.
+BROAD = {
+    "config/layers.py::tell": "a Python settings file is user code",
+    "importer/application.py::warm_up": "the application",
+    "importer/hooks.py::Hooks._reporting": "user hooks",
+    "importer/hooks.py::Hooks.run": "user hooks",
+    "importer/target.py::_import": "the application",
+    "importer/target.py::_get": "the application: a module's __getattr__, a property",
+    "importer/target.py::_call_factory": "the application",
+    "log/access/recorder.py::_writer.make": "the scope is the application's, and may hold anything",
+    "log/access/recorder.py::_make_one_by_one": "the scope is the application's, and may hold anything",
+    "log/layout.py::message_of": "str() of an object of the application",
+    "master/reload.py::read.work": "carries any error from a thread into the loop, where it is raised again",
+    "master/upgrade.py::_wait": "ends the child, then raises again",
+    "protocol/application/exchange.py::Exchange.run": "the application",
+    "protocol/websocket/session.py::WebSocketConnection.run": "the application",
+    "protocol/websocket/session.py::WebSocketConnection.receive": "gives back an event not taken, then raises again",
+    "sockets/bind.py::_bind_address": "closes the sockets bound so far, then raises again",
+    "worker/leaving.py::_guarded": "exit functions of the application",
+    "worker/leaving.py::_kill_children": "multiprocessing's children of the application",
+    "worker/leaving.py::Departure._finish": "exit functions of the application",
+    "worker/lifespan.py::Lifespan._run": "the application",
+    "worker/main.py::run": "the process's last line of defence: logs, and tells the master",
+    "worker/main.py::WorkerProcess._serve": "a loop or a listener that refuses: the master must hear why",
+    "zygote/main.py::main": "the process's last line of defence: logs, and tells the master",
+    "zygote/main.py::Zygote._fork": "sys.stdout and sys.stderr may be the application's objects",
+}
+
+#: Lines of a module: 400 and no more, except these.
+MODULE_LINES = 400
+LONG_MODULES = {
+    "log/sink.py": 401,
+    "master/runner.py": 410,
+    "protocol/application/exchange.py": 461,
+    "protocol/http1/careful.py": 445,
+    "protocol/http1/connection.py": 439,
+    "protocol/websocket/frames.py": 426,
+    "unix.py": 413,
+}
+
+#: Lines of a function: 50 and no more, except these.
+FUNCTION_LINES = 50
+LONG_FUNCTIONS = {
+    "protocol/context.py::Context.__init__": 63,
+    "protocol/http1/connection.py::HttpConnection.on_headers_complete": 53,
+    "protocol/http1/connection.py::HttpConnection.begin": 53,
+    "protocol/websocket/frames.py::Reader.feed": 72,
+}
+
+#: Sentences of comments and docstrings that begin with a word that names nothing, by package.
+VAGUE = re.compile(r"(Who|What|One|Nobody|Everybody|Somebody)\b")
+VAGUE_SENTENCES = {
+    "aserver/command": 4,
+    "aserver/config": 11,
+    "aserver/errors.py": 1,
+    "aserver/importer": 11,
+    "aserver/ipc": 7,
+    "aserver/launch": 5,
+    "aserver/log": 17,
+    "aserver/master": 31,
+    "aserver/protocol": 65,
+    "aserver/sockets": 12,
+    "aserver/terminal.py": 2,
+    "aserver/tls.py": 2,
+    "aserver/unix.py": 2,
+    "aserver/worker": 14,
+    "aserver/zygote": 7,
+    "bench/apps": 2,
+    "bench/figures.py": 2,
+    "bench/fleet.py": 3,
+    "bench/load": 8,
+    "bench/machine.py": 1,
+    "bench/micro.py": 2,
+    "bench/report.py": 1,
+    "bench/rounds.py": 2,
+    "bench/scenarios": 17,
+    "bench/servers.py": 3,
+    "bench/simulate.py": 5,
+}
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_bytes(), str(path))
+
+
+def sources(root: Path = SERVER) -> list[Path]:
+    return sorted(root.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(SERVER).as_posix()
+
+
+@cache
+def nodes() -> list[tuple[str, ast.AST]]:
+    """Every node of the server with the place where it stands: `module::Class.function`."""
+    found = []
+
+    def walk(node: ast.AST, module: str, names: tuple[str, ...]) -> None:
+        for child in ast.iter_child_nodes(node):
+            inner = names
+            if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                inner = (*names, child.name)
+            found.append((f"{module}::{'.'.join(inner)}", child))
+            walk(child, module, inner)
+
+    for path in sources():
+        walk(tree(path), name_of(path), ())
+    return found
+
+
+def test_processes_end_themselves_only_where_it_is_listed() -> None:
+    exits = {"sys.exit", "os._exit", "os.abort", "exit", "quit"}
+    found = {
+        (place, ast.unparse(node.func))
+        for place, node in nodes()
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in exits
+    } | {
+        (place, "SystemExit")
+        for place, node in nodes()
+        if isinstance(node, ast.Raise) and node.exc is not None and "SystemExit" in ast.unparse(node.exc)
+    }
+    assert found == EXITS.keys()
+
+
+def is_broad(node: ast.AST) -> bool:
+    """Does this catch every Exception? A clause without a type, which ruff forbids (E722), counts too."""
+    if isinstance(node, ast.ExceptHandler):
+        types = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+    elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
+        types = list(node.args)
+    else:
+        return False
+    return any(each is None or ast.unparse(each) in {"Exception", "BaseException"} for each in types)
+
+
+def test_broad_excepts_stand_only_where_it_is_listed() -> None:
+    assert {place for place, node in nodes() if is_broad(node)} == BROAD.keys()
+
+
+def test_modules_and_functions_are_short() -> None:
+    modules = {name_of(path): len(path.read_text().splitlines()) for path in sources()}
+    assert_within(modules, MODULE_LINES, LONG_MODULES)
+    lines: dict[str, int] = {}
+    for place, node in nodes():
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno
+            lines[place] = node.end_lineno - node.lineno + 1
+    assert_within(lines, FUNCTION_LINES, LONG_FUNCTIONS)
+
+
+def assert_within(found: dict[str, int], limit: int, exceptions: dict[str, int]) -> None:
+    too_long = {name: lines for name, lines in found.items() if lines > exceptions.get(name, limit)}
+    assert not too_long, "longer than they may be"
+    needless = {name for name in exceptions if found.get(name, 0) <= limit}
+    assert not needless, "take these off the list of exceptions"
+
+
+def test_a_module_that_calls_itself_pure_is_held_to_it() -> None:
+    """A package that calls itself pure says it of all its modules. Fails with a module missing in .importlinter."""
+    rules = configparser.ConfigParser()
+    rules.read(ROOT / ".importlinter")
+    held = set(rules["importlinter:contract:pure"]["source_modules"].split())
+    promised = set[Path]()
+    for path in sources():
+        if re.search(r"\bPure\b", ast.get_docstring(tree(path)) or ""):
+            promised |= set(path.parent.glob("*.py")) - {path} if path.name == "__init__.py" else {path}
+    modules = {"aserver." + ".".join(path.relative_to(SERVER).with_suffix("").parts) for path in promised}
+    assert modules <= held
+
+
+def test_the_compiled_modules_exist() -> None:
+    hook = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]
+    missing = [name for name in hook["mypyc"]["include"] if not (ROOT / name.lstrip("/")).is_file()]
+    assert not missing
+
+
+def prose(path: Path) -> Iterator[str]:
+    """Each docstring, and each comment of one or several lines, with spaces for line ends."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield re.sub(r"\s+", " ", ast.get_docstring(node) or "")
+    comment: list[str] = []
+    last = -1
+    for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
+        if token.type == tokenize.COMMENT:
+            whole_line = not token.line[: token.start[1]].strip()
+            if not (whole_line and token.start[0] == last + 1):
+                yield " ".join(comment)
+                comment = []
+            text = token.string.lstrip("#: ")
+            comment.append(text if comment else text[:1].upper() + text[1:])
+            last = token.start[0] if whole_line else -1
+    yield " ".join(comment)
+
+
+def sentences(path: Path) -> Iterator[str]:
+    for text in prose(path):
+        yield from re.split(r"(?<=[.!?:;])\s+", text)
+
+
+def test_sentences_name_their_subject() -> None:
+    """Comments and docstrings say of which thing they speak, from the first word on."""
+    found = [
+        f"{path.relative_to(ROOT)}: {sentence[:90]}"
+        for path in sources() + sources(ROOT / "bench")
+        for sentence in sentences(path)
+        if VAGUE.match(sentence)
+    ]
+    counts = Counter("/".join(each.split(":")[0].split("/")[:2]) for each in found)
+    over = {package: number for package, number in counts.items() if number > VAGUE_SENTENCES.get(package, 0)}
+    assert not over, "\n".join(each for each in found if "/".join(each.split(":")[0].split("/")[:2]) in over)
+
+
+@cache
+def words(path: Path) -> set[str]:
+    """The identifiers of a source, and the words of its strings that are no docstrings."""
+    docstrings = (
+        {
+            node.body[0].value
+            for node in ast.walk(tree(path))
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and isinstance(node.body[0], ast.Expr)
+        }
+        if tree(path).body
+        else set()
+    )
+    found = set[str](path.relative_to(ROOT).with_suffix("").parts)
+    for node in ast.walk(tree(path)):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name) | ast.alias(name=name):
+                found.update(name.split("."))
+            case ast.keyword(arg=str(name)) | ast.ClassDef(name=name):
+                found.add(name)
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                found.add(name)
+            case ast.Constant(value=str(text)) if node not in docstrings:
+                found.update(re.findall(r"\w+", text))
+    return found
+
+
+#: A name: in backticks, or of a shape that no English word has (`a_name`, `Name.part`, CamelCase). No paths.
+NAME = re.compile(r"(?<![\w./'-])_*[A-Za-z]\w*(?:\.\w+)*(?![\w/-])")
+SHAPED = re.compile(r"_|\w\.\w|[a-z][A-Z]")
+#: Names in notes that are not the server's.
+FOREIGN = {"SHUT_RDWR", "ProcessPoolExecutor", "close_notify", "preexec_fn", "proxy_set_header", "task.get_stack"}
+
+
+def names_in(note: str) -> set[str]:
+    shaped = {name for name in NAME.findall(note.replace("`", "")) if SHAPED.search(name)}
+    return {
+        name
+        for name in shaped | set(re.findall(r"`(\w+)`", note))
+        if name not in FOREIGN and name.split(".")[0] not in sys.stdlib_module_names and not name[0].isdigit()
+    }
+
+
+def test_names_in_notes_exist() -> None:
+    """Each name in a "Fails without ..." note is in the server: a note about a function that is gone proves nothing."""
+    known = set[str]().union(*(words(path) for path in sources()))
+    missing = []
+    for path in sources(TESTS):
+        notes = [note for text in prose(path) for note in re.findall(r"Fails \w+ .+?(?:\.(?= )|\.?$)", text)]
+        for note in notes:
+            here = known | words(path) if notes else known
+            unknown = [name for name in names_in(note) if not here.issuperset(name.split("."))]
+            missing += [f"{path.relative_to(ROOT)}: {name}" for name in unknown]
+    assert not missing, "\n".join(sorted(missing))
