@@ -135,8 +135,8 @@ class Fleet:
         self.record.most_processes = max(self.record.most_processes, self._processes[host])
         self._push(now, host, ev.Forked(order.serial, pid=order.serial))
         self._push(now + self._times.draw(self._rng, self._times.boot), host, ev.Ready(order.serial))
-        if order.retire_after_seconds:  # counted from the fork, as worker.retirement does
-            self._push(now + order.retire_after_seconds, host, ev.RetireAsked(order.serial, "max_lifetime"))
+        if order.recycle_after_seconds:  # counted from the fork, as worker.recycling, RecycleLimits does
+            self._push(now + order.recycle_after_seconds, host, ev.RecycleAsked(order.serial, "max_lifetime"))
 
     # ── the record ───────────────────────────────────────────────────────────────────────────
 

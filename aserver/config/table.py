@@ -158,7 +158,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = 1.0
     graceful_timeout: Annotated[
         Seconds,
-        Setting(Group.LIFE, "for requests in flight at retirement or stop", ("timeout_graceful_shutdown",)),
+        Setting(Group.LIFE, "for requests in flight at recycling or stop", ("timeout_graceful_shutdown",)),
     ] = 30.0
     idle_grace: Annotated[
         Seconds, Setting(Group.LIFE, "on a final stop, idle connections may still send one request this long")

@@ -79,15 +79,15 @@ class Boot(Message):
 class Fork(Message):
     """Fork one worker for `slot`; `cell` is its place on the board.
 
-    The worker asks to be retired after so many requests or seconds (0: never). The master draws them, because
+    The worker asks to be recycled after so many requests or seconds (0: never). The master draws them, because
     a random generator copied by fork gives every worker the same number.
     """
 
     serial: int
     slot: int
     cell: int
-    retire_after_requests: int = 0
-    retire_after_seconds: float = 0.0
+    recycle_after_requests: int = 0
+    recycle_after_seconds: float = 0.0
 
 
 class Adopt(Message):
@@ -200,8 +200,8 @@ class BootFailed(Message):
         self.reason, self.detail = shorten(self.reason, LONGEST_REASON), shorten(self.detail, LONGEST_TEXT)
 
 
-class RetireAsked(Message):
-    """The worker is due (its reason says why) and goes on serving until it is told to drain."""
+class RecycleAsked(Message):
+    """The worker asks to be recycled, for `reason`; it serves until it is told to drain."""
 
     serial: Serial
     reason: str
@@ -229,7 +229,7 @@ class Reopen(Message):
 
 ToZygote = Boot | Fork | Adopt | Kill | Quit | RunHook | Reopen
 FromZygote = MoreFiles | Loaded | Unforkable | LoadFailed | Forked | ForkFailed | Exited
-FromWorker = MoreFiles | Ready | BootFailed | RetireAsked
+FromWorker = MoreFiles | Ready | BootFailed | RecycleAsked
 ToWorker = Drain | Reopen
 
 #: How many descriptors travel with a message: (least, most).

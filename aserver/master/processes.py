@@ -223,7 +223,7 @@ class Processes:
         self.board.clear(worker.cell)
         self.workers[worker.serial] = worker
         order = msg.Fork(
-            command.serial, command.slot, worker.cell, command.retire_after_requests, command.retire_after_seconds
+            command.serial, command.slot, worker.cell, command.recycle_after_requests, command.recycle_after_seconds
         )
         if (zygote := self.zygotes.get(command.generation)) is not None:
             zygote.may_say += border.PER_FORK
@@ -267,8 +267,8 @@ class Processes:
             case msg.BootFailed():
                 reason, detail = clean(message.reason), clean(message.detail, msg.LONGEST_TEXT)
                 self._on_event(ev.BootFailed(worker.serial, message.exit_code, reason, detail))
-            case msg.RetireAsked():
-                self._on_event(ev.RetireAsked(worker.serial, clean(message.reason)))
+            case msg.RecycleAsked():
+                self._on_event(ev.RecycleAsked(worker.serial, clean(message.reason)))
             case _:
                 assert_never(message)
 

@@ -27,14 +27,14 @@ from aserver.importer.application import load_app
 from aserver.importer.hooks import Hooks, WorkerView
 from aserver.ipc.board import Board, Field
 from aserver.ipc.channel import Channel
-from aserver.ipc.messages import BootFailed, Drain, Fork, MoreFiles, Ready, RetireAsked, ToWorker, in_pieces
+from aserver.ipc.messages import BootFailed, Drain, Fork, MoreFiles, Ready, RecycleAsked, ToWorker, in_pieces
 from aserver.log.access.recorder import AccessLog
 from aserver.log.setup import Logging
 from aserver.worker.acceptor import Endpoint
 from aserver.worker.fairness import Fairness
 from aserver.worker.forked import DUMP_SIGNAL, Reserved
 from aserver.worker.leaving import Departure, disown_exit_hooks
-from aserver.worker.recycling import Retirement
+from aserver.worker.recycling import RecycleLimits
 from aserver.worker.server import Server
 
 log = logging.getLogger("aserver.error")
@@ -91,7 +91,7 @@ class WorkerProcess:
         self._channel: Channel[ToWorker] = Channel(seed.channel, ToWorker)
         self._server: Server | None = None
         config = seed.config
-        self._retirement = Retirement(seed.order, time.monotonic(), config.max_memory, config.memory_metric)
+        self._recycle_limits = RecycleLimits(seed.order, time.monotonic(), config.max_memory, config.memory_metric)
         self._asked = False
         self._loop_handlers: list[object] = []  # what the loop installs to be woken by signals
         own = (seed.channel.fileno(), *(endpoint.sock.fileno() for endpoint in seed.endpoints))
@@ -217,12 +217,12 @@ class WorkerProcess:
     def _on_beat(self, server: Server) -> None:
         if self._asked or server.service is None:
             return
-        if reason := self._retirement.due(server.service.requests, time.monotonic()):
+        if reason := self._recycle_limits.reached(server.service.requests, time.monotonic()):
             self._ask(reason)
 
     def _ask(self, reason: str) -> None:
         self._asked = True
-        self._channel.send(RetireAsked(self._order.serial, reason))
+        self._channel.send(RecycleAsked(self._order.serial, reason))
 
     def _close_listeners(self) -> None:
         for endpoint in self._seed.endpoints:

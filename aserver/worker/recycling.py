@@ -1,7 +1,7 @@
-"""When a worker is due: it has served enough requests, lived long enough, or grown too large.
+"""When a worker is to be recycled: it has served enough requests, lived long enough, or grown too large.
 
-Runs in the worker at each heartbeat. It only says so; the master decides when the worker goes, and the worker
-serves until then. The limits with their jitter were drawn by the master (a generator copied by fork draws alike).
+Runs in the worker, at each heartbeat. It only finds the reason. The worker then asks the master, and serves until the
+master has a replacement and orders the drain.
 """
 
 import os
@@ -14,14 +14,19 @@ from aserver.ipc.messages import Fork
 
 #: Seconds between two looks at statm (2.5 us each).
 LOOK_PERIOD = 1.0
-#: Reading smaps_rollup takes milliseconds and grows with the process: it may take one part in so many of the time.
+#: Reading smaps_rollup takes milliseconds, and longer the larger the process is. The time between two readings is this
+#: many times as long as the reading took.
 CLOSE_LOOK_SHARE = 500
 _PAGE = os.sysconf("SC_PAGESIZE")
 
 
 @dataclass(slots=True)
-class Retirement:
-    """The limits of one worker. `born` and every `now` are monotonic seconds; `max_memory` 0 is no limit."""
+class RecycleLimits:
+    """The limits of one worker. `born` and every `now` are monotonic seconds; `max_memory` 0 is no limit.
+
+    The master has drawn the jitter in `order`: a random generator that was copied by the fork would draw the same number
+    in each worker.
+    """
 
     order: Fork
     born: float
@@ -31,13 +36,13 @@ class Retirement:
     _next_look: float = field(default=0.0)
     _next_close_look: float = field(default=0.0)
 
-    def due(self, requests: int, now: float) -> str:
-        """Why the worker should go, or an empty text."""
+    def reached(self, requests: int, now: float) -> str:
+        """The limit that is reached, as a reason for the log; empty if there is none."""
         order, age = self.order, now - self.born
-        if order.retire_after_requests and requests >= order.retire_after_requests:
-            return f"{requests} requests served, its limit is {order.retire_after_requests} (max_requests)"
-        if order.retire_after_seconds and age >= order.retire_after_seconds:
-            return f"{age:.0f} s old, its limit is {order.retire_after_seconds:.0f} s (max_lifetime)"
+        if order.recycle_after_requests and requests >= order.recycle_after_requests:
+            return f"{requests} requests served, its limit is {order.recycle_after_requests} (max_requests)"
+        if order.recycle_after_seconds and age >= order.recycle_after_seconds:
+            return f"{age:.0f} s old, its limit is {order.recycle_after_seconds:.0f} s (max_lifetime)"
         if self.max_memory and now >= self._next_look:
             self._next_look = now + LOOK_PERIOD
             used = self._memory(now)
@@ -63,7 +68,7 @@ class Retirement:
     def _resident(self) -> int:
         if self._statm is None:
             try:
-                # Opened here, in the worker: one that the zygote had opened would read the zygote's (trap 88).
+                # Opened in the worker: a descriptor that the zygote had opened would show the zygote's size.
                 self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
             except OSError:  # no /proc
                 return unix.peak_resident()

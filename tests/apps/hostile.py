@@ -61,7 +61,7 @@ def _scribble() -> None:
 
 def _flood() -> None:
     """As fast as the socket takes it, as long as anybody takes it."""
-    data = _frame(msg.RetireAsked(1, "flood")) * 1000
+    data = _frame(msg.RecycleAsked(1, "flood")) * 1000
     with _channel() as sock:
         sock.setblocking(True)
         try:
@@ -90,7 +90,7 @@ def _block_log() -> None:
 
 
 def _terminal() -> None:
-    _send(_frame(msg.RetireAsked(_serial(), "\x1b]0;owned\x07\r\nfake line\x85" + "x" * 100_000)))
+    _send(_frame(msg.RecycleAsked(_serial(), "\x1b]0;owned\x07\r\nfake line\x85" + "x" * 100_000)))
 
 
 def _serial() -> int:
@@ -103,7 +103,7 @@ ATTACKS: dict[str, Callable[[], None]] = {
     "scribble": _scribble,
     "flood": _flood,
     "descriptors": _descriptors_flood,
-    "half": lambda: _send(_frame(msg.RetireAsked(1, "half"))[:-3]),
+    "half": lambda: _send(_frame(msg.RecycleAsked(1, "half"))[:-3]),
     "exited": lambda: _send(_frame(msg.Exited(1, 1, 0))),
     "garbage": lambda: _send(os.urandom(4096)),
     "long": lambda: _send(struct.pack("!IH", 1 << 31, 0)),

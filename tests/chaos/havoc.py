@@ -174,7 +174,7 @@ class Havoc:
         match step.act:
             case Act.KILL_WORKER | Act.STOP_WORKER | Act.HANG_WORKER:
                 self._hit_worker(step)
-            case Act.RETIRE_WORKER:
+            case Act.RECYCLE_WORKER:
                 if alive := list(tree.workers(self.server).values()):
                     alive[int(step.which * len(alive))].kill(signal.SIGTERM)
             case Act.SUSPEND:

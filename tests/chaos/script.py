@@ -14,7 +14,7 @@ class Act(enum.Enum):
     KILL_WORKER = "SIGKILL a worker"
     KILL_ZYGOTE = "SIGKILL a zygote"
     STOP_WORKER = "SIGSTOP a worker for a moment"
-    RETIRE_WORKER = "SIGTERM a worker"
+    RECYCLE_WORKER = "SIGTERM a worker"
     HANG_WORKER = "SIGSTOP a worker beyond hang_timeout"
     STOP_ZYGOTE = "SIGSTOP a zygote"
     STOP_MASTER = "SIGSTOP the master"

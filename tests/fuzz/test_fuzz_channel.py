@@ -50,7 +50,7 @@ messages = st.one_of(
     st.builds(msg.Exited, serials, pids, st.integers(0, 0xFFFF)),
     st.builds(msg.Ready, serials, files),
     st.builds(msg.BootFailed, serials, st.integers(1, 255), texts, texts),
-    st.builds(msg.RetireAsked, serials, texts),
+    st.builds(msg.RecycleAsked, serials, texts),
 )
 #: A message with some of its bytes changed: text that is no UTF-8, lengths that lie.
 broken = st.tuples(messages.map(encode), st.integers(0, 60), st.binary(min_size=1, max_size=3)).map(

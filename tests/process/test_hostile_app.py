@@ -71,7 +71,7 @@ def test_the_board_cannot_be_cut_and_nonsense_on_it_harms_nobody(server: Start) 
 
 #: Attacks by a worker on its channel, and what the log says of each.
 BREACHES = {
-    "flood": r"(it has sent \d+ messages, and can have had \d+ to send|RetireAsked about serial 1, but it is \d)",
+    "flood": r"(it has sent \d+ messages, and can have had \d+ to send|RecycleAsked about serial 1, but it is \d)",
     "descriptors": "more descriptors came than belong to any message",
     "exited": "a message that this aserver does not know: Invalid value 'Exited'",
     "garbage": "a message",
@@ -105,7 +105,7 @@ def test_a_worker_that_breaks_the_protocol_is_named_and_replaced_and_costs_no_re
 
 
 def test_text_of_the_application_does_not_reach_the_terminal_as_it_is(server: Start) -> None:
-    """The reason of a worker that asks to be retired. Fails without `clean`."""
+    """The reason of a worker that asks to be recycled. Fails without `clean`."""
     running = server(APP, "--user", "nobody", "--workers", "2", "--min-lifetime", "0")
     attack(running, "terminal")
     running.wait_log(r"is due: \\x1b\]0;owned\\x07\\r")

@@ -96,7 +96,7 @@ def test_jitter_is_drawn_for_each_worker_and_only_adds(server: Start) -> None:
 
 
 def test_lifetime_with_jitter(server: Start) -> None:
-    """An idle worker goes too, each at its own time. Fails without the age in Retirement.due."""
+    """An idle worker goes too, each at its own time. Fails without the age in RecycleLimits.reached."""
     limits = ("--max-lifetime", "1", "--max-lifetime-jitter", "2", *NOW)
     running = server(APP, "--workers", "2", *limits)
     running.wait_log(r"is due: \d s old, its limit is \d s \(max_lifetime\)", count=2)

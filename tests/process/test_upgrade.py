@@ -123,7 +123,7 @@ def test_trap_49_workers_are_adopted_with_their_age_their_counts_and_their_drain
 def test_trap_49_a_limit_of_requests_counts_across_an_upgrade(server: Start, tmp_path: Path) -> None:
     """The reload after the upgrade fails (a broken deploy), so the old workers are kept, and are due at 100 requests.
 
-    Fails with requests counted anew, or with RetireAsked lost.
+    Fails with requests counted anew, or with RecycleAsked lost.
     """
     site = tmp_path / "site"
     site.mkdir()

@@ -151,7 +151,7 @@ class Disturbances(RuleBasedStateMachine):
     @rule(pick=pick)
     def ask_to_retire(self, pick: int) -> None:
         alive = self.world.alive
-        self.world.emit(ev.RetireAsked(alive[pick % len(alive)], "max_requests"))
+        self.world.emit(ev.RecycleAsked(alive[pick % len(alive)], "max_requests"))
 
     @precondition(_workers)
     @rule(pick=pick)
@@ -163,7 +163,7 @@ class Disturbances(RuleBasedStateMachine):
     @rule()
     def all_ask_to_retire(self) -> None:
         for serial in self.world.alive:
-            self.world.emit(ev.RetireAsked(serial, "max_lifetime"))
+            self.world.emit(ev.RecycleAsked(serial, "max_lifetime"))
 
     @precondition(lambda self: bool(self.world.zygotes) and self._alive())
     @rule(pick=pick, hang=st.booleans())
@@ -208,7 +208,7 @@ class Disturbances(RuleBasedStateMachine):
             ev.ForkFailed(serial, ""),
             ev.Ready(serial),
             ev.BootFailed(serial, 3, ""),
-            ev.RetireAsked(serial, ""),
+            ev.RecycleAsked(serial, ""),
             ev.Breached(serial, ""),
             ev.Died(serial),
             ev.ZygoteUp(serial),

@@ -200,7 +200,7 @@ class World:
         if isinstance(event, ev.Forked):
             process = self.processes[event.serial]
             return process.generation not in self.zygotes and not process.alive
-        if isinstance(event, ev.Ready | ev.BootFailed | ev.RetireAsked):
+        if isinstance(event, ev.Ready | ev.BootFailed | ev.RecycleAsked):
             return not self.processes[event.serial].alive
         return False
 

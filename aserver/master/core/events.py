@@ -88,8 +88,8 @@ class BootFailed(_Shape, frozen=True):
     detail: str = ""
 
 
-class RetireAsked(_Shape, frozen=True):
-    """The worker is due."""
+class RecycleAsked(_Shape, frozen=True):
+    """The worker asks to be recycled."""
 
     serial: int
     reason: str
@@ -152,7 +152,7 @@ Event = (
     | ForkFailed
     | Ready
     | BootFailed
-    | RetireAsked
+    | RecycleAsked
     | Breached
     | Died
     | Beats
@@ -197,8 +197,8 @@ class Fork(_Shape, frozen=True):
     generation: int
     serial: int
     slot: int
-    retire_after_requests: int
-    retire_after_seconds: float
+    recycle_after_requests: int
+    recycle_after_seconds: float
 
 
 class Drain(_Shape, frozen=True):

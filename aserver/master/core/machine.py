@@ -89,8 +89,8 @@ class Master(Model):
                 on_event.on_ready(self, event)
             case ev.BootFailed():
                 on_event.on_boot_failed(self, event)
-            case ev.RetireAsked():
-                on_event.on_retire_asked(self, event)
+            case ev.RecycleAsked():
+                on_event.on_recycle_asked(self, event)
             case ev.Breached():
                 on_event.on_breached(self, event)
             case ev.Died():

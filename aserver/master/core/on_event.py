@@ -162,7 +162,7 @@ def on_boot_failed(model: Model, event: ev.BootFailed) -> None:
         worker.deadline = model.now + model.limits.leave_allowance
 
 
-def on_retire_asked(model: Model, event: ev.RetireAsked) -> None:
+def on_recycle_asked(model: Model, event: ev.RecycleAsked) -> None:
     """It is due. It may ask before `ready` is heard, and asks only once."""
     worker = model.workers.get(event.serial)
     if worker is not None and worker.holds and not worker.due:

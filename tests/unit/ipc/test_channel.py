@@ -30,7 +30,7 @@ from aserver.ipc.messages import (
     LoadFailed,
     Message,
     Ready,
-    RetireAsked,
+    RecycleAsked,
     ToZygote,
     in_pieces,
 )
@@ -57,7 +57,7 @@ def pair() -> Iterator[Pair]:
 
 def test_messages_arrive_whole_and_in_order(pair: Pair) -> None:
     zygote, master = pair
-    sent = [RetireAsked(1, "due"), Exited(2, 3, 256), LONG]
+    sent = [RecycleAsked(1, "due"), Exited(2, 3, 256), LONG]
     for message in sent:
         zygote.send(message)
     received: list[ToMaster] = []
@@ -72,10 +72,10 @@ def test_descriptors_arrive_with_their_message_and_are_close_on_exec(pair: Pair)
     """Trap 13: socket.recv_fds would make them inheritable. Fails with `_CLOEXEC = 0`."""
     zygote, master = pair
     files = [os.memfd_create(f"file {number}") for number in range(3)]
-    zygote.send(RetireAsked(7, "due"))
+    zygote.send(RecycleAsked(7, "due"))
     zygote.send(Forked(1, 2), files)
     (asked, none), (forked, fds) = master.receive()
-    assert (asked, none) == (RetireAsked(7, "due"), [])
+    assert (asked, none) == (RecycleAsked(7, "due"), [])
     assert forked == Forked(1, 2)
     for mine, got in zip(files, fds, strict=True):
         assert os.fstat(got).st_ino == os.fstat(mine).st_ino
@@ -129,13 +129,13 @@ async def test_a_loop_writes_what_the_socket_did_not_take(pair: Pair) -> None:
     loop = asyncio.get_running_loop()
     zygote.drain_by(loop)
     zygote.send(LONG)
-    zygote.send(RetireAsked(1, "due"))
+    zygote.send(RecycleAsked(1, "due"))
     assert zygote.pending, "the premise: the socket is full"
     received: list[ToMaster] = []
     while len(received) < 2:
         received += [message for message, _ in master.receive()]
         await asyncio.sleep(0)
-    assert received == [LONG, RetireAsked(1, "due")]
+    assert received == [LONG, RecycleAsked(1, "due")]
     assert not zygote.pending
     assert not loop.remove_writer(zygote.fileno())
 
@@ -194,7 +194,7 @@ def test_any_cut_of_the_stream_is_put_together(cuts: list[int]) -> None:
     raw, raw_reader = unix.stream_pair()
     sender: Channel[ToZygote] = Channel(raw, ToZygote)
     reader: Channel[ToMaster] = Channel(theirs, ToMaster)
-    sent = [RetireAsked(1, "due"), BootFailed(2, 4, "no such module", "line\n" * 30), Exited(1, 2, 3)]
+    sent = [RecycleAsked(1, "due"), BootFailed(2, 4, "no such module", "line\n" * 30), Exited(1, 2, 3)]
     for message in sent:
         sender.send(message)
     stream = raw_reader.recv(1 << 20)
@@ -212,9 +212,9 @@ def test_any_cut_of_the_stream_is_put_together(cuts: list[int]) -> None:
 
 def test_eof_is_said_after_what_came_before_it(pair: Pair) -> None:
     zygote, master = pair
-    zygote.send(RetireAsked(1, "due"))
+    zygote.send(RecycleAsked(1, "due"))
     zygote.close()
-    assert [message for message, _ in master.receive()] == [RetireAsked(1, "due")]
+    assert [message for message, _ in master.receive()] == [RecycleAsked(1, "due")]
     assert master.eof
     assert master.receive() == []
 
@@ -223,7 +223,7 @@ def test_a_peer_that_is_gone_is_no_error_for_the_sender(pair: Pair) -> None:
     """Its death is learnt elsewhere. Fails without the OSError branch in flush."""
     zygote, master = pair
     master.close()
-    zygote.send(RetireAsked(1, "due"))
+    zygote.send(RecycleAsked(1, "due"))
     assert not zygote.pending
     zygote.drain_blocking(0.1)
 
@@ -273,7 +273,7 @@ def test_a_worker_cannot_bring_a_descriptor_into_the_master(file: int) -> None:
     """No message of its has any, so there is no room for them. Fails with room: 5,000 stayed open after 20 messages."""
     ours, theirs = unix.stream_pair()
     reader: Channel[FromWorker] = Channel(theirs, FromWorker)
-    send_raw(ours, frame(RetireAsked(1, "due"), 1), *[file] * 250)
+    send_raw(ours, frame(RecycleAsked(1, "due"), 1), *[file] * 250)
     with pytest.raises(ChannelError, match="descriptors"):
         reader.receive()
     assert still_open() == 0
@@ -376,7 +376,7 @@ def test_what_a_broken_peer_sends_is_an_error(raw: bytes, said: str) -> None:
 def test_messages_of_the_other_direction_are_not_understood(pair: Pair) -> None:
     """Each end decodes only what may come. Fails with one union for all."""
     _, master = pair
-    master.send(RetireAsked(1, "due"))  # to the zygote, who expects orders
+    master.send(RecycleAsked(1, "due"))  # to the zygote, who expects orders
     with pytest.raises(ChannelError, match="does not know"):
         pair[0].receive()
 

@@ -71,7 +71,7 @@ async def test_a_heartbeat_that_lies_ahead_is_none(stage: Stage) -> None:
 
 async def test_a_worker_that_floods_is_heard_for_its_share_and_then_no_more(stage: Stage) -> None:
     """Other peers are heard in between. Fails without `count`, and with a channel that is only not read any more."""
-    stage.worker_sock.send(_frame(msg.RetireAsked(1, "flood")) * 200)
+    stage.worker_sock.send(_frame(msg.RecycleAsked(1, "flood")) * 200)
     stage.processes._on_worker_message(stage.worker)
     assert len(stage.heard) == TURN_MESSAGES
     stage.processes._on_worker_message(stage.worker)

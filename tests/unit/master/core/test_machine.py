@@ -232,7 +232,7 @@ def test_fork_failure_is_retried_with_a_pause() -> None:
 def test_recycling_replaces_first_and_not_before_min_lifetime() -> None:
     world = World(quick(workers=1, min_lifetime=2.0))
     world.start(1.0)
-    world.send(ev.RetireAsked(1, "max_requests"))
+    world.send(ev.RecycleAsked(1, "max_requests"))
     world.run(0.5)
     assert len(world.orders(ev.Fork)) == 1, "not before min_lifetime"
     assert world.master.next_deadline() is not None
@@ -247,7 +247,7 @@ def test_asking_before_ready_was_heard_is_remembered() -> None:
     world = World(quick(workers=1, min_lifetime=0.0))
     world.ways.boot_time = 1.0
     world.start(0.5)
-    world.send(ev.RetireAsked(1, "max_lifetime"))
+    world.send(ev.RecycleAsked(1, "max_lifetime"))
     world.run(10.0)
     assert world.alive == [2]
 
@@ -256,7 +256,7 @@ def test_asking_before_ready_was_heard_is_remembered() -> None:
 def test_all_due_in_one_instant_stays_within_the_bounds(surge: int, unavailable: int) -> None:
     world = World(quick(workers=4, max_surge=surge, max_unavailable=unavailable)).start()
     for serial in list(world.alive):
-        world.send(ev.RetireAsked(serial, "max_lifetime"))
+        world.send(ev.RecycleAsked(serial, "max_lifetime"))
     most, least = 0, 9
     for _ in range(2000):
         world.run(0.01)
@@ -318,7 +318,7 @@ def test_a_due_recycle_is_put_off_while_boots_fail() -> None:
     world = World(quick(workers=2, max_surge=1, max_unavailable=1)).start()
     world.ways.boot = "fail3"
     for serial in (1, 2):
-        world.send(ev.RetireAsked(serial, "max_requests"))
+        world.send(ev.RecycleAsked(serial, "max_requests"))
         world.run(100.0)
         assert world.orders(ev.Drain) == []
     world.ways.boot = "ready"
@@ -330,7 +330,7 @@ def test_a_due_recycle_is_put_off_while_boots_fail() -> None:
 def test_a_replacement_that_fails_leaves_the_due_worker_serving() -> None:
     world = World(quick(workers=2)).start()
     world.ways.boot = "crash"
-    world.send(ev.RetireAsked(1, "max_memory"))
+    world.send(ev.RecycleAsked(1, "max_memory"))
     world.run(100.0)
     assert world.orders(ev.Drain) == []
     assert world.serving == [(1, 1), (2, 1)]
@@ -412,8 +412,8 @@ def test_a_canary_is_nobodys_replacement_until_it_has_proved_itself() -> None:
     world = World(quick(min_lifetime=0.0)).start()
     reload(world, canary_time=8.0)
     world.run(2.0)
-    world.send(ev.RetireAsked(1, "max_requests"))
-    world.send(ev.RetireAsked(3, "max_requests"))
+    world.send(ev.RecycleAsked(1, "max_requests"))
+    world.send(ev.RecycleAsked(3, "max_requests"))
     world.run(2.0)
     assert world.orders(ev.Drain) == []
     world.kill(3)
@@ -730,7 +730,7 @@ def test_a_draining_worker_can_hang_too() -> None:
     """Trap 34: its sibling in the same slot must not hide it."""
     world = World(quick(workers=1, graceful_timeout=100.0, min_lifetime=0.0), beats=True).start()
     world.ways.leave = "slow"
-    world.send(ev.RetireAsked(1, "max_requests"))
+    world.send(ev.RecycleAsked(1, "max_requests"))
     world.run(2.0)
     world.stick(1)
     world.run(7.0)
@@ -827,7 +827,7 @@ def test_phases_along_one_life() -> None:
     world = World(quick(workers=1, min_lifetime=0.0))
     seen: list[tuple[ServerPhase, ZygotePhase, WorkerPhase | None]] = []
     world.send(ev.Started())
-    for event in (None, None, None, ev.RetireAsked(1, "max_requests"), None):
+    for event in (None, None, None, ev.RecycleAsked(1, "max_requests"), None):
         worker = world.master.workers.get(1)
         seen.append((world.master.server, zygote_states(world)[1], worker.phase if worker else None))
         if event is not None:
