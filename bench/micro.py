@@ -11,8 +11,10 @@ import argparse
 import asyncio
 import importlib
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,10 @@ def _cases() -> dict[str, tuple[list[bytes], int]]:
     }
 
 
+#: Cases that are also measured with an access log in the default format, into a file: name -> the plain case.
+_LOGGED = {"hello-logged": "hello", "browser-logged": "browser-targets", "others-logged": "browser-others"}
+
+
 def _socket_cases() -> dict[str, tuple[list[bytes], int]]:
     """The same of WebSockets: frames, and messages in a piece."""
     binary, text = (bytes((first, 0x80 | 64)) + b"mask" + bytes(64) for first in (0x82, 0x81))
@@ -101,14 +107,27 @@ class _Transport:
     def abort(self) -> None: ...
 
 
-async def _measure(pieces: list[bytes], batch: int, timings: int) -> float:
+def _access_log(config: Any) -> dict[str, Any]:
+    """What a worker gives its Service where there is an access log."""
+    from aserver.log.access.recorder import AccessLog
+    from aserver.log.sink import Sink
+
+    with tempfile.TemporaryFile() as file:
+        sink = Sink.for_fd(os.dup(file.fileno()), name="access log")
+    sink.attach(asyncio.get_running_loop())
+    log = AccessLog(config, sink)
+    return {"access": log.write, "timed": log.timed}
+
+
+async def _measure(pieces: list[bytes], batch: int, timings: int, *, logged: bool = False) -> float:
     """Return microseconds of CPU for one request."""
     from aserver.config import Layer, build
     from aserver.protocol.service import Service
 
     app = importlib.import_module("hello").app
     config = build([Layer("micro", {"target": "hello:app", "proxy_headers": True})]).config
-    service = Service(app, config, loop=asyncio.get_running_loop(), state={})
+    access = _access_log(config) if logged else {}
+    service = Service(app, config, loop=asyncio.get_running_loop(), state={}, **access)
     make = service.protocol_factory()
     connections: list[Any] = [make() for _ in range(CONNECTIONS)]
     for connection in connections:
@@ -171,16 +190,14 @@ def _measure_here(cases: list[str], timings: int) -> None:
     import uvloop
 
     known, sockets = _cases(), _socket_cases()
-    print(
-        json.dumps(
-            {
-                case: uvloop.run(
-                    _measure(*known[case], timings) if case in known else _measure_sockets(*sockets[case], timings)
-                )
-                for case in cases
-            }
-        )
-    )
+    found = {}
+    for case in cases:
+        if case in sockets:
+            measuring = _measure_sockets(*sockets[case], timings)
+        else:
+            measuring = _measure(*known[_LOGGED.get(case, case)], timings, logged=case in _LOGGED)
+        found[case] = uvloop.run(measuring)
+    print(json.dumps(found))
 
 
 def _measure_tree(tree: Path, cases: list[str], timings: int) -> dict[str, float]:
@@ -194,7 +211,7 @@ def _measure_tree(tree: Path, cases: list[str], timings: int) -> dict[str, float
 
 def main() -> None:
     """Measure and print."""
-    known = [*_cases(), *_socket_cases()]
+    known = [*_cases(), *_LOGGED, *_socket_cases()]
     parser = argparse.ArgumentParser(prog="python -m bench.micro")
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {' '.join(known)}; all if none is named")
     parser.add_argument("--against", type=Path, help="another checkout")
