@@ -85,7 +85,7 @@ def test_traps_73_and_74_nobody_reads_standard_output(server: Start, tmp_path: P
     assert len(lines) + int(lost) == total
     assert len(got) > 1 << 20
     os.close(reader)
-    assert running.fetch("/").status == 200  # trap 80: nobody will ever read again
+    assert running.fetch("/").status == 200  # though nobody will ever read again
     assert running.stop() == ExitCode.OK
 
 

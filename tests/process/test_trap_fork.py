@@ -1,4 +1,4 @@
-"""Traps 1 to 18: what fork copies, what exec resets, and what neither must take along.
+"""Traps 1 to 18 of docs/traps.md: what fork copies, what exec resets, and what neither must take along.
 
 Each test starts the real command. Each docstring says how the test was seen to fail.
 """
@@ -93,7 +93,7 @@ def test_trap_02_clean_signals_below_a_master_with_blocked_ones(server: Start) -
 def test_trap_02_subprocesses_of_the_app_start_clean(server: Start) -> None:
     """Nothing blocked or ignored in what the app starts.
 
-    Fails with SIG_IGN in unix.ignore_signals (trap 37), and with TTIN and TTOU ignored where no terminal controls us.
+    Fails with SIG_IGN in unix.ignore_signals, and with TTIN and TTOU ignored where no terminal controls us.
     """
     running = server(PROBE)
     status = _ask(running, "/child-signals")
@@ -224,7 +224,7 @@ def test_traps_10_and_11_hooks_of_fork_and_exit_run_once_and_nowhere_else(
 def test_trap_15_a_subprocess_of_the_app_sees_only_the_standard_streams(server: Start) -> None:
     """Even with close_fds=False, while a request and both logs are open (3 is what `ls` reads the directory with).
 
-    Fails with any descriptor made inheritable, such as by Channel._read without MSG_CMSG_CLOEXEC (trap 13).
+    Fails with any descriptor made inheritable, such as by Channel._read without MSG_CMSG_CLOEXEC.
     """
     running = server(PROBE, "--workers", "2")
     assert _ask(running, "/child-descriptors") == ["0", "1", "2", "3"]

@@ -1,4 +1,4 @@
-"""Traps 20 to 39: deaths, stops and signals, as far as they need neither recycling nor reload.
+"""Traps 20 to 39 of docs/traps.md: deaths, stops and signals, as far as they need neither recycling nor reload.
 
 Each test starts the real command. Each docstring says how the test was seen to fail.
 """

@@ -45,6 +45,6 @@ def test_a_reload_works_and_an_upgrade_is_refused(running: ServerProcess) -> Non
 
 
 def test_nothing_serves_on_when_the_master_is_killed(running: ServerProcess) -> None:
-    """Promise 7 rests on the channels' ends alone here."""
+    """That no orphan serves rests on the channels' ends alone here."""
     running.kill()
     running.wait_for(lambda: not running.family(), what="every process to leave")

@@ -85,33 +85,27 @@ LONG_FUNCTIONS = {
 #: Sentences of comments and docstrings that begin with a word that names nothing, by package.
 VAGUE = re.compile(r"(Who|What|One|Nobody|Everybody|Somebody)\b")
 VAGUE_SENTENCES = {
-    "aserver/command": 4,
-    "aserver/config": 11,
-    "aserver/errors.py": 1,
-    "aserver/importer": 11,
-    "aserver/ipc": 7,
-    "aserver/launch": 5,
-    "aserver/log": 17,
-    "aserver/master": 31,
-    "aserver/protocol": 65,
-    "aserver/sockets": 12,
-    "aserver/terminal.py": 2,
-    "aserver/tls.py": 2,
-    "aserver/unix.py": 2,
-    "aserver/worker": 14,
-    "aserver/zygote": 7,
-    "bench/apps": 2,
-    "bench/figures.py": 2,
-    "bench/fleet.py": 3,
-    "bench/load": 8,
-    "bench/machine.py": 1,
-    "bench/micro.py": 2,
-    "bench/report.py": 1,
-    "bench/rounds.py": 2,
-    "bench/scenarios": 17,
-    "bench/servers.py": 3,
-    "bench/simulate.py": 5,
+    "command": 4,
+    "config": 11,
+    "errors.py": 1,
+    "importer": 11,
+    "ipc": 7,
+    "launch": 5,
+    "log": 17,
+    "master": 31,
+    "protocol": 65,
+    "sockets": 12,
+    "terminal.py": 2,
+    "tls.py": 2,
+    "unix.py": 2,
+    "worker": 14,
+    "zygote": 7,
+    "bench": 48,
 }
+
+
+#: References to numbers that are explained elsewhere, by package.
+UNEXPLAINED = {"ipc": 2, "locks.py": 1, "log": 3, "master": 9, "unix.py": 5, "worker": 12, "zygote": 4}
 
 
 @cache
@@ -235,6 +229,40 @@ def sentences(path: Path) -> Iterator[str]:
         yield from re.split(r"(?<=[.!?:;])\s+", text)
 
 
+def test_references_can_be_followed() -> None:
+    """A comment names a thing, or says where the number is explained: "(docs/traps.md, 5)"."""
+    found = Counter(
+        path.relative_to(SERVER).parts[0]
+        for path in sources()
+        for text in prose(path)
+        for _ in re.findall(r"\b(?:traps? \d|PROCESS \d|promise \d)", text)
+    )
+    assert found <= Counter(UNEXPLAINED), "name the thing instead"
+
+
+def test_each_trap_has_its_tests() -> None:
+    """docs/traps.md lists the traps by number, each with tests that exist, and every test named after a trap."""
+    page = (ROOT / "docs" / "traps.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| .+ \| (.+) \|$", page, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 93))
+    listed = {(int(number), test) for number, held in rows for test in re.findall(r"`([\w/]+\.py::\w+)`", held)}
+    tests = {
+        f"{path.relative_to(TESTS).as_posix()}::{node.name}"
+        for path in sources(TESTS)
+        for node in tree(path).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+    }
+    named = {
+        (int(number), test)
+        for test in tests
+        for numbers in re.findall(r"_traps?((?:_(?:and_)?\d+)+)_", test)
+        for number in re.findall(r"\d+", numbers)
+    }
+    assert {test for _, test in listed} <= tests
+    assert named <= listed
+    assert {int(number) for number, held in rows if "`" not in held} == {92}, "the control socket is not built yet"
+
+
 def test_sentences_name_their_subject() -> None:
     """Comments and docstrings say of which thing they speak, from the first word on."""
     found = [
@@ -243,9 +271,14 @@ def test_sentences_name_their_subject() -> None:
         for sentence in sentences(path)
         if VAGUE.match(sentence)
     ]
-    counts = Counter("/".join(each.split(":")[0].split("/")[:2]) for each in found)
+    counts = Counter(package_of(each) for each in found)
     over = {package: number for package, number in counts.items() if number > VAGUE_SENTENCES.get(package, 0)}
-    assert not over, "\n".join(each for each in found if "/".join(each.split(":")[0].split("/")[:2]) in over)
+    assert not over, "\n".join(each for each in found if package_of(each) in over)
+
+
+def package_of(place: str) -> str:
+    """The package of aserver, or `bench`, of a place that begins with the path of a file."""
+    return "bench" if place.startswith("bench/") else re.split("[/:]", place.removeprefix("aserver/"))[0]
 
 
 @cache

@@ -56,7 +56,7 @@ def test_a_process_that_lives_has_no_status() -> None:
 
 @needs_pidfd
 def test_strangers_are_reaped_and_known_ones_left_alone() -> None:
-    """Trap 29. In a process of its own, because it reaps whatever it finds."""
+    """In a process of its own, because it reaps whatever it finds."""
     out = _in_python("""
 import time
 def dead():
@@ -110,7 +110,7 @@ def test_memory_file_is_shared_and_private_to_us() -> None:
 
 
 def test_raise_fd_limit() -> None:
-    """Trap 66: the soft limit goes up to the hard one."""
+    """The soft limit goes up to the hard one."""
     out = _in_python("""
 import resource
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -134,7 +134,7 @@ print(sorted(reader.recv(10)) == sorted([signal.SIGTERM, signal.SIGHUP]))
 
 
 def test_ignored_signals_are_not_ignored_in_subprocesses() -> None:
-    """Trap 37: a no-op handler becomes the default disposition at exec. Fails with SIG_IGN."""
+    """A no-op handler becomes the default disposition at exec. Fails with SIG_IGN."""
     out = _in_python("""
 import subprocess
 unix.ignore_signals([signal.SIGINT])

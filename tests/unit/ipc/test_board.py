@@ -106,7 +106,7 @@ def test_the_master_does_not_map_the_board(master: BoardFile) -> None:
 
 
 def test_clear_zeroes_what_a_former_process_left(board: Board, master: BoardFile) -> None:
-    """Trap 34: a cell belongs to a process. Fails without the words, and without the text."""
+    """A cell belongs to a process. Fails without the words, and without the text."""
     master.clear(1)
     for field in Field:
         board.cell(1)[field] = 9

@@ -69,7 +69,7 @@ def test_messages_arrive_whole_and_in_order(pair: Pair) -> None:
 
 
 def test_descriptors_arrive_with_their_message_and_are_close_on_exec(pair: Pair) -> None:
-    """Trap 13: socket.recv_fds would make them inheritable. Fails with `_CLOEXEC = 0`."""
+    """socket.recv_fds would make them inheritable. Fails with `_CLOEXEC = 0`."""
     zygote, master = pair
     files = [os.memfd_create(f"file {number}") for number in range(3)]
     zygote.send(RecycleAsked(7, "due"))
@@ -258,7 +258,7 @@ def still_open() -> int:
 
 
 def test_lost_descriptors_are_an_error(file: int) -> None:
-    """Trap 14: where there is no room the kernel drops descriptors and says so once. Fails without the check."""
+    """Where there is no room the kernel drops descriptors and says so once. Fails without the check."""
     ours, theirs = unix.stream_pair()
     reader: Channel[FromZygote] = Channel(theirs, FromZygote)
     send_raw(ours, frame(Forked(1, 2), 4), file, file, file, file)

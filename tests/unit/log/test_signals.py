@@ -1,4 +1,4 @@
-"""Logs under signals, kills and crashes (traps 71, 72, 76 and 84), in real child processes."""
+"""Logs under signals, kills and crashes (docs/traps.md: 71, 72, 76, 84), in real child processes."""
 
 import ast
 import json

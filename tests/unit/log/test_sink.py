@@ -1,4 +1,4 @@
-"""Sinks over real pipes, terminals, sockets, files and full disks (traps 73 to 81)."""
+"""Sinks over real pipes, terminals, sockets, files and full disks (docs/traps.md, 73 to 81)."""
 
 import asyncio
 import contextlib

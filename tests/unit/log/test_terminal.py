@@ -1,4 +1,4 @@
-"""Several writers on a terminal: half a line keeps the others off until it is out, a moment does not (trap 77)."""
+"""Several writers on a terminal: half a line keeps the others off until it is out, a moment does not."""
 
 import contextlib
 import fcntl

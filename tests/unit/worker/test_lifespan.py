@@ -113,7 +113,7 @@ async def test_on_refuses_what_does_not_complete_startup(steps: Steps, said: str
 @pytest.mark.parametrize("mode", ["auto", "on"])
 @pytest.mark.parametrize("steps", [_fails, _fails_and_raises])
 async def test_startup_failed_is_an_error_in_every_mode(mode: Mode, steps: Steps) -> None:
-    """uvicorn and hypercorn exit 0 here (PROCESS 8)."""
+    """uvicorn and hypercorn exit 0 here."""
     with pytest.raises(BootError, match=r"^lifespan startup failed: the database is away$"):
         await Lifespan(app_of(steps), mode).startup()
     assert not _left()

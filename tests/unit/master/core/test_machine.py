@@ -182,7 +182,7 @@ def test_zygote_death_costs_no_worker_and_the_next_death_is_replaced() -> None:
     world.run(1.0)
     assert world.serving == [(1, 1), (2, 1)]
     assert len(world.orders(ev.SpawnZygote)) == 2
-    assert len(world.orders(ev.AdoptWorkers)) == 1, "the new one is the deputy of all (trap 24)"
+    assert len(world.orders(ev.AdoptWorkers)) == 1, "the new one is the deputy of all"
     world.kill(1)
     world.until(lambda: world.master.ready == 2, 1.0)
 
@@ -190,7 +190,7 @@ def test_zygote_death_costs_no_worker_and_the_next_death_is_replaced() -> None:
 def test_zygote_death_with_a_pending_fork_retries_it() -> None:
     world = World(quick(workers=2)).start()
     world.kill(1)
-    world.kill_zygote(1)  # before it forks (trap 22)
+    world.kill_zygote(1)  # before it forks
     world.run(2.0)
     assert world.serving == [(1, 1), (2, 1)]
     assert len(world.master.workers) == 2
@@ -469,7 +469,7 @@ def test_a_reload_that_comes_too_soon_has_its_own_alarm() -> None:
 
 
 def test_reload_while_old_workers_drain_never_exceeds_the_surge() -> None:
-    """Trap 33: the prototype had 12 workers after four of these. `World` counts at every fork."""
+    """The prototype had 12 workers after four of these. `World` counts at every fork."""
     world = World(quick(workers=4)).start()
     world.ways.leave = "slow"
     for _ in range(4):
@@ -569,7 +569,7 @@ def test_winch_parks_and_ttin_or_reload_bring_back() -> None:
     ],
 )
 def test_scaling_during_a_reload_ends_with_the_right_number(workers: int, scale: ev.Scale | None, wanted: int) -> None:
-    """Trap 40."""
+    """TTIN and TTOU count on top of what the reload asks for."""
     world = World(quick(workers=2)).start()
     world.ways.boot_time = 2.0
     reload(world, workers=workers)
@@ -727,7 +727,7 @@ def test_a_slow_callback_is_reported_once_per_incident() -> None:
 
 
 def test_a_draining_worker_can_hang_too() -> None:
-    """Trap 34: its sibling in the same slot must not hide it."""
+    """Its sibling in the same slot must not hide it."""
     world = World(quick(workers=1, graceful_timeout=100.0, min_lifetime=0.0), beats=True).start()
     world.ways.leave = "slow"
     world.send(ev.RecycleAsked(1, "max_requests"))
@@ -738,7 +738,7 @@ def test_a_draining_worker_can_hang_too() -> None:
 
 
 def test_a_late_look_proves_nothing() -> None:
-    """Trap 35: suspend, or SIGSTOP of the whole group."""
+    """Suspend, or SIGSTOP of the whole group."""
     world = World(quick(hang_timeout=5.0), beats=True).start()
     beats = dict.fromkeys(world.alive, world.now)
     world.now += 3600.0
@@ -748,7 +748,7 @@ def test_a_late_look_proves_nothing() -> None:
 
 
 def test_a_booting_worker_is_under_boot_timeout_only() -> None:
-    """Trap 36."""
+    """However long its loop stands still: lifespan startup may block it."""
     world = World(quick(hang_timeout=2.0, boot_timeout=30.0), beats=True)
     world.ways.boot_time = 20.0
     world.start(1.0)
