@@ -1,16 +1,15 @@
 """Settings: one table, from which the command line, the environment's names, files and documentation are made.
 
-Imported by every process; all but `layers` is pure. `table` is the table, `values` how values are written, `schema` one
-row as data, `rules` what must not be said together, `build` from layers to a `Config`, `page` the documentation.
-No other module here may touch the system: reading is `layers`'.
+Imported by every process. `table` is the table, `values` the spelling of values, `schema` one row as data, `rules` the
+settings that contradict each other, and `build` makes a `Config` from layers; these touch no system. `layers` reads the
+layers of a start, each kind by a module of its own: `environment`, `files`, `python_file`, `env_file`.
 """
 
-from aserver.config.build import UNCALLED_HOOKS, Config, Layer, Resolved, build, unknown
+from aserver.config.build import Config, Layer, Resolved, build
 from aserver.config.rules import warnings
 from aserver.config.schema import SettingInfo, convert, settings
 
 __all__ = [
-    "UNCALLED_HOOKS",
     "Config",
     "Layer",
     "Resolved",
@@ -18,6 +17,5 @@ __all__ = [
     "build",
     "convert",
     "settings",
-    "unknown",
     "warnings",
 ]

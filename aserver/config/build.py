@@ -86,7 +86,7 @@ class Resolved:
         return (*warnings(self.config), *(f"hook {name} does nothing: aserver never calls it" for name in uncalled))
 
 
-def unknown(key: str, layer: Layer) -> ConfigError:
+def _unknown(key: str, layer: Layer) -> ConfigError:
     """The error for a name that is no setting's, with the nearest that is."""
     near = difflib.get_close_matches(key.lower().replace("-", "_"), (*NAMES, *BIND_PARTS), n=1, cutoff=0.5)
     hint = f"; did you mean {layer.spell(near[0])}?" if near else ""
@@ -100,7 +100,7 @@ def _own(layer: Layer) -> dict[str, tuple[str, object]]:
         if key in BIND_PARTS:
             continue
         if (name := NAMES.get(key)) is None:
-            raise unknown(key, layer)
+            raise _unknown(key, layer)
         if name in found:
             both = f"{layer.spell(found[name][0])} and {layer.spell(key)}"
             raise ConfigError(f"{name} is set twice ({layer.origin}): as {both}; keep one")

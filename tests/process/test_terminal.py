@@ -181,7 +181,8 @@ def test_a_terminal_that_hangs_up_leaves_the_service_running(server: Start, tmp_
 def test_signals_to_the_group_before_a_child_has_its_handlers(server: Start, tmp_path: Path) -> None:
     """The zygote just after its exec, the child that runs a settings file, and an upgrade's preflight.
 
-    Fails with an empty signal mask in master/handles.py, spawn (zygote, preflight), or in config/layers.py, _execute.
+    Fails with an empty signal mask in master/handles.py, spawn (zygote, preflight), or in
+    config/python_file.py, run_file.
     """
     conf = tmp_path / "conf.py"
     conf.write_text("workers = 2\n")

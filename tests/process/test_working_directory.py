@@ -97,10 +97,10 @@ def test_a_working_directory_whose_path_may_not_be_walked_is_inherited(tmp_path:
     inner.chmod(0o755)
     inner.parent.chmod(0o700)
     program = (
-        "import os, aserver.config.layers as sources\n"
+        "import os, aserver.config.layers as layers\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-        "sources._find = lambda cwd: None\n"
-        "print(sources.load(environ={}, cwd=sources.working_directory(os.environ)).directory)\n"
+        "layers.find_file = lambda cwd: None\n"
+        "print(layers.load(environ={}, cwd=layers.working_directory(os.environ)).directory)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -174,7 +174,7 @@ def test_exit_2_a_working_directory_that_has_been_removed(tmp_path: Path, comman
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user in a directory of its own")
 def test_exit_2_a_working_directory_that_may_not_be_searched(tmp_path: Path) -> None:
-    """A sentence with the uid. Fails without the except in layers._find: a traceback, and exit code 1."""
+    """A sentence with the uid. Fails without the except in files.find_file: a traceback, and exit code 1."""
     closed = Path("/var/tmp") / f"aserver-closed-{os.getpid()}"  # tmp_path itself is closed to others
     closed.mkdir()
     try:

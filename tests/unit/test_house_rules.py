@@ -23,7 +23,6 @@ TESTS = ROOT / "tests"
 #: Where a process may end itself: `module::function`, and the call.
 EXITS = {
     ("command/cli.py::main", "sys.exit"): "the command",
-    ("config/layers.py::tell", "sys.exit"): "the child that reads a settings file: Ctrl-C in it is no answer",
     ("worker/leaving.py::Departure._keep_watch", "os._exit"): "a worker whose time to leave has run out",
     ("worker/leaving.py::Departure.go", "os._exit"): "a worker's end",
     ("worker/leaving.py::Departure._finish", "os._exit"): "a worker's end",
@@ -35,7 +34,7 @@ EXITS = {
 #: Where `except Exception`, `except BaseException` and `suppress(Exception)` may stand. Those that are not around the
 #: application's code or a user's hook say why.
 BROAD = {
-    "config/layers.py::tell": "a Python settings file is user code",
+    "config/python_file.py::tell": "a Python settings file is user code",
     "importer/application.py::warm_up": "the application",
     "importer/hooks.py::Hooks._reporting": "user hooks",
     "importer/hooks.py::Hooks.run": "user hooks",

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from aserver.config import Resolved, layers
+from aserver.config import Resolved
+from aserver.config.env_file import read_env_file
 from aserver.config.layers import load
 from aserver.errors import ConfigError
 
@@ -95,7 +96,7 @@ def test_env_file_leads_to_nothing_that_its_maker_may_not_read(theirs: Path, tmp
     (theirs / "env").symlink_to(secret)
     os.lchown(theirs / "env", NOBODY, NOBODY)
     with pytest.raises(ConfigError, match=r"env_file: .* cannot be read: a symbolic link on the way was made by uid"):
-        layers.read_env_file(theirs / "env")
+        read_env_file(theirs / "env")
     (theirs / "env").unlink()
     (theirs / "env").write_text("A=1\n")
     os.chown(theirs / "env", NOBODY, NOBODY)

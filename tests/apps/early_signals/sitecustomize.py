@@ -11,7 +11,7 @@ PASSING = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal
 ENDING = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 signals: tuple[signal.Signals, ...] = ()
-if any("aserver.config.layers" in word for word in sys.orig_argv):  # a settings file's child may end, with its master
+if any("aserver.config.python_file" in word for word in sys.orig_argv):  # this child may end, with its master
     signals = PASSING
 elif "_ASERVER_PREFLIGHT" in os.environ or any("zygote" in word for word in sys.orig_argv):
     signals = PASSING + ENDING

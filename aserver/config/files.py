@@ -1,0 +1,76 @@
+"""The layer of settings from a file: `aserver.toml`, `[tool.aserver]` of pyproject.toml, or the file that `-c` names.
+
+Runs in the command, the embedding program, and the master for a reload. It must never run user code: a `.py` settings
+file is run by a child process (`python_file`).
+"""
+
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from aserver.config.build import Layer
+from aserver.config.python_file import run_file
+from aserver.config.schema import NAMES
+from aserver.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsFile:
+    """A file that was read: its settings, and the names of the hooks that it defines."""
+
+    path: Path
+    layer: Layer
+    hooks: tuple[str, ...] = ()
+
+
+def find_file(cwd: Path) -> SettingsFile | None:
+    """The settings file in `cwd`, if any. Only TOML is found unasked; a `.py` file has to be named. Raises ConfigError.
+
+    A pyproject.toml without settings counts as no file.
+    """
+    try:
+        if (path := cwd / "aserver.toml").is_file():
+            return read_file(path, {})
+        if (path := cwd / "pyproject.toml").is_file() and (file := read_file(path, {})).layer.values:
+            return file
+    except PermissionError:
+        raise ConfigError(
+            f"uid {os.geteuid()} may not look for settings in the working directory {cwd}; start the server in "
+            "another, or name a settings file (--config)"
+        ) from None
+    return None
+
+
+def read_file(path: Path, environ: dict[str, str]) -> SettingsFile:
+    """Read the settings file `path`; a `.py` file runs with the environment `environ`. Raises ConfigError."""
+    if path.suffix not in {".toml", ".py"}:
+        raise ConfigError(f"config = {str(path)!r}: a settings file is .toml or .py")
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"config: {path} cannot be read: {error.strerror}") from None
+    if path.suffix == ".py":
+        file = SettingsFile(path, *run_file(path, environ))
+    else:
+        file = SettingsFile(path, _parse_toml(path, text))
+    if "config" in file.layer.values:
+        raise ConfigError(f"config ({file.layer.origin}): a settings file cannot name another")
+    return file
+
+
+def _parse_toml(path: Path, text: bytes) -> Layer:
+    try:
+        values = tomllib.loads(text.decode())
+    except ValueError as error:  # TOMLDecodeError has line and column in its text, UnicodeDecodeError the byte
+        end = f"at the end, line {len(text.splitlines())}"
+        raise ConfigError(f"{path}: {str(error).replace('at end of document', end)}") from None
+    if path.name != "pyproject.toml":
+        for name, value in values.items():
+            if isinstance(value, dict) and name not in NAMES:
+                raise ConfigError(f"there is no setting [{name}] ({path.name}); settings stand there in no table")
+        return Layer(path.name, values)
+    table = values.get("tool", {}).get("aserver", {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: tool.aserver is no table")
+    return Layer("pyproject.toml [tool.aserver]", table)
