@@ -12,13 +12,11 @@ from aserver.master.core.model import (
     Generation,
     Model,
     Role,
-    ServerPhase,
     Worker,
     WorkerPhase,
-    ZygotePhase,
     exhausted,
 )
-from aserver.master.core.transitions import drain, say, spawn_zygote
+from aserver.master.core.transitions import begin_stop, drain, fail, say, spawn_zygote, succeed
 
 
 def begin(model: Model, limits: Limits) -> Generation:
@@ -27,9 +25,6 @@ def begin(model: Model, limits: Limits) -> Generation:
     generation = Generation(
         number=model.numbers,
         limits=limits,
-        role=Role.CANDIDATE,
-        zygote=ZygotePhase.DOWN,
-        deadline=None,
         backoff=BackOff(free=max(3, limits.workers), rng=model.rng),
         spawns=BackOff(free=2, rng=model.rng),
         lazy=model.lazy,
@@ -43,9 +38,9 @@ def begin(model: Model, limits: Limits) -> Generation:
 
 def promote(model: Model, generation: Generation) -> None:
     """The candidate works: new workers come from it, older ones are to be replaced."""
-    current = model.current
-    if current is not None:
-        current.role = Role.OLD
+    first = model.current is None
+    succeed(model, generation)
+    if not first:
         model.target = _target_after(model, generation)
         older = [w for w in model.workers.values() if w.holds and w.generation != generation.number]
         serving = sum(w.serves for w in older)
@@ -54,7 +49,6 @@ def promote(model: Model, generation: Generation) -> None:
         for worker in older:
             if worker.phase is WorkerPhase.BOOTING:  # it would only serve to be replaced
                 drain(model, worker)
-    generation.role = Role.CURRENT
     generation.failure = None
     model.limits = generation.limits
 
@@ -77,9 +71,8 @@ def candidate_failed(model: Model, generation: Generation, code: int, reason: st
     if current is None:
         give_up(model, code, reason, detail)
         return
-    generation.role = Role.FAILED
-    canaries = model.of(generation)
-    for worker in canaries:
+    fail(generation)
+    for worker in model.of(generation):
         if worker.holds:
             drain(model, worker)
     say(
@@ -135,14 +128,3 @@ def give_up(model: Model, code: int, reason: str, detail: str) -> None:
     """No worker ever served and none will: end, with the cause as the last thing printed."""
     model.result = ev.Exit(code, reason, detail)
     begin_stop(model, ev.StopMode.QUICK)
-
-
-def begin_stop(model: Model, mode: ev.StopMode) -> None:
-    """From now on the server ends; `stop` does the rest."""
-    if model.stop is None and mode is ev.StopMode.GRACEFUL and model.server is ServerPhase.SERVING:
-        model.stop_begins = model.now + model.limits.drain_delay
-    else:
-        model.stop_begins = min(model.stop_begins, model.now)
-    model.stop = max(mode, model.stop or mode)
-    model.server = ServerPhase.STOPPING
-    model.pending = None

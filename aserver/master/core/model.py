@@ -18,6 +18,7 @@ class WorkerPhase(enum.Enum):
     """Of a worker."""
 
     BOOTING = "booting"
+    FAILED = "failed"  # it will never serve; its place is not tried again before the process is gone
     READY = "ready"
     RETIRING = "retiring"  # due, and serving until its replacement does
     DRAINING = "draining"
@@ -60,9 +61,9 @@ class Worker:
     serial: int
     slot: int
     generation: int
-    phase: WorkerPhase
     deadline: float | None
     began: float
+    phase: WorkerPhase = WorkerPhase.BOOTING
     pid: int | None = None
     ready_at: float | None = None
     due: str = ""  # why it asked to be retired
@@ -81,8 +82,12 @@ class Worker:
     @property
     def boots(self) -> bool:
         """Whether its boot is not over: until its failure is booked, its place must not be tried again."""
-        ending = self.phase is WorkerPhase.KILLING and (self.intent is Intent.SLOW_BOOT or self.failure is not None)
-        return self.phase is WorkerPhase.BOOTING or ending
+        return self.phase in (WorkerPhase.BOOTING, WorkerPhase.FAILED)
+
+    @property
+    def killed(self) -> bool:
+        """Whether the master has sent it a signal that ends it."""
+        return self.intent not in (Intent.NONE, Intent.LEAVE)
 
     @property
     def serves(self) -> bool:
@@ -100,11 +105,11 @@ class Generation:
 
     number: int
     limits: Limits
-    role: Role
-    zygote: ZygotePhase
-    deadline: float | None
     backoff: BackOff
     spawns: BackOff
+    role: Role = Role.CANDIDATE
+    zygote: ZygotePhase = ZygotePhase.DOWN
+    deadline: float | None = None
     lazy: bool = False
     began: float = 0.0  # when its zygote came up
     target_before: int = 0  # the number of workers wanted when it was begun

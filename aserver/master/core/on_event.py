@@ -10,7 +10,20 @@ from aserver.master.core import generations, limits
 from aserver.master.core.backoff import when
 from aserver.master.core.explain import Intent, explain_exit
 from aserver.master.core.model import Generation, Model, Role, ServerPhase, Worker, WorkerPhase, ZygotePhase
-from aserver.master.core.transitions import kill, say, spawn_zygote
+from aserver.master.core.transitions import (
+    fail_boot,
+    fork_answered,
+    kill,
+    ready,
+    retire,
+    say,
+    serve,
+    spawn_zygote,
+    turn_lazy,
+    zygote_down,
+    zygote_gone,
+    zygote_up,
+)
 
 # ── zygotes ──────────────────────────────────────────────────────────────────────────────────
 
@@ -27,11 +40,8 @@ def on_zygote_up(model: Model, event: ev.ZygoteUp) -> None:
     generation = model.generations.get(event.generation)
     if generation is None or generation.zygote is not ZygotePhase.LOADING:
         return
-    generation.zygote, generation.deadline = ZygotePhase.UP, None
-    generation.began = model.now
     generation.spawns.succeeded()
-    if model.workers:
-        model.out.append(ev.AdoptWorkers(generation.number))
+    zygote_up(model, generation)
 
 
 def on_zygote_unforkable(model: Model, event: ev.ZygoteUnforkable) -> None:
@@ -43,8 +53,7 @@ def on_zygote_unforkable(model: Model, event: ev.ZygoteUnforkable) -> None:
         reason = "even a lazy zygote holds what does not survive a fork"
         on_zygote_failed(model, ev.ZygoteFailed(generation.number, ExitCode.BOOT, reason))
         return
-    generation.lazy = True
-    generation.zygote = ZygotePhase.TURNING
+    turn_lazy(generation)
 
 
 def on_zygote_failed(model: Model, event: ev.ZygoteFailed) -> None:
@@ -72,17 +81,17 @@ def on_zygote_gone(model: Model, event: ev.ZygoteGone) -> None:
     for worker in model.unforked(generation):
         del model.workers[worker.serial]
     how = generation.overdue or event.how
-    before, generation.zygote, generation.deadline = generation.zygote, ZygotePhase.GONE, None
+    before = generation.zygote
     if model.over or before is ZygotePhase.LEAVING or generation.role in (Role.OLD, Role.FAILED):
-        return
-    if before is ZygotePhase.TURNING:
+        zygote_gone(generation)
+    elif before is ZygotePhase.TURNING:
         spawn_zygote(model, generation)
     elif generation.role is Role.CANDIDATE and (before is ZygotePhase.LOADING or model.current is not None):
         reason = f"the zygote of generation {generation.number} {how}"
+        zygote_gone(generation)
         generations.candidate_failed(model, generation, ExitCode.BOOT, reason, "")
     else:
-        generation.zygote = ZygotePhase.DOWN
-        generation.deadline = model.now + _pause_before_another(model, generation, before, how)
+        zygote_down(model, generation, _pause_before_another(model, generation, before, how))
 
 
 def _pause_before_another(model: Model, generation: Generation, before: ZygotePhase, how: str) -> float:
@@ -107,20 +116,12 @@ def on_forked(model: Model, event: ev.Forked) -> None:
     if worker is None or worker.pid is not None:
         return
     worker.pid = event.pid
-    _fork_answered(model, worker)
-    if worker.phase is WorkerPhase.KILLING:
+    fork_answered(model, worker)
+    if worker.killed:
         model.out.append(ev.Kill(worker.serial, "SIGKILL"))
     elif worker.unsent is not None:
         model.out.append(worker.unsent)
     worker.unsent = None
-
-
-def _fork_answered(model: Model, worker: Worker) -> None:
-    """Its zygote has shown that it lives: the time for the next answer begins."""
-    generation = model.generations[worker.generation]
-    if generation.zygote is ZygotePhase.UP:
-        more = bool(model.unforked(generation))
-        generation.deadline = model.now + limits.FORK_TIMEOUT if more else None
 
 
 def on_fork_failed(model: Model, event: ev.ForkFailed) -> None:
@@ -128,38 +129,33 @@ def on_fork_failed(model: Model, event: ev.ForkFailed) -> None:
     worker = model.workers.get(event.serial)
     if worker is not None and worker.pid is None:
         del model.workers[worker.serial]
-        _fork_answered(model, worker)
+        fork_answered(model, worker)
         generations.boot_failed(model, worker, ExitCode.BOOT, f"fork failed: {event.reason}", "")
 
 
 def on_ready(model: Model, event: ev.Ready) -> None:
     """It serves; the first one of all opens the server."""
     worker = model.workers.get(event.serial)
-    if worker is None or worker.failure is not None:
+    if worker is None:
         return
     if worker.phase is WorkerPhase.DRAINING and worker.ready_at is None:
-        # Told to leave while it booted, but it served before it heard of it: its requests get the usual time.
-        worker.ready_at = model.now
-        if worker.deadline is not None and not worker.hurried:
-            worker.deadline += model.limits.graceful_timeout
+        ready(model, worker)
     if worker.phase is not WorkerPhase.BOOTING:
         return
-    worker.phase, worker.deadline, worker.ready_at = WorkerPhase.READY, None, model.now
+    ready(model, worker)
     generation = model.generations[worker.generation]
     generation.backoff.succeeded()
     say(model, "info", f"{worker} is ready after {model.now - worker.began:.2f} s")
     if model.server is ServerPhase.BOOTING:
-        model.server = ServerPhase.SERVING
-        model.out.append(ev.StartListening())
+        serve(model)
         generations.promote(model, generation)
 
 
 def on_boot_failed(model: Model, event: ev.BootFailed) -> None:
     """It will never serve; that is acted upon when the process is gone, which must be soon."""
     worker = model.workers.get(event.serial)
-    if worker is not None and worker.phase is WorkerPhase.BOOTING and worker.failure is None:
-        worker.failure = event
-        worker.deadline = model.now + model.limits.leave_allowance
+    if worker is not None and worker.phase is WorkerPhase.BOOTING:
+        fail_boot(model, worker, event)
 
 
 def on_recycle_asked(model: Model, event: ev.RecycleAsked) -> None:
@@ -179,12 +175,12 @@ def on_breached(model: Model, event: ev.Breached) -> None:
         return
     reason = f"it broke the protocol: {event.reason}"
     follows = ""
-    if worker.phase is WorkerPhase.BOOTING:
+    if worker.boots and not worker.killed:
         worker.failure = ev.BootFailed(worker.serial, ExitCode.BOOT, reason)
         follows = "; it is killed"
         kill(model, worker, Intent.OVERRAN)
     elif worker.serves:
-        worker.phase, worker.due = WorkerPhase.RETIRING, reason
+        retire(worker, reason)
         follows = "; it serves until its replacement does"
     say(model, "error", f"{worker}: {reason}; nothing that it says counts any more{follows}")
     generation = model.generations[worker.generation]
@@ -204,7 +200,7 @@ def on_died(model: Model, event: ev.Died) -> None:
         return
     generation = model.generations[worker.generation]
     if worker.pid is None:
-        _fork_answered(model, worker)
+        fork_answered(model, worker)
     how = explain_exit(event.code, event.signal, worker.intent, out_of_memory=event.out_of_memory)
     if worker.failure is not None:
         failure = worker.failure

@@ -15,6 +15,7 @@ from aserver.master.core.transitions import (
     kill_zygote,
     note_violence,
     quit_zygote,
+    retire,
     say,
     spawn_zygote,
 )
@@ -55,12 +56,12 @@ def _expire_workers(model: Model) -> None:
     for worker in model.workers.values():
         if worker.deadline is None or worker.deadline > model.now:
             continue
-        if worker.phase is WorkerPhase.KILLING:
+        if worker.killed:
             kill(model, worker, worker.intent)  # SIGABRT was not enough, or the kernel is slow: again
-        elif worker.phase is WorkerPhase.DRAINING or worker.failure is not None:
+        elif worker.phase in (WorkerPhase.DRAINING, WorkerPhase.FAILED):
             say(model, "error", f"{worker} did not leave in time; it is killed")
             kill(model, worker, Intent.OVERRAN)
-        elif worker.phase is WorkerPhase.BOOTING:
+        else:
             limit = model.generations[worker.generation].limits.boot_timeout
             say(model, "error", f"{worker} was not ready within {limit:g} s; it is aborted")
             kill(model, worker, Intent.SLOW_BOOT, "SIGABRT")  # faulthandler writes where it hangs
@@ -156,7 +157,7 @@ def _mark_due(model: Model) -> None:
     for worker in model.workers.values():
         due = due_at(model, worker)
         if due is not None and due <= model.now:
-            worker.phase = WorkerPhase.RETIRING
+            retire(worker, worker.due)
             say(model, "info", f"{worker} is due: {worker.due}; it serves until its replacement does")
 
 
@@ -204,13 +205,13 @@ def _partner(model: Model, current: Generation, worker: Worker) -> Worker | None
 
 def _can_refill(model: Model, current: Generation) -> bool:
     """Whether a place given up before its replacement serves would soon be filled, as far as one can know."""
-    failing = current.backoff.failures > 0 and any(w.phase is WorkerPhase.BOOTING for w in model.of(current))
+    failing = current.backoff.failures > 0 and any(w.boots for w in model.of(current))
     return current.zygote is ZygotePhase.UP and current.backoff.not_before <= model.now and not failing
 
 
 def _announce(model: Model) -> None:
     """Say once, whenever the number that is wanted has been reached."""
-    booting = any(w.phase is WorkerPhase.BOOTING for w in model.workers.values())
+    booting = any(w.boots for w in model.workers.values())
     if (
         booting
         or model.server is not ServerPhase.SERVING

@@ -4,11 +4,19 @@ Pure. Each step has its own deadline, so nothing here waits for anybody's goodwi
 """
 
 from aserver.master.core import events as ev
-from aserver.master.core import limits
 from aserver.master.core.explain import Intent
-from aserver.master.core.generations import begin_stop
 from aserver.master.core.model import Generation, Model, ServerPhase, Worker, WorkerPhase, ZygotePhase
-from aserver.master.core.transitions import drain, finish, hurry, kill, quit_zygote, say
+from aserver.master.core.transitions import (
+    await_last_zygote,
+    begin_stop,
+    drain,
+    end,
+    finish,
+    hurry,
+    kill,
+    quit_zygote,
+    say,
+)
 
 
 def on_stop_requested(model: Model, event: ev.StopRequested) -> None:
@@ -41,8 +49,7 @@ def proceed(model: Model) -> None:
     for worker in model.workers.values():
         _stop_worker(model, worker)
     if not model.workers and all(g.zygote is ZygotePhase.GONE for g in model.generations.values()):
-        model.server = ServerPhase.DONE
-        model.out.append(model.result)
+        end(model)
 
 
 def _stop_worker(model: Model, worker: Worker) -> None:
@@ -50,11 +57,11 @@ def _stop_worker(model: Model, worker: Worker) -> None:
         quick = model.stop is not ev.StopMode.GRACEFUL
         drain(model, worker, final=True, graceful=0.0 if quick else None)
         worker.hurried = quick
+    if model.stop is ev.StopMode.KILL and not worker.killed:
+        kill(model, worker, Intent.STOP)
     if worker.phase is not WorkerPhase.DRAINING:
         return
-    if model.stop is ev.StopMode.KILL:
-        kill(model, worker, Intent.STOP)
-    elif model.stop is ev.StopMode.QUICK and not worker.hurried:
+    if model.stop is ev.StopMode.QUICK and not worker.hurried:
         hurry(model, worker)
     elif not worker.final:
         finish(model, worker)
@@ -62,11 +69,5 @@ def _stop_worker(model: Model, worker: Worker) -> None:
 
 def _stop_zygote(model: Model, generation: Generation) -> None:
     quit_zygote(model, generation)
-    if generation.zygote is not ZygotePhase.LEAVING:
-        return
-    if model.of(generation):
-        generation.deadline = None  # it reaps its last workers
-        return
-    patience = limits.KILL_ALLOWANCE if model.stop is ev.StopMode.KILL else limits.QUIT_ALLOWANCE
-    latest = model.now + patience
-    generation.deadline = latest if generation.deadline is None else min(generation.deadline, latest)
+    if generation.zygote is ZygotePhase.LEAVING:
+        await_last_zygote(model, generation)

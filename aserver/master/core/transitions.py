@@ -1,16 +1,116 @@
-"""Giving an order: what each does to the master's picture, together with the command that carries it out.
+"""The phases of workers, zygotes, generations and the server: the table of all steps, and a function for each.
 
-Pure. An order is given by its function here and nowhere else, so that the picture and the command never part.
-Whether it should be given is for `plan`, `rollout`, `stop` and `news` to say.
+Pure. A phase and its deadline are assigned here and nowhere else, together with the command that carries the step out,
+so that the model and the processes never part. A step that is not in the table raises WrongTransition. Whether a step
+should be taken is decided by `on_event`, `reconcile`, `generations` and `shutdown`.
+
+docs/states.md is made from the table (`aserver.command.states_page`); tests/unit/master/core/test_transitions.py takes
+every row.
 """
+
+from typing import NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
 from aserver.errors import ExitCode
 from aserver.master.core import events as ev
-from aserver.master.core import limits
 from aserver.master.core.explain import Intent
-from aserver.master.core.model import Generation, Model, ServerPhase, Worker, WorkerPhase, ZygotePhase
+from aserver.master.core.limits import ABORT_ALLOWANCE, FORK_TIMEOUT, KILL_ALLOWANCE, QUIT_ALLOWANCE
+from aserver.master.core.model import Generation, Model, Role, ServerPhase, Worker, WorkerPhase, ZygotePhase
+
+Phase = WorkerPhase | ZygotePhase | Role | ServerPhase
+P = TypeVar("P", WorkerPhase, ZygotePhase, Role, ServerPhase)
+
+
+class Row(NamedTuple):
+    """One line of docs/states.md: `before` is None for what did not exist, `after` for what is forgotten."""
+
+    before: Phase | None
+    event: str
+    after: Phase | None
+    deadline: str = ""
+
+
+_W, _Z, _S = WorkerPhase, ZygotePhase, ServerPhase
+_LEAVE = "`lifespan_shutdown_timeout` + 2 s"
+_ABORTED = "SIGABRT at once, SIGKILL after 1 s, again every 2 s"
+_KILLED = "SIGKILL at once, again every 2 s"
+_ENDED = "its last worker and its zygote are gone"
+
+WORKER = (
+    Row(None, "an order to fork", _W.BOOTING, "`boot_timeout`, counted from before the fork"),
+    Row(_W.BOOTING, "it reports that it is ready", _W.READY, "none; its heartbeat is watched"),
+    Row(_W.BOOTING, "it reports that its boot failed", _W.FAILED, f"{_LEAVE}: SIGKILL"),
+    Row(_W.BOOTING, "its deadline passes", _W.FAILED, _ABORTED),
+    Row(_W.BOOTING, "it breaks the protocol of its channel", _W.FAILED, _KILLED),
+    Row(_W.BOOTING, "it is not wanted any more (scaled down, an older generation, stop)", _W.DRAINING, _LEAVE),
+    Row(_W.FAILED, "its deadline passes, it breaks the protocol, or a third stop", _W.FAILED, _KILLED),
+    Row(_W.READY, "it asked to be retired, and `min_lifetime` is over", _W.RETIRING, "none; it serves on"),
+    Row(_W.READY, "it breaks the protocol of its channel", _W.RETIRING, "none, whatever `min_lifetime`; it serves on"),
+    Row(_W.READY, "it is not wanted any more", _W.DRAINING, f"`graceful_timeout` + {_LEAVE}"),
+    Row(_W.READY, "it is silent for `hang_timeout`", _W.KILLING, _ABORTED),
+    Row(
+        _W.RETIRING,
+        "its replacement is ready, or `max_unavailable` lets it go first; stop",
+        _W.DRAINING,
+        f"`graceful_timeout` + {_LEAVE}",
+    ),
+    Row(_W.RETIRING, "it breaks the protocol of its channel", _W.RETIRING, "none; it serves on"),
+    Row(_W.RETIRING, "it is silent for `hang_timeout`", _W.KILLING, _ABORTED),
+    Row(_W.DRAINING, "it reports that it is ready, which crossed the order", _W.DRAINING, "`graceful_timeout` later"),
+    Row(_W.DRAINING, "a stop, while it drains for another reason", _W.DRAINING, "unchanged; it is told once more"),
+    Row(_W.DRAINING, "a second stop", _W.DRAINING, f"{_LEAVE}, or sooner"),
+    Row(_W.DRAINING, "it is silent for `hang_timeout`", _W.KILLING, _ABORTED),
+    Row(_W.DRAINING, "its deadline passes, or a third stop", _W.KILLING, _KILLED),
+    Row(_W.KILLING, "its deadline passes", _W.KILLING, _KILLED),
+)
+ZYGOTE = (
+    Row(_Z.DOWN, "its generation begins, or its deadline passes", _Z.LOADING, "`boot_timeout`: SIGKILL"),
+    Row(_Z.DOWN, "it is not wanted any more", _Z.GONE),
+    Row(_Z.LOADING, "it has loaded", _Z.UP, "none"),
+    Row(_Z.LOADING, "it holds what does not survive a fork", _Z.TURNING, "as LOADING"),
+    Row(_Z.LOADING, "its deadline passes", _Z.LOADING, _KILLED),
+    Row(_Z.LOADING, "it is not wanted any more", _Z.LEAVING, "SIGKILL at once, and after 5 s again"),
+    Row(_Z.LOADING, "it died, and its generation is current", _Z.DOWN, "a pause, then another one starts"),
+    Row(_Z.LOADING, "it died otherwise", _Z.GONE),
+    Row(_Z.TURNING, "it died", _Z.LOADING, "`boot_timeout`: SIGKILL; the new one is lazy"),
+    Row(_Z.TURNING, "its deadline passes", _Z.TURNING, _KILLED),
+    Row(_Z.TURNING, "it is not wanted any more", _Z.LEAVING, "SIGKILL at once, and after 5 s again"),
+    Row(_Z.UP, "an order to fork", _Z.UP, "10 s, anew with each answer while another is due: SIGKILL"),
+    Row(_Z.UP, "its deadline passes, or a worker that it has not forked must end", _Z.UP, _KILLED),
+    Row(_Z.UP, "no worker needs it; stop", _Z.LEAVING, "5 s: SIGKILL"),
+    Row(_Z.UP, "it died, and its generation is current, or the first", _Z.DOWN, "a pause, then another one starts"),
+    Row(_Z.UP, "it died otherwise", _Z.GONE),
+    Row(_Z.LEAVING, "stop", _Z.LEAVING, "none while it has workers, then 5 s (after a third stop 2 s): SIGKILL"),
+    Row(_Z.LEAVING, "its deadline passes", _Z.LEAVING, _KILLED),
+    Row(_Z.LEAVING, "it died", _Z.GONE),
+)
+GENERATION = (
+    Row(None, "start, SIGHUP", Role.CANDIDATE),
+    Row(Role.CANDIDATE, "a worker of it is ready (in a reload: for `canary_time`)", Role.CURRENT),
+    Row(Role.CANDIDATE, "it or its canary fails, while there is a current one", Role.FAILED),
+    Row(Role.CURRENT, "the next one is promoted", Role.OLD),
+    Row(Role.OLD, _ENDED, None),
+    Row(Role.FAILED, _ENDED, None),
+)
+SERVER = (
+    Row(_S.BOOTING, "the first worker is ready: listen", _S.SERVING),
+    Row(_S.BOOTING, "no worker can boot; stop", _S.STOPPING, "none"),
+    Row(_S.SERVING, "SIGTERM and its like", _S.STOPPING, "`drain_delay`, if the stop is graceful: workers leave"),
+    Row(_S.STOPPING, "another stop, which is quicker", _S.STOPPING, "none"),
+    Row(_S.STOPPING, "every worker and zygote is gone", _S.DONE),
+)
+_STEPS = {(row.before, row.after) for row in (*WORKER, *ZYGOTE, *GENERATION, *SERVER)}
+
+
+class WrongTransition(Exception):  # noqa: N818  (no failure of the system's: a mistake in this package)
+    """A step that the table does not have."""
+
+
+def _step(subject: object, before: P, after: P) -> P:
+    if (before, after) not in _STEPS:
+        raise WrongTransition(f"{subject}: no step leads from {before.name} to {after.name}")
+    return after
 
 
 def say(model: Model, level: str, text: str, detail: str = "") -> None:
@@ -25,36 +125,60 @@ def fork(model: Model, generation: Generation, slot: int) -> None:
     """Fork a worker for `slot`; the caller has asked `can_fork`."""
     model.serials += 1
     # The deadline counts from before the fork, so that a hanging import is caught in lazy mode too.
-    model.workers[model.serials] = Worker(
-        serial=model.serials,
-        slot=slot,
-        generation=generation.number,
-        phase=WorkerPhase.BOOTING,
-        deadline=model.now + generation.limits.boot_timeout,
-        began=model.now,
-    )
+    deadline = model.now + generation.limits.boot_timeout
+    model.workers[model.serials] = Worker(model.serials, slot, generation.number, deadline, began=model.now)
     if generation.deadline is None:
-        generation.deadline = model.now + limits.FORK_TIMEOUT
+        generation.deadline = model.now + FORK_TIMEOUT
     requests, seconds = generation.limits.draw_lifetime(model.rng)
     model.out.append(ev.Fork(generation.number, model.serials, slot, requests, seconds))
+
+
+def fork_answered(model: Model, worker: Worker) -> None:
+    """Its zygote has shown that it lives: the time for the next answer begins."""
+    generation = model.generations[worker.generation]
+    if generation.zygote is ZygotePhase.UP:
+        generation.deadline = model.now + FORK_TIMEOUT if model.unforked(generation) else None
+
+
+def ready(model: Model, worker: Worker) -> None:
+    """The worker serves. If it was told to leave while it booted, its requests get the usual time."""
+    if worker.phase is not WorkerPhase.DRAINING:
+        worker.phase = _step(worker, worker.phase, WorkerPhase.READY)
+        worker.deadline = None
+    elif worker.deadline is not None and not worker.hurried:
+        worker.deadline += model.limits.graceful_timeout
+    worker.ready_at = model.now
+
+
+def fail_boot(model: Model, worker: Worker, failure: ev.BootFailed) -> None:
+    """The worker will never serve; it ends by itself, and its failure is booked when it is gone."""
+    worker.phase = _step(worker, worker.phase, WorkerPhase.FAILED)
+    worker.failure = failure
+    worker.deadline = model.now + model.limits.leave_allowance
+
+
+def retire(worker: Worker, due: str) -> None:
+    """The worker serves until its replacement does."""
+    worker.phase = _step(worker, worker.phase, WorkerPhase.RETIRING)
+    worker.due = due
 
 
 def drain(model: Model, worker: Worker, *, final: bool = False, graceful: float | None = None) -> None:
     """Tell a worker that `holds` its slot to leave; `graceful` seconds are for its requests.
 
-    One that boots has none, so it is given no time for them; but it may have become ready before the order reaches it,
-    and then it is (`on_ready`): the order itself says the same to both.
+    A worker that boots has none, and gets no time for them. But it may become ready before the order reaches it, and
+    then gets that time after all (`ready`), so the order itself is the same.
     """
     if graceful is None:
         graceful = model.limits.graceful_timeout
     for_requests = 0.0 if worker.phase is WorkerPhase.BOOTING else graceful
-    worker.phase = WorkerPhase.DRAINING
+    worker.phase = _step(worker, worker.phase, WorkerPhase.DRAINING)
     worker.intent = Intent.LEAVE
     worker.final = final
     worker.deadline = model.now + for_requests + model.limits.leave_allowance
     order = ev.Drain(worker.serial, final, graceful)
     if worker.pid is None:
-        worker.unsent = order  # nobody to tell yet: sent when the process is known
+        worker.unsent = order  # sent when the process is known
     else:
         model.out.append(order)
 
@@ -70,7 +194,7 @@ def hurry(model: Model, worker: Worker) -> None:
 
 
 def finish(model: Model, worker: Worker) -> None:
-    """Tell a draining worker, once, that the server stops: streams and idle connections get no more than then."""
+    """Tell a draining worker, once, that the server stops: streams and idle connections end now."""
     worker.final = True
     if worker.unsent is not None:
         worker.unsent = replace(worker.unsent, final=True)
@@ -79,11 +203,10 @@ def finish(model: Model, worker: Worker) -> None:
 
 
 def kill(model: Model, worker: Worker, intent: Intent, signal: str = "SIGKILL") -> None:
-    """End a worker; a worker that its zygote has not forked so long is ended by ending the zygote."""
-    worker.phase = WorkerPhase.KILLING
+    """End a worker. If it has not been forked yet, its zygote is killed instead."""
+    worker.phase = _step(worker, worker.phase, WorkerPhase.FAILED if worker.boots else WorkerPhase.KILLING)
     worker.intent = intent
-    allowance = limits.ABORT_ALLOWANCE if signal == "SIGABRT" else limits.KILL_ALLOWANCE
-    worker.deadline = model.now + allowance
+    worker.deadline = model.now + (ABORT_ALLOWANCE if signal == "SIGABRT" else KILL_ALLOWANCE)
     note_violence(model, "a worker")
     if worker.pid is not None:
         model.out.append(ev.Kill(worker.serial, signal))
@@ -100,28 +223,105 @@ def note_violence(model: Model, whom: str) -> None:
 # ── zygotes ──────────────────────────────────────────────────────────────────────────────────
 
 
+def _enter(generation: Generation, phase: ZygotePhase, deadline: float | None) -> None:
+    generation.zygote = _step(f"the zygote of generation {generation.number}", generation.zygote, phase)
+    generation.deadline = deadline
+
+
 def spawn_zygote(model: Model, generation: Generation) -> None:
     """Start the zygote of a generation that has none."""
-    generation.zygote, generation.overdue = ZygotePhase.LOADING, ""
-    generation.deadline = model.now + generation.limits.boot_timeout
+    _enter(generation, ZygotePhase.LOADING, model.now + generation.limits.boot_timeout)
+    generation.overdue = ""
     model.out.append(ev.SpawnZygote(generation.number, generation.lazy))
 
 
+def zygote_up(model: Model, generation: Generation) -> None:
+    """The zygote can fork; it becomes the deputy of all living workers."""
+    _enter(generation, ZygotePhase.UP, None)
+    generation.began = model.now
+    if model.workers:
+        model.out.append(ev.AdoptWorkers(generation.number))
+
+
+def turn_lazy(generation: Generation) -> None:
+    """The zygote leaves; the next one does not load the app."""
+    _enter(generation, ZygotePhase.TURNING, generation.deadline)
+    generation.lazy = True
+
+
+def zygote_down(model: Model, generation: Generation, pause: float) -> None:
+    """The zygote is dead, and another one starts after `pause` seconds."""
+    _enter(generation, ZygotePhase.DOWN, model.now + pause)
+
+
+def zygote_gone(generation: Generation) -> None:
+    """The zygote is dead, and no other one is wanted."""
+    _enter(generation, ZygotePhase.GONE, None)
+
+
 def kill_zygote(model: Model, generation: Generation) -> None:
-    """End a zygote, the workers that it has forked live on."""
-    generation.deadline = model.now + limits.KILL_ALLOWANCE
+    """End a zygote; the workers that it has forked live on."""
+    _enter(generation, generation.zygote, model.now + KILL_ALLOWANCE)
     order = ev.KillZygote(generation.number)
     if order not in model.out:
         model.out.append(order)
 
 
 def quit_zygote(model: Model, generation: Generation) -> None:
-    """No zygote is wanted any more: have it leave, if there is one."""
+    """Have the zygote leave, if there is one: none is wanted any more."""
     if generation.zygote is ZygotePhase.DOWN:
-        generation.zygote, generation.deadline = ZygotePhase.GONE, None
-    elif generation.zygote is ZygotePhase.UP:
+        zygote_gone(generation)
+    if generation.zygote in (ZygotePhase.LEAVING, ZygotePhase.GONE):
+        return
+    if generation.zygote is ZygotePhase.UP:
         model.out.append(ev.QuitZygote(generation.number))
-    elif generation.zygote in (ZygotePhase.LOADING, ZygotePhase.TURNING):
+    else:
         kill_zygote(model, generation)
-    if generation.zygote not in (ZygotePhase.LEAVING, ZygotePhase.GONE):
-        generation.zygote, generation.deadline = ZygotePhase.LEAVING, model.now + limits.QUIT_ALLOWANCE
+    _enter(generation, ZygotePhase.LEAVING, model.now + QUIT_ALLOWANCE)
+
+
+def await_last_zygote(model: Model, generation: Generation) -> None:
+    """In a stop: a leaving zygote reaps its last workers without a deadline, then must go."""
+    latest = model.now + (KILL_ALLOWANCE if model.stop is ev.StopMode.KILL else QUIT_ALLOWANCE)
+    if model.of(generation):
+        generation.deadline = None
+    else:
+        generation.deadline = latest if generation.deadline is None else min(generation.deadline, latest)
+
+
+# ── generations and the server ───────────────────────────────────────────────────────────────
+
+
+def succeed(model: Model, candidate: Generation) -> None:
+    """Make the candidate the current generation; the one that was current is old."""
+    if (current := model.current) is not None:
+        current.role = _step(f"generation {current.number}", current.role, Role.OLD)
+    candidate.role = _step(f"generation {candidate.number}", candidate.role, Role.CURRENT)
+
+
+def fail(candidate: Generation) -> None:
+    """The candidate will never serve."""
+    candidate.role = _step(f"generation {candidate.number}", candidate.role, Role.FAILED)
+
+
+def serve(model: Model) -> None:
+    """The first worker is ready."""
+    model.server = _step("the server", model.server, ServerPhase.SERVING)
+    model.out.append(ev.StartListening())
+
+
+def begin_stop(model: Model, mode: ev.StopMode) -> None:
+    """From now on the server ends; `shutdown` does the rest."""
+    if model.stop is None and mode is ev.StopMode.GRACEFUL and model.server is ServerPhase.SERVING:
+        model.stop_begins = model.now + model.limits.drain_delay
+    else:
+        model.stop_begins = min(model.stop_begins, model.now)
+    model.stop = max(mode, model.stop or mode)
+    model.server = _step("the server", model.server, ServerPhase.STOPPING)
+    model.pending = None
+
+
+def end(model: Model) -> None:
+    """Nothing is left to supervise."""
+    model.server = _step("the server", model.server, ServerPhase.DONE)
+    model.out.append(model.result)

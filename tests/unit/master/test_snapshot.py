@@ -31,7 +31,7 @@ DIGESTS = {
     3: "919e6ca82cff72cc",
     4: "c3a80239a9d9d14f",
     5: "75e651b0202ba8d6",
-    6: "a77fb1c6c5d6c2e6",
+    6: "a48d2c5e960e4dab",
 }
 
 
@@ -78,9 +78,9 @@ def _master() -> Master:
             ready_at=6.0 if serial > 1 else None,
             due="old" if phase is WorkerPhase.RETIRING else "",
             intent=Intent.HUNG if phase is WorkerPhase.KILLING else Intent.NONE,
-            failure=ev.BootFailed(serial, 3, "no queue", "trace") if serial == 1 else None,
+            failure=ev.BootFailed(serial, 3, "no queue", "trace") if phase is WorkerPhase.FAILED else None,
             unsent=ev.Drain(serial, final=False, graceful=3.0) if serial == 1 else None,
-            hurried=serial == 4,
+            hurried=serial == 5,
             reported_beat=4.5,
         )
     master.server, master.target, master.announced = ServerPhase.SERVING, 3, 3
@@ -135,7 +135,7 @@ def test_a_state_with_workers_in_every_phase_comes_back_as_it_was() -> None:
             assert _plain(getattr(after, field.name)) == _plain(getattr(before, field.name)), field.name
     assert after.rng is random.random
     assert after.out == []
-    assert after.workers[2].phase is WorkerPhase.READY
+    assert after.workers[3].phase is WorkerPhase.READY
     assert after.generations[4].role is Role.CANDIDATE
 
 
@@ -145,7 +145,7 @@ def test_the_state_that_comes_back_goes_on() -> None:
     after = snapshot.read_model(snapshot.write_model(before), random.random)
     assert after.next_deadline() == before.next_deadline()
     after.stop, after.listeners_open = None, True
-    orders = after.handle(ev.Died(5, None, "SIGABRT"), 13.5)
+    orders = after.handle(ev.Died(6, None, "SIGABRT"), 13.5)
     assert any(isinstance(order, ev.Say) and "stood still" in order.text for order in orders)
 
 
