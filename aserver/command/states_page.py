@@ -1,6 +1,6 @@
 """docs/states.md, made from the table of transitions: `python -m aserver.command.states_page`.
 
-Pure but for its last line, which prints the page. Runs in the process of whoever builds the documentation.
+Its last line prints the page. Runs in the process of whoever builds the documentation.
 """
 
 import sys

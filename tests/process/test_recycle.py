@@ -107,7 +107,7 @@ def test_lifetime_with_jitter(server: Start) -> None:
 
 
 def test_nobody_goes_before_min_lifetime(server: Start) -> None:
-    """Not even one that reached its requests long ago. Fails with min_lifetime taken for 0 in reconcile.due_at."""
+    """Not even one that reached its requests long ago. Fails with min_lifetime taken for 0 in reconcile.recycle_at."""
     running = server(APP, "--max-requests", "10", "--min-lifetime", "1.5")
     (first,) = ready_pids(running)
     with Load(running.where, connections=2) as load:

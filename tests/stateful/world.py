@@ -231,7 +231,7 @@ class World:
         return {
             w.serial
             for w in self.master.workers.values()
-            if w.phase in (WorkerPhase.READY, WorkerPhase.RETIRING)
+            if w.phase in (WorkerPhase.READY, WorkerPhase.RECYCLING)
             and self.master.generations[w.generation].role in roles
         }
 

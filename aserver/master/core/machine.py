@@ -4,7 +4,7 @@ Pure. `handle(event, now)` applies one event whole, then compares what is with w
 is left to order, and returns the orders; `next_deadline()` says when to call again though nothing happened.
 It never waits: reload, drain and stop are states with absolute deadlines in monotonic seconds.
 
-    worker      BOOTING ──ready──> READY ──due──> RETIRING ──replacement ready──> DRAINING ──> (gone)
+    worker      BOOTING ──ready──> READY ──due──> RECYCLING ──replacement ready──> DRAINING ──> (gone)
                    └──────────── late, hung, overran ──────────> KILLING ──> (gone)
     zygote      LOADING ──> UP ──> LEAVING ──> (gone)      UP ──died──> DOWN ──> LOADING
     generation  CANDIDATE ──a worker of it is ready──> CURRENT ──> OLD      CANDIDATE ──> FAILED
@@ -61,7 +61,7 @@ class Master(Model):
             yield self.stop_begins
             return
         for worker in self.workers.values():
-            yield reconcile.due_at(self, worker)
+            yield reconcile.recycle_at(self, worker)
         for generation in self.generations.values():
             yield generation.backoff.not_before
         if (candidate := self.candidate) is not None:

@@ -20,7 +20,7 @@ class WorkerPhase(enum.Enum):
     BOOTING = "booting"
     FAILED = "failed"  # it will never serve; its place is not tried again before the process is gone
     READY = "ready"
-    RETIRING = "retiring"  # due, and serving until its replacement does
+    RECYCLING = "recycling"  # to be replaced, and serving until its replacement does
     DRAINING = "draining"
     KILLING = "killing"
 
@@ -66,7 +66,7 @@ class Worker:
     phase: WorkerPhase = WorkerPhase.BOOTING
     pid: int | None = None
     ready_at: float | None = None
-    due: str = ""  # why it asked to be retired
+    recycle_reason: str = ""  # why it asked to be recycled
     intent: Intent = Intent.NONE
     failure: ev.BootFailed | None = None
     unsent: ev.Drain | None = None  # ordered before the process was known
@@ -77,7 +77,7 @@ class Worker:
     @property
     def holds(self) -> bool:
         """Whether it fills its slot: it serves, or is on its way to."""
-        return self.phase in (WorkerPhase.BOOTING, WorkerPhase.READY, WorkerPhase.RETIRING)
+        return self.phase in (WorkerPhase.BOOTING, WorkerPhase.READY, WorkerPhase.RECYCLING)
 
     @property
     def boots(self) -> bool:
@@ -92,7 +92,7 @@ class Worker:
     @property
     def serves(self) -> bool:
         """Whether it accepts and nobody has told it to leave."""
-        return self.phase in (WorkerPhase.READY, WorkerPhase.RETIRING)
+        return self.phase in (WorkerPhase.READY, WorkerPhase.RECYCLING)
 
     def __str__(self) -> str:
         pid = f", pid {self.pid}" if self.pid is not None else ""
@@ -184,7 +184,7 @@ class Model:
         """Whether `worker` serves but should be replaced."""
         current = self.current
         old = current is not None and worker.generation < current.number
-        return worker.serves and (worker.phase is WorkerPhase.RETIRING or old)
+        return worker.serves and (worker.phase is WorkerPhase.RECYCLING or old)
 
     def can_lose_one(self) -> bool:
         """Whether one serving worker may be told to leave."""

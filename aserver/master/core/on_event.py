@@ -15,7 +15,7 @@ from aserver.master.core.transitions import (
     fork_answered,
     kill,
     ready,
-    retire,
+    recycle,
     say,
     serve,
     spawn_zygote,
@@ -161,8 +161,8 @@ def on_boot_failed(model: Model, event: ev.BootFailed) -> None:
 def on_recycle_asked(model: Model, event: ev.RecycleAsked) -> None:
     """It is due. It may ask before `ready` is heard, and asks only once."""
     worker = model.workers.get(event.serial)
-    if worker is not None and worker.holds and not worker.due:
-        worker.due = event.reason
+    if worker is not None and worker.holds and not worker.recycle_reason:
+        worker.recycle_reason = event.reason
 
 
 def on_breached(model: Model, event: ev.Breached) -> None:
@@ -180,7 +180,7 @@ def on_breached(model: Model, event: ev.Breached) -> None:
         follows = "; it is killed"
         kill(model, worker, Intent.OVERRAN)
     elif worker.serves:
-        retire(worker, reason)
+        recycle(worker, reason)
         follows = "; it serves until its replacement does"
     say(model, "error", f"{worker}: {reason}; nothing that it says counts any more{follows}")
     generation = model.generations[worker.generation]

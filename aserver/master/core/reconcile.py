@@ -15,7 +15,7 @@ from aserver.master.core.transitions import (
     kill_zygote,
     note_violence,
     quit_zygote,
-    retire,
+    recycle,
     say,
     spawn_zygote,
 )
@@ -38,7 +38,7 @@ def _reconcile_once(model: Model) -> None:
     if not model.over:
         _start_pending_reload(model)
         _try_candidate(model)
-        _mark_due(model)
+        _recycle(model)
         _fill_slots(model)
         _shrink(model)
         _replace_outgoing(model)
@@ -146,19 +146,24 @@ def _forget_generations(model: Model) -> None:
 # ── slots ────────────────────────────────────────────────────────────────────────────────────
 
 
-def due_at(model: Model, worker: Worker) -> float | None:
-    """When a worker that asked to be retired will be RETIRING; absolute monotonic seconds, None for never."""
-    if worker.phase is not WorkerPhase.READY or not worker.due or worker.ready_at is None or not model.counts(worker):
+def recycle_at(model: Model, worker: Worker) -> float | None:
+    """When a worker that asked to be recycled will be RECYCLING; absolute monotonic seconds, None for never."""
+    if (
+        worker.phase is not WorkerPhase.READY
+        or not worker.recycle_reason
+        or worker.ready_at is None
+        or not model.counts(worker)
+    ):
         return None
     return worker.ready_at + model.limits.min_lifetime
 
 
-def _mark_due(model: Model) -> None:
+def _recycle(model: Model) -> None:
     for worker in model.workers.values():
-        due = due_at(model, worker)
+        due = recycle_at(model, worker)
         if due is not None and due <= model.now:
-            retire(worker, worker.due)
-            say(model, "info", f"{worker} is due: {worker.due}; it serves until its replacement does")
+            recycle(worker, worker.recycle_reason)
+            say(model, "info", f"{worker} is due: {worker.recycle_reason}; it serves until its replacement does")
 
 
 def _fill_slots(model: Model) -> None:

@@ -45,18 +45,18 @@ WORKER = (
     Row(_W.BOOTING, "it breaks the protocol of its channel", _W.FAILED, _KILLED),
     Row(_W.BOOTING, "it is not wanted any more (scaled down, an older generation, stop)", _W.DRAINING, _LEAVE),
     Row(_W.FAILED, "its deadline passes, it breaks the protocol, or a third stop", _W.FAILED, _KILLED),
-    Row(_W.READY, "it asked to be retired, and `min_lifetime` is over", _W.RETIRING, "none; it serves on"),
-    Row(_W.READY, "it breaks the protocol of its channel", _W.RETIRING, "none, whatever `min_lifetime`; it serves on"),
+    Row(_W.READY, "it asked to be recycled, and `min_lifetime` is over", _W.RECYCLING, "none; it serves on"),
+    Row(_W.READY, "it breaks the protocol of its channel", _W.RECYCLING, "none, whatever `min_lifetime`; it serves on"),
     Row(_W.READY, "it is not wanted any more", _W.DRAINING, f"`graceful_timeout` + {_LEAVE}"),
     Row(_W.READY, "it is silent for `hang_timeout`", _W.KILLING, _ABORTED),
     Row(
-        _W.RETIRING,
+        _W.RECYCLING,
         "its replacement is ready, or `max_unavailable` lets it go first; stop",
         _W.DRAINING,
         f"`graceful_timeout` + {_LEAVE}",
     ),
-    Row(_W.RETIRING, "it breaks the protocol of its channel", _W.RETIRING, "none; it serves on"),
-    Row(_W.RETIRING, "it is silent for `hang_timeout`", _W.KILLING, _ABORTED),
+    Row(_W.RECYCLING, "it breaks the protocol of its channel", _W.RECYCLING, "none; it serves on"),
+    Row(_W.RECYCLING, "it is silent for `hang_timeout`", _W.KILLING, _ABORTED),
     Row(_W.DRAINING, "it reports that it is ready, which crossed the order", _W.DRAINING, "`graceful_timeout` later"),
     Row(_W.DRAINING, "a stop, while it drains for another reason", _W.DRAINING, "unchanged; it is told once more"),
     Row(_W.DRAINING, "a second stop", _W.DRAINING, f"{_LEAVE}, or sooner"),
@@ -157,10 +157,10 @@ def fail_boot(model: Model, worker: Worker, failure: ev.BootFailed) -> None:
     worker.deadline = model.now + model.limits.leave_allowance
 
 
-def retire(worker: Worker, due: str) -> None:
+def recycle(worker: Worker, reason: str) -> None:
     """The worker serves until its replacement does."""
-    worker.phase = _step(worker, worker.phase, WorkerPhase.RETIRING)
-    worker.due = due
+    worker.phase = _step(worker, worker.phase, WorkerPhase.RECYCLING)
+    worker.recycle_reason = reason
 
 
 def drain(model: Model, worker: Worker, *, final: bool = False, graceful: float | None = None) -> None:

@@ -31,7 +31,7 @@ DIGESTS = {
     3: "919e6ca82cff72cc",
     4: "c3a80239a9d9d14f",
     5: "75e651b0202ba8d6",
-    6: "a48d2c5e960e4dab",
+    6: "51bf62c406bb71ee",
 }
 
 
@@ -76,7 +76,7 @@ def _master() -> Master:
             began=5.0,
             pid=1000 + serial if serial > 1 else None,
             ready_at=6.0 if serial > 1 else None,
-            due="old" if phase is WorkerPhase.RETIRING else "",
+            recycle_reason="old" if phase is WorkerPhase.RECYCLING else "",
             intent=Intent.HUNG if phase is WorkerPhase.KILLING else Intent.NONE,
             failure=ev.BootFailed(serial, 3, "no queue", "trace") if phase is WorkerPhase.FAILED else None,
             unsent=ev.Drain(serial, final=False, graceful=3.0) if serial == 1 else None,

@@ -273,7 +273,7 @@ def test_a_worker_that_breaks_the_protocol_serves_until_its_replacement_does() -
     world = World(quick(workers=2, min_lifetime=1000.0)).start()
     world.send(ev.Breached(1, "it sent garbage"))
     assert not world.orders(ev.Kill)
-    assert world.master.workers[1].phase is WorkerPhase.RETIRING
+    assert world.master.workers[1].phase is WorkerPhase.RECYCLING
     world.run(5.0)
     assert world.orders(ev.Drain) == [ev.Drain(1, False, 5.0)]
     assert world.serving == [(1, 1), (2, 1)]
@@ -838,7 +838,7 @@ def test_phases_along_one_life() -> None:
         WorkerPhase.BOOTING,
         WorkerPhase.BOOTING,
         WorkerPhase.READY,
-        WorkerPhase.RETIRING,
+        WorkerPhase.RECYCLING,
     ]
     assert [zygote for _, zygote, _ in seen] == [ZygotePhase.LOADING, *[ZygotePhase.UP] * 4]
     assert [server for server, _, _ in seen] == [*[ServerPhase.BOOTING] * 3, *[ServerPhase.SERVING] * 2]

@@ -59,7 +59,7 @@ class Scene:
         worker = Worker(serial, 1, generation.number, LATER, began=NOW - 100.0, phase=phase, pid=500 + serial)
         if phase not in (WorkerPhase.BOOTING, WorkerPhase.FAILED):
             worker.ready_at = NOW - 100.0
-        if phase in (WorkerPhase.READY, WorkerPhase.RETIRING):
+        if phase in (WorkerPhase.READY, WorkerPhase.RECYCLING):
             worker.deadline = None
         worker.intent = {WorkerPhase.DRAINING: Intent.LEAVE, WorkerPhase.KILLING: Intent.HUNG}.get(phase, Intent.NONE)
         self.master.workers[serial] = worker
@@ -97,7 +97,7 @@ def _stopping(scene: Scene, begins: float = 2.0) -> Scene:
 
 
 def _replaced() -> Scene:
-    scene = Scene(WorkerPhase.RETIRING)
+    scene = Scene(WorkerPhase.RECYCLING)
     scene.hold(2, WorkerPhase.READY, scene.generation)
     return scene
 
@@ -116,13 +116,13 @@ CASES: dict[tuple[transitions.Phase | None, str], Callable[[], Case]] = {
     (W.BOOTING, "it breaks"): lambda: Case(Scene(W.BOOTING), BREACH, 2.0),
     (W.BOOTING, "it is not wanted"): lambda: Case(Scene(W.BOOTING), NONE_WANTED, 3.0),
     (W.FAILED, "its deadline"): lambda: Case(Scene(W.FAILED, due=True), TICK, 2.0),
-    (W.READY, "it asked"): lambda: Case(Scene(W.READY), ev.RetireAsked(1, "max_requests")),
+    (W.READY, "it asked"): lambda: Case(Scene(W.READY), ev.RecycleAsked(1, "max_requests")),
     (W.READY, "it breaks"): lambda: Case(Scene(W.READY, min_lifetime=1e6), BREACH),
     (W.READY, "it is not wanted"): lambda: Case(Scene(W.READY), NONE_WANTED, 8.0),
     (W.READY, "it is silent"): lambda: Case(Scene(W.READY), SILENT, 1.0),
-    (W.RETIRING, "its replacement"): lambda: Case(_replaced(), TICK, 8.0),
-    (W.RETIRING, "it breaks"): lambda: Case(Scene(W.RETIRING), BREACH),
-    (W.RETIRING, "it is silent"): lambda: Case(Scene(W.RETIRING), SILENT, 1.0),
+    (W.RECYCLING, "its replacement"): lambda: Case(_replaced(), TICK, 8.0),
+    (W.RECYCLING, "it breaks"): lambda: Case(Scene(W.RECYCLING), BREACH),
+    (W.RECYCLING, "it is silent"): lambda: Case(Scene(W.RECYCLING), SILENT, 1.0),
     (W.DRAINING, "it reports"): lambda: Case(_with(Scene(W.DRAINING), ready_at=None), ev.Ready(1), 55.0),
     (W.DRAINING, "a stop"): lambda: Case(Scene(W.DRAINING), GRACEFUL, 50.0),
     (W.DRAINING, "a second stop"): lambda: Case(Scene(W.DRAINING), QUICK, 3.0),
@@ -215,7 +215,7 @@ def test_every_case_is_a_row() -> None:
 
 def _wrong() -> Iterator[Any]:
     steps: list[tuple[Callable[[Scene], object], WorkerPhase]] = [
-        (lambda scene: transitions.retire(_worker(scene), "due"), W.RETIRING),
+        (lambda scene: transitions.recycle(_worker(scene), "due"), W.RECYCLING),
         (lambda scene: transitions.drain(scene.master, _worker(scene)), W.DRAINING),
         (lambda scene: transitions.fail_boot(scene.master, _worker(scene), ev.BootFailed(1, 3, "")), W.FAILED),
     ]
