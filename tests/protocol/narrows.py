@@ -2,7 +2,9 @@
 
 import asyncio
 from random import Random
-from typing import Any, cast
+
+from aserver.protocol.service import Service
+from tests.protocol.wiretap import Tap
 
 #: Turns of the loop without a byte in either direction after which the server is said to wait for something that will
 #: not come. Its applications here wait for nothing but the client, and need about ten.
@@ -19,27 +21,19 @@ class StalledError(AssertionError):
     """The client has sent what it may and read what there was, and the server does nothing."""
 
 
-class Narrows(asyncio.Transport):
+class Narrows(Tap):
     """Gives what is sent only while the server reads, and lets it write no more than a client takes."""
 
-    def __init__(self, protocol: Any, rng: Random) -> None:
+    def __init__(self, service: Service, rng: Random) -> None:
         super().__init__()
-        self.protocol = protocol
-        self.reading = True
         self.closing = False
         self.most = 0  # bytes that ever waited for the client
         self._rng = rng
         self._out = bytearray()
         self._paused = False
-        protocol.connection_made(self)
+        self.plug(service)
 
     # ── for the server ───────────────────────────────────────────────────────────────────────
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return {"peername": ("192.0.2.1", 5), "sockname": ("192.0.2.2", 80)}.get(name, default)
-
-    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        self.protocol = protocol
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self.closing
@@ -52,9 +46,6 @@ class Narrows(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         return len(self._out)
 
-    def can_write_eof(self) -> bool:
-        return True
-
     def write_eof(self) -> None:
         """The client sees the end when it has read all; see `ended`."""
         self.closing = True
@@ -65,15 +56,6 @@ class Narrows(asyncio.Transport):
 
     def abort(self) -> None:
         self.close()
-
-    def pause_reading(self) -> None:
-        self.reading = False
-
-    def is_reading(self) -> bool:
-        return self.reading
-
-    def resume_reading(self) -> None:
-        self.reading = True
 
     # ── for the client ───────────────────────────────────────────────────────────────────────
 
@@ -103,7 +85,7 @@ class Narrows(asyncio.Transport):
                 if talks and self.reading and at < len(data):
                     piece = data[at : at + rng.choice(PIECES)]
                     at += len(piece)
-                    cast("asyncio.Protocol", self.protocol).data_received(piece)
+                    self.protocol.data_received(piece)
                     moved = True
                 if listens and self._out:
                     got.append(self._take(rng.choice((1, 1000, 5000, 100_000))))

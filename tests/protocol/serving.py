@@ -1,4 +1,4 @@
-"""A `Service` on a real socket, and a client that speaks in raw bytes."""
+"""A `Service`, alone or on a real socket, and a client that speaks in raw bytes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -63,16 +63,21 @@ class Serving:
         return await client.rest()
 
 
-@asynccontextmanager
-async def serving(
+def service_of(
     app: ASGIApp, *, access: Any = None, on_limit: Any = None, state: Any = None, **settings: Any
-) -> AsyncIterator[Serving]:
-    loop = asyncio.get_running_loop()
+) -> Service:
+    """What serves an application in the running loop, with these settings and else the defaults."""
     config = build([Layer("test", {"target": "x:y", **settings})]).config
-    service = Service(
-        app, config, loop=loop, state=state if state is not None else {}, access=access, on_limit=on_limit
-    )
-    server = await loop.create_server(service.protocol_factory(), "127.0.0.1", 0)
+    state = {} if state is None else state
+    loop = asyncio.get_running_loop()
+    return Service(app, config, loop=loop, state=state, access=access, on_limit=on_limit)
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp, **values: Any) -> AsyncIterator[Serving]:
+    """`service_of(app, **values)` on a free port; whatever is under way is ended afterwards."""
+    service = service_of(app, **values)
+    server = await asyncio.get_running_loop().create_server(service.protocol_factory(), "127.0.0.1", 0)
     context = Serving(service, server.sockets[0].getsockname()[1])
     try:
         yield context

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from aserver.asgi import Receive, Scope, Send
-from aserver.config import Layer, build
 from aserver.protocol.service import Service
+from tests.protocol.serving import service_of
 from tests.protocol.wiretap import Tap
 
 GET = b"GET /a HTTP/1.1\r\nHost: t\r\n\r\n"
@@ -117,13 +117,9 @@ async def test_a_connection_may_end_in_any_turn(client: str, end: Callable[[Serv
     loop = asyncio.get_running_loop()
     troubles: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: troubles.append(context))
-    config = build([Layer("test", {"target": "x:y"})]).config
     for turns in TURNS:
-        service = Service(_app, config, loop=loop, state={})
-        tap = Strict()
-        connection: Any = service.protocol_factory()()
-        tap.set_protocol(connection)
-        connection.connection_made(tap)
+        service = service_of(_app)
+        tap = Strict().plug(service)
         for piece in CLIENTS[client]:
             if not tap.closed:
                 tap.get_protocol().data_received(piece)
@@ -139,7 +135,7 @@ async def test_a_connection_may_end_in_any_turn(client: str, end: Callable[[Serv
             service.abort()
             for _ in range(20):
                 await asyncio.sleep(0)
-        if tap.closed and not tap.lost:
+        if tap.closed:
             tap.get_protocol().connection_lost(None)
         for _ in range(20):
             await asyncio.sleep(0)
@@ -152,17 +148,6 @@ async def test_a_connection_may_end_in_any_turn(client: str, end: Callable[[Serv
 
 class Strict(Tap):
     """A transport that takes offence at what is done to it after its end."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._protocol: Any = None
-        self.lost = False
-
-    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        self._protocol = protocol
-
-    def get_protocol(self) -> Any:
-        return self._protocol
 
     def resume_reading(self) -> None:
         assert not self.closed, "it reads again after the end"

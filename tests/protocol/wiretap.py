@@ -1,27 +1,41 @@
 """A connection without a network: bytes in, pieces as they are given, and what the server wrote and did."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from aserver.asgi import Receive, Scope, Send
-from aserver.config import Layer, build
 from aserver.protocol.service import Service
+from tests.protocol.serving import service_of
 
 #: Turns of the loop after each piece: enough for an app that reads a body and answers, several times.
 TURNS = 12
 
 
 class Tap(asyncio.Transport):
-    """Keeps what is written."""
+    """A transport that keeps what is written, and holds a connection to account: nothing is written after the end."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.protocol: Any = None
+        self.on_write: Callable[[], object] = lambda: None
         self.written = b""
         self.closed = False
         self.half_closed = False
         self.reading = True  # as far as the connection wants it
+
+    def plug(self, service: Service) -> Self:
+        """Become a new client of `service`."""
+        self.protocol = service.protocol_factory()()
+        self.protocol.connection_made(self)
+        return self
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+    def get_protocol(self) -> Any:
+        return self.protocol
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return {"peername": ("192.0.2.1", 5), "sockname": ("192.0.2.2", 80)}.get(name, default)
@@ -30,6 +44,7 @@ class Tap(asyncio.Transport):
         assert not self.closed
         assert not self.half_closed, "written after the end of the stream"
         self.written += data
+        self.on_write()
 
     def write_eof(self) -> None:
         self.half_closed = True
@@ -56,6 +71,21 @@ class Tap(asyncio.Transport):
         return 0
 
 
+class Writes:
+    """In place of a real transport: it notes the size of each write, and is else the transport itself."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self.sizes: list[int] = []
+
+    def write(self, data: bytes) -> None:
+        self.sizes.append(len(data))
+        self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 @dataclass
 class Outcome:
     """What one connection came to. `called` has what the application was asked, `answers` what was written."""
@@ -71,8 +101,7 @@ class Wiretap:
     """Connections to an application that answers with what it was asked."""
 
     def __init__(self, **settings: Any) -> None:
-        config = build([Layer("test", {"target": "x:y", **settings})]).config
-        self.service = Service(self._app, config, loop=asyncio.get_running_loop(), state={})
+        self.service = service_of(self._app, **settings)
         self._called: list[bytes] = []
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,9 +131,8 @@ class Wiretap:
     async def ask(self, pieces: Iterable[bytes]) -> Outcome:
         """Feed the pieces, with turns of the loop between them."""
         self._called = []
-        tap = Tap()
-        connection: Any = self.service.protocol_factory()()
-        connection.connection_made(tap)
+        tap = Tap().plug(self.service)
+        connection = tap.protocol
         for piece in pieces:
             if piece and not tap.closed:
                 connection.data_received(piece)

@@ -4,15 +4,12 @@ import asyncio
 import os
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from aserver.asgi import Receive, Scope, Send
-from aserver.config import Layer, build
-from aserver.protocol.service import Service
 from tests.protocol.http1.framing_rows import CHUNKED, GET, HOST, WEBSOCKET, head, post
-from tests.protocol.serving import answer, read_all
+from tests.protocol.serving import answer, read_all, service_of
 from tests.protocol.websocket.test_frames import TEXT, frame
 from tests.protocol.wiretap import Outcome, Tap, Wiretap
 
@@ -133,17 +130,6 @@ async def test_a_refused_head_has_no_body_whatever_the_cuts(first: bytes, refuse
         assert outcome.written.endswith(b"\r\n\r\n"), cut
 
 
-class Handover(Tap):
-    """A transport that may be given another protocol."""
-
-    def __init__(self, protocol: Any) -> None:
-        super().__init__()
-        self.protocol = protocol
-
-    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        self.protocol = protocol
-
-
 async def http_and_websocket(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers requests; accepts a WebSocket, sends its first message back, and closes."""
     if scope["type"] == "http":
@@ -159,11 +145,8 @@ async def http_and_websocket(scope: Scope, receive: Receive, send: Send) -> None
 
 async def written(pieces: list[bytes]) -> bytes:
     """What the server writes, without dates."""
-    config = build([Layer("test", {"target": "x:y", "date_header": False})]).config
-    service = Service(http_and_websocket, config, loop=asyncio.get_running_loop(), state={})
-    protocol: Any = service.protocol_factory()()
-    tap = Handover(protocol)
-    protocol.connection_made(tap)
+    service = service_of(http_and_websocket, date_header=False)
+    tap = Tap().plug(service)
     for piece in pieces:
         for _ in range(20):
             if tap.reading:

@@ -666,10 +666,8 @@ async def test_cancel() -> None:
 async def test_cancel_before_the_applications_first_step() -> None:
     """Fails if the task is cancelled at once: its request would count as running for ever."""
     service = Wiretap().service
-    connection: Any = service.protocol_factory()()
-    tap = Tap()
-    connection.connection_made(tap)
-    connection.data_received(GET)
+    tap = Tap().plug(service)
+    tap.protocol.data_received(GET)
     assert len(service.cancel("test")) == 1
     await eventually(lambda: not service.active)
     assert service.requests == 1
@@ -891,10 +889,8 @@ class Stuck(Tap):
 
 def stuck(unsent: int) -> tuple[Any, Any, Stuck]:
     service = Wiretap(write_timeout=60).service
-    connection: Any = service.protocol_factory()()
-    transport = Stuck(unsent)
-    connection.connection_made(transport)
-    return service, connection, transport
+    transport = Stuck(unsent).plug(service)
+    return service, transport.protocol, transport
 
 
 async def test_write_deadline_of_a_closed_connection() -> None:

@@ -11,12 +11,10 @@ import pytest
 from httptools import HttpRequestParser
 
 from aserver.asgi import Receive, Scope, Send
-from aserver.config import Layer, build
 from aserver.protocol.fair_queue import FairQueue
 from aserver.protocol.http1.careful import PIPELINE_LIMIT, PORTION
 from aserver.protocol.http1.connection import HttpConnection
-from aserver.protocol.service import Service
-from tests.protocol.serving import GET, LAST_GET, echo, eventually, field, serving, status
+from tests.protocol.serving import GET, LAST_GET, echo, eventually, field, service_of, serving, status
 from tests.protocol.websocket.test_frames import BINARY, frame
 from tests.protocol.websocket.test_session import request as websocket_request
 from tests.protocol.wiretap import Tap, Wiretap
@@ -53,22 +51,6 @@ floods = pytest.mark.parametrize(
 def anyio_backend() -> object:
     """One loop is enough where the transport is our own."""
     return ("asyncio", {"use_uvloop": False})
-
-
-class Line(Tap):
-    """A transport that knows whether it is read, and tells when it is written to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.protocol: Any = None
-        self.on_write: Callable[[], object] = lambda: None
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        super().write(data)
-        self.on_write()
-
-    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        self.protocol = protocol
 
 
 class Counted:
@@ -124,14 +106,11 @@ class Wired:
     """A service and connections to it, without a network."""
 
     def __init__(self, app: Any = echo, **settings: Any) -> None:
-        config = build([Layer("test", {"target": "x:y", **settings})]).config
-        self.service = Service(app, config, loop=asyncio.get_running_loop(), state={})
+        self.service = service_of(app, **settings)
 
-    def connect(self) -> tuple[HttpConnection, Line]:
-        line = Line()
-        connection = HttpConnection(self.service)
-        connection.connection_made(line)
-        return connection, line
+    def connect(self) -> tuple[HttpConnection, Tap]:
+        line = Tap().plug(self.service)
+        return line.protocol, line
 
     async def end(self, *connections: HttpConnection) -> None:
         for connection in connections:
@@ -139,7 +118,7 @@ class Wired:
         await eventually(lambda: not self.service.active and not self.service.connections)
 
 
-async def answer_of(connection: HttpConnection, line: Line) -> None:
+async def answer_of(connection: HttpConnection, line: Tap) -> None:
     await eventually(lambda: line.written and not connection._unfed and connection.receiving is None)
 
 

@@ -8,10 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aserver.asgi import Receive, Scope, Send
-from aserver.config import Layer, build
 from aserver.protocol.http1.connection import HttpConnection
-from aserver.protocol.service import Service
-from tests.protocol.serving import answer
+from tests.protocol.serving import answer, service_of
 from tests.protocol.wiretap import TURNS, Tap, Wiretap
 
 FIELDS = b" HTTP/1.1\r\nHost: t\r\nX-A: 1\r\nx-a:  2 \r\nConnection: keep-alive\r\n\r\n"
@@ -42,8 +40,7 @@ class Scopes:
 
     def __init__(self, **values: Any) -> None:
         self.scopes: list[Scope] = []
-        config = build([Layer("test", {"target": "x:y", **values})]).config
-        self.service = Service(self._app, config, loop=asyncio.get_running_loop(), state={})
+        self.service = service_of(self._app, **values)
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scopes.append({**scope, "headers": list(scope["headers"]), "extensions": dict(scope["extensions"])})
@@ -53,9 +50,7 @@ class Scopes:
         await answer(send)
 
     def connect(self) -> Any:
-        connection: Any = self.service.protocol_factory()()
-        connection.connection_made(Tap())
-        return connection
+        return Tap().plug(self.service).protocol
 
     async def feed(self, connection: Any, data: bytes) -> Scope:
         """The scope that this head became."""
@@ -162,11 +157,9 @@ async def test_a_known_request_waits_for_the_answer_before_it() -> None:
             await go_on.wait()
         await answer(send, scope["raw_path"])
 
-    config = build([Layer("test", {"target": "x:y"})]).config
-    service = Service(app, config, loop=asyncio.get_running_loop(), state={})
-    connection: Any = service.protocol_factory()()
-    tap = Tap()
-    connection.connection_made(tap)
+    service = service_of(app)
+    tap = Tap().plug(service)
+    connection = tap.protocol
     for target in (b"/1", b"/2", b"/3", b"/4"):
         connection.data_received(b"GET " + target + FIELDS)
         for _ in range(TURNS if target != b"/3" else 0):

@@ -313,8 +313,7 @@ async def test_nothing_is_made_of_bytes_behind_the_last_request(last: bytes, beh
     service.exchange = functools.partial(_count, service.exchange, made)
     for cut in range(len(last) - 30, len(sent)):
         made.clear()
-        connection: Any = service.protocol_factory()()
-        connection.connection_made(Tap())
+        connection = Tap().plug(service).protocol
         connection.data_received(sent[:cut])  # no turn of the loop: no application has begun
         connection.data_received(sent[cut:])
         assert len(made) == wanted, cut

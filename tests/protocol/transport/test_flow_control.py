@@ -10,13 +10,11 @@ from typing import Any
 import pytest
 
 from aserver.asgi import ASGIApp, Receive, Scope, Send
-from aserver.config import Layer, build
 from aserver.protocol.http1.careful import PIPELINE_LIMIT
-from aserver.protocol.service import Service
 from aserver.protocol.transport.connection import HIGH_WATER, HOLD_BYTES
 from aserver.protocol.websocket import connection as ws_socket
 from tests.protocol.narrows import HIGH, PIECES, TURNS, Narrows
-from tests.protocol.serving import GET, answer, field, read_all, status
+from tests.protocol.serving import GET, answer, field, read_all, service_of, status
 from tests.protocol.websocket.test_frames import BINARY, CLOSE, PING, frame
 from tests.protocol.websocket.test_session import Application, request
 
@@ -32,9 +30,8 @@ def anyio_backend() -> str:
 
 @asynccontextmanager
 async def narrows(app: ASGIApp, seed: int, **settings: Any) -> AsyncIterator[Narrows]:
-    config = build([Layer("test", {"target": "x:y", **settings})]).config
-    service = Service(app, config, loop=asyncio.get_running_loop(), state={})
-    transport = Narrows(service.protocol_factory()(), Random(seed))
+    service = service_of(app, **settings)
+    transport = Narrows(service, Random(seed))
     try:
         yield transport
     finally:

@@ -2,13 +2,10 @@
 
 import asyncio
 import time
-from typing import Any
 
 from aserver.asgi import Receive, Scope, Send
-from aserver.config import Layer, build
-from aserver.protocol.service import Service
-from tests.protocol.serving import GET, LAST_GET, serving
-from tests.protocol.wiretap import Tap
+from tests.protocol.serving import GET, LAST_GET, service_of, serving
+from tests.protocol.wiretap import Tap, Writes
 
 START = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"6")]}
 
@@ -88,22 +85,12 @@ async def test_what_is_held_goes_out_before_a_failed_application_breaks_the_conn
 
 
 async def test_many_small_pieces_are_few_writes() -> None:
-    writes: list[int] = []
-
-    class Spy:
-        def __init__(self, transport: asyncio.Transport) -> None:
-            self._transport = transport
-
-        def write(self, data: bytes) -> None:
-            writes.append(len(data))
-            self._transport.write(data)
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(self._transport, name)
+    writes: list[Writes] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         connection = send.__self__.connection  # type: ignore[attr-defined]
-        connection.transport = Spy(connection.transport)
+        connection.transport = Writes(connection.transport)
+        writes.append(connection.transport)
         await send({"type": "http.response.start", "status": 200, "headers": []})
         for _ in range(100):
             await send(piece(b"x" * 1000))
@@ -113,7 +100,7 @@ async def test_many_small_pieces_are_few_writes() -> None:
         answer = await server.ask(LAST_GET)
     assert answer.count(b"x") == 100_000
     assert answer.endswith(b"\r\n0\r\n\r\n")
-    assert len(writes) <= 4
+    assert len(writes[0].sizes) <= 4
 
 
 async def test_answers_close_together_wait_for_the_end_of_the_turn_and_no_longer() -> None:
@@ -166,12 +153,9 @@ async def test_an_answer_that_comes_late_takes_those_along_that_wait() -> None:
         await send(piece(b"abcdef", more=False))
         written.append([bool(tap.written) for tap in taps])
 
-    config = build([Layer("test", {"target": "x:y"})]).config
-    service = Service(app, config, loop=asyncio.get_running_loop(), state={})
+    service = service_of(app)
     for tap in taps:
-        connection: Any = service.protocol_factory()()
-        connection.connection_made(tap)
-        connection.data_received(GET)
+        tap.plug(service).protocol.data_received(GET)
     while service.active:
         await asyncio.sleep(0)
     assert written == [[False, False, False], [False, False, False], [True, True, True]]

@@ -20,6 +20,7 @@ from aserver.protocol.websocket.departure import Departure
 from aserver.protocol.websocket.frames import close_frame
 from tests.protocol.serving import Client, Serving, eventually, field, serving, status
 from tests.protocol.websocket.test_frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
+from tests.protocol.wiretap import Writes
 
 KEY = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
 VERSION = b"Sec-WebSocket-Version: 13"
@@ -451,21 +452,6 @@ async def test_messages_of_every_size_come_back() -> None:
             assert await next_frame(client) == (0x82, b"b" * size)
             await client.send(frame(TEXT, b"t" * size))
             assert await next_frame(client) == (0x81, b"t" * size)
-
-
-class Writes:
-    """A transport that counts what is written."""
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self.sizes: list[int] = []
-
-    def write(self, data: bytes) -> None:
-        self.sizes.append(len(data))
-        self._transport.write(data)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
 
 
 def count_writes(app: Application) -> Writes:

@@ -10,20 +10,19 @@ from typing import Any
 import pytest
 
 from aserver.asgi import ASGIApp
-from aserver.config import Layer, build
-from aserver.protocol.service import Service
 from aserver.protocol.transport.connection import HIGH_WATER
 from aserver.protocol.websocket import deflate
 from aserver.protocol.websocket.deflate import Inflater
 from aserver.protocol.websocket.frames import INFLATED_BYTES, INFLATED_COST, PORTION, TEXT_BYTES, Reader, ViolationError
-from tests.protocol.http1.test_fairness import READ, Line, filled
+from tests.protocol.http1.test_fairness import READ, filled
 from tests.protocol.narrows import PIECES, Narrows
-from tests.protocol.serving import GET, eventually, status
+from tests.protocol.serving import GET, eventually, service_of, status
 from tests.protocol.serving import echo as echo_http
 from tests.protocol.transport.test_flow_control import frames_of
 from tests.protocol.websocket.test_deflate import RSV1, agreement, compress
 from tests.protocol.websocket.test_frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Told, frame
 from tests.protocol.websocket.test_session import Application, echo, listen, request
+from tests.protocol.wiretap import Tap
 
 OFFER = b"Sec-WebSocket-Extensions: permessage-deflate"
 LIMIT = 4_000_000
@@ -205,20 +204,16 @@ class Wired:
     """A service whose WebSockets are for `app`, without a network."""
 
     def __init__(self, app: Any, **settings: Any) -> None:
-        config = build([Layer("test", {"target": "x:y", **settings})]).config
         self._app = app
-        self.service = Service(self._route, config, loop=asyncio.get_running_loop(), state={})
+        self.service = service_of(self._route, **settings)
 
     async def _route(self, scope: Any, receive: Any, send: Any) -> None:
         await (echo_http if scope["type"] == "http" else self._app)(scope, receive, send)
 
-    def connect(self) -> Line:
-        line = Line()
-        line.protocol = self.service.protocol_factory()()
-        line.protocol.connection_made(line)
-        return line
+    def connect(self) -> Tap:
+        return Tap().plug(self.service)
 
-    async def open(self, early: bytes = b"") -> Line:
+    async def open(self, early: bytes = b"") -> Tap:
         """A WebSocket whose application has accepted."""
         line = self.connect()
         line.protocol.data_received(request(OFFER) + early)
@@ -243,7 +238,7 @@ async def wired(app: ASGIApp, **settings: Any) -> AsyncIterator[Wired]:
         await service.end()
 
 
-def spent(line: Line) -> bool:
+def spent(line: Tap) -> bool:
     reader = line.protocol._reader
     return reader is not None and reader.spent
 
@@ -465,9 +460,8 @@ async def test_any_order_of_sending_and_reading(ws_max_queue: int, seed: int) ->
             await app.say(got)
 
     app = Application(careful_echo)
-    config = build([Layer("test", {"target": "x:y", "ws_max_queue": ws_max_queue})]).config
-    service = Service(app, config, loop=asyncio.get_running_loop(), state={})
-    transport = Narrows(service.protocol_factory()(), rng)
+    service = service_of(app, ws_max_queue=ws_max_queue)
+    transport = Narrows(service, rng)
     await transport.carry(request())
     got = await transport.carry(sent)
     assert [payload for first, payload in frames_of(got) if first == 0x80 | BINARY] == messages
@@ -497,7 +491,7 @@ def messages_of(written: bytes) -> list[bytes]:
     return messages
 
 
-async def compressing(line: Line) -> None:
+async def compressing(line: Tap) -> None:
     """Wait until a large message is being compressed, which takes some forty turns."""
     for _ in range(10_000):
         if line.protocol._compressing is not None:
