@@ -4,7 +4,7 @@
     python -m bench.micro hello browser --against ../before   # in turns with another checkout, and the ratio
 
 Each tree is measured in processes of its own, which take turns. It needs the environment aserver is installed in.
-What the kernel and the transport cost is not in it: confirm what it finds with `python -m bench run`.
+The costs of kernel and transport are left out: confirm a finding with `python -m bench run`.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve()
 CONNECTIONS = 64
-TURNS = 150  # in one timing, each with a request or a batch on every connection
+TURNS = 150  # of the loop in one timing; in each, every connection gets a request or a batch
 
 _HOST = b"Host: 127.0.0.1:8000\r\n"
 _BROWSER = (
@@ -47,8 +47,8 @@ def _get(target: bytes, fields: bytes) -> bytes:
 
 
 def _cases() -> dict[str, tuple[list[bytes], int]]:
-    """Name -> the pieces that a connection gets one after the other, again and again; requests in a piece."""
-    numbers = range(7)  # no divisor of anything: each connection has another one than before
+    """Name -> the pieces that each connection gets one after the other, again and again; requests in a piece."""
+    numbers = range(7)  # 7 divides neither CONNECTIONS nor TURNS: each connection gets another number than before
     return {
         "hello": ([_get(b"/", _HOST)], 1),
         "targets": ([_get(b"/items/%d?page=%d" % (n, n * n), _HOST) for n in numbers], 1),
@@ -67,7 +67,7 @@ _LOGGED = {"hello-logged": "hello", "browser-logged": "browser-targets", "others
 
 
 def _socket_cases() -> dict[str, tuple[list[bytes], int]]:
-    """The same of WebSockets: frames, and messages in a piece."""
+    """The cases of WebSockets: name -> pieces of frames; messages in a piece."""
     binary, text = (bytes((first, 0x80 | 64)) + b"mask" + bytes(64) for first in (0x82, 0x81))
     large = bytes((0x82, 0x80 | 127)) + (1 << 16).to_bytes(8, "big") + b"mask" + bytes(1 << 16)
     return {
@@ -79,7 +79,7 @@ def _socket_cases() -> dict[str, tuple[list[bytes], int]]:
 
 
 class _Transport:
-    """What a connection needs of a transport; what is written is counted."""
+    """The part of a transport that a connection uses; it counts writes and drops the bytes."""
 
     def __init__(self, protocol: Any) -> None:
         self.protocol = protocol
@@ -108,7 +108,7 @@ class _Transport:
 
 
 def _access_log(config: Any) -> dict[str, Any]:
-    """What a worker gives its Service where there is an access log."""
+    """The arguments that a worker gives its Service for an access log; the lines go to a file."""
     from aserver.log.access.recorder import AccessLog
     from aserver.log.sink import Sink
 
@@ -201,7 +201,7 @@ def _measure_here(cases: list[str], timings: int) -> None:
 
 
 def _measure_tree(tree: Path, cases: list[str], timings: int) -> dict[str, float]:
-    # Not as a module: the tree measured may be one that has no bench.micro.
+    # By path, not as a module: the other tree may have no bench.micro.
     code = f"import sys; sys.path[:0] = [{str(tree)!r}, {str(HERE.parent / 'apps')!r}]\n"
     code += f"import runpy; runpy.run_path({str(HERE)!r}, run_name='measured')['_measure_here']({cases!r}, {timings})"
     done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True, cwd=tree)

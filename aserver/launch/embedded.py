@@ -20,7 +20,8 @@ from aserver.importer import adapt, remarks
 from aserver.log.access.recorder import AccessLog
 from aserver.log.opening import open_log
 from aserver.log.setup import report_access_log
-from aserver.log.sink import ACCESS_BOUND, LOOK_PAUSE, Sink, SinkState
+from aserver.log.sink import ACCESS_BOUND, Sink, SinkState
+from aserver.log.waker import LOOK_PAUSE
 from aserver.sockets import Address, Listener, bind_for
 from aserver.tls import Certificates
 from aserver.worker.acceptor import Endpoint

@@ -1,6 +1,6 @@
 """The descriptor under a sink: how whole lines get into a file, a pipe, a terminal or a socket.
 
-Every process has its own; only `deferred.Sink`, which has the turn, calls it. It must never wait for a reader, and
+Every process has its own; only `sink.Sink` calls it. It must never wait for a reader, and
 never set O_NONBLOCK on an inherited description: descriptors 0-2 share theirs with the shell that started us.
 
 To a regular file an O_APPEND write of any length is not mixed with others. To a pipe, write(2) is all-or-nothing up to
@@ -38,7 +38,7 @@ _GATE_PAUSE = 0.0002
 _DESCRIPTION_LOCK: int | None = getattr(fcntl, "F_OFD_SETLK", None) if struct.calcsize("P") == 8 else None
 
 
-class Outlet:
+class Descriptor:
     """Owns `fd`; `send` writes once. `limit` is how many bytes are sure to stay together, None for any number."""
 
     def __init__(self, fd: int, kind: SinkKind) -> None:

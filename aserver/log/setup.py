@@ -44,12 +44,13 @@ class LogSettings(Protocol):
 
 
 class Lines(Protocol):
-    """Where access lines go: a `Sink`, or a logger of the user's. Who adds to `batch` calls `begin` before the first
-    and `flush` when there are `most`; `make` turns what was added into lines.
+    """Where access lines go: a `Sink`, or a logger of the user's.
+
+    The caller appends to `batch`, and calls `begin` after the first entry of an empty one. `make` turns entries into
+    lines.
     """
 
     batch: list[Any]
-    most: int
     make: Callable[[list[Any]], list[str]]
 
     @property
@@ -97,12 +98,12 @@ class LoggerLines:
 
     def __init__(self) -> None:
         self.batch: list[Any] = []
-        self.most = 1
         self.make: Callable[[list[Any]], list[str]] = list
         self._logger = logging.getLogger(ACCESS)
 
     def begin(self) -> None:
-        """Nothing is put off here."""
+        """Log at once: the handlers of the user's logger do not know of turns of the loop."""
+        self.flush()
 
     def flush(self) -> None:
         """Log each line at INFO."""
@@ -139,8 +140,8 @@ class Logging:
     def share_half_lines(self, board_fd: int) -> None:
         """Let the processes with this board know of each other's half lines on a terminal, also of killed ones."""
         for log, sink in enumerate((self.error, self.access)):
-            if sink is not None and sink.outlet.exclusive and sink.outlet.half is None:
-                sink.outlet.half = HalfLine(board_fd, log)
+            if sink is not None and sink.descriptor.exclusive and sink.descriptor.half is None:
+                sink.descriptor.half = HalfLine(board_fd, log)
 
     def _tell_standard_error(self, text: str) -> None:
         if self._last_resort is not None:

@@ -1,37 +1,32 @@
-"""Lines to a descriptor, without ever waiting for it, tearing a line, or taking a lock.
+"""A log of this process: lines go to a descriptor without a wait for its reader, a torn line, or a lock.
 
 Every process (master, zygote, worker) has its own `Sink` over each log; no process carries another's lines.
 
-Rules for whoever edits this module:
+Rules for changes to this module:
 
-* `write` is called from signal handlers, finalisers and other threads. So there is no lock, no `queue.Queue` and
-  no buffered file in it: lines go into a deque, and whoever holds the *turn* (an atomic `dict.setdefault`) writes
-  them. Who does not get the turn leaves: the holder looks at the deque again after giving the turn back.
-* A line leaves whole or not at all, and the loop never waits for a reader: how, is `outlet`'s.
+* `write` is called from signal handlers, finalisers and other threads. So it has no lock, no `queue.Queue` and no
+  buffered file. Lines go into a deque, and the call that gets the *claim* (an atomic `dict.setdefault`) writes them. A
+  call that does not get it returns at once: the owner looks at the deque again after giving the claim up.
+* A line leaves whole or not at all, and the loop never waits for a reader. How, is the matter of `descriptor`.
 """
 
 import errno
 import os
 import time
-from asyncio import AbstractEventLoop, TimerHandle
+from asyncio import AbstractEventLoop
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
-from aserver.log.descriptor import Outlet
+from aserver.log.descriptor import Descriptor
 from aserver.log.opening import SinkKind, kind_of
+from aserver.log.waker import RETRY_PAUSE, Wait, Waker
 
 #: Bytes that a blocked sink keeps: access lines are the first to go, error records are worth more memory.
 ACCESS_BOUND = 1 << 20
 ERROR_BOUND = 4 << 20
-#: So many access lines (about 64 KB) are written before the tick ends. Adding up their bytes instead cost 60 ns each.
-BATCH = 256
 CUT = b" [cut]\n"
-#: Seconds between two tries on a full disk or a broken pipe, where no readiness is ever reported.
-RETRY_PAUSE = 1.0
-#: Seconds between two looks at a blocked sink that must not be given to the loop (`Outlet.watchable`).
-LOOK_PAUSE = 0.01
 #: Seconds between two complaints about the same sink.
 COMPLAINT_PAUSE = 10.0
 
@@ -48,50 +43,54 @@ class SinkState(Enum):
     CLOSED = "closed"
 
 
+_WAITS = {SinkState.BLOCKED: Wait.READER, SinkState.FULL: Wait.ROOM}
+
+
 def _joined(lines: list[str]) -> bytes:
     return "".join(lines).encode("ascii", "backslashreplace")
 
 
-def _as_they_are(batch: list[str]) -> list[str]:
+def _unchanged(batch: list[str]) -> list[str]:
     return batch
 
 
 def _silent(_sink: "Sink", _text: str) -> None:
-    """Report to nobody, until `setup` says to whom."""
+    """The default of `Sink.report`: `setup` sets another."""
 
 
 class Sink:
-    """One log of this process. Owns `fd`; `write` and `append` never wait and never raise.
+    """One log of this process. Owns `fd`; `write` never waits and never raises.
 
-    `report` is called with the sink and a sentence, at most once per COMPLAINT_PAUSE when it stops working and
-    once when it works again and lines were lost; by then the sink may be written to again.
+    `report` is called with the sink and a sentence: when the sink stops working, at most once per COMPLAINT_PAUSE, and
+    when it works again and lines were lost. It may write to the sink.
+
+    Access lines are gathered in `batch`, of which each entry is a line or becomes one by `make`; they leave at the end
+    of the loop's turn. Entries are appended directly, without a call (`setup.Lines` has the rules), and only in the
+    loop's thread.
     """
 
     def __init__(self, fd: int, kind: SinkKind, *, name: str = "log", bound: int = ERROR_BOUND) -> None:
-        self.outlet = Outlet(fd, kind)
+        self.descriptor = Descriptor(fd, kind)
         self.name = name
         self.bound = bound
         self.lost = 0
         self.report: Callable[[Sink, str], None] = _silent
         self.state = SinkState.OPEN
-        self._queue: deque[tuple[bytes, int]] = deque()  # (whole lines, how many records that is)
+        self._queue: deque[tuple[bytes, int]] = deque()  # (whole lines, their number of records)
         self._queued = 0  # bytes; may drift by a race, is set right whenever the queue is empty
-        self._offset = 0  # bytes of the queue's head that are out already
+        self._offset = 0  # bytes of the queue's first entry that are written already
         self._fresh = False  # the next byte must begin a line
-        self._turn: dict[int, object] = {}
+        self._claim: dict[int, object] = {}  # at 0: the call that writes now
         self._pid = os.getpid()
         self._retry_at = 0.0
         self._complain_at = 0.0
         self._trouble_since = 0.0
         self.trouble = ""
         self._notices: deque[str] = deque()
-        self.batch: list[Any] = []  # this tick's access lines, or what `make` makes them of
-        self.make: Callable[[list[Any]], list[str]] = _as_they_are
-        self.most = 1  # so many lines are written before the tick ends; without a loop, each one
+        self.batch: list[Any] = []
+        self.make: Callable[[list[Any]], list[str]] = _unchanged
         self._loop: AbstractEventLoop | None = None
-        self._wake_asked = False
-        self._watching: AbstractEventLoop | None = None
-        self._timer: TimerHandle | None = None
+        self._waker = Waker(self.descriptor, self._waits, self._pump)
 
     @classmethod
     def for_fd(cls, fd: int, *, name: str = "log", bound: int = ERROR_BOUND) -> "Sink":
@@ -101,47 +100,38 @@ class Sink:
     @property
     def fd(self) -> int:
         """The descriptor; -1 when closed."""
-        return self.outlet.fd
+        return self.descriptor.fd
 
     @property
     def kind(self) -> SinkKind:
         """What is behind it."""
-        return self.outlet.kind
+        return self.descriptor.kind
 
     @property
     def limit(self) -> int | None:
         """How many bytes are sure to stay together; longer records are cut."""
-        return self.outlet.limit
+        return self.descriptor.limit
 
     # ── hand over ────────────────────────────────────────────────────────────────────────────
 
     def write(self, record: bytes) -> None:
         """Write one record of whole lines now, or keep it until the sink takes it. Safe in a signal handler."""
-        limit = self.outlet.limit
+        limit = self.descriptor.limit
         if limit is not None and len(record) > limit:
             record = record[: limit - len(CUT)] + CUT
         self._put(record, 1, self.bound)
         self._pump()
 
-    def append(self, line: str) -> None:
-        """Add one access line, which is ASCII, to this tick's batch. Only in the loop's thread.
-
-        `recorder` does the same without the call.
-        """
-        if not self.batch:
-            self.begin()
-        self.batch.append(line)
-        if len(self.batch) >= self.most:
-            self.flush()
-
     def begin(self) -> None:
-        """See to it that the batch, which is empty yet, leaves at the end of this turn of the loop."""
+        """Write the batch, which has just got its first line, at the end of this turn of the loop; without one, now."""
         if self._loop is not None:
             try:
                 self._loop.call_soon(self.flush)
             except RuntimeError:  # the loop is closed
                 self._loop = None
-                self.most = 1
+            else:
+                return
+        self.flush()
 
     def flush(self) -> None:
         """Write the batch: one write(2) to a file, pieces of whole lines up to `limit` elsewhere."""
@@ -150,7 +140,7 @@ class Sink:
         batch = self.batch.copy()
         self.batch.clear()
         batch = self.make(batch)
-        if (limit := self.outlet.limit) is not None:
+        if (limit := self.descriptor.limit) is not None:
             self._put_pieces(batch, limit)
         elif self._queue or self.state is not SinkState.OPEN:
             self._put(_joined(batch), len(batch), self._lines_bound())
@@ -160,11 +150,11 @@ class Sink:
             self._pump()
 
     def _write_at_once(self, data: bytes, records: int) -> None:
-        """Do what queue and turn would, 1 us sooner: a regular file takes all, or the disk is full."""
+        """Do what queue and claim would, 1 us sooner: a regular file takes all, or the disk is full."""
         try:
-            written = os.write(self.outlet.fd, data)
+            written = os.write(self.descriptor.fd, data)
         except OSError:
-            written = 0  # `_pump` meets it again, and knows what to do
+            written = 0  # `_pump` gets the same error and deals with it
         if written < len(data):
             self._put(data, records, self._lines_bound())
             self._offset = written
@@ -182,14 +172,14 @@ class Sink:
         self._put(_joined(piece), len(piece), self._lines_bound())
 
     def _lines_bound(self) -> int:
-        """Of access lines, which must leave room for records where both have the same sink."""
+        """The bound for access lines: they must leave room for error records where both have the same sink."""
         return min(self.bound, ACCESS_BOUND)
 
     def _put(self, data: bytes, records: int, bound: int) -> None:
         if os.getpid() != self._pid:
             self.forget()
         if self._queue and self._queued + len(data) > bound:
-            self._pump()  # nothing is dropped that the sink would take by now
+            self._pump()  # the sink may take it by now
         if self._queue and self._queued + len(data) > bound:
             self.lost += records
         else:
@@ -199,24 +189,24 @@ class Sink:
     # ── write ────────────────────────────────────────────────────────────────────────────────
 
     def _pump(self) -> None:
-        """Write what is queued, if it is not being written already further down this stack or in another thread."""
+        """Write the queue, unless a call further down this stack or in another thread is writing it already."""
         me = object()
         while self._queue:
             try:
-                # The turn is taken inside the try: a user's signal handler may raise between any two bytecodes.
-                if self._turn.setdefault(0, me) is not me:
+                # The claim is made inside the try: a user's signal handler may raise between any two bytecodes.
+                if self._claim.setdefault(0, me) is not me:
                     return
-                finished = self._drain()
+                finished = self._write_queue()
             finally:
-                if self._turn.get(0) is me:
-                    del self._turn[0]
+                if self._claim.get(0) is me:
+                    del self._claim[0]
             while self._notices:
                 self.report(self, self._notices.popleft())
             if not finished:
                 return
 
-    def _drain(self) -> bool:
-        """With the turn: write until nothing is queued (True) or the sink takes no more (False)."""
+    def _write_queue(self) -> bool:
+        """With the claim: write until the queue is empty (True) or the descriptor takes no more (False)."""
         queue = self._queue
         if self._retry_at and time.monotonic() < self._retry_at:
             if self.state is SinkState.BROKEN:
@@ -225,7 +215,7 @@ class Sink:
         while queue:
             data, _records = queue[0]
             try:
-                self._send_head(data)
+                self._send_first(data)
             except BlockingIOError:
                 self._enter(SinkState.BLOCKED, "its reader does not read")
                 return False
@@ -241,12 +231,12 @@ class Sink:
             self._recovered()
         return True
 
-    def _send_head(self, data: bytes) -> None:
-        """Write from `_offset` on, once; after a torn line, first end that line."""
+    def _send_first(self, data: bytes) -> None:
+        """Write the queue's first entry from `_offset` on, once; after a torn line, first end that line."""
         lead = b"\n" if self._fresh else b""
         piece = lead + data if self._offset == 0 else data[self._offset :]
         patient = self.state is SinkState.OPEN
-        sent = self.outlet.send(piece, begun=self._offset > 0, patient=patient)
+        sent = self.descriptor.send(piece, begun=self._offset > 0, patient=patient)
         if lead and sent:
             self._fresh = False
             sent -= 1
@@ -256,8 +246,8 @@ class Sink:
         self._retry_at = time.monotonic() + RETRY_PAUSE
         reason = error.strerror or type(error).__name__
         if error.errno in _FULL_ERRORS:
-            # Part of a line may be out, and others may write behind it before there is room: it is written again,
-            # on a line of its own. Each process begins a line, because the torn one may be another's.
+            # Part of a line may be written, and other processes may write behind it before there is room. So it is
+            # written again, on a line of its own. Each process begins a line, because the torn one may be another's.
             data, records = self._queue[0]
             if records > 1 and (whole := data.rfind(b"\n", 0, self._offset) + 1):
                 self._queue[0] = (data[whole:], records - data.count(b"\n", 0, whole))
@@ -287,102 +277,69 @@ class Sink:
             self._notices.append(f"cannot write the {self.name}: {trouble}; lines {fate} until it works again")
         self._wake_later()
 
+    def _waits(self) -> Wait:
+        return _WAITS.get(self.state, Wait.NOTHING) if self._queue else Wait.NOTHING
+
+    def _wake_later(self) -> None:
+        if self._queue:
+            self._waker.ask()
+
     def _recovered(self) -> None:
         lost, self.lost = self.lost, 0
         self.state = SinkState.OPEN
         self._retry_at = 0.0
-        self._unwatch()
+        self._waker.stop()
         if lost:
             seconds = time.monotonic() - self._trouble_since
             lines = "line was" if lost == 1 else "lines were"
             self._notices.append(f"{self.name}: {lost} {lines} lost in {seconds:.1f} s ({self.trouble})")
 
-    # ── the loop ─────────────────────────────────────────────────────────────────────────────
+    # ── life ─────────────────────────────────────────────────────────────────────────────────
 
     def attach(self, loop: AbstractEventLoop | None) -> None:
-        """Let `loop` flush each tick and wake the sink; None before the loop closes. In the loop's thread."""
-        self._unwatch()
+        """Let `loop` write the batch each turn and wake the sink; None before the loop closes. In the loop's thread."""
         self._loop = loop
-        self.most = 1 if loop is None else BATCH
-        self._wake_asked = False
+        self._waker.attach(loop)
         if loop is None:
             self.flush()
         elif self.state is not SinkState.OPEN:
             self._wake_later()
 
-    def _wake_later(self) -> None:
-        if self._loop is not None and self._queue and not self._wake_asked:
-            try:
-                self._loop.call_soon_threadsafe(self._watch)  # we may be in any thread, or in a signal handler
-                self._wake_asked = True
-            except RuntimeError:  # the loop is closed: the next write tries again
-                self._loop = None
-
-    def _watch(self) -> None:
-        self._wake_asked = False
-        if self._loop is None or self._watching is not None or self._timer is not None:
-            return
-        if self.state is SinkState.BLOCKED and self.outlet.watchable:
-            self._watching = self._loop
-            self._loop.add_writer(self.fd, self._woken)
-        elif self.state in (SinkState.BLOCKED, SinkState.FULL):
-            pause = LOOK_PAUSE if self.state is SinkState.BLOCKED else RETRY_PAUSE
-            self._timer = self._loop.call_later(pause, self._woken)
-
-    def _woken(self) -> None:
-        self._timer = None
-        self._pump()
-        if self.state is not SinkState.BLOCKED:
-            self._unwatch()  # a broken pipe reports readiness for ever
-        if self._queue:
-            self._watch()
-
-    def _unwatch(self) -> None:
-        loop, self._watching = self._watching, None
-        if loop is not None and not loop.is_closed():
-            loop.remove_writer(self.fd)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    # ── life ─────────────────────────────────────────────────────────────────────────────────
-
     def replace(self, fd: int) -> None:
-        """Go on writing to `fd` (taken over and closed), under the same number and with nothing lost; for reopening.
+        """Go on with `fd` (taken over and closed), under the same number and with nothing lost; for reopening.
 
-        In the loop's thread. What was queued for the old file goes to the new one. Raises OSError for a bad `fd`.
+        In the loop's thread. The lines that the old file did not take go to the new one. Raises OSError for a bad `fd`.
         """
         kind = kind_of(fd)
         self.flush()
-        if self.outlet.leads_to(fd):
-            # Half a line may be out, and the rest belongs behind it.
-            self.outlet.drop(fd, begun=self._offset > 0)
+        if self.descriptor.leads_to(fd):
+            # Half a line may be written, and the rest belongs behind it.
+            self.descriptor.drop(fd, begun=self._offset > 0)
             self._pump()
             return
-        self._unwatch()
-        self.outlet.replace(fd, kind)
+        self._waker.stop()
+        self.descriptor.replace(fd, kind)
         self._offset = 0
         self._fresh = False
         self._retry_at = 0.0
         self._pump()
 
     def forget(self) -> None:
-        """After fork, in the child: what is queued is the parent's to write, and so is the parent's loop."""
+        """After a fork, in the child: leave the queue and the loop to the parent, whose they are."""
         self._pid = os.getpid()
-        self.outlet.renew_lock()
+        self.descriptor.renew_lock()
         self._queue.clear()
-        self._turn.clear()
+        self._claim.clear()
         self._notices.clear()
         self.batch.clear()
         self._queued = self._offset = self.lost = 0
-        self._loop = self._watching = self._timer = None
-        self.most = 1
-        self._wake_asked = False
+        self._loop = None
+        self._waker.forget()
         self.state = SinkState.OPEN
         self._retry_at = 0.0
 
     def close(self, seconds: float = 1.0) -> int:
-        """Write what is left, waiting at most `seconds` (the process leaves, nobody is kept waiting), and close.
+        """Write the rest, waiting at most `seconds` for the reader, and close. For a process that ends.
 
         Returns how many records were lost for ever.
         """
@@ -392,10 +349,10 @@ class Sink:
         self._pump()
         deadline = time.monotonic() + seconds
         while self._queue and self.state is SinkState.BLOCKED and (left := deadline - time.monotonic()) > 0:
-            self.outlet.wait(left)
+            self.descriptor.wait(left)
             self._pump()
         self._drop_all()
         self.state = SinkState.CLOSED
         self.report = _silent
-        self.outlet.close()
+        self.descriptor.close()
         return self.lost

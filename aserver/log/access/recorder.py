@@ -73,10 +73,8 @@ def _writer(formatter: Formatter, lines: Lines, limit: int | None) -> Callable[[
             local = time.localtime(wall // 1_000_000_000)
             when: When = (*local[:6], local.tm_gmtoff)
             text = stamp(when)
-        lines.begin()
         append(record)
-        if lines.most == 1:
-            lines.flush()
+        lines.begin()
 
     def make(records: list[Record]) -> list[str]:
         try:

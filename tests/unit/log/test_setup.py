@@ -1,5 +1,6 @@
 """The loggers of a process: how records look, who else is left alone, and the standard streams."""
 
+import asyncio
 import io
 import json
 import logging
@@ -27,6 +28,7 @@ from aserver.log.setup import LineHandler, Lines, Logging, configure
 from aserver.log.sink import Sink
 from aserver.log.stdio import OutputStream
 from tests.harness import PATIENCE, wait_for
+from tests.unit.log.lines import add_line
 
 
 @dataclass(frozen=True)
@@ -399,7 +401,7 @@ def test_reopening(start: Start, tmp_path: Path) -> None:
     )
     log.info("two")
     assert logs.access is not None
-    logs.access.append("line\n")
+    add_line(logs.access, "line\n")
     assert "one" in (tmp_path / "error.log.1").read_text()
     assert "two" in (tmp_path / "error.log").read_text()
     assert (tmp_path / "access.log").read_bytes() == b"line\n"
@@ -412,9 +414,9 @@ def test_losses_of_the_access_log_are_told_in_the_error_log(start: Start, tmp_pa
     assert logs.access is not None
     logs.access.bound = 1000
     for _ in range(2000):
-        logs.access.append("x" * 99 + "\n")
+        add_line(logs.access, "x" * 99 + "\n")
     got = len(os.read(reader, 1 << 20))
-    logs.access.append("back\n")
+    add_line(logs.access, "back\n")
     os.close(reader)
     os.close(writer)
     lost = 2000 - got // 100 - 10
@@ -429,7 +431,7 @@ def test_lines_that_nobody_has_read_at_the_end_are_told(start: Start, tmp_path: 
     assert logs.access is not None
     logs.access.bound = 1000
     for _ in range(2000):
-        logs.access.append("x" * 99 + "\n")
+        add_line(logs.access, "x" * 99 + "\n")
     os.close(writer)
     logs.close(0.01)
     with open(reader, "rb") as pipe:
@@ -578,16 +580,19 @@ def test_a_scope_that_the_application_broke_costs_no_line_but_at_most_its_own(st
 
 def test_a_line_too_long_for_a_pipe_is_shortened_not_cut(start: Start) -> None:
     logs = start()
+    loop = asyncio.new_event_loop()
+    logs.set_process("worker 1/g1", loop)  # so that the three lines wait for its turn
     reader, writer = os.pipe()
     logs.replace(None, open_private(writer))
     lines = lines_of(logs)
     access = AccessLog(Settings(access_log_format="json"), lines)
-    lines.most = 3
     broken = make_answer(b"/broken")
     broken.client, broken.scope, broken.connection = 7, {}, SimpleNamespace(logged=None)
     for answer in (broken, make_answer(b"/" + b"x" * 8000), broken):
         access.write(answer)
-    lines.flush()
+    assert len(lines.batch) == 3
+    logs.set_process("worker 1/g1")
+    loop.close()
     line = os.read(reader, 1 << 16)
     os.close(reader)
     os.close(writer)

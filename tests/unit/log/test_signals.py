@@ -188,6 +188,7 @@ from types import SimpleNamespace
 import uvloop
 from aserver.log.sink import Sink
 from aserver.log.setup import configure
+from tests.unit.log.lines import add_line
 
 how, error_fd, access_fd, trace = sys.argv[1], *map(int, sys.argv[2:])
 settings = SimpleNamespace(loglevel="info", log_format="text", log_config=None, capture_output=False)
@@ -198,7 +199,7 @@ async def main():
     logs.set_process("worker 1/g1", asyncio.get_running_loop())
     for tick in range(200):
         for line in range(20):
-            logs.access.append("%d %d\\n" % (tick, line))
+            add_line(logs.access, "%d %d\\n" % (tick, line))
         if tick == 199:
             logging.getLogger("aserver.error").error("last words")
             if how == "kill":

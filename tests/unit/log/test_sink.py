@@ -24,7 +24,9 @@ from aserver.log import sink
 from aserver.log.descriptor import PIPE_LIMIT
 from aserver.log.opening import SinkKind, kind_of, open_log, open_private
 from aserver.log.sink import ACCESS_BOUND, CUT, Sink, SinkState
+from aserver.log.waker import Waker
 from tests.harness import PATIENCE, tmpfs
+from tests.unit.log.lines import add_line
 
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
 both_loops = pytest.mark.parametrize("loop_factory", LOOPS, ids=["asyncio", "uvloop"])
@@ -111,7 +113,7 @@ def test_trap_73_a_full_pipe_delays_nothing_and_drops_are_counted(
         sent = lines(30_000)  # 3 MB, of which a pipe holds 64 kB and the out 1 MB
         for start in range(0, len(sent), 100):
             for line in sent[start : start + 100]:
-                out.append(line.decode())
+                add_line(out, line.decode())
             await asyncio.sleep(0)  # the loop turns: nothing waits for the reader
         assert out.state is SinkState.BLOCKED
         got = await read_until(reader, lambda _: out.state is SinkState.OPEN)
@@ -122,7 +124,7 @@ def test_trap_73_a_full_pipe_delays_nothing_and_drops_are_counted(
         [report] = reports
         assert f"access log: {30_000 - len(kept)} lines were lost" in report
         assert "its reader does not read" in report
-        out.append("again\n")
+        add_line(out, "again\n")
         await asyncio.sleep(0)
         await until(lambda: read_all(reader) == b"again\n")
         assert not asyncio.get_running_loop().remove_writer(out.fd)
@@ -349,11 +351,12 @@ def test_a_log_that_cannot_be_opened_names_its_path(tmp_path: Path) -> None:
 WRITE_LONG_LINES = """
 import os, sys, random
 from aserver.log.sink import Sink
+from tests.unit.log.lines import add_line
 name, low, high, count = sys.argv[1], *map(int, sys.argv[2:5])
 out = Sink.for_fd(int(sys.argv[5]))
 for number in range(count):
     width = random.randint(low, high)
-    out.append(f"{name} {number} {width} ".ljust(width, name) + "\\n")
+    add_line(out, f"{name} {number} {width} ".ljust(width, name) + "\\n")
     out.write(f"{name} record {number}\\n".encode())
 sys.exit(out.close(20))
 """
@@ -426,7 +429,7 @@ def test_trap_78_a_full_disk(
         sent = lines(6000, width=101)  # 606 kB on 148 kB of disk
         for start in range(0, len(sent), 50):
             for line in sent[start : start + 50]:
-                out.append(line.decode())
+                add_line(out, line.decode())
             await asyncio.sleep(0)
         await asyncio.sleep(0.1)  # several tries
         assert out.state is SinkState.FULL
@@ -434,7 +437,7 @@ def test_trap_78_a_full_disk(
         assert report.startswith("cannot write the access log: No space left on device; lines are kept up to 200000 ")
         ballast.unlink()
         await until(lambda: out.state is SinkState.OPEN)
-        out.append("after\n")
+        add_line(out, "after\n")
         out.close()
         got = (small_disk / "log").read_bytes().splitlines(keepends=True)
         whole = [line for line in got if len(line) == 101]
@@ -492,7 +495,7 @@ def test_trap_79_rotation_loses_nothing(loop_factory: Callable[[], asyncio.Abstr
         number = out.fd
         for start in range(0, len(sent), 50):
             for line in sent[start : start + 50]:
-                out.append(line.decode())
+                add_line(out, line.decode())
             if start % 1000 == 0:  # in the middle of a tick
                 path.rename(tmp_path / f"log.{start:06d}")
                 out.replace(open_log(str(path), which="access"))
@@ -519,6 +522,7 @@ def test_trap_79_copytruncate_leaves_no_hole(tmp_path: Path) -> None:
 WORKER_WITHOUT_RIGHTS = """
 import os, socket, sys
 from aserver.log.sink import Sink
+from tests.unit.log.lines import add_line
 channel = socket.socket(fileno=int(sys.argv[1]))
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 try:
@@ -538,7 +542,7 @@ while True:
     else:
         out.replace(fds[0])
     for _ in range(100):
-        out.append("%07d\\n" % number)
+        add_line(out, "%07d\\n" % number)
         number += 1
     channel.send(b"done")
 out.close()
@@ -606,14 +610,14 @@ def test_trap_80_a_dead_reader_neither_kills_nor_spins(
 ) -> None:
     reader, writer = make_stream(kind, tmp_path, descriptors)
     wakes = 0
-    woken = Sink._woken
+    woken = Waker._woken
 
-    def counted(out: Sink) -> None:
+    def counted(waker: Waker) -> None:
         nonlocal wakes
         wakes += 1
-        woken(out)
+        woken(waker)
 
-    monkeypatch.setattr(Sink, "_woken", counted)
+    monkeypatch.setattr(Waker, "_woken", counted)
 
     async def main() -> None:
         out = Sink.for_fd(open_private(writer), name="access log")
@@ -621,11 +625,11 @@ def test_trap_80_a_dead_reader_neither_kills_nor_spins(
         reports = reports_of(out)
         out.attach(asyncio.get_running_loop())
         for line in lines(5000 if blocked else 1):
-            out.append(line.decode())
+            add_line(out, line.decode())
         await asyncio.sleep(0)
         os.close(reader)
         for _ in range(50):
-            out.append("lost\n")
+            add_line(out, "lost\n")
             await asyncio.sleep(0.002)
         assert out.state is SinkState.BROKEN
         assert len(reports) == 1
@@ -677,15 +681,15 @@ def test_trap_81_one_write_a_tick(
     async def main() -> None:
         out.attach(asyncio.get_running_loop())
         for line in lines(50):
-            out.append(line.decode())
+            add_line(out, line.decode())
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         for line in lines(600, 50):
-            out.append(line.decode())
-        assert writes == [50, 256, 256]  # a long tick is not kept to its end
+            add_line(out, line.decode())
+        assert writes == [50]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        assert writes == [50, 256, 256, 88]
+        assert writes == [50, 600]
 
     monkeypatch.setattr(os, "write", counted)
     run(loop_factory, main)
@@ -784,7 +788,7 @@ def test_a_closed_sink_swallows(tmp_path: Path) -> None:
         os.close(other)
         other = number
     out.write(b"late\n")
-    out.append("late\n")
+    add_line(out, "late\n")
     os.close(other)
     assert (tmp_path / "other").read_bytes() == b""
 
@@ -797,9 +801,9 @@ def test_lines_after_the_loop_closed_are_written(
 
     async def main() -> None:
         out.attach(asyncio.get_running_loop())
-        out.append("one\n")
+        add_line(out, "one\n")
 
     run(loop_factory, main)
-    out.append("two\n")
+    add_line(out, "two\n")
     out.close()
     assert (tmp_path / "log").read_bytes() == b"one\ntwo\n"

@@ -21,6 +21,7 @@ from aserver.log.opening import SinkKind, open_private
 from aserver.log.setup import configure
 from aserver.log.sink import ACCESS_BOUND, Sink, SinkState
 from tests.harness import PATIENCE
+from tests.unit.log.lines import add_line
 
 WRITER = """
 import sys
@@ -130,7 +131,7 @@ def test_trap_77_the_two_logs_of_a_process_on_a_terminal_that_is_behind(terminal
         assert logs.access is not None
         for number in range(60):
             logs.logger.error("e%d %s", number, "e" * 700)
-            logs.access.append(f"a{number} {'a' * 700}\n")
+            add_line(logs.access, f"a{number} {'a' * 700}\n")
             if number % 10 == 9:
                 got += os.read(reader, 500)
         while True:
@@ -153,9 +154,9 @@ def test_access_lines_leave_room_for_records_where_both_have_one_sink(terminal: 
     sink = Sink.for_fd(open_private(terminal[1]))
     try:
         while sink.state is SinkState.OPEN:
-            sink.append("a" * 4000 + "\n")
+            add_line(sink, "a" * 4000 + "\n")
         for _ in range(2 * ACCESS_BOUND // 4000):
-            sink.append("a" * 4000 + "\n")
+            add_line(sink, "a" * 4000 + "\n")
         lost = sink.lost
         assert lost > ACCESS_BOUND // 4001 - 10
         for _ in range(ACCESS_BOUND // 4000):
@@ -244,7 +245,7 @@ from aserver.ipc.board import HalfLine
 from aserver.log.sink import Sink, SinkState
 from aserver.log.opening import open_private
 sink = Sink.for_fd(open_private(2))
-sink.outlet.half = HalfLine(int(sys.argv[1]), 0)
+sink.descriptor.half = HalfLine(int(sys.argv[1]), 0)
 while sink.state is SinkState.OPEN or not sink._offset:
     sink.write(b"k" * 999 + b"\\n")
 print("half", flush=True)
@@ -255,7 +256,7 @@ time.sleep(600)
 def test_half_a_line_of_a_killed_process_is_ended_before_the_next(terminal: tuple[int, int]) -> None:
     """Its locks die with it, and say no more that its line has no end.
 
-    Fails without `half.get()` in Outlet: the next line stands behind the half one.
+    Fails without `half.get()` in Descriptor: the next line stands behind the half one.
     """
     reader, writer = terminal
     board = BoardFile.create()
@@ -264,7 +265,7 @@ def test_half_a_line_of_a_killed_process_is_ended_before_the_next(terminal: tupl
     assert killed.stdout is not None
     assert killed.stdout.readline() == b"half\n"
     sink = Sink.for_fd(open_private(writer))
-    sink.outlet.half = HalfLine(board.fd, 0)
+    sink.descriptor.half = HalfLine(board.fd, 0)
     try:
         sink.write(b"ours\n")
         killed.kill()
