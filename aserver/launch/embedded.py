@@ -25,7 +25,7 @@ from aserver.log.waker import LOOK_PAUSE
 from aserver.sockets import Address, Listener, bind_for
 from aserver.tls import Certificates
 from aserver.worker.acceptor import Endpoint
-from aserver.worker.forked import Reserved
+from aserver.worker.fork_guard import ForkGuard
 from aserver.worker.server import BEAT, Server
 
 log = logging.getLogger("aserver.error")
@@ -39,12 +39,12 @@ TEND_BEATS = round(1 / BEAT)
 @contextlib.contextmanager
 def _bound(config: Config) -> Iterator[list[Listener]]:
     listeners = bind_for(config, config.bind, os.environ)
-    reserved = Reserved(listener.socket.fileno() for listener in listeners)
-    reserved.begin()
+    guard = ForkGuard(listener.socket.fileno() for listener in listeners)
+    guard.begin()
     try:
         yield listeners
     finally:
-        reserved.end()
+        guard.end()
         for listener in listeners:
             listener.close()
 
@@ -57,12 +57,12 @@ def _stop_signals(server: Server, config: Config) -> Iterator[None]:
     for signum, graceful in patience.items():
         loop.add_signal_handler(signum, partial(server.drain, final=True, graceful=graceful))
     handler = signal.getsignal(signal.SIGTERM)  # the loop's own, the same for all signals
-    reserved = Reserved(handlers=lambda: [handler])
-    reserved.begin()
+    guard = ForkGuard(handlers=lambda: [handler])
+    guard.begin()
     try:
         yield
     finally:
-        reserved.end()
+        guard.end()
         for signum in patience:
             loop.remove_signal_handler(signum)
 

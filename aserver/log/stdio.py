@@ -5,6 +5,7 @@ called early: a logging handler of the app keeps the stream that it found.
 """
 
 import codecs
+import contextlib
 import io
 import logging
 import os
@@ -121,12 +122,17 @@ class OutputStream(io.TextIOBase):
             _output.info("%s: %s", self.name, self._partial.pop(me))
 
 
-def finish(stream: TextIO) -> None:
-    """Let nothing wait in `stream`, not even half a line: before a fork, which would copy it, and at the end."""
-    if isinstance(stream, OutputStream):
-        stream.close()
-    else:
-        stream.flush()
+def finish_streams() -> None:
+    """Write out sys.stdout and sys.stderr, even half a line: before a fork, which would copy it, and at the end.
+
+    Errors are passed over: a stream may be an object of the application's, or a pipe that is not read any more.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            if isinstance(stream, OutputStream):
+                stream.close()
+            else:
+                stream.flush()
 
 
 def capture_output(error_fd: int) -> None:

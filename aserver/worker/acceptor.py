@@ -22,7 +22,7 @@ from aserver.protocol.transport.connection import server_of
 from aserver.protocol.transport.handshakes import NEVER, Handshakes, TlsHandshake, become
 from aserver.protocol.transport.reception import Reception
 from aserver.tls import Certificates
-from aserver.worker.hatch import Hatch
+from aserver.worker.raw_server import RawServer
 
 log = logging.getLogger("aserver.error")
 
@@ -81,7 +81,7 @@ class Acceptor:
     proxy: tuple[Mode, Peers] | None = None
     state: State = State.CLOSED
     _number: int = 0  # of the state, counted from the first one
-    _server: asyncio.AbstractServer | Hatch | None = None
+    _server: asyncio.AbstractServer | RawServer | None = None
     _resumption: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -144,9 +144,9 @@ class Acceptor:
         """
         duplicate = self.endpoint.sock.dup()
         options: dict[str, Any] = {"sock": duplicate, "backlog": self.backlog, "start_serving": False}
-        server: asyncio.AbstractServer | Hatch
+        server: asyncio.AbstractServer | RawServer
         if self._by_hand:
-            server = Hatch(self.loop, duplicate, self.backlog, self._secure, self._rest)
+            server = RawServer(self.loop, duplicate, self.backlog, self._secure, self._rest)
         elif duplicate.family == socket.AF_UNIX:
             # Only create_unix_server takes a unix socket on both loops. From Python 3.13 on it would remove
             # the path at close, which is the master's alone to do (trap 52).
@@ -214,7 +214,7 @@ class Acceptor:
         return {"ssl": tls.context, "ssl_handshake_timeout": NEVER, "ssl_shutdown_timeout": NEVER}
 
 
-def _close(server: asyncio.AbstractServer | Hatch, loop: asyncio.AbstractEventLoop) -> None:
+def _close(server: asyncio.AbstractServer | RawServer, loop: asyncio.AbstractEventLoop) -> None:
     """Accept no more from now on.
 
     asyncio's own loop makes a connection one turn after it has taken the client from the queue, and loses the client

@@ -31,9 +31,9 @@ from aserver.ipc.messages import BootFailed, Drain, Fork, MoreFiles, Ready, Recy
 from aserver.log.access.recorder import AccessLog
 from aserver.log.setup import Logging
 from aserver.worker.acceptor import Endpoint
+from aserver.worker.exit import ProcessExit, disown_exit_hooks
 from aserver.worker.fairness import Fairness
-from aserver.worker.forked import DUMP_SIGNAL, Reserved
-from aserver.worker.leaving import Departure, disown_exit_hooks
+from aserver.worker.fork_guard import DUMP_SIGNAL, ForkGuard
 from aserver.worker.recycling import RecycleLimits
 from aserver.worker.server import Server
 
@@ -79,7 +79,7 @@ def run(seed: Seed) -> NoReturn:
     except BaseException:
         log.critical("the worker failed", exc_info=True)
         code = ExitCode.UNEXPECTED
-    worker.departure.go(code)
+    worker.exit.go(code)
 
 
 class WorkerProcess:
@@ -95,9 +95,9 @@ class WorkerProcess:
         self._asked = False
         self._loop_handlers: list[object] = []  # what the loop installs to be woken by signals
         own = (seed.channel.fileno(), *(endpoint.sock.fileno() for endpoint in seed.endpoints))
-        self._reserved = Reserved(own, lambda: self._loop_handlers, traced=True)
+        self._fork_guard = ForkGuard(own, lambda: self._loop_handlers, traced=True)
         self._cell = seed.board.cell(self._order.cell)
-        self.departure = Departure(
+        self.exit = ProcessExit(
             seed.logs,
             inherits=True,
             beat=self._beat,
@@ -114,7 +114,7 @@ class WorkerProcess:
         faulthandler.register(DUMP_SIGNAL, file=seed.trace, all_threads=True, chain=False)
         faulthandler.enable(file=seed.trace, all_threads=True)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())  # blocked since before the fork: now the handlers are ours
-        self._reserved.begin()
+        self._fork_guard.begin()
         gc.enable()
         try:
             seed.hooks.run("post_fork", seed.hooks.server, seed.view)
@@ -143,7 +143,7 @@ class WorkerProcess:
             code = await self._serve(app)
         finally:
             # From here on the loop may stand still: its own end waits for the threads of its executor.
-            self.departure.begin(code, self._server.time_left if self._server is not None else 0.0)
+            self.exit.begin(code, self._server.time_left if self._server is not None else 0.0)
         return code
 
     async def _serve(self, app: importer.LoadedApp) -> int:
@@ -202,12 +202,12 @@ class WorkerProcess:
             self._server.drain(final=True, graceful=self._seed.config.graceful_timeout)
 
     def _listen(self, seconds: float) -> None:
-        """Hear the master when the loop has ended: an impatient operator, reopened logs. In the departure's thread."""
+        """Hear the master when the loop has ended: an impatient operator, reopened logs. In a thread of `exit`."""
         if not unix.readable([] if self._channel.eof else [self._channel.fileno()], seconds):
             return
         for message, fds in self._channel.receive():
             if isinstance(message, Drain):
-                self.departure.hurry(message.graceful)
+                self.exit.hurry(message.graceful)
             else:
                 self._seed.logs.replace(fds[0], fds[1] if len(fds) > 1 else None)
 

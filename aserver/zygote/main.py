@@ -48,8 +48,8 @@ from aserver.log.setup import Logging, configure
 from aserver.protocol.context import COMPILED
 from aserver.tls import Certificates
 from aserver.worker.acceptor import Endpoint
-from aserver.worker.forked import Reserved
-from aserver.worker.leaving import Departure
+from aserver.worker.exit import ProcessExit
+from aserver.worker.fork_guard import ForkGuard
 from aserver.worker.main import Seed
 from aserver.worker.main import run as run_worker
 from aserver.zygote.allocator import keep_freed_memory
@@ -114,8 +114,8 @@ class Zygote:
         self._logs.share_half_lines(board_fd)
         self._listeners = [socket.socket(fileno=listener) for listener in listeners]
         own = (channel.fileno(), wake.fileno(), *(listener.fileno() for listener in self._listeners))
-        self._reserved = Reserved(own, tuple)  # against forks by the app's import
-        self._reserved.begin()
+        self._fork_guard = ForkGuard(own, tuple)  # against forks by the app's import
+        self._fork_guard.begin()
         self._endpoints: tuple[Endpoint, ...] = ()
         self._app: importer.LoadedApp | None = None
         self._unused_loops: tuple[object, ...] = ()
@@ -279,9 +279,7 @@ class Zygote:
     # ── fork ─────────────────────────────────────────────────────────────────────────────────
 
     def _fork(self, order: Fork) -> None:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):
-                stdio.finish(stream)  # or what the app printed without a newline would appear in each worker (trap 7)
+        stdio.finish_streams()  # else half a line that the app has printed at import would appear in each worker
         view = WorkerView(self._config, order.serial, order.slot, self._boot.generation)
         self._hooks.run("pre_fork", self._hooks.server, view)
         with contextlib.ExitStack() as parents:  # the child never comes out of it: it ends in _become_worker
@@ -292,8 +290,8 @@ class Zygote:
                 # Blocked across the fork, so that no signal finds the child with the zygote's wakeup socket.
                 blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
                 parents.callback(signal.pthread_sigmask, signal.SIG_SETMASK, blocked)
-                self._reserved.end()  # a worker needs the listeners, and lets go of the rest by itself
-                parents.callback(self._reserved.begin)
+                self._fork_guard.end()  # a worker needs the listeners, and lets go of the rest by itself
+                parents.callback(self._fork_guard.begin)
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", DeprecationWarning)  # threads: the census has said so, with names
                     pid = os.fork()  # noqa: TID251
@@ -385,4 +383,4 @@ class Zygote:
                 last()
             self._channel.drain_blocking(LAST_WORDS)
 
-        Departure(self._logs, last=say_last).go(code, join=join)
+        ProcessExit(self._logs, last=say_last).go(code, join=join)

@@ -45,7 +45,7 @@ def _check_disposition(child: dict[str, Any]) -> None:
 def test_a_child_has_pythons_own_signals_and_sigterm_ends_it_alone(server: Start, way: str, mode: str) -> None:
     """It dies of SIGTERM, and its worker serves on.
 
-    Fails without unix.give_back_signals in Reserved.let_go: the child lives on, and the worker is due ("it got
+    Fails without unix.give_back_signals in ForkGuard.let_go: the child lives on, and the worker is due ("it got
     SIGTERM"). Fails in parts without set_wakeup_fd(-1) there, and without the loop's handlers.
     """
     running = server(HOUSEHOLD, mode, "--min-lifetime", "0")
@@ -62,7 +62,7 @@ def test_a_child_has_pythons_own_signals_and_sigterm_ends_it_alone(server: Start
 
 
 def test_multiprocessing_terminates_its_children(server: Start) -> None:
-    """Process.terminate() and join(). Fails without unix.give_back_signals in Reserved.let_go: join times out."""
+    """Process.terminate() and join(). Fails without unix.give_back_signals in ForkGuard.let_go: join times out."""
     running = server(HOUSEHOLD, "--min-lifetime", "0")
     _ask(running, "/child?way=multiprocessing")
     assert _ask(running, "/terminate") == -signal.SIGTERM
@@ -71,7 +71,7 @@ def test_multiprocessing_terminates_its_children(server: Start) -> None:
 
 
 def test_a_child_forked_at_import_has_neither_handlers_nor_listeners(server: Start, tmp_path: Path) -> None:
-    """The zygote's. Fails without Reserved.begin in the zygote: it survives SIGTERM, and keeps the port."""
+    """The zygote's. Fails without ForkGuard.begin in the zygote: it survives SIGTERM, and keeps the port."""
     notes = Notes(tmp_path)
     running = server(HOUSEHOLD, "--on-fork-hazard", "warn", env=notes.env | {"FORK_AT_IMPORT": "1"})
     (told,) = notes.of("child")
@@ -92,7 +92,7 @@ def test_a_child_forked_at_import_has_neither_handlers_nor_listeners(server: Sta
 
 
 def test_later_workers_have_their_listeners_and_let_their_children_go(server: Start) -> None:
-    """The zygote forks again and again. Fails without `Reserved.end` before its forks, and without `begin` after."""
+    """The zygote forks again and again. Fails without `ForkGuard.end` before its forks, and without `begin` after."""
     running = server(HOUSEHOLD)
     running.workers()[0].kill()
     running.wait_log("is ready after", count=2)
@@ -103,7 +103,7 @@ def test_later_workers_have_their_listeners_and_let_their_children_go(server: St
 
 
 def test_the_crash_of_a_child_is_not_told_as_its_workers(server: Start) -> None:
-    """Fails without faulthandler.disable in Reserved.let_go: the stacks of the child stand in the worker's trace."""
+    """Fails without faulthandler.disable in ForkGuard.let_go: the stacks of the child stand in the worker's trace."""
     running = server(HOUSEHOLD)
     (worker,) = running.workers()
     assert os.WTERMSIG(_ask(running, "/crash")) == signal.SIGABRT
@@ -124,8 +124,8 @@ asyncio.run(aserver.serve(app, bind="127.0.0.1:0", install_signal_handlers=True)
 def test_a_child_of_an_embedding_program_ends_alone(tmp_path: Path) -> None:
     """`aserver.serve(app)` serves in the program's own process, and may hear signals there.
 
-    Fails without Reserved in embedded._stop_signals (the child's SIGTERM stops the server on Python 3.11, and the
-    child survives it on all), and without Reserved in embedded._bound (the child keeps the port).
+    Fails without ForkGuard in embedded._stop_signals (the child's SIGTERM stops the server on Python 3.11, and the
+    child survives it on all), and without ForkGuard in embedded._bound (the child keeps the port).
     """
     log = tmp_path / "log"
     with log.open("w") as file:

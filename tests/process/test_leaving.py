@@ -33,8 +33,8 @@ def _ask(server: ServerProcess, question: str) -> Any:
 def test_work_under_way_is_finished_at_a_stop(server: Start, what: str, mode: str, tmp_path: Path) -> None:
     """It takes twice the hang_timeout, so only a heart that beats meanwhile lets it.
 
-    Fails without threading._shutdown in Departure.go (thread, executors; ProcessPoolExecutor's children are waited for
-    until the kill, exit code 6), and without `beat` (aborted: "its event loop stood still").
+    Fails without threading._shutdown in ProcessExit.go (thread, executors; ProcessPoolExecutor's children are waited
+    for until the kill, exit code 6), and without `beat` (aborted: "its event loop stood still").
     """
     notes = Notes(tmp_path)
     running = server(HOUSEHOLD, mode, "--hang-timeout", "1", "--slow-callback", "0.5", env=notes.env)
@@ -51,7 +51,7 @@ def test_work_under_way_is_finished_at_a_stop(server: Start, what: str, mode: st
 
 
 def test_work_under_way_is_finished_at_a_recycle(server: Start, tmp_path: Path) -> None:
-    """The replacement serves meanwhile. Fails without threading._shutdown in Departure.go."""
+    """The replacement serves meanwhile. Fails without threading._shutdown in ProcessExit.go."""
     notes = Notes(tmp_path)
     running = server(HOUSEHOLD, "--min-lifetime", "0", "--max-requests", "1", "--hang-timeout", "1", env=notes.env)
     old = _ask(running, "/begin?what=executor&seconds=2")
@@ -102,7 +102,7 @@ def test_what_takes_longer_than_graceful_timeout_is_cut_off_and_named(
 ) -> None:
     """The stop goes on, the exit functions run (unless they are what hangs), no process is left, the exit code is 0.
 
-    Fails without Departure._keep_watch: the drain overruns, exit code 6. Fails in parts without _take_over (no atexit
+    Fails without ProcessExit._keep_watch: the drain overruns, exit code 6. Fails in parts without _take_over (no atexit
     function runs), and without _kill_children (the harness finds the process).
     """
     notes = Notes(tmp_path)
@@ -118,7 +118,7 @@ def test_what_takes_longer_than_graceful_timeout_is_cut_off_and_named(
 
 
 def test_it_is_said_what_is_waited_for_and_an_impatient_operator_is_heard(server: Start, tmp_path: Path) -> None:
-    """A second SIGTERM ends the wait. Fails without `listen` in the worker's Departure: it lasts for 600 s."""
+    """A second SIGTERM ends the wait. Fails without `listen` in the worker's ProcessExit: it lasts for 600 s."""
     notes = Notes(tmp_path)
     running = server(HOUSEHOLD, "--graceful-timeout", "600", env=notes.env)
     _ask(running, "/begin?what=thread&seconds=1200")
@@ -150,7 +150,7 @@ def test_preloaded_exit_hooks_run_once_in_the_zygote_and_in_no_worker(server: St
     """A directory made at import outlives recycled workers, and is gone at the end, also if only atexit holds it.
 
     Fails without disown_exit_hooks (a recycled worker removes the directory), without `inherits` (its atexit function
-    runs), with atexit._clear() for the barrier (the second directory), and without Departure in Zygote.leave (both
+    runs), with atexit._clear() for the barrier (the second directory), and without ProcessExit in Zygote.leave (both
     stay).
     """
     notes = Notes(tmp_path)
@@ -213,7 +213,7 @@ def test_a_zygote_that_has_nothing_to_fork_leaves_in_order_too(
 
 
 def test_the_generation_that_a_reload_replaces_runs_its_exit_hooks(server: Start, tmp_path: Path) -> None:
-    """Once, in its zygote, when its last worker has left. Fails without Departure in Zygote.leave."""
+    """Once, in its zygote, when its last worker has left. Fails without ProcessExit in Zygote.leave."""
     notes = Notes(tmp_path)
     running = server(HOUSEHOLD, env=notes.env)
     (old,) = running.zygotes()
@@ -226,7 +226,7 @@ def test_the_generation_that_a_reload_replaces_runs_its_exit_hooks(server: Start
 
 
 def test_a_zygote_whose_master_was_killed_runs_its_exit_hooks(server: Start, tmp_path: Path) -> None:
-    """Nobody else removes what the import has made. Fails with os._exit for Departure after _be_deputy."""
+    """Nobody else removes what the import has made. Fails with os._exit for ProcessExit after _be_deputy."""
     notes = Notes(tmp_path)
     running = server(HOUSEHOLD, env=notes.env)
     (zygote,) = running.zygotes()

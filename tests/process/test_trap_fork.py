@@ -209,8 +209,8 @@ def test_traps_10_and_11_hooks_of_fork_and_exit_run_once_and_nowhere_else(
 ) -> None:
     """Exit hooks run where they were registered. There is no double fork, so no process in between that could run any.
 
-    Fails with `inherits=False` in the worker, without atexit._run_exitfuncs in Departure, and with another fork at the
-    beginning of Zygote._become_worker, whose parent waits for the worker.
+    Fails with `inherits=False` in the worker, without atexit._run_exitfuncs in ProcessExit, and with another fork at
+    the beginning of Zygote._become_worker, whose parent waits for the worker.
     """
     notes = Notes(tmp_path)
     running = server(PROBE, mode, "--workers", "2", env=notes.env)
@@ -251,7 +251,7 @@ def test_trap_15_a_subprocess_started_at_import_sees_only_the_standard_streams(s
 def test_trap_16_a_forked_child_of_a_worker_holds_no_listener(server: Start) -> None:
     """It outlives the server here, and the port must be free all the same.
 
-    Fails without Reserved.begin in WorkerProcess.run: the orphan keeps the port open and answers nobody.
+    Fails without ForkGuard.begin in WorkerProcess.run: the orphan keeps the port open and answers nobody.
     """
     running = server(PROBE)
     child = process(_ask(running, "/multiprocessing"))

@@ -23,9 +23,9 @@ TESTS = ROOT / "tests"
 #: Where a process may end itself: `module::function`, and the call.
 EXITS = {
     ("command/cli.py::main", "sys.exit"): "the command",
-    ("worker/leaving.py::Departure._keep_watch", "os._exit"): "a worker whose time to leave has run out",
-    ("worker/leaving.py::Departure.go", "os._exit"): "a worker's end",
-    ("worker/leaving.py::Departure._finish", "os._exit"): "a worker's end",
+    ("worker/exit.py::ProcessExit._keep_watch", "os._exit"): "a worker whose time to leave has run out",
+    ("worker/exit.py::ProcessExit.go", "os._exit"): "a worker's end",
+    ("worker/exit.py::ProcessExit._finish", "os._exit"): "a worker's end",
     ("zygote/main.py::_first_message", "os._exit"): "a zygote that nobody wants any more has no settings yet",
     ("zygote/main.py::Zygote._become_worker", "os._exit"): "a forked child must never return into the zygote's loop",
     ("zygote/native.py::_fork_and_end", "os._exit"): "the child that only looks which threads survive a fork",
@@ -43,6 +43,7 @@ BROAD = {
     "importer/target.py::_call_factory": "the application",
     "log/access/recorder.py::_writer.make": "the scope is the application's, and may hold anything",
     "log/access/recorder.py::_make_one_by_one": "the scope is the application's, and may hold anything",
+    "log/stdio.py::finish_streams": "sys.stdout and sys.stderr may be the application's objects",
     "log/layout.py::message_of": "str() of an object of the application",
     "master/reload.py::read.work": "carries any error from a thread into the loop, where it is raised again",
     "master/upgrade.py::_wait": "ends the child, then raises again",
@@ -50,14 +51,11 @@ BROAD = {
     "protocol/websocket/session.py::WebSocketConnection.run": "the application",
     "protocol/websocket/session.py::WebSocketConnection.receive": "gives back an event not taken, then raises again",
     "sockets/bind.py::_bind_address": "closes the sockets bound so far, then raises again",
-    "worker/leaving.py::_guarded": "exit functions of the application",
-    "worker/leaving.py::_kill_children": "multiprocessing's children of the application",
-    "worker/leaving.py::Departure._finish": "exit functions of the application",
+    "worker/exit.py::_guarded": "exit functions of the application",
     "worker/lifespan.py::Lifespan._run": "the application",
     "worker/main.py::run": "the process's last line of defence: logs, and tells the master",
     "worker/main.py::WorkerProcess._serve": "a loop or a listener that refuses: the master must hear why",
     "zygote/main.py::main": "the process's last line of defence: logs, and tells the master",
-    "zygote/main.py::Zygote._fork": "sys.stdout and sys.stderr may be the application's objects",
 }
 
 #: Lines of a module: 400 and no more, except these.

@@ -1,9 +1,9 @@
-"""What a process that the application forks must not keep of ours: sockets, signal handlers, the crash trace.
+"""Takes from a process that the application forks our sockets, signal handlers and crash trace.
 
-A forked child has copies of everything. With our listeners it keeps the port taken after the stop (trap 16); with our
-handlers SIGTERM does not end it; and with the loop's wake-up descriptor a signal to the child is news to its parent's
-loop. Python's own hook runs in the child before any code of the application does. A child that C code forks behind
-Python's back is out of reach. It runs in the zygote, in workers and in an embedding program, and must never raise.
+A forked child has copies of everything. With a copy of our listeners it keeps the port taken after the stop; with our
+handlers SIGTERM does not end it; with the loop's wake-up descriptor a signal to the child wakes its parent's loop. So
+Python's at-fork hook lets go of them in the child, before any code of the application runs. A child that C code forks
+behind Python's back is out of reach. Runs in the zygote, in workers and in an embedding program, and must never raise.
 """
 
 import contextlib
@@ -15,17 +15,17 @@ from collections.abc import Callable, Iterable
 
 from aserver import unix
 
-#: The stacks are dumped on the master's signal. SIGABRT cannot be registered, and SIGUSR1 is what apps use most.
+#: The master's signal to dump the stacks. SIGABRT cannot be registered, and applications use SIGUSR1 most.
 DUMP_SIGNAL = signal.SIGUSR2
 
 _Identity = tuple[int, int]
 
 
-class Reserved:
+class ForkGuard:
     """Descriptors and signal handlers that stay with this process, from `begin` to `end`.
 
-    `handlers` says which handlers are ours besides the no-op ones of `unix`; without it signals are left alone.
-    `traced`: faulthandler writes into a file that somebody reads as this process's.
+    `handlers` returns our handlers besides the no-op ones of `unix`; without it signals are left alone. `traced`:
+    faulthandler writes into a file that the master reads as this process's, and is switched off in the child.
     """
 
     def __init__(
@@ -42,13 +42,13 @@ class Reserved:
     def begin(self) -> None:
         """From now on a forked child lets go of it."""
         _hook()
-        if self not in _reserved:
-            _reserved.append(self)
+        if self not in _guards:
+            _guards.append(self)
 
     def end(self) -> None:
         """From now on a forked child keeps it."""
-        if self in _reserved:
-            _reserved.remove(self)
+        if self in _guards:
+            _guards.remove(self)
 
     def let_go(self) -> None:
         """In the child."""
@@ -61,26 +61,26 @@ class Reserved:
             faulthandler.disable()
 
     def _close_descriptors(self) -> None:
-        """By identity, not by number: the loop accepts on duplicates, and a number may be somebody else's by now."""
+        """Close by identity, not by number: the loop accepts on duplicates, and numbers are used again."""
         for fd in map(int, os.listdir("/dev/fd")):
             with contextlib.suppress(OSError):
                 if _identity(fd) in self._identities:
                     os.close(fd)
 
 
-_reserved: list[Reserved] = []
+_guards: list[ForkGuard] = []
 
 
 @functools.cache
 def _hook() -> None:
-    """Use the hook that fires for every fork. It cannot be taken back, but does nothing without `_reserved`."""
+    """Register for every fork from now on. Python cannot unregister it; without guards it does nothing."""
     os.register_at_fork(after_in_child=_let_go)  # noqa: TID251
 
 
 def _let_go() -> None:
-    for reserved in _reserved:
-        reserved.let_go()
-    _reserved.clear()  # what the child forks in turn has nothing of ours to lose
+    for guard in _guards:
+        guard.let_go()
+    _guards.clear()  # a child of the child has nothing of ours any more
 
 
 def _identity(fd: int) -> _Identity:

@@ -1,9 +1,10 @@
-"""Leave as Python leaves, but without unwinding the interpreter, which would walk, and so copy, the preloaded heap.
+"""The end of a process as Python ends it, except that the interpreter is not unwound.
 
-Runs in a worker whose loop has ended, and in the zygote. In this order: non-daemon threads are joined and executors
-ended (`threading._shutdown`), exit functions run (`atexit`, so multiprocessing's end and `weakref.finalize`, too),
-streams and logs are written out, `os._exit`. Any of these may be the application's and take for ever: a thread of ours
-beats the heart meanwhile, and when the time is over it says what is cut off, and ends the process all the same.
+Unwinding would walk the preloaded heap, and so copy it. Runs in a worker whose loop has ended, and in the zygote. The
+steps: non-daemon threads are joined and executors ended (`threading._shutdown`); exit functions run (`atexit`, and with
+them multiprocessing's end and `weakref.finalize`); streams and logs are written out; `os._exit`. Each step may run the
+application's code, and take for ever. Meanwhile a thread of ours, the watch, beats the heart; when the time is over it
+logs the threads and children that are cut off, and ends the process.
 """
 
 import atexit
@@ -27,7 +28,7 @@ from aserver.log.setup import Logging
 
 log = logging.getLogger("aserver.error")
 
-#: Seconds at the least for threads, however late it is: a pool that is told to end needs some of one.
+#: Seconds that threads get at the least, however late it is: a pool that is told to end needs part of a second.
 LEAST = 1.0
 #: Seconds for exit functions, after the threads; then LEAST to come to an end. In all less than
 #: QUIT_ALLOWANCE of master/core/limits.py.
@@ -35,27 +36,30 @@ EXIT_TIME = 2.0
 #: Seconds between two heartbeats, as from the loop.
 BEAT = 0.1
 
-#: What the standard library registers once, at import: it is wanted in each process, and does nothing the second time.
+#: Exit functions that the standard library registers once, at import. Each process needs them, and a second call does
+#: nothing.
 _LIBRARY = (("multiprocessing.util", "_exit_function"), ("weakref", "finalize._exitfunc"), ("logging", "shutdown"))
 
 
 def disown_exit_hooks() -> None:
-    """Call it in a forked worker: what was registered before the fork is the zygote's to run, once (trap 10).
+    """Leave exit functions that were registered before the fork to the zygote. Call it in a forked worker.
 
-    Else the first worker to leave removes a `TemporaryDirectory` that all share. `Departure` leaves the functions of
-    `atexit` aside. They are not cleared: what only such a function refers to would then be freed, and so cleaned up.
+    Otherwise the first worker to leave removes a `TemporaryDirectory` that all share. The functions of `atexit` are
+    skipped by `ProcessExit`, with `inherits`. They are not cleared here, because an object that only such a function
+    refers to would be freed, and so cleaned up.
     """
     for finalizer in list(getattr(weakref.finalize, "_registry", ())):
         finalizer.atexit = False
     if (process := sys.modules.get("multiprocessing.process")) is not None:
-        process._children = set()  # type: ignore[attr-defined]  # the zygote's: not ours to wait for or to end
+        process._children = set()  # type: ignore[attr-defined]  # the zygote's children: this process cannot wait
 
 
-class Departure:
-    """The way out of one process. Made early: exit functions registered before it belong to another process.
+class ProcessExit:
+    """The end of one process. With `inherits`, exit functions registered before this is made are another process's.
 
-    `beat` is called several times a second once it has begun. `listen(seconds)` waits for at most so long, and may call
-    `hurry`. `first` comes before all else, `last` right before the end.
+    Once the end has begun, the watch calls `beat` several times a second, and `listen(seconds)`, which waits for at
+    most so long and may call `hurry`. `first` is called before all other steps, `last` right before the process ends;
+    each once.
     """
 
     def __init__(
@@ -78,23 +82,23 @@ class Departure:
         self._deadline = 0.0
         self._watch: threading.Thread | None = None
         self._joins = True
-        self._tail = iter((None,))  # who takes it out runs the exit functions
+        self._turn = iter((None,))  # taken by the thread that runs the exit functions
         self._cut = False
         self._told = False
         self._began = 0.0
         if inherits:
-            # Exit functions run from the last to the first: this one lets none of the older ones have its turn.
+            # Exit functions run from the last to the first: this one ends the process before the older ones.
             atexit.register(self._barrier)
 
     def begin(self, code: int, seconds: float = 0.0) -> None:
-        """Have the heart beat from here on; threads get `seconds`, and at least LEAST. Then the exit code is `code`."""
+        """Start the watch: threads get `seconds`, and at least LEAST; then it ends the process with `code`."""
         if self._watch is not None or os.getpid() != self._pid:
             return
         self._code = code
         self._began = time.monotonic()
         self._deadline = self._began + max(seconds, LEAST)
         watch = threading.Thread(target=self._keep_watch, name="aserver leaves", daemon=True)
-        with contextlib.suppress(RuntimeError):  # the system allows no more: then threads are not waited for
+        with contextlib.suppress(RuntimeError):  # no more threads are allowed: `go` then waits for none
             watch.start()
             self._watch = watch
 
@@ -109,7 +113,7 @@ class Departure:
         self._code = code
         try:
             if os.getpid() != self._pid:
-                os._exit(code)  # a child of the application's that came here by sys.exit(): nothing of this is its own
+                os._exit(code)  # a child that the application has forked, and that came here by sys.exit()
             self._run_first()
             if join and self._watch is not None:
                 _guarded(threading._shutdown)  # type: ignore[attr-defined]  # there is no public name for it
@@ -122,9 +126,9 @@ class Departure:
             _guarded(first)
 
     def _run_exit_functions(self) -> None:
-        """For whoever comes first, the main thread or the one that takes over from it."""
-        if next(self._tail, self) is self:
-            _pause(None)  # another one ends the process
+        """Run exit functions and end the process. Called by the main thread or by its substitute; the first does it."""
+        if next(self._turn, self) is self:
+            _pause(None)  # the other thread ends the process
         self._joins = False
         if not self._cut:
             self._deadline = max(self._deadline, time.monotonic() + EXIT_TIME)
@@ -139,9 +143,7 @@ class Departure:
 
     def _finish(self) -> NoReturn:
         try:
-            for stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(Exception):
-                    stdio.finish(stream)
+            stdio.finish_streams()
             self._run_last()
             self._logs.close()
         finally:
@@ -161,7 +163,7 @@ class Departure:
         _kill_children()
         self._deadline = time.monotonic() + (EXIT_TIME if took_over else LEAST)
         if took_over:
-            # The main thread waits for a thread, for ever perhaps; exit functions have their turn all the same.
+            # The main thread waits for other threads, perhaps for ever; exit functions run all the same.
             threading.Thread(target=self._take_over, name="aserver takes over", daemon=True).start()
         self._until_deadline()
         if took_over:
@@ -205,7 +207,7 @@ def _pause(seconds: float | None) -> None:
 
 
 def _unfinished() -> str:
-    """What a Python program waits for at its end: a clause for each thread and child process."""
+    """The threads and child processes that a Python program waits for at its end: a clause for each."""
     frames = sys._current_frames()
     main = threading.main_thread()
     found = [
@@ -224,13 +226,13 @@ def _children() -> Iterator[Any]:
 
 
 def _kill_children() -> None:
-    """The processes of multiprocessing, which wait for their parent and would be orphans for ever."""
+    """End multiprocessing's children: they wait for their parent, and would be orphans for ever."""
     for child in _children():
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(OSError, ValueError):  # it has ended, or was closed
             child.kill()
 
 
 def _place(frame: FrameType | None) -> str:
-    """Where the application's code stands, if it is in this stack at all."""
+    """The application's line in the stack of `frame`, after the word "at"; empty if none of its code is there."""
     place = importer.user_place(traceback.extract_stack(frame)) if frame is not None else None
     return f" at {place}" if place else ""

@@ -1,8 +1,8 @@
-"""Accepting by hand, for what a loop's own server cannot do: give away the bare socket before a handshake begins.
+"""A server that gives away each client's bare socket, before a TLS handshake begins, which the loops' servers cannot.
 
 Runs in the worker's loop or the embedding program's. Like the loops' servers it closes the socket that it is given, and
-takes one client each time the listener is readable, which leaves the next to another worker. It must never close or
-shut down a listener that others accept on: it is given a duplicate.
+accepts one client each time the listener is readable, which leaves the next client to another worker. It must never
+shut down the listener, which other workers accept on: it is given a duplicate.
 """
 
 import asyncio
@@ -10,8 +10,11 @@ import socket
 from collections.abc import Callable
 
 
-class Hatch:
-    """Give each client's socket, not blocking, to `accepted`; an error of accept(2) that will last, to `trouble`."""
+class RawServer:
+    """Give each client's socket, not blocking, to `accepted`, and an error of accept(2) that will last to `trouble`.
+
+    Used in place of an `asyncio.Server` that was made with `start_serving=False`.
+    """
 
     def __init__(
         self,
@@ -28,13 +31,13 @@ class Hatch:
         self._trouble = trouble
 
     async def start_serving(self) -> None:
-        """Begin. The listener may be only bound: the first worker comes before the master listens."""
+        """Accept from now on. Calls listen(2), because the master has only bound the socket for the first worker."""
         self._listener.setblocking(False)
         self._listener.listen(self._backlog)
         self._loop.add_reader(self._listener.fileno(), self._accept)
 
     def close(self) -> None:
-        """End; may be called before the beginning and again."""
+        """Accept no more. May be called before `start_serving`, and again."""
         if self._listener.fileno() >= 0:
             self._loop.remove_reader(self._listener.fileno())
             self._listener.close()
@@ -42,9 +45,9 @@ class Hatch:
     def _accept(self) -> None:
         try:
             sock, _ = self._listener.accept()
-        except (BlockingIOError, InterruptedError, ConnectionAbortedError):  # another worker has it, or it has left
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):  # another worker has it, or it is gone
             return
-        except OSError as error:  # the listener stays readable: without a pause the loop would turn for nothing else
+        except OSError as error:  # the listener stays readable: without a pause the loop would do nothing else
             self._trouble(error)
             return
         sock.setblocking(False)
