@@ -10,6 +10,7 @@ import math
 import random
 from dataclasses import dataclass, field
 
+from aserver.ipc import messages as msg
 from aserver.master.core import events as ev
 from aserver.master.core.limits import Limits
 from aserver.master.core.machine import Master
@@ -95,7 +96,7 @@ class Fleet:
         heapq.heappush(self._queue, (at, self._pushed, host, event))
 
     def _happen(self, host: int, event: ev.Event, now: float) -> None:
-        if isinstance(event, ev.Ready):
+        if isinstance(event, msg.Ready):
             self._booting.discard((host, event.serial))
             self._serving.add((host, event.serial))
             self._serving_on[host] += 1
@@ -133,10 +134,10 @@ class Fleet:
         self._processes[host] += 1
         self.record.boots += 1
         self.record.most_processes = max(self.record.most_processes, self._processes[host])
-        self._push(now, host, ev.Forked(order.serial, pid=order.serial))
-        self._push(now + self._times.draw(self._rng, self._times.boot), host, ev.Ready(order.serial))
+        self._push(now, host, msg.Forked(order.serial, pid=order.serial))
+        self._push(now + self._times.draw(self._rng, self._times.boot), host, msg.Ready(order.serial, {}))
         if order.recycle_after_seconds:  # counted from the fork, as worker.recycling, RecycleLimits does
-            self._push(now + order.recycle_after_seconds, host, ev.RecycleAsked(order.serial, "max_lifetime"))
+            self._push(now + order.recycle_after_seconds, host, msg.RecycleAsked(order.serial, "max_lifetime"))
 
     # ── the record ───────────────────────────────────────────────────────────────────────────
 

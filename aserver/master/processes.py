@@ -179,7 +179,8 @@ class Processes:
                 self._on_forked(zygote, message, fds)
             case msg.ForkFailed():
                 self._forget_worker(border.ordered(message, zygote, self.workers.get(message.serial)))
-                self._on_event(ev.ForkFailed(message.serial, clean(message.reason, border.LONGEST_WORD)))
+                message.reason = clean(message.reason, border.LONGEST_WORD)
+                self._on_event(message)
             case msg.Exited():
                 self._on_exited(zygote, message)
             case _:
@@ -236,7 +237,7 @@ class Processes:
         border.believe_forked(message, fds, zygote, worker, set(self.pids) - reaped)
         assert worker is not None
         self._watch_worker(worker)
-        self._on_event(ev.Forked(worker.serial, message.pid))
+        self._on_event(message)
 
     def _watch_worker(self, worker: WorkerHandle) -> None:
         if worker.channel is not None:
@@ -263,12 +264,13 @@ class Processes:
             case msg.Ready():
                 worker.know(message.fingerprint)
                 self._on_files(worker.generation, worker.files)
-                self._on_event(ev.Ready(worker.serial))
+                self._on_event(message)
             case msg.BootFailed():
-                reason, detail = clean(message.reason), clean(message.detail, msg.LONGEST_TEXT)
-                self._on_event(ev.BootFailed(worker.serial, message.exit_code, reason, detail))
+                message.reason, message.detail = clean(message.reason), clean(message.detail, msg.LONGEST_TEXT)
+                self._on_event(message)
             case msg.RecycleAsked():
-                self._on_event(ev.RecycleAsked(worker.serial, clean(message.reason)))
+                message.reason = clean(message.reason)
+                self._on_event(message)
             case _:
                 assert_never(message)
 

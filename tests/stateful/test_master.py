@@ -11,6 +11,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from aserver.ipc import messages as msg
 from aserver.master.core import events as ev
 from aserver.master.core.limits import Limits
 from aserver.master.core.model import Role, ServerPhase, WorkerPhase, ZygotePhase
@@ -151,7 +152,7 @@ class Disturbances(RuleBasedStateMachine):
     @rule(pick=pick)
     def ask_to_retire(self, pick: int) -> None:
         alive = self.world.alive
-        self.world.emit(ev.RecycleAsked(alive[pick % len(alive)], "max_requests"))
+        self.world.emit(msg.RecycleAsked(alive[pick % len(alive)], "max_requests"))
 
     @precondition(_workers)
     @rule(pick=pick)
@@ -163,7 +164,7 @@ class Disturbances(RuleBasedStateMachine):
     @rule()
     def all_ask_to_retire(self) -> None:
         for serial in self.world.alive:
-            self.world.emit(ev.RecycleAsked(serial, "max_lifetime"))
+            self.world.emit(msg.RecycleAsked(serial, "max_lifetime"))
 
     @precondition(lambda self: bool(self.world.zygotes) and self._alive())
     @rule(pick=pick, hang=st.booleans())
@@ -204,11 +205,11 @@ class Disturbances(RuleBasedStateMachine):
     def unknown(self, serial: int) -> None:
         """Who is not known changes nothing."""
         for event in (
-            ev.Forked(serial, 1),
-            ev.ForkFailed(serial, ""),
-            ev.Ready(serial),
-            ev.BootFailed(serial, 3, ""),
-            ev.RecycleAsked(serial, ""),
+            msg.Forked(serial, 1),
+            msg.ForkFailed(serial, ""),
+            msg.Ready(serial, {}),
+            msg.BootFailed(serial, 3, "", ""),
+            msg.RecycleAsked(serial, ""),
             ev.Breached(serial, ""),
             ev.Died(serial),
             ev.ZygoteUp(serial),

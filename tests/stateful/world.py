@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from aserver.config import Config
+from aserver.ipc import messages as msg
 from aserver.master.core import events as ev
 from aserver.master.core.limits import BEAT_PERIOD, KILL_ALLOWANCE, QUIT_ALLOWANCE, Limits
 from aserver.master.core.machine import Master
@@ -94,7 +95,7 @@ class World:
             self._buried.add(event.serial)
         if isinstance(event, ev.ZygoteGone):
             self._zygotes_known.discard(event.generation)
-        if isinstance(event, ev.Forked):
+        if isinstance(event, msg.Forked):
             self._known.add(event.serial)
             if event.serial not in self.master.workers:
                 self._disown(event.serial)
@@ -169,7 +170,7 @@ class World:
         if not process.alive:
             return
         process.alive = False
-        if serial in self._known or any(isinstance(e, ev.Forked) and e.serial == serial for e in self.mail):
+        if serial in self._known or any(isinstance(e, msg.Forked) and e.serial == serial for e in self.mail):
             self.emit(ev.Died(serial, code, signal))
         self._leave_if_childless(process.generation)
 
@@ -197,10 +198,10 @@ class World:
 
     def losable(self, event: ev.Event) -> bool:
         """Whether the real shell could lose this: the last words of a process that died."""
-        if isinstance(event, ev.Forked):
+        if isinstance(event, msg.Forked):
             process = self.processes[event.serial]
             return process.generation not in self.zygotes and not process.alive
-        if isinstance(event, ev.Ready | ev.BootFailed | ev.RecycleAsked):
+        if isinstance(event, msg.Ready | msg.BootFailed | msg.RecycleAsked):
             return not self.processes[event.serial].alive
         return False
 
@@ -343,20 +344,20 @@ class World:
         if not self.zygotes.get(number, False):
             return
         if self.ways.fork == "fail":
-            self.emit(ev.ForkFailed(serial, "Resource temporarily unavailable"))
+            self.emit(msg.ForkFailed(serial, "Resource temporarily unavailable"))
             return
         process = self.processes[serial] = Process(serial, number)
-        self.emit(ev.Forked(serial, next(self._pids)))
+        self.emit(msg.Forked(serial, next(self._pids)))
 
         def booted() -> None:
             if not process.alive or process.stuck_at is not None or process.told:
                 return
             if way == "ready":
                 process.ready = True
-                self.emit(ev.Ready(serial))
+                self.emit(msg.Ready(serial, {}))
             elif way in ("fail3", "fail4"):
                 code = int(way[-1])
-                self.emit(ev.BootFailed(serial, code, "lifespan startup failed", "Traceback"))
+                self.emit(msg.BootFailed(serial, code, "lifespan startup failed", "Traceback"))
                 self.die(serial, code)
             elif way == "crash":
                 self.die(serial, signal="SIGSEGV")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from aserver.ipc import messages as msg
 from aserver.master.core.limits import Limits
 
 
@@ -57,42 +58,6 @@ class ZygoteGone(_Shape, frozen=True):
 
     generation: int
     how: str
-
-
-class Forked(_Shape, frozen=True):
-    """A worker process exists."""
-
-    serial: int
-    pid: int
-
-
-class ForkFailed(_Shape, frozen=True):
-    """fork(2) failed."""
-
-    serial: int
-    reason: str
-
-
-class Ready(_Shape, frozen=True):
-    """The worker serves."""
-
-    serial: int
-
-
-class BootFailed(_Shape, frozen=True):
-    """The worker will never serve, and is about to exit."""
-
-    serial: int
-    exit_code: int
-    reason: str
-    detail: str = ""
-
-
-class RecycleAsked(_Shape, frozen=True):
-    """The worker asks to be recycled."""
-
-    serial: int
-    reason: str
 
 
 class Breached(_Shape, frozen=True):
@@ -148,11 +113,11 @@ Event = (
     | ZygoteUnforkable
     | ZygoteFailed
     | ZygoteGone
-    | Forked
-    | ForkFailed
-    | Ready
-    | BootFailed
-    | RecycleAsked
+    | msg.Forked
+    | msg.ForkFailed
+    | msg.Ready
+    | msg.BootFailed
+    | msg.RecycleAsked
     | Breached
     | Died
     | Beats

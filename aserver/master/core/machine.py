@@ -1,35 +1,38 @@
-"""The master's decisions: what to do next with the zygotes and workers there are.
+"""The master's decisions: what to do next with the zygotes and workers that there are.
 
-Pure. `handle(event, now)` applies one event whole, then compares what is with what should be until nothing
-is left to order, and returns the orders; `next_deadline()` says when to call again though nothing happened.
-It never waits: reload, drain and stop are states with absolute deadlines in monotonic seconds.
+Pure. `handle(event, now)` applies one event, then compares what is with what should be until nothing is left to order,
+and returns the orders; `next_deadline()` says when to call again although nothing happened. It never waits: reload,
+drain and stop are phases with absolute deadlines in monotonic seconds.
 
-    worker      BOOTING ──ready──> READY ──due──> RECYCLING ──replacement ready──> DRAINING ──> (gone)
-                   └──────────── late, hung, overran ──────────> KILLING ──> (gone)
-    zygote      LOADING ──> UP ──> LEAVING ──> (gone)      UP ──died──> DOWN ──> LOADING
+    worker      BOOTING ──ready──> READY ──asked──> RECYCLING ──replacement ready──> DRAINING ──> (gone)
+                   └──late, failed──> FAILED ──> (gone)     └──hung──> KILLING <──late──┘
+    zygote      LOADING ──> UP ──> LEAVING ──> GONE      UP ──died──> DOWN ──> LOADING
     generation  CANDIDATE ──a worker of it is ready──> CURRENT ──> OLD      CANDIDATE ──> FAILED
     server      BOOTING ──first worker ready──> SERVING ──> STOPPING ──> DONE
 
-docs/states.md has every step. The parts, each pure, from the picture up:
+docs/states.md has every step. The modules, each pure:
 
-    model     what there is               orders   how an order is given
-    rollout   what becomes of a generation
-    news      what happened               plan     what to do about it         stop   how it ends
+    model        what there is               transitions  every step, its deadline and its command
+    on_event     what an event means         generations  begun, promoted, failed
+    reconcile    what is to be done          shutdown     how the server ends
+    backoff, limits, explain                 pauses, numbers, sentences
 
 Rules an editor must keep (tests/stateful holds them under lost, doubled and reordered events):
 * one Drain per worker; no order to a worker that is gone; an event for an unknown serial changes nothing;
-* never more than `workers + max_surge` processes are forked for (a reload's canary may always be one more
-  than `workers`, since promise 3 needs it); never fewer ready than `workers - max_unavailable` by our own doing;
+* never more than `workers + max_surge` processes are forked for (a reload's canary may always be one more than
+  `workers`, or a reload would have to end a worker first); never fewer ready than `workers - max_unavailable` by our
+  own doing;
 * nothing old is touched before a worker of the new generation serves;
-* a canary is nobody's replacement before its generation is current;
+* a canary is no other worker's replacement before its generation is current;
 * a stop leads to Exit within `graceful_timeout` + `leave_allowance` + a kill allowance, plus QUIT_ALLOWANCE if a
   zygote does not answer, from any state.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Any
 
+from aserver.ipc import messages as msg
 from aserver.master.core import events as ev
 from aserver.master.core import on_event, reconcile, shutdown
 from aserver.master.core.model import Model, ServerPhase
@@ -43,7 +46,7 @@ class Master(Model):
         """Apply `event` at `now`; the orders come in the order in which they must be carried out."""
         self.now = max(now, self.now)
         if self.server is not ServerPhase.DONE:
-            self._apply(event)
+            _HANDLERS[type(event)](self, event)
             reconcile.reconcile(self)
         orders, self.out = self.out, []
         return orders
@@ -69,41 +72,23 @@ class Master(Model):
         elif self.pending is not None:
             yield self.reload_not_before
 
-    def _apply(self, event: ev.Event) -> None:  # noqa: C901, PLR0912  (a table of one line each)
-        match event:
-            case ev.Started():
-                on_event.on_started(self)
-            case ev.ZygoteUp():
-                on_event.on_zygote_up(self, event)
-            case ev.ZygoteUnforkable():
-                on_event.on_zygote_unforkable(self, event)
-            case ev.ZygoteFailed():
-                on_event.on_zygote_failed(self, event)
-            case ev.ZygoteGone():
-                on_event.on_zygote_gone(self, event)
-            case ev.Forked():
-                on_event.on_forked(self, event)
-            case ev.ForkFailed():
-                on_event.on_fork_failed(self, event)
-            case ev.Ready():
-                on_event.on_ready(self, event)
-            case ev.BootFailed():
-                on_event.on_boot_failed(self, event)
-            case ev.RecycleAsked():
-                on_event.on_recycle_asked(self, event)
-            case ev.Breached():
-                on_event.on_breached(self, event)
-            case ev.Died():
-                on_event.on_died(self, event)
-            case ev.Beats():
-                on_event.on_beats(self, event)
-            case ev.StopRequested():
-                shutdown.on_stop_requested(self, event)
-            case ev.ReloadRequested():
-                on_event.on_reload_requested(self, event)
-            case ev.Scale():
-                on_event.on_scale(self, event)
-            case ev.Tick():
-                pass
-            case _:
-                assert_never(event)
+
+_HANDLERS: dict[type, Callable[[Master, Any], None]] = {
+    ev.Started: on_event.on_started,
+    ev.ZygoteUp: on_event.on_zygote_up,
+    ev.ZygoteUnforkable: on_event.on_zygote_unforkable,
+    ev.ZygoteFailed: on_event.on_zygote_failed,
+    ev.ZygoteGone: on_event.on_zygote_gone,
+    msg.Forked: on_event.on_forked,
+    msg.ForkFailed: on_event.on_fork_failed,
+    msg.Ready: on_event.on_ready,
+    msg.BootFailed: on_event.on_boot_failed,
+    msg.RecycleAsked: on_event.on_recycle_asked,
+    ev.Breached: on_event.on_breached,
+    ev.Died: on_event.on_died,
+    ev.Beats: on_event.on_beats,
+    ev.StopRequested: shutdown.on_stop_requested,
+    ev.ReloadRequested: on_event.on_reload_requested,
+    ev.Scale: on_event.on_scale,
+    ev.Tick: on_event.on_tick,
+}

@@ -8,6 +8,7 @@ import enum
 from dataclasses import dataclass, field
 
 from aserver.errors import ExitCode
+from aserver.ipc import messages as msg
 from aserver.master.core import events as ev
 from aserver.master.core.backoff import BackOff, Rng
 from aserver.master.core.explain import Intent
@@ -68,7 +69,7 @@ class Worker:
     ready_at: float | None = None
     recycle_reason: str = ""  # why it asked to be recycled
     intent: Intent = Intent.NONE
-    failure: ev.BootFailed | None = None
+    failure: msg.BootFailed | None = None
     unsent: ev.Drain | None = None  # ordered before the process was known
     final: bool = False  # it has been told that no other process will serve its clients
     hurried: bool = False

@@ -5,6 +5,7 @@ generation changes nothing. What is to be done about the new picture is decided 
 """
 
 from aserver.errors import ExitCode
+from aserver.ipc import messages as msg
 from aserver.master.core import events as ev
 from aserver.master.core import generations, limits
 from aserver.master.core.backoff import when
@@ -28,7 +29,7 @@ from aserver.master.core.transitions import (
 # ── zygotes ──────────────────────────────────────────────────────────────────────────────────
 
 
-def on_started(model: Model) -> None:
+def on_started(model: Model, _event: ev.Started) -> None:
     """The listeners are bound."""
     if not model.generations and model.server is ServerPhase.BOOTING:
         model.target = model.limits.workers
@@ -110,7 +111,7 @@ def _pause_before_another(model: Model, generation: Generation, before: ZygotePh
 # ── workers ──────────────────────────────────────────────────────────────────────────────────
 
 
-def on_forked(model: Model, event: ev.Forked) -> None:
+def on_forked(model: Model, event: msg.Forked) -> None:
     """The process exists, and hears what was decided about it meanwhile."""
     worker = model.workers.get(event.serial)
     if worker is None or worker.pid is not None:
@@ -124,7 +125,7 @@ def on_forked(model: Model, event: ev.Forked) -> None:
     worker.unsent = None
 
 
-def on_fork_failed(model: Model, event: ev.ForkFailed) -> None:
+def on_fork_failed(model: Model, event: msg.ForkFailed) -> None:
     """No process came to be."""
     worker = model.workers.get(event.serial)
     if worker is not None and worker.pid is None:
@@ -133,7 +134,7 @@ def on_fork_failed(model: Model, event: ev.ForkFailed) -> None:
         generations.boot_failed(model, worker, ExitCode.BOOT, f"fork failed: {event.reason}", "")
 
 
-def on_ready(model: Model, event: ev.Ready) -> None:
+def on_ready(model: Model, event: msg.Ready) -> None:
     """It serves; the first one of all opens the server."""
     worker = model.workers.get(event.serial)
     if worker is None:
@@ -151,14 +152,14 @@ def on_ready(model: Model, event: ev.Ready) -> None:
         generations.promote(model, generation)
 
 
-def on_boot_failed(model: Model, event: ev.BootFailed) -> None:
+def on_boot_failed(model: Model, event: msg.BootFailed) -> None:
     """It will never serve; that is acted upon when the process is gone, which must be soon."""
     worker = model.workers.get(event.serial)
     if worker is not None and worker.phase is WorkerPhase.BOOTING:
         fail_boot(model, worker, event)
 
 
-def on_recycle_asked(model: Model, event: ev.RecycleAsked) -> None:
+def on_recycle_asked(model: Model, event: msg.RecycleAsked) -> None:
     """It is due. It may ask before `ready` is heard, and asks only once."""
     worker = model.workers.get(event.serial)
     if worker is not None and worker.holds and not worker.recycle_reason:
@@ -176,7 +177,7 @@ def on_breached(model: Model, event: ev.Breached) -> None:
     reason = f"it broke the protocol: {event.reason}"
     follows = ""
     if worker.boots and not worker.killed:
-        worker.failure = ev.BootFailed(worker.serial, ExitCode.BOOT, reason)
+        worker.failure = msg.BootFailed(worker.serial, ExitCode.BOOT, reason, "")
         follows = "; it is killed"
         kill(model, worker, Intent.OVERRAN)
     elif worker.serves:
@@ -246,6 +247,10 @@ def on_beats(model: Model, event: ev.Beats) -> None:
         elif model.limits.slow_callback and silent >= model.limits.slow_callback and worker.reported_beat != beat:
             worker.reported_beat = beat
             model.out.append(ev.DumpStacks(serial, silent))
+
+
+def on_tick(_model: Model, _event: ev.Tick) -> None:
+    """Nothing has happened but that time has passed."""
 
 
 # ── the operator ─────────────────────────────────────────────────────────────────────────────

@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeVar
 from msgspec.structs import replace
 
 from aserver.errors import ExitCode
+from aserver.ipc import messages as msg
 from aserver.master.core import events as ev
 from aserver.master.core.explain import Intent
 from aserver.master.core.limits import ABORT_ALLOWANCE, FORK_TIMEOUT, KILL_ALLOWANCE, QUIT_ALLOWANCE
@@ -150,7 +151,7 @@ def ready(model: Model, worker: Worker) -> None:
     worker.ready_at = model.now
 
 
-def fail_boot(model: Model, worker: Worker, failure: ev.BootFailed) -> None:
+def fail_boot(model: Model, worker: Worker, failure: msg.BootFailed) -> None:
     """The worker will never serve; it ends by itself, and its failure is booked when it is gone."""
     worker.phase = _step(worker, worker.phase, WorkerPhase.FAILED)
     worker.failure = failure

@@ -93,7 +93,7 @@ async def test_what_a_dead_zygote_has_said_is_heard_to_the_end(stage: Stage, mon
         stage.processes.fork(ev.Fork(1, serial, 1, 0, 0.0))
         stage.zygote_sock.send(_frame(msg.ForkFailed(serial, "EAGAIN")))
     stage.processes._on_zygote_dead(stage.zygote)
-    assert [event.serial for event in stage.heard if isinstance(event, ev.ForkFailed)] == list(serials)
+    assert [event.serial for event in stage.heard if isinstance(event, msg.ForkFailed)] == list(serials)
     assert isinstance(stage.heard[-1], ev.ZygoteGone)
 
 
@@ -109,7 +109,7 @@ async def test_the_pid_of_a_worker_that_was_reaped_may_be_the_next_ones(stage: S
         stage.processes._on_forked(stage.zygote, msg.Forked(2, 2), fds)
     stage.processes._on_zygote_says(stage.zygote, msg.Exited(1, 2, 0), [])
     stage.processes._on_forked(stage.zygote, msg.Forked(2, 2), fds)
-    assert stage.heard == [ev.Forked(2, 2)]
+    assert stage.heard == [msg.Forked(2, 2)]
     theirs.close()
 
 

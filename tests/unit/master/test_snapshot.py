@@ -12,6 +12,7 @@ import pytest
 
 from aserver.config import Config
 from aserver.errors import ConfigError, ExitCode
+from aserver.ipc import messages as msg
 from aserver.master import snapshot
 from aserver.master.core import events as ev
 from aserver.master.core import model
@@ -78,7 +79,7 @@ def _master() -> Master:
             ready_at=6.0 if serial > 1 else None,
             recycle_reason="old" if phase is WorkerPhase.RECYCLING else "",
             intent=Intent.HUNG if phase is WorkerPhase.KILLING else Intent.NONE,
-            failure=ev.BootFailed(serial, 3, "no queue", "trace") if phase is WorkerPhase.FAILED else None,
+            failure=msg.BootFailed(serial, 3, "no queue", "trace") if phase is WorkerPhase.FAILED else None,
             unsent=ev.Drain(serial, final=False, graceful=3.0) if serial == 1 else None,
             hurried=serial == 5,
             reported_beat=4.5,

@@ -1,11 +1,13 @@
 """Scenarios of the master's decisions, from first boot to exit, each told in events on a fake clock."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from aserver.errors import ExitCode
+from aserver.ipc import messages as msg
 from aserver.master.core import events as ev
+from aserver.master.core import machine
 from aserver.master.core.backoff import CRASH_WINDOW, LONGEST_PAUSE
 from aserver.master.core.limits import FORK_TIMEOUT, RELOAD_SPACING
 from aserver.master.core.machine import Master
@@ -24,6 +26,11 @@ def test_first_boot_forks_all_and_listens_once_one_is_ready() -> None:
     assert world.serving == [(1, 1), (2, 1), (3, 1)]
     assert world.said("all 3 workers are ready")
     assert world.master.next_deadline() is None
+
+
+def test_every_event_has_its_handler() -> None:
+    """Fails with an event that `_HANDLERS` lacks."""
+    assert set(get_args(ev.Event)) == set(machine._HANDLERS)
 
 
 def test_started_twice_is_started_once() -> None:
@@ -212,7 +219,7 @@ def test_a_slow_zygote_that_goes_on_answering_is_left_alone() -> None:
     master.handle(ev.ZygoteUp(1), 1.0)
     for serial, now in ((1, 8.0), (2, 16.0), (3, 24.0)):
         assert not any(isinstance(o, ev.KillZygote) for o in master.handle(ev.Tick(), now - 0.1))
-        assert not any(isinstance(o, ev.KillZygote) for o in master.handle(ev.Forked(serial, 100 + serial), now))
+        assert not any(isinstance(o, ev.KillZygote) for o in master.handle(msg.Forked(serial, 100 + serial), now))
     assert master.handle(ev.Tick(), 60.0) == []
 
 
@@ -232,7 +239,7 @@ def test_fork_failure_is_retried_with_a_pause() -> None:
 def test_recycling_replaces_first_and_not_before_min_lifetime() -> None:
     world = World(quick(workers=1, min_lifetime=2.0))
     world.start(1.0)
-    world.send(ev.RecycleAsked(1, "max_requests"))
+    world.send(msg.RecycleAsked(1, "max_requests"))
     world.run(0.5)
     assert len(world.orders(ev.Fork)) == 1, "not before min_lifetime"
     assert world.master.next_deadline() is not None
@@ -247,7 +254,7 @@ def test_asking_before_ready_was_heard_is_remembered() -> None:
     world = World(quick(workers=1, min_lifetime=0.0))
     world.ways.boot_time = 1.0
     world.start(0.5)
-    world.send(ev.RecycleAsked(1, "max_lifetime"))
+    world.send(msg.RecycleAsked(1, "max_lifetime"))
     world.run(10.0)
     assert world.alive == [2]
 
@@ -256,7 +263,7 @@ def test_asking_before_ready_was_heard_is_remembered() -> None:
 def test_all_due_in_one_instant_stays_within_the_bounds(surge: int, unavailable: int) -> None:
     world = World(quick(workers=4, max_surge=surge, max_unavailable=unavailable)).start()
     for serial in list(world.alive):
-        world.send(ev.RecycleAsked(serial, "max_lifetime"))
+        world.send(msg.RecycleAsked(serial, "max_lifetime"))
     most, least = 0, 9
     for _ in range(2000):
         world.run(0.01)
@@ -318,7 +325,7 @@ def test_a_due_recycle_is_put_off_while_boots_fail() -> None:
     world = World(quick(workers=2, max_surge=1, max_unavailable=1)).start()
     world.ways.boot = "fail3"
     for serial in (1, 2):
-        world.send(ev.RecycleAsked(serial, "max_requests"))
+        world.send(msg.RecycleAsked(serial, "max_requests"))
         world.run(100.0)
         assert world.orders(ev.Drain) == []
     world.ways.boot = "ready"
@@ -330,7 +337,7 @@ def test_a_due_recycle_is_put_off_while_boots_fail() -> None:
 def test_a_replacement_that_fails_leaves_the_due_worker_serving() -> None:
     world = World(quick(workers=2)).start()
     world.ways.boot = "crash"
-    world.send(ev.RecycleAsked(1, "max_memory"))
+    world.send(msg.RecycleAsked(1, "max_memory"))
     world.run(100.0)
     assert world.orders(ev.Drain) == []
     assert world.serving == [(1, 1), (2, 1)]
@@ -412,8 +419,8 @@ def test_a_canary_is_nobodys_replacement_until_it_has_proved_itself() -> None:
     world = World(quick(min_lifetime=0.0)).start()
     reload(world, canary_time=8.0)
     world.run(2.0)
-    world.send(ev.RecycleAsked(1, "max_requests"))
-    world.send(ev.RecycleAsked(3, "max_requests"))
+    world.send(msg.RecycleAsked(1, "max_requests"))
+    world.send(msg.RecycleAsked(3, "max_requests"))
     world.run(2.0)
     assert world.orders(ev.Drain) == []
     world.kill(3)
@@ -730,7 +737,7 @@ def test_a_draining_worker_can_hang_too() -> None:
     """Its sibling in the same slot must not hide it."""
     world = World(quick(workers=1, graceful_timeout=100.0, min_lifetime=0.0), beats=True).start()
     world.ways.leave = "slow"
-    world.send(ev.RecycleAsked(1, "max_requests"))
+    world.send(msg.RecycleAsked(1, "max_requests"))
     world.run(2.0)
     world.stick(1)
     world.run(7.0)
@@ -766,7 +773,7 @@ def test_ready_before_forked() -> None:
     world.start(1.0)
     world.deliver()  # ZygoteUp
     world.run(1.0)
-    assert [type(e) for e in world.mail] == [ev.Forked, ev.Ready]
+    assert [type(e) for e in world.mail] == [msg.Forked, msg.Ready]
     world.deliver(1)
     world.deliver(0)
     assert world.serving == [(1, 1)]
@@ -777,7 +784,7 @@ def test_an_order_given_before_the_process_is_known_reaches_it_later() -> None:
     master.handle(ev.Started(), 0.0)
     master.handle(ev.ZygoteUp(1), 1.0)
     assert not any(isinstance(o, ev.Drain) for o in master.handle(ev.Scale(to=1), 2.0))
-    assert master.handle(ev.Forked(2, 77), 3.0) == [ev.Drain(2, final=False, graceful=5.0)]
+    assert master.handle(msg.Forked(2, 77), 3.0) == [ev.Drain(2, final=False, graceful=5.0)]
 
 
 @pytest.mark.parametrize("stop", [False, True])
@@ -787,16 +794,16 @@ def test_who_serves_before_it_hears_that_it_is_not_wanted_gets_time_for_its_requ
     master.handle(ev.Started(), 0.0)
     master.handle(ev.ZygoteUp(1), 1.0)
     for serial in (1, 2):
-        master.handle(ev.Forked(serial, 70 + serial), 1.0)
-    master.handle(ev.Ready(1), 1.0)
+        master.handle(msg.Forked(serial, 70 + serial), 1.0)
+    master.handle(msg.Ready(1, {}), 1.0)
     event = ev.StopRequested(ev.StopMode.GRACEFUL, "test") if stop else ev.Scale(to=1)
     assert ev.Drain(2, final=stop, graceful=5.0) in master.handle(event, 2.0)
     worker = master.workers[2]
     assert worker.deadline == 2.0 + master.limits.leave_allowance, "a boot that hangs is not waited for longer"
     for _ in range(2):
-        master.handle(ev.Ready(2), 2.5)
+        master.handle(msg.Ready(2, {}), 2.5)
         assert worker.deadline == 2.0 + 5.0 + master.limits.leave_allowance
-    assert master.handle(ev.Forked(2, 77), 4.0) == []
+    assert master.handle(msg.Forked(2, 77), 4.0) == []
 
 
 def test_after_a_zygote_dies_a_late_forked_is_nobody() -> None:
@@ -827,7 +834,7 @@ def test_phases_along_one_life() -> None:
     world = World(quick(workers=1, min_lifetime=0.0))
     seen: list[tuple[ServerPhase, ZygotePhase, WorkerPhase | None]] = []
     world.send(ev.Started())
-    for event in (None, None, None, ev.RecycleAsked(1, "max_requests"), None):
+    for event in (None, None, None, msg.RecycleAsked(1, "max_requests"), None):
         worker = world.master.workers.get(1)
         seen.append((world.master.server, zygote_states(world)[1], worker.phase if worker else None))
         if event is not None:

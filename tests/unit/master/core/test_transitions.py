@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import aserver.master
+from aserver.ipc import messages as msg
 from aserver.master.core import events as ev
 from aserver.master.core import transitions
 from aserver.master.core.backoff import BackOff
@@ -110,20 +111,20 @@ NONE_WANTED, BREACH = ev.Scale(to=0), ev.Breached(1, "garbage")
 #: By the phase before and the beginning of the row's event.
 CASES: dict[tuple[transitions.Phase | None, str], Callable[[], Case]] = {
     (None, "an order to fork"): lambda: Case(Scene(), TICK, 10.0),
-    (W.BOOTING, "it reports that it is ready"): lambda: Case(Scene(W.BOOTING), ev.Ready(1)),
-    (W.BOOTING, "it reports that its boot"): lambda: Case(Scene(W.BOOTING), ev.BootFailed(1, 3, "no queue"), 3.0),
+    (W.BOOTING, "it reports that it is ready"): lambda: Case(Scene(W.BOOTING), msg.Ready(1, {})),
+    (W.BOOTING, "it reports that its boot"): lambda: Case(Scene(W.BOOTING), msg.BootFailed(1, 3, "no queue", ""), 3.0),
     (W.BOOTING, "its deadline"): lambda: Case(Scene(W.BOOTING, due=True), TICK, 1.0),
     (W.BOOTING, "it breaks"): lambda: Case(Scene(W.BOOTING), BREACH, 2.0),
     (W.BOOTING, "it is not wanted"): lambda: Case(Scene(W.BOOTING), NONE_WANTED, 3.0),
     (W.FAILED, "its deadline"): lambda: Case(Scene(W.FAILED, due=True), TICK, 2.0),
-    (W.READY, "it asked"): lambda: Case(Scene(W.READY), ev.RecycleAsked(1, "max_requests")),
+    (W.READY, "it asked"): lambda: Case(Scene(W.READY), msg.RecycleAsked(1, "max_requests")),
     (W.READY, "it breaks"): lambda: Case(Scene(W.READY, min_lifetime=1e6), BREACH),
     (W.READY, "it is not wanted"): lambda: Case(Scene(W.READY), NONE_WANTED, 8.0),
     (W.READY, "it is silent"): lambda: Case(Scene(W.READY), SILENT, 1.0),
     (W.RECYCLING, "its replacement"): lambda: Case(_replaced(), TICK, 8.0),
     (W.RECYCLING, "it breaks"): lambda: Case(Scene(W.RECYCLING), BREACH),
     (W.RECYCLING, "it is silent"): lambda: Case(Scene(W.RECYCLING), SILENT, 1.0),
-    (W.DRAINING, "it reports"): lambda: Case(_with(Scene(W.DRAINING), ready_at=None), ev.Ready(1), 55.0),
+    (W.DRAINING, "it reports"): lambda: Case(_with(Scene(W.DRAINING), ready_at=None), msg.Ready(1, {}), 55.0),
     (W.DRAINING, "a stop"): lambda: Case(Scene(W.DRAINING), GRACEFUL, 50.0),
     (W.DRAINING, "a second stop"): lambda: Case(Scene(W.DRAINING), QUICK, 3.0),
     (W.DRAINING, "it is silent"): lambda: Case(Scene(W.DRAINING), SILENT, 1.0),
@@ -149,14 +150,16 @@ CASES: dict[tuple[transitions.Phase | None, str], Callable[[], Case]] = {
     (Z.LEAVING, "its deadline"): lambda: Case(Scene(zygote=Z.LEAVING, role=Role.OLD, due=True), TICK, 2.0),
     (Z.LEAVING, "it died"): lambda: Case(Scene(zygote=Z.LEAVING, role=Role.OLD), GONE),
     (None, "start"): lambda: Case(Scene(server=S.BOOTING, role=Role.CANDIDATE), TICK),
-    (Role.CANDIDATE, "a worker"): lambda: Case(Scene(W.BOOTING, role=Role.CANDIDATE, server=S.BOOTING), ev.Ready(1)),
+    (Role.CANDIDATE, "a worker"): lambda: Case(
+        Scene(W.BOOTING, role=Role.CANDIDATE, server=S.BOOTING), msg.Ready(1, {})
+    ),
     (Role.CANDIDATE, "it or its canary"): lambda: Case(
         _beside(Scene(zygote=Z.LOADING, role=Role.CANDIDATE), Role.CURRENT), ev.ZygoteFailed(1, 4, "no module")
     ),
     (Role.CURRENT, "the next"): lambda: Case(_beside(Scene(W.READY), Role.CANDIDATE, W.READY), TICK),
     (Role.OLD, "its last"): lambda: Case(Scene(zygote=Z.LEAVING, role=Role.OLD), GONE),
     (Role.FAILED, "its last"): lambda: Case(Scene(zygote=Z.LEAVING, role=Role.FAILED), GONE),
-    (S.BOOTING, "the first"): lambda: Case(Scene(W.BOOTING, role=Role.CANDIDATE, server=S.BOOTING), ev.Ready(1)),
+    (S.BOOTING, "the first"): lambda: Case(Scene(W.BOOTING, role=Role.CANDIDATE, server=S.BOOTING), msg.Ready(1, {})),
     (S.BOOTING, "no worker"): lambda: Case(Scene(W.BOOTING, server=S.BOOTING, drain_delay=2.0), GRACEFUL),
     (S.SERVING, "SIGTERM"): lambda: Case(Scene(W.READY, drain_delay=2.0), GRACEFUL, 2.0),
     (S.STOPPING, "another"): lambda: Case(_stopping(Scene(W.READY, server=S.STOPPING)), GRACEFUL),
@@ -217,7 +220,7 @@ def _wrong() -> Iterator[Any]:
     steps: list[tuple[Callable[[Scene], object], WorkerPhase]] = [
         (lambda scene: transitions.recycle(_worker(scene), "due"), W.RECYCLING),
         (lambda scene: transitions.drain(scene.master, _worker(scene)), W.DRAINING),
-        (lambda scene: transitions.fail_boot(scene.master, _worker(scene), ev.BootFailed(1, 3, "")), W.FAILED),
+        (lambda scene: transitions.fail_boot(scene.master, _worker(scene), msg.BootFailed(1, 3, "", "")), W.FAILED),
     ]
     known = {(row.before, row.after) for row in WORKER}
     for take, after in steps:
