@@ -28,7 +28,7 @@ class Service(Context):
     """What all connections of one worker share, and the handles to end them.
 
     `connections` is the set of open ones, `requests` counts finished requests (for `max_requests`), `active` those
-    under way. `access`, when given, is called once for each finished response with an `record.AccessRecord`, which has
+    under way. `access`, when given, is called once for each finished response with an `AccessRecord`, which has
     a duration if that is to be `timed`; `on_limit` each time `limit_concurrency` turns a request away.
     """
 

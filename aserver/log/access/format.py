@@ -32,56 +32,14 @@ import difflib
 import re
 from codecs import charmap_decode
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from aserver.errors import ConfigError
 from aserver.log.access.escape import NO_MAP, PLAIN_MAP, Escaper, escape_json, escape_text
+from aserver.log.access.record import AccessRecord
 from aserver.log.access.timestamp import When, clf_time, iso_time
 
-
-class Record(Protocol):
-    """A finished request, as `protocol` has it."""
-
-    @property
-    def client(self) -> tuple[str, int] | None:
-        """None for unix sockets."""
-
-    @property
-    def method(self) -> str: ...
-    @property
-    def target(self) -> bytes:
-        """As the client sent it, with the query."""
-
-    @property
-    def version(self) -> str:
-        """Such as "1.1"."""
-
-    @property
-    def status(self) -> int: ...
-    @property
-    def sent(self) -> int:
-        """Bytes of body."""
-
-    @property
-    def headers(self) -> Sequence[tuple[bytes, bytes]]:
-        """Names in lower case."""
-
-    @property
-    def response_headers(self) -> Sequence[tuple[bytes, bytes]]: ...
-    @property
-    def duration(self) -> float:
-        """Seconds."""
-
-    @property
-    def scope(self) -> Any:
-        """The ASGI scope, or None where there was none."""
-
-    @property
-    def connection(self) -> Any:
-        """What has an attribute `logged` that is ours to keep texts in, and then there is an HTTP scope; or None."""
-
-
-Compiled = Callable[[Sequence[Record], str], list[str]]
+Compiled = Callable[[Sequence[AccessRecord], str], list[str]]
 
 
 class Formatter(NamedTuple):
@@ -109,7 +67,7 @@ def _user(authorization: bytes) -> bytes:
         return b""
 
 
-_CGI: Mapping[str, Callable[[Record], bytes | str]] = {
+_CGI: Mapping[str, Callable[[AccessRecord], bytes | str]] = {
     "remote_addr": lambda record: record.client[0] if record.client else "",
     "remote_port": lambda record: str(record.client[1]) if record.client else "",
     "request_method": lambda record: record.method,
@@ -121,7 +79,7 @@ _CGI: Mapping[str, Callable[[Record], bytes | str]] = {
 }
 
 
-def _variable(name: str) -> Callable[[Record], bytes | str]:
+def _variable(name: str) -> Callable[[AccessRecord], bytes | str]:
     if name in _CGI:
         return _CGI[name]
     if name.startswith("http_"):

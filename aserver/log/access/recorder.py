@@ -11,7 +11,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, Protocol
 
-from aserver.log.access.format import Compiled, Formatter, Record, compile_format
+from aserver.log.access.format import Compiled, Formatter, compile_format
+from aserver.log.access.record import AccessRecord
 from aserver.log.access.timestamp import When
 from aserver.log.setup import Lines
 
@@ -43,14 +44,14 @@ class AccessLog:
         if exclude:
             write = self.write
 
-            def write_some(record: Record) -> None:
+            def write_some(record: AccessRecord) -> None:
                 if not record.target.startswith(exclude):
                     write(record)
 
             self.write = write_some
 
 
-def _writer(formatter: Formatter, lines: Lines, limit: int | None) -> Callable[[Record], None]:
+def _writer(formatter: Formatter, lines: Lines, limit: int | None) -> Callable[[AccessRecord], None]:
     """Make what takes a request. A closure, whose variables are found in half the time of an object's attributes.
 
     The lines are made when the tick ends, all in one go: that costs two thirds of making each between the requests,
@@ -62,7 +63,7 @@ def _writer(formatter: Formatter, lines: Lines, limit: int | None) -> Callable[[
     renew_at = 0.0
     text = ""
 
-    def begin(record: Record) -> None:
+    def begin(record: AccessRecord) -> None:
         """For the first of a tick, whose lines all have its time."""
         nonlocal renew_at, text
         now = monotonic()
@@ -76,7 +77,7 @@ def _writer(formatter: Formatter, lines: Lines, limit: int | None) -> Callable[[
         append(record)
         lines.begin()
 
-    def make(records: list[Record]) -> list[str]:
+    def make(records: list[AccessRecord]) -> list[str]:
         try:
             made = make_lines(records, text)
         except Exception:  # noqa: BLE001 - the scope is the application's, and may hold anything
@@ -86,7 +87,7 @@ def _writer(formatter: Formatter, lines: Lines, limit: int | None) -> Callable[[
             made = [each if len(each) <= limit else shortened([record], text)[0] for record, each in pairs]
         return made
 
-    def write(record: Record) -> None:
+    def write(record: AccessRecord) -> None:
         if batch:
             append(record)
         else:
@@ -101,17 +102,17 @@ class _Apart:
 
     connection = None
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: AccessRecord) -> None:
         self._record = record
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._record, name)
 
 
-def _make_one_by_one(records: list[Record], make_lines: Compiled, text: str) -> list[str]:
+def _make_one_by_one(records: list[AccessRecord], make_lines: Compiled, text: str) -> list[str]:
     """Make a line for each, also where the application emptied its scope; takes hopeless records out of the list."""
     made: list[str] = []
-    good: list[Record] = []
+    good: list[AccessRecord] = []
     for record in records:
         apart: Any = _Apart(record)
         try:

@@ -1,68 +1,15 @@
-"""What a finished response tells an access log.
+"""The access log's record of a request that the server refuses; a served request's is its `Exchange`.
 
-Pure shapes; runs where the connection runs. Nothing here is made unless there is an access log, except by a refusal.
+Pure; runs where the connection runs.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
 
 from aserver.asgi import Scope
+from aserver.log.access.record import AccessRecord
 from aserver.protocol.semantics import wire
 
-
-class AccessRecord(Protocol):
-    """What an access log gets of a finished response; `exchange.Exchange` and `Refusal` have this shape.
-
-    It is kept until the tick of the loop ends, when the lines are made; nothing that is in it may change any more.
-    """
-
-    @property
-    def client(self) -> tuple[str, int] | None:
-        """Address and port; None over unix sockets."""
-
-    @property
-    def method(self) -> str:
-        """Such as "GET"; "" if the request line could not be read."""
-
-    @property
-    def target(self) -> bytes:
-        """The request target as sent, with its query; b"" if it could not be read."""
-
-    @property
-    def version(self) -> str:
-        """Such as "1.1"; "" if it could not be read."""
-
-    @property
-    def status(self) -> int:
-        """0 if the connection ended before the application gave one."""
-
-    @property
-    def sent(self) -> int:
-        """Bytes of body, without framing; for HEAD what GET would have sent."""
-
-    @property
-    def headers(self) -> Sequence[tuple[bytes, bytes]]:
-        """Of the request, names in lower case."""
-
-    @property
-    def response_headers(self) -> Sequence[tuple[bytes, bytes]]:
-        """As the application gave them; the server's own additions are not in it."""
-
-    @property
-    def started(self) -> float:
-        """When the head was complete: seconds of the loop's clock (monotonic)."""
-
-    @property
-    def duration(self) -> float:
-        """Seconds from `started` until the last byte was handed to the transport."""
-
-    @property
-    def scope(self) -> Scope | None:
-        """The ASGI scope; None for a refusal."""
-
-    @property
-    def connection(self) -> Any:
-        """What the request came on, whose `logged` is the access log's, of an exchange; else None."""
+__all__ = ["AccessRecord", "Refusal"]
 
 
 class Refusal:

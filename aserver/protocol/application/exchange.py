@@ -45,7 +45,7 @@ class Carrier(Connection):
 
 
 class Exchange(Response):
-    """A request under way. A finished one is a `record.AccessRecord`."""
+    """A request under way. A finished one is a `AccessRecord`."""
 
     __slots__ = (
         "_read",
@@ -95,22 +95,22 @@ class Exchange(Response):
 
     @property
     def client(self) -> Any:
-        """See `record.AccessRecord`."""
+        """See `AccessRecord`."""
         return self.scope.get("client", self.connection.client)
 
     @property
     def method(self) -> str:
-        """See `record.AccessRecord`."""
+        """See `AccessRecord`."""
         return str(self.scope.get("method", "-"))
 
     @property
     def version(self) -> str:
-        """See `record.AccessRecord`."""
+        """See `AccessRecord`."""
         return str(self.scope.get("http_version", "1.1" if self.modern else "1.0"))
 
     @property
     def headers(self) -> Any:
-        """See `record.AccessRecord`."""
+        """See `AccessRecord`."""
         return self.scope.get("headers", ())
 
     def describe(self, now: float) -> str:

@@ -1,4 +1,4 @@
-"""What a WebSocket tells an access log (`record.AccessRecord`): one record at the answer, one at the end.
+"""What a WebSocket tells an access log (`AccessRecord`): one record at the answer, one at the end.
 
 Pure shape; made only if there is an access log.
 """

@@ -29,6 +29,7 @@ class Answer:
     sent: int = 5321
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     response_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    started: float = 0.0
     duration: float = 1.234567
     scope: Any = None
     connection: Any = None

@@ -1,0 +1,64 @@
+"""The shape of a finished response, or of a WebSocket's opening or end, as the access log takes it.
+
+Pure: only names of shapes. `protocol` makes such records, if there is an access log, and the worker passes them on.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from aserver.asgi import Scope
+
+
+class AccessRecord(Protocol):
+    """Read at the end of the loop's turn, when the lines are made: until then nothing in it may change."""
+
+    @property
+    def client(self) -> tuple[str, int] | None:
+        """Address and port; None over unix sockets."""
+
+    @property
+    def method(self) -> str:
+        """Such as "GET"; "" if the request line could not be read."""
+
+    @property
+    def target(self) -> bytes:
+        """The request target as sent, with its query; b"" if it could not be read."""
+
+    @property
+    def version(self) -> str:
+        """Such as "1.1"; "" if it could not be read."""
+
+    @property
+    def status(self) -> int:
+        """0 if the connection ended before the application gave one."""
+
+    @property
+    def sent(self) -> int:
+        """Bytes of body, without framing; for HEAD the length of GET's body."""
+
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """The fields of the request, names in lower case."""
+
+    @property
+    def response_headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """The fields as the application gave them, without the server's own additions."""
+
+    @property
+    def started(self) -> float:
+        """When the head was complete: seconds of the loop's clock (monotonic)."""
+
+    @property
+    def duration(self) -> float:
+        """Seconds from `started` until the last byte was handed to the transport."""
+
+    @property
+    def scope(self) -> Scope | None:
+        """The ASGI scope; None for a request that the server refused."""
+
+    @property
+    def connection(self) -> Any:
+        """The connection of an HTTP request that has a scope, else None.
+
+        Its attribute `logged` is None at first and belongs to the formatter, which keeps texts in it.
+        """
