@@ -1,10 +1,10 @@
 """A stream of typed messages with descriptors between two of aserver's processes.
 
 Runs in all of them; it owns its socket, and the descriptors it has received until somebody takes them.
-It never blocks (only `drain_blocking` does, before a process leaves) and never interprets a message.
+It never blocks (only `flush_blocking` does, before a process leaves) and never interprets a message.
 
 A socket takes some 200 KB, and a message may be longer. The owner of a channel therefore says how the rest of it gets
-out: a process with a loop calls `drain_by` once, the zygote polls for POLLOUT while something is `pending`.
+out: a process with a loop calls `flush_by` once, the zygote polls for POLLOUT while something is `pending`.
 
 A stream socket with a length before each message, not SOCK_SEQPACKET: macOS has no seqpacket for
 AF_UNIX, and a traceback may be longer than a packet. Descriptors ride on the first byte of their message, so
@@ -69,7 +69,7 @@ class Channel(Generic[M]):
 
     @property
     def pending(self) -> bool:
-        """Whether something waits to be written. Without `drain_by`: call `flush` when the socket is writable."""
+        """Whether something waits to be written. Without `flush_by`: call `flush` when the socket is writable."""
         return bool(self._outgoing)
 
     def cut_off(self) -> None:
@@ -106,7 +106,7 @@ class Channel(Generic[M]):
         self._outgoing.append((frame, _copies(passed)))
         self.flush()
 
-    def drain_by(self, loop: AbstractEventLoop | None) -> None:
+    def flush_by(self, loop: AbstractEventLoop | None) -> None:
         """Let `loop` write what the socket does not take at once; None before the loop is closed."""
         self._await_room(wanted=False)
         self._loop = loop
@@ -143,7 +143,7 @@ class Channel(Generic[M]):
             else:
                 self._outgoing[0] = (frame[sent:], [])
 
-    def drain_blocking(self, timeout: float) -> None:
+    def flush_blocking(self, timeout: float) -> None:
         """Wait until everything is written, at most `timeout` seconds for each part; for a process that leaves."""
         poll = select.poll()
         poll.register(self._sock, select.POLLOUT)
@@ -228,7 +228,7 @@ class Channel(Generic[M]):
 
     def close(self) -> None:
         """Close the socket and every descriptor that nobody took."""
-        self.drain_by(None)
+        self.flush_by(None)
         self._drop_outgoing()
         _close_all(self._incoming_fds)
         self._incoming_fds.clear()

@@ -136,7 +136,7 @@ class Processes:
     def _keep_zygote(self, zygote: ZygoteHandle) -> None:
         self.zygotes[zygote.generation] = zygote
         self._loop.add_reader(zygote.channel.fileno(), self._on_zygote_message, zygote)
-        zygote.channel.drain_by(self._loop)
+        zygote.channel.flush_by(self._loop)
         if zygote.pidfd is not None:
             self._loop.add_reader(zygote.pidfd, self._on_zygote_dead, zygote)
 
@@ -242,7 +242,7 @@ class Processes:
     def _watch_worker(self, worker: WorkerHandle) -> None:
         if worker.channel is not None:
             self._loop.add_reader(worker.channel.fileno(), self._on_worker_message, worker)
-            worker.channel.drain_by(self._loop)
+            worker.channel.flush_by(self._loop)
         if worker.pidfd is not None:
             self._loop.add_reader(worker.pidfd, self._on_worker_dead, worker)
 

@@ -134,7 +134,7 @@ class WorkerProcess:
 
     def _boot_failed(self, error: AserverError, detail: str) -> int:
         self._channel.send(BootFailed(self._order.serial, error.exit_code, str(error), detail))
-        self._channel.drain_blocking(LAST_WORDS)
+        self._channel.flush_blocking(LAST_WORDS)
         return error.exit_code
 
     async def _main(self, app: importer.LoadedApp) -> int:
@@ -166,7 +166,7 @@ class WorkerProcess:
             on_beat=self._on_beat,
         )
         loop.add_reader(self._channel.fileno(), self._on_message)
-        self._channel.drain_by(loop)
+        self._channel.flush_by(loop)
         try:
             await self._server.run(self._on_ready)
         except BootError as error:
@@ -175,7 +175,7 @@ class WorkerProcess:
             return self._boot_failed(BootError(repr(error)), traceback.format_exc())
         finally:
             loop.remove_reader(self._channel.fileno())
-            self._channel.drain_by(None)
+            self._channel.flush_by(None)
             with terminal.held(_PASSING):  # the loop sets the defaults, which would cut off the exit hooks
                 for signum in _HEARD:
                     loop.remove_signal_handler(signum)

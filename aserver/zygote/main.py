@@ -381,6 +381,6 @@ class Zygote:
         def say_last() -> None:
             if last is not None:
                 last()
-            self._channel.drain_blocking(LAST_WORDS)
+            self._channel.flush_blocking(LAST_WORDS)
 
         ProcessExit(self._logs, last=say_last).go(code, join=join)

@@ -40,7 +40,7 @@ def _many_modules(directory: Path) -> None:
 
 @pytest.mark.parametrize("how", ["--lazy", "--preload", "falls back"])
 def test_an_app_of_thousands_of_modules_becomes_ready(server: Start, tmp_path: Path, how: str) -> None:
-    """Fails without `drain_by` in the worker (the two lazy ones) and without POLLOUT in the zygote (the preloaded one).
+    """Fails without `flush_by` in the worker (the two lazy ones) and without POLLOUT in the zygote (the preloaded one).
 
     The worker served, and its READY stayed half written until `boot_timeout` ended it.
     """
@@ -76,7 +76,7 @@ def test_an_error_of_any_length_is_told(tmp_path: Path, mode: str, when: str) ->
 
 
 def test_settings_of_any_length_reach_the_zygote(server: Start) -> None:
-    """More than the socket takes at once. Fails without `drain_by` in the master."""
+    """More than the socket takes at once. Fails without `flush_by` in the master."""
     long = [part for number in range(5) for part in ("--env", f"LONG_{number}={'x' * 100_000}")]
     running = server("tests.apps.raw:app", *long)
     assert running.fetch("/").status == 200

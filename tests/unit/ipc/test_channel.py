@@ -127,7 +127,7 @@ async def test_a_loop_writes_what_the_socket_did_not_take(pair: Pair) -> None:
     """And lets go of the socket then, for it is always writable. Fails without `_await_room` in flush."""
     zygote, master = pair
     loop = asyncio.get_running_loop()
-    zygote.drain_by(loop)
+    zygote.flush_by(loop)
     zygote.send(LONG)
     zygote.send(RecycleAsked(1, "due"))
     assert zygote.pending, "the premise: the socket is full"
@@ -141,12 +141,12 @@ async def test_a_loop_writes_what_the_socket_did_not_take(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("anyio_backend", BACKENDS)
-@pytest.mark.parametrize("end", ["drain_by", "close", "peer"])
+@pytest.mark.parametrize("end", ["flush_by", "close", "peer"])
 async def test_a_loop_lets_go_of_a_channel_that_ends(pair: Pair, end: str) -> None:
-    """With half a message out. Fails without `drain_by` in close, and without `_await_room` after what drops it."""
+    """With half a message out. Fails without `flush_by` in close, and without `_await_room` after what drops it."""
     zygote, master = pair
     loop = asyncio.get_running_loop()
-    zygote.drain_by(loop)
+    zygote.flush_by(loop)
     zygote.send(LONG)
     number = zygote.fileno()
     if end == "peer":
@@ -155,7 +155,7 @@ async def test_a_loop_lets_go_of_a_channel_that_ends(pair: Pair, end: str) -> No
     elif end == "close":
         zygote.close()
     else:
-        zygote.drain_by(None)
+        zygote.flush_by(None)
     assert not loop.remove_writer(number)
 
 
@@ -225,7 +225,7 @@ def test_a_peer_that_is_gone_is_no_error_for_the_sender(pair: Pair) -> None:
     master.close()
     zygote.send(RecycleAsked(1, "due"))
     assert not zygote.pending
-    zygote.drain_blocking(0.1)
+    zygote.flush_blocking(0.1)
 
 
 def send_raw(sock: socket.socket, data: bytes, *fds: int) -> None:
