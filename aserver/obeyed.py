@@ -8,7 +8,7 @@ reload or start. Not started as root, or without `user`, nothing is refused: the
 import os
 from pathlib import Path
 
-from aserver import rights, unix
+from aserver import privileges, rights
 from aserver.errors import ConfigError
 
 
@@ -19,7 +19,7 @@ def refuse_changeable(setting: str, path: str | Path | None, user: object, group
     """
     if path is None or user is None or os.geteuid() != 0:
         return
-    uid, _, gids = unix.identity(str(user), None if group is None else str(group))
+    uid, _, gids = privileges.identity(str(user), None if group is None else str(group))
     if uid == 0:
         return
     place = rights.place_to_change(os.path.abspath(path), rights.Account(uid, tuple(gids)))

@@ -26,7 +26,6 @@ PR_SET_CHILD_SUBREAPER = 36
 NOTED = 256
 #: Orphans that are reaped in one go: some milliseconds.
 MOST_REAPED = 1000
-CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 
 #: systemd's and our own plumbing: never the business of the app or of its subprocesses (trap 50).
 PLUMBING = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
@@ -351,63 +350,3 @@ def enter_environment(env: Iterable[str], directory: str | None, umask: int | No
             os.chdir(directory)
         except OSError as error:
             raise ConfigError(f"chdir {directory}: {error.strerror}; the app would be looked for elsewhere") from None
-
-
-def drop_privileges(user: str | None, group: str | None) -> None:
-    """Become `user` (name or uid) and `group`, for good. Raises ConfigError, and then the process must not go on.
-
-    Without `group` it is the user's own; the supplementary groups are the user's, or just `group`. In this order, as
-    each step takes the right to do the one before: groups, gid, uid, capabilities. What setuid programs that the app
-    starts may gain (PR_SET_NO_NEW_PRIVS) is left to the service manager: it would take `sendmail` from the app.
-    """
-    if user is None and group is None:
-        return
-    uid, gid, groups = identity(user, group)
-    if 0 != uid == os.getuid() == os.geteuid() and gid == os.getgid() == os.getegid():
-        return  # started as that user already, who has no right to change its groups and need not
-    try:
-        os.setgroups(groups)
-        os.setgid(gid)
-        os.setuid(uid)
-    except OSError as error:
-        raise ConfigError(f"cannot become user {user}, group {group}: {error.strerror}; start as root") from None
-    if user is not None and uid != 0:
-        drop_capabilities()
-
-
-def identity(user: str | None, group: str | None) -> tuple[int, int, list[int]]:
-    """The uid, gid and supplementary groups that the settings mean. Raises ConfigError."""
-    import grp  # noqa: PLC0415  (POSIX account databases: only where they are asked)
-    import pwd  # noqa: PLC0415
-
-    gid = os.getgid()
-    if group is not None:
-        try:
-            gid = int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
-        except KeyError:
-            raise ConfigError(f"group {group} does not exist on this system") from None
-    if user is None:
-        return os.getuid(), gid, [gid]
-    try:
-        account = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
-    except KeyError:
-        if user.isdecimal() and group is not None:  # as in containers: a number that nobody has given a name
-            return int(user), gid, [gid]
-        why = "; a uid without an account needs `group` as well" if user.isdecimal() else ""
-        raise ConfigError(f"user {user} does not exist on this system{why}") from None
-    gid = account.pw_gid if group is None else gid
-    return account.pw_uid, gid, os.getgrouplist(account.pw_name, gid)
-
-
-def drop_capabilities() -> None:
-    """Give up every capability (capabilities(7)). Raises ConfigError.
-
-    The kernel does so by itself when root becomes somebody else, but not for who was started as a plain user with
-    CAP_SETUID, nor with the inheritable ones.
-    """
-    if not LINUX:
-        return
-    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)  # 0: this thread, which is the only one
-    nothing = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable, each in two words
-    if ctypes.CDLL(None, use_errno=True).capset(header, nothing) != 0:
-        raise ConfigError(f"capabilities cannot be dropped: {os.strerror(ctypes.get_errno())}")

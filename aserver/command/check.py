@@ -11,7 +11,7 @@ import os
 import click
 import uvloop
 
-from aserver import importer, rights, unix
+from aserver import importer, privileges, rights, unix
 from aserver.asgi import ASGIApp
 from aserver.config import Config, Resolved
 from aserver.errors import AppLoadError, BindError, BootError, ConfigError, ExitCode
@@ -34,7 +34,7 @@ def check(resolved: Resolved) -> ExitCode:
     assert config.target is not None
     _look_around(config)
     unix.enter_environment(config.env, config.chdir, config.umask)
-    unix.drop_privileges(config.user, config.group)  # as the zygote does: what follows is the application's code
+    privileges.drop_privileges(config.user, config.group)  # as the zygote does: what follows is the application's code
     say = click.echo
     for warning in resolved.warnings:
         say(f"warning    {warning}")
@@ -62,7 +62,7 @@ def _look_around(config: Config) -> None:
     """What the settings name outside the app: certificates, accounts, files. Raises ConfigError or BindError."""
     if config.certfile:
         Certificates(config)
-    unix.identity(config.user, config.group)
+    privileges.identity(config.user, config.group)
     if config.log_config is not None:
         read_log_config(config.log_config)
     if config.accesslog is not None:

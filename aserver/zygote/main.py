@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-from aserver import importer, terminal, unix
+from aserver import importer, privileges, terminal, unix
 from aserver.config import Config
 from aserver.errors import AppLoadError, AserverError, ExitCode
 from aserver.importer.hooks import Hooks, ServerView, WorkerView
@@ -138,7 +138,7 @@ class Zygote:
             unix.enter_environment((), self._boot.directory, None)  # a deploy may have switched what its name means
             certificates = self._load_certificates()
             unix.enter_environment(self._config.env, self._config.chdir, self._config.umask)
-            unix.drop_privileges(self._config.user, self._config.group)
+            privileges.drop_privileges(self._config.user, self._config.group)
             if certificates is not None and (unseen := certificates.unseen()) is not None:
                 log.info("%s", unseen)
             if self._config.capture_output:

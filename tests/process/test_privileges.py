@@ -119,11 +119,11 @@ def drop_as(prologue: str, *arguments: str | None) -> str:
     """What `drop_privileges` comes to in a process that the prologue has made, and what that process then is."""
     code = f"""
 import ctypes, grp, os, pwd  # now: the interpreter may lie where nobody may not look
-from aserver import unix
+from aserver import privileges
 from aserver.errors import ConfigError
 {prologue}
 try:
-    unix.drop_privileges(*{arguments!r})
+    privileges.drop_privileges(*{arguments!r})
 except ConfigError as error:
     print(error)
 else:

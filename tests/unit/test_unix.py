@@ -1,4 +1,4 @@
-"""Thin wrappers over system calls: processes, descriptors, signals, memory, identity."""
+"""Thin wrappers over system calls: processes, descriptors, signals, memory."""
 
 import os
 import select
@@ -182,30 +182,3 @@ print(os.environ["A"], os.environ["B"], os.getcwd(), oct(os.umask(0)))
 def test_a_directory_that_is_not_there_is_a_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"chdir .*/nowhere: No such file"):
         unix.enter_environment([], str(tmp_path / "nowhere"), None)
-
-
-@pytest.mark.parametrize(("user", "group"), [("no-such-user", None), (None, "no-such-group")])
-def test_nobody_of_that_name_is_a_config_error(user: str | None, group: str | None) -> None:
-    with pytest.raises(ConfigError, match="does not exist"):
-        unix.drop_privileges(user, group)
-
-
-def test_dropping_nothing_is_nothing() -> None:
-    before = os.getresuid(), os.getresgid(), os.getgroups()
-    unix.drop_privileges(None, None)
-    assert before == (os.getresuid(), os.getresgid(), os.getgroups())
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_privileges_are_dropped_for_good() -> None:
-    """All three ids and the groups, so that there is no way back. Fails without setgroups, and with seteuid."""
-    out = _in_python("""
-os.setgroups([0, 4])
-unix.drop_privileges("nobody", None)
-print(0 in os.getresuid() + os.getresgid(), bool({0, 4} & set(os.getgroups())))
-try:
-    os.setuid(0)
-except PermissionError:
-    print("no way back")
-""")
-    assert out.split("\n") == ["False False", "no way back"]
