@@ -139,7 +139,7 @@ async def _measure(pieces: list[bytes], batch: int, timings: int, *, logged: boo
             piece = pieces[turn % len(pieces)]
             for connection in connections:
                 connection.data_received(piece)
-            while service.running:
+            while service.active:
                 await asyncio.sleep(0)
         used, requests = time.process_time_ns() - before, service.requests - done
         if requests != TURNS * CONNECTIONS * batch:

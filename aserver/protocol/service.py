@@ -7,89 +7,111 @@ Runs in the worker's loop (or the embedding program's). It opens no listener and
 import asyncio
 import logging
 from collections.abc import Callable
-from math import inf
-from typing import cast
+from typing import Any, cast
 
+from aserver.asgi import ASGIApp
 from aserver.config import Config
-from aserver.protocol.application import request_ids
-from aserver.protocol.application.exchange import Exchange
-from aserver.protocol.context import Context
+from aserver.log.access.record import AccessRecord
+from aserver.protocol.application.tasks import Tasks
+from aserver.protocol.context import ClientConnection, Context
+from aserver.protocol.drain_notice import Draining
 from aserver.protocol.http1.connection import HttpConnection
-from aserver.protocol.peer.forwarded import Forwarding
-from aserver.protocol.peer.trust import Peers
-from aserver.protocol.transport.connection import OPEN, Connection
 from aserver.protocol.websocket.departure import Departure
 from aserver.protocol.websocket.session import WebSocketConnection
 
 log = logging.getLogger("aserver.error")
 
 
-class Service(Context):
-    """What all connections of one worker share, and the handles to end them.
+class Service:
+    """The connections and the application's tasks of one worker, and the handles to end them.
 
-    `connections` is the set of open ones, `requests` counts finished requests (for `max_requests`), `active` those
-    under way. `access`, when given, is called once for each finished response with an `AccessRecord`, which has
-    a duration if that is to be `timed`; `on_limit` each time `limit_concurrency` turns a request away.
+    `access`, `timed`, `on_limit` and `note`: see `Tasks`. `leaving` is set when the drain begins.
     """
 
-    connections: set[Connection]
+    def __init__(
+        self,
+        app: ASGIApp,
+        config: Config,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        state: dict[str, Any],
+        access: Callable[[AccessRecord], None] | None = None,
+        timed: bool = True,
+        on_limit: Callable[[], None] | None = None,
+        note: Callable[[bytes], None] | None = None,
+        leaving: Draining | None = None,
+    ) -> None:
+        self.context = Context(config, loop=loop, state=state)
+        if leaving is not None:
+            self.context.leaving = leaving
+        self.tasks = Tasks(
+            app,
+            config,
+            loop=loop,
+            variables=self.context.variables,
+            access=access,
+            timed=timed,
+            on_limit=on_limit,
+            note=note,
+        )
 
-    def choose(self, config: Config) -> None:
-        """See `Context`."""
-        self.exchange = Exchange
-        if request_ids.wanted(config):
-            request_ids.IdentifiedExchange.renew()
-            self.exchange = request_ids.IdentifiedExchange
-        if config.proxy_headers:
-            self.forwarding = Forwarding(Peers(config.forwarded_allow_ips))
+    @property
+    def connections(self) -> set[ClientConnection]:
+        """The open connections."""
+        return self.context.connections
+
+    @property
+    def now(self) -> float:
+        """The clock of the last sweep (seconds of the loop)."""
+        return self.context.now
+
+    @property
+    def requests(self) -> int:
+        """How many requests have ended."""
+        return self.tasks.requests
 
     @property
     def active(self) -> int:
         """Requests whose application has not returned yet, answered or not."""
-        return len(self.running)
+        return len(self.tasks.running)
 
     def protocol_factory(
         self, *, scheme: str = "http", tls: bool = False, server: tuple[str, int | None] | None = None
     ) -> Callable[[], asyncio.Protocol]:
         """Return what `loop.create_server` wants.
 
-        `tls` says that the transport is an SSL transport; `server` what all connections have as their own end, if it
-        is known: asking each costs 1 us.
+        `tls` says that the transport is an SSL transport; `server` is the own end of all connections, if it is known:
+        to ask each transport costs 1 us.
         """
+        context, tasks = self.context, self.tasks
 
         def make() -> HttpConnection:
-            return HttpConnection(self, scheme=scheme, tls=tls, server=server)
+            return HttpConnection(context, tasks, scheme=scheme, tls=tls, server=server)
 
         return cast("Callable[[], asyncio.Protocol]", make)
 
     def drain(self) -> None:
         """From now on responses carry `Connection: close`, and the connection ends after them; idle ones stay."""
-        self.draining = True
-        self.leaving.set()
+        self.context.draining = True
+        self.context.leaving.set()
 
     def stop_streams(self) -> None:
         """Give each stream `stream_grace` from now on, or from when it begins; call `end_streams` after that."""
-        self.stopping = True
-        self.patience = min(self.config.disconnect_grace, self.config.stream_grace)
-        self.end_streams(self.loop.time())
+        self.tasks.stop_streams(self.context.loop.time())
 
     def end_streams(self, now: float) -> None:
-        """End what has been a stream for `stream_grace`; `sweep` sees to those that begin later."""
-        grace = self.config.stream_grace
-        for request in list(self.running):
-            if request.open_ended and now - self._streams.setdefault(request, now) >= grace:
-                request.end_stream()
+        """End each request that has been a stream for `stream_grace`; `sweep` ends those that begin later."""
+        self.tasks.end_streams(now)
 
     def end_websockets(self) -> None:
         """Cut the connections of WebSockets that were told to leave, and cancel applications that never looked."""
-        for socket in [each for each in self.connections if isinstance(each, WebSocketConnection)]:
+        for socket in self._websockets():
             if socket.over:
                 socket.abort()
-        for request in list(self.running):
+        for request in list(self.tasks.running):
             if isinstance(request, WebSocketConnection) and request.over and not request.told:
-                log.info(
-                    "request cancelled, its WebSocket was closed by the stop: %s", request.describe(self.loop.time())
-                )
+                age = request.describe(self.context.loop.time())
+                log.info("request cancelled, its WebSocket was closed by the stop: %s", age)
                 request.cancel("the server stops")
 
     def close_idle(self) -> None:
@@ -100,22 +122,19 @@ class Service(Context):
 
     def close_websockets(self, until: float) -> Departure:
         """Close WebSockets with 1012, spread until `until` (of the loop's clock), lest all come back at once."""
-        sockets = [each for each in self.connections if isinstance(each, WebSocketConnection)]
-        return Departure(self.loop, sockets, until)
+        return Departure(self.context.loop, self._websockets(), until)
+
+    def _websockets(self) -> list[WebSocketConnection]:
+        return [each for each in self.connections if isinstance(each, WebSocketConnection)]
 
     def cancel(self, reason: str) -> list[str]:
-        """Cancel the requests that still run; return `GET /x, 31.2 s` for each.
+        """Cancel the requests that still run, and close idle connections; return `GET /x, 31.2 s` for each request.
 
-        Who has got no answer yet gets 503, the others a connection that is broken off. The applications' tasks
-        need some turns of the loop to end; `active` tells.
+        `active` tells when the last has ended.
         """
-        now = self.loop.time()
-        running = list(self.running)
-        for request in running:
-            # Not at once: a task that is cancelled before its first step never runs the `finally` that ends a request.
-            self.loop.call_soon(request.cancel, reason)
+        cancelled = self.tasks.cancel(reason)
         self.close_idle()
-        return [request.describe(now) for request in running]
+        return cancelled
 
     def abort(self) -> None:
         """End every connection at once."""
@@ -123,44 +142,21 @@ class Service(Context):
             connection.abort()
 
     def postpone(self, seconds: float) -> None:
-        """Put off all deadlines: so long it was our loop that stood still, not the clients.
+        """Put off all deadlines, because our loop stood still for so long, and not the clients.
 
-        What they sent meanwhile is still in the kernel, and who came after it has been given a deadline by the clock
-        of before.
+        What they sent meanwhile is still in the kernel, and connections made after it have deadlines by the clock of
+        before.
         """
         for connection in self.connections:
             connection.postpone(seconds)
-        self.abandoned = {request: deadline + seconds for request, deadline in self.abandoned.items()}
+        self.tasks.postpone(seconds)
 
     def sweep(self, now: float) -> None:
         """Take the clock (seconds of the loop), renew the date, and end what has overrun a deadline."""
-        self.now = now
-        self.tick_date()
-        late = [c for c in self.connections if c.deadline <= now or c.write_deadline <= now]
-        for connection in late:
+        self.context.tick(now)
+        for connection in [c for c in self.connections if c.deadline <= now or c.write_deadline <= now]:
             if connection.write_deadline <= now:
                 connection.write_expired()
-            elif connection.stage is OPEN or connection.deadline <= now:
+            elif connection.deadline <= now:
                 connection.expire()
-        if self.abandoned:
-            self._end_abandoned(now)
-        if self.stopping:
-            self.end_streams(now)
-
-    def _end_abandoned(self, now: float) -> None:
-        """End answers that go on though their client left `patience` ago, or has been taken for gone.
-
-        A request whose answer has not begun is left alone: what it does must not end half done.
-        """
-        for request, deadline in list(self.abandoned.items()):
-            if request not in self.running or request.answered:
-                del self.abandoned[request]
-            elif deadline == inf:
-                if request.begun:
-                    self.abandoned[request] = now + self.patience
-            elif deadline <= now:
-                cancelled = request.abandon()
-                del self.abandoned[request]
-                if cancelled:
-                    reason = "the stop has ended its stream" if self.stopping else "its client has gone"
-                    log.info("request cancelled, %s: %s", reason, request.describe(now))
+        self.tasks.sweep(now)

@@ -147,9 +147,10 @@ class Server:
         access: dict[str, Any] = {}
         if self.access is not None:
             access = {"access": self.access.write, "timed": self.access.timed}
-        self.service = Service(self.app, self.config, loop=self._loop, state=state, **access)
-        self.service.note = self.note
-        self.service.leaving = state["aserver.draining"]
+        leaving = state["aserver.draining"]
+        self.service = Service(
+            self.app, self.config, loop=self._loop, state=state, note=self.note, leaving=leaving, **access
+        )
         mode = self.config.proxy_protocol
         proxy = None if mode == "off" else (mode, Peers(self.config.forwarded_allow_ips))
         for endpoint in self.endpoints:

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.process
 
 
 def test_the_notice_comes_before_lifespan_shutdown(server: Callable[..., ServerProcess], tmp_path: Path) -> None:
-    """Seen to fail (nobody tells) without `service.leaving = state[...]` in worker/server.py."""
+    """Seen to fail (nobody tells) without `service.context.leaving = state[...]` in worker/server.py."""
     events = tmp_path / "events"
     running = server("tests.apps.draining_notice:app", env={"APP_EVENTS": str(events)})
     running.signal(signal.SIGTERM)

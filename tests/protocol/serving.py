@@ -51,6 +51,11 @@ class Serving:
         self.port = port
         self.clients: list[Client] = []
 
+    @property
+    def connections(self) -> Any:
+        """The service's, with all that tests look at."""
+        return self.service.connections
+
     async def connect(self, limit: int = 1 << 24) -> Client:
         client = Client(*await asyncio.open_connection("127.0.0.1", self.port, limit=limit))
         self.clients.append(client)
@@ -64,13 +69,13 @@ class Serving:
 
 
 def service_of(
-    app: ASGIApp, *, access: Any = None, on_limit: Any = None, state: Any = None, **settings: Any
+    app: ASGIApp, *, access: Any = None, on_limit: Any = None, note: Any = None, state: Any = None, **settings: Any
 ) -> Service:
     """What serves an application in the running loop, with these settings and else the defaults."""
     config = build([Layer("test", {"target": "x:y", **settings})]).config
     state = {} if state is None else state
     loop = asyncio.get_running_loop()
-    return Service(app, config, loop=loop, state=state, access=access, on_limit=on_limit)
+    return Service(app, config, loop=loop, state=state, access=access, on_limit=on_limit, note=note)
 
 
 @asynccontextmanager

@@ -93,14 +93,14 @@ async def _drained(service: Service, tap: "Strict") -> None:
     """All that a worker does when it leaves, without time in between."""
     service.drain()
     service.close_idle()
-    service.close_websockets(service.loop.time())
+    service.close_websockets(service.context.loop.time())
     service.cancel("the time to drain is over")
     await asyncio.sleep(0)
     service.abort()
 
 
 async def _expired(service: Service, tap: "Strict") -> None:
-    service.sweep(service.loop.time() + 10_000)
+    service.sweep(service.context.loop.time() + 10_000)
 
 
 ENDS: list[Callable[[Service, "Strict"], Any]] = [_lost, _half_closed, _aborted, _drained, _expired]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from aserver.asgi import Receive, Scope, Send
+from aserver.asgi import ASGIApp, Receive, Scope, Send
 from aserver.protocol.service import Service
 from tests.protocol.serving import service_of
 
@@ -27,6 +27,7 @@ class Tap(asyncio.Transport):
 
     def plug(self, service: Service) -> Self:
         """Become a new client of `service`."""
+        self.service = service
         self.protocol = service.protocol_factory()()
         self.protocol.connection_made(self)
         return self
@@ -100,8 +101,8 @@ class Outcome:
 class Wiretap:
     """Connections to an application that answers with what it was asked."""
 
-    def __init__(self, **settings: Any) -> None:
-        self.service = service_of(self._app, **settings)
+    def __init__(self, app: ASGIApp | None = None, **settings: Any) -> None:
+        self.service = service_of(app or self._app, **settings)
         self._called: list[bytes] = []
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -9,8 +9,6 @@ from aserver.asgi import Scope
 from aserver.log.access.record import AccessRecord
 from aserver.protocol.semantics import wire
 
-__all__ = ["AccessRecord", "Refusal"]
-
 
 class Refusal:
     """The record of a request that the server answered by itself, such as with 400.

@@ -8,28 +8,27 @@ application's exception reach the loop, nor let a half response look like a whol
 import asyncio
 import logging
 import os
-from math import inf
-from typing import Any, Final
+from typing import Any
 
 from aserver.asgi import Message, Scope
 from aserver.errors import ApplicationError
 from aserver.protocol.application.body import RequestBody
 from aserver.protocol.application.files import open_regular, send_file
 from aserver.protocol.application.parting import PACE, QUIET, WHOLE, Parting, is_disconnect
+from aserver.protocol.application.tasks import Tasks, describe, report
 from aserver.protocol.semantics import wire
 from aserver.protocol.semantics.response import BODY, DONE, HEADED, START, TRAILERS, Response
 from aserver.protocol.semantics.response_head import Head
 from aserver.protocol.transport.connection import CLOSED, HIGH_WATER, OPEN, Connection
 
-log: Final = logging.getLogger("aserver.error")
-
 
 class Carrier(Connection):
     """A connection that carries exchanges, one after the other."""
 
-    __slots__ = ("eof",)
+    __slots__ = ("eof", "tasks")
 
     eof: bool  # the client has shut down its sending side; it may still read
+    tasks: Tasks
 
     def answered(self, exchange: "Exchange") -> None:
         """Go on after a complete response."""
@@ -48,6 +47,7 @@ class Exchange(Response):
     """A request under way. A finished one is a `AccessRecord`."""
 
     __slots__ = (
+        "_ids",
         "_read",
         "complete",
         "connection",
@@ -89,6 +89,10 @@ class Exchange(Response):
         self.request_body: RequestBody | None = None  # the body, if there is one
         self._read = False  # the application has got the end of the body
         self.waiters: list[asyncio.Future[None]] | None = None
+        self._ids = ids = connection.tasks.ids
+        if ids is not None:
+            forwarding = context.forwarding
+            ids.identify(scope, trusted=forwarding is not None and forwarding.trusts(connection.client))
 
     # ── the record ───────────────────────────────────────────────────────────────────────────
     # The scope is the application's, which may empty it: then what else is known of the request.
@@ -115,56 +119,31 @@ class Exchange(Response):
 
     def describe(self, now: float) -> str:
         """Return `GET /x, 31.2 s` for the log."""
-        return f"{self.method} {self.target.decode('ascii', 'backslashreplace')}, {now - self.started:.1f} s"
+        return describe(self, now - self.started)
 
     # ── the application's task ───────────────────────────────────────────────────────────────
-
-    async def run(self) -> None:
-        """Call the application and see to what it leaves behind."""
-        context = self.connection.context
-        if context.note is not None:
-            context.note(self.target)
-        try:
-            await context.app(self.scope, self.receive, self.send)
-            if self.state is not DONE:
-                self._unfinished()
-        except BaseException as error:  # noqa: BLE001 - the application's SystemExit must not stop the server
-            self._failed(error)
-        finally:
-            context.running.discard(self)
-            context.requests += 1
 
     def cancel(self, reason: str) -> None:
         """Cancel the application; the client gets 503 if nothing was sent yet."""
         if self.task is not None:
             self.task.cancel(reason)
 
-    def _unfinished(self) -> None:
+    def returned(self) -> None:
+        """React to the application's return: complain unless its response is complete."""
+        if self.state is DONE:
+            return
         if self.parting is None and self.connection.stage is not CLOSED:
-            log.error(
-                "%s %s: the application returned without completing its response (expected %s); %s",
-                self.method,
-                self.scope["path"],
-                self.state.value,
-                self._consequence(),
-                extra={"request_id": self.scope.get("request_id")},
-            )
+            fault = "the application returned without completing its response (expected %s); %s"
+            report(self, fault, self.state.value, self._consequence())
         self._give_up(500)
 
-    def _failed(self, error: BaseException) -> None:
+    def failed(self, error: BaseException) -> None:
+        """React to an exception of the application."""
         if isinstance(error, asyncio.CancelledError):
             self._give_up(503)
             return
         if self.parting is None or not (isinstance(error, OSError) or is_disconnect(error)):
-            log.error(
-                "%s %s: the application raised %s; %s",
-                self.method,
-                self.scope["path"],
-                type(error).__name__,
-                self._consequence(),
-                exc_info=error,
-                extra={"request_id": self.scope.get("request_id")},
-            )
+            report(self, "the application raised %s; %s", type(error).__name__, self._consequence(), error=error)
         self._give_up(500)
 
     def _consequence(self) -> str:
@@ -303,8 +282,8 @@ class Exchange(Response):
         if self.parting is None:
             self.parting = Parting(begun=self.state in (BODY, TRAILERS))
         self.parting.quiet_until = context.loop.time() + QUIET
-        if self.state is not DONE and self in context.running:
-            context.abandoned.setdefault(self, context.now + context.patience if self.begun else inf)
+        if self.state is not DONE:
+            self.connection.tasks.leave_behind(self, context.now)
         self.wake()
 
     @property
@@ -391,22 +370,18 @@ class Exchange(Response):
             if connection.write_paused:
                 await connection.until_writable()
         elif kind == "http.response.start":
-            self.start(message)
+            self.start(message if self._ids is None else self._ids.add(message, self.scope))
         else:
             await self._send_other(kind, message)
 
     def body_dropped(self, size: int) -> None:
         """See `Response`. It is said once for a route and process."""
-        if self.connection.context.dropped.is_new(self.scope, self.status):
-            log.warning(
-                "%s %s: status %d has no body; the %d bytes that the application gave are dropped, "
-                "here and whenever this route does it again",
-                self.scope.get("method"),  # the application may have emptied it
-                self.scope.get("path"),
-                self.status,
-                size,
-                extra={"request_id": self.scope.get("request_id")},
+        if self.connection.tasks.dropped.is_new(self.scope, self.status):
+            fault = (
+                "status %d has no body; the %d bytes that the application gave are dropped, "
+                "here and whenever this route does it again"
             )
+            report(self, fault, self.status, size, level=logging.WARNING)
 
     def _write(self, data: bytes | list[bytes]) -> None:
         """Write what belongs together with what comes before or after it."""

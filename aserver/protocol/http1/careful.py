@@ -14,6 +14,7 @@ import httptools
 from aserver.asgi import Scope
 from aserver.errors import ClientError
 from aserver.protocol.application.exchange import Carrier, Exchange
+from aserver.protocol.application.tasks import Tasks
 from aserver.protocol.context import Context
 from aserver.protocol.http1 import framing
 from aserver.protocol.http1.framing import PLAIN_GET, ChunkWalk
@@ -93,9 +94,16 @@ class CarefulIntake(Carrier):
     )
 
     def __init__(
-        self, context: Context, *, scheme: str = "http", tls: bool = False, server: tuple[str, int | None] | None = None
+        self,
+        context: Context,
+        tasks: Tasks,
+        *,
+        scheme: str = "http",
+        tls: bool = False,
+        server: tuple[str, int | None] | None = None,
     ) -> None:
         super().__init__(context, scheme=scheme, tls=tls, server=server)
+        self.tasks = tasks
         self.eof = False
         self.current: Exchange | None = None  # whose response is due
         self.receiving: Exchange | None = None  # whose body is being read

@@ -119,7 +119,7 @@ class HttpConnection(Intake):
         if context.root_path and target != b"*":
             text = context.root_path + text
             path = context.raw_root_path + path
-        exchange: Exchange = context.exchange(
+        exchange = Exchange(
             self,
             {
                 "type": "http",
@@ -251,24 +251,21 @@ class HttpConnection(Intake):
 
     def launch(self, exchange: Exchange) -> None:
         """Start the application for a request whose turn has come."""
-        context = self.context
+        tasks = self.tasks
         exchange.launched = True
-        if len(context.running) >= context.limit_concurrency:
-            if context.on_limit is not None:
-                context.on_limit()
-            exchange.refuse(503)
-            return
-        if context.timed:
+        if tasks.timed:
             exchange.started = monotonic()  # uvloop's clock, but in full: that has milliseconds
-        context.start(exchange)
+        if not tasks.start(exchange):
+            exchange.refuse(503)
 
     def answered(self, exchange: Exchange) -> None:
         """Go on after a complete response."""
         context = self.context
-        if context.access is not None:
-            if context.timed:
+        tasks = self.tasks
+        if tasks.access is not None:
+            if tasks.timed:
                 exchange.duration = monotonic() - exchange.started
-            context.access(exchange)
+            tasks.access(exchange)
         if exchange.waiters:
             exchange.wake()
         if not exchange.keep_alive:
@@ -360,8 +357,8 @@ class HttpConnection(Intake):
         line = self._first_line or ("", self.url, "")
         head_only = line[0] == "HEAD" if exchange is None else exchange.head_only
         self.write(wire.plain_answer(error.status, context.defaults.lines, keep_alive=False, head_only=head_only))
-        if context.access is not None:
-            context.access(
+        if self.tasks.access is not None:
+            self.tasks.access(
                 Refusal(
                     error.status,
                     exchange,
@@ -414,9 +411,9 @@ class HttpConnection(Intake):
 
     def _log(self, exchange: Exchange) -> None:
         """Write to the access log, if there is one, what ended before its time."""
-        if self.context.access is not None:
+        if self.tasks.access is not None:
             exchange.duration = monotonic() - exchange.started
-            self.context.access(exchange)
+            self.tasks.access(exchange)
 
     def expire(self) -> None:
         """React to `deadline` having passed."""

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Final
 
 from aserver.asgi import Message, Scope
-from aserver.protocol.application.exchange import Exchange
+from aserver.protocol.application.exchange import Carrier, Exchange
 from aserver.protocol.context import SWEEP_PERIOD
 from aserver.protocol.semantics import wire
 from aserver.protocol.transport.connection import CLOSED, HIGH_WATER, LINGERING, Connection
@@ -75,11 +75,13 @@ class Socket(Connection):
         "status",
         "target",
         "task",
+        "tasks",
         "told",
     )
 
-    def __init__(self, http: Connection, exchange: Exchange) -> None:
+    def __init__(self, http: Carrier, exchange: Exchange) -> None:
         super().__init__(http.context, scheme=http.scheme, tls=http.tls)
+        self.tasks = http.tasks
         self.transport = http.transport
         self.client = http.client
         self.server = http.server
@@ -306,8 +308,8 @@ class Socket(Connection):
     def record(self, method: str, status: int) -> None:
         """Write to the access log, if there is one."""
         self._answered = True
-        if self.context.access is not None:
-            self.context.access(
+        if self.tasks.access is not None:
+            self.tasks.access(
                 SocketRecord(
                     method=method,
                     status=status,

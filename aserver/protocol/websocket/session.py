@@ -7,22 +7,20 @@ Sources: the ASGI specification's WebSocket part (version 2.5) and its Websocket
 """
 
 import asyncio
-import logging
 from math import inf
 from typing import Final, cast
 
 from aserver.asgi import Message
 from aserver.errors import ApplicationError, ClientDisconnectedError, ClientError
-from aserver.protocol.application.exchange import Exchange
+from aserver.protocol.application.exchange import Carrier, Exchange
 from aserver.protocol.application.parting import is_disconnect
+from aserver.protocol.application.tasks import describe, report
 from aserver.protocol.semantics import wire
 from aserver.protocol.semantics.response import DONE, HEADED, Response
-from aserver.protocol.transport.connection import CLOSED, Connection
+from aserver.protocol.transport.connection import CLOSED
 from aserver.protocol.websocket import deflate, frames, handshake
 from aserver.protocol.websocket.connection import APP_CLOSED, CONNECTING, DENYING, ENDED, OPEN, Socket
 from aserver.protocol.websocket.frames import BINARY, FIN, RSV1, TEXT
-
-log: Final = logging.getLogger("aserver.error")
 
 #: Up to this size (bytes) a message is joined to its frame's head; above it, copying costs more than writing both.
 JOIN_LIMIT: Final = 8192
@@ -39,7 +37,7 @@ class WebSocketConnection(Socket):
 
     __slots__ = ("_compressing", "_handshake", "_response")
 
-    def __init__(self, http: Connection, exchange: Exchange) -> None:
+    def __init__(self, http: Carrier, exchange: Exchange) -> None:
         super().__init__(http, exchange)
         self._messages.append(({"type": "websocket.connect"}, 0))
         self._compressing: asyncio.Future[None] | None = None  # until a large message is compressed
@@ -56,35 +54,37 @@ class WebSocketConnection(Socket):
 
     def open(self) -> None:
         """Check the offer and start the application."""
-        context = self.context
         try:
             offer = self._handshake = handshake.examine(self.scope["headers"])
         except ClientError as error:
             self.refuse(error.status)
             return
-        if len(context.running) >= context.limit_concurrency:
-            if context.on_limit is not None:
-                context.on_limit()
-            self.refuse(503)
-            return
         self.scope["subprotocols"] = offer.subprotocols
-        context.start(self)
+        if not self.tasks.start(self):
+            self.refuse(503)
 
-    async def run(self) -> None:
-        """Call the application and see to what it leaves behind."""
-        context = self.context
-        try:
-            await context.app(self.scope, self.receive, self.send)
-            self._returned()
-        except BaseException as error:  # noqa: BLE001 - the application's SystemExit must not stop the server
-            self._failed(error)
-        finally:
-            context.running.discard(self)
-            context.requests += 1
+    @property
+    def method(self) -> str:
+        """The log's word for a WebSocket."""
+        return "WEBSOCKET"
 
     def describe(self, now: float) -> str:
         """Return `WEBSOCKET /x, 31.2 s` for the log."""
-        return f"WEBSOCKET {self.target.decode('ascii', 'backslashreplace')}, {now - self.started:.1f} s"
+        return describe(self, now - self.started)
+
+    @property
+    def begun(self) -> bool:
+        """Whether the application has begun to answer."""
+        return self._phase is not CONNECTING
+
+    @property
+    def answered(self) -> bool:
+        """Whether it has been closed or denied, by any side."""
+        return self.over
+
+    def abandon(self) -> bool:
+        """Do nothing: an application whose client has left has heard of it, and may work on."""
+        return False
 
     @property
     def open_ended(self) -> bool:
@@ -105,26 +105,19 @@ class WebSocketConnection(Socket):
         if self.task is not None:
             self.task.cancel(reason)
 
-    def _returned(self) -> None:
+    def returned(self) -> None:
+        """React to the application's return: complain unless it has answered."""
         if self._phase is OPEN:
             self.end(frames.NORMAL, "")
         elif self._phase in (CONNECTING, DENYING):
-            log.error(
-                "WEBSOCKET %s: the application returned without an answer (expected %s)",
-                self.scope["path"],
-                self._phase.value,
-            )
+            report(self, "the application returned without an answer (expected %s)", self._phase.value)
             self._give_up(500)
 
-    def _failed(self, error: BaseException) -> None:
+    def failed(self, error: BaseException) -> None:
+        """React to an exception of the application."""
         cancelled = isinstance(error, asyncio.CancelledError)
         if not cancelled and not (self._phase is ENDED and (isinstance(error, OSError) or is_disconnect(error))):
-            log.error(
-                "WEBSOCKET %s: the application raised %s",
-                self.scope["path"],
-                type(error).__name__,
-                exc_info=error,
-            )
+            report(self, "the application raised %s", type(error).__name__, error=error)
         if self._phase is not OPEN:
             self._give_up(503 if cancelled else 500)
         elif cancelled:
@@ -339,7 +332,7 @@ def is_offered(exchange: Exchange) -> bool:
     return exchange.modern and handshake.is_offered(exchange.method, exchange.headers)
 
 
-def take_over(http: Connection, exchange: Exchange, rest: bytes) -> None:
+def take_over(http: Carrier, exchange: Exchange, rest: bytes) -> None:
     """Make a WebSocket of an HTTP connection on which `exchange`, not begun, asks for one; `rest` came after it.
 
     The HTTP connection is not to be used again; what it is still fed goes on to the socket.

@@ -195,7 +195,7 @@ async def test_what_has_not_begun_to_answer_is_done_to_the_end(
         await client.send(b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n\r\nab")
         await eventually(lambda: server.service.active)
         leave(client, reset)
-        await eventually(lambda: server.service.abandoned)
+        await eventually(lambda: server.service.tasks.abandoned)
         for _ in range(3):
             await sweep(server, 100)
         assert server.service.active == 1
@@ -274,7 +274,7 @@ async def test_an_answer_that_takes_no_notice_is_cancelled_after_the_grace(
         await client.send(GET)
         await client.until(b"a\r\n")
         leave(client, reset)
-        await eventually(lambda: server.service.abandoned)
+        await eventually(lambda: server.service.tasks.abandoned)
         server.service.postpone(100)  # the loop stood still, so the application could not end either
         await sweep(server, 104)
         assert not cancelled
@@ -300,7 +300,7 @@ async def test_the_grace_of_an_answer_that_begins_later_begins_with_it() -> None
         client = await server.connect()
         await client.send(GET)
         client.close()
-        await eventually(lambda: server.service.abandoned)
+        await eventually(lambda: server.service.tasks.abandoned)
         await sweep(server, 100)
         go.set()
         await asyncio.wait_for(began.wait(), DEADLINE)
@@ -488,7 +488,7 @@ async def test_streams_are_ended_at_a_stop_and_other_answers_are_not() -> None:
         await eventually(lambda: service.active == 3)
         service.drain()
         service.stop_streams()
-        begin = service.loop.time()
+        begin = service.context.loop.time()
         service.end_streams(begin + 1.5)
         assert not ended
         service.end_streams(begin + 2.5)
@@ -509,7 +509,7 @@ async def test_a_stream_without_a_first_piece_gets_503_at_a_stop(caplog: pytest.
     async with serving(app, stream_grace=0) as server:
         client = await server.connect()
         await client.send(GET)
-        await eventually(lambda: any(each.open_ended for each in server.service.running))
+        await eventually(lambda: any(each.open_ended for each in server.service.tasks.running))
         server.service.drain()
         with caplog.at_level(logging.INFO):
             server.service.stop_streams()

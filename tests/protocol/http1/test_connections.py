@@ -10,7 +10,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from aserver.asgi import Receive, Scope, Send
+from aserver.asgi import ASGIApp, Receive, Scope, Send
 from aserver.protocol.http1.careful import PIPELINE_LIMIT
 from aserver.protocol.transport.connection import LEAST_PROGRESS, LINGER_BYTES, LINGER_SECONDS
 from tests.protocol.serving import (
@@ -96,8 +96,8 @@ async def test_a_flood_of_pipelined_requests_is_held_back_and_answered(count: in
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         nonlocal most
         await first.wait()
-        (connection,) = server.service.connections
-        most = max(most, len(connection._queue))  # type: ignore[attr-defined]
+        (connection,) = server.connections
+        most = max(most, len(connection._queue))
         await answer(send, scope["raw_path"])
 
     async with serving(app) as server:
@@ -156,9 +156,9 @@ async def test_nothing_behind_a_bad_request_that_waits_for_its_turn_is_read() ->
         client = await server.connect()
         await client.send(get(b"/1"))
         await eventually(lambda: server.service.active)
-        (connection,) = server.service.connections
+        (connection,) = server.connections
         await client.send(b"GET / HTTP/1.1\r\n\r\n")
-        await eventually(lambda: connection._refusal)  # type: ignore[attr-defined]
+        await eventually(lambda: connection._refusal)
         await client.send(get(b"/3"))
         await eventually(lambda: connection._discarded)
         go.set()
@@ -239,10 +239,10 @@ async def test_a_large_body_behind_a_full_pipeline_is_not_buffered() -> None:
         for _ in range(PIPELINE_LIMIT + 1):
             await client.response()
         await eventually(lambda: server.service.active == 1)
-        (connection,) = server.service.connections
+        (connection,) = server.connections
         received = -1
-        while received != connection.receiving.request_body.received:  # type: ignore[attr-defined]
-            received = connection.receiving.request_body.received  # type: ignore[attr-defined]
+        while received != connection.receiving.request_body.received:
+            received = connection.receiving.request_body.received
             await asyncio.sleep(0.1)
         assert received < 1 << 20
         go.set()
@@ -260,10 +260,10 @@ async def test_a_head_behind_a_running_request_is_limited_too() -> None:
         client = await server.connect()
         await client.send(GET + b"GET / HTTP/1.1\r\n")
         await eventually(lambda: server.service.active)
-        (connection,) = server.service.connections
+        (connection,) = server.connections
         for _ in range(200):
             await client.send(b"A: b\r\n" * 10)
-        await eventually(lambda: connection._refusal is not None)  # type: ignore[attr-defined]
+        await eventually(lambda: connection._refusal is not None)
         go.set()
         response = await client.rest()
     assert [part[:3] for part in response.split(b"HTTP/1.1 ")[1:]] == [b"200", b"431"]
@@ -341,9 +341,9 @@ async def test_no_continue_when_the_body_has_begun() -> None:
     async with serving(echo) as server:
         client = await server.connect()
         await client.send(post(6, b"Expect: 100-continue") + b"abc")
-        await eventually(lambda: any(c.deadline < float("inf") for c in server.service.connections))
-        (connection,) = server.service.connections
-        await eventually(lambda: connection.current and connection.current.waiters)  # type: ignore[attr-defined]
+        await eventually(lambda: any(c.deadline < float("inf") for c in server.connections))
+        (connection,) = server.connections
+        await eventually(lambda: connection.current and connection.current.waiters)
         await client.send(b"def" + LAST_GET)
         response = await client.rest()
     assert [part[:3] for part in response.split(b"HTTP/1.1 ")[1:]] == [b"200", b"200"]
@@ -723,8 +723,8 @@ async def test_deadlines_without_a_request() -> None:
         await used.send(GET)
         await used.response()
         await partial.send(b"GET / HTTP/1.1\r\nHo")
-        await eventually(lambda: sum(c.deadline < float("inf") for c in server.service.connections) == 3)
-        await eventually(lambda: any(getattr(c, "_partial", False) for c in server.service.connections))
+        await eventually(lambda: sum(c.deadline < float("inf") for c in server.connections) == 3)
+        await eventually(lambda: any(getattr(c, "_partial", False) for c in server.connections))
         await after(server, 9.9)
         assert len(server.service.connections) == 3
         await after(server, 12)
@@ -743,13 +743,13 @@ async def test_a_head_that_trickles_has_one_deadline() -> None:
         client = await server.connect()
         await client.send(GET)
         await client.response()
-        (connection,) = server.service.connections
+        (connection,) = server.connections
         await eventually(lambda: connection.idle)
         await client.send(b"GET / HT")
         await eventually(lambda: not connection.idle)
         await after(server, 6)
         await client.send(b"TP/")
-        await eventually(lambda: connection._line.endswith(b"/"))  # type: ignore[attr-defined]
+        await eventually(lambda: connection._line.endswith(b"/"))
         await after(server, 12)
         assert status(await client.rest()) == 408
 
@@ -765,9 +765,9 @@ async def test_body_deadline(begun: bytes) -> None:
     async with serving(app, body_timeout=60) as server:
         client = await server.connect()
         await client.send(post(10) + begun)
-        await eventually(lambda: any(c.deadline < float("inf") and c.current for c in server.service.connections))  # type: ignore[attr-defined]
-        (connection,) = server.service.connections
-        await eventually(lambda: connection.current.waiters)  # type: ignore[attr-defined]
+        await eventually(lambda: any(c.deadline < float("inf") and c.current for c in server.connections))
+        (connection,) = server.connections
+        await eventually(lambda: connection.current.waiters)
         await after(server, 59)
         assert len(seen) == bool(begun)
         await after(server, 62)
@@ -790,13 +790,13 @@ async def test_each_piece_of_a_body_has_its_own_time() -> None:
         client = await server.connect()
         await client.send(post(9))
         await eventually(lambda: server.service.active)
-        (connection,) = server.service.connections
+        (connection,) = server.connections
         await eventually(lambda: connection.deadline < float("inf"))  # of the `receive()` that waits
         await client.send(b"abc")
         await eventually(lambda: took)
         await after(server, 50)
         await client.send(b"def")
-        await eventually(lambda: connection.receiving.request_body.received == 6)  # type: ignore[attr-defined]
+        await eventually(lambda: connection.receiving.request_body.received == 6)
         await after(server, 100)
         go.set()
         await client.send(b"ghi")
@@ -815,7 +815,7 @@ async def test_a_body_that_nobody_takes_has_a_deadline_and_then_the_connection_h
             await client.send(post(10))
             assert status((await client.response())[0]) == 403
         await late.send(b"x" * 10)
-        await eventually(lambda: [connection.current for connection in server.service.connections].count(None) == 1)  # type: ignore[attr-defined]
+        await eventually(lambda: [connection.current for connection in server.connections].count(None) == 1)
         await after(server, 59)
         assert len(server.service.connections) == 2
         await after(server, 62)
@@ -827,7 +827,7 @@ async def test_a_body_that_nobody_takes_has_a_deadline_and_then_the_connection_h
         await late.send(post(10))
         assert status((await late.response())[0]) == 403
         await late.send(b"x" * 10)
-        await eventually(lambda: all(connection.idle for connection in server.service.connections))
+        await eventually(lambda: all(connection.idle for connection in server.connections))
         await after(server, 64 + 62)
         await after(server, 67 + 62)
         assert await late.rest() == b""
@@ -861,9 +861,9 @@ async def test_write_deadline() -> None:
     async with serving(app, write_timeout=60) as server:
         client = await server.connect(limit=1 << 16)
         await client.send(GET)
-        await eventually(lambda: any(c.write_paused for c in server.service.connections))
+        await eventually(lambda: any(c.write_paused for c in server.connections))
         await asyncio.sleep(0.2)  # the kernel's buffers fill
-        (connection,) = server.service.connections
+        (connection,) = server.connections
         connection._unsent = connection.transport.get_write_buffer_size()
         await after(server, 59)
         assert server.service.connections
@@ -887,8 +887,8 @@ class Stuck(Tap):
         self.aborted = True
 
 
-def stuck(unsent: int) -> tuple[Any, Any, Stuck]:
-    service = Wiretap(write_timeout=60).service
+def stuck(unsent: int, app: ASGIApp | None = None) -> tuple[Any, Any, Stuck]:
+    service = Wiretap(app, write_timeout=60).service
     transport = Stuck(unsent).plug(service)
     return service, transport.protocol, transport
 
@@ -952,12 +952,11 @@ async def test_a_client_that_has_gone_before_the_half_close(monkeypatch: pytest.
 
 async def test_a_client_that_is_heard_out_is_read_though_reading_was_paused() -> None:
     """Else its close is never seen. Fails without `resume_reading` in `linger`."""
-    service, connection, transport = stuck(0)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, b"no", 403)
 
-    service.app = app
+    _, connection, transport = stuck(0, app)
     connection.data_received(post(1 << 20))
     connection.data_received(bytes(1 << 17))
     assert not transport.reading
@@ -979,7 +978,6 @@ async def test_an_application_that_does_not_take_the_body_is_not_the_clients_fau
 
 
 async def test_hints_and_trailers_wait_for_a_client_that_does_not_read_too() -> None:
-    service, connection, transport = stuck(100_000)
     sent: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -988,7 +986,7 @@ async def test_hints_and_trailers_wait_for_a_client_that_does_not_read_too() -> 
         sent.append("hint")
         await answer(send)
 
-    service.app = app
+    _, connection, transport = stuck(100_000, app)
     connection.data_received(GET)
     await eventually(lambda: b" 103 " in transport.written)
     for _ in range(3):
@@ -1007,9 +1005,9 @@ async def test_who_reads_again_has_no_write_deadline_any_more() -> None:
     async with serving(app, write_timeout=60, keep_alive=10000) as server:
         client = await server.connect(limit=1 << 16)
         await client.send(GET)
-        await eventually(lambda: any(c.write_paused for c in server.service.connections))
+        await eventually(lambda: any(c.write_paused for c in server.connections))
         await client.response()
-        await eventually(lambda: all(connection.idle for connection in server.service.connections))
+        await eventually(lambda: all(connection.idle for connection in server.connections))
         for seconds in (62, 124, 186):
             await after(server, seconds)
         assert len(server.service.connections) == 1

@@ -67,7 +67,7 @@ async def test_the_scope_is_the_one_that_parsing_makes(parsed: list[bytes]) -> N
     connection = service.connect()
     await service.feed(connection, b"GET /first" + FIELDS)
     for target in (b"/", b"/a%20b?c=%20&d", b"//e?f?g", b"/%e4|\"'{}"):
-        service.service.known = None
+        service.service.context.known = None
         fresh = await service.feed(service.connect(), b"GET " + target + FIELDS.replace(b"X-A", b"X-a"))
         again = await service.feed(connection, b"GET " + target + FIELDS)
         assert again == fresh

@@ -11,8 +11,8 @@ import pytest
 
 from aserver.asgi import Receive, Scope, Send
 from aserver.errors import ApplicationError
+from aserver.protocol.application.dropped import REMEMBERED
 from aserver.protocol.application.files import CHUNK
-from aserver.protocol.dropped import REMEMBERED
 from tests.protocol.serving import (
     DEADLINE,
     GET,
@@ -429,8 +429,8 @@ async def test_pathsend_waits_for_a_client_that_does_not_read(tmp_path: Path) ->
     async with serving(app) as server:
         client = await server.connect(limit=1 << 16)
         await client.send(GET)
-        await eventually(lambda: any(c._drain_waiters for c in server.service.connections))
-        (connection,) = server.service.connections
+        await eventually(lambda: any(c._drain_waiters for c in server.connections))
+        (connection,) = server.connections
         assert connection.transport.get_write_buffer_size() < 2 * CHUNK
         await client.until(b"\r\n\r\n")
         assert len(await client.exactly(size)) == size

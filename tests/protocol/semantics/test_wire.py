@@ -111,7 +111,8 @@ def test_early_hints() -> None:
 @pytest.mark.parametrize("name", [b"Host", b"content-length"])
 async def test_fields_that_must_not_be_repeated(name: bytes) -> None:
     """Joined they would be refused as well, as no Host and no number; this says what is wrong."""
-    connection = HttpConnection(Wiretap().service)
+    service = Wiretap().service
+    connection = HttpConnection(service.context, service.tasks)
     connection.on_header(name, b"1")
     with pytest.raises(ClientError, match="repeated") as error:
         connection.on_header(name.title(), b"1")

@@ -120,7 +120,7 @@ async def test_answers_close_together_wait_for_the_end_of_the_turn_and_no_longer
         for client in clients:
             assert (await client.response())[1] == b"abcdef"
         assert held == [1, 1, 1]
-        assert not any(connection.held for connection in server.service.connections)
+        assert not any(connection.held for connection in server.connections)
         assert (await server.ask(LAST_GET)).endswith(b"\r\n\r\nabcdef")  # closing writes what waits
 
 
@@ -148,7 +148,7 @@ async def test_an_answer_that_comes_late_takes_those_along_that_wait() -> None:
     taps = [Tap(), Tap(), Tap()]
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        service.gather_until = time.monotonic() + 60 if len(written) < 2 else 0.0
+        service.context.gather_until = time.monotonic() + 60 if len(written) < 2 else 0.0
         await send(START)
         await send(piece(b"abcdef", more=False))
         written.append([bool(tap.written) for tap in taps])

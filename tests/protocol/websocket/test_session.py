@@ -1160,7 +1160,7 @@ async def test_a_waiter_for_the_drain_may_be_cancelled() -> None:
 
     app = Application(watch)
     async with opened(app) as (client, server):
-        await eventually(lambda: not server.service.leaving._waiters)
+        await eventually(lambda: not server.service.context.leaving._waiters)
         server.service.drain()
         await client.send(frame(CLOSE))
         await eventually(lambda: app.returned)

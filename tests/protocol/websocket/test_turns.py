@@ -223,7 +223,7 @@ class Wired:
         return line
 
     async def end(self) -> None:
-        for connection in list(self.service.connections):
+        for connection in list[Any](self.service.connections):
             connection.connection_lost(None)
         self.service.cancel("the test is over")
         await eventually(lambda: not self.service.active)
@@ -292,7 +292,7 @@ async def test_nothing_is_read_that_would_have_to_wait(flood: str) -> None:
         assert spent(line)
         assert not line.reading
         line.protocol.data_received(END)  # a TLS transport hands out what it has decrypted, paused or not
-        assert len(service.service.fair_queue._waiting) == 1
+        assert len(service.service.context.fair_queue._waiting) == 1
         app = service._app
         await eventually(lambda: app.got[-2:] == ["end", "end"])
         assert line.reading
@@ -311,7 +311,7 @@ async def test_a_slow_application_is_not_asked_in_each_turn() -> None:
         line.protocol.data_received(FLOODS["messages"])
         assert not line.reading
         assert not spent(line)
-        assert not service.service.fair_queue._waiting
+        assert not service.service.context.fair_queue._waiting
         service._app.go_on.set()
         await eventually(lambda: "end" in service._app.got)
         assert line.reading
@@ -322,7 +322,7 @@ async def test_room_in_the_queue_does_not_open_what_waits_for_its_turn() -> None
     async with wired(Application(listen), ws_max_queue=PORTION + 1) as service:
         line = await service.open()
         for _ in range(50):
-            service.service.fair_queue.wait(lambda: None)
+            service.service.context.fair_queue.wait(lambda: None)
         line.protocol.data_received(FLOODS["messages"])
         for _ in range(5):
             await asyncio.sleep(0)
@@ -340,7 +340,7 @@ async def test_a_turn_does_not_open_a_full_queue() -> None:
         line = await service.open()
         line.protocol.data_received(FLOODS["messages"])
         assert spent(line)
-        await eventually(lambda: not service.service.fair_queue._waiting)
+        await eventually(lambda: not service.service.context.fair_queue._waiting)
         assert len(line.protocol._messages) == PORTION + 10
         assert not line.reading
         assert not spent(line)
@@ -367,7 +367,7 @@ async def test_a_violation_behind_a_flood() -> None:
         await eventually(lambda: line.half_closed and service._app.got)
         assert frames_of(line.written)[-1][1][:2] == (1002).to_bytes(2, "big")
         assert service._app.got[0] == "end"
-        assert not service.service.fair_queue._waiting
+        assert not service.service.context.fair_queue._waiting
 
 
 @pytest.mark.parametrize("answered", [True, False])
@@ -380,7 +380,7 @@ async def test_a_worker_that_leaves_amid_a_flood(answered: bool) -> None:
         pongs = len(frames_of(line.written))
         line.protocol.leave()
         assert spent(line)
-        assert len(service.service.fair_queue._waiting) == 1
+        assert len(service.service.context.fair_queue._waiting) == 1
         *_, (first, payload) = frames_of(line.written)
         assert first == 0x80 | CLOSE
         assert payload[:2] == (1012).to_bytes(2, "big")
@@ -408,7 +408,7 @@ async def test_a_socket_that_ends_while_it_waits(gone: bool) -> None:
         for _ in range(5):
             await asyncio.sleep(0)
         assert line.written == written
-        assert not service.service.fair_queue._waiting
+        assert not service.service.context.fair_queue._waiting
 
 
 async def test_a_client_that_waits_for_its_turn_is_not_silent() -> None:
@@ -416,7 +416,7 @@ async def test_a_client_that_waits_for_its_turn_is_not_silent() -> None:
     async with wired(Application(listen), ws_ping_interval=5, ws_ping_timeout=5) as service:
         line = await service.open()
         for _ in range(1000):
-            service.service.fair_queue.wait(lambda: None)
+            service.service.context.fair_queue.wait(lambda: None)
         line.protocol.data_received(FLOODS["pongs"])
         assert spent(line)
         now = service.service.now

@@ -83,7 +83,7 @@ async def test_a_loop_that_stood_still_holds_it_against_nobody() -> None:
         assert service is not None
         assert server._timer is not None
         server._timer.cancel()
-        service.now -= 60  # as if it had been then that the loop was seen last
+        service.context.now -= 60  # as if it had been then that the loop was seen last
         clients = [await asyncio.open_connection(*listener.getsockname()) for _ in range(3)]
         used, writer = clients[0]
         writer.write(GET)
@@ -213,7 +213,7 @@ async def test_a_loop_that_stood_still_ends_no_grace() -> None:
         await reader.readuntil(b"hello")
         server.drain(final=True, graceful=PATIENCE)
         with anyio.fail_after(PATIENCE):
-            while server.service is None or not server.service.draining:
+            while server.service is None or not server.service.context.draining:
                 await asyncio.sleep(0)
             await asyncio.sleep(0.05)  # the grace has begun
             time.sleep(0.4)

@@ -1,0 +1,244 @@
+"""The tasks in which the application runs, one for each request or WebSocket: how they start, end, and are counted.
+
+Runs in the worker's loop. Whatever calls the application goes through `Tasks`, so that the limit, the note on the
+board, the request id and the log are the same for HTTP and WebSockets. An exception of the application must never
+reach the loop, nor stop the server.
+"""
+
+import asyncio
+import contextvars
+import logging
+import sys
+from collections.abc import Callable
+from math import inf
+from typing import Final, Protocol
+
+from aserver.asgi import ASGIApp, Message, Scope
+from aserver.config import Config
+from aserver.log.access.record import AccessRecord
+from aserver.protocol.application.dropped import DroppedBodies
+from aserver.protocol.application.request_ids import RequestIds
+
+log: Final = logging.getLogger("aserver.error")
+
+#: Whether a task can begin without a turn of the loop of its own.
+EAGER: Final = sys.version_info >= (3, 12)
+
+
+class Request(Protocol):
+    """A request, or a WebSocket, whose application runs."""
+
+    task: asyncio.Task[None] | None
+    scope: Scope
+    target: bytes
+
+    @property
+    def method(self) -> str:
+        """The method, WEBSOCKET for a WebSocket."""
+
+    async def receive(self) -> Message:
+        """ASGI `receive()`."""
+
+    async def send(self, message: Message) -> None:
+        """ASGI `send()`."""
+
+    def returned(self) -> None:
+        """React to the application's return."""
+
+    def failed(self, error: BaseException) -> None:
+        """React to an exception of the application."""
+
+    def describe(self, now: float) -> str:
+        """Return `GET /x, 31.2 s`."""
+
+    def cancel(self, reason: str) -> None:
+        """Cancel the application's task."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether the application has begun to answer."""
+
+    @property
+    def answered(self) -> bool:
+        """Whether the answer is complete."""
+
+    @property
+    def open_ended(self) -> bool:
+        """Whether it is a stream: an HTTP answer that has begun, of no known length."""
+
+    def end_stream(self) -> None:
+        """End it, if it is one, as if its client had left."""
+
+    def abandon(self) -> bool:
+        """End an answer whose client left long ago; return whether the application had to be cancelled."""
+
+
+class Tasks:
+    """The application of one worker, and its tasks.
+
+    `requests` counts finished requests (for `max_requests`). `access`, if given, is called once for each finished
+    response with an `AccessRecord`, which has a duration if that is to be `timed`; `on_limit` each time that
+    `limit_concurrency` turns a request away; `note` with the target of each request whose application begins.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        config: Config,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        variables: contextvars.Context,
+        access: Callable[[AccessRecord], None] | None = None,
+        timed: bool = True,
+        on_limit: Callable[[], None] | None = None,
+        note: Callable[[bytes], None] | None = None,
+    ) -> None:
+        self._app = app
+        self._config = config
+        self._loop = loop
+        self._variables = variables  # copied for each task: a variable that one sets, no other sees
+        self.access = access
+        self.timed = timed and access is not None
+        self._on_limit = on_limit
+        self._note = note
+        self._limit = config.limit_concurrency or inf
+        self.ids = RequestIds() if RequestIds.wanted(config) else None
+        self.dropped = DroppedBodies()
+        self.running: set[Request] = set()
+        self.requests = 0
+        self._ready: list[Request] = []  # to be started by `_start_ready`
+        #: Running requests whose client has gone, and when each is cancelled (seconds of the loop's clock); infinite
+        #: until its answer has begun.
+        self.abandoned: dict[Request, float] = {}
+        self._patience = config.disconnect_grace
+        self._stopping = False  # no other process will serve these clients
+        self._streams: dict[Request, float] = {}  # since when each has been one, as far as `end_streams` has looked
+
+    # ── begin ────────────────────────────────────────────────────────────────────────────────
+
+    def start(self, request: Request) -> bool:
+        """Start the application with the next turn of the loop; return False where `limit_concurrency` forbids it.
+
+        Not at once, though Python 3.12 could: a task started inside `data_received` makes an answer before the loop
+        has read the next connection, and these small turns cost 20 % more CPU per request under load. Starting all
+        of a turn eagerly from one callback saves 6 % (3.12) to 10 % (3.13) over a scheduled task each.
+        """
+        running = self.running
+        if len(running) >= self._limit:
+            if self._on_limit is not None:
+                self._on_limit()
+            return False
+        running.add(request)
+        if EAGER:
+            self._ready.append(request)
+            if len(self._ready) == 1:
+                self._loop.call_soon(self._start_ready, context=self._variables)
+        else:
+            request.task = self._loop.create_task(self._run(request), context=self._variables.copy())
+        return True
+
+    def _start_ready(self) -> None:
+        ready = self._ready
+        self._ready = []
+        loop = self._loop
+        # A task factory of the application's (tracing) is obeyed.
+        if sys.version_info >= (3, 12) and loop.get_task_factory() is None:
+            for request in ready:
+                context = self._variables.copy()
+                request.task = asyncio.Task(self._run(request), loop=loop, context=context, eager_start=True)
+        else:
+            for request in ready:
+                request.task = loop.create_task(self._run(request), context=self._variables.copy())
+
+    async def _run(self, request: Request) -> None:
+        if self._note is not None:
+            self._note(request.target)
+        try:
+            await self._app(request.scope, request.receive, request.send)
+            request.returned()
+        except BaseException as error:  # noqa: BLE001 - the application's SystemExit must not stop the server
+            request.failed(error)
+        finally:
+            self.running.discard(request)
+            self.requests += 1
+
+    # ── end ──────────────────────────────────────────────────────────────────────────────────
+
+    def cancel(self, reason: str) -> list[str]:
+        """Cancel the tasks that still run; return `GET /x, 31.2 s` for each.
+
+        A client without an answer gets 503, the others a connection that is broken off. The tasks need some turns of
+        the loop to end.
+        """
+        now = self._loop.time()
+        running = list(self.running)
+        for request in running:
+            # Not at once: a task that is cancelled before its first step never runs the `finally` that ends a request.
+            self._loop.call_soon(request.cancel, reason)
+        return [request.describe(now) for request in running]
+
+    def stop_streams(self, now: float) -> None:
+        """Give each stream `stream_grace` from now on, or from when it begins; call `end_streams` after that."""
+        self._stopping = True
+        self._patience = min(self._config.disconnect_grace, self._config.stream_grace)
+        self.end_streams(now)
+
+    def end_streams(self, now: float) -> None:
+        """End each request that has been a stream for `stream_grace`; `sweep` ends those that begin later."""
+        grace = self._config.stream_grace
+        for request in list(self.running):
+            if request.open_ended and now - self._streams.setdefault(request, now) >= grace:
+                request.end_stream()
+
+    def leave_behind(self, request: Request, now: float) -> None:
+        """Give a request whose client has gone `disconnect_grace` to end, from when its answer has begun."""
+        if request in self.running:
+            self.abandoned.setdefault(request, now + self._patience if request.begun else inf)
+
+    def postpone(self, seconds: float) -> None:
+        """Put off all deadlines, because the loop stood still for so long."""
+        self.abandoned = {request: deadline + seconds for request, deadline in self.abandoned.items()}
+
+    def sweep(self, now: float) -> None:
+        """End what has overrun a deadline."""
+        if self.abandoned:
+            self._end_abandoned(now)
+        if self._stopping:
+            self.end_streams(now)
+
+    def _end_abandoned(self, now: float) -> None:
+        """End answers that go on though their client left `disconnect_grace` ago, or has been taken for gone.
+
+        A request whose answer has not begun is left alone: what it does must not end half done.
+        """
+        for request, deadline in list(self.abandoned.items()):
+            if request not in self.running or request.answered:
+                del self.abandoned[request]
+            elif deadline == inf:
+                if request.begun:
+                    self.abandoned[request] = now + self._patience
+            elif deadline <= now:
+                cancelled = request.abandon()
+                del self.abandoned[request]
+                if cancelled:
+                    reason = "the stop has ended its stream" if self._stopping else "its client has gone"
+                    log.info("request cancelled, %s: %s", reason, request.describe(now))
+
+
+def report(request: Request, fault: str, *details: object, level: int = logging.ERROR, error: object = None) -> None:
+    """Log a fault of the application, with its request and the request's id; of its scope nothing may be left."""
+    text = "%s %s: " + fault
+    log.log(
+        level,
+        text,
+        request.method,
+        request.scope.get("path", request.target.decode("ascii", "backslashreplace")),
+        *details,
+        exc_info=error,  # type: ignore[arg-type]
+        extra={"request_id": request.scope.get("request_id")},
+    )
+
+
+def describe(request: Request, seconds: float) -> str:
+    """Return `GET /x, 31.2 s` for a request that has run for so long."""
+    return f"{request.method} {request.target.decode('ascii', 'backslashreplace')}, {seconds:.1f} s"
