@@ -6,6 +6,7 @@
 # make chaos  a minute of kills, reloads, upgrades and broken deploys under load (TEST_CHAOS_SEED repeats one)
 # make storm  50,000 signals to a logging server, for each of six kinds of log; make fuzz: raw bytes for a minute
 # make long   the suite with its longer variants: 50,000 signals, 20 upgrades, thousands of random histories
+# make migrate-tables  the verdicts on other servers' options against those servers, in an environment of their own
 # make autobahn  the Autobahn WebSocket suite, if there is a Python 2.7 to run it
 #
 # PYTHON=python3.12 (or a path) chooses the interpreter, and then has an environment of its own: .venv-3.12.
@@ -22,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests of real processes mostly wait: five at once on two cores are three times as fast.
 JOBS ?= 5
 
-.PHONY: run test test-compiled lint bench docs clean chaos long autobahn storm fuzz
+.PHONY: migrate-tables run test test-compiled lint bench docs clean chaos long autobahn storm fuzz
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -56,6 +57,9 @@ fuzz: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet atheris
 	$(BIN)/python -m tests.fuzz -max_total_time=$(or $(SECONDS),60)
 
+migrate-tables: $(VENV)-peers/.peers
+	TEST_REQUIRE_PEERS=1 $(VENV)-peers/bin/python -m pytest tests/peers $(ARGS)
+
 autobahn: $(VENV)/.test
 	$(BIN)/python -m tests.conformance.autobahn $(ARGS)
 
@@ -88,6 +92,13 @@ $(VENV)/.run: pyproject.toml | $(BIN)/python
 
 $(VENV)/.test: pyproject.toml | $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --group test
+	touch $@
+
+$(VENV)-peers/.peers: pyproject.toml | $(VENV)/.test
+	rm -rf $(VENV)-peers
+	$(BIN)/python -m venv $(VENV)-peers
+	$(VENV)-peers/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(VENV)-peers/bin/python -m pip install --quiet --editable . --group peers pytest pytest-timeout hypothesis httpx trustme anyio
 	touch $@
 
 $(VENV)/.lint: pyproject.toml | $(VENV)/.test

@@ -1,0 +1,23 @@
+"""Other servers' settings: one verdict for each, in a table of each server.
+
+Pure. `verdict` defines a verdict; `gunicorn`, `uvicorn`, `granian`, `hypercorn` and `uwsgi` are the tables;
+`translate` reads values and command lines by them; `page` is docs/migrate.md's tables.
+"""
+
+from aserver.config.foreign.gunicorn import hooks, uncalled_hooks
+from aserver.config.foreign.translate import SERVERS, Server, Translated, flags, read_command_line, translate
+from aserver.config.foreign.verdict import Kind, Meaning, Verdict
+
+__all__ = [
+    "SERVERS",
+    "Kind",
+    "Meaning",
+    "Server",
+    "Translated",
+    "Verdict",
+    "flags",
+    "hooks",
+    "read_command_line",
+    "translate",
+    "uncalled_hooks",
+]

@@ -1,0 +1,198 @@
+"""Verdicts: the fate here of a setting, flag or variable of another server.
+
+Pure. The tables of the servers are made of `Verdict`s; `Meaning` is the answer for one value. It must never judge by
+itself: a value passes through unchanged, and `aserver.config.build` checks it as any other.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """The five answers, and a sixth for settings that this version does not have yet."""
+
+    SAME = "same"
+    RENAMED = "renamed"
+    CONVERTED = "converted"
+    NOT_NEEDED = "not needed"
+    NO_EQUAL = "no equal"
+    LATER = "not yet"
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """A value's meaning here: the settings it makes, what changes by that, and notes.
+
+    `changes` are for a warning. `notes` tell why a value is not used and nothing is lost by that.
+    """
+
+    settings: Mapping[str, object] = field(default_factory=dict)
+    changes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+#: The value, and all values that stand beside it.
+Convert = Callable[[object, Mapping[str, object]], Meaning]
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """A spelling on a command line. `value` is what the flag alone means; None: a value follows it."""
+
+    spelling: str
+    value: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`to` is the setting's name here. `text` says why it is not needed, what to do instead, or what differs."""
+
+    kind: Kind
+    to: str = ""
+    text: str = ""
+    convert: Convert | None = None
+    flags: tuple[Flag, ...] | None = None
+    hook: bool = False
+
+    def spellings(self, name: str) -> tuple[Flag, ...]:
+        """The flags of the setting `name`: those of its row, else `--name`."""
+        return (Flag(_dashed(name)),) if self.flags is None else self.flags
+
+    def meaning(self, name: str, value: object, others: Mapping[str, object]) -> Meaning:
+        """The meaning of a value here. A value that asks for nothing, such as None, has nothing to say."""
+        if self.convert is not None:
+            return self.convert(value, others)
+        if self.kind in {Kind.SAME, Kind.RENAMED}:
+            if value is None:
+                return Meaning()
+            return Meaning({self.to or name: value}, (self.text,) if self.text else ())
+        if asks_nothing(value):
+            return Meaning()
+        if self.kind is Kind.NOT_NEEDED:
+            return Meaning(notes=(self.text,))
+        return Meaning(changes=(self.text,))
+
+
+Table = Mapping[str, Verdict]
+
+
+def asks_nothing(value: object) -> bool:
+    """None, false, 0, "", an empty list, and the words for them."""
+    return not value or (isinstance(value, str) and value.lower() in {"off", "false", "no", "none", "0"})
+
+
+def is_on(value: object) -> bool:
+    """Whether a switch is on, as text or as a value."""
+    return not asks_nothing(value)
+
+
+def _dashed(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _flags(text: str | None) -> tuple[Flag, ...] | None:
+    """`-D=on --daemon=on`: two flags without a value; `-w --workers`: a value follows. "": there is none."""
+    if text is None:
+        return None
+    pairs = [each.partition("=") for each in text.split()]
+    return tuple(Flag(name, value if equals else None) for name, equals, value in pairs)
+
+
+def same(flags: str | None = None, text: str = "") -> Verdict:
+    """The same name (or an alias of it) and the same meaning."""
+    return Verdict(Kind.SAME, text=text, flags=_flags(flags))
+
+
+def renamed(to: str, flags: str | None = None, text: str = "") -> Verdict:
+    """Another name, the same value. With `text` something differs a little, and is told as a change."""
+    return Verdict(Kind.RENAMED, to, text, flags=_flags(flags))
+
+
+def converted(to: str, convert: Convert, text: str, flags: str | None = None) -> Verdict:
+    """Another value; `text` says in the documentation which."""
+    return Verdict(Kind.CONVERTED, to, text, convert, _flags(flags))
+
+
+def unneeded(text: str, flags: str | None = None) -> Verdict:
+    """Nothing is lost without it."""
+    return Verdict(Kind.NOT_NEEDED, text=text, flags=_flags(flags))
+
+
+def unequal(text: str, flags: str | None = None) -> Verdict:
+    """Nothing here does that; `text` says what to do instead."""
+    return Verdict(Kind.NO_EQUAL, text=text, flags=_flags(flags))
+
+
+def later(to: str, text: str, flags: str | None = None) -> Verdict:
+    """The setting has its name already and does nothing in this version."""
+    return Verdict(Kind.LATER, to, text, flags=_flags(flags))
+
+
+def hook(text: str = "") -> Verdict:
+    """A function in a Python file: called here too or, with a `text`, not."""
+    return Verdict(Kind.NO_EQUAL if text else Kind.SAME, text=text, flags=(), hook=True)
+
+
+# ── conversions that several servers share ───────────────────────────────────────────────────
+
+
+def into(to: str, change: Callable[[object], object], *, said: str = "") -> Convert:
+    """A conversion of the value alone; `said` is told with it."""
+
+    def convert(value: object, _: Mapping[str, object]) -> Meaning:
+        return Meaning() if value is None else Meaning({to: change(value)}, (said,) if said else ())
+
+    return convert
+
+
+def seconds_of(unit: str) -> Callable[[object], object]:
+    """A number in another unit, as text that is a duration or a size here."""
+
+    def change(value: object) -> object:
+        return f"{value}{unit}" if isinstance(value, int | float) or str(value).strip().isdigit() else value
+
+    return change
+
+
+def absolute_socket(value: object) -> object:
+    """Addresses, with `./` before a relative path of a unix socket."""
+    if isinstance(value, list | tuple):
+        return [absolute_socket(each) for each in value]
+    text = str(value)
+    if "," in text:
+        return [absolute_socket(each.strip()) for each in text.split(",") if each.strip()]
+    path = text.removeprefix("unix:").removeprefix("//") if text.startswith("unix:") else ""
+    return f"unix:./{path}" if path and not path.startswith(("/", "@", "./", "../")) else value
+
+
+def target_of(value: object, _: Mapping[str, object]) -> Meaning:
+    """`module:app`, and `module:make_app()` as a factory; a call with arguments is left for the importer to refuse."""
+    text = str(value)
+    if text.endswith("()"):
+        return Meaning({"target": text[:-2], "factory": True})
+    return Meaning({"target": text}) if value else Meaning()
+
+
+def count_is(least: int, to: str, instead: int) -> Convert:
+    """A number as it is, but below `least` (no limit there) the largest that is sensible here."""
+
+    def convert(value: object, _: Mapping[str, object]) -> Meaning:
+        if value is None:
+            return Meaning()
+        if str(value).strip().lstrip("-").isdigit() and int(str(value)) < least:
+            return Meaning({to: instead}, (f"no limit there; {to} is {instead} here, as there always is a limit",))
+        return Meaning({to: value})
+
+    return convert
+
+
+def switched(name: str, *, on: Mapping[str, object] | None = None, off: Mapping[str, object] | None = None) -> Convert:
+    """A switch whose two positions are settings here; a position without is told as nothing."""
+
+    def convert(value: object, _: Mapping[str, object]) -> Meaning:
+        settings = on if is_on(value) else off
+        return Meaning(settings or {})
+
+    convert.__name__ = f"switched_{name}"
+    return convert

@@ -1,0 +1,1 @@
+LATER = {"threads", "backpressure", "request_timeout", "statsd_host", "statsd_prefix"}
