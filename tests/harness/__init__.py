@@ -11,7 +11,7 @@ from tests.harness.processes import Process, descendants, process
 from tests.harness.server import Address, ServerProcess
 from tests.harness.terminal import Terminal
 from tests.harness.tools import free_port, require_tool
-from tests.harness.waiting import PATIENCE, wait_for
+from tests.harness.waiting import PATIENCE, eventually, wait_for
 
 __all__ = [
     "PATIENCE",
@@ -26,6 +26,7 @@ __all__ = [
     "ServerProcess",
     "Terminal",
     "descendants",
+    "eventually",
     "fetch",
     "free_port",
     "process",

@@ -1,5 +1,6 @@
-"""Wait for a condition with a deadline: the only way a test lets time pass."""
+"""Wait for a condition with a deadline: the only way a test lets time pass. `wait_for` blocks, `eventually` awaits."""
 
+import asyncio
 import os
 import time
 from collections.abc import Callable
@@ -32,3 +33,11 @@ def wait_for(
             raise AssertionError(f"waited {limit:g} s in vain for {what} (last value: {value!r})\n{explain()}")
         time.sleep(pause)
         pause = min(pause * 1.5, 0.1)
+
+
+async def eventually(condition: Callable[[], object], what: str = "the condition") -> None:
+    """Let the running loop turn until `condition()` is true. Raises AssertionError that names `what` after PATIENCE."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {PATIENCE:g} s in vain for {what}"
+        await asyncio.sleep(0.002)

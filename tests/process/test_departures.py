@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.harness import Notes, RawConnection, ServerProcess
+from tests.harness.certificates import Authority
 from tests.harness.proxies import nginx
-from tests.process.test_tls import Authority
 
 pytestmark = pytest.mark.process
 

@@ -13,8 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,82 +23,19 @@ import anyio.abc
 import pytest
 
 import aserver
-from aserver import unix
 from aserver.asgi import Receive, Scope, Send
 from aserver.errors import AppLoadError, BindError, BootError, ConfigError
 from tests.apps.lifecycle import lifespans
-from tests.harness import PATIENCE, Notes, wait_for
+from tests.harness import PATIENCE, Notes, eventually, wait_for
 from tests.harness.processes import descendants
 from tests.harness.server import REPOSITORY
+from tests.process.embedding import ANYWHERE, Footprint, _in_repository, anyio_backend, get, served
+
+__all__ = ["_in_repository", "anyio_backend"]  # fixtures
 
 pytestmark = pytest.mark.process
 
-ANYWHERE: dict[str, Any] = {"bind": "127.0.0.1:0", "accesslog": "off"}
 PROBE = "tests.apps.lifecycle.probe:app"
-Address = tuple[str, int]
-
-
-@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
-def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
-    """Both loops that a caller may have."""
-    return "asyncio", {"use_uvloop": request.param}
-
-
-@pytest.fixture(autouse=True)
-def _in_repository(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(REPOSITORY)  # where the targets are found, as in the other tests
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    for name in [name for name in os.environ if name.startswith("ASERVER_")]:
-        monkeypatch.delenv(name)  # such as the patience of these tests: a server would take it for a setting
-
-
-async def get(address: Address, path: str = "/") -> bytes:
-    """The body of one answer, by plain streams: no client library, no threads."""
-    async with asyncio.timeout(PATIENCE):
-        reader, writer = await asyncio.open_connection(*address)
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
-        answer = await reader.read()
-        writer.close()
-        await writer.wait_closed()
-    assert answer.startswith(b"HTTP/1.1 200 "), answer
-    return answer.partition(b"\r\n\r\n")[2]
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    """As wait_for, in the loop."""
-    with anyio.fail_after(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.01)
-    assert condition(), what
-
-
-class Footprint:
-    """What a process has of its own: descriptors, threads, signal handlers, children, tasks."""
-
-    def __init__(self) -> None:
-        gc.collect()
-        # libuv keeps /dev/null open, for as long as the loop lives, from its first listener on (uv__server_io, EMFILE).
-        targets = [what for what in unix.open_fds().values() if what != os.devnull and "/proc/" not in what]
-        self.fds = sorted(what.partition("[")[0] for what in targets)
-        self.threads = {thread.name for thread in threading.enumerate()}
-        self.handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
-        self.children = [child.pid for child in descendants(os.getpid())]
-        self.tasks = len(asyncio.all_tasks())
-
-    def check(self) -> None:
-        """Raise AssertionError unless all is as it was."""
-        now = Footprint()
-        assert (now.fds, now.threads, now.handlers) == (self.fds, self.threads, self.handlers)
-        assert (now.children, now.tasks) == (self.children, self.tasks)
-
-
-@asynccontextmanager
-async def served(app: Callable[..., Any] | str, **settings: Any) -> AsyncIterator[Address]:
-    """The address, while it serves; leaving cancels and waits."""
-    async with anyio.create_task_group() as group:
-        (address,) = await group.start(partial(aserver.serve, app, **(ANYWHERE | settings)))
-        yield address
-        group.cancel_scope.cancel()
 
 
 # ── an app object, in this very loop ─────────────────────────────────────────────────────────
@@ -149,7 +85,7 @@ async def test_cancelling_lets_the_request_in_flight_finish() -> None:
                 answer = await get(address)
 
             outer.start_soon(ask)
-            await until(lambda: started, "the request to be under way")
+            await eventually(lambda: started, "the request to be under way")
             scope.cancel()
         assert finished, "serve() has waited for it"
     assert answer == b"late but whole"
@@ -176,7 +112,7 @@ async def test_cancelling_while_lifespan_starts(app: str, tmp_path: Path, monkey
     before = Footprint()
     async with anyio.create_task_group() as group:
         group.start_soon(partial(aserver.serve, getattr(lifespans, app), **ANYWHERE))
-        await until(lambda: notes.lines, "lifespan startup to begin")
+        await eventually(lambda: notes.lines, "lifespan startup to begin")
         group.cancel_scope.cancel()
     before.check()
 
@@ -205,7 +141,7 @@ async def test_a_wsgi_object_is_served_and_leaves_no_thread() -> None:
     try:
         async with served(wsgi) as address:
             assert await get(address, "/a") == b"/a"
-        await until(lambda: threading.active_count() == len(before.threads), "the app's threads to end")
+        await eventually(lambda: threading.active_count() == len(before.threads), "the app's threads to end")
     finally:
         gc.enable()
     before.check()
@@ -226,7 +162,9 @@ async def test_warnings_and_trouble_with_the_access_log_reach_the_callers_loggin
     async with served(lifespans.good, accesslog="/dev/full", max_requests_jitter=5) as address:
         assert any("max_requests_jitter does nothing" in message for message in caplog.messages)
         await get(address)
-        await until(lambda: any("access log" in message for message in caplog.messages), "the full disk to be said")
+        await eventually(
+            lambda: any("access log" in message for message in caplog.messages), "the full disk to be said"
+        )
 
 
 async def test_errors_are_raised_as_what_they_are() -> None:
@@ -308,7 +246,7 @@ async def test_cancelling_a_master_drains_and_does_not_spin(tmp_path: Path, monk
             answer = await get(address, "/slow?seconds=0.5")
 
         outer.start_soon(ask)
-        await until(lambda: "slow" in notes.lines, "the request to be under way")
+        await eventually(lambda: "slow" in notes.lines, "the request to be under way")
         group.cancel_scope.cancel()
     assert answer.isdigit()
     assert waits <= 3, "it waits once, is cancelled once, and waits for the end"

@@ -14,7 +14,7 @@ import aserver
 from aserver.asgi import Receive, Scope, Send
 from aserver.errors import ConfigError
 from tests.apps.lifecycle import lifespans
-from tests.process.test_embedding import Footprint, _in_repository, anyio_backend, get, served
+from tests.process.embedding import Footprint, _in_repository, anyio_backend, get, served
 
 __all__ = ["_in_repository", "anyio_backend"]  # fixtures
 

@@ -7,7 +7,6 @@ import pwd
 import re
 import signal
 import socket
-import ssl
 import stat
 import subprocess
 import sys
@@ -16,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 
 from aserver.errors import ExitCode
 from tests.harness import RawConnection, ServerProcess
+from tests.harness.certificates import Authority
 from tests.harness.server import REPOSITORY
 from tests.harness.waiting import PATIENCE
 
@@ -193,14 +192,8 @@ def test_logs_and_sockets_keep_their_owners(server: Start, tmp_path: Path) -> No
 def test_keys_that_only_root_may_read_are_read_before_and_renewed_by_a_reload(server: Start, tmp_path: Path) -> None:
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
-    ca = trustme.CA()
-    client = ssl.create_default_context()
-    ca.configure_trust(client)
-
-    def renew(*names: str) -> None:
-        issued = ca.issue_cert(*names)
-        issued.cert_chain_pems[0].write_to_path(private / "cert.pem")
-        issued.private_key_pem.write_to_path(private / "key.pem")
+    authority = Authority(private)
+    client = authority.client()
 
     def shown() -> set[str]:
         with RawConnection(running.where, tls=client) as connection:
@@ -208,14 +201,12 @@ def test_keys_that_only_root_may_read_are_read_before_and_renewed_by_a_reload(se
             decoded: Any = connection.sock.getpeercert()  # type: ignore[attr-defined]
         return {value for _, value in decoded["subjectAltName"]}
 
-    renew("localhost")
-    files = ("--certfile", str(private / "cert.pem"), "--keyfile", str(private / "key.pem"))
-    running = server(APP, "--user", "nobody", *files)
+    running = server(APP, "--user", "nobody", *authority.issue("localhost").options)
     assert shown() == {"localhost"}
     running.wait_log(
-        rf"uid {NOBODY.pw_uid} cannot read {private}/cert.pem, {private}/key.pem: when it changes, a reload"
+        rf"uid {NOBODY.pw_uid} cannot read {private}/server.pem, {private}/server.key: when it changes, a reload"
     )
-    renew("localhost", "renewed.test")
+    authority.issue("localhost", "renewed.test")
     running.signal(signal.SIGHUP)
     running.wait_for(lambda: "renewed.test" in shown(), what="the renewed certificate")
 

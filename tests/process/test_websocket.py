@@ -5,14 +5,12 @@ import json
 import re
 import signal
 import socket
-import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 import wsproto
 import wsproto.events
 from websockets.asyncio.client import connect as connect_async
@@ -21,6 +19,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from aserver.protocol.transport import connection
 from tests.harness import PATIENCE, Notes, ServerProcess
+from tests.harness.certificates import Authority
 
 pytestmark = pytest.mark.process
 
@@ -150,13 +149,9 @@ def test_wsproto(server: Start) -> None:
 
 
 def test_over_tls(server: Start, tmp_path: Path) -> None:
-    authority = trustme.CA()
-    issued = authority.issue_cert("127.0.0.1")
-    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
-    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    running = server(ECHO, "--certfile", str(tmp_path / "cert.pem"), "--keyfile", str(tmp_path / "key.pem"))
+    authority = Authority(tmp_path)
+    context = authority.client()
+    running = server(ECHO, *authority.issue("127.0.0.1").options)
     with dial(running, "/boom", ssl=context) as client, pytest.raises(ConnectionClosedError):
         client.recv(PATIENCE)
     with dial(running, ssl=context) as client:

@@ -25,7 +25,7 @@ from aserver.log.descriptor import PIPE_LIMIT
 from aserver.log.opening import SinkKind, kind_of, open_log, open_private
 from aserver.log.sink import ACCESS_BOUND, CUT, Sink, SinkState
 from aserver.log.waker import Waker
-from tests.harness import PATIENCE, tmpfs
+from tests.harness import PATIENCE, eventually, tmpfs
 from tests.unit.log.lines import add_line
 
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
@@ -39,12 +39,6 @@ def run(loop_factory: Callable[[], asyncio.AbstractEventLoop], main: Callable[[]
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(wrapped())
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Let the loop turn until the condition holds; `run` has the deadline."""
-    while not condition():
-        await asyncio.sleep(0.002)
 
 
 @pytest.fixture
@@ -83,7 +77,7 @@ async def read_until(reader: int, enough: Callable[[int], bool]) -> bytes:
         got += read_all(reader)
         return enough(len(got))
 
-    await until(finished)
+    await eventually(finished)
     return got + read_all(reader)
 
 
@@ -126,7 +120,7 @@ def test_trap_73_a_full_pipe_delays_nothing_and_drops_are_counted(
         assert "its reader does not read" in report
         add_line(out, "again\n")
         await asyncio.sleep(0)
-        await until(lambda: read_all(reader) == b"again\n")
+        await eventually(lambda: read_all(reader) == b"again\n")
         assert not asyncio.get_running_loop().remove_writer(out.fd)
         out.close()
 
@@ -436,7 +430,7 @@ def test_trap_78_a_full_disk(
         [report] = reports
         assert report.startswith("cannot write the access log: No space left on device; lines are kept up to 200000 ")
         ballast.unlink()
-        await until(lambda: out.state is SinkState.OPEN)
+        await eventually(lambda: out.state is SinkState.OPEN)
         add_line(out, "after\n")
         out.close()
         got = (small_disk / "log").read_bytes().splitlines(keepends=True)
