@@ -1,7 +1,7 @@
-"""What a process can still say when Python no longer runs: faulthandler's stacks, kept in a memory file.
+"""The stacks of a process in which Python no longer runs: `faulthandler` writes them into a memory file.
 
-The zygote or worker writes it through `faulthandler`, the master reads it. The file cannot block and outlives SIGKILL.
-The application's code can write anything into it and cut it at any time, so it is read and never mapped.
+The file is the zygote's or the worker's, and the master reads it. It cannot block, and it outlives SIGKILL. The
+application's code can write anything into it and cut it at any time, so it is read and never mapped.
 """
 
 import os
@@ -9,25 +9,25 @@ from typing import NamedTuple
 
 from aserver.log.access.escape import printable
 
-#: Where a worker's own stack begins; what is below it is the same in every dump.
+#: The file in which a worker's own stack begins; the frames below it are the same in every dump.
 _BOTTOM = "/aserver/worker/main.py"
-#: A stack of 100 threads. The application can write into the file too, so of more only the end is read.
+#: Bytes; enough for the stacks of 100 threads. The application can write more: then only the end is read.
 LONGEST = 256 << 10
-#: So many stacks are told, the last ones: of a process that filled the file itself, its end is among them.
+#: The most stacks that are told: the last ones, because a process that filled the file itself died at the end of it.
 MOST_STACKS = 200
 
 
 class Trace(NamedTuple):
-    """What was dumped since the last look, and where the next look begins."""
+    """The stacks that were dumped since the last look, and where the next look begins."""
 
     text: str
     offset: int
 
 
 def read_trace(fd: int, offset: int = 0) -> Trace:
-    """Read what stands behind `offset` (bytes) without moving the writer's place.
+    """Read the file from `offset` (bytes) on, without moving the writer's place. OSError if `fd` is closed.
 
-    The result's `offset` is for the next call, so that no dump is reported twice (trap 84). OSError if `fd` is closed.
+    The result's `offset` is for the next call, so that no dump is reported twice (docs/traps.md, 84).
     """
     size = os.fstat(fd).st_size
     begin = max(offset, size - LONGEST)
@@ -38,9 +38,9 @@ def read_trace(fd: int, offset: int = 0) -> Trace:
 
 
 def tidy(text: str) -> str:
-    """The stacks without what every worker has at the bottom (loop, worker, zygote), and each different one once.
+    """The stacks without the frames that every worker has at the bottom (loop, worker, zygote), and each stack once.
 
-    A signal and the abort that follows it dump the same stack; the list of extension modules says nothing new.
+    A signal and the abort that follows it dump the same stack. The list of extension modules is left out.
     """
     stacks: dict[str, None] = {}
     blocks = text.strip().split("\n\n")
@@ -52,7 +52,7 @@ def tidy(text: str) -> str:
                     lines.pop()
                 break
             lines.append(line)
-        # One thread's stack may follow another's heading ("Fatal Python error: ...") without a blank line.
+        # A thread's stack may follow another's heading ("Fatal Python error: ...") without a blank line.
         if lines and not lines[0].startswith("Extension modules"):
             stacks["\n".join(lines)] = None
     left_out = [f"[{len(blocks) - MOST_STACKS} stacks before these are left out]"] if len(blocks) > MOST_STACKS else []

@@ -1,11 +1,12 @@
 """The descriptor under a sink: how whole lines get into a file, a pipe, a terminal or a socket.
 
-Every process has its own; only `sink.Sink` calls it. It must never wait for a reader, and
-never set O_NONBLOCK on an inherited description: descriptors 0-2 share theirs with the shell that started us.
+Every process has its own; only `sink.Sink` calls it. It must never wait for a reader, and never set O_NONBLOCK on an
+inherited description: descriptors 0-2 share theirs with the shell that started the server.
 
 To a regular file an O_APPEND write of any length is not mixed with others. To a pipe, write(2) is all-or-nothing up to
-PIPE_BUF (pipe(7)), so longer lines are cut there. A terminal that is behind takes half a line: who has begun one keeps
-the others off until it is out, by a lock on bytes of it (fcntl(2)), which dies with its process.
+PIPE_BUF (pipe(7)), so longer lines are cut there. A terminal that is behind takes half a line. The process whose line
+that is keeps the others off until the rest is written, by a lock on bytes of the terminal (fcntl(2)). The lock ends
+with its process.
 """
 
 import contextlib
@@ -21,17 +22,18 @@ from aserver import terminal
 from aserver.ipc.board import HalfLine
 from aserver.log.opening import SinkKind
 
-#: POSIX promises 512, Linux gives 4096. Where it is less (macOS) a line of 512 would say too little, and
-#: mixing is the smaller harm.
+#: Bytes. POSIX promises 512 for PIPE_BUF, Linux gives 4096. Where it is less (macOS), lines of up to 4096 are written
+#: all the same: a line of 512 would say too little, and mixed lines are the smaller harm.
 PIPE_LIMIT = max(select.PIPE_BUF, 4096)
-#: A UNIX stream socket takes up to 32 KiB as one piece (net/unix/af_unix.c), half of that is safe anywhere.
+#: Bytes. A UNIX stream socket takes up to 32 KiB as one piece (net/unix/af_unix.c); half of that is safe anywhere.
 SOCKET_LIMIT = 16 << 10
 
-#: Locks on a terminal, as bytes of a file that has none: for the moment of a write, and for a line half out.
+#: Two locks on a terminal, each on one byte of a file that has no bytes: for the moment of a write, and for as long as
+#: half a line is written.
 _GATE, _LINE = 0, 1
-#: Seconds that another process may be in its `_GATE` (some system calls, unless it is preempted or killed there) before
-#: ours counts as blocked. It was tried to count at once: a worker that was killed within the pause took its last lines
-#: along, in 1 of 6 storms on a busy machine, though the terminal had room. It is paid only where the sink was open.
+#: Seconds to wait for the `_GATE` of another process before the terminal counts as blocked. A process holds it for some
+#: system calls, unless it is preempted or killed there. Without a wait, a worker that was killed while it was blocked
+#: lost its last lines, in 1 of 6 storms on a busy machine, though the terminal had room. Only an open sink waits.
 GATE_PATIENCE = 0.1
 _GATE_PAUSE = 0.0002
 #: Locks that belong to an open file description; only Linux has them.
@@ -39,14 +41,14 @@ _DESCRIPTION_LOCK: int | None = getattr(fcntl, "F_OFD_SETLK", None) if struct.ca
 
 
 class Descriptor:
-    """Owns `fd`; `send` writes once. `limit` is how many bytes are sure to stay together, None for any number."""
+    """Owns `fd`; `send` writes once. `limit`: so many bytes are sure to stay together; None for any number."""
 
     def __init__(self, fd: int, kind: SinkKind) -> None:
         self.fd = fd
         self.kind = kind
         self._spare: list[int] = []
         self._lock_fd = -1
-        #: Of a terminal, once `Logging.share_half_lines` has said where the processes tell each other.
+        #: Whether some process has half a line out on this terminal; set by `Logging.share_half_lines`.
         self.half: HalfLine | None = None
         self._adopt()
 
@@ -57,7 +59,7 @@ class Descriptor:
         if kind is SinkKind.SOCKET:
             self.limit = SOCKET_LIMIT
             # With a default timeout, which user code may have set, a new socket object would make the description
-            # non-blocking for everybody.
+            # non-blocking for every process that shares it.
             default = socket.getdefaulttimeout()
             socket.setdefaulttimeout(None)
             try:
@@ -72,22 +74,23 @@ class Descriptor:
             self.renew_lock()
             try:
                 self._unlock(_GATE, 0)
-            except OSError:  # there are no such locks here: torn is better than nothing
+            except OSError:  # this terminal has no locks: torn lines are better than none
                 self.exclusive = False
-        #: Whether a loop may watch it: libuv's `uv_poll_init` sets O_NONBLOCK on whatever it watches, and the end of
-        #: another's half line cannot be watched for.
+        #: Whether a loop may watch it. Not a blocking one: libuv's `uv_poll_init` sets O_NONBLOCK on all that it
+        #: watches. Not a terminal: the end of another process's half line is no event.
         self.watchable = kind in (SinkKind.PIPE, SinkKind.SOCKET) and not blocking
         self._ask_first: select.poll | None = None
         if blocking and kind in (SinkKind.PIPE, SinkKind.TERMINAL):
-            # Writable means room for PIPE_BUF. Another writer may take it first: only a private description is sure.
+            # "Writable" means room for PIPE_BUF bytes, which another process may take first. So this is less sure than
+            # a description of our own.
             self._ask_first = select.poll()
             self._ask_first.register(self.fd, select.POLLOUT)
 
     def send(self, piece: bytes, *, begun: bool, patient: bool) -> int:
-        """Write once, and return how many bytes are out. `begun`: `piece` goes on in the middle of a line of ours.
+        """Write once; return the number of bytes written. `begun`: the beginning of this line was written before.
 
-        `patient`: wait for another process that is writing this very moment. Raises OSError; of these, BlockingIOError
-        says that there is no room, or that another process has half a line out.
+        `patient`: wait for another process that is writing at this moment. Raises BlockingIOError if there is no room
+        or another process has half a line out, and other OSErrors.
         """
         if self._socket is not None:
             return self._socket.send(piece, socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0))
@@ -109,9 +112,9 @@ class Descriptor:
         if not begun:
             self._begin(patient=patient)
             if half is not None and half.get():
-                lead = b"\n"  # the process that had half a line out was killed
+                lead = b"\n"  # the process with half a line out was killed
         if half is not None:
-            half.put(half=True)  # before it is so, for we may be killed at any moment; an empty line is the lesser evil
+            half.put(half=True)  # before the write, which may be our last act: an empty line is better than a torn one
         out = 0
         try:
             out = self._write(lead + piece)
@@ -139,10 +142,11 @@ class Descriptor:
             raise BlockingIOError(errno.EAGAIN, "another process has half a line out")
 
     def renew_lock(self) -> None:
-        """Have a description to lock that is of this process and sink alone; call it after a fork.
+        """Open a description for the locks that this process and sink share with no other; call it after a fork.
 
-        Locks of a process would end as soon as it closed any descriptor of the terminal, and processes pass some to
-        each other at every SIGUSR1. They serve where there is no /proc, or the terminal is another user's.
+        A process's own locks (F_SETLK) end as soon as it closes any descriptor of the terminal, and processes pass some
+        to each other at every SIGUSR1. They are used only where no description can be opened: without /proc, or on
+        another user's terminal.
         """
         if not self.exclusive:
             return
@@ -154,7 +158,7 @@ class Descriptor:
                 self._lock_fd = os.open(f"/proc/self/fd/{self.fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
 
     def _unlock(self, byte: int, length: int) -> None:
-        """`length` 0: to the end."""
+        """Release `length` bytes from `byte` on; all of them for 0."""
         self._set_lock(fcntl.LOCK_UN, byte, length)
 
     def _set_lock(self, kind: int, byte: int, length: int) -> None:
@@ -175,11 +179,14 @@ class Descriptor:
         return True
 
     def leads_to(self, fd: int) -> bool:
-        """Whether `fd` is the same pipe, terminal or socket, so that there is nothing to change over to."""
+        """Whether `fd` is the same pipe, terminal or socket, so that nothing has to be replaced."""
         return self.kind is not SinkKind.FILE and os.path.samestat(os.fstat(fd), os.fstat(self.fd))
 
     def drop(self, fd: int, *, begun: bool) -> None:
-        """Close another descriptor of the same, which ends record locks (fcntl(2)): not in the middle of a line."""
+        """Close `fd`, another descriptor of the same terminal; in the middle of a line, after its end.
+
+        Because a close ends the process's record locks (fcntl(2)).
+        """
         self._spare.append(fd)
         if not (begun and self.exclusive):
             self._close_spare()
@@ -189,7 +196,7 @@ class Descriptor:
             os.close(self._spare.pop())
 
     def replace(self, fd: int, kind: SinkKind) -> None:
-        """Go on writing to `fd`, which is closed, under the same number."""
+        """Go on with what `fd` leads to, under the same number; `fd` itself is closed."""
         self._let_go()
         os.dup2(fd, self.fd, inheritable=False)
         os.close(fd)
@@ -197,7 +204,7 @@ class Descriptor:
         self._adopt()
 
     def wait(self, seconds: float) -> None:
-        """Wait until there may be room again; for a process that leaves."""
+        """Wait until there may be room again; for a process that ends."""
         if self.exclusive:
             select.select([], [], [], min(seconds, 0.01))
         else:
@@ -206,7 +213,7 @@ class Descriptor:
             poller.poll(seconds * 1000)
 
     def close(self) -> None:
-        """Close the descriptor; a late `send` fails with EBADF, it does not reach whoever has the number next."""
+        """Close the descriptor. A later `send` fails with EBADF: the number may be another file's by then."""
         self._let_go()
         fd, self.fd = self.fd, -1
         self._ask_first = None

@@ -3,8 +3,8 @@
 Used by every process, on records only: it opens nothing and writes nothing. A record becomes one piece, or, where
 the sink takes no more than `limit` bytes at once, several pieces of whole lines: a long traceback is not cut.
 
-Text: `12:01:07.482 worker 1/g3 [4711] INFO  message`; the date stands in front in regular files; further lines of the
-same record are indented, so that no message can pass for a record. JSON, one object a line, with the fields
+Text: `12:01:07.482 worker 1/g3 [4711] INFO  message`. In regular files the date stands in front. Further lines of the
+same record are indented, so that no message can pass for a record. JSON: one object a line, with the fields
 
     time        local time, ISO 8601 with milliseconds and offset
     level       debug, info, warning, error, critical
@@ -33,11 +33,11 @@ _COLOURS = {
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 _SHORT = {"WARNING": "WARN", "CRITICAL": "CRIT"}
 _INDENT = b"    "
-#: Ends what was cut.
+#: The end of a text that was cut.
 _CUT = " [cut]"
-#: Fields of a JSON line that is too long though its texts were cut, those first that the reader misses least.
+#: Fields that are left out, in this order, of a JSON line that is too long although its texts were cut.
 _DISPENSABLE = ("request_id", "logger", "pid", "process", "time", "level", "message")
-#: What could end a line early or command a terminal: C0 but tab and newline, DEL, C1, Unicode's line ends.
+#: Characters that could end a line early or command a terminal: C0 but tab and newline, DEL, C1, Unicode's line ends.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _traceback = logging.Formatter().formatException
 _stack = logging.Formatter().formatStack
@@ -52,10 +52,10 @@ class Layout(Protocol):
 
 
 def message_of(record: logging.LogRecord) -> str:
-    """Say what the record says, also when its arguments do not fit: the line about trouble must not be lost."""
+    """The record's message, also if its arguments do not fit: a line about trouble must not be lost."""
     try:
         return record.getMessage()
-    except Exception as error:  # noqa: BLE001 - str() of somebody's object is user code
+    except Exception as error:  # noqa: BLE001 - str() of an application's object is user code
         return f"{record.msg!r} ({type(error).__name__} while its arguments were put in)"
 
 
@@ -76,7 +76,7 @@ def _encode(text: str) -> bytes:
 
 
 class TextLayout:
-    """For people: see the module's docstring."""
+    """Lines for people, in the form that the module's docstring shows."""
 
     def __init__(self, process: str, *, dated: bool = False, colour: bool = False) -> None:
         self.process = process
@@ -128,7 +128,10 @@ class TextLayout:
 
 
 class JsonLayout:
-    """For machines: see the module's docstring. Pure ASCII, so that no reader finds a line end inside a line."""
+    """Lines for machines, in the form that the module's docstring shows.
+
+    They are pure ASCII, so that no reader finds a line end inside a line.
+    """
 
     def __init__(self, process: str) -> None:
         self.process = process
@@ -160,7 +163,7 @@ def _json_line(fields: dict[str, object]) -> bytes:
 
 
 def _shorten(text: str, size: int) -> str:
-    """Cut `text` so that its JSON is at most `size` bytes, and say so; "" where not even that has room."""
+    """`text`, cut and marked as cut if its JSON is longer than `size` bytes; "" if the mark alone is longer."""
     if len(json.dumps(text)) <= size:
         return text
     length = len(text)
@@ -173,7 +176,7 @@ def _shorten(text: str, size: int) -> str:
 
 
 def _fit(fields: dict[str, object], limit: int) -> dict[str, object]:
-    """Cut the texts of any length to a third of `limit` each; if that is not enough, leave out whole fields."""
+    """Cut message and request id to a third of `limit` each; if that is not enough, leave out whole fields."""
     fitted = fields.copy()
     for name in ("message", "request_id"):
         if name in fitted:
@@ -187,7 +190,7 @@ def _fit(fields: dict[str, object], limit: int) -> dict[str, object]:
 
 def _json_pieces(fields: dict[str, object], details: str, limit: int) -> list[bytes]:
     lines = details.split("\n") if details else []
-    # A quarter is the traceback's at least. There are never more parts than lines.
+    # At least a quarter is left for the traceback. There are never more parts than lines.
     head = _fit(fields, limit * 3 // 4)
     room = limit - len(_json_line({**head, "traceback": "", "part": len(lines), "parts": len(lines)}))
     if not lines or room < len(json.dumps(_CUT)):

@@ -1,6 +1,6 @@
-"""Descriptors for logs: what they lead to, and how to get one of our own without touching what was inherited.
+"""Open logs, and tell files, pipes, terminals and sockets apart; inherited descriptors stay as they are.
 
-The master opens all logs, as the user who started it; zygotes and workers get the descriptors and open nothing.
+The master opens all logs, as the user that started it. Zygotes and workers get the descriptors and open nothing.
 """
 
 import errno
@@ -15,7 +15,7 @@ from aserver.errors import ConfigError
 
 
 class SinkKind(StrEnum):
-    """What is behind the descriptor, by fstat(2)."""
+    """The kind of file that a descriptor leads to, by fstat(2)."""
 
     FILE = "file"
     PIPE = "pipe"
@@ -24,7 +24,7 @@ class SinkKind(StrEnum):
 
 
 def kind_of(fd: int) -> SinkKind:
-    """Say what `fd` is. /dev/null and other devices count as files: they do not block. Raises OSError (EBADF)."""
+    """The kind of `fd`. /dev/null and other devices count as files: they do not block. Raises OSError (EBADF)."""
     mode = os.fstat(fd).st_mode
     if stat.S_ISFIFO(mode):
         return SinkKind.PIPE
@@ -34,15 +34,16 @@ def kind_of(fd: int) -> SinkKind:
 
 
 def open_private(fd: int) -> int:
-    """Return a new close-on-exec descriptor above 2 for what `fd` is; `fd` and its flags stay as they are.
+    """A new close-on-exec descriptor above 2 that leads to the same file as `fd`; `fd` and its flags stay as they are.
 
-    The master writes its own lines to one of these, not to what it passes on: the application could clear O_NONBLOCK
-    there, and a full pipe would then hold the master.
+    The master writes its own lines to such a descriptor, and passes another one on: the application could clear
+    O_NONBLOCK on that, and a full pipe would then block the master.
 
-    Pipes and terminals are opened again through /proc (a description of our own, O_NONBLOCK). Where that fails (no
-    /proc, another owner, nobody reads) and for sockets it is a duplicate, and `Sink` asks poll(2) or MSG_DONTWAIT.
-    A regular file is always duplicated: opened again without O_APPEND it would be overwritten from its start,
-    while duplicates share one offset, which write(2) moves atomically.
+    Pipes and terminals are opened again through /proc, which gives a description of our own with O_NONBLOCK. Where that
+    fails (no /proc, another owner, a pipe without a reader), and for sockets, the descriptor is a duplicate, and
+    `Descriptor` asks poll(2) before each write or uses MSG_DONTWAIT.
+    A regular file is always duplicated. Opened again without O_APPEND it would be overwritten from its start, while
+    duplicates share one offset, which write(2) moves atomically.
     """
     if kind_of(fd) in (SinkKind.PIPE, SinkKind.TERMINAL):
         flags = os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
@@ -54,9 +55,9 @@ def open_private(fd: int) -> int:
 
 
 def open_log(path: str, *, which: Literal["error", "access"]) -> int:
-    """Open a log in the master: `-` is standard error or output, else a path. The descriptor is the caller's.
+    """Open a log in the master: `-` is standard error or output, else a path. The caller owns the descriptor.
 
-    Raises ConfigError, which names the setting. A closed standard descriptor becomes /dev/null.
+    A closed standard descriptor becomes /dev/null. Raises ConfigError, which names the setting.
     """
     try:
         return _open(path, which)
@@ -72,7 +73,7 @@ def _open(path: str, which: Literal["error", "access"]) -> int:
             if error.errno != errno.EBADF:
                 raise
             path = os.devnull
-    # O_NONBLOCK is for FIFOs; read-write because a FIFO without a reader refuses writers (ENXIO).
+    # O_NONBLOCK is for FIFOs. A FIFO without a reader refuses writers (ENXIO), so it is opened to read and write.
     flags = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
     try:
         fd = rights.open_file(path, flags | os.O_WRONLY)
@@ -81,12 +82,12 @@ def _open(path: str, which: Literal["error", "access"]) -> int:
             raise
         fd = rights.open_file(path, flags | os.O_RDWR)
     if kind_of(fd) is SinkKind.FILE:
-        os.set_blocking(fd, True)  # means nothing to a file, but `capture_output` gives it to subprocesses
+        os.set_blocking(fd, True)  # a file does not care, but `capture_output` gives it to subprocesses
     return _above_stdio(fd)
 
 
 def _above_stdio(fd: int) -> int:
-    """Move a descriptor out of 0-2, where a process started with closed standard streams would get it."""
+    """Move a descriptor out of 0-2: a process that was started with closed standard streams gets those numbers."""
     if fd > 2:
         return fd
     moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)

@@ -1,10 +1,9 @@
 """The `aserver` loggers of this process: one handler over one sink; the app's own loggers are left alone.
 
-Loggers that belong to other servers, and that applications write to, lead there as well (`serve_others`).
+Loggers of other servers that applications write to lead there as well (`serve_others`).
 
-Run by master, zygote and worker, each for itself; a worker keeps what its zygote configured and names itself by
-`Logging.set_process`. It must never open a log file by path (the master does, `opening.open_log`) and never touch
-the root logger.
+Master and zygote each configure their own. A worker keeps its zygote's and names itself by `Logging.set_process`. This
+module must never open a log file by path (the master does, `opening.open_log`) and never touch the root logger.
 """
 
 import json
@@ -26,12 +25,12 @@ from aserver.log.sink import ACCESS_BOUND, Sink, SinkState
 ROOT = "aserver"
 ACCESS = "aserver.access"
 ERROR = "aserver.error"
-#: Loggers that other servers give a handler, so that applications write to them, or copy their handlers.
+#: Loggers of other servers, which give them a handler; so applications write to them, or copy their handlers.
 BORROWED = ("uvicorn", "gunicorn.error", "hypercorn.error")
 
 
 class LogSettings(Protocol):
-    """The part of `config.Config` that is read here."""
+    """The part of `config.Config` that this module reads."""
 
     @property
     def loglevel(self) -> str: ...
@@ -44,7 +43,7 @@ class LogSettings(Protocol):
 
 
 class Lines(Protocol):
-    """Where access lines go: a `Sink`, or a logger of the user's.
+    """The target of access lines: a `Sink`, or a logger of the user's.
 
     The caller appends to `batch`, and calls `begin` after the first entry of an empty one. `make` turns entries into
     lines.
@@ -55,7 +54,7 @@ class Lines(Protocol):
 
     @property
     def limit(self) -> int | None:
-        """Bytes of the longest line that it takes whole."""
+        """Bytes of the longest line that is taken whole."""
 
     def begin(self) -> None: ...
     def flush(self) -> None: ...
@@ -64,7 +63,7 @@ class Lines(Protocol):
 class LineHandler(logging.Handler):
     """Writes a record before anything else happens; safe from signal handlers and finalisers.
 
-    It keeps `logging`'s lock (trap 82): it is re-entrant, and who holds it never waits for anything.
+    It keeps `logging`'s lock (docs/traps.md, 82): the lock is re-entrant, and its holder never waits for anything.
     """
 
     def __init__(self, sink: Sink, layout: Layout) -> None:
@@ -79,7 +78,7 @@ class LineHandler(logging.Handler):
 
 
 class BorrowedHandler(LineHandler):
-    """For loggers that are not ours: silent where a record has a handler of the application's, at whatever level."""
+    """For other servers' loggers. Silent where the application has a handler for the record, at whatever level."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Look each time: the application may configure its logging at any moment."""
@@ -92,7 +91,7 @@ class BorrowedHandler(LineHandler):
 
 
 class LoggerLines:
-    """Access lines for a logger that the user's `log_config` names."""
+    """Access lines for the logger `aserver.access`, if the user's `log_config` names it."""
 
     limit = None
 
@@ -114,7 +113,10 @@ class LoggerLines:
 
 
 class Logging:
-    """The logs of this process, one where both go to the same terminal. `lines` is where access lines go, or None."""
+    """The logs of this process; `error` and `access` are one sink if both go to the same terminal.
+
+    `lines` takes the access lines; None without an access log.
+    """
 
     def __init__(self, error: Sink, access: Sink | None, layout: Layout, *, captures: bool) -> None:
         self.error = error
@@ -125,7 +127,7 @@ class Logging:
         self._captures = captures
         self._pid = os.getpid()
         self._levelled: list[logging.Logger] = []
-        #: Where complaints about the error log itself go, unless standard error *is* the error log.
+        #: For complaints about the error log itself, unless standard error *is* the error log.
         self._last_resort = None if stdio.same_file(error.fd, 2) else _standard_error()
         error.report = self._report_error_log
         if access is not None and access is not error:
@@ -138,7 +140,7 @@ class Logging:
             self._tell_standard_error(text)
 
     def share_half_lines(self, board_fd: int) -> None:
-        """Let the processes with this board know of each other's half lines on a terminal, also of killed ones."""
+        """Let the processes with this board know of each other's half lines on a terminal, also after a kill."""
         for log, sink in enumerate((self.error, self.access)):
             if sink is not None and sink.descriptor.exclusive and sink.descriptor.half is None:
                 sink.descriptor.half = HalfLine(board_fd, log)
@@ -150,9 +152,9 @@ class Logging:
                 self._last_resort.write(piece)
 
     def serve_others(self) -> None:
-        """Lead records of BORROWED into the error log, where nothing else handles them; for processes that run the app.
+        """Lead records of BORROWED into the error log, if nothing else handles them; for processes that run the app.
 
-        Not with `log_config`, which says by itself what goes where.
+        With `log_config` nothing is done: it decides by itself which handler a logger has.
         """
         ours = logging.getLogger(ROOT)
         if not any(isinstance(handler, LineHandler) for handler in ours.handlers):
@@ -177,7 +179,7 @@ class Logging:
     def set_process(self, process: str, loop: AbstractEventLoop | None = None) -> None:
         """Name this process on each line ("worker 1/g3") and let `loop` flush and wake the logs.
 
-        Call it in the worker right after the fork, with None, and again with the loop once there is one.
+        Call it in the worker right after the fork, with None, and again as soon as there is a loop.
         """
         self._layout.process = process
         forked = os.getpid() != self._pid
@@ -188,7 +190,7 @@ class Logging:
             sink.attach(loop)
 
     def replace(self, error_fd: int | None, access_fd: int | None) -> None:
-        """Go on in reopened files; the descriptors are taken over. In the loop's thread."""
+        """Go on in reopened files, whose descriptors are taken over. In the loop's thread."""
         if error_fd is not None:
             self.error.replace(error_fd)
             if self._captures:
@@ -200,7 +202,7 @@ class Logging:
                 os.close(access_fd)
 
     def renew(self, config: LogSettings, error_fd: int, environ: Mapping[str, str] = os.environ) -> None:
-        """Go on with other settings in `error_fd`, which is taken over; what waits for a slow reader is kept.
+        """Go on with other settings in `error_fd`, which is taken over; lines that wait for a slow reader are kept.
 
         For the master, which has no access log. Raises ConfigError if `log_config` is unusable: then nothing changes.
         """
@@ -222,9 +224,9 @@ class Logging:
             root.addHandler(LineHandler(self.error, self._layout))
 
     def close(self, seconds: float = 1.0) -> None:
-        """Write what is left, waiting at most `seconds` per log, and let go of all. The last act of a process.
+        """Write the rest, waiting at most `seconds` per log, and close all. The last act of a process.
 
-        Lines of the access log that are lost are told in the error log, records lost there on standard error.
+        The error log tells of lost access lines, standard error of lost records of the error log.
         """
         self._return_borrowed()
         logger = logging.getLogger(ROOT)
@@ -245,7 +247,7 @@ def _last_loss(sink: Sink, lost: int) -> str:
 
 
 def report_access_log(sink: Sink, text: str) -> None:
-    """Tell the error log of trouble with the access log, and of its end."""
+    """Tell the error log when trouble with the access log begins, and when it is over."""
     level = logging.WARNING if sink.state is SinkState.OPEN else logging.ERROR
     logging.getLogger(ERROR).log(level, "%s", text)
 
@@ -268,15 +270,16 @@ def configure(
 ) -> Logging:
     """Set up the `aserver` loggers of this process over descriptors from `open_log`, which are taken over.
 
-    `log_config` replaces our handler: records of `aserver.*` then reach what it says for `aserver` or the root logger,
-    and access lines are logged to `aserver.access` if it names that. Raises ConfigError if `log_config` is unusable.
+    `log_config` replaces our handler: records of `aserver.*` then reach the handlers that it gives `aserver` or the
+    root logger, and access lines are logged to `aserver.access` if it names that. Raises ConfigError if `log_config`
+    is unusable.
     """
     theirs = apply_log_config(config.log_config) if config.log_config is not None else {}  # fails before all else
     error = Sink.for_fd(error_fd, name="error log")
     if access_fd is None:
         access = None
     elif error.kind is SinkKind.TERMINAL and stdio.same_file(access_fd, error_fd):
-        # Half a line that one sink has out on a terminal would not keep another of the same process off.
+        # Two sinks of one process share its locks on the terminal: neither would wait for the other's half line.
         os.close(access_fd)
         access = error
     else:
@@ -303,15 +306,15 @@ def _layout(log_format: str, process: str, kind: SinkKind, environ: Mapping[str,
         return JsonLayout(process)
     # https://no-color.org: set to anything but the empty string.
     colour = kind is SinkKind.TERMINAL and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
-    # A file is read long after; a terminal is watched, and collectors behind pipes and sockets add the date themselves.
+    # A file is read long after. A terminal is watched now, and collectors behind pipes and sockets add the date.
     return TextLayout(process, dated=kind is SinkKind.FILE, colour=colour)
 
 
 def read_log_config(path: str) -> dict[str, Any]:
     """Read a `logging.config.dictConfig` from a JSON or TOML file.
 
-    `version` may be missing, and loggers that it does not name stay as they are, unlike dictConfig's own default.
-    Raises ConfigError: the file cannot be read or parsed.
+    `version` may be missing. Loggers that the file does not name stay as they are, unlike dictConfig's own default.
+    Raises ConfigError if the file cannot be read or parsed.
     """
     file = Path(path)
     kind = "TOML" if file.suffix == ".toml" else "JSON"
@@ -332,10 +335,10 @@ def read_log_config(path: str) -> dict[str, Any]:
 
 
 def apply_log_config(path: str) -> dict[str, Any]:
-    """Apply what `read_log_config` reads, and return it. Raises ConfigError also if logging refuses it."""
+    """Read a file as `read_log_config` does, apply it, and return it. Raises ConfigError also if logging refuses it."""
     config = read_log_config(path)
     try:
-        # Here alone: half of what it imports is of no use to anybody else, and 7 ms in master and zygote each.
+        # Imported here, because it costs master and zygote 7 ms each, and half of its own imports serve nothing else.
         from logging.config import dictConfig  # noqa: PLC0415
 
         dictConfig(config)

@@ -59,7 +59,7 @@ def _silent(_sink: "Sink", _text: str) -> None:
 
 
 class Sink:
-    """One log of this process. Owns `fd`; `write` never waits and never raises.
+    """A log of this process. Owns `fd`; `write` never waits and never raises.
 
     `report` is called with the sink and a sentence: when the sink stops working, at most once per COMPLAINT_PAUSE, and
     when it works again and lines were lost. It may write to the sink.
@@ -104,7 +104,7 @@ class Sink:
 
     @property
     def kind(self) -> SinkKind:
-        """What is behind it."""
+        """The kind of file that the descriptor leads to."""
         return self.descriptor.kind
 
     @property

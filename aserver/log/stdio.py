@@ -1,7 +1,7 @@
 """The standard streams of a process that runs user code: safe in signal handlers, or led into the error log.
 
-Called by the zygote before it loads the app; never in an embedding program, whose streams are not ours. It must be
-called early: a logging handler of the app keeps the stream that it found.
+The zygote calls it before it loads the app, because a logging handler of the app keeps the stream that it finds. An
+embedding program keeps its own streams.
 """
 
 import codecs
@@ -24,9 +24,9 @@ _output = logging.getLogger("aserver.output")
 
 
 def _raw_text(fd: int, like: TextIO | None) -> io.TextIOWrapper:
-    """A text stream whose every write is one write(2): there is no buffer that a signal handler could re-enter.
+    """A text stream that makes each write one write(2): it has no buffer that a signal handler could re-enter.
 
-    The unbuffered shape is the interpreter's own under `python -u` (Python/pylifecycle.c, create_stdio).
+    `python -u` builds its streams in the same way (Python/pylifecycle.c, create_stdio).
     """
     raw = io.FileIO(fd, "w", closefd=False)
     encoding = getattr(like, "encoding", None) or "utf-8"
@@ -35,10 +35,10 @@ def _raw_text(fd: int, like: TextIO | None) -> io.TextIOWrapper:
 
 
 def replace_stdio() -> None:
-    """Make sys.stdout and sys.stderr write-through and unbuffered (trap 71).
+    """Make sys.stdout and sys.stderr write-through and unbuffered (docs/traps.md, 71).
 
     So `print` and `logging` in a user's signal handler cannot raise "reentrant call inside BufferedWriter".
-    A stream that the app has put there itself, or that is closed, stays.
+    A stream that is closed, or that the app has put there itself, stays.
     """
     for name, fd in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
@@ -49,12 +49,12 @@ def replace_stdio() -> None:
 
 
 class OutputBytes(io.RawIOBase):
-    """The `buffer` of an `OutputStream`: bytes are records of its lines, as text would be."""
+    """The `buffer` of an `OutputStream`: bytes become records, line by line, as text does."""
 
     def __init__(self, stream: "OutputStream", fd: int) -> None:
         self._stream = stream
         self._fd = fd
-        self._decoders: dict[int, codecs.IncrementalDecoder] = {}  # per thread: half a character may wait
+        self._decoders: dict[int, codecs.IncrementalDecoder] = {}  # by thread, each with half a character perhaps
 
     def fileno(self) -> int:
         """For subprocesses and C code."""
@@ -77,7 +77,7 @@ class OutputBytes(io.RawIOBase):
 class OutputStream(io.TextIOBase):
     """A text stream whose lines become records of the logger `aserver.output`, each with the process that printed it.
 
-    Lines are put together per thread, so that two threads' pieces do not mix.
+    Each thread has its own half line, so that the pieces of two threads do not mix.
     """
 
     def __init__(self, name: str, fd: int) -> None:
@@ -88,7 +88,7 @@ class OutputStream(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """Of `buffer`'s bytes; typeshed has a plain attribute here."""
+        """The encoding of `buffer`'s bytes; typeshed has a plain attribute here."""
         return "utf-8"
 
     def fileno(self) -> int:
@@ -100,7 +100,7 @@ class OutputStream(io.TextIOBase):
         return True
 
     def isatty(self) -> bool:
-        """Never: what is written here ends in a log."""
+        """Never: the text ends in a log."""
         return False
 
     def write(self, text: str) -> int:
@@ -114,10 +114,10 @@ class OutputStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Lines leave when they end; half a line waits for its end, or for `close`."""
+        """Do nothing: a line is logged at its end, and half a line waits for its end, or for `close`."""
 
     def close(self) -> None:
-        """Log what never got its line end."""
+        """Log the half lines, which get no more text."""
         for me in list(self._partial):
             _output.info("%s: %s", self.name, self._partial.pop(me))
 
@@ -138,12 +138,14 @@ def finish_streams() -> None:
 def capture_output(error_fd: int) -> None:
     """Lead the output into the error log: Python's line by line, with process and time; C's and subprocesses' raw.
 
-    No pipe back to ourselves, which would also attribute C-level writes: once it is full, `print` would wait for the
-    very loop that is to empty it. Descriptors 1 and 2 are pointed at the error log, or at the inherited standard error
-    if that *is* the error log, because ours is non-blocking and a subprocess would not expect that.
+    Descriptors 1 and 2 are pointed at the error log. If the inherited standard error *is* the error log, they are
+    pointed at that one: our own descriptor is non-blocking, which subprocesses do not expect.
+
+    A pipe to this process itself could tell of C-level writes, too, which process they are of. But once it is full,
+    `print` would wait for the very loop that has to empty it.
     """
     redirect(error_fd)
-    _output.setLevel(logging.INFO)  # whatever `loglevel` says: who captures output wants to see it
+    _output.setLevel(logging.INFO)  # also under a stricter `loglevel`: captured output is wanted
     for name, fd in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if stream is not None:

@@ -84,7 +84,6 @@ VAGUE_SENTENCES = {
     "importer": 11,
     "ipc": 7,
     "launch": 5,
-    "log": 17,
     "master": 31,
     "protocol": 65,
     "sockets": 12,

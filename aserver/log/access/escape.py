@@ -1,4 +1,4 @@
-"""What a client sent, made safe inside a line: printable ASCII, and nothing that could end or split the line.
+"""Clients' bytes made safe inside a line: printable ASCII, and no character that could end or split the line.
 
 Pure, run by workers for every request.
 """
@@ -7,22 +7,22 @@ import json
 from collections.abc import Callable
 
 _PLAIN = bytes(code for code in range(0x20, 0x7F) if code not in b'"\\')
-#: For charmap_decode, which refuses what is mapped to U+FFFE, or not at all.
+#: For charmap_decode, which refuses a byte that is mapped to U+FFFE, or not at all.
 PLAIN_MAP = "".join(chr(code) if code in _PLAIN else "\ufffe" for code in range(256))
 NO_MAP = "\ufffe" * 256
 _HEX = [chr(code) if code in _PLAIN else f"\\x{code:02x}" for code in range(256)]
-#: Values that need no escape are remembered, because browsers repeat themselves: a lookup takes 30 ns, a check 250.
-#: 1024 of at most 256 bytes are less than 0.5 MB, whatever clients send.
+#: The values that need no escape are remembered, because browsers repeat themselves: a lookup takes 30 ns, a check 250.
+#: 1024 of them, of at most 256 bytes, are less than 0.5 MB.
 _REMEMBERED, _LONGEST = 1024, 256
 
 
 def escape_text(raw: bytes) -> str:
-    r"""`\xHH` for control characters, quotes, backslashes, and anything beyond ASCII, so also broken UTF-8."""
+    r"""Write `\xHH` for control characters, quotes, backslashes, and bytes beyond ASCII, so also for broken UTF-8."""
     return "".join([_HEX[code] for code in raw])
 
 
 def escape_json(raw: bytes) -> str:
-    """As inside a JSON string, in ASCII; broken UTF-8 becomes `\\\\xHH`."""
+    """Escape as inside a JSON string, in ASCII; broken UTF-8 becomes `\\\\xHH`."""
     return json.dumps(raw.decode("utf-8", "backslashreplace"))[1:-1]
 
 
@@ -41,14 +41,14 @@ _PRINTABLE = _Printable()
 
 
 def printable(text: str) -> str:
-    """Text of several lines without what moves a terminal's cursor, rings, colours, or ends a line in another way."""
+    """Text of several lines without other line ends, and without characters that command a terminal."""
     return text if text.isprintable() else text.translate(_PRINTABLE)
 
 
 class Escaper(dict[bytes | str | int, str]):
     """`escaper[value]` is the value, safe inside a line; the escaped form is at most `longest` characters long.
 
-    A dict, because `__missing__` leaves what is remembered to C.
+    It is a dict with `__missing__`, so that a remembered value is found without a call of Python code.
     """
 
     __slots__ = ("_escape", "longest")
@@ -59,16 +59,16 @@ class Escaper(dict[bytes | str | int, str]):
         self.longest = longest
 
     def __missing__(self, value: bytes | str | int) -> str:
-        """Escape it, and remember it if it was plain and short."""
-        if isinstance(value, int):  # a status, whose text is found sooner than made
+        """Escape the value, and remember it if it was plain and short."""
+        if isinstance(value, int):  # a status: finding its text is quicker than making it
             raw = b"%d" % value
         else:
             raw = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else bytes(value)
-        # One look by translate(): what is left after deleting the plain characters. A regex takes three times as long.
+        # translate() deletes the plain characters: nothing may be left. A regex takes three times as long.
         plain = not raw.translate(None, _PLAIN)
         safe = raw.decode("ascii") if plain else self._escape(raw)
         if self.longest is not None and len(safe) > self.longest:
-            # No escape is longer than six bytes (backslash, u, four digits), so this many fit whatever they are.
+            # An escape has at most six bytes (backslash, u, four digits), so a sixth of the characters always fits.
             safe = (safe[: self.longest] if plain else self._escape(raw[: self.longest // 6])) + "..."
         if plain and len(raw) <= _LONGEST:
             if len(self) >= _REMEMBERED:

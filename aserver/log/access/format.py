@@ -1,13 +1,13 @@
 r"""Access lines: a format is compiled once into a function that makes one line.
 
 Pure, run by workers once per request, so every operation here is paid for a hundred thousand times a second. A line is
-text, because f-strings are a third quicker than `bytes %`; being ASCII, it is as many bytes long. The rules:
+text, because f-strings are a third quicker than `bytes %`. It is ASCII, so its length is also that in bytes. The rules:
 
-* Nothing that a client sent reaches a line but through `Escaper`; lines are printable ASCII. What could end or split
-  a line (control characters, quotes, backslashes, anything beyond ASCII, so also broken UTF-8) becomes `\xHH`, or
-  JSON's own escapes.
+* Clients' bytes reach a line only through `Escaper`; lines are printable ASCII. Characters that could end or split a
+  line (control characters, quotes, backslashes, bytes beyond ASCII, so also broken UTF-8) become `\xHH`, or JSON's own
+  escapes.
 * The compiled source contains no text of the user's but literals, by `repr`; header names are constants beside it.
-* What depends on the client and its fields alone is kept by the connection, for as long as they stay the same.
+* Texts that depend on the client and its fields alone are kept by the connection, for as long as they stay the same.
 
 Formats: `combined` (the default; the same as gunicorn's default), `common`, `json`, or any text with the atoms of
 gunicorn (https://docs.gunicorn.org/en/stable/settings.html#access-log-format), each as `%(x)s`:
@@ -20,7 +20,7 @@ gunicorn (https://docs.gunicorn.org/en/stable/settings.html#access-log-format), 
     {name}i request field   {name}o response field {name}e CGI variable (remote_addr, http_x, ...) or key of the scope
 
 The JSON object has `time` (ISO 8601), `client`, `user`, `method`, `target`, `protocol`, `status`, `bytes`, `duration`
-(seconds), `referer`, `user_agent`, `request_id`; numbers are numbers, what is missing is "".
+(seconds), `referer`, `user_agent`, `request_id`; numbers are numbers, and a missing value is "".
 
 WebSockets write two lines: method GET with status 101 when open, and method WEBSOCKET with the close code as status,
 the bytes sent and the whole duration when closed.
@@ -43,9 +43,9 @@ Compiled = Callable[[Sequence[AccessRecord], str], list[str]]
 
 
 class Formatter(NamedTuple):
-    """`lines(records, time)` makes lines, `stamp` the text of a time, `shortened` lines where others are too long.
+    """`lines(records, time)` makes lines, `shortened` shorter ones for where those are too long.
 
-    `timed`: lines have a duration; else nobody needs to measure it.
+    `stamp` makes the text of a time. `timed`: lines have a duration, so it must be measured.
     """
 
     lines: Compiled
@@ -54,7 +54,7 @@ class Formatter(NamedTuple):
     timed: bool
 
 
-# ── what stands for an atom ──────────────────────────────────────────────────────────────────
+# ── the atoms ────────────────────────────────────────────────────────────────────────────────
 
 
 def _user(authorization: bytes) -> bytes:
@@ -90,14 +90,14 @@ def _variable(name: str) -> Callable[[AccessRecord], bytes | str]:
 
 #: Numbers as text: most bodies are small, and making the text takes 70 ns.
 _SIZES = tuple(map(str, range(1024)))
-#: What most requests have is compared, which takes 8 ns, not looked up, which takes 27.
+#: The value that most requests have is compared, which takes 8 ns; a look-up takes 27.
 _METHOD = "method if method == 'GET' else escape[method]"
 _VERSION = "version if version == '1.1' else escape[version]"
 _STATUS = "'200' if status == 200 else escape[status]"
 _BYTES = "SIZES[sent] if sent < KNOWN_SIZES else sent"
-#: Where a value goes in a template; literals cannot hold it, since control characters in them are escaped.
+#: The place of a value in a template. Literals cannot hold this character, because it is escaped in them.
 _SLOT = "\0"
-#: Atom: what it puts into the template, and the expressions for it; names in them are bound by `_compile`'s prologue.
+#: Atom: its piece of the template, and the expressions for its values. `_compile` binds the names in them.
 _ATOMS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "h": ("\0", ("escape[client[0]] if client else DASH",)),
     "l": ("-", ()),
@@ -149,7 +149,7 @@ _JSON: tuple[str, tuple[str, ...]] = (
 
 
 def compile_format(text: str, *, pid: int = 0, limit: int | None = None) -> Formatter:
-    """Compile an `access_log_format`. `limit` is what the sink takes at once (bytes), for `shortened`.
+    """Compile an `access_log_format`. Lines of `shortened` have at most `limit` bytes, which the sink takes at once.
 
     Raises ConfigError that names an unknown atom and the nearest known one.
     """
@@ -159,7 +159,7 @@ def compile_format(text: str, *, pid: int = 0, limit: int | None = None) -> Form
     else:
         template, expressions = _parse(_FORMATS.get(text, text))
         escape, stamp, missing = escape_text, clf_time, b"-"
-    # What can be long gets an even share of what the template and the other values leave; 64 is more than those need.
+    # Template and short values need less than 64 bytes a value. The long values share the rest evenly.
     long = sum(bool(re.search(r"\b(target|text)\b|[{]", expression)) for expression in expressions)
     share = max(64, ((limit or 1 << 20) - len(template) - 64 * (len(expressions) - long)) // max(1, long))
     return Formatter(
@@ -193,7 +193,7 @@ def _parse(source: str) -> tuple[str, tuple[str, ...]]:
             expressions.append(f"escape[{atom.lower()}]")
         else:
             known = [*_ATOMS, "{header}i", "{header}o", "{variable}e"]
-            # Letters differ most often by case; difflib does not see that two single letters are near.
+            # The usual mistake in a letter is its case, and difflib does not see that "R" is near to "r".
             near = [name for name in known if name.lower() == atom.lower()] or difflib.get_close_matches(atom, known, 1)
             hint = f"did you mean %({near[0]})s?" if near else f"known are {' '.join(known)}"
             raise ConfigError(f"access_log_format: there is no atom %({atom})s; {hint}")
@@ -201,7 +201,7 @@ def _parse(source: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _compile(template: str, expressions: Sequence[str], escape: Escaper, missing: bytes, pid: int) -> Compiled:
-    """Make the function. Header names become variables that one pass over the header list fills."""
+    """Make the function. Header names become variables, and one pass over the header list fills them all."""
     namespace: dict[str, Any] = {
         "escape": escape,
         "user": _user,
@@ -212,7 +212,7 @@ def _compile(template: str, expressions: Sequence[str], escape: Escaper, missing
         "SIZES": _SIZES,
         "KNOWN_SIZES": len(_SIZES),
         "decode": charmap_decode,
-        # For short lines no target counts as plain, so that each is measured.
+        # For short lines no target counts as plain, so that the escaper measures each.
         "PLAIN": PLAIN_MAP if escape.longest is None else NO_MAP,
         "MISSING": missing,
         "remember": _remember,
@@ -237,14 +237,15 @@ def _compile(template: str, expressions: Sequence[str], escape: Escaper, missing
     body += _loop("record.response_headers", "o", loops["o"], namespace)
     source += [f" {each}" for each in (*body, f" made.append({line})")]
     source.append(" return made")
-    # Compiled rather than composed of closures: no call for an atom or a line. Of the user's, it has only literals.
+    # Compiled rather than composed of closures: so an atom or a line costs no call. The source has no text of the
+    # user's but literals.
     exec(compile("\n".join(source), "<access_log_format>", "exec"), namespace)  # noqa: S102
     lines: Compiled = namespace["lines"]
     return lines
 
 
 def _join(literals: Sequence[str], values: Sequence[str], expressions: Sequence[str]) -> tuple[str, list[str]]:
-    """Source of a line, and of the texts in it, `steady0` and so on, that stand between values that always change."""
+    """Source of a line, and of the texts in it between values that always change: `steady0`, `steady1`, ..."""
     line = text = ""
     steady: list[str] = []
     kept = False
@@ -265,7 +266,7 @@ def _join(literals: Sequence[str], values: Sequence[str], expressions: Sequence[
 
 
 def _is_steady(expression: str) -> bool:
-    """Tell whether it is about what a client says with every request, and most clients each time alike."""
+    """Whether the value comes from the client's fields or address, which are mostly the same for each request."""
     names = _NAMED.findall(expression)
     return all(kind == "i" for _, kind in names) and bool(names or "client" in expression or expression == "pid")
 
@@ -277,8 +278,8 @@ def _loop(headers: str, kind: str, names: list[str], namespace: dict[str, Any]) 
     source = [f" {' = '.join(f'{kind}{number}' for number in range(len(names)))} = MISSING"]
     source.append(f" for name, value in {headers}:")
     if kind == "o":
-        source.append("  name = name.lower()")  # the application's, in any case
-    # One look for the many fields that are not asked for: their names are shared, so the hashes are known.
+        source.append("  name = name.lower()")  # the application may write it in capitals
+    # A single look-up leaves out the many fields that the format does not name. Names are shared, so hashes are known.
     namespace[f"NAMES_{kind}"] = frozenset(name.encode("latin-1", "replace") for name in names)
     source.append(f"  if name in NAMES_{kind}:")
     for number, name in enumerate(names):
@@ -289,7 +290,7 @@ def _loop(headers: str, kind: str, names: list[str], namespace: dict[str, Any]) 
 
 
 def _prologue(used: str, steady: int, *, keeps: bool) -> list[str]:
-    """Source that fetches what a line needs: from the scope, where a property would be 100 ns each."""
+    """Source that fetches the values of a line: from the scope, because each property of a record costs 100 ns."""
     steadies = ", ".join(f"steady{number}" for number in range(steady))
     wanted = {
         "client": ("client", steady),
@@ -317,19 +318,19 @@ def _prologue(used: str, steady: int, *, keeps: bool) -> list[str]:
         if re.search(rf"\b({use})\b", used):
             source.append(f" {name} = record.{name}")
     if re.search(r"\btext\b", used):
-        # Targets differ too much to be remembered, and most are short and plain: one look that is also the decoding.
+        # Targets differ too much to be remembered, and most are short and plain. Decoding one also checks it.
         source += [" try:", "  text = decode(target, 'strict', PLAIN)[0]"]
         source += [" except UnicodeDecodeError:", "  text = escape[target]"]
     return source
 
 
-#: Bytes of fields above which their texts are not kept: it is for as long as the connection, idle or not.
+#: The most bytes of fields whose texts are kept: they are kept as long as the connection is open, idle or not.
 _MOST_KEPT = 2048
 _Fields = Sequence[tuple[bytes, bytes]]
 
 
 def _remember(connection: Any, client: object, headers: _Fields, texts: tuple[str, ...]) -> tuple[object, ...]:
-    """Keep the texts of a connection's first request; give up where another has other fields, as behind a proxy."""
+    """Keep the texts of a connection's first request; keep none once a request has other fields, as behind a proxy."""
     made = (headers, client, *texts)
     if connection is not None:
         small = connection.logged is None and sum(len(name) + len(value) for name, value in headers) <= _MOST_KEPT

@@ -1,7 +1,7 @@
 """The access log of one worker: a line for each finished request, at nearly no cost.
 
-Runs in the worker's loop, called by `protocol` for every response and every WebSocket open and close. It must never
-wait and never raise: what is logged has already been answered. Requests are kept until the tick ends, no longer.
+Runs in the worker's loop. `protocol` calls it for every response, and when a WebSocket opens and ends. It must never
+wait and never raise, because the request has been answered already. Records are kept until the loop's turn ends.
 """
 
 import logging
@@ -20,7 +20,7 @@ log = logging.getLogger("aserver.error")
 
 
 class AccessSettings(Protocol):
-    """The part of `config.Config` that is read here."""
+    """The part of `config.Config` that this module reads."""
 
     @property
     def access_log_format(self) -> str: ...
@@ -29,9 +29,9 @@ class AccessSettings(Protocol):
 
 
 class AccessLog:
-    """`write` takes a finished request; its line leaves at the end of the loop's tick. `timed`: it needs durations.
+    """`write` takes a finished request; its line leaves at the end of the loop's turn. `timed`: it needs durations.
 
-    Made in the worker, after the fork (a format may hold the pid). Raises ConfigError for a bad format.
+    To be made in the worker, after the fork: a format may hold the pid. Raises ConfigError for a bad format.
     """
 
     __slots__ = ("timed", "write")
@@ -52,9 +52,9 @@ class AccessLog:
 
 
 def _writer(formatter: Formatter, lines: Lines, limit: int | None) -> Callable[[AccessRecord], None]:
-    """Make what takes a request. A closure, whose variables are found in half the time of an object's attributes.
+    """Make `AccessLog.write`: a closure, because its variables are found in half the time of an object's attributes.
 
-    The lines are made when the tick ends, all in one go: that costs two thirds of making each between the requests,
+    All lines of a turn of the loop are made at its end. That costs two thirds of making each one between the requests,
     when the interpreter has just done other things.
     """
     make_lines, stamp, shortened, _timed = formatter
@@ -64,11 +64,11 @@ def _writer(formatter: Formatter, lines: Lines, limit: int | None) -> Callable[[
     text = ""
 
     def begin(record: AccessRecord) -> None:
-        """For the first of a tick, whose lines all have its time."""
+        """Take the first record of a turn; all lines of the turn have its time."""
         nonlocal renew_at, text
         now = monotonic()
         if now >= renew_at:
-            # The text of the second that has begun; right again at most a second after the wall clock was set.
+            # The text of the current second. After the wall clock was set it is wrong for at most a second.
             wall = time.time_ns()
             renew_at = now + 1 - wall % 1_000_000_000 / 1e9
             local = time.localtime(wall // 1_000_000_000)
@@ -98,7 +98,7 @@ def _writer(formatter: Formatter, lines: Lines, limit: int | None) -> Callable[[
 
 
 class _Apart:
-    """A record apart from its connection: the formatter then asks the record, which knows more than a broken scope."""
+    """A record without its connection: the formatter then reads the record itself instead of a broken scope."""
 
     connection = None
 
@@ -110,7 +110,10 @@ class _Apart:
 
 
 def _make_one_by_one(records: list[AccessRecord], make_lines: Compiled, text: str) -> list[str]:
-    """Make a line for each, also where the application emptied its scope; takes hopeless records out of the list."""
+    """Make a line for each record, also where the application emptied its scope.
+
+    Records of which no line can be made are taken out of `records`.
+    """
     made: list[str] = []
     good: list[AccessRecord] = []
     for record in records:

@@ -11,7 +11,7 @@ def _offset(seconds: int) -> tuple[str, int, int]:
 
 
 def clf_time(when: When) -> str:
-    """Return `[21/Nov/2026:12:01:07 +0100]`: English whatever the locale, as log readers expect."""
+    """Return `[21/Nov/2026:12:01:07 +0100]`; in English in every locale, as log readers expect."""
     year, month, day, hour, minute, second, offset = when
     sign, hours, minutes = _offset(offset)
     zone = f"{sign}{hours:02d}{minutes:02d}"
