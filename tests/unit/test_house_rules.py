@@ -96,6 +96,22 @@ VAGUE_SENTENCES = {
 }
 
 
+#: Public classes that share a name, and why they may.
+NAMES_OF_SEVERAL = {
+    "Drain": "the order, and the message that carries it",
+    "Fork": "the order, and the message that carries it",
+    "Kill": "the order, and the message that carries it",
+    "Inflater": "the part that a frame reader asks for, and what has it",
+    "Context": "to be renamed",
+    "Handshake": "to be renamed",
+    "Kind": "to be renamed",
+    "Limits": "to be renamed",
+    "Phase": "to be renamed",
+    "Server": "to be renamed",
+    "Sink": "to be renamed",
+    "State": "to be renamed",
+}
+
 #: References to numbers that are explained elsewhere, by package.
 UNEXPLAINED = {"ipc": 2, "locks.py": 1, "log": 3, "master": 9, "unix.py": 5, "worker": 12, "zygote": 4}
 
@@ -143,6 +159,17 @@ def test_processes_end_themselves_only_where_it_is_listed() -> None:
         if isinstance(node, ast.Raise) and node.exc is not None and "SystemExit" in ast.unparse(node.exc)
     }
     assert found == EXITS.keys()
+
+
+def test_a_name_means_one_thing() -> None:
+    """No two public classes of the same name."""
+    classes = Counter(
+        node.name
+        for path in sources()
+        for node in tree(path).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert {name for name, number in classes.items() if number > 1} == NAMES_OF_SEVERAL.keys()
 
 
 def is_broad(node: ast.AST) -> bool:
@@ -230,6 +257,45 @@ def test_references_can_be_followed() -> None:
         for _ in re.findall(r"\b(?:traps? \d|PROCESS \d|promise \d)", text)
     )
     assert found <= Counter(UNEXPLAINED), "name the thing instead"
+
+
+def test_the_layout_in_the_documents_is_the_trees() -> None:
+    """docs/design.md lists every module, and the documents name no file that is not there."""
+    block = (ROOT / "docs" / "design.md").read_text().split("## Layout\n\n")[1].split("\n\n")[0]
+    listed: dict[str, set[str]] = {}
+    package = ""
+    for line in block.splitlines():
+        if heading := re.match(r" {4}(\S+)/ ", line):
+            package = heading[1]
+            listed[package] = set()
+        else:
+            listed[package] |= set(line.split())
+    found: dict[str, set[str]] = {}
+    for path in sources():
+        modules = found.setdefault(path.parent.relative_to(SERVER).as_posix(), set())
+        if not path.stem.startswith("__"):
+            modules.add(path.stem)
+    assert listed == found
+    assert list(missing_files()) == []
+
+
+def missing_files() -> Iterator[str]:
+    """Files and links in the documents that lead nowhere. A test may be named without its folder."""
+    tests = {path.name for path in sources(TESTS)}
+    for page in [*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md"), *(ROOT / "bench").glob("*.md")]:
+        text = page.read_text() if page.name != "CHANGELOG.md" else ""
+        for name in re.findall(r"`((?:\w+/)*\w+\.py)(?:::\w+)?`", text):
+            if (
+                name not in tests
+                and "/" in name
+                and not any((root / name).is_file() for root in (SERVER, ROOT, TESTS, page.parent))
+            ):
+                yield f"{page.name}: {name}"
+            if name.startswith("test_") and name not in tests:
+                yield f"{page.name}: {name}"
+        for link in re.findall(r"\]\(([\w./-]+)", text):
+            if not link.startswith("http") and not (page.parent / link).exists():
+                yield f"{page.name}: {link}"
 
 
 def test_each_trap_has_its_tests() -> None:
