@@ -1,8 +1,8 @@
-"""Accepting on one listener that others accept on too: begin, pause, stop, and take what is left.
+"""Accepting on one listener that other workers accept on, too: begin, pause, stop, and empty the queue.
 
 Runs in the worker's loop or the embedding program's. It accepts on a duplicate of the listening socket, because a loop
-closes what it is given, and because closing a duplicate stops accepting here without touching anybody else's
-listener. It must never close or shut down the listener itself.
+closes the socket that it is given, and because closing a duplicate stops accepting here and leaves the listeners of
+other workers alone. It must never close or shut down the listener itself.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ log = logging.getLogger("aserver.error")
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A listening socket, and what connections to it are to be told."""
+    """A listening socket, the name of its address, and the certificates for connections to it, if they use TLS."""
 
     sock: socket.socket
     name: str
@@ -37,39 +37,39 @@ class Endpoint:
 
     @property
     def server(self) -> tuple[str, int | None] | None:
-        """What every connection has as its own end; None if each must be asked."""
+        """The local address of every connection, for `scope["server"]`; None if each connection has its own."""
         name = self.sock.getsockname()
         if self.sock.family in (socket.AF_INET, socket.AF_INET6):
             address = ipaddress.ip_address(name[0])
-            # A link-local one has its interface only in Python's spelling, and a transparent proxy's connections have
-            # the address that the client meant (ip(7), IP_TRANSPARENT).
+            # A link-local address has its interface only in Python's spelling. A connection through a transparent proxy
+            # has the address that the client meant (ip(7), IP_TRANSPARENT).
             if address.is_unspecified or address.is_link_local or _is_transparent(self.sock):
                 return None
-        elif self.name.startswith("unix:"):  # the kernel knows a path by the hidden name that it was bound under
+        elif self.name.startswith("unix:"):  # the kernel knows only the hidden name that the socket was bound to
             return self.name.removeprefix("unix:"), None
         return server_of(name)
 
 
-#: Seconds until an acceptor that cannot listen or accept (out of descriptors, say) tries once more, as asyncio does.
+#: Seconds until an acceptor that cannot listen or accept, for example without descriptors, tries again, as in asyncio.
 RETRY = 1.0
 
 
-class State(enum.Enum):
-    """Of an acceptor."""
+class AcceptorState(enum.Enum):
+    """The states of an acceptor."""
 
     CLOSED = "closed"
     OPEN = "open"
     PAUSED = "paused"
-    HELD = "held"  # the worker is full
+    SUSPENDED = "suspended"  # the worker is full
 
 
 @dataclass(slots=True)
 class Acceptor:
-    """One endpoint being accepted on by this loop.
+    """Accepts on one endpoint, in this loop.
 
-    A callback may run after the state has changed that it was scheduled in: a pause can end and a drain begin in the
-    same turn of the loop. So each state has a number, every callback brings the number of its own, and does nothing
-    if another state has come meanwhile.
+    A callback may run after the state in which it was scheduled: a pause can end and a drain begin in the same turn of
+    the loop. So each state has a number. A callback keeps the number of its own state, and does nothing if another
+    state has come meanwhile.
     """
 
     endpoint: Endpoint
@@ -77,40 +77,40 @@ class Acceptor:
     backlog: int
     loop: asyncio.AbstractEventLoop
     handshakes: Handshakes
-    #: Which PROXY protocol to read, and from whom; None: none.
+    #: The version of the PROXY protocol to read, and the trusted peers; None: no PROXY protocol.
     proxy: tuple[Mode, Peers] | None = None
-    state: State = State.CLOSED
+    state: AcceptorState = AcceptorState.CLOSED
     _number: int = 0  # of the state, counted from the first one
     _server: asyncio.AbstractServer | RawServer | None = None
     _resumption: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Begin to accept. Raises OSError if the loop cannot listen."""
-        self._enter(State.OPEN)
+        self._enter(AcceptorState.OPEN)
         await self._listen()
 
     def close(self) -> None:
         """Stop accepting; connections and the listener itself stay."""
-        self._enter(State.CLOSED)
+        self._enter(AcceptorState.CLOSED)
 
     def pause(self, seconds: float) -> None:
-        """Let others accept for a moment."""
-        if self.state is State.OPEN and self._server is not None:
-            self._enter(State.PAUSED)
+        """Let other workers accept for so many seconds."""
+        if self.state is AcceptorState.OPEN and self._server is not None:
+            self._enter(AcceptorState.PAUSED)
             self.loop.call_later(seconds, self._resume, self._number)
 
-    def hold(self) -> None:
+    def suspend(self) -> None:
         """Accept no more until `resume`."""
-        if self.state is not State.CLOSED:
-            self._enter(State.HELD)
+        if self.state is not AcceptorState.CLOSED:
+            self._enter(AcceptorState.SUSPENDED)
 
     def resume(self) -> None:
-        """Accept again after `hold`."""
-        if self.state is State.HELD:
+        """Accept again after `suspend`."""
+        if self.state is AcceptorState.SUSPENDED:
             self._resume(self._number)
 
-    def _enter(self, state: State) -> None:
-        """Change the state, which makes void what was scheduled in the one before."""
+    def _enter(self, state: AcceptorState) -> None:
+        """Change the state. Callbacks that were scheduled in the one before do nothing any more."""
         self.state = state
         self._number += 1
         server, self._server = self._server, None
@@ -119,7 +119,7 @@ class Acceptor:
 
     def _resume(self, number: int) -> None:
         if number == self._number:
-            self._enter(State.OPEN)
+            self._enter(AcceptorState.OPEN)
             self._resumption = self.loop.create_task(self._listen_again(self._number))
 
     async def _listen_again(self, number: int) -> None:
@@ -129,27 +129,27 @@ class Acceptor:
             await self._listen()
         except OSError as error:
             if number == self._number:
-                self._rest(error)
+                self._retry_later(error)
 
-    def _rest(self, error: OSError) -> None:
+    def _retry_later(self, error: OSError) -> None:
         log.error("cannot accept on %s: %s; trying again in %g s", self.endpoint.name, error, RETRY)
-        self._enter(State.PAUSED)
+        self._enter(AcceptorState.PAUSED)
         self.loop.call_later(RETRY, self._resume, self._number)
 
     async def _listen(self) -> None:
-        """Make a server, and remember it before it begins: whatever changes the state from then on closes it.
+        """Make a server, and remember it before it begins, so that a change of the state from then on closes it.
 
         Neither loop waits while it makes a server that does not begin at once. The backlog is passed because a loop
-        calls listen(2) again, with 100 (PROCESS 3.1).
+        calls listen(2) again, by default with 100.
         """
         duplicate = self.endpoint.sock.dup()
         options: dict[str, Any] = {"sock": duplicate, "backlog": self.backlog, "start_serving": False}
         server: asyncio.AbstractServer | RawServer
-        if self._by_hand:
-            server = RawServer(self.loop, duplicate, self.backlog, self._secure, self._rest)
+        if self._handshake_first:
+            server = RawServer(self.loop, duplicate, self.backlog, self._secure, self._retry_later)
         elif duplicate.family == socket.AF_UNIX:
-            # Only create_unix_server takes a unix socket on both loops. From Python 3.13 on it would remove
-            # the path at close, which is the master's alone to do (trap 52).
+            # Only create_unix_server takes a unix socket on both loops. From Python 3.13 on it would remove the path at
+            # close; only the master may do that.
             server = await self.loop.create_unix_server(self._protocol(), **options, **_keep_path(self.loop))
         else:
             server = await self.loop.create_server(self._protocol(), **options)
@@ -157,17 +157,17 @@ class Acceptor:
         await server.start_serving()
 
     def tend(self) -> None:
-        """Call about once a second: changed certificates are taken up."""
+        """Take up changed certificates. Call it about once a second."""
         if self.endpoint.tls is not None:
             self.endpoint.tls.look()
 
-    def take_rest(self) -> list[socket.socket]:
-        """Take what the kernel has completed already, so that closing the listener next resets nobody (PROCESS 3.3).
+    def take_queued(self) -> list[socket.socket]:
+        """Accept all clients in the kernel's queue, because closing the listener would reset their connections.
 
-        All at once: under load new ones come in every turn of the loop, and a queue emptied in turns never is.
+        All at once: under load new clients come in every turn of the loop, so that a queue is never emptied in turns.
         """
         taken: list[socket.socket] = []
-        while len(taken) < 2 * self.backlog:  # a flood must not keep us here
+        while len(taken) < 2 * self.backlog:  # under a flood the queue would never be empty
             try:
                 connection, _ = self.endpoint.sock.accept()
             except OSError:  # EAGAIN: the queue is empty; ECONNABORTED and the like: that one is gone anyway
@@ -176,12 +176,12 @@ class Acceptor:
             taken.append(connection)
         return taken
 
-    async def serve_rest(self, taken: list[socket.socket], until: float) -> None:
-        """Make connections of what was taken; a handshake has time until `until` (seconds of the loop's clock)."""
+    async def serve_queued(self, taken: list[socket.socket], until: float) -> None:
+        """Make connections of the sockets `taken`. A handshake has time until `until` (seconds of the loop's clock)."""
         connecting: list[asyncio.Task[Any]] = []
         for connection in taken:
-            # Side by side: with TLS it is the handshake that is waited for, which a client may never finish.
-            if self._by_hand:
+            # Side by side: with TLS each waits for a handshake, which a client may never finish.
+            if self._handshake_first:
                 connecting.append(self._secure(connection).task)
             else:
                 connect = self.loop.connect_accepted_socket(self._protocol(), connection)
@@ -193,12 +193,12 @@ class Acceptor:
             await asyncio.gather(*connecting, return_exceptions=True)
 
     @property
-    def _by_hand(self) -> bool:
-        """Whether a TLS handshake is the first thing to come: with the PROXY protocol it follows the header."""
+    def _handshake_first(self) -> bool:
+        """Is a TLS handshake the first thing to come? With the PROXY protocol it follows the header."""
         return self.endpoint.tls is not None and self.proxy is None
 
     def _secure(self, sock: socket.socket) -> TlsHandshake:
-        protocol = self.factory()  # now, for it counts the clients
+        protocol = self.factory()  # made now, because it counts the clients
         return self.handshakes.secure(sock, partial(become, protocol), self._tls_options())
 
     def _protocol(self) -> Callable[[], Any]:
@@ -217,8 +217,8 @@ class Acceptor:
 def _close(server: asyncio.AbstractServer | RawServer, loop: asyncio.AbstractEventLoop) -> None:
     """Accept no more from now on.
 
-    asyncio's own loop makes a connection one turn after it has taken the client from the queue, and loses the client
-    if its server is closed by then. So there the server stops listening at once and is closed a turn later.
+    asyncio's own loop makes a connection one turn after it has taken the client from the queue, and loses the client if
+    its server is closed by then. So with that loop the server stops listening at once, and is closed a turn later.
     """
     if isinstance(server, asyncio.Server):
         for each in server.sockets:

@@ -192,8 +192,8 @@ HANDSHAKE = (
 def test_streams_do_not_hold_up_docker_stop(server: Start, tmp_path: Path, before: str) -> None:
     """A tab with server-sent events, quiet streams, and applications and clients that do not look at anything.
 
-    Lifespan shutdown runs. Fails without Server._end_idle_and_streams; when it was draining already (a reload before),
-    without `self._final or` in Server._drain.
+    Lifespan shutdown runs. Fails without Drain._end_idle_and_streams; when it was draining already (a reload before),
+    without `self.final or` in Drain.run.
     """
     notes = Notes(tmp_path)
     running = server(APP, env=notes.env)

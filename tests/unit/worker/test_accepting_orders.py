@@ -24,13 +24,13 @@ from hypothesis import strategies as st
 
 from aserver.protocol.transport.handshakes import Handshakes
 from aserver.tls import Certificates
-from aserver.worker.acceptor import Acceptor, Endpoint, State
+from aserver.worker.acceptor import Acceptor, AcceptorState, Endpoint
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,
 }
-STEPS = ("connect", "pause", "resume", "hold", "close", "turn")
+STEPS = ("connect", "pause", "resume", "suspend", "close", "turn")
 #: Turns of the loop after which nothing is on its way any more; the longest way has four.
 SETTLED = 8
 LONG = bool(os.environ.get("TEST_LONG"))
@@ -80,7 +80,7 @@ class Books:
                 ended = True
             else:
                 getattr(acceptor, step)()
-                rests = step == "hold"
+                rests = step == "suspend"
         for _ in range(SETTLED):
             await asyncio.sleep(0)
         accepted = self.accepted
@@ -91,11 +91,11 @@ class Books:
         assert self.accepted + waiting == len(self._clients), "clients are neither connected nor in the queue"
         assert not any(transport.is_closing() for transport in self.made)
         if ended or rests:
-            assert acceptor.state is (State.CLOSED if ended else State.HELD)
+            assert acceptor.state is (AcceptorState.CLOSED if ended else AcceptorState.SUSPENDED)
             assert self.accepted == accepted, "it accepts, though it was told not to"
         else:
-            assert acceptor.state is State.OPEN
-            assert not waiting, "it does not accept, though nothing holds it"
+            assert acceptor.state is AcceptorState.OPEN
+            assert not waiting, "it does not accept, though nothing suspends it"
 
     def _connect(self) -> None:
         self._clients.append(socket.create_connection(self._listener.getsockname()))
@@ -151,9 +151,9 @@ def tls(request: pytest.FixtureRequest) -> Certificates | None:
 def test_all_orders_of_accepting(loop: str, tls: Certificates | None) -> None:
     """All of four steps (six in the long run) after the beginning.
 
-    Fails with `state = OPEN` at the beginning of what a pause's end schedules, whose `close()` or `hold()` came in the
-    same turn: pause, turn, close accepts again. On asyncio's loop fails with `server.close()` in the turn in which a
-    client was taken from the queue: connect, turn, turn, close loses it.
+    Fails with `state = OPEN` at the beginning of what a pause's end schedules, whose `close()` or `suspend()` came in
+    the same turn: pause, turn, close accepts again. On asyncio's loop fails with `server.close()` in the turn in which
+    a client was taken from the queue: connect, turn, turn, close loses it.
     """
 
     async def main(listener: socket.socket) -> None:
@@ -201,7 +201,7 @@ def test_a_pause_that_ends_without_a_descriptor_left_ends_later(
             scarce.attempts = 0
             await acceptor.open()
             acceptor.pause(0)
-            while acceptor.state is not State.OPEN or acceptor._server is None:
+            while acceptor.state is not AcceptorState.OPEN or acceptor._server is None:
                 await asyncio.sleep(0)
             acceptor.close()
 

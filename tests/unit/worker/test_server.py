@@ -22,11 +22,10 @@ from aserver.ipc.board import Board, BoardFile, Field
 from aserver.launch.embedded import _stop_signals
 from aserver.protocol.service import Service
 from aserver.tls import Certificates
-from aserver.worker.acceptor import Endpoint, State
+from aserver.worker.acceptor import AcceptorState, Endpoint
 from aserver.worker.capacity import Capacity
 from aserver.worker.fairness import FEW, Fairness
 from aserver.worker.server import Server
-from tests.apps.lifecycle import lifespans
 from tests.harness import PATIENCE
 
 LOOPS = [("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})]
@@ -41,18 +40,6 @@ async def _hello(scope: Scope, receive: Receive, send: Send) -> None:
 
 def _config(**settings: object) -> Config:
     return build([Layer("argument", settings)]).config
-
-
-async def test_a_second_drain_can_only_shorten() -> None:
-    """SIGTERM after SIGINT, in a program that embeds us. Fails with the later deadline taken as it is."""
-    server = Server(lifespans.good, _config(), [], lambda: None)
-    server.drain(final=True, graceful=100.0)
-    first = server._deadline
-    server.drain(final=False, graceful=50.0)
-    second = server._deadline
-    server.drain(final=False, graceful=3600.0)
-    assert anyio.current_time() < server._deadline == second < first
-    assert server._final, "nor does it forget that it is the last"
 
 
 async def test_embedded_sigterm_is_patient_and_sigint_is_not() -> None:
@@ -199,7 +186,7 @@ async def test_a_loop_that_stood_still_cuts_off_no_handshake_and_no_proxy_header
 async def test_a_loop_that_stood_still_ends_no_grace() -> None:
     """A client that asks in its grace, of which an application that keeps the loop takes nothing away.
 
-    Fails with `end` as it is given in Server._until: the connection is closed.
+    Fails with `end` as it is given in Drain._until: the connection is closed.
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
@@ -231,7 +218,7 @@ async def test_a_client_that_the_loop_is_just_accepting_is_served_by_a_drain(*, 
     """Whatever turn of the loop the drain begins in, seen from the client's connect.
 
     Fails on asyncio's loop with `server.close()` in the turn in which the client was taken from the queue, and on both
-    with one turn fewer in Server._drain: nobody is connected yet, and the drain is over.
+    with one turn fewer in Drain.run: nobody is connected yet, and the drain is over.
     """
     for turns in range(5):
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -260,12 +247,12 @@ async def test_a_client_that_the_loop_is_just_accepting_is_served_by_a_drain(*, 
 
 
 @pytest.mark.parametrize("anyio_backend", LOOPS, ids=["asyncio", "uvloop"])
-async def test_orders_to_pause_and_to_hold_from_before_a_drain_change_nothing(
+async def test_orders_to_pause_and_to_suspend_from_before_a_drain_change_nothing(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are given while a connection is made and carried out a turn later, when the drain may have begun.
 
-    Fails with `Acceptor.hold` or `pause` of a closed acceptor taken for orders, and without the look at the phase in
+    Fails with `Acceptor.suspend` or `pause` of a closed acceptor taken for orders, and without the look at the phase in
     `_politely` (a worker that leaves says that it is full).
     """
     monkeypatch.setattr(logging.getLogger("aserver"), "propagate", True)
@@ -278,10 +265,10 @@ async def test_orders_to_pause_and_to_hold_from_before_a_drain_change_nothing(
         serving = asyncio.create_task(server.run(ready.set))
         await ready.wait()
         (acceptor,) = server._acceptors
-        acceptor.factory()  # one connection is as many as may be: an order to hold is on its way
+        acceptor.factory()  # one connection is as many as may be: an order to suspend is on its way
         server.drain(final=False, graceful=PATIENCE)
         await serving
-        assert acceptor.state is State.CLOSED
+        assert acceptor.state is AcceptorState.CLOSED
         assert acceptor._server is None
         assert not caplog.messages
 
