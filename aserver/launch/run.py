@@ -23,12 +23,13 @@ from aserver.errors import AppLoadError, AserverError, BindError, BootError, Con
 from aserver.launch.advice import advise
 from aserver.log.opening import open_private
 from aserver.log.setup import configure, read_log_config
-from aserver.master.core.events import Exit, StopMode
+from aserver.master.core.events import Exit
 from aserver.master.pidfile import PidFile
-from aserver.master.resources import provide
+from aserver.master.resources import AllResources, provide
 from aserver.master.runner import Runner
+from aserver.master.signals import handled, obey_pending
 from aserver.master.snapshot import Snapshot
-from aserver.master.upgrade import answer_preflight, inherited, is_continued, obey_signals
+from aserver.master.upgrade import answer_preflight, inherited, is_continued
 from aserver.sockets import Address, Listener
 
 log = logging.getLogger("aserver.master")
@@ -99,8 +100,8 @@ async def _run_master(resolved: Resolved, reread: Callable[[], Resolved], *, las
                         if snapshot is None
                         else _resumed(snapshot, undo, reread)
                     )
-                standing.enter_context(_signals(loop, runner))
-            obey_signals()
+                standing.enter_context(handled(loop, runner))
+            obey_pending()
             result = await runner.run()
             if last and result.code in (ExitCode.OK, ExitCode.KILLED):
                 signal.pthread_sigmask(signal.SIG_BLOCK, terminal.GROUP_SIGNALS)
@@ -124,8 +125,8 @@ def _first(resolved: Resolved, undo: contextlib.ExitStack, reread: Callable[[], 
     logs = configure(
         config, process="master", error_fd=open_private(resources.log_fds[0]), loop=asyncio.get_running_loop()
     )
-    runner = Runner(resources, logs=logs, reread=reread, pidfile=pidfile)
-    undo.callback(runner.close_logs)
+    runner = Runner(AllResources(resources), logs=logs, reread=reread, pidfile=pidfile)
+    undo.callback(logs.close)
     count = f"{resources.workers} worker{'' if resources.workers == 1 else 's'}"
     log.info("aserver %s, pid %d: %s, %s", __version__, os.getpid(), config.target, count)
     for warning in (
@@ -156,7 +157,7 @@ def _resumed(snapshot: Snapshot, undo: contextlib.ExitStack, reread: Callable[[]
     if snapshot.pidfile is not None and config.pidfile is not None:
         pidfile = PidFile.adopt(config.pidfile, snapshot.pidfile, snapshot.pidfile_lock)
     runner = Runner.resumed(snapshot, logs=logs, reread=reread, pidfile=pidfile)
-    undo.callback(runner.close_logs)
+    undo.callback(logs.close)
     log.info("aserver %s, pid %d, goes on after the upgrade", __version__, os.getpid())
     return runner
 
@@ -174,58 +175,6 @@ def _conclude(result: Exit) -> ExitCode:
     if result.detail:
         error.add_note(result.detail)
     raise error
-
-
-@contextlib.contextmanager
-def _signals(loop: asyncio.AbstractEventLoop, runner: Runner) -> Iterator[None]:
-    """The master's signals (docs/signals.md), for as long as it runs. The handlers only wake the loop, and note."""
-    actions: dict[signal.Signals, Callable[[], None]] = {
-        signal.SIGTERM: lambda: runner.stop(StopMode.GRACEFUL, "SIGTERM"),
-        signal.SIGINT: lambda: runner.stop(StopMode.QUICK, "SIGINT"),
-        signal.SIGQUIT: lambda: runner.stop(StopMode.QUICK, "SIGQUIT"),
-        signal.SIGHUP: lambda: runner.reload("SIGHUP"),
-        signal.SIGUSR1: runner.reopen_logs,
-        signal.SIGUSR2: lambda: runner.upgrade("SIGUSR2"),
-        signal.SIGTTIN: lambda: runner.scale(delta=1),
-        signal.SIGTTOU: lambda: runner.scale(delta=-1),
-        signal.SIGWINCH: lambda: _park(runner),
-    }
-    noted = runner.noted
-
-    def obey() -> None:
-        """One signal in each turn: neither a flood nor an action that fails keeps the others from theirs."""
-        if noted:
-            action = actions[signal.Signals(noted.pop(0))]
-            if noted:
-                loop.call_soon(obey)
-            action()
-
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # none may come in between
-    try:
-        for signum in actions:
-            loop.add_signal_handler(signum, obey)
-        # The loop hears of signals by bytes in its wakeup socket, which takes 278. What comes then wakes it all the
-        # same, but only the notes say what it was.
-        unix.note_signals(actions, noted)
-        # asyncio lets the interpreter complain of the full socket, whose traceback tears the lines on standard error;
-        # uvloop does not.
-        signal.set_wakeup_fd(signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    try:
-        yield
-    finally:
-        for signum in actions:
-            loop.remove_signal_handler(signum)
-
-
-def _park(runner: Runner) -> None:
-    """Obey SIGWINCH, unless it may be a terminal's, which sends it whenever its size changes (gunicorn does as we)."""
-    if terminal.controls_us():
-        log.debug("SIGWINCH is left aside: a terminal controls this process, and sends it when its size changes")
-        return
-    log.info("SIGWINCH: all workers leave, the sockets stay; SIGTTIN or SIGHUP brings them back")
-    runner.scale(to=0)
 
 
 # ── embedded ─────────────────────────────────────────────────────────────────────────────────
@@ -274,9 +223,9 @@ async def _serve_master(
     install_signal_handlers: bool,
 ) -> None:
     resources = provide(resolved, os.environ)
-    runner = Runner(resources, logs=None, reread=lambda: resolved)
+    runner = Runner(AllResources(resources), logs=None, reread=lambda: resolved)
     loop = asyncio.get_running_loop()
-    handlers = _signals(loop, runner) if install_signal_handlers else contextlib.nullcontext()
+    handlers = handled(loop, runner) if install_signal_handlers else contextlib.nullcontext()
     with handlers:
         async with anyio.create_task_group() as group:
 

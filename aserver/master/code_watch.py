@@ -1,35 +1,66 @@
-"""Whether the code on disk is still the code that runs: half-deployed code is named before it bites (incident 1).
+"""Whether the code on disk is still the code that runs: code that was deployed by half is named before it does harm.
 
 Runs in the master, every few seconds. It only looks at modification times and sizes; it never imports, never reloads.
 """
 
+import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 
 from aserver.log.access.escape import printable
+
+log = logging.getLogger("aserver.master")
 
 #: As `importer.fingerprint` makes it: path to (mtime in ns, size in bytes).
 Fingerprint = Mapping[str, tuple[int, int]]
 
 #: So many names are enough for a line.
 NAMED = 5
-
-
 #: Seconds that one look may take of the master's time. A process that runs the application's code names the paths, and
-#: one that leads through long chains of links takes milliseconds.
+#: a path that leads through long chains of links takes milliseconds.
 LOOK_TIME = 0.02
 
 
 class CodeWatch:
-    """Of one generation's code."""
+    """The loaded files of every generation."""
+
+    def __init__(self) -> None:
+        self._code: dict[int, LoadedCode] = {}
+
+    def know(self, generation: int, files: Fingerprint) -> None:
+        """Watch the files of a generation, as its first process names them that has loaded the code."""
+        if not files or generation in self._code:
+            return
+        before = max((number for number in self._code if number < generation), default=None)
+        if before is not None and files == self._code[before].files:
+            log.info("generation %d has the code of generation %d: no loaded file has changed", generation, before)
+        self._code[generation] = LoadedCode(files)
+
+    def look(self, generation: int, *, begin: bool) -> None:
+        """Log which files of a generation have changed; without `begin` only go on with a round that is under way."""
+        code = self._code.get(generation)
+        if code is not None and (begin or code.under_way) and (news := code.news()):
+            log.warning("%s (generation %d): a reload is due; until then the loaded code serves", news, generation)
+
+    def keep(self, generations: Container[int]) -> None:
+        """Forget the files of all other generations."""
+        self._code = {number: code for number, code in self._code.items() if number in generations}
+
+    def saved(self) -> dict[int, dict[str, tuple[int, int]]]:
+        """The files of each generation, for the next image of this master."""
+        return {generation: dict(code.files) for generation, code in self._code.items()}
+
+
+class LoadedCode:
+    """The files of one generation."""
 
     def __init__(self, files: Fingerprint) -> None:
         self.files = files
         self._left: Iterator[tuple[str, tuple[int, int]]] = iter(())
         self._changed: set[str] = set()
         self._reported: frozenset[str] = frozenset()
-        self.under_way = False  # a round that had no time to look at all of them: call `news` again soon
+        self.under_way = False  # the last look had no time for all files: call `news` again soon
 
     def news(self, seconds: float = LOOK_TIME) -> str | None:
         """The files that have changed, as one sentence, each set of them once; None also while a round is under way."""

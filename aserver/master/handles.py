@@ -20,7 +20,7 @@ from aserver.ipc.messages import FILES_AT_ONCE, MOST_FILES, Files, FromWorker, F
 from aserver.master.snapshot import SavedWorker, SavedZygote
 
 #: Messages of a peer beyond two for each fork: its files in pieces, and what a process says once, with some to spare.
-#: Whoever says more floods the channel.
+#: A peer that sends more floods the channel.
 SPARE_MESSAGES = MOST_FILES // FILES_AT_ONCE + 14
 #: Of a path, PATH_MAX (linux/limits.h); of all the paths of one process together.
 LONGEST_PATH, MOST_CHARACTERS = 4096, 1 << 23
@@ -47,7 +47,7 @@ class ZygoteHandle:
 
     @classmethod
     def inherited(cls, snapshot: SavedZygote) -> Self:
-        """One whom this master's former image started."""
+        """A zygote that this master's former image started."""
         return cls(snapshot.generation, snapshot.pid, snapshot.pidfd, _channel(snapshot.channel, FromZygote))
 
     def saved(self) -> SavedZygote:
@@ -67,7 +67,7 @@ class ZygoteHandle:
             os.kill(self.pid, signal.SIGKILL)
 
     def reap(self) -> int | None:
-        """The wait status once it is dead, None if somebody else took it or it lives."""
+        """The wait status once it is dead; None if it lives, or its status was taken elsewhere."""
         try:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
         except ChildProcessError:
@@ -105,7 +105,7 @@ class WorkerHandle:
 
     @classmethod
     def inherited(cls, snapshot: SavedWorker) -> Self:
-        """One whom this master's former image knew."""
+        """A worker that this master's former image knew."""
         worker = cls(snapshot.serial, snapshot.generation, snapshot.slot, snapshot.cell, snapshot.pid, snapshot.pidfd)
         if snapshot.channel is not None:
             worker.channel = _channel(snapshot.channel, FromWorker)
@@ -153,9 +153,9 @@ def _add(known: Files, more: Files) -> None:
 
 
 def spawn(command: list[str], environ: Mapping[str, str], fds: Mapping[int, int]) -> int:
-    """Exec `command` with `fds` (its number: ours) and default dispositions (trap 2).
+    """Exec `command` with `fds` (its number: ours) and default signal dispositions (docs/traps.md, 2).
 
-    What a terminal or supervisor sends to the whole group is blocked until the command unblocks it.
+    Signals that a terminal or supervisor sends to the whole group are blocked until the command unblocks them.
     Returns the pid. Raises OSError.
     """
     return os.posix_spawn(
@@ -171,8 +171,8 @@ def spawn(command: list[str], environ: Mapping[str, str], fds: Mapping[int, int]
 def spawn_zygote(generation: int, environ: Mapping[str, str]) -> ZygoteHandle:
     """Exec a zygote with one channel. Raises OSError."""
     ours, theirs = unix.stream_pair()
-    # The interpreter's flags (-X, -W, -O, ...) go along (trap 17). -P: the working directory is the app's, and a
-    # logging.py in it must not be ours; the importer puts it on the path when its time comes.
+    # The interpreter's flags (-X, -W, -O, ...) go along (docs/traps.md, 17). -P: the working directory is the app's, and
+    # a logging.py in it must not be ours; the importer puts it on the path when its time comes.
     command = [sys.executable, *interpreter_flags(), "-P", str(_ZYGOTE), str(ZYGOTE_FD)]
     try:
         pid = spawn(command, environ, {ZYGOTE_FD: theirs.fileno()})

@@ -1,8 +1,8 @@
 """The pidfile: written once the listeners are bound, locked while the master lives, removed only if it is still ours.
 
-Runs in the master. The lock, not the number, tells a living master from a stale file: a number can be anybody's by
-now. The pidfile itself is for everybody to read, so a hidden file beside it is what is locked (`locks`). It must never
-write into, or remove, what is no pidfile.
+Runs in the master. The lock, not the number, tells a living master from a stale file: by now the number can be
+another process's. Every user may read, and so lock, the pidfile; a hidden file beside it is locked instead (`locks`).
+A file that is no pidfile must never be written into or removed.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ _PID_BYTES = 32
 
 
 class PidFile:
-    """One locked file. Raises ConfigError if it cannot be written, is no pidfile, or another master holds it."""
+    """A locked file. Raises ConfigError if it cannot be written, is no pidfile, or another master holds it."""
 
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)  # `chdir` must not change which file is removed

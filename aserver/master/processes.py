@@ -37,7 +37,7 @@ STATUS_PATIENCE = 0.5
 LAST_TURNS = 8
 #: Without pidfds: seconds between the end of a zygote's channel and asking for its exit status.
 EOF_PATIENCE = 0.1
-#: Seconds that faulthandler gets to write its stacks before they are read; it took under 10 ms (PROCESS 5).
+#: Seconds that faulthandler gets to write its stacks before they are read; it took under 10 ms (measured).
 DUMP_PATIENCE = 0.05
 
 
@@ -61,13 +61,13 @@ class Processes:
 
     @property
     def pids(self) -> list[int]:
-        """Of everybody whose death somebody waits for."""
+        """Of every process whose exit status is waited for."""
         return [z.pid for z in self.zygotes.values()] + [w.pid for w in self.workers.values() if w.pid is not None]
 
     def beats(self) -> dict[int, float]:
         """The last heartbeat of each worker, in monotonic seconds.
 
-        One that lies ahead is nonsense, and counts as none: it would hide for ever that the worker hangs.
+        A heartbeat that lies ahead counts as none: it would hide for ever that the worker hangs.
         """
         beats = {w.serial: self.board.beat(w.cell) for w in self.workers.values()}
         now = time.monotonic_ns()
@@ -232,7 +232,7 @@ class Processes:
 
     def _on_forked(self, zygote: ZygoteHandle, message: msg.Forked, fds: list[int]) -> None:
         worker = self.workers.get(message.serial)
-        # One whose status is known has been reaped, and its pid may be another's before we have seen its pidfd.
+        # A worker whose status is known has been reaped: its pid may be reused before its pidfd is seen to be readable.
         reaped = {each.pid for each in self.workers.values() if each.status is not None}
         border.believe_forked(message, fds, zygote, worker, set(self.pids) - reaped)
         assert worker is not None
@@ -250,7 +250,7 @@ class Processes:
         if worker.channel is None:
             return
         self._hear(worker, self._on_worker_says)
-        if worker.channel.eof:  # no death notice: a grandchild may hold the other end, or none (trap 27)
+        if worker.channel.eof:  # no death notice: a grandchild may hold the other end (docs/traps.md, 27)
             self._loop.remove_reader(worker.channel.fileno())
             if worker.pidfd is None and worker.generation not in self.zygotes:  # but here there is no other
                 self._loop.call_soon(self._bury, worker)

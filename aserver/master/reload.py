@@ -1,26 +1,77 @@
-"""Settings are read again, for a reload, in a thread: the one thing that the master does beside its loop.
+"""A reload: read the settings again, get what the next generation needs, ask the state machine for that generation.
 
-Runs in the master's loop. It must never decide what becomes of the settings, nor keep a thread that has done its work.
+Runs in the master's loop. The settings are read in a thread, the only work that the master does beside its loop. A
+mistake in them is logged and changes nothing.
 """
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 
+from aserver import terminal
 from aserver.config import Config, Resolved
+from aserver.errors import AserverError
+from aserver.master.resources import AllResources, Resources, provide_next
 from aserver.obeyed import refuse_changeable
+
+log = logging.getLogger("aserver.master")
+
+
+class Reloads:
+    """`reread` reads the settings, or raises ConfigError; `begin` starts a generation with what it is given."""
+
+    def __init__(
+        self,
+        resources: AllResources,
+        reread: Callable[[], Resolved],
+        begin: Callable[[Resources, str], None],
+        *,
+        own_process: bool,
+    ) -> None:
+        """`own_process`: the standard streams are ours to replace."""
+        self._resources = resources
+        self._reread = reread
+        self._begin = begin
+        self._own_process = own_process
+        self.tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether settings are being read."""
+        return any(not task.done() for task in self.tasks)
+
+    def request(self, why: str) -> None:
+        """Reload, beside other reloads that are under way."""
+        self.tasks = [task for task in self.tasks if not task.done()]
+        self.tasks.append(asyncio.get_running_loop().create_task(self._reload(why)))
+
+    async def _reload(self, why: str) -> None:
+        if self._own_process:
+            terminal.keep_standard_streams()  # a HUP may mean that the terminal is gone, and the zygote inherits them
+        try:
+            resolved = await read(self._reread, self._resources.next.config)
+            # Only now look at `next`: another reload may have come to its end while the settings were read.
+            fresh, remarks = provide_next(self._resources.next, resolved)
+        except AserverError as error:
+            log.error("reload (%s) refused, everything stays as it is: %s", why, error)  # noqa: TRY400
+            return
+        for remark in remarks:
+            log.warning("reload (%s): %s", why, remark)
+        self._resources.replace_next(fresh)
+        self._begin(fresh, why)
 
 
 async def read(reread: Callable[[], Resolved], running: Config) -> Resolved:
-    """What `reread` returns or raises, in a thread: a settings file in Python is run by a child and may take its time.
+    """Call `reread` in a thread: a settings file in Python is run by a child, and may take its time.
 
-    Raises ConfigError for a file that the user of the `running` settings may change: before it is read, where it was
-    named, since Python would run as root; and behind, since what it says now may be another user.
+    Raises ConfigError for a file that the user of the `running` settings may change. That is checked before the file is
+    read, since Python would run as root, and afterwards, since the settings may now name another file.
 
-    A daemon, so that a stop does not wait for it; the interpreter's end would wait for an executor's. And one that
-    ends with it: a thread that waits for work would take signals that are blocked here during an upgrade. Not before
-    it, either: the child ends with the thread that started it (`unix.end_with_parent`).
+    The thread is a daemon, so that a stop does not wait for it, as the interpreter's end would wait for an executor's
+    threads. It ends with its work: a thread that waited for more would take signals that are blocked in this one during
+    an upgrade. Nor does it end before: the child dies with the thread that started it (`unix.end_with_parent`).
     """
     refuse_changeable("config", running.config, running.user, running.group)
     reading: Future[Resolved] = Future()

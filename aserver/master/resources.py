@@ -1,25 +1,29 @@
-"""What a generation is given: its settings, listeners and log files; and how the next one's grow out of the last one's.
+"""The resources of a generation: settings, listeners and log files; those of the next grow out of the last one's.
 
 Runs in the master. Listeners and logs that a reload does not change are the same objects in both generations, so an
 address is never let go of in between; what only a gone generation used is closed. It never listens and never accepts.
 """
 
 import contextlib
+import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import msgspec
 
 from aserver import unix
 from aserver.config import Config, Resolved
-from aserver.errors import ConfigError
+from aserver.errors import BindError, ConfigError
+from aserver.ipc import messages as msg
 from aserver.log.access.format import compile_format
 from aserver.log.opening import open_log
 from aserver.log.setup import read_log_config
-from aserver.master.snapshot import SavedLog, SavedResources, Snapshot
+from aserver.master.snapshot import SavedResources, Snapshot
 from aserver.sockets import Listener, bind_for, take_over
+
+log = logging.getLogger("aserver.master")
 
 #: Stands for `bind` while systemd's sockets replace it.
 _SYSTEMD = "systemd"
@@ -40,7 +44,7 @@ class LogFile:
     def reopen(self) -> None:
         """Open the path again, for log rotation. Raises ConfigError, and then the old file stays."""
         if self.path == "-":
-            return  # nobody rotates it
+            return  # standard error is not rotated
         fresh = open_log(self.path, which=self.which)
         os.close(self.fd)
         self.fd = fresh
@@ -70,6 +74,115 @@ class Resources:
     def log_fds(self) -> list[int]:
         """For the channel."""
         return [log.fd for log in self.logs]
+
+    def boot(self, generation: int, *, lazy: bool) -> tuple[msg.Boot, list[int]]:
+        """The first message to a zygote, and the descriptors that follow the board's in it."""
+        listeners = self.listeners
+        boot = msg.Boot(
+            generation=generation,
+            settings=self.config.to_wire(),
+            lazy=lazy,
+            hooks=self.hooks,
+            master_pid=os.getpid(),
+            listeners=tuple(msg.ListenerInfo(li.name, li.family, li.tls) for li in listeners),
+            access_log=len(self.logs) > 1,
+            directory=self.directory,
+        )
+        return boot, [*self.log_fds, *(listener.socket.fileno() for listener in listeners)]
+
+    def saved(self) -> SavedResources:
+        """For the next image of this master."""
+        bound = {spec: [listener.socket.fileno() for listener in found] for spec, found in self.bound.items()}
+        return SavedResources(self.config.to_wire(), self.workers, bound, self.hooks, self.directory)
+
+
+class AllResources:
+    """The resources of every generation, of the next one, and which listeners accept."""
+
+    def __init__(self, first: Resources) -> None:
+        self.next = first
+        self.of: dict[int, Resources] = {}
+        self.serving = 0  # the generation whose listeners accept
+        self._accepting: list[Listener] = []
+
+    @classmethod
+    def restored(cls, snapshot: Snapshot) -> Self:
+        """Those of this master's former image, sharing what was shared."""
+        listeners = {handover.fd: take_over(handover) for handover in snapshot.listeners}
+        logs = {(log.which, log.path): LogFile(log.path, log.which, log.fd) for log in snapshot.logs}
+        of: dict[int, Resources] = {}
+        for generation, each in snapshot.resources.items():
+            config = Config.from_wire(each.settings)
+            own = [logs[wanted] for wanted in _wanted_logs(config)]
+            bound = {spec: [listeners[fd] for fd in fds] for spec, fds in each.bound.items()}
+            of[generation] = Resources(config, each.workers, bound, own, each.directory, each.hooks)
+        self = cls(of[max(of)])
+        self.of, self.serving, self._accepting = of, snapshot.serving, of[snapshot.serving].listeners
+        return self
+
+    def give(self, generation: int) -> Resources:
+        """Those of `generation`; a new one gets what is ready for the next."""
+        return self.of.setdefault(generation, self.next)
+
+    @property
+    def listeners(self) -> list[Listener]:
+        """All listeners, each once."""
+        return list({id(li): li for resources in self.of.values() for li in resources.listeners}.values())
+
+    @property
+    def logs(self) -> list[LogFile]:
+        """All logs, each once."""
+        return list({id(log): log for resources in self.of.values() for log in resources.logs}.values())
+
+    def listen(self, generation: int) -> list[BindError]:
+        """Let clients connect to the listeners of a generation; returns a refusal for each that another server took."""
+        resources, before = self.of[generation], self._accepting
+        self.serving, self._accepting = generation, []
+        refused = []
+        for listener in resources.listeners:
+            try:
+                listener.listen(resources.config.backlog)  # again, most of them: the backlog may be another
+            except BindError as error:  # another master may have bound it too, and listened first (docs/traps.md, 56)
+                refused.append(error)
+                continue
+            self._accepting.append(listener)
+            if listener not in before:
+                log.info("listening on %s", listener.name)
+        return refused
+
+    def close_listeners(self) -> None:
+        """Accept no more; each listener closes again with its generation, which does nothing."""
+        for listener in self.listeners:
+            listener.close()
+
+    def reopen_logs(self) -> None:
+        """Open every log file again, for rotation."""
+        for each in self.logs:
+            try:
+                each.reopen()
+            except ConfigError as error:
+                log.error("%s; the old file is written on", error)  # noqa: TRY400
+
+    def replace_next(self, fresh: Resources) -> None:
+        """The next generation gets `fresh`; what was ready for it and never given is closed."""
+        superseded, self.next = self.next, fresh
+        if superseded not in self.of.values():
+            let_go(superseded, (*self.of.values(), fresh))
+
+    def keep(self, generations: Container[int]) -> None:
+        """Close what only other generations used."""
+        for generation in [number for number in self.of if number not in generations]:
+            gone = self.of.pop(generation)
+            if gone is self.next and self.of:
+                self.next = self.of[max(self.of)]  # the newest one failed: nothing of it may stay open
+            for listener in let_go(gone, (*self.of.values(), self.next)):
+                log.info("%s is no longer listened on", listener.name)
+
+    def close(self) -> None:
+        """Close everything."""
+        for generation in list(self.of):
+            let_go(self.of.pop(generation), (*self.of.values(), self.next))
+        let_go(self.next, ())
 
 
 def _workers(config: Config) -> int:
@@ -112,11 +225,11 @@ def _open_logs(config: Config, previous: list[LogFile], undo: contextlib.ExitSta
         read_log_config(config.log_config)
     logs = []
     for which, path in _wanted_logs(config):
-        log = next((each for each in previous if (each.which, each.path) == (which, path)), None)
-        if log is None:
-            log = LogFile(path, which)
-            undo.callback(log.close)
-        logs.append(log)
+        file = next((each for each in previous if (each.which, each.path) == (which, path)), None)
+        if file is None:
+            file = LogFile(path, which)
+            undo.callback(file.close)
+        logs.append(file)
     return logs
 
 
@@ -161,43 +274,13 @@ def provide_next(previous: Resources, resolved: Resolved) -> tuple[Resources, li
     return Resources(config, _workers(config), bound, logs, resolved.directory, resolved.hooks), remarks
 
 
-def save(resources: Resources) -> SavedResources:
-    """For the next image of this master."""
-    bound = {spec: [listener.socket.fileno() for listener in found] for spec, found in resources.bound.items()}
-    return SavedResources(resources.config.to_wire(), resources.workers, bound, resources.hooks, resources.directory)
-
-
-def all_logs(every: Iterable[Resources]) -> list[LogFile]:
-    """Each once."""
-    return list({id(log): log for resources in every for log in resources.logs}.values())
-
-
-def save_logs(every: Iterable[Resources]) -> list[SavedLog]:
-    """For the next image: they stay open, since their paths may lead elsewhere by then."""
-    found = {(log.which, log.path): SavedLog(log.path, log.which, log.fd) for log in all_logs(every)}
-    return list(found.values())
-
-
-def inherit(snapshot: Snapshot) -> dict[int, Resources]:
-    """All resources of the former image, sharing what was shared."""
-    listeners = {handover.fd: take_over(handover) for handover in snapshot.listeners}
-    resources: dict[int, Resources] = {}
-    logs = {(log.which, log.path): LogFile(log.path, log.which, log.fd) for log in snapshot.logs}
-    for generation, each in snapshot.resources.items():
-        config = Config.from_wire(each.settings)
-        own = [logs[wanted] for wanted in _wanted_logs(config)]
-        bound = {spec: [listeners[fd] for fd in fds] for spec, fds in each.bound.items()}
-        resources[generation] = Resources(config, each.workers, bound, own, each.directory, each.hooks)
-    return resources
-
-
 def let_go(gone: Resources, kept: Iterable[Resources]) -> list[Listener]:
     """Close what only `gone` used; returns the listeners that were closed."""
     kept = list(kept)
     used = {id(thing) for each in kept for thing in (*each.listeners, *each.logs)}
-    for log in gone.logs:
-        if id(log) not in used:
-            log.close()
+    for each in gone.logs:
+        if id(each) not in used:
+            each.close()
     closed = [listener for listener in gone.listeners if id(listener) not in used]
     for listener in closed:
         listener.close()

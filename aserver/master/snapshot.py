@@ -1,8 +1,8 @@
-"""What one image of the master leaves to the next: the shape of it, and the version of that shape.
+"""The state that one image of the master leaves to the next: its shape, and the version of that shape.
 
 Runs in the master, on either side of the exec; only data. `upgrade` writes it down and execs, the new image reads it.
-Whoever changes a field of `model` or of this module raises SCHEMA: a preflight with another one refuses, and a restart
-is needed instead (tests/unit/master/test_snapshot.py holds SCHEMA against the fields).
+A change of a field in `core.model` or here raises SCHEMA: then the preflight refuses an upgrade, and a restart is
+needed instead (tests/unit/master/test_snapshot.py holds SCHEMA against the fields).
 """
 
 import typing
@@ -56,7 +56,7 @@ class SavedLog(msgspec.Struct):
 
 
 class SavedResources(msgspec.Struct):
-    """What a generation was given: `bound` by descriptor; its logs are among the snapshot's."""
+    """The resources of a generation: `bound` by descriptor; its logs are among the snapshot's."""
 
     settings: dict[str, object]
     workers: int

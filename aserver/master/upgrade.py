@@ -144,10 +144,5 @@ def inherited(environ: MutableMapping[str, str]) -> Snapshot | None:
     return snapshot
 
 
-def obey_signals() -> None:
-    """Let through what came during the exec; called when the handlers stand."""
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
 def _command() -> list[str]:
     return [sys.executable, *sys.orig_argv[1:]]

@@ -26,10 +26,10 @@ KNOWN = {
     ("unix.py", "signal.signal", "signal.SIG_IGN"),  # discard_signals: TTIN and TTOU under a terminal
     ("unix.py", "signal.set_wakeup_fd", "writer.detach()"),
     ("unix.py", "signal.set_wakeup_fd", "-1"),
-    ("launch/run.py", "signal.set_wakeup_fd", "signal.set_wakeup_fd(-1)"),  # the same one, told to be silent when full
-    ("launch/run.py", "signal.set_wakeup_fd", "-1"),
+    ("master/signals.py", "signal.set_wakeup_fd", "signal.set_wakeup_fd(-1)"),  # the same one, silent when full
+    ("master/signals.py", "signal.set_wakeup_fd", "-1"),
     (
-        "launch/run.py",
+        "master/signals.py",
         "loop.add_signal_handler",
         "signum",
     ),  # these are callbacks of the loop: the handler only wakes it
@@ -92,11 +92,11 @@ def test_the_zygotes_handlers_are_the_empty_one() -> None:
 FLOOD = """
 import asyncio, signal
 from unittest.mock import Mock
-from aserver.launch.run import _signals
+from aserver.master.signals import handled
 
 async def main():
     runner = Mock(noted=[])
-    with _signals(asyncio.get_running_loop(), runner):
+    with handled(asyncio.get_running_loop(), runner):
         for _ in range(1000):  # the loop does not turn meanwhile
             signal.raise_signal(signal.SIGUSR1)
         for signum in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGTTIN, signal.SIGTERM):

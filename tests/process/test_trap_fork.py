@@ -67,7 +67,7 @@ def test_trap_02_clean_signals_below_a_master_with_blocked_ones(server: Start) -
     """Masks are empty, nothing is ignored, though the master was started so.
 
     Fails without posix_spawn's setsigdef (ignored), for the workers without the SIG_SETMASK in WorkerProcess.run
-    (everything stays blocked across the fork), with both setsigmask and the master's obey_signals removed, and without
+    (everything stays blocked across the fork), with both setsigmask and the master's obey_pending removed, and without
     unix.keep_exit_statuses in the master: under an ignored SIGCHLD nobody learns how its children ended.
     """
     block = (

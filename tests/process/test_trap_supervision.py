@@ -432,10 +432,10 @@ def test_trap_39_everybody_dies_while_the_master_is_told_to_stop(server: Start) 
 LATE = """
 import asyncio, signal
 from unittest.mock import Mock
-from aserver.launch.run import _signals
+from aserver.master.signals import handled
 
 async def main():
-    with _signals(asyncio.get_running_loop(), Mock(noted=[])):
+    with handled(asyncio.get_running_loop(), Mock(noted=[])):
         signal.raise_signal(signal.SIGUSR1)
 
 asyncio.run(main())

@@ -116,7 +116,7 @@ def test_a_working_directory_whose_path_may_not_be_walked_is_inherited(tmp_path:
 
 @pytest.mark.parametrize("mode", BOTH)
 def test_a_reload_of_unchanged_code_says_so(server: Start, tmp_path: Path, mode: str) -> None:
-    """And one of changed code does not. Fails without the comparison in Runner._know_files."""
+    """And one of changed code does not. Fails without the comparison in CodeWatch.know."""
     release = _release(tmp_path, "one")
     running = _start_in(server, release, mode)
     running.signal(signal.SIGHUP)

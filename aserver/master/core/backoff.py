@@ -21,7 +21,7 @@ LONGEST_PAUSE = 30.0
 
 
 class BackOff:
-    """When the next fork (or exec) may happen, after failures. One per generation."""
+    """When the next fork (or exec) of a generation may happen, after failures."""
 
     def __init__(self, free: int, rng: Rng) -> None:
         """`free` early deaths within CRASH_WINDOW cost no pause: killing every worker once is no crash loop."""
@@ -44,7 +44,7 @@ class BackOff:
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any], rng: Rng) -> "BackOff":
-        """What `to_wire` gave."""
+        """The inverse of `to_wire`."""
         backoff = cls(wire["free"], rng)
         backoff._early.extend(wire["early"])
         backoff._failed_at, backoff.failures = wire["failed_at"], wire["failures"]

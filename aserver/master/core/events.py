@@ -1,7 +1,8 @@
-"""What can happen to the master, and what it can order: the vocabulary of the pure state machine.
+"""Events and commands: the input and the output of the pure state machine.
 
-Pure. `runner` turns the system's news into events and commands into system calls; `state` sees only these.
-Workers are named by `serial`, zygotes by `generation`; any event may come late, twice or not at all.
+Pure. `runner` and `processes` turn what happens into events; `runner` carries out the commands. A message of a worker
+or zygote that names its subject is an event as it is (`ipc.messages`). Workers are named by `serial`, zygotes by
+`generation`. An event may come late, twice or not at all.
 """
 
 import enum
@@ -14,7 +15,7 @@ from aserver.master.core.limits import Limits
 
 
 class StopMode(enum.IntEnum):
-    """How impatient a stop is; a later request can only raise it."""
+    """How fast the server is to end; a later request can only raise it."""
 
     GRACEFUL = 1  # requests in flight get `graceful_timeout`
     QUICK = 2  # they are cancelled; lifespan shutdown still runs
@@ -61,14 +62,14 @@ class ZygoteGone(_Shape, frozen=True):
 
 
 class Breached(_Shape, frozen=True):
-    """The worker has broken the protocol: nothing that it says is heard any more, but it hears what it is told."""
+    """The worker has broken the protocol: its messages are not read any more, but it still gets ours."""
 
     serial: int
     reason: str
 
 
 class Died(_Shape, frozen=True):
-    """The worker process has ended, with an exit code or by a signal, or nobody knows how."""
+    """The worker process has ended, with an exit code, by a signal, or in a way that was not reported."""
 
     serial: int
     code: int | None = None
@@ -83,7 +84,7 @@ class Beats(_Shape, frozen=True):
 
 
 class StopRequested(_Shape, frozen=True):
-    """Somebody wants the server to end."""
+    """A signal, or the embedding program, wants the server to end."""
 
     mode: StopMode
     why: str
@@ -206,7 +207,7 @@ class StartListening(_Shape, frozen=True):
 
 
 class CloseListeners(_Shape, frozen=True):
-    """The server stops: the workers empty the accept queues, nobody else holds them open."""
+    """The server stops: the workers empty the accept queues, no other process holds them open."""
 
 
 class Say(_Shape, frozen=True):

@@ -4,7 +4,7 @@ import enum
 
 
 class Intent(enum.Enum):
-    """What the master wanted of a process when it ended: the first half of every explanation."""
+    """The master's own part in the end of a process: the first half of every explanation."""
 
     NONE = "none"
     LEAVE = "leave"  # told to drain
@@ -15,7 +15,7 @@ class Intent(enum.Enum):
 
 
 def explain_exit(code: int | None, signal: str | None, intent: Intent, *, out_of_memory: bool = False) -> str:  # noqa: PLR0911
-    """One clause that says why a process ended (promise 8)."""
+    """A clause that says why a process ended; the subject stands before it."""
     if signal is not None:
         own = {
             Intent.OVERRAN: "was killed by aserver: the drain took too long",

@@ -1,4 +1,4 @@
-"""What becomes of a generation: begun, promoted, failed, or the end of the server if there was never another.
+"""A generation's fate: begun, then promoted or failed; if there was never another, its failure ends the server.
 
 Pure. Nothing old is touched before a worker of the new generation serves; a generation that fails leaves the old
 one as it was.
@@ -54,8 +54,10 @@ def promote(model: Model, generation: Generation) -> None:
 
 
 def _target_after(model: Model, generation: Generation) -> int:
-    """How many workers are wanted now: what the settings say if they changed or nobody was wanted, else what TTIN and
-    TTOU made of it; what they said since the reload began counts on top (trap 40).
+    """How many workers are wanted now.
+
+    The number in the settings, if it has changed or the server was parked; else the number that TTIN and TTOU had made
+    of it. Their changes since the reload began count on top (docs/traps.md, 40).
     """
     before = generation.target_before
     if before and not model.target:
@@ -86,7 +88,7 @@ def candidate_failed(model: Model, generation: Generation, code: int, reason: st
 
 
 def boot_failed(model: Model, worker: Worker, code: int, reason: str, detail: str) -> None:
-    """`worker`, which is gone, could not boot."""
+    """Book the failure of `worker`, which is gone: retry, or give its generation up."""
     generation = model.generations[worker.generation]
     reason = f"{worker} could not boot: {reason}"
     if model.over or generation.role in (Role.OLD, Role.FAILED):
@@ -100,7 +102,7 @@ def boot_failed(model: Model, worker: Worker, code: int, reason: str, detail: st
             f"attempt {generation.backoff.failures + 1} {when(pause)}",
             detail,
         )
-    # What cannot be imported now cannot be imported in a second; a lifespan that fails may find its database then.
+    # An import that fails will fail again in a second; a lifespan may find its database then.
     elif model.current is not None or code == ExitCode.APP_LOAD:
         candidate_failed(model, generation, code, reason, detail)
     else:

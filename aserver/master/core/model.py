@@ -1,7 +1,6 @@
-"""What the master knows: its workers, generations, wishes, and the phase that each is in.
+"""The master's knowledge: workers, generations, the number of workers wanted, and the phase that each is in.
 
-Pure; shapes, and the questions about them that change nothing. `news` says what an event does to them, `plan` and
-`stop` what is to be done about it, `orders` how an order is given.
+Pure: shapes, and questions about them that change nothing. Phases and deadlines are assigned in `transitions`.
 """
 
 import enum
@@ -92,7 +91,7 @@ class Worker:
 
     @property
     def serves(self) -> bool:
-        """Whether it accepts and nobody has told it to leave."""
+        """Whether it accepts, and has not been told to leave."""
         return self.phase in (WorkerPhase.READY, WorkerPhase.RECYCLING)
 
     def __str__(self) -> str:
@@ -102,7 +101,7 @@ class Worker:
 
 @dataclass(slots=True)
 class Generation:
-    """One version of the code: a zygote and the workers forked from it."""
+    """A version of the code: a zygote and the workers forked from it."""
 
     number: int
     limits: Limits
@@ -175,8 +174,8 @@ class Model:
         return [w for w in self.of(generation) if w.pid is None]
 
     def counts(self, worker: Worker) -> bool:
-        """Whether it is one of the workers wanted. A canary is not until its generation is current: what it may
-        replace goes on, and whoever leaves because it serves would be missing if it fails.
+        """Whether it counts towards `target`. A canary does only once its generation is current: it may still fail, and
+        a worker that left because the canary serves would then be missing.
         """
         role = self.generations[worker.generation].role
         return role in (Role.CURRENT, Role.OLD) or (role is Role.CANDIDATE and self.current is None)
@@ -195,8 +194,8 @@ class Model:
     def can_fork(self, generation: Generation) -> bool:
         """Whether `generation` could fork now, and the number of processes allows it.
 
-        Everybody who lives counts, also who drains. A canary may always be one more than `workers`; where there is no
-        surge, it and what is left of it do not take the place of a worker wanted.
+        Every living process counts, also one that drains. A canary may always be one more than `workers`; without a
+        surge, a canary and its remains do not take the place of a worker that is wanted.
         """
         if generation.zygote is not ZygotePhase.UP or generation.backoff.not_before > self.now or exhausted(self):
             return False
@@ -208,7 +207,7 @@ class Model:
 
 
 def exhausted(model: Model) -> bool:
-    """Whether the first boot has been tried as often as it may; who still boots decides."""
+    """Whether the first boot has been tried as often as it may be; the workers that still boot decide."""
     candidate = model.candidate
     return (
         model.current is None

@@ -1,7 +1,7 @@
-"""What happened, and what it means: one function per event of the processes, each changing the picture it concerns.
+"""A function for each event: the changes of the model that follow from the event alone.
 
-Pure. Events may be late, doubled or lost, so each asks first whether it still fits; one about an unknown serial or
-generation changes nothing. What is to be done about the new picture is decided afterwards, by `plan` and `stop`.
+Pure. An event may be late, doubled or lost, so each function asks first whether the event still fits the model; an
+unknown serial or generation changes nothing. `reconcile` and `shutdown` decide afterwards what is to be done.
 """
 
 from aserver.errors import ExitCode
@@ -37,7 +37,7 @@ def on_started(model: Model, _event: ev.Started) -> None:
 
 
 def on_zygote_up(model: Model, event: ev.ZygoteUp) -> None:
-    """It can fork; it becomes the deputy of everybody who lives (trap 24)."""
+    """The zygote can fork."""
     generation = model.generations.get(event.generation)
     if generation is None or generation.zygote is not ZygotePhase.LOADING:
         return
@@ -46,7 +46,7 @@ def on_zygote_up(model: Model, event: ev.ZygoteUp) -> None:
 
 
 def on_zygote_unforkable(model: Model, event: ev.ZygoteUnforkable) -> None:
-    """It leaves, and a lazy one takes its place; a lazy one that says so would say so for ever."""
+    """The zygote leaves, and a lazy one takes its place. A lazy one fails: its successor would say the same."""
     generation = model.generations.get(event.generation)
     if generation is None or generation.zygote is not ZygotePhase.LOADING:
         return
@@ -58,7 +58,7 @@ def on_zygote_unforkable(model: Model, event: ev.ZygoteUnforkable) -> None:
 
 
 def on_zygote_failed(model: Model, event: ev.ZygoteFailed) -> None:
-    """It could not load the app."""
+    """The zygote could not load the app."""
     generation = model.generations.get(event.generation)
     if generation is None or generation.zygote is not ZygotePhase.LOADING or model.over:
         return
@@ -112,7 +112,7 @@ def _pause_before_another(model: Model, generation: Generation, before: ZygotePh
 
 
 def on_forked(model: Model, event: msg.Forked) -> None:
-    """The process exists, and hears what was decided about it meanwhile."""
+    """The process exists; orders that were given before it did are sent now."""
     worker = model.workers.get(event.serial)
     if worker is None or worker.pid is not None:
         return
@@ -135,7 +135,7 @@ def on_fork_failed(model: Model, event: msg.ForkFailed) -> None:
 
 
 def on_ready(model: Model, event: msg.Ready) -> None:
-    """It serves; the first one of all opens the server."""
+    """The worker serves; the first worker of all opens the server."""
     worker = model.workers.get(event.serial)
     if worker is None:
         return
@@ -153,23 +153,23 @@ def on_ready(model: Model, event: msg.Ready) -> None:
 
 
 def on_boot_failed(model: Model, event: msg.BootFailed) -> None:
-    """It will never serve; that is acted upon when the process is gone, which must be soon."""
+    """The worker will never serve; its failure is booked when the process is gone, which must be soon."""
     worker = model.workers.get(event.serial)
     if worker is not None and worker.phase is WorkerPhase.BOOTING:
         fail_boot(model, worker, event)
 
 
 def on_recycle_asked(model: Model, event: msg.RecycleAsked) -> None:
-    """It is due. It may ask before `ready` is heard, and asks only once."""
+    """The worker asks to be recycled. It may ask before `ready` is heard, and asks only once."""
     worker = model.workers.get(event.serial)
     if worker is not None and worker.holds and not worker.recycle_reason:
         worker.recycle_reason = event.reason
 
 
 def on_breached(model: Model, event: ev.Breached) -> None:
-    """It is replaced like one that is due, at once: the requests of its clients are not to blame.
+    """Recycle a worker that serves, at once: the requests of its clients are not to blame.
 
-    While it boots it serves nobody, and is killed. A canary that does this fails its generation.
+    A worker that boots has no clients, and is killed. A canary that breaks the protocol fails its generation.
     """
     worker = model.workers.get(event.serial)
     if worker is None:
@@ -230,7 +230,7 @@ def _crashed(model: Model, generation: Generation, worker: Worker, how: str) -> 
 
 
 def on_beats(model: Model, event: ev.Beats) -> None:
-    """Look who is silent. If this look itself came late, everybody's clock starts anew."""
+    """End the workers that are silent. If this look itself came late, every worker's clock starts anew."""
     if model.beats_at is None or model.now - model.beats_at > 2 * limits.BEAT_PERIOD:
         model.clock_restart = model.now
     model.beats_at = model.now
@@ -257,7 +257,7 @@ def on_tick(_model: Model, _event: ev.Tick) -> None:
 
 
 def on_reload_requested(model: Model, event: ev.ReloadRequested) -> None:
-    """Noted; the latest one wins, and it begins when no other is under way."""
+    """Note the request; the latest one wins, and begins when no other reload is under way."""
     if model.over:
         say(model, "warning", f"reload ({event.why}) refused: the server is stopping")
         return

@@ -1,7 +1,7 @@
-"""From what is to what should be: compares the picture with the wish and orders what is missing.
+"""Compares what is with what should be, and orders what is missing.
 
-Pure. Runs after every event, in one order: first what ran out of time, then the generations, then the slots. It
-remembers nothing of its own, so an event that was lost costs at most the time until the next deadline.
+Pure. Runs after every event, in one order: first deadlines that have passed, then the generations, then the slots. It
+keeps no state of its own, so an event that was lost costs at most the time until the next deadline.
 """
 
 from aserver.master.core import events as ev
@@ -22,11 +22,11 @@ from aserver.master.core.transitions import (
 
 
 def reconcile(model: Model) -> None:
-    """Order whatever the picture calls for at `model.now`, until nothing is left to order."""
+    """Order whatever the model calls for at `model.now`, until nothing is left to order."""
     orders = -1
     while orders != len(model.out):
-        # An order may call for another (a reload that waited for the promotion of this one): what is not ordered now
-        # would wait for the next event, for a deadline that has passed is nobody's alarm.
+        # An order may call for another: a reload may have waited for the promotion of this generation. Without another
+        # round it would wait for the next event, since a deadline that has passed arms no timer.
         orders = len(model.out)
         _reconcile_once(model)
 
@@ -201,7 +201,7 @@ def _replace_outgoing(model: Model) -> None:
 
 
 def _partner(model: Model, current: Generation, worker: Worker) -> Worker | None:
-    """Who takes the place of an outgoing worker."""
+    """The worker that takes the place of an outgoing one."""
     return next(
         (w for w in model.of(current) if w.slot == worker.slot and (w.holds or w.boots) and not model.outgoing(w)),
         None,
@@ -209,7 +209,7 @@ def _partner(model: Model, current: Generation, worker: Worker) -> Worker | None
 
 
 def _can_refill(model: Model, current: Generation) -> bool:
-    """Whether a place given up before its replacement serves would soon be filled, as far as one can know."""
+    """Whether a place given up before its replacement serves would soon be filled, as far as can be known."""
     failing = current.backoff.failures > 0 and any(w.boots for w in model.of(current))
     return current.zygote is ZygotePhase.UP and current.backoff.not_before <= model.now and not failing
 

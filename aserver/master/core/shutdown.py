@@ -1,6 +1,6 @@
-"""How the server ends: every worker told once, hurried or killed if asked, zygotes last, then Exit.
+"""The end of the server: each worker is told once, hurried or killed if asked; zygotes last, then Exit.
 
-Pure. Each step has its own deadline, so nothing here waits for anybody's goodwill.
+Pure. Each step has its own deadline, so a process that does not obey delays the end by that deadline only.
 """
 
 from aserver.master.core import events as ev
@@ -20,7 +20,7 @@ from aserver.master.core.transitions import (
 
 
 def on_stop_requested(model: Model, event: ev.StopRequested) -> None:
-    """Somebody wants the end; asked again, it comes quicker."""
+    """Begin to stop, or stop quicker than before."""
     mode = event.mode
     if model.stop is not None and mode <= model.stop:
         mode = ev.StopMode(min(model.stop + 1, ev.StopMode.KILL))

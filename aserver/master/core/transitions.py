@@ -24,7 +24,7 @@ P = TypeVar("P", WorkerPhase, ZygotePhase, Role, ServerPhase)
 
 
 class Row(NamedTuple):
-    """One line of docs/states.md: `before` is None for what did not exist, `after` for what is forgotten."""
+    """A line of docs/states.md: `before` is None for what did not exist, `after` for what is forgotten."""
 
     before: Phase | None
     event: str

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from aserver.master.code_watch import NAMED, CodeWatch
+from aserver.master.code_watch import NAMED, LoadedCode
 
 
 def _known(*paths: Path) -> dict[str, tuple[int, int]]:
@@ -14,14 +14,14 @@ def test_each_set_of_changed_files_is_told_once(tmp_path: Path) -> None:
     files = [tmp_path / f"{number}.py" for number in range(NAMED + 2)]
     for file in files:
         file.touch()
-    freshness = CodeWatch(_known(*files))
-    assert freshness.news() is None
+    code = LoadedCode(_known(*files))
+    assert code.news() is None
     files[0].write_text("x")
-    assert freshness.news() == f"{files[0]} changed on disk since the code was loaded"
-    assert freshness.news() is None
+    assert code.news() == f"{files[0]} changed on disk since the code was loaded"
+    assert code.news() is None
     for file in files:
         file.unlink()
-    assert str(freshness.news()).endswith("4.py and 2 more changed on disk since the code was loaded")
+    assert str(code.news()).endswith("4.py and 2 more changed on disk since the code was loaded")
 
 
 def test_a_look_without_time_goes_on_at_the_next_one(tmp_path: Path) -> None:
@@ -29,18 +29,18 @@ def test_a_look_without_time_goes_on_at_the_next_one(tmp_path: Path) -> None:
     files = [tmp_path / str(number) for number in range(4)]
     for file in files:
         file.touch()
-    freshness = CodeWatch(_known(*files))
+    code = LoadedCode(_known(*files))
     files[0].unlink()
     looks = 0
-    while (news := freshness.news(seconds=0.0)) is None:
+    while (news := code.news(seconds=0.0)) is None:
         looks += 1
-        assert freshness.under_way
+        assert code.under_way
     assert looks == len(files)
     assert news == f"{files[0]} changed on disk since the code was loaded"
-    assert not freshness.under_way
+    assert not code.under_way
 
 
 def test_names_do_not_reach_the_terminal_as_they_are() -> None:
     """Fails without `printable`."""
-    news = CodeWatch({f"{os.sep}\x1b[31m\r": (0, 0)}).news()
+    news = LoadedCode({f"{os.sep}\x1b[31m\r": (0, 0)}).news()
     assert news == "/\\x1b[31m\\r changed on disk since the code was loaded"

@@ -20,7 +20,7 @@ from aserver.config import Layer, Resolved, build
 from aserver.errors import ConfigError, ExitCode
 from aserver.log.setup import Logging
 from aserver.master import upgrade
-from aserver.master.resources import provide, provide_next
+from aserver.master.resources import AllResources, provide, provide_next
 from aserver.master.runner import Runner
 from aserver.sockets import Address
 from tests.harness import PATIENCE
@@ -46,7 +46,8 @@ def _settings(tmp_path: Path, **more: object) -> Resolved:
 @pytest.fixture
 async def runner(tmp_path: Path) -> AsyncIterator[Runner]:
     """Of a process of its own, as far as it can tell; nothing is started yet."""
-    made = Runner(provide(_settings(tmp_path), {}), logs=Mock(spec=Logging), reread=lambda: _settings(tmp_path))
+    resources = AllResources(provide(_settings(tmp_path), {}))
+    made = Runner(resources, logs=Mock(spec=Logging), reread=lambda: _settings(tmp_path))
     yield made
     made._close()
 
@@ -84,9 +85,9 @@ async def test_the_chores_leave_a_settings_files_child_to_the_reload(
             asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()
         raise ConfigError(f"the file ended with status {child.wait()}")
 
-    monkeypatch.setattr(runner, "_reread", reread)
+    monkeypatch.setattr(runner._reloads, "_reread", reread)
     runner.reload("test")
-    await _do_chores_until(runner._reading[0], runner)
+    await _do_chores_until(runner._reloads.tasks[0], runner)
     assert "the file ended with status 7" in caplog.text
 
 
@@ -106,19 +107,19 @@ def _take(address: Address) -> socket.socket:
 async def test_reloads_whose_settings_are_read_at_once_build_on_each_other(
     runner: Runner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Fails with a `self._next` taken before the reading: the second finds the address bound, by this very process."""
+    """Fails with an `AllResources.next` taken before the reading: the second finds the address bound, by us."""
     both = threading.Barrier(2, timeout=PATIENCE)
 
     def reread() -> Resolved:
         both.wait()
         return _settings(tmp_path, bind=[f"unix:{tmp_path}/new.sock"])
 
-    monkeypatch.setattr(runner, "_reread", reread)
+    monkeypatch.setattr(runner._reloads, "_reread", reread)
     runner.reload("one")
     runner.reload("two")
-    await asyncio.gather(*runner._reading)
+    await asyncio.gather(*runner._reloads.tasks)
     assert "refused" not in caplog.text
-    assert list(runner._next.bound) == [f"unix:{tmp_path}/new.sock"]
+    assert list(runner._resources.next.bound) == [f"unix:{tmp_path}/new.sock"]
 
 
 async def test_trap_56_a_reload_listens_where_it_can_and_tries_the_rest_at_the_next(
@@ -128,15 +129,15 @@ async def test_trap_56_a_reload_listens_where_it_can_and_tries_the_rest_at_the_n
     refused once is held to be listening.
     """
     caplog.set_level(logging.INFO, "aserver.master")
-    runner._resources[1] = runner._next
+    runner._resources.of[1] = runner._resources.next
     runner._start_listening(1)
     old, new = f"unix:{tmp_path}/old.sock", f"unix:{tmp_path}/new.sock"
     assert caplog.messages == [f"listening on {old}"]
 
     settings = _settings(tmp_path, bind=[old, "127.0.0.1:0", new])
-    runner._next, _ = provide_next(runner._next, settings)
-    runner._resources[2] = runner._next
-    taken = runner._next.listeners[1]
+    runner._resources.next, _ = provide_next(runner._resources.next, settings)
+    runner._resources.of[2] = runner._resources.next
+    taken = runner._resources.next.listeners[1]
     with _take(taken.address):
         caplog.clear()
         runner._start_listening(2)
@@ -148,7 +149,7 @@ async def test_trap_56_a_reload_listens_where_it_can_and_tries_the_rest_at_the_n
         assert runner._state.stop is None, "it serves on"
 
     caplog.clear()
-    runner._resources[3] = runner._next
+    runner._resources.of[3] = runner._resources.next
     runner._start_listening(3)
     assert caplog.messages == [f"listening on {taken.name}"]
 
@@ -156,8 +157,8 @@ async def test_trap_56_a_reload_listens_where_it_can_and_tries_the_rest_at_the_n
 async def test_trap_56_a_first_start_that_cannot_listen_ends_and_names_each_address(tmp_path: Path) -> None:
     """Fails with an exit at the first refusal, or with none: it would serve on half of what it was told to."""
     resources = provide(_settings(tmp_path, bind=["127.0.0.1:0", f"unix:{tmp_path}/a.sock", "localhost:0"]), {})
-    runner = Runner(resources, logs=None, reread=Mock())
-    runner._resources[1] = resources
+    runner = Runner(AllResources(resources), logs=None, reread=Mock())
+    runner._resources.of[1] = resources
     tcp = [listener for listener in resources.listeners if listener.family == "inet"]
     with contextlib.ExitStack() as others:
         for listener in tcp:

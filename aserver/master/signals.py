@@ -1,0 +1,74 @@
+"""The master's signals, and what each of them asks of the runner.
+
+Runs in the master's loop. A handler only notes its signal and wakes the loop, which obeys in a turn of its own: a
+handler may run in the middle of anything, such as a record that is being logged.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Callable, Iterator
+
+from aserver import terminal, unix
+from aserver.master.core.events import StopMode
+from aserver.master.runner import Runner
+
+log = logging.getLogger("aserver.master")
+
+
+@contextlib.contextmanager
+def handled(loop: asyncio.AbstractEventLoop, runner: Runner) -> Iterator[None]:
+    """Obey the master's signals (docs/signals.md) within this context."""
+    actions: dict[signal.Signals, Callable[[], None]] = {
+        signal.SIGTERM: lambda: runner.stop(StopMode.GRACEFUL, "SIGTERM"),
+        signal.SIGINT: lambda: runner.stop(StopMode.QUICK, "SIGINT"),
+        signal.SIGQUIT: lambda: runner.stop(StopMode.QUICK, "SIGQUIT"),
+        signal.SIGHUP: lambda: runner.reload("SIGHUP"),
+        signal.SIGUSR1: runner.reopen_logs,
+        signal.SIGUSR2: lambda: runner.upgrade("SIGUSR2"),
+        signal.SIGTTIN: lambda: runner.scale(delta=1),
+        signal.SIGTTOU: lambda: runner.scale(delta=-1),
+        signal.SIGWINCH: lambda: _park(runner),
+    }
+    noted = runner.noted
+
+    def obey() -> None:
+        """Obey one signal in each turn: neither a flood nor an action that fails keeps the others from theirs."""
+        if noted:
+            action = actions[signal.Signals(noted.pop(0))]
+            if noted:
+                loop.call_soon(obey)
+            action()
+
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # none may come in between
+    try:
+        for signum in actions:
+            loop.add_signal_handler(signum, obey)
+        # The loop hears of signals by bytes in its wakeup socket, which takes 278. A signal that finds it full wakes
+        # the loop all the same, but only the notes say which signal it was.
+        unix.note_signals(actions, noted)
+        # asyncio lets the interpreter complain of the full socket, whose traceback tears the lines on standard error;
+        # uvloop does not.
+        signal.set_wakeup_fd(signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    try:
+        yield
+    finally:
+        for signum in actions:
+            loop.remove_signal_handler(signum)
+
+
+def _park(runner: Runner) -> None:
+    """Obey SIGWINCH, unless it may be a terminal's, which sends it whenever its size changes (gunicorn does as we)."""
+    if terminal.controls_us():
+        log.debug("SIGWINCH is left aside: a terminal controls this process, and sends it when its size changes")
+        return
+    log.info("SIGWINCH: all workers leave, the sockets stay; SIGTTIN or SIGHUP brings them back")
+    runner.scale(to=0)
+
+
+def obey_pending() -> None:
+    """Let through the signals that came while they were blocked, such as during an upgrade's exec."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
