@@ -171,8 +171,8 @@ def spawn(command: list[str], environ: Mapping[str, str], fds: Mapping[int, int]
 def spawn_zygote(generation: int, environ: Mapping[str, str]) -> ZygoteHandle:
     """Exec a zygote with one channel. Raises OSError."""
     ours, theirs = unix.stream_pair()
-    # The interpreter's flags (-X, -W, -O, ...) go along (docs/traps.md, 17). -P: the working directory is the app's, and
-    # a logging.py in it must not be ours; the importer puts it on the path when its time comes.
+    # The interpreter's flags (-X, -W, -O, ...) go along (docs/traps.md, 17). -P: the working directory is the app's,
+    # and a logging.py in it must not be ours; the importer puts it on the path when its time comes.
     command = [sys.executable, *interpreter_flags(), "-P", str(_ZYGOTE), str(ZYGOTE_FD)]
     try:
         pid = spawn(command, environ, {ZYGOTE_FD: theirs.fileno()})

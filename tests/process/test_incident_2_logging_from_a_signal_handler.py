@@ -2,8 +2,8 @@
 
 Seen to fail with the guards taken out: with `signal.signal(signum, lambda *_: action())` for `loop.add_signal_handler`
 in `master/signals.py`, and records written to `sys.stderr.buffer`, the master dies within a few lines ("lost
-sys.stderr", a RuntimeError that is raised again while it is printed). And without `warn_on_full_buffer=False` there, 50,000 signals
-leave "Exception ignored when trying to write to the signal wakeup fd" between two records.
+sys.stderr", a RuntimeError that is raised again while it is printed). And without `warn_on_full_buffer=False` there,
+50,000 signals leave "Exception ignored when trying to write to the signal wakeup fd" between two records.
 
 `make test` sends a few thousand signals, TEST_STORM=50000 (`make storm`) as many as it says, for each of six logs.
 """
