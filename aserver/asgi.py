@@ -1,6 +1,6 @@
 """ASGI types, as the ASGI 3.0 specification names them (https://asgi.readthedocs.io/en/latest/specs/).
 
-Pure: no process runs code from here, it only gives names to shapes.
+Pure: names of shapes, and no code.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping

@@ -8,7 +8,7 @@ Pure: imported by all processes; it must never import another aserver module.
     ├── AppLoadError         the target could not be imported or is no app        exit 4
     ├── BindError            a listener could not be bound or adopted             exit 5
     ├── ChannelError         an aserver process broke the message protocol        exit 1
-    ├── ClientError          the peer's fault: carries the status to answer with
+    ├── ClientError          the client's fault: has the status of the answer
     └── ApplicationError     the app's fault: an illegal ASGI message
 """
 
@@ -16,7 +16,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What the process's exit status says (docs/signals.md)."""
+    """The meanings of the process's exit status (docs/signals.md)."""
 
     OK = 0
     UNEXPECTED = 1
@@ -28,13 +28,13 @@ class ExitCode(IntEnum):
 
 
 class AserverError(Exception):
-    """Base of all; `exit_code` is what the command line ends with when nobody handles it."""
+    """Base of all; the command ends with `exit_code` if the error is not handled before."""
 
     exit_code = ExitCode.UNEXPECTED
 
 
 class ConfigError(AserverError):
-    """A setting is wrong; the message names it, where it came from, and what would be right."""
+    """A setting is wrong; the message names the setting, its source, and a right value."""
 
     exit_code = ExitCode.CONFIG
 
@@ -56,7 +56,7 @@ class AppLoadError(AserverError):
 
 
 class BindError(AserverError):
-    """A listener could not be bound; the message names the address and, if it can be known, who has it."""
+    """A listener could not be bound; the message names the address and, if it can be known, its owner."""
 
     exit_code = ExitCode.BIND
 

@@ -1,8 +1,8 @@
-"""TLS: certificates become SSL contexts, each client gets the one it names, and the application is told.
+"""TLS: certificates become SSL contexts, each client gets the certificate that it names, the application is told.
 
-Runs in the zygote, as the user that started the server and before privileges are dropped (all workers then share the
-keys that session tickets are sealed with); in the worker, which chooses, and takes up changed files; and in an
-embedding program. It fails closed: what cannot be served over TLS raises ConfigError, nothing ever falls back to plain.
+Certificates are loaded in the zygote, before privileges are dropped, so that all workers share the keys of session
+tickets. The worker chooses one for each handshake and takes up changed files. An embedding program does both. It fails
+closed: an unusable certificate raises ConfigError, and no listener ever falls back to plain HTTP.
 """
 
 import ipaddress
@@ -21,32 +21,32 @@ from aserver.errors import ConfigError
 
 log = logging.getLogger("aserver.error")
 
-#: What we speak over TLS, as ALPN names (RFC 7301). A client that offers none of these is served all the same.
+#: The protocols that are served over TLS, as ALPN names (RFC 7301). A client that offers no such name is served too.
 ALPN = ("http/1.1",)
-#: X509_V_FLAG_NO_CHECK_TIME (openssl/x509_vfy.h), which the ssl module does not name: an expired certificate is worth
-#: an error in the log, but a server that is restarted at night must not refuse to start where it served until then.
+#: X509_V_FLAG_NO_CHECK_TIME (openssl/x509_vfy.h), which the ssl module does not name. An expired certificate is an
+#: error in the log and no more: a server that served with it must start again when it is restarted at night.
 _NO_CHECK_TIME = ssl.VerifyFlags(0x200000)
 #: Flights of the longest handshake, times two.
 _MOST_FLIGHTS = 10
-#: RFC 8446 appendix B.1 and RFC 5246 appendix A.1; how the ASGI TLS extension wants them.
+#: The numbers for the ASGI TLS extension, from RFC 8446 appendix B.1 and RFC 5246 appendix A.1.
 _VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 _PRIVATE_KEY = re.compile(r"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----")
 _MISMATCH = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
 _REQUIREMENTS = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
-#: RFC 4514 section 3: the short names that every reader of a distinguished name must know.
+#: The short names that every reader of a distinguished name must know (RFC 4514 section 3).
 _SHORT_NAMES = {
     "commonName": "CN", "localityName": "L", "stateOrProvinceName": "ST", "organizationName": "O",
     "organizationalUnitName": "OU", "countryName": "C", "streetAddress": "STREET", "domainComponent": "DC",
     "userId": "UID",
 }  # fmt: skip
 
-#: Of the two files of a pair: what changes when somebody renews them. None while one of them cannot be seen.
+#: Times, sizes and inodes of a pair's two files, which change when they are renewed. None while one cannot be seen.
 Fingerprint = tuple[tuple[int, int, int], ...] | None
 
 
 class Context(ssl.SSLContext):
-    """An SSL context that knows which certificate it shows; `names` are those that SNI can ask for, lower case."""
+    """An SSL context with the certificate that it shows; `names` are its names for SNI, in lower case."""
 
     certificate: str
     names: tuple[str, ...]
@@ -55,7 +55,7 @@ class Context(ssl.SSLContext):
 
 @dataclass(slots=True)
 class _Pair:
-    """A certificate and its key: the files, and the context of what they held when they were last good."""
+    """The files of a certificate and its key, and a context made of their last good contents."""
 
     certfile: Path
     keyfile: Path
@@ -65,18 +65,18 @@ class _Pair:
 
 
 class Certificates:
-    """The TLS side of a server's listeners. Make it with `load`; give `context` to the loop; call `look` now and then.
+    """The TLS side of a server's listeners. Give `context` to the loop; call `look` about once a second.
 
-    `context` stays the same for life, because it holds the keys of the session tickets; which certificate a handshake
-    shows is decided by its SNI callback.
+    `context` stays the same for life, because it holds the keys of the session tickets. Its SNI callback chooses the
+    certificate of each handshake.
     """
 
     def __init__(self, config: Config, directory: Path | None = None) -> None:
         """Read and try every pair. Relative names are resolved against `directory`. Raises ConfigError."""
         root = Path.cwd() if directory is None else directory
         self._config = config
-        # Read once for a generation's life: whoever may resume a session is not asked for a certificate again, so
-        # trust that is withdrawn must come with new ticket keys, which is what a reload makes.
+        # Read once for a generation's life. A client that resumes a session is not asked for its certificate again, so
+        # withdrawn trust takes new ticket keys, and a reload makes those.
         self._authorities = _read_authorities(root / config.ca_certs) if config.ca_certs is not None else None
         self._pairs = [
             self._first_load(root / certfile, root / keyfile)
@@ -110,7 +110,7 @@ class Certificates:
         return found
 
     def _choose(self, handshake: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
-        """Show the certificate of that name; the first one to who asks for no name or for one that none has."""
+        """Show the certificate of that name; the first one if the client gives no name, or an unknown one."""
         pair = self._by_name.get(name.lower()) if name else None
         if pair is None and name:
             # RFC 6125 section 6.4.3: the asterisk is the whole leftmost label, and no more than that.
@@ -122,10 +122,10 @@ class Certificates:
     # ── changed files ────────────────────────────────────────────────────────────────────────
 
     def look(self, *, patient: bool = True) -> None:
-        """Take up changed files for new handshakes. What is wrong with them is logged and changes nothing.
+        """Take up changed files for new handshakes. An unusable pair is logged, and the old one goes on.
 
-        Call it about once a second: a change is taken up when it has stood still from one look to the next, because
-        a certificate and its key are seldom replaced at one instant. Not `patient`: at once.
+        Call it about once a second. A change is taken up when the files are the same at two looks, because a
+        certificate and its key are seldom replaced at one instant. Not `patient`: it is taken up at the first look.
         """
         for pair in self._pairs:
             now = _fingerprint(pair.certfile, pair.keyfile)
@@ -149,7 +149,7 @@ class Certificates:
             log.info("%s has changed and is used for new handshakes", pair.certfile)
 
     def unseen(self) -> str | None:
-        """After privileges were dropped: a sentence if this process cannot take up changed files, else None."""
+        """A sentence if this process may not read the files again, else None; after privileges were dropped."""
         files = [file for pair in self._pairs for file in (pair.certfile, pair.keyfile)]
         hidden = [str(file) for file in files if not os.access(file, os.R_OK)]  # real and effective are the same now
         if not hidden:
@@ -188,10 +188,10 @@ def _read_authorities(file: Path) -> str:
 
 
 def _load_pair(certfile: Path, keyfile: Path, config: Config) -> Context:
-    """A context that is known to complete a handshake with this certificate. Raises ConfigError."""
+    """Make a context, and complete a handshake with it. Raises ConfigError."""
     context = Context(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3 if config.tls_min_version == "1.3" else ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION  # OpenSSL 1.1 lets clients make the server work for nothing
+    context.options |= ssl.OP_NO_RENEGOTIATION  # with OpenSSL 1.1, clients could make the server work for nothing
     context.set_alpn_protocols(list(ALPN))
     if config.ciphers is not None:
         try:
@@ -210,7 +210,7 @@ def _load_pair(certfile: Path, keyfile: Path, config: Config) -> Context:
         decoded = _shake_hands(context)
     except ssl.SSLError as error:
         raise ConfigError(f"certfile {certfile} would be refused by every client: {_reason(error)}") from None
-    if config.ciphers is not None and config.tls_min_version == "1.2":  # they are TLS 1.2's, and bound to a kind of key
+    if config.ciphers is not None and config.tls_min_version == "1.2":  # they are for TLS 1.2, each for a kind of key
         try:
             _shake_hands(context, ssl.TLSVersion.TLSv1_2)
         except ssl.SSLError as error:
@@ -252,8 +252,8 @@ def _reason(error: ssl.SSLError) -> str:
 def _shake_hands(context: Context, newest: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED) -> dict[str, Any]:
     """Complete a handshake in memory and return the certificate as the client decoded it. Raises ssl.SSLError.
 
-    It shows that certificate, key, ciphers and versions go together before a client has to find out; and a verified
-    handshake is the only public way to have the ssl module decode a certificate. The client trusts just this one.
+    It shows that certificate, key, ciphers and versions go together before the first client comes. And a verified
+    handshake is the only public way to have the ssl module decode a certificate. The client trusts only this one.
     """
     trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trusting.check_hostname = False
@@ -277,7 +277,7 @@ def _shake_hands(context: Context, newest: ssl.TLSVersion = ssl.TLSVersion.MAXIM
 
 
 def _names(decoded: Mapping[str, Any]) -> Iterator[str]:
-    """The names that SNI can ask for; a common name counts only where there is no other name (RFC 6125 6.4.4)."""
+    """The names for SNI. A common name counts only if there is no other name (RFC 6125 section 6.4.4)."""
     alternatives = decoded.get("subjectAltName", ())
     for kind, name in alternatives:
         if kind == "DNS":
@@ -305,13 +305,13 @@ def _check_dates(certfile: Path, decoded: Mapping[str, Any]) -> None:
         log.error("%s is not valid before %s: clients will refuse it", certfile, decoded["notBefore"])
 
 
-# ── what the application is told ─────────────────────────────────────────────────────────────
+# ── for the application ──────────────────────────────────────────────────────────────────────
 
 
 def extension(connection: ssl.SSLObject) -> dict[str, object]:
     """`scope["extensions"]["tls"]` of a connection whose handshake is complete (ASGI TLS extension 0.2).
 
-    The client's chain has more than its own certificate only from Python 3.13 on, and not in resumed sessions.
+    The client's chain has more than its own certificate only since Python 3.13, and not in resumed sessions.
     """
     context = connection.context if isinstance(connection.context, Context) else None
     cipher = connection.cipher()
@@ -331,9 +331,9 @@ def extension(connection: ssl.SSLObject) -> dict[str, object]:
 
 
 def _distinguished_name(decoded: Mapping[str, Any]) -> str:
-    """The subject as RFC 4514 writes it: last part first, `+` within a part, special characters escaped.
+    """The subject in the form of RFC 4514: last part first, `+` within a part, special characters escaped.
 
-    Attributes beyond section 3's go by OpenSSL's long names, which for the usual ones are the registered ones.
+    Attributes beyond those of section 3 have OpenSSL's long names, which for the usual ones are the registered names.
     """
     parts = decoded.get("subject", ())
     return ",".join(

@@ -1,7 +1,7 @@
-"""Thin, typed wrappers over the system calls that Python lacks or gets wrong, one fallback each.
+"""Thin, typed wrappers over the system calls that Python lacks or gets wrong, with a fallback each.
 
-Used by every process. It decides nothing and keeps no state; where a facility is missing (macOS has
-no pidfd, no memfd and no subreaper) the function says so by its return value, never by a half-working result.
+Used by every process. It decides nothing and keeps no state. Where a facility is missing (macOS has no pidfd, no memfd
+and no subreaper), the return value of the function says so.
 """
 
 import contextlib
@@ -22,12 +22,12 @@ from aserver.errors import ConfigError
 LINUX = sys.platform == "linux"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PR_SET_CHILD_SUBREAPER = 36
-#: So many signals are kept in order; beyond it one of a kind is enough, as it is to the kernel.
+#: The most signals that are kept in order; of more, one of each kind is kept, as by the kernel.
 NOTED = 256
-#: Orphans that are reaped in one go: some milliseconds.
+#: The most orphans that are reaped in one call, which takes some milliseconds.
 MOST_REAPED = 1000
 
-#: systemd's and our own plumbing: never the business of the app or of its subprocesses (trap 50).
+#: Variables between the server and systemd, which the app and its subprocesses must not inherit (docs/traps.md, 50).
 PLUMBING = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
@@ -35,14 +35,14 @@ PLUMBING = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATC
 
 
 def open_pidfd(pid: int) -> int | None:
-    """A descriptor that becomes readable when `pid` ends (pidfd_open(2)); None where there is none."""
+    """A descriptor that becomes readable when `pid` ends (pidfd_open(2)); None off Linux."""
     if not LINUX:
         return None
     return os.pidfd_open(pid)
 
 
 def send_signal(pidfd: int, signum: signal.Signals) -> bool:
-    """Signal the very process that `pidfd` stands for; False if it is gone. Never hits a stranger."""
+    """Signal the process of `pidfd`, never another one that has got its pid; False if it is gone."""
     try:
         signal.pidfd_send_signal(pidfd, signum)
     except ProcessLookupError:
@@ -51,10 +51,10 @@ def send_signal(pidfd: int, signum: signal.Signals) -> bool:
 
 
 def wait_pidfd(pidfd: int) -> int | None:
-    """Reap the process behind `pidfd` if it is a dead child of ours; its wait status, else None."""
+    """Reap the process of `pidfd` if it is a dead child of ours; return its wait status, else None."""
     try:
         result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
-    except ChildProcessError:  # the zygote's child, and the zygote lives: it will report
+    except ChildProcessError:  # the child of a zygote that lives and will report it
         return None
     if result is None:
         return None
@@ -64,9 +64,9 @@ def wait_pidfd(pidfd: int) -> int | None:
 
 
 def reap_strangers(known: Iterable[int]) -> list[int]:
-    """Reap dead children that nobody waits for: orphans of user code land on a subreaper or on PID 1.
+    """Reap dead children that are not `known`: orphans of user code, which a subreaper or PID 1 inherits.
 
-    `known` pids are left to whoever owns their pidfd. Linux only (waitid(2) with WNOWAIT). Not more than MOST_REAPED:
+    The owners of pidfds reap the `known` pids. Linux only (waitid(2) with WNOWAIT). Not more than MOST_REAPED, because
     an application can make orphans faster than they are reaped.
     """
     reaped: list[int] = []
@@ -77,8 +77,8 @@ def reap_strangers(known: Iterable[int]) -> list[int]:
         except ChildProcessError:
             break
         if found is None or found.si_pid in keep:
-            # A known one at the head of the kernel's list hides the rest until its owner reaps it;
-            # the owner's pidfd is readable at this very moment, and the next SIGCHLD or tick sweeps again.
+            # A known one at the head of the kernel's list hides the rest until its owner reaps it. The owner's pidfd is
+            # readable now, and the next SIGCHLD or tick calls this again.
             break
         os.waitpid(found.si_pid, os.WNOHANG)
         reaped.append(found.si_pid)
@@ -94,18 +94,19 @@ def become_subreaper(*, enable: bool = True) -> bool:
 
 
 def signal_at_parents_end(signum: int) -> bool:
-    """Have the kernel send us `signum` when the thread that started us ends (prctl(2), PR_SET_PDEATHSIG); 0 ends that.
+    """Have the kernel send this process `signum` when the thread that started it ends; 0 undoes it.
 
-    False off Linux, where nothing happens.
+    By prctl(2), PR_SET_PDEATHSIG. False off Linux, where nothing happens.
     """
     return LINUX and int(ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signum, 0, 0, 0)) == 0
 
 
 def end_with_parent(parent: int) -> bool:
-    """SIGKILL for this process when its parent, the process `parent`, ends (see `signal_at_parents_end`).
+    """Have the kernel kill this process when its parent, the process `parent`, ends (see `signal_at_parents_end`).
 
-    At once, if it has ended before we could ask for that. The kernel looks at the thread that started us, not at its
-    process: only for a child whose starter waits for it. False off Linux, where nothing happens.
+    If the parent has ended already, this process is killed now. The kernel looks at the thread that started this
+    process, not at the parent as a whole: so this is only for a child whose starter waits for it. False off Linux,
+    where nothing happens.
     """
     if not LINUX:
         return False
@@ -116,14 +117,14 @@ def end_with_parent(parent: int) -> bool:
 
 
 def set_process_title(title: str) -> None:
-    """What `ps` shows."""
+    """Set the name that `ps` shows."""
     import setproctitle  # noqa: PLC0415  (loading it touches argv: only where a process is ours to name)
 
     setproctitle.setproctitle(title)
 
 
 def usable_cpus() -> int:
-    """CPUs this process may really use: the affinity mask, cut to the cgroup's quota (cgroup v2 and v1)."""
+    """The number of CPUs that this process may use: the affinity mask, cut to the cgroup's quota (v2 and v1)."""
     count = len(os.sched_getaffinity(0)) if LINUX else (os.cpu_count() or 1)
     quota = _cgroup_cpu_quota()
     return max(1, min(count, int(quota + 0.5)) if quota else count)
@@ -154,7 +155,7 @@ def _cgroup_cpu_quota() -> float | None:
 
 
 def oom_kills() -> int:
-    """How many processes the kernel has killed for memory, in our cgroup if it tells, else in the system."""
+    """The number of processes that the kernel killed for memory: in this cgroup if known, else in the system."""
     for path, key in (("/sys/fs/cgroup/memory.events", "oom_kill"), ("/proc/vmstat", "oom_kill")):
         with contextlib.suppress(OSError, ValueError):
             for line in Path(path).read_text(encoding="ascii").splitlines():
@@ -170,8 +171,8 @@ def oom_kills() -> int:
 def memory_file(name: str, size: int | None = None) -> int:
     """An anonymous file for shared memory (memfd_create(2)); an unlinked temporary file elsewhere.
 
-    With `size` it has that size for good (F_ADD_SEALS, fcntl(2)): another process that holds it cannot cut it, which
-    would end everybody who has it mapped by SIGBUS. Where there are no seals it has the size and no such protection.
+    With `size` it has that size for good (F_ADD_SEALS, fcntl(2)). So no other process can cut it, which would end the
+    processes that have it mapped by SIGBUS. Where there are no seals, it has the size without that protection.
     """
     if LINUX:
         fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -181,13 +182,13 @@ def memory_file(name: str, size: int | None = None) -> int:
     if size is not None:
         os.ftruncate(fd, size)
         if LINUX:
-            with contextlib.suppress(OSError):  # a sandbox that knows no seals: the master reads, it does not map
+            with contextlib.suppress(OSError):  # a sandbox without seals; the master reads the file, and never maps it
                 fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
     return fd
 
 
 def raise_fd_limit() -> int:
-    """Raise the soft limit of open descriptors to the hard one (trap 66); returns the limit in force."""
+    """Raise the soft limit of open descriptors to the hard one; return the limit in force (docs/traps.md, 66)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(ValueError, OSError):  # macOS refuses RLIM_INFINITY
@@ -197,7 +198,7 @@ def raise_fd_limit() -> int:
 
 
 def open_fds() -> dict[int, str]:
-    """Every open descriptor of this process and what it points to (proc(5)); empty without /proc."""
+    """Every open descriptor of this process with its target (proc(5)); empty without /proc."""
     found: dict[int, str] = {}
     with contextlib.suppress(OSError):
         for entry in os.listdir("/proc/self/fd"):
@@ -207,7 +208,7 @@ def open_fds() -> dict[int, str]:
 
 
 def readable(fds: Iterable[int], seconds: float) -> bool:
-    """Wait for one of them; not by select(2), which ends at descriptor 1024, and a flood of SIGUSR1 brings more."""
+    """Wait until one of `fds` is readable. By poll(2): select(2) ends at descriptor 1024, and there may be more."""
     poll = select.poll()
     for fd in fds:
         poll.register(fd, select.POLLIN)
@@ -215,7 +216,7 @@ def readable(fds: Iterable[int], seconds: float) -> bool:
 
 
 def stream_pair() -> tuple[socket.socket, socket.socket]:
-    """The two ends of a channel: close-on-exec, non-blocking."""
+    """The two ends of a channel: close-on-exec and non-blocking sockets."""
     left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     left.setblocking(False)
     right.setblocking(False)
@@ -226,13 +227,13 @@ def stream_pair() -> tuple[socket.socket, socket.socket]:
 
 
 def _do_nothing(signum: int, frame: object) -> None:
-    """A handler must exist for the wakeup descriptor to be written; it never does any work (promise 5)."""
+    """Be the handler without which the wakeup descriptor is not written. No handler of the server does any work."""
 
 
 def install_wakeup(signals: Iterable[signal.Signals]) -> socket.socket:
     """Turn `signals` into bytes on the returned socket, for a process without an event loop.
 
-    A no-op handler rather than SIG_IGN: SIG_IGN would be inherited by the app's subprocesses (trap 37).
+    Not by SIG_IGN, which the app's subprocesses would inherit (docs/traps.md, 37), but by a handler that does nothing.
     """
     reader, writer = stream_pair()
     signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
@@ -243,27 +244,27 @@ def install_wakeup(signals: Iterable[signal.Signals]) -> socket.socket:
 
 
 def ignore_signals(signals: Iterable[signal.Signals]) -> None:
-    """Let `signals` pass without effect, by a no-op handler (see install_wakeup for why not SIG_IGN)."""
+    """Let `signals` have no effect, by a handler that does nothing (`install_wakeup` says why not by SIG_IGN)."""
     for signum in signals:
         signal.signal(signum, _do_nothing)  # noqa: TID251
 
 
 def discard_signals(signals: Iterable[signal.Signals]) -> None:
-    """Set SIG_IGN, which what this process execs inherits: only for signals that no other way keeps off."""
+    """Set SIG_IGN, which all that this process execs inherits: only for signals that nothing else keeps off."""
     for signum in signals:
         signal.signal(signum, signal.SIG_IGN)  # noqa: TID251
 
 
 def keep_exit_statuses() -> None:
-    """Undo a SIG_IGN of SIGCHLD that we were started with: the kernel forgets how children end under it (wait(2))."""
+    """Undo an inherited SIG_IGN of SIGCHLD: with it, the kernel forgets the status of children (wait(2))."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # noqa: TID251
 
 
 def note_signals(signals: Iterable[signal.Signals], noted: list[int]) -> None:
-    """Have each of `signals`, besides waking the loop that hears it, put its number into `noted`.
+    """Have each of `signals` put its number into `noted`, besides waking the loop.
 
-    For the wakeup socket drops what it has no room for. Of what is noted at least one of each kind is kept, and all as
-    long as no more than NOTED wait. An append is the whole of the work: no other signal can tear it.
+    Because the wakeup socket drops signals when it is full. `noted` keeps all signals up to NOTED, and at least one of
+    each kind beyond that. The handler does an append and no more, which no other signal can interrupt half-way.
     """
 
     def note(signum: int, _frame: object) -> None:
@@ -276,7 +277,7 @@ def note_signals(signals: Iterable[signal.Signals], noted: list[int]) -> None:
 
 
 def reset_signals() -> None:
-    """Default dispositions and no wakeup descriptor: what a freshly forked worker starts from (trap 2)."""
+    """Set default dispositions and no wakeup descriptor, for a worker that was just forked (docs/traps.md, 2)."""
     signal.set_wakeup_fd(-1)
     for signum in signal.valid_signals():
         if signum in (signal.SIGKILL, signal.SIGSTOP):
@@ -287,10 +288,10 @@ def reset_signals() -> None:
 
 
 def give_back_signals(handlers: Iterable[object]) -> None:
-    """Python's own dispositions in place of our no-op handler and of `handlers`, and no wakeup descriptor.
+    """Set Python's own dispositions in place of our handlers and `handlers`, and no wakeup descriptor.
 
-    For a child that the app forks: with ours, SIGTERM would not end it, and its signals would wake our loop. Handlers
-    that the app has installed stay, as in any fork.
+    For a child that the app forks: with our handlers, SIGTERM would not end it, and its signals would wake our loop.
+    Handlers that the app has installed stay, as in any fork.
     """
     signal.set_wakeup_fd(-1)
     ours = [_do_nothing, *handlers]
@@ -305,15 +306,15 @@ def give_back_signals(handlers: Iterable[object]) -> None:
 
 
 def peak_resident() -> int:
-    """The largest resident size so far, in bytes: what there is without /proc (getrusage(2))."""
+    """The largest resident size so far, in bytes (getrusage(2)): it is known also without /proc."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * 1024 if LINUX else peak
 
 
 def own_memory(address: int, size: int) -> bytes:
-    """A copy of this process's memory; empty if there is none at `address`, for a thread that owned it may have ended.
+    """A copy of this process's memory; empty if there is none at `address`, as after the end of a thread.
 
-    Linux only (process_vm_readv(2)): unlike ctypes.string_at it fails where a look would end the process.
+    Linux only (process_vm_readv(2)). Unlike ctypes.string_at it fails where an access would end the process.
     """
     buffer = ctypes.create_string_buffer(size)
     ours = (ctypes.c_size_t * 2)(ctypes.addressof(buffer), size)  # struct iovec
@@ -335,7 +336,7 @@ def smaps_rollup(pid: int | str = "self") -> Mapping[str, int]:
     return sums
 
 
-# ── what the app finds when it is imported ──────────────────────────────────────────────────
+# ── the environment in which the app is imported ────────────────────────────────────────────
 
 
 def enter_environment(env: Iterable[str], directory: str | None, umask: int | None) -> None:

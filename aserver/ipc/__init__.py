@@ -1,1 +1,1 @@
-"""How aserver's processes talk: typed messages, the channel that carries them, the shared board."""
+"""The talk between aserver's processes: typed messages, the channel that carries them, the shared board."""

@@ -1,8 +1,8 @@
-"""The board: one small cell of shared memory per worker process, written by it and read by all.
+"""The board: a small cell of shared memory for each worker process, written by that process and read by all.
 
-The master makes it (a memfd); zygotes and workers map it. A cell belongs to a process, never to a
-slot: a draining sibling must not mask a hang (trap 34). Each field has one writer, the cell's worker, and is
-one aligned 64-bit word, so no lock is needed and a killed writer leaves no half-written value.
+The master makes it (a memfd); zygotes and workers map it. A cell belongs to a process, never to a slot: else the beat
+of a draining worker would hide that the new worker of its slot hangs (docs/traps.md, 34). Each field is one aligned
+64-bit word with one writer, the cell's worker. So no lock is needed, and a killed writer leaves no half-written value.
 
 The application's code can write to every cell. So the file is sealed against another size (`unix.memory_file`), and the
 master never maps it: `BoardFile` uses pread(2) and pwrite(2), which cannot end in SIGBUS where sealing is missing.
@@ -18,27 +18,27 @@ from functools import partial
 from aserver import unix
 
 CELL_SIZE = 256  # bytes: whole cache lines, so that workers do not slow each other down
-CELLS = 1024  # 256 KB in all; more processes at once than any machine here would run
+CELLS = 1024  # 256 KB in all, for more processes at once than a server has
 _SIZE = CELL_SIZE * CELLS
-_WORDS = 64  # bytes of a cell that are words; the rest is text
+_WORDS = 64  # bytes of a cell that hold words; the rest is text
 _TEXT = struct.Struct(f"{CELL_SIZE - _WORDS}s")  # cut to that length, or filled up with NULs
 _WORD = struct.Struct("=Q")
-_HEADER = 0  # the first cell is the board's own; its first word: cells up to this number have been given out
-_HALF_LINES = 1  # its next two words, of `HalfLine`
+_HEADER = 0  # the first cell is the board's own; its first word is the highest number of a cell that was given out
+_HALF_LINES = 1  # the next two words of the first cell, for `HalfLine`
 
 
 class Field(IntEnum):
     """The words of a cell."""
 
-    BEAT = 0  # time.monotonic_ns() of the last turn of the worker's loop; 0: not begun
+    BEAT = 0  # time.monotonic_ns() of the worker's last heartbeat; 0 before the first
     CONNECTIONS = 1  # open connections
     REQUESTS = 2  # requests finished
     ACTIVE = 3  # requests under way
-    ACCEPTING = 4  # 1 while the worker accepts: others share the load with it
+    ACCEPTING = 4  # 1 while the worker accepts, so that others share the load with it
 
 
 class BoardFile:
-    """The master's side of the board. `fd` is what is passed to other processes."""
+    """The master's side of the board. `fd` is passed to the other processes."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -64,7 +64,7 @@ class BoardFile:
         data = os.pread(self.fd, _WORD.size, _HEADER)
         given_out = int(_WORD.unpack(data)[0]) if len(data) == _WORD.size else 0
         if not index <= given_out < CELLS:
-            # Nonsense from a worker becomes the whole board, which is always true enough for the readers.
+            # A count that a worker has spoilt becomes the whole board: readers then look at unused cells too.
             os.pwrite(self.fd, _WORD.pack(index if given_out < index else CELLS - 1), _HEADER)
 
     def close(self) -> None:
@@ -73,10 +73,10 @@ class BoardFile:
 
 
 class HalfLine:
-    """Whether some process has half a line out on the terminal of a log. It stays said if that process is killed.
+    """A note that some process has written half a line to the terminal of a log. It outlives that process.
 
-    `log` is 0 for the error log, 1 for the access log. A descriptor of its own, because the board may be closed before
-    the log is. Only who has the terminal's locks may ask or say (log/descriptor.py).
+    `log` is 0 for the error log, 1 for the access log. The note has a descriptor of its own, because the board may be
+    closed before the log. Only a process that holds the terminal's locks may use it (log/descriptor.py).
     """
 
     def __init__(self, board_fd: int, log: int) -> None:
@@ -84,16 +84,16 @@ class HalfLine:
         self._offset = _HEADER * CELL_SIZE + (_HALF_LINES + log) * _WORD.size
 
     def get(self) -> bool:
-        """Whether it is so."""
+        """Whether half a line stands there."""
         return os.pread(self._fd, _WORD.size, self._offset).strip(b"\0") != b""
 
     def put(self, *, half: bool) -> None:
-        """Say whether it is so."""
+        """Note whether half a line stands there."""
         os.pwrite(self._fd, _WORD.pack(half), self._offset)
 
 
 class Board:
-    """All cells, mapped: the side of zygotes and workers. Raises OSError or ValueError if `fd` is no board."""
+    """The side of zygotes and workers: all cells, mapped. Raises OSError or ValueError if `fd` is no board."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -101,7 +101,7 @@ class Board:
         self._words = memoryview(self._map).cast("Q")
 
     def writer(self, index: int) -> Callable[[bytes], None]:
-        """A function that notes a text in a cell: the target of the request begun last. One call in C, 0.1 us."""
+        """A function that notes a text in a cell: the target of the request begun last. It is in C and takes 0.1 us."""
         return partial(_TEXT.pack_into, self._map, index * CELL_SIZE + _WORDS)
 
     def cell(self, index: int) -> memoryview:
@@ -110,7 +110,7 @@ class Board:
         return self._words[index * width : (index + 1) * width]
 
     def used(self) -> Iterator[tuple[int, memoryview]]:
-        """Every cell that was ever given out, with its number; whatever another worker has written over that count."""
+        """Every cell that was ever given out, with its number. A spoilt count is cut to the size of the board."""
         for index in range(_HEADER + 1, min(self._words[_HEADER], CELLS - 1) + 1):
             yield index, self.cell(index)
 

@@ -1,18 +1,18 @@
 """A stream of typed messages with descriptors between two of aserver's processes.
 
-Runs in all of them; it owns its socket, and the descriptors it has received until somebody takes them.
-It never blocks (only `flush_blocking` does, before a process leaves) and never interprets a message.
+Runs in all of them. A channel owns its socket, and the descriptors that it has received, until `receive` returns them.
+It never blocks (only `flush_blocking` does, before a process ends) and never interprets a message.
 
-A socket takes some 200 KB, and a message may be longer. The owner of a channel therefore says how the rest of it gets
-out: a process with a loop calls `flush_by` once, the zygote polls for POLLOUT while something is `pending`.
+A socket takes some 200 KB, and a message may be longer. The owner of a channel decides how the rest is written: a
+process with a loop calls `flush_by` once, the zygote polls for POLLOUT while the channel is `pending`.
 
-A stream socket with a length before each message, not SOCK_SEQPACKET: macOS has no seqpacket for
-AF_UNIX, and a traceback may be longer than a packet. Descriptors ride on the first byte of their message, so
-they are always here before its last byte is.
+It is a stream socket with a length before each message, not SOCK_SEQPACKET: macOS has no seqpacket for AF_UNIX, and a
+traceback may be longer than a packet. Descriptors travel with the first byte of their message, so they always arrive
+before its last byte.
 
-The master's peers run the application's code, which may be hostile. So what arrives is parsed as input: `receive` reads
-a bounded amount, never more than the message it is at, and refuses (ChannelError) everything that is not a message that
-may come here with the descriptors that belong to it. After a refusal nothing is read, and no descriptor stays open.
+The master's peers run the application's code, which may be hostile. So arriving bytes are parsed as input: `receive`
+reads a bounded amount, never beyond the current message, and raises ChannelError for everything but a message that may
+come here with the descriptors that belong to it. After that nothing is read, and no descriptor stays open.
 """
 
 import array
@@ -33,13 +33,13 @@ from aserver.errors import ChannelError
 from aserver.ipc.messages import FDS, Message
 
 _HEADER = struct.Struct("!IH")  # length of the body, number of descriptors
-_MAX_BODY = 1 << 22  # a traceback is cut long before; more is not one of our messages
-#: One call of `receive` takes up to so many messages and bytes; the rest keeps the socket readable.
+_MAX_BODY = 1 << 22  # bytes; no message of ours is longer, because texts in it are cut
+#: The most messages and bytes of one call of `receive`; the rest keeps the socket readable.
 TURN_MESSAGES, TURN_BYTES = 64, 256 << 10
 _PIECE = 64 << 10
-_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # socket.recv_fds ignores it (trap 13)
+_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # socket.recv_fds ignores it (docs/traps.md, 13)
 _NOSIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
-#: Said with every call: O_NONBLOCK belongs to the description, and a zygote that keeps a duplicate could clear it.
+#: Given with every call, because O_NONBLOCK belongs to the description: a zygote with a duplicate could clear it.
 _DONTWAIT = socket.MSG_DONTWAIT
 
 M = TypeVar("M", bound=Message)
@@ -47,14 +47,14 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Channel(Generic[M]):
-    """One end. `expects` is the union of messages that may arrive here, from `ipc.messages`."""
+    """An end of a channel. `expects` is the union of messages that may arrive here, from `ipc.messages`."""
 
     def __init__(self, sock: socket.socket, expects: Any) -> None:
         sock.setblocking(False)
         self._sock = sock
         self._decode = msgspec.msgpack.Decoder(expects).decode
         most_fds = max(FDS.get(kind, (0, 0))[1] for kind in get_args(expects))
-        # CMSG_SPACE rounds up, and the kernel would fill the padding with one more. Without any room it hands out none.
+        # Not CMSG_SPACE: it rounds up, and the kernel would fill the padding with one descriptor more.
         self._fds_room = socket.CMSG_LEN(most_fds * 4) if most_fds else 0
         self._incoming = bytearray()
         self._incoming_fds: list[int] = []
@@ -69,11 +69,11 @@ class Channel(Generic[M]):
 
     @property
     def pending(self) -> bool:
-        """Whether something waits to be written. Without `flush_by`: call `flush` when the socket is writable."""
+        """Whether messages wait to be written. Without `flush_by`: call `flush` when the socket is writable."""
         return bool(self._outgoing)
 
     def cut_off(self) -> None:
-        """Take nothing more from the peer, which learns it (EPIPE); it can still be told things. For a broken peer."""
+        """Read no more from a broken peer, whose writes then fail (EPIPE). Messages can still be sent to it."""
         self.eof = True
         with contextlib.suppress(OSError):  # the other end has gone
             self._sock.shutdown(socket.SHUT_RD)
@@ -82,7 +82,7 @@ class Channel(Generic[M]):
 
     @property
     def quiet(self) -> bool:
-        """Whether no message is half in or half out: then the socket is all there is to the channel."""
+        """Whether no message is half read or half written: then the socket is the channel's whole state."""
         return not (self._outgoing or self._incoming or self._incoming_fds)
 
     def send(self, message: Message, fds: Iterable[int] = ()) -> None:
@@ -102,7 +102,7 @@ class Channel(Generic[M]):
         if len(body) > _MAX_BODY:
             raise ChannelError(f"{type(message).__name__} has {len(body)} bytes, and a message at most {_MAX_BODY}")
         frame = memoryview(_HEADER.pack(len(body), len(passed)) + body)
-        # What cannot be written now outlives the caller's descriptors, so the queue has its own.
+        # A message may wait longer than the caller keeps its descriptors, so the queue has its own.
         self._outgoing.append((frame, _copies(passed)))
         self.flush()
 
@@ -134,7 +134,7 @@ class Channel(Generic[M]):
                 sent = self._sock.sendmsg([frame], rights, _NOSIGNAL | _DONTWAIT)
             except (BlockingIOError, InterruptedError):
                 return
-            except OSError:  # EPIPE, ECONNRESET: nobody will read this any more
+            except OSError:  # EPIPE, ECONNRESET: the peer is gone
                 self._drop_outgoing()
                 return
             _close_all(fds)
@@ -144,19 +144,21 @@ class Channel(Generic[M]):
                 self._outgoing[0] = (frame[sent:], [])
 
     def flush_blocking(self, timeout: float) -> None:
-        """Wait until everything is written, at most `timeout` seconds for each part; for a process that leaves."""
+        """Wait until everything is written, at most `timeout` seconds for each part; for a process that ends."""
         poll = select.poll()
         poll.register(self._sock, select.POLLOUT)
         while self._outgoing and poll.poll(timeout * 1000):
             self.flush()
 
     def receive(self) -> list[tuple[M, list[int]]]:
-        """Complete messages that have arrived, each with its descriptors, which are now the caller's.
+        """Complete messages that have arrived, each with its descriptors, which now belong to the caller.
 
-        Not more than one turn's share: call it again while the socket is readable. Sets `eof` when the peer is gone;
-        messages before that are still returned. Raises ChannelError for what is no message that may come here, a
-        message with more or fewer descriptors than belong to it, and a cut descriptor list (MSG_CTRUNC). Then `eof` is
-        set too: nothing more is read from such a peer, and what came in the same turn is dropped.
+        A call takes TURN_MESSAGES and TURN_BYTES at most: call it again while the socket is readable. Sets `eof` when
+        the peer is gone; messages before that are still returned.
+
+        Raises ChannelError for bytes that are no message that may come here, for a message with more or fewer
+        descriptors than belong to it, and for a cut descriptor list (MSG_CTRUNC). Then `eof` is set too: nothing more
+        is read from such a peer, and the messages of the same call are dropped.
         """
         messages: list[tuple[M, list[int]]] = []
         room = TURN_BYTES
@@ -173,7 +175,7 @@ class Channel(Generic[M]):
         return messages
 
     def _missing(self) -> int:
-        """How many bytes of the message under way are still to come; of its header, as long as that is not here."""
+        """The number of bytes that the current message lacks; that its header lacks, as long as that is incomplete."""
         if len(self._incoming) < _HEADER.size:
             return _HEADER.size - len(self._incoming)
         length, count = _HEADER.unpack_from(self._incoming)
@@ -186,7 +188,7 @@ class Channel(Generic[M]):
     def _take(self) -> tuple[M, list[int]]:
         try:
             message = self._decode(memoryview(self._incoming)[_HEADER.size :])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # all that it raises for bytes
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # all that it can raise
             raise ChannelError(f"a message that this aserver does not know: {error}") from None
         least, most = FDS.get(type(message), (0, 0))
         if not least <= len(self._incoming_fds) <= most:
@@ -196,7 +198,7 @@ class Channel(Generic[M]):
         return message, fds
 
     def _read(self, most: int) -> int:
-        """Read up to `most` bytes of the message under way, and none of the next; returns how many came."""
+        """Read up to `most` bytes of the current message, and none of the next; return how many came."""
         if self.eof:
             return 0
         size = min(self._missing(), most, _PIECE)
@@ -227,7 +229,7 @@ class Channel(Generic[M]):
         self._outgoing.clear()
 
     def close(self) -> None:
-        """Close the socket and every descriptor that nobody took."""
+        """Close the socket, and every descriptor that was not returned yet."""
         self.flush_by(None)
         self._drop_outgoing()
         _close_all(self._incoming_fds)
@@ -236,10 +238,10 @@ class Channel(Generic[M]):
 
 
 def _copies(fds: Iterable[int]) -> list[int]:
-    """A duplicate of each, or of none. Raises OSError."""
+    """Duplicate each of `fds`. Raises OSError; then no duplicate stays open."""
     made: list[int] = []
     try:
-        made.extend(os.dup(fd) for fd in fds)  # which keeps those before one that fails
+        made.extend(os.dup(fd) for fd in fds)  # extend() keeps those before one that fails
     except OSError:
         _close_all(made)
         raise

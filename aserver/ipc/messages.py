@@ -1,11 +1,11 @@
 """The whole conversation between master, zygote and worker, on one page.
 
-Pure: only shapes. Descriptors do not stand in a message; `FDS` says how many travel with it and
-in which order (SCM_RIGHTS, unix(7)). `serial` names a worker process for ever, `slot` its place
-among the `workers`, `generation` the zygote whose code it runs; a pid is only ever for people.
+Pure: only shapes. Descriptors travel beside a message (SCM_RIGHTS, unix(7)): `FDS` has their number, and the message's
+docstring their order. `serial` names a worker process for ever, `slot` its place among the `workers`, and `generation`
+the zygote whose code it runs; a pid is for people.
 
-What goes to the master comes from processes that run the application's code. Their numbers have bounds here, which the
-decoder holds; what the messages say is checked where it is taken in (`master.processes`, `master.border`).
+Messages to the master come from processes that run the application's code. The decoder holds the bounds of their
+numbers; their meaning is checked where they are received (`master.processes`, `master.border`).
 """
 
 from collections.abc import Iterator
@@ -14,27 +14,27 @@ from typing import Annotated
 
 import msgspec
 
-#: Characters of a text about an error, such as a traceback: what an exception quotes may be of any size.
+#: Characters of a text about an error, such as a traceback: an exception may quote a text of any size.
 LONGEST_TEXT = 1 << 16
-#: Characters of a reason, which is to be read in one line.
+#: Characters of a reason, which is read as one line.
 LONGEST_REASON = 2000
 #: Files of a fingerprint in one message: some 110 bytes each (measured: litellm's 3,863 files made 435 KB).
 FILES_AT_ONCE = 1000
-#: The most files of one process's code that are told and kept: looking at so many every few seconds takes 0.1 s.
+#: The most files of one process's code that are reported and watched: a look at so many takes 0.1 s.
 MOST_FILES = 50_000
 
 Files = dict[str, tuple[int, int]]
 Serial = Annotated[int, msgspec.Meta(ge=1)]
 Pid = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
-#: What a process that failed exits with: 0 would make a success of it.
+#: The exit code of a process that failed: not 0, which would mean success.
 FailureCode = Annotated[int, msgspec.Meta(ge=1, le=255)]
-#: As from waitpid(2): an exit code in the upper byte, or a signal.
+#: The form of waitpid(2): an exit code in the upper byte, or a signal.
 WaitStatus = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
 Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 
 
 def shorten(text: str, most: int) -> str:
-    """The beginning and the end of `text` if it is longer than `most`; a traceback says at its end what it is of."""
+    """The beginning and the end of `text`, if it is longer than `most`: a traceback has its exception at the end."""
     if len(text) <= most:
         return text
     return f"{text[: most // 2]} [... {len(text) - most} characters are left out ...] {text[-(most // 2) :]}"
@@ -53,9 +53,9 @@ class Message(msgspec.Struct, tag=True):
 
 
 class ListenerInfo(msgspec.Struct, frozen=True):
-    """What a worker has to know of a listener whose descriptor travels beside it."""
+    """The facts that a worker needs about a listener whose descriptor travels beside this."""
 
-    name: str  # as logged and as in `scope["server"]`'s origin: "http://127.0.0.1:8000", "unix:/run/a.sock"
+    name: str  # for logs: "http://127.0.0.1:8000", "unix:/run/a.sock"
     family: str  # "inet", "inet6", "unix"
     tls: bool = False
 
@@ -64,7 +64,10 @@ class ListenerInfo(msgspec.Struct, frozen=True):
 
 
 class Boot(Message):
-    """First message: everything the zygote is to be. Fds: board, error log, access log if there is one, listeners."""
+    """The first message, with everything that the zygote needs.
+
+    Fds: board, error log, access log if there is one, listeners.
+    """
 
     generation: int
     settings: dict[str, object]
@@ -73,7 +76,7 @@ class Boot(Message):
     master_pid: int
     listeners: tuple[ListenerInfo, ...]
     access_log: bool
-    directory: str | None = None  # where to begin; None: where the master is
+    directory: str | None = None  # to change to at the start; None: stay in the master's
 
 
 class Fork(Message):
@@ -91,21 +94,21 @@ class Fork(Message):
 
 
 class Adopt(Message):
-    """A living worker that another zygote forked; the deputy kills it should the master die. Fds: pidfd."""
+    """A living worker that another zygote forked; this zygote kills it if the master dies. Fds: pidfd."""
 
     serial: int
     pid: int
 
 
 class Kill(Message):
-    """Send `signal` to a worker: only used where there are no pidfds, else the master does it."""
+    """Send `signal` to a worker. Only used where there are no pidfds: else the master sends it."""
 
     serial: int
     signal: int
 
 
 class Quit(Message):
-    """Leave as soon as no child is left; workers are the master's business. `last`: the whole server ends."""
+    """Exit as soon as no child is left; the master ends the workers. `last`: the whole server ends."""
 
     last: bool = False
 
@@ -157,21 +160,21 @@ class LoadFailed(Message):
 
 
 class Forked(Message):
-    """A worker process exists. Fds: its channel, its trace file, its pidfd (absent where there is none)."""
+    """A worker process exists. Fds: its channel, its trace file, its pidfd if the system has pidfds."""
 
     serial: Serial
     pid: Pid
 
 
 class ForkFailed(Message):
-    """fork(2) failed, with the system's words (EAGAIN, ENOMEM)."""
+    """fork(2) failed; `reason` is the system's text (for EAGAIN, ENOMEM)."""
 
     serial: Serial
     reason: str
 
 
 class Exited(Message):
-    """The zygote has reaped a worker; `status` is as from waitpid(2)."""
+    """The zygote has reaped a worker."""
 
     serial: Serial
     pid: Pid
@@ -182,7 +185,10 @@ class Exited(Message):
 
 
 class Ready(Message):
-    """App loaded, lifespan startup complete, accepting. A lazy worker tells what files it loaded (see MoreFiles)."""
+    """The app is loaded, lifespan startup complete, and the worker accepts.
+
+    A lazy worker's fingerprint has the files that it loaded (see MoreFiles).
+    """
 
     serial: Serial
     fingerprint: Files
@@ -211,7 +217,7 @@ class RecycleAsked(Message):
 
 
 class Drain(Message):
-    """Stop accepting, finish, leave. `final`: no other worker will take the connections that come.
+    """Stop accepting, finish, leave. `final`: no other worker will take the connections that arrive.
 
     `graceful` is seconds for requests in flight; 0 means at once.
     """

@@ -6,16 +6,16 @@ SO_REUSEPORT unasked (a second server would silently share the port) nor unlink 
     host:port     every address that the name has; port 0 is chosen by the system, the same for all of them
     [v6]:port     IPv6 only (IPV6_V6ONLY), as nginx does: `[::]:80` and `0.0.0.0:80` are two sockets
     :port         all IPv4 addresses, as in gunicorn
-    unix:/path    see path.py
+    unix:/path    a socket file, which path.py makes, keeps and removes
     unix:@name    Linux's abstract names (unix(7)); no file, so no mode and no owner
-    fd://3        a socket that somebody else bound, also while it already listens
+    fd://3        a socket that another process bound; it may listen already
     http://...    host and port in the clear, though there is a certificate
     https://...   host and port with TLS, or not at all
 
 Once there is a certificate, every TCP address that does not say `http://` is TLS. Unix sockets never are.
 
-Sockets passed by systemd (LISTEN_FDS, sd_listen_fds(3)) replace `bind`, as in gunicorn, because `bind` has a
-default that nobody wrote; unless a `bind` says `fd://N`, which then is the exact list of what is meant.
+Sockets passed by systemd (LISTEN_FDS, sd_listen_fds(3)) replace `bind`, as in gunicorn: a `bind` may be just the
+default. Only if a `bind` has an `fd://N`, it counts, as the exact list of the addresses.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 class _Wanted(NamedTuple):
-    """How the sockets that we make ourselves are to be."""
+    """The properties of the sockets that are made here, not adopted."""
 
     uds_mode: int | None
     uds_owner: str | None
@@ -52,7 +52,7 @@ class _Wanted(NamedTuple):
 
 
 def bind_for(config: Config, specs: Sequence[str], environ: Mapping[str, str]) -> list[Listener]:
-    """`bind_all` of `specs`, for this process and as its settings say."""
+    """`bind_all` of `specs`, for this process and with its settings."""
     return bind_all(
         specs,
         uds_mode=config.uds_mode,
@@ -76,12 +76,12 @@ def bind_all(
     pid: int,
     tls: bool = False,
 ) -> list[Listener]:
-    """Bind everything, or nothing; the caller then calls `listen` on each when it can serve.
+    """Bind everything, or nothing. The caller calls `listen` on each, when it can serve.
 
-    `pid` is what LISTEN_PID has to say; `environ` is only read, the caller keeps LISTEN_* from its children. `tls`
-    says that there is a certificate.
-    Raises ConfigError for an address that cannot be understood, BindError for one that cannot be had; what
-    was bound until then is closed, adopted descriptors included.
+    LISTEN_PID must be `pid`. `environ` is only read: the caller keeps LISTEN_* from its children. `tls`: there is a
+    certificate.
+    Raises ConfigError for an address that cannot be understood, BindError for one that cannot be bound or adopted. Then
+    all sockets bound so far are closed, adopted descriptors included.
     """
     wanted = _Wanted(uds_mode, uds_owner, uds_group, reuse_port, tls)
     passed = _passed_by_systemd(environ, pid)
@@ -108,7 +108,7 @@ def _close_all(listeners: Sequence[Listener]) -> None:
 
 
 def _bind_one(spec: str, wanted: _Wanted, listeners: list[Listener]) -> None:
-    """Append what `spec` stands for to `listeners`, one by one, so that the caller can undo."""
+    """Append the listeners of `spec` to `listeners`, each at once, so that the caller can undo them."""
     kind, separator, rest = spec.partition("://" if spec.startswith("fd://") else ":")
     if kind == "fd" and separator == "://":
         if not rest.isdecimal():
@@ -155,7 +155,7 @@ def _parse_tcp(spec: str) -> tuple[str, int]:
 
 
 def _bind_tcp(host: str, port: int, *, reuse_port: bool, tls: bool) -> list[Listener]:
-    """One listener for each address of `host`; with port 0 all get the same port."""
+    """Make a listener for each address of `host`; with port 0 all get the same port."""
     addresses = _resolve(host, port)
     for _ in range(_SAME_PORT_TRIES):
         try:
@@ -175,7 +175,7 @@ def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise BindError(f"cannot bind {host}:{port}: the name cannot be resolved ({error})") from error
-    # Keep the scope (`fe80::1%eth0`), which stands apart in an IPv6 address: bind(2) takes it from the text.
+    # The text of an IPv6 address keeps its scope (`fe80::1%eth0`), from which bind(2) takes it.
     return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found))
 
 
@@ -184,8 +184,8 @@ def _bind_addresses(
 ) -> list[socket.socket]:
     """Bind all addresses of one name. Raises BindError, with the OSError as its cause; closes all then.
 
-    An address that this machine does not have is passed over if another one can be bound: `localhost` is
-    ::1 too in the hosts file of many containers that have no IPv6.
+    An address that this machine does not have is passed over if another one can be bound: in the hosts file of many
+    containers `localhost` is also ::1, though they have no IPv6.
     """
     sockets: list[socket.socket] = []
     missing: BindError | None = None
@@ -233,7 +233,7 @@ def _url(family: int, host: str, port: int, *, tls: bool = False) -> str:
 
 
 def _why_not(family: int, address: str, port: int, error: OSError) -> str:
-    """The sentence for a failed bind(2): the address, the reason, and who or what stands in the way."""
+    """The sentence for a failed bind(2): the address, the reason, and the process or the rule in the way."""
     where = f"cannot bind {_url(family, address, port)}"
     if error.errno == errno.EADDRINUSE:
         who = port_owner.of_port(family, address, port) or "another process that cannot be seen from here"
@@ -259,7 +259,7 @@ def _first_free_port() -> int:
 
 
 def _bind_abstract(name: str) -> Listener:
-    """Bind `@name`. The kernel frees it with the last descriptor, so nothing can be stale."""
+    """Bind `@name`. The kernel frees the name with the last descriptor, so it cannot be stale."""
     if not sys.platform.startswith("linux"):
         raise BindError(f"cannot bind unix:{name}: only Linux has abstract socket names")
     encoded = os.fsencode(name[1:])
@@ -288,7 +288,7 @@ def _abstract_peer(encoded: bytes) -> int:
 def _passed_by_systemd(environ: Mapping[str, str], pid: int) -> list[tuple[int, str]]:
     """Descriptors and their names, if systemd's variables are meant for `pid` (sd_listen_fds(3)). Raises BindError."""
     if environ.get("LISTEN_PID") != str(pid):
-        return []  # inherited from somebody further up: not ours
+        return []  # meant for an ancestor of this process, and inherited
     count = environ.get("LISTEN_FDS", "0")
     if not count.isdecimal():
         raise BindError(f"LISTEN_FDS is {count!r}, not a number; no socket can be taken over from systemd")
@@ -299,7 +299,7 @@ def _passed_by_systemd(environ: Mapping[str, str], pid: int) -> list[tuple[int, 
 
 
 def _adopt(number: int, label: str, *, tls: bool) -> Listener:
-    """Take over a bound stream socket; a descriptor that is not one is left as it was. Raises BindError."""
+    """Take over a bound stream socket. Raises BindError for a descriptor that is none, which then is left as it was."""
     try:
         if not stat.S_ISSOCK(os.fstat(number).st_mode):
             raise BindError(f"cannot adopt fd://{number}: it is open, but no socket")
@@ -317,7 +317,7 @@ def _adopt(number: int, label: str, *, tls: bool) -> Listener:
 
 
 def _where(sock: socket.socket, number: int, *, tls: bool) -> tuple[str, tuple[str, int] | str]:
-    """What an adopted socket is bound to, as text and as address."""
+    """The address of an adopted socket, as text and as address. Raises BindError if it cannot be listened on."""
     if sock.type != socket.SOCK_STREAM or sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
         raise BindError(f"cannot adopt fd://{number}: it is no TCP or unix stream socket")
     try:

@@ -1,4 +1,4 @@
-"""Listeners across a re-exec: what must be written down beside the descriptor, and how it becomes a listener again.
+"""Listeners across a re-exec: the facts to be kept beside the descriptor, and the listener made of them again.
 
 Runs in the master, before and after `execve`. The socket, its queue and its names in the file system are untouched.
 """
@@ -13,7 +13,7 @@ from aserver.sockets.path import PathListener
 
 
 class Handover(msgspec.Struct, frozen=True):
-    """One listener on its way. `inode` is (device, inode) of a path that is ours to keep and remove."""
+    """A listener on its way. `inode` is (device, inode) of a socket path that this server made, keeps and removes."""
 
     fd: int
     name: str
@@ -24,7 +24,7 @@ class Handover(msgspec.Struct, frozen=True):
 
 
 def hand_over(listener: Listener) -> Handover:
-    """Describe `listener`, whose descriptor the next image inherits."""
+    """Describe `listener` for the next image of this process, which inherits the descriptor."""
     fd = listener.socket.fileno()
     if isinstance(listener, PathListener):
         return Handover(fd, listener.name, listener.address, listener.inode, listener.public)
@@ -32,7 +32,7 @@ def hand_over(listener: Listener) -> Handover:
 
 
 def take_over(handover: Handover) -> Listener:
-    """The listener again."""
+    """Make the listener again."""
     os.set_inheritable(handover.fd, False)
     sock = socket.socket(fileno=handover.fd)
     if handover.inode is not None:

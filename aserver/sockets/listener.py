@@ -1,7 +1,7 @@
-"""One bound socket: the part that is the same for TCP, abstract names and adopted descriptors.
+"""A bound socket: the part that is the same for TCP, abstract names and adopted descriptors.
 
-Runs in the master and in the embedding program. It must never close or unlink behind the owner's back:
-there is no `__del__`, and a worker has no Listener.
+Runs in the master and in the embedding program; a worker has no Listener. It must never close or unlink without an
+order from its owner, so there is no `__del__`.
 """
 
 import errno
@@ -14,10 +14,10 @@ Address = tuple[str, int] | str
 
 
 class Listener:
-    """A bound, non-blocking, close-on-exec stream socket that is not ours to accept on.
+    """A bound, non-blocking, close-on-exec stream socket. Its process does not accept on it.
 
-    `name` is for people and logs, `family` is "inet", "inet6" or "unix", `address` is (host, port) with
-    the real port, or the unix path, or `@name` for an abstract one. `tls`: it must never be served in the clear.
+    `name` is for people and logs, `family` is "inet", "inet6" or "unix". `address` is (host, port) with the real port,
+    or the unix path, or `@name` for an abstract one. `tls`: it must never be served in the clear.
     """
 
     def __init__(self, sock: socket.socket, name: str, address: Address, *, tls: bool = False) -> None:
@@ -34,8 +34,8 @@ class Listener:
     def listen(self, backlog: int) -> None:
         """Let clients connect, with a queue of `backlog`; may be called again, also on an adopted socket.
 
-        Raises BindError. EADDRINUSE can come this late: two servers may both bind with SO_REUSEADDR and
-        only the first gets to listen (socket(7)).
+        Raises BindError. EADDRINUSE can come as late as here: two servers may both bind with SO_REUSEADDR, and only the
+        first of them can listen (socket(7)).
         """
         try:
             self.socket.listen(backlog)
@@ -43,11 +43,11 @@ class Listener:
             raise BindError(self._listen_failed(error)) from error
 
     def tend(self) -> str | None:
-        """Call about once a second; does what keeps the address reachable and returns a sentence for the log."""
+        """Keep the address reachable; call it about once a second. Returns a sentence for the log, or None."""
         return None
 
     def close(self) -> None:
-        """Close the socket; may be called again. Clients in its queue are reset unless somebody else holds it."""
+        """Close the socket; may be called again. Clients in its queue are reset unless another process holds it too."""
         self.socket.close()
 
     def _listen_failed(self, error: OSError) -> str:

@@ -5,15 +5,15 @@ and never leave a moment in which clients of a path that was there find none.
 
 The life of `/run/a.sock`:
 
-    bind      the socket is bound as `/run/.a.sock~`, and gets its owner and mode there, where nobody can
+    bind      the socket is bound as `/run/.a.sock~`, and gets its owner and mode there, where no client can
               connect to it, because it does not listen
     listen    listen(2), then the same inode is linked to `/run/a.sock`; over a stale path by rename(2), so
               clients see the old inode or the new one and never none. The hidden name stays as a spare
-    tend      if somebody deletes the public path, the spare is linked back: same inode, same queue
+    tend      if the public path was deleted, the spare is linked back: same inode, same queue
     close     both names are removed, if they are still our inode
 
-Whoever changes one of the two names holds a lock, `.a.sock~lock` (`locks`): without it two servers that start together
-could both find the path stale, and the second would rename over the first, which by then is live.
+A process that changes one of the two names holds a lock, `.a.sock~lock` (`locks`). Without it, two servers that start
+together could both find the path stale, and the second would rename over the first, which by then is live.
 While the socket is open its inode cannot be reused, so (device, inode) is proof of identity.
 
 File systems without hard links (link(2) gives EPERM or ENOTSUP): the hidden name is renamed to the public one
@@ -46,16 +46,16 @@ _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
 
 
 class PathUse(Enum):
-    """What stands at a path where a socket is to be."""
+    """The state of a path at which a socket is wanted."""
 
     FREE = "free"
-    STALE = "stale"  # a socket that nobody has open: left over by a server that was killed
-    LIVE = "live"  # somebody accepts, or has a full queue
-    BOUND = "bound"  # somebody has bound it and does not listen yet
-    OTHER = "other"  # no stream socket, or it may not be looked at
+    STALE = "stale"  # a socket that no process has open: left over by a server that was killed
+    LIVE = "live"  # a server accepts, or its queue is full
+    BOUND = "bound"  # a server has bound it and does not listen yet
+    OTHER = "other"  # no stream socket, or this process may not look at it
 
 
-#: What connect(2) says of a socket file; the rest (EPROTOTYPE: datagrams, EACCES) is not ours to judge.
+#: The meaning of connect(2)'s results for a socket file. All others (EPROTOTYPE: datagrams, EACCES) are OTHER.
 _CONNECT_RESULTS = {
     0: PathUse.LIVE,
     errno.EAGAIN: PathUse.LIVE,  # its queue is full
@@ -68,7 +68,7 @@ _CONNECT_RESULTS = {
 class _Phase(Enum):
     HIDDEN = "hidden"  # bound under the hidden name, not listening
     PUBLIC = "public"
-    LOST = "lost"  # the public path is gone or another's, and that has been reported
+    LOST = "lost"  # the public path is gone or another server's, and that has been reported
     CLOSED = "closed"
 
 
@@ -76,7 +76,7 @@ class PathListener(Listener):
     """A listener at a path that this object makes, keeps and removes."""
 
     def __init__(self, path: str, *, mode: int | None, owner: str | None, group: str | None) -> None:
-        """Bind under the hidden name. Raises BindError; nothing is left behind then."""
+        """Bind under the hidden name. Raises BindError, and then leaves nothing behind."""
         self._path = path
         self._spare = hidden_name(path)
         check_length(path)
@@ -145,7 +145,7 @@ class PathListener(Listener):
         try:
             if _inode(self._spare) != self._inode:
                 raise FileNotFoundError(errno.ENOENT, "no spare name of the socket is left")
-            os.link(self._spare, self._path)  # fails if somebody was faster; never replaces
+            os.link(self._spare, self._path)  # fails if another process was faster; never replaces
         except OSError as error:
             return (
                 None
@@ -173,7 +173,7 @@ class PathListener(Listener):
     # ── steps ──
 
     def _require_free(self, path: str) -> PathUse:
-        """FREE or STALE; anything else is refused by BindError."""
+        """Return FREE or STALE. Raises BindError for any other state."""
         use, peer_pid = probe(path)
         if use in (PathUse.FREE, PathUse.STALE):
             return use
@@ -185,14 +185,14 @@ class PathListener(Listener):
         raise BindError(f"cannot bind {subject}: a server {state}, {who}")
 
     def _bound_inode(self) -> tuple[int, int]:
-        """Of the socket that was bound just now. Raises BindError if something else stands in its place already."""
+        """(device, inode) of the socket that was bound just now. Raises BindError if another file is in its place."""
         found = os.lstat(self._spare)
         if not stat.S_ISSOCK(found.st_mode) or found.st_nlink != 1:
             raise BindError(f"cannot bind unix:{self._path}: its hidden name {self._spare} was exchanged meanwhile")
         return found.st_dev, found.st_ino
 
     def _dress(self, mode: int | None, uid: int, gid: int) -> None:
-        """Owner, then mode: chown(2) may clear mode bits. Removes the hidden name if either is refused."""
+        """Set the owner, then the mode, because chown(2) may clear mode bits. Removes the hidden name on failure."""
         try:
             if uid != -1 or gid != -1 or mode is not None:
                 with _itself(self._spare, self._inode) as place:
@@ -210,7 +210,7 @@ class PathListener(Listener):
             raise BindError(f"cannot give unix:{self._path} its {wanted}: {_reason(error, self._path)}") from error
 
     def _publish(self) -> None:
-        """Make the listening inode appear at the public path; the directory lock is held."""
+        """Make the listening inode appear at the public path; the lock for the names is held."""
         if _inode(self._spare) != self._inode:
             raise BindError(
                 f"cannot listen on {self.name}: its hidden name {self._spare} was taken or removed meanwhile"
@@ -254,16 +254,16 @@ def check_length(path: str) -> None:
 
 
 def hidden_name(path: str) -> str:
-    """`/run/.a.sock~` for `/run/a.sock`: two bytes longer, and telling to whoever lists the directory."""
+    """`/run/.a.sock~` for `/run/a.sock`: two bytes longer, and recognisable in a list of the directory."""
     public = Path(path)
     return str(public.with_name(f".{public.name}~"))
 
 
 def probe(path: str) -> tuple[PathUse, int]:
-    """What stands at `path`, and the pid that listens there if the kernel says (SO_PEERCRED, else 0).
+    """The state of `path`, and the pid of the process that listens there (SO_PEERCRED; 0 if unknown).
 
-    Connects and closes at once when somebody listens. A socket that is bound and does not listen yet
-    refuses exactly as a stale one does; only /proc/net/unix tells them apart (Linux, same network namespace).
+    It connects, and closes the connection at once. A socket that is bound and does not listen yet refuses exactly as a
+    stale one does; only /proc/net/unix tells them apart (Linux, same network namespace).
     """
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
@@ -291,9 +291,9 @@ def peer_pid(client: socket.socket) -> int:
 
 @contextlib.contextmanager
 def _names_lock(path: str) -> Iterator[None]:
-    """Hold the lock for the names of `path`. Raises BindError if another keeps it, OSError if it cannot be made.
+    """Hold the lock for the names of `path`. Raises BindError if another process keeps it, OSError if it fails.
 
-    Not flock(2) on the directory, which every user may lock who may read it.
+    A file of its own, because every user who may read the directory could lock that (flock(2)).
     """
     name = hidden_name(path) + "lock"
     deadline = time.monotonic() + _LOCK_PATIENCE
@@ -321,9 +321,9 @@ def _take(name: str) -> LockFile | None:
 
 @contextlib.contextmanager
 def _itself(path: str, inode: tuple[int, int]) -> Iterator[str]:
-    """A path that leads to this very inode, whatever is put at `path` meanwhile, be it a symbolic link. Raises OSError.
+    """A path that leads to this very inode, even if `path` gets another file or link meanwhile. Raises OSError.
 
-    By O_PATH and /proc, since a socket cannot be opened otherwise; without them (macOS, a chroot) it is `path`.
+    It is made with O_PATH and /proc, because a socket cannot be opened. Without them (macOS, a chroot) it is `path`.
     """
     if not hasattr(os, "O_PATH"):
         yield path

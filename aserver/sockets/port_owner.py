@@ -1,7 +1,7 @@
-"""Who holds an address: turns "address in use" into a pid and a command line.
+"""The owner of an address: turns "address in use" into a pid and a command line.
 
-Runs in the process that binds, on the error path only. It reads /proc (proc(5)) and must never raise:
-what cannot be known (other system, other user, other namespace) is simply not said.
+Runs in the process that binds, on the error path only. It reads /proc (proc(5)) and must never raise: the answer is
+None if the owner cannot be known (another system, another user, another namespace).
 """
 
 import contextlib
@@ -17,11 +17,11 @@ _PROC = Path("/proc")
 _TCP_LISTEN = "0A"  # include/net/tcp_states.h
 _UNIX_LISTENING = 0x10000  # __SO_ACCEPTCON, the Flags column of /proc/net/unix
 _UNIX_UNCONNECTED = "01"  # SS_UNCONNECTED: bound or listening; an accepted connection shows 03 and the same path
-_COMMAND_LENGTH = 80  # characters of a command line that still read as part of a sentence
+_COMMAND_LENGTH = 80  # characters of a command line, so that it reads as part of a sentence
 
 
 class UnixSocket(NamedTuple):
-    """One line of /proc/net/unix that can be a server: a stream socket bound to a name."""
+    """A line of /proc/net/unix that can be a server: a stream socket bound to a name."""
 
     inode: int
     listening: bool
@@ -29,7 +29,10 @@ class UnixSocket(NamedTuple):
 
 
 def of_port(family: int, host: str, port: int) -> str | None:
-    """`pid 4711 (python app.py)`, a user's name, or None: who listens where `host:port` would go."""
+    """The process that listens on `host:port` or on an address that covers it.
+
+    As `pid 4711 (python app.py)`; only its user where the process cannot be seen; None if there is none.
+    """
     inodes: set[int] = set()
     users: set[int] = set()
     for entry_host, entry_port, user, inode in _listening_tcp():
@@ -40,10 +43,10 @@ def of_port(family: int, host: str, port: int) -> str | None:
 
 
 def of_unix(names: Collection[str], peer_pid: int = 0) -> str | None:
-    """Who has bound one of `names` (paths, or `@abstract`); `peer_pid` is the SO_PEERCRED answer, or 0.
+    """The process that has bound one of `names` (paths, or `@abstract`). `peer_pid`: SO_PEERCRED's answer, or 0.
 
-    The pid of SO_PEERCRED is that of the process that called listen(2), which may be dead while its heirs
-    still hold the socket; so the table of descriptors is asked first.
+    SO_PEERCRED has the pid of the process that called listen(2). That may be dead while its children still hold the
+    socket, so the table of descriptors is asked first.
     """
     found = _describe({entry.inode for entry in bound_unix(names)})
     if found is None and peer_pid > 0 and (_PROC / str(peer_pid)).exists():
@@ -92,9 +95,9 @@ def _address(column: str) -> str:
 
 
 def _overlap(family: int, wanted: str, taken: str) -> bool:
-    """Whether a socket on `taken` keeps one of `family` from `wanted`: the same address, or either is a wildcard."""
+    """Whether a socket on `taken` keeps another, of `family`, from `wanted`: the same address, or one is a wildcard."""
     if taken == "::":
-        return True  # of the other family too: it may be dual-stack (IPV6_V6ONLY off), and the kernel said "in use"
+        return True  # also for IPv4: the socket may be dual-stack (IPV6_V6ONLY off), and the kernel said "in use"
     taken_family = socket.AF_INET6 if ":" in taken else socket.AF_INET
     wildcard = "::" if family == socket.AF_INET6 else "0.0.0.0"  # noqa: S104  # compared, not bound
     if taken_family != family:
@@ -103,10 +106,10 @@ def _overlap(family: int, wanted: str, taken: str) -> bool:
 
 
 def _describe(inodes: Collection[int]) -> str | None:
-    """The oldest visible process that holds one of the sockets: with forked workers that is the master."""
+    """The oldest visible process with one of the sockets: of a server with forked workers, the master."""
     targets = {f"socket:[{inode}]" for inode in inodes}
-    holders = [pid for pid in _pids() if targets and _holds(pid, targets)]
-    return _describe_pid(min(holders, key=_start_time)) if holders else None
+    owners = [pid for pid in _pids() if targets and _has_open(pid, targets)]
+    return _describe_pid(min(owners, key=_start_time)) if owners else None
 
 
 def _pids() -> list[int]:
@@ -116,7 +119,7 @@ def _pids() -> list[int]:
         return []
 
 
-def _holds(pid: int, targets: Collection[str]) -> bool:
+def _has_open(pid: int, targets: Collection[str]) -> bool:
     try:
         descriptors = os.listdir(f"/proc/{pid}/fd")
     except OSError:
