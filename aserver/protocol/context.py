@@ -8,7 +8,6 @@ import asyncio
 import contextvars
 import warnings
 from email.utils import formatdate
-from math import inf
 from typing import Any, Final, Protocol
 
 from aserver.config import Config
@@ -82,8 +81,6 @@ class Context:
         self.connections: set[ClientConnection] = set()  # open ones
         self.gathered: list[Writer] = []  # connections whose last answer waits to be written with others'
         self.gather_until = 0.0  # of monotonic()
-        self.good_host: bytes | None = None  # the last Host that any connection found well-formed
-        self.known: Any = None  # the last head that any connection served
         self.draining = False
         self.leaving = Draining()  # the same, for applications
         self.now = loop.time()
@@ -102,12 +99,6 @@ class Context:
         self.header_timeout = config.header_timeout + SWEEP_PERIOD
         self.body_timeout = config.body_timeout + SWEEP_PERIOD
         self.write_timeout = config.write_timeout + SWEEP_PERIOD
-        self.limit_request_line = config.limit_request_line
-        self.limit_request_fields = config.limit_request_fields
-        self.limit_request_field_size = config.limit_request_field_size
-        self.limit_request_body = config.limit_request_body or inf
-        #: A head of at most so many bytes breaks no limit of size.
-        self.small_head = min(self.limit_request_line, self.limit_request_field_size)
 
     def tick(self, now: float) -> None:
         """Take the clock (seconds of the loop), and renew the date field (RFC 9110 section 6.6.1) once a sweep."""

@@ -16,6 +16,8 @@ from aserver.protocol.application.tasks import Tasks
 from aserver.protocol.context import ClientConnection, Context
 from aserver.protocol.drain_notice import Draining
 from aserver.protocol.http1.connection import HttpConnection
+from aserver.protocol.http1.head_cache import HeadCache
+from aserver.protocol.http1.rules import Limits
 from aserver.protocol.websocket.departure import Departure
 from aserver.protocol.websocket.session import WebSocketConnection
 
@@ -44,6 +46,13 @@ class Service:
         self.context = Context(config, loop=loop, state=state)
         if leaving is not None:
             self.context.leaving = leaving
+        self.limits = Limits(
+            line=config.limit_request_line,
+            fields=config.limit_request_fields,
+            field_size=config.limit_request_field_size,
+            body=config.limit_request_body,
+        )
+        self.heads = HeadCache()
         self.tasks = Tasks(
             app,
             config,
@@ -83,10 +92,10 @@ class Service:
         `tls` says that the transport is an SSL transport; `server` is the own end of all connections, if it is known:
         to ask each transport costs 1 us.
         """
-        context, tasks = self.context, self.tasks
+        context, tasks, limits, heads = self.context, self.tasks, self.limits, self.heads
 
         def make() -> HttpConnection:
-            return HttpConnection(context, tasks, scheme=scheme, tls=tls, server=server)
+            return HttpConnection(context, tasks, limits, heads, scheme=scheme, tls=tls, server=server)
 
         return cast("Callable[[], asyncio.Protocol]", make)
 

@@ -109,7 +109,7 @@ BOUNDED = {
     "peer/forwarded": {"port", "v6_port or v4_port or 0"},  # at most five digits
     "http1/framing": {"digits, 16"},  # at most sixteen
     "semantics/response_head": {"line[9:12]", "value"},  # the application's; ValueError is caught
-    "http1/connection": {"length"},  # `rules.examine` has called `wire.content_length` before
+    "http1/reader": {"fields.get(b'content-length', b'0')"},  # `rules.examine` has called `wire.content_length` before
     "peer/proxy_protocol": {"text"},  # at most five
     "semantics/wire": {"status", "value"},  # the application's; `content_length`
     "websocket/deflate": {

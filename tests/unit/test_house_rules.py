@@ -60,17 +60,17 @@ BROAD = {
 #: Lines of a module: 400 and no more, except these.
 MODULE_LINES = 400
 LONG_MODULES = {
-    "protocol/application/exchange.py": 436,
-    "protocol/http1/careful.py": 453,
-    "protocol/http1/connection.py": 436,
+    "protocol/application/exchange.py": 448,
+    "protocol/http1/connection.py": 504,
+    "protocol/http1/reader.py": 543,
     "protocol/websocket/frames.py": 426,
 }
 
 #: Lines of a function: 50 and no more, except these.
 FUNCTION_LINES = 50
 LONG_FUNCTIONS = {
-    "protocol/http1/connection.py::HttpConnection.begin": 53,
-    "protocol/http1/connection.py::HttpConnection.on_headers_complete": 53,
+    "protocol/http1/connection.py::HttpConnection.on_request": 66,
+    "protocol/http1/reader.py::RequestReader.on_headers_complete": 69,
     "protocol/websocket/frames.py::Reader.feed": 72,
 }
 

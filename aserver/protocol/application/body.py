@@ -5,8 +5,19 @@ and what the transport delivers at once.
 """
 
 from math import inf
+from typing import Protocol
 
-from aserver.protocol.transport.connection import HIGH_WATER, Connection
+from aserver.protocol.transport.connection import HIGH_WATER
+
+
+class Source(Protocol):
+    """The connection that a body comes from."""
+
+    def pause_body(self) -> None:
+        """Read nothing until `resume_body` is called, because the application does not keep up."""
+
+    def resume_body(self) -> None:
+        """Read on."""
 
 
 class RequestBody:
@@ -22,24 +33,22 @@ class RequestBody:
         self._size = 0
         self.paused = False  # reading, because the application does not keep up
 
-    def add(self, data: bytes, connection: Connection) -> None:
+    def add(self, data: bytes, source: Source) -> None:
         """Keep a piece; pause reading if the application does not keep up."""
         self._pieces.append(data)
         self._size += len(data)
         if self._size > HIGH_WATER and not self.paused:
             self.paused = True
-            connection.transport.pause_reading()
-            connection.deadline = inf  # now it is the application that is slow
+            source.pause_body()
 
-    def take(self, connection: Connection) -> bytes:
+    def take(self, source: Source) -> bytes:
         """Return what is there, possibly nothing, and go on reading."""
         pieces = self._pieces
         self._pieces = []
         self._size = 0
         if self.paused:
             self.paused = False
-            connection.read_on()
-            connection.deadline = connection.context.now + connection.context.body_timeout
+            source.resume_body()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     @property

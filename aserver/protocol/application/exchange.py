@@ -42,6 +42,18 @@ class Carrier(Connection):
         """Tell whether no request waits behind the current one."""
         raise NotImplementedError
 
+    def await_body(self) -> None:
+        """Give the client its time for the next piece of the body, unless that is complete."""
+        raise NotImplementedError
+
+    def pause_body(self) -> None:
+        """See `Source`."""
+        raise NotImplementedError
+
+    def resume_body(self) -> None:
+        """See `Source`."""
+        raise NotImplementedError
+
 
 class Exchange(Response):
     """A request under way. A finished one is a `AccessRecord`."""
@@ -209,7 +221,7 @@ class Exchange(Response):
             body.continue_expected = False
             if self.state in (START, HEADED):
                 connection.write(wire.CONTINUE)
-        connection.deadline = connection.context.now + connection.context.body_timeout
+        connection.await_body()
 
     async def _wait(self) -> None:
         waiter = self.connection.context.loop.create_future()

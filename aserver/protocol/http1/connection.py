@@ -1,8 +1,7 @@
-"""HTTP/1.0 and 1.1 on a connection: from httptools' callbacks to exchanges, in order.
+"""HTTP/1.0 and 1.1 on a connection: exchanges out of what the reader tells, in order, and how they end.
 
-Runs in the worker's loop. `Intake` feeds the parser and starts the application when the parser has returned; it must
-never start inside a callback. llhttp (in its strict mode) does the syntax; what it lets through and RFC 9110 or 9112
-does not is refused by `rules`.
+Runs in the worker's loop. `RequestReader` reads; the application is started when it has returned, never from inside one
+of its calls, which may come from the parser.
 """
 
 import logging
@@ -15,93 +14,140 @@ from aserver.asgi import Scope
 from aserver.errors import ClientError
 from aserver.protocol.application.access_record import Refusal
 from aserver.protocol.application.body import RequestBody
-from aserver.protocol.application.exchange import Exchange
+from aserver.protocol.application.exchange import Carrier, Exchange
 from aserver.protocol.application.parting import HEAR_OUT
-from aserver.protocol.http1 import rules
-from aserver.protocol.http1.careful import END_OF_HEAD, PIPELINE_LIMIT, REMEMBERED_SIZE, DoubtError
-from aserver.protocol.http1.intake import Intake, drop
+from aserver.protocol.application.tasks import Tasks
+from aserver.protocol.context import Context
+from aserver.protocol.http1.head_cache import HeadCache
+from aserver.protocol.http1.reader import BETWEEN, OVER, RequestReader
+from aserver.protocol.http1.rules import Limits
+from aserver.protocol.http1.sink import CHUNKED, Headers
 from aserver.protocol.peer.forwarded import with_port
 from aserver.protocol.semantics import wire
 from aserver.protocol.semantics.response import DONE, HEADED, START
-from aserver.protocol.semantics.wire import METHODS
-from aserver.protocol.transport.connection import LINGERING, OPEN
+from aserver.protocol.transport.connection import BODY, FIRST_REQUEST, HEAD, LINGER, NEXT_REQUEST, NOTHING, OPEN
+from aserver.protocol.transport.read_gate import Pause
+from aserver.protocol.websocket import session
 
 log: Final = logging.getLogger("aserver.error")
+
+#: Requests that wait for the current one's response; above it, reading pauses.
+PIPELINE_LIMIT: Final = 16
 
 # `int in bytes` is a memchr; `bytes in bytes` costs 0.1 us more.
 SLASH: Final = 0x2F
 QUESTION_MARK: Final = 0x3F
-HASH: Final = 0x23
-CR: Final = 0x0D
-
-#: What most clients say who say anything.
-KEEP_ALIVE: Final = (b"keep-alive", b"Keep-Alive")
 
 
-class HttpConnection(Intake):
+class HttpConnection(Carrier):
     """One client's HTTP/1 connection."""
 
-    __slots__ = ()
+    __slots__ = ("_offered", "_queue", "_refusal", "_refused", "current", "reader", "receiving")
 
-    # ── callbacks of the parser ──────────────────────────────────────────────────────────────────
+    def __init__(
+        self,
+        context: Context,
+        tasks: Tasks,
+        limits: Limits,
+        heads: HeadCache,
+        *,
+        scheme: str = "http",
+        tls: bool = False,
+        server: tuple[str, int | None] | None = None,
+    ) -> None:
+        super().__init__(context, scheme=scheme, tls=tls, server=server)
+        self.tasks = tasks
+        self.eof = False
+        self.current: Exchange | None = None  # the exchange whose response is due
+        self.receiving: Exchange | None = None  # the exchange whose body is being read
+        self._queue: list[Exchange] = []  # read, not begun; an idle deque has 0.7 KB
+        self._offered: Exchange | None = None  # becomes a WebSocket when its turn comes
+        self._refusal: ClientError | None = None  # to be answered when the queue is empty
+        self._refused: Exchange | None = None  # the exchange whose body was bad, if its head was good
+        self.reader = RequestReader(self, limits, heads)
+        self.feed = self.reader.feed
 
-    def on_headers_complete(self) -> None:
-        """Make an exchange of the head that was collected. Raises ClientError through the parser."""
-        context = self.context
-        data = self._data
-        target = self.url
-        headers = self.headers
-        special = self.special
-        host = special.get(b"host")
-        common = host is not None and (len(special) == 1 or (len(special) == 2 and b"connection" in special))
-        plain = (
-            common
-            and data.startswith(b"GET /")
-            and data.startswith(b" HTTP/1.1\r\n", 4 + len(target))
-            # The head ends where the data ends, and begins no second time behind an empty line.
-            and data.endswith(END_OF_HEAD)
-            and data[-5] > CR
-            and HASH not in target
-        )
-        if plain:
-            method, version = "GET", "1.1"
-            keep_alive = (
-                len(special) == 1
-                or special[b"connection"] in KEEP_ALIVE
-                or wire.keeps_alive(special[b"connection"], "1.1")
-            )
+    # ── bytes in ─────────────────────────────────────────────────────────────────────────────
+
+    def data_received(self, data: bytes) -> None:
+        """Read, then start what can be started."""
+        error = None
+        try:
+            self.feed(data)
+        except ClientError as refusal:
+            error = refusal
+        if error is not None:  # not above: what is raised while another error is handled, forgets its own cause
+            self.refuse(error)
+        current = self.current
+        if current is not None and not current.launched and not self.write_paused:
+            self.launch(current)
+        if self.reader.phase is not BETWEEN:
+            self._after_piece(data)
+
+    def _after_piece(self, data: bytes) -> None:
+        """See to what a piece has left behind: a head without its end, an offer, or bytes behind the last request."""
+        reader = self.reader
+        if self._offered is not None:
+            if self._offered is self.current:
+                self._hand_over(self._offered)
+        elif reader.in_head:
+            if self.awaited is not HEAD:
+                self.awaited = HEAD
+                self.deadline = self.context.now + self.context.header_timeout
+        elif reader.phase is OVER and self.stage is OPEN:
+            self._discard(data)
+
+    def on_spent(self) -> None:
+        """Let others have their turn; what is read meanwhile would have to be kept."""
+        self.gate.pause(Pause.TURN)
+        self.context.fair_queue.wait(self._take_turn)
+
+    def _take_turn(self) -> None:
+        reader = self.reader
+        reader.refill()
+        self._go_on()
+        if not reader.spent and self.stage is OPEN:
+            self.gate.resume(Pause.TURN)
+
+    def _consider_room(self) -> None:
+        """Read on if few enough requests wait: at once, or, if some are read already, once half of them are begun."""
+        reader, waiting = self.reader, len(self._queue)
+        if not reader.unread:
+            if waiting < PIPELINE_LIMIT:
+                reader.paused = False
+                self.gate.resume(Pause.PIPELINE)
+        elif waiting == PIPELINE_LIMIT // 2:
+            # Not from here: this may be a call of the reader's, or deep in an application.
+            self.context.loop.call_soon(self._make_room, context=self.context.variables)
+
+    def _make_room(self) -> None:
+        """Read on, now that fewer requests wait."""
+        reader = self.reader
+        reader.paused = False
+        self._go_on()
+        if not reader.paused and self.stage is OPEN:
+            self.gate.resume(Pause.PIPELINE)
+
+    def _go_on(self) -> None:
+        """Read what had to wait, if it still matters."""
+        if self.stage is OPEN:
+            self.data_received(b"")
         else:
-            method, target, version = self._vouch_for(data, target)
-            keep_alive = wire.keeps_alive(special.get(b"connection"), version)
-        if (
-            not common
-            or host != self._good_host
-            or version != "1.1"
-            or len(data) > context.small_head
-            or len(headers) > context.limit_request_fields
-        ):
-            rules.examine(context, method=method, version=version, target=target, headers=headers, special=special)
-            self._good_host = context.good_host = host if version == "1.1" else None  # 1.0 may have an empty one
-        if plain and len(data) <= REMEMBERED_SIZE:
-            self._learnt = (data[4 + len(target) :], headers.copy(), self.told, keep_alive)
-        exchange = self.begin(method, target, version, headers, keep_alive=keep_alive)
-        if common and version == "1.1":
-            exchange.complete = True
-        else:
-            self.receiving = exchange
-            self._prepare(exchange)
-        self._final = not keep_alive
-        self._data = b""
-        self.headers = []
-        self.special = {}
-        if self.told:
-            self.believe(self.told, exchange.scope)
-            self.told = {}
-        self._partial = False
+            self.reader.stop()
 
-    def begin(
-        self, method: str, target: bytes, version: str, headers: list[tuple[bytes, bytes]], *, keep_alive: bool
-    ) -> Exchange:
+    # ── calls of the reader ──────────────────────────────────────────────────────────────────
+
+    def on_request(  # noqa: PLR0917 - see RequestSink
+        self,
+        method: str,
+        target: bytes,
+        version: str,
+        headers: Headers,
+        keep_alive: bool,  # noqa: FBT001
+        forwarding: Mapping[bytes, bytes],
+        framing: Mapping[bytes, bytes] | None,
+        length: int,
+    ) -> None:
         """Make an exchange of a head that was found good, and put it behind those that wait."""
         context = self.context
         if target[0] != SLASH:
@@ -119,70 +165,64 @@ class HttpConnection(Intake):
         if context.root_path and target != b"*":
             text = context.root_path + text
             path = context.raw_root_path + path
-        exchange = Exchange(
-            self,
-            {
-                "type": "http",
-                "asgi": {"version": "3.0", "spec_version": "2.3"},
-                "http_version": version,
-                "server": self.server,
-                "client": self.client,
-                "scheme": self.scheme,
-                "root_path": context.root_path,
-                "method": method,
-                "path": text,
-                "raw_path": path,
-                "query_string": query,
-                "headers": headers,
-                "state": context.state.copy(),
-                "extensions": context.extensions.copy()
-                if self.tls_told is None
-                else {**context.extensions, "tls": self.tls_told},
-            },
-            target,
-            version == "1.1",
-            method == "HEAD",
-            keep_alive,
-        )
+        scope: Scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": context.root_path,
+            "method": method,
+            "path": text,
+            "raw_path": path,
+            "query_string": query,
+            "headers": headers,
+            "state": context.state.copy(),
+            "extensions": context.extensions.copy()
+            if self.tls_told is None
+            else {**context.extensions, "tls": self.tls_told},
+        }
+        exchange = Exchange(self, scope, target, version == "1.1", method == "HEAD", keep_alive)
+        if framing is None:
+            exchange.complete = True
+        else:
+            self._prepare(exchange, framing, length)
+        if forwarding:
+            self.believe(forwarding, scope)
         if self.current is None:
             self.current = exchange
-            self.deadline = inf
         else:
             self._queue.append(exchange)
             if len(self._queue) == PIPELINE_LIMIT:
-                self.transport.pause_reading()
-        return exchange
+                self.reader.paused = True
+                self.gate.pause(Pause.PIPELINE)
+        self.awaited = NOTHING
+        self.deadline = inf
 
-    def _vouch_for(self, data: bytes, target: bytes) -> tuple[str, bytes, str]:
-        """Return method, target and version of a head that is not of the plainest kind. Raises DoubtError if unsure."""
-        line = self._request_line
-        if line is not None:
-            self._request_line = None
-            self._fields_before = self._growth = 0
-            self.url = line[1]
-            return line
-        name = self._parser.get_method()
-        special = self.special
-        if (
-            name in METHODS
-            and data.startswith(name + b" /")
-            and data.startswith(b" HTTP/1.1\r\n", len(name) + 1 + len(target))
-            and HASH not in target
-            and b"transfer-encoding" not in special
-            and b"upgrade" not in special
-        ):
-            length = wire.content_length(special.get(b"content-length", b"0"))
-            end = data.index(END_OF_HEAD) + len(END_OF_HEAD) + length
-            if end == len(data) or (length and end > len(data)):
-                return METHODS[name], target, "1.1"
-        raise DoubtError
+    def _prepare(self, exchange: Exchange, framing: Mapping[bytes, bytes], length: int) -> None:
+        """Set what the less usual fields ask for."""
+        if length:
+            self.receiving = exchange
+            exchange.request_body = RequestBody(
+                None if length == CHUNKED else length, continue_expected=exchange.modern and b"expect" in framing
+            )
+        else:
+            exchange.complete = True
+        if exchange.modern:
+            te = framing.get(b"te")
+            if te is not None and wire.accepts_trailers(te):
+                exchange.trailers_allowed = True
+                exchange.scope["extensions"]["http.response.trailers"] = {}
+        else:
+            del exchange.scope["extensions"]["http.response.early_hint"]
 
-    def believe(self, told: Mapping[bytes, bytes], scope: Scope) -> None:
+    def believe(self, forwarding: Mapping[bytes, bytes], scope: Scope) -> None:
         """Take from a trusted proxy what the client and its request were."""
-        forwarding = self.context.forwarding
-        if forwarding is None or not forwarding.trusts(self.client):
+        reader = self.context.forwarding
+        if reader is None or not reader.trusts(self.client):
             return
-        origin = forwarding.read(told)
+        origin = reader.read(forwarding)
         if origin.client is not None:
             scope["client"] = origin.client
         if origin.scheme is not None:
@@ -199,53 +239,76 @@ class HttpConnection(Intake):
             scope["path"] = prefix + scope["path"]
             scope["raw_path"] = raw + scope["raw_path"]
 
-    def _prepare(self, exchange: Exchange) -> None:
-        """Set what the less usual fields ask for."""
-        special = self.special
-        length = special.get(b"content-length")
-        if length is not None:
-            if size := int(length):
-                exchange.request_body = RequestBody(size, continue_expected=exchange.modern and b"expect" in special)
-        elif b"transfer-encoding" in special:
-            exchange.request_body = RequestBody(None, continue_expected=b"expect" in special)
-        if exchange.modern:
-            te = special.get(b"te")
-            if te is not None and wire.accepts_trailers(te):
-                exchange.trailers_allowed = True
-                exchange.scope["extensions"]["http.response.trailers"] = {}
-        else:
-            del exchange.scope["extensions"]["http.response.early_hint"]
-        if b"upgrade" in special and self._parser.should_upgrade():
-            self._upgrading = exchange.request_body is not None
-
     def on_body(self, data: bytes) -> None:
         """Hand a piece of the body on."""
         exchange = self.receiving
         if exchange is None or exchange.request_body is None:
             return
-        context = self.context
         exchange.request_body.received += len(data)
-        if exchange.request_body.received > context.limit_request_body:
-            raise ClientError(413, f"body above {context.limit_request_body} bytes")
         if exchange is self.current:
-            self.deadline = context.now + context.body_timeout
+            self.await_body()
         exchange.body_received(data)
 
-    def on_message_complete(self) -> None:
-        """Note the end of the request that was being read."""
+    def on_end(self) -> None:
+        """Note the end of the body that was being read."""
         exchange = self.receiving
-        if exchange is None or self._upgrading:
+        if exchange is None:
             return
         self.receiving = None
         exchange.complete = True
-        if self.headers:  # trailers
-            self._forget_head()
         if exchange is self.current:
             self.deadline = inf
             if exchange.state is DONE:
                 self._next()
             elif exchange.launched:
                 exchange.wake()
+
+    def await_body(self) -> None:
+        """Give the client `body_timeout` for the next piece of the current request's body, unless it is complete."""
+        if self.receiving is not None and self.receiving is self.current:
+            self.awaited = BODY
+            self.deadline = self.context.now + self.context.body_timeout
+
+    def pause_body(self) -> None:
+        """Read nothing, because the application does not take the body as fast as it comes."""
+        self.gate.pause(Pause.BODY)
+        self.deadline = inf  # it is the application that is slow
+
+    def resume_body(self) -> None:
+        """Read on, now that the application has taken what there was."""
+        self.gate.resume(Pause.BODY)
+        self.await_body()
+
+    # ── WebSockets ───────────────────────────────────────────────────────────────────────────
+
+    def on_offer(self) -> bool:
+        """Tell whether the last request asks for a WebSocket; if requests before it have no answer yet, it waits."""
+        exchange = self._queue[-1] if self._queue else self.current
+        if exchange is None or exchange.launched or not session.is_offered(exchange):
+            return False
+        self._offered = exchange
+        if self._queue:
+            self.gate.pause(Pause.OFFER)
+        else:
+            exchange.launched = True
+        return True
+
+    def _hand_over_soon(self, exchange: Exchange) -> None:
+        """Hand the connection over for the offer that waited; not now, deep in an application that has answered."""
+        exchange.launched = True
+        self.context.loop.call_soon(self._hand_over_waiting, exchange, context=self.context.variables)
+
+    def _hand_over_waiting(self, exchange: Exchange) -> None:
+        if self.current is exchange and self.stage is OPEN:
+            self._hand_over(exchange)
+
+    def _hand_over(self, exchange: Exchange) -> None:
+        self.current = self._offered = None
+        rest = self.reader.take_rest()
+        self.reader.close()
+        self.flush()
+        self.gate.open()  # a long head may have been read in several turns
+        session.take_over(self, exchange, rest)
 
     # ── requests in order ────────────────────────────────────────────────────────────────────
 
@@ -270,7 +333,7 @@ class HttpConnection(Intake):
             exchange.wake()
         if not exchange.keep_alive:
             self.current = None
-            if self._final and exchange.complete and self.last():
+            if self.reader.phase is OVER and self._refusal is None and exchange.complete and not self._queue:
                 self.close()
             else:
                 self.linger()
@@ -278,11 +341,13 @@ class HttpConnection(Intake):
             if exchange.request_body is not None:
                 exchange.drop_body()  # for as long as the application has left it there, nothing is read
             self.current = None
-            self.deadline = context.now + context.keep_alive
+            if self.awaited is not HEAD:
+                self.awaited = NEXT_REQUEST
+                self.deadline = context.now + context.keep_alive
             if self._queue or self._refusal is not None or self.eof:
                 self._next()
         elif exchange.discardable:
-            self.deadline = context.now + context.body_timeout
+            self.await_body()
             exchange.drop_body()
         else:
             self.linger()
@@ -295,23 +360,22 @@ class HttpConnection(Intake):
             exchange = self.current = queue.pop(0)
             if self.held is None:
                 self.hold(pipelined=True)
-            self.deadline = inf
-            if len(queue) == PIPELINE_LIMIT - 1:
-                self.read_on()
-            elif len(queue) == PIPELINE_LIMIT // 2 and self.feed == self._await_room:
-                # Not from here: this may be a callback of the parser, or deep in an application.
-                self.context.loop.call_soon(self.feed_unfed, context=self.context.variables)
+            if self.awaited is not HEAD:
+                self.deadline = inf
+            if self.reader.paused:
+                self._consider_room()
             if exchange is self._offered:
-                self.hand_over_soon(exchange)
+                self._hand_over_soon(exchange)
             elif not self.write_paused:
                 self.launch(exchange)
             if self.eof:
                 self._hear_out(exchange)
         elif self._refusal is not None:
             self._answer_refusal(self._refusal, self._refused)
-        elif self.eof and not self._unfed:
+        elif self.eof and not self.reader.unread:
             self.close()
-        else:
+        elif self.awaited is not HEAD:
+            self.awaited = NEXT_REQUEST
             self.deadline = self.context.now + self.context.keep_alive
 
     def writable(self) -> None:
@@ -322,7 +386,7 @@ class HttpConnection(Intake):
 
     def last(self) -> bool:
         """Tell whether no request waits behind the current one."""
-        return not self._queue and not self._unfed
+        return not self._queue and not self.reader.unread
 
     # ── ends ─────────────────────────────────────────────────────────────────────────────────
 
@@ -330,7 +394,7 @@ class HttpConnection(Intake):
         """Answer a request that cannot be served, when its turn comes, and read no other."""
         if self.stage is not OPEN:
             return
-        self.feed = self._discard
+        self.reader.stop()
         broken, self.receiving = self.receiving, None
         if broken is not None:
             if broken is not self.current:
@@ -354,7 +418,7 @@ class HttpConnection(Intake):
     def _answer_refusal(self, error: ClientError, exchange: Exchange | None = None) -> None:
         context = self.context
         log.debug("%s:%s is answered %d: %s", *(self.client or ("a client", "-")), error.status, error.reason)
-        line = self._first_line or ("", self.url, "")
+        line = self.reader.request_line or ("", b"", "")
         head_only = line[0] == "HEAD" if exchange is None else exchange.head_only
         self.write(wire.plain_answer(error.status, context.defaults.lines, keep_alive=False, head_only=head_only))
         if self.tasks.access is not None:
@@ -364,7 +428,7 @@ class HttpConnection(Intake):
                     exchange,
                     client=self.client,
                     line=line,
-                    headers=self.headers,
+                    headers=self.reader.headers,
                     now=monotonic(),
                 )
             )
@@ -395,15 +459,13 @@ class HttpConnection(Intake):
         context.loop.call_later(HEAR_OUT, exchange.half_closed, context=context.variables)
 
     def lost(self) -> None:
-        """Tell the application, and let go of the parser, which holds us."""
+        """Tell the application, and let go of the reader, which holds the connection."""
         current, self.current = self.current, None
         self.receiving = None
         self._queue.clear()
         self._offered = None
-        self._unfed = b""
         self.feed = drop
-        self._parser = None
-        self._unstopped = drop
+        self.reader.close()
         if current is not None:
             current.disconnect()
             if current.state is not DONE and current.launched:
@@ -417,15 +479,16 @@ class HttpConnection(Intake):
 
     def expire(self) -> None:
         """React to `deadline` having passed."""
-        if self.stage is LINGERING:
+        awaited = self.awaited
+        if awaited is LINGER:
             self.close()
-        elif not self.transport.is_reading() and self.feed != self._await_turn:
+        elif self.gate.reasons - {Pause.TURN}:
             self.deadline = inf  # it is the application that is late
-        elif self.receiving is not None and self.receiving is self.current:
+        elif awaited is BODY:
             self.refuse(ClientError(408, "request body timed out"))
-        elif self._partial:
+        elif awaited is HEAD:
             self.refuse(ClientError(408, "request head timed out"))
-        elif self.current is None:
+        elif awaited is FIRST_REQUEST or awaited is NEXT_REQUEST:
             self.close()
         else:
             self.deadline = inf
@@ -433,4 +496,9 @@ class HttpConnection(Intake):
     @property
     def idle(self) -> bool:
         """Whether no request is under way, also none half received."""
-        return self.current is None and self.stage is OPEN and not self._partial and not self._unfed
+        reader = self.reader
+        return self.current is None and self.stage is OPEN and not reader.in_head and not reader.unread
+
+
+def drop(data: bytes) -> None:
+    """Feed of a connection that is gone; no bound method, so that no cycle keeps it."""

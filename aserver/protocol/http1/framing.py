@@ -2,8 +2,8 @@
 
 Pure. llhttp takes several spaces in a request line, a bare LF before it, `RTSP/1.0` after it, and a chunk extension
 without a name, but no white space in one; it knows a fixed list of methods, and never tells where a message ended. So
-what is not of the plainest kind passes here first (`careful`). It must never take what RFC 9112 does not, and hold no
-more than one line.
+`RequestReader` asks this module first about every request that is not of the plainest kind. It must never take what
+RFC 9112 does not, and hold no more than one line.
 """
 
 import re

@@ -16,6 +16,7 @@ from typing import Any, Final, cast
 
 from aserver.protocol.context import SWEEP_PERIOD, Context
 from aserver.protocol.semantics.response import JOIN_LIMIT
+from aserver.protocol.transport.read_gate import ReadGate
 from aserver.tls import extension
 
 #: How long and for how many bytes a client that still sends is heard out after its answer, so that the answer is
@@ -51,6 +52,26 @@ class Stage(Enum):
     CLOSED = "closing or gone"
 
 
+class Awaited(Enum):
+    """What the client has to send before `Connection.deadline`."""
+
+    NOTHING = "nothing"
+    FIRST_REQUEST = "its first request"
+    NEXT_REQUEST = "another request"
+    HEAD = "the rest of a request's head"
+    BODY = "the rest of a request's body"
+    LINGER = "the end of what it is sending"
+
+
+# Bound once: on 3.11 each `Awaited.X` costs 40 ns.
+NOTHING: Final = Awaited.NOTHING
+FIRST_REQUEST: Final = Awaited.FIRST_REQUEST
+NEXT_REQUEST: Final = Awaited.NEXT_REQUEST
+HEAD: Final = Awaited.HEAD
+BODY: Final = Awaited.BODY
+LINGER: Final = Awaited.LINGER
+
+
 def server_of(name: object) -> tuple[str, int | None] | None:
     """Return what a socket's own name is in a scope as `server` (ASGI spec: a path has no port)."""
     if isinstance(name, tuple):
@@ -77,10 +98,12 @@ class Connection:
         "_held_size",
         "_held_until",
         "_unsent",
+        "awaited",
         "client",
         "context",
         "deadline",
         "feed",
+        "gate",
         "held",
         "logged",
         "scheme",
@@ -94,6 +117,7 @@ class Connection:
     )
 
     transport: asyncio.Transport
+    gate: ReadGate
     feed: Callable[[Any], object]  # bytes, or a memoryview of some
 
     def __init__(
@@ -106,7 +130,8 @@ class Connection:
         self.stage = OPEN
         self.client: tuple[str, int] | None = None
         self.server = server
-        self.deadline = inf  # for what we want to read; absolute, of the loop's clock
+        self.deadline = inf  # for what is `awaited`; absolute, of the loop's clock
+        self.awaited = NOTHING
         self.write_deadline = inf  # for what the client has to read
         self.write_paused = False
         self._unsent = 0  # bytes in the transport's buffer when `write_deadline` was set
@@ -120,6 +145,7 @@ class Connection:
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport and the addresses."""
         self.transport = cast("asyncio.Transport", transport)
+        self.gate = ReadGate(self.transport)
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self.client = (str(peer[0]), int(peer[1]))
@@ -129,6 +155,7 @@ class Connection:
             self.tls_told = extension(transport.get_extra_info("ssl_object"))
         context = self.context
         context.connections.add(self)
+        self.awaited = FIRST_REQUEST
         self.deadline = context.now + context.header_timeout
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the loop's name and argument
@@ -289,10 +316,6 @@ class Connection:
         """Whether no request is under way, also none half received."""
         raise NotImplementedError
 
-    def read_on(self) -> None:
-        """Read again, unless a subclass knows of a reason not to."""
-        self.transport.resume_reading()
-
     # ── ends ─────────────────────────────────────────────────────────────────────────────────
 
     def close(self) -> None:
@@ -331,9 +354,10 @@ class Connection:
         self.flush()
         self.stage = LINGERING
         self.feed = self._discard
+        self.awaited = LINGER
         self.deadline = self.context.now + LINGER_SECONDS + SWEEP_PERIOD
         self._bound_flush()
-        self.transport.resume_reading()
+        self.gate.open()
         if self.transport.can_write_eof():
             try:
                 self.transport.write_eof()

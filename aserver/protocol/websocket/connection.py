@@ -18,6 +18,7 @@ from aserver.protocol.application.exchange import Carrier, Exchange
 from aserver.protocol.context import SWEEP_PERIOD
 from aserver.protocol.semantics import wire
 from aserver.protocol.transport.connection import CLOSED, HIGH_WATER, LINGERING, Connection
+from aserver.protocol.transport.read_gate import Pause
 from aserver.protocol.websocket import deflate, frames, handshake
 from aserver.protocol.websocket.frames import FIN, PING, PONG, ViolationError
 from aserver.protocol.websocket.record import SocketRecord
@@ -83,6 +84,7 @@ class Socket(Connection):
         super().__init__(http.context, scheme=http.scheme, tls=http.tls)
         self.tasks = http.tasks
         self.transport = http.transport
+        self.gate = http.gate
         self.client = http.client
         self.server = http.server
         self.write_paused = http.write_paused
@@ -121,7 +123,7 @@ class Socket(Connection):
             if len(messages) >= self.context.config.ws_max_queue or self._queued > QUEUE_BYTES:
                 assert self._reader is not None
                 self._reader.paused = True
-                self.transport.pause_reading()
+                self.gate.pause(Pause.MESSAGES)
 
     def go_on_reading(self) -> None:
         """Read again once half of the queue has been taken."""
@@ -142,11 +144,11 @@ class Socket(Connection):
         reader.paused = False
         self.data_received(b"")
         if not reader.paused and self.stage is not CLOSED:
-            self.transport.resume_reading()
+            self.gate.open()
 
     def on_spent(self) -> None:
         """Let others have their turn before the reader goes on; what comes meanwhile would have to be kept."""
-        self.transport.pause_reading()
+        self.gate.pause(Pause.TURN)
         self.context.fair_queue.wait(self._take_turn)
 
     def _take_turn(self) -> None:
@@ -178,7 +180,7 @@ class Socket(Connection):
         """Keep what comes before the application has accepted; an honest client sends nothing then."""
         self._early += data
         if len(self._early) > HIGH_WATER:
-            self.transport.pause_reading()
+            self.gate.pause(Pause.MESSAGES)
 
     def on_text(self, text: str) -> None:
         """Take a text message from the reader."""

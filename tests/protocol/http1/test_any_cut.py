@@ -16,7 +16,7 @@ from tests.protocol.wiretap import Outcome, Tap, Wiretap
 H2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 PLAIN = head(HOST, b"X: y")
 
-#: What comes first: read in each of the ways that `intake` and `careful` have.
+#: What comes first: read in each of the ways that the reader has.
 FIRST = {
     "nothing": b"",
     "a plain GET": PLAIN,
@@ -54,7 +54,7 @@ BEHIND = (
 )  # fmt: skip
 
 
-#: Of the others, every fifth place is enough: most of them are read in the careful way, where a cut is seldom seen.
+#: Of the others, every fifth place is enough: most of them are read part by part, where a cut is seldom seen.
 EVERYWHERE = ("nothing", "a plain GET", "a GET that Proxy-Connection closes", "half an offer of a WebSocket")
 
 

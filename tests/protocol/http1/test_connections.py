@@ -11,8 +11,8 @@ from unittest.mock import Mock
 import pytest
 
 from aserver.asgi import ASGIApp, Receive, Scope, Send
-from aserver.protocol.http1.careful import PIPELINE_LIMIT
-from aserver.protocol.transport.connection import LEAST_PROGRESS, LINGER_BYTES, LINGER_SECONDS
+from aserver.protocol.http1.connection import PIPELINE_LIMIT
+from aserver.protocol.transport.connection import LEAST_PROGRESS, LINGER_BYTES, LINGER_SECONDS, Awaited
 from tests.protocol.serving import (
     DEADLINE,
     GET,
@@ -145,7 +145,7 @@ async def test_a_bad_body_behind_a_running_request_is_refused_unserved() -> None
 
 
 async def test_nothing_behind_a_bad_request_that_waits_for_its_turn_is_read() -> None:
-    """It would be served before the refusal. Fails without `self.feed = self._discard` in `refuse`."""
+    """It would be served before the refusal. Fails without `self.reader.stop()` in `refuse`."""
     go = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -724,7 +724,7 @@ async def test_deadlines_without_a_request() -> None:
         await used.response()
         await partial.send(b"GET / HTTP/1.1\r\nHo")
         await eventually(lambda: sum(c.deadline < float("inf") for c in server.connections) == 3)
-        await eventually(lambda: any(getattr(c, "_partial", False) for c in server.connections))
+        await eventually(lambda: any(c.awaited is Awaited.HEAD for c in server.connections))
         await after(server, 9.9)
         assert len(server.service.connections) == 3
         await after(server, 12)
@@ -749,7 +749,7 @@ async def test_a_head_that_trickles_has_one_deadline() -> None:
         await eventually(lambda: not connection.idle)
         await after(server, 6)
         await client.send(b"TP/")
-        await eventually(lambda: connection._line.endswith(b"/"))
+        await eventually(lambda: connection.reader._line.endswith(b"/"))
         await after(server, 12)
         assert status(await client.rest()) == 408
 
@@ -965,7 +965,7 @@ async def test_a_client_that_is_heard_out_is_read_though_reading_was_paused() ->
 
 
 async def test_an_application_that_does_not_take_the_body_is_not_the_clients_fault() -> None:
-    """Pieces that came with the one at which reading paused are timed, too. Fails without `is_reading` in `expire`."""
+    """Pieces that came with the one at which reading paused are timed too. Fails without `gate.reasons` in `expire`."""
     service, connection, transport = stuck(0)
     chunk = b"11000\r\n" + b"x" * 0x11000 + b"\r\n"
     connection.data_received(b"POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n")

@@ -3,12 +3,13 @@
 import asyncio
 from typing import Any
 
+import httptools
 import pytest
+from httptools import HttpRequestParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aserver.asgi import Receive, Scope, Send
-from aserver.protocol.http1.connection import HttpConnection
 from tests.protocol.serving import answer, service_of
 from tests.protocol.wiretap import TURNS, Tap, Wiretap
 
@@ -25,13 +26,23 @@ def anyio_backend() -> object:
 def parsed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The targets of the heads that went through the parser."""
     targets: list[bytes] = []
-    complete = HttpConnection.on_headers_complete
 
-    def counted(connection: HttpConnection) -> None:
-        targets.append(connection.url)
-        complete(connection)
+    class Noting:
+        def __init__(self, callbacks: Any) -> None:
+            self._callbacks = callbacks
+            self._target = b""
+            for name in ("on_header", "on_body", "on_message_complete"):
+                setattr(self, name, getattr(callbacks, name))
 
-    monkeypatch.setattr(HttpConnection, "on_headers_complete", counted)
+        def on_url(self, url: bytes) -> None:
+            self._target = url
+            self._callbacks.on_url(url)
+
+        def on_headers_complete(self) -> None:
+            targets.append(self._target)
+            self._callbacks.on_headers_complete()
+
+    monkeypatch.setattr(httptools, "HttpRequestParser", lambda callbacks: HttpRequestParser(Noting(callbacks)))
     return targets
 
 
@@ -67,7 +78,7 @@ async def test_the_scope_is_the_one_that_parsing_makes(parsed: list[bytes]) -> N
     connection = service.connect()
     await service.feed(connection, b"GET /first" + FIELDS)
     for target in (b"/", b"/a%20b?c=%20&d", b"//e?f?g", b"/%e4|\"'{}"):
-        service.service.context.known = None
+        service.service.heads.known = None
         fresh = await service.feed(service.connect(), b"GET " + target + FIELDS.replace(b"X-A", b"X-a"))
         again = await service.feed(connection, b"GET " + target + FIELDS)
         assert again == fresh
@@ -88,9 +99,9 @@ async def test_a_parser_is_made_for_what_has_to_be_parsed() -> None:
     await service.feed(service.connect(), b"GET /" + FIELDS)
     connection = service.connect()
     await service.feed(connection, b"GET /" + FIELDS)
-    assert connection._parser is None
+    assert connection.reader._parser is None
     assert (await service.feed(connection, b"GET / HTTP/1.1\r\nHost: u\r\n\r\n"))["headers"] == [(b"host", b"u")]
-    assert connection._parser is not None
+    assert connection.reader._parser is not None
 
 
 async def test_what_a_proxy_says_is_believed_by_each_connection_for_itself(parsed: list[bytes]) -> None:

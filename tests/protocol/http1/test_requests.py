@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from aserver.asgi import Receive, Scope, Send
-from aserver.protocol.http1.connection import HttpConnection
 from tests.protocol.serving import (
     GET,
     LAST_GET,
@@ -304,7 +303,7 @@ async def test_nothing_is_made_of_bytes_behind_the_last_request(last: bytes, beh
     """They are not even looked at, wherever the network cuts, and whether or not the last one is answered already.
 
     That such a request is never served has a second guard (`answered` begins none after a close); this is the first.
-    Fails without `elif self._final` in `Intake._feed_carefully`, and with `_final` never set.
+    Fails with a reader that is never OVER.
     """
     sent, wanted = last + behind, last.count(b" HTTP/")
     service = Wiretap().service
@@ -337,11 +336,11 @@ async def test_limits_are_exact() -> None:
 async def test_a_flood_of_fields_is_not_parsed_to_its_end(before: bytes) -> None:
     """The parser cannot be stopped, and makes objects of all it is given. Fails without SLICE."""
     service = Wiretap().service
-    connection = HttpConnection(service.context, service.tasks)
+    connection: Any = service.protocol_factory()()
     tap = Tap()
     connection.connection_made(tap)
     connection.data_received(before + b"GET / HTTP/1.1\r\nHost: t\r\n" + b"A: b\r\n" * 40_000)
-    assert 100 < len(connection.headers) < 2000  # made by the parser, and kept for the access log
+    assert 100 < len(connection.reader.headers) < 2000  # made by the parser, and kept for the access log
     await eventually(lambda: b" 431 " in tap.written)
     connection.connection_lost(None)
     await eventually(lambda: not service.active)

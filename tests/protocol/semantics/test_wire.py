@@ -1,11 +1,13 @@
 """wire: tables and pure rules."""
 
+from unittest import mock
+
 import pytest
 
 from aserver.errors import ApplicationError, ClientError
-from aserver.protocol.http1.connection import HttpConnection
+from aserver.protocol.http1.head import RequestHead
+from aserver.protocol.http1.rules import Limits
 from aserver.protocol.semantics import wire
-from tests.protocol.wiretap import Wiretap
 
 
 def test_status_lines() -> None:
@@ -109,11 +111,11 @@ def test_early_hints() -> None:
 
 
 @pytest.mark.parametrize("name", [b"Host", b"content-length"])
-async def test_fields_that_must_not_be_repeated(name: bytes) -> None:
+def test_fields_that_must_not_be_repeated(name: bytes) -> None:
     """Joined they would be refused as well, as no Host and no number; this says what is wrong."""
-    service = Wiretap().service
-    connection = HttpConnection(service.context, service.tasks)
-    connection.on_header(name, b"1")
+    limits = Limits(line=100, fields=9, field_size=100, body=0)
+    head = RequestHead(limits, on_headers_complete=mock.Mock(), on_body=mock.Mock(), on_message_complete=mock.Mock())
+    head.on_header(name, b"1")
     with pytest.raises(ClientError, match="repeated") as error:
-        connection.on_header(name.title(), b"1")
+        head.on_header(name.title(), b"1")
     assert error.value.status == 400

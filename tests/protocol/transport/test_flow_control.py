@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aserver.asgi import ASGIApp, Receive, Scope, Send
-from aserver.protocol.http1.careful import PIPELINE_LIMIT
+from aserver.protocol.http1.connection import PIPELINE_LIMIT
 from aserver.protocol.transport.connection import HIGH_WATER, HOLD_BYTES
 from aserver.protocol.websocket import connection as ws_socket
 from tests.protocol.narrows import HIGH, PIECES, TURNS, Narrows
@@ -101,7 +101,7 @@ async def test_echoed_messages(ws_max_queue: int, seed: int) -> None:
 async def mixed(scope: Scope, receive: Receive, send: Send) -> None:
     """`/whole` answers with the body, `/stream` piece by piece, `/first` before it reads, `/no` without reading."""
     kind = scope["path"]
-    assert len(send.__self__.connection._unfed) <= max(PIECES)  # type: ignore[attr-defined]
+    assert len(send.__self__.connection.reader.unread) <= max(PIECES)  # type: ignore[attr-defined]
     if kind == "/whole":
         await answer(send, await read_all(receive))
         return

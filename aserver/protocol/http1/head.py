@@ -1,0 +1,153 @@
+"""A request's head while it is being parsed.
+
+Pure. `RequestHead` is what llhttp calls; it collects, and holds what has come to the limits before the head is complete. It
+must never look at what the fields mean: `RequestReader.on_headers_complete` and `rules` do.
+"""
+
+from collections.abc import Callable
+
+from aserver.errors import ClientError
+from aserver.protocol.http1.rules import Limits
+from aserver.protocol.http1.sink import Headers
+from aserver.protocol.semantics.wire import FORWARDING_NAMES, REQUEST_NAMES, SPECIAL_REQUEST_NAMES
+
+
+class DoubtError(Exception):
+    """This is not one plain request: read it again, part by part."""
+
+
+class RequestHead:
+    """Collects the heads of one connection, one after the other, and the trailers behind a body.
+
+    All else that the parser calls is given, and called by it directly.
+    """
+
+    __slots__ = (
+        "_fields_before",
+        "_growth",
+        "_limits",
+        "expected",
+        "fields",
+        "forwarding",
+        "framing",
+        "on_body",
+        "on_headers_complete",
+        "on_message_complete",
+        "target",
+    )
+
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        on_headers_complete: Callable[[], None],
+        on_body: Callable[[bytes], None],
+        on_message_complete: Callable[[], None],
+    ) -> None:
+        self._limits = limits
+        self.expected = False  # a head, at this place
+        self.target = b""
+        self.fields: Headers = []
+        self.framing: dict[bytes, bytes] = {}
+        self.forwarding: dict[bytes, bytes] = {}
+        self._fields_before = 0  # fields complete when the last piece had been parsed
+        self._growth = 0  # bytes since a field, or the request line, was last completed
+        self.on_headers_complete = on_headers_complete
+        self.on_body = on_body
+        self.on_message_complete = on_message_complete
+
+    def forget(self) -> None:
+        """Begin again."""
+        self.expected = False
+        self.target = b""
+        self.fields = []
+        self.framing = {}
+        self.forwarding = {}
+        self._fields_before = self._growth = 0
+
+    def begin(self, line: int) -> None:
+        """Collect the fields behind a request line of so many bytes."""
+        self.expected = True
+        self._fields_before = 0
+        self._growth = line
+
+    # ── calls of the parser ──────────────────────────────────────────────────────────────────
+
+    def on_url(self, url: bytes) -> None:
+        """Take the request target, or a piece of it: then it will be read again, part by part.
+
+        Raises DoubtError through the parser if a head before it, in the same piece, was believed to be the last.
+        """
+        if not self.expected:
+            raise DoubtError
+        self.target = url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a field of the head, or of the trailers, which the reader drops."""
+        known = REQUEST_NAMES.get(name)
+        value = value.rstrip()  # llhttp leaves trailing whitespace (RFC 9110 section 5.5)
+        if known is None:
+            known = name.lower()
+            if known in SPECIAL_REQUEST_NAMES:
+                fields = self.framing
+                if known in fields:
+                    if known in {b"host", b"content-length"}:
+                        raise ClientError(400, f"repeated {known.decode()} field")
+                    fields[known] = self._joined(fields[known], known, value)
+                else:
+                    fields[known] = value
+            elif known in FORWARDING_NAMES:
+                fields = self.forwarding
+                fields[known] = self._joined(fields[known], known, value) if known in fields else value
+        self.fields.append((known, value))
+
+    def _joined(self, before: bytes, name: bytes, value: bytes) -> bytes:
+        """Return a list field that comes in several lines as one value, which is held to the limit of one field.
+
+        RFC 9110 section 5.3: it means the same. Without the limit these lists, looked through at once, could be
+        a hundred times as long, and would be copied a hundred times.
+        """
+        limit = self._limits.field_size
+        if len(name) + len(": ") + len(before) + len(", ") + len(value) > limit:
+            raise ClientError(431, f"field {name.decode()} in several lines above {limit} bytes")
+        return before + b", " + value
+
+    # ── limits before the end ────────────────────────────────────────────────────────────────
+
+    def is_small(self, more: int) -> bool:
+        """Tell whether the head is of one piece which, with `more` bytes, breaks no limit of size."""
+        return self._growth + more <= self._limits.small_head
+
+    def check_piece(self, size: int) -> None:
+        """Hold a head that is not complete yet to the limits; the last piece had `size` bytes. Raises ClientError."""
+        limits = self._limits
+        fields = len(self.fields)
+        # Pieces in which no field ended belong to at most two fields: the value of one, the name of the next.
+        self._growth = self._growth + size if fields == self._fields_before else 0
+        self._fields_before = fields
+        self.check_fields()
+        if self._growth > limits.line + 2 * limits.field_size:
+            raise ClientError(431, f"a field above {limits.field_size} bytes")
+
+    def check_fields(self) -> None:
+        """Raise ClientError if there are more fields than there may be."""
+        if len(self.fields) > self._limits.fields:
+            raise ClientError(431, f"more than {self._limits.fields} fields")
+
+
+class TrailersOnly:
+    """What a parser calls that begins at a body: for its made-up head nothing is done.
+
+    `on_end` is called at the body's end; nothing else may be parsed with it.
+    """
+
+    def __init__(self, head: RequestHead, on_end: Callable[[], None]) -> None:
+        self._head = head
+        self.begun = False  # the made-up head is over
+        self.on_body = head.on_body
+        self.on_message_complete = on_end
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a trailer."""
+        if self.begun:
+            self._head.on_header(name, value)

@@ -1,0 +1,51 @@
+"""Whether a connection reads from its client, and why not. Runs in the worker's loop.
+
+Several parts of a connection may have a reason to stop reading at the same time. It reads again when the last of them
+has withdrawn its reason, so that none has to know the others.
+"""
+
+import asyncio
+from enum import Enum
+from typing import Final
+
+
+class Pause(Enum):
+    """Why nothing is read."""
+
+    BODY = "the application does not take the request's body as fast as it comes"
+    PIPELINE = "as many requests have been read as may wait for their turn"
+    OFFER = "a request that may become a WebSocket waits for the answers before it"
+    TURN = "what was read at once is more than one turn of the loop allows"
+    MESSAGES = "the application does not take the WebSocket's messages as fast as they come"
+
+
+_NONE: Final[frozenset[Pause]] = frozenset()
+
+
+class ReadGate:
+    """The reasons why one transport is not read."""
+
+    __slots__ = ("_transport", "reasons")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self.reasons = _NONE  # a frozen one, which all connections that read have in common
+
+    def pause(self, reason: Pause) -> None:
+        """Read nothing until `resume` is called with the same reason."""
+        if not self.reasons:
+            self._transport.pause_reading()
+        self.reasons |= {reason}
+
+    def resume(self, reason: Pause) -> None:
+        """Withdraw a reason, if it was given; read again if it was the last."""
+        if reason in self.reasons:
+            self.reasons -= {reason}
+            if not self.reasons:
+                self._transport.resume_reading()
+
+    def open(self) -> None:
+        """Withdraw all reasons."""
+        if self.reasons:
+            self.reasons = _NONE
+            self._transport.resume_reading()
