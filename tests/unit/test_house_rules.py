@@ -271,23 +271,25 @@ def test_the_compiled_modules_exist() -> None:
     assert not missing
 
 
-def prose(path: Path) -> Iterator[str]:
+@cache
+def prose(path: Path) -> list[str]:
     """Each docstring, and each comment of one or several lines, with spaces for line ends."""
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            yield re.sub(r"\s+", " ", ast.get_docstring(node) or "")
-    comment: list[str] = []
+    found = [
+        re.sub(r"\s+", " ", ast.get_docstring(node) or "")
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
     last = -1
     for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
         if token.type == tokenize.COMMENT:
             whole_line = not token.line[: token.start[1]].strip()
-            if not (whole_line and token.start[0] == last + 1):
-                yield " ".join(comment)
-                comment = []
             text = token.string.lstrip("#: ")
-            comment.append(text if comment else text[:1].upper() + text[1:])
+            if whole_line and token.start[0] == last + 1:
+                found[-1] += f" {text}"
+            else:
+                found.append(text[:1].upper() + text[1:])
             last = token.start[0] if whole_line else -1
-    yield " ".join(comment)
+    return found
 
 
 def sentences(path: Path) -> Iterator[str]:
@@ -324,6 +326,22 @@ def test_the_layout_in_the_documents_is_the_trees() -> None:
             modules.add(path.stem)
     assert listed == found
     assert list(missing_files()) == []
+
+
+def test_names_in_the_documents_exist() -> None:
+    """In backticks and of a name's shape: such a name is found in the server, the tests or the benchmarks."""
+    code = [path.read_text() for root in (SERVER, TESTS, ROOT / "bench") for path in sources(root)]
+    known = set(re.findall(r"\w+", " ".join(code)))
+    missing = {
+        f"{page.name}: {name}"
+        for page in [*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")]
+        if page.name != "CHANGELOG.md"
+        for name in re.findall(r"`(_?[A-Za-z]\w*(?:\.\w+)*)(?:\(\))?`", page.read_text())
+        if SHAPED.search(name) and name not in FOREIGN and not name.endswith(".py")
+        if name.split(".")[0] not in sys.stdlib_module_names
+        if not known.issuperset(name.split("."))
+    }
+    assert not missing
 
 
 def missing_files() -> Iterator[str]:
@@ -416,8 +434,22 @@ def words(path: Path) -> set[str]:
 #: A name: in backticks, or of a shape that no English word has (`a_name`, `Name.part`, CamelCase). No paths.
 NAME = re.compile(r"(?<![\w./'-])_*[A-Za-z]\w*(?:\.\w+)*(?![\w/-])")
 SHAPED = re.compile(r"_|\w\.\w|[a-z][A-Z]")
-#: Names in notes that are not the server's.
-FOREIGN = {"SHUT_RDWR", "ProcessPoolExecutor", "close_notify", "preexec_fn", "proxy_set_header", "task.get_stack"}
+#: Names in notes and documents that are not ours.
+FOREIGN = {
+    "AppStatus",
+    "ClassVar",
+    "ProcessPoolExecutor",
+    "SHUT_RDWR",
+    "close_notify",
+    "ip_hash",
+    "no_new_privs",
+    "preexec_fn",
+    "proxy_set_header",
+    "sd_notify",
+    "send_early_hints",
+    "task.get_stack",
+    "warn_unreachable",
+}
 
 
 def names_in(note: str) -> set[str]:
