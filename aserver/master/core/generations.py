@@ -6,6 +6,7 @@ one as it was.
 
 from aserver.errors import ExitCode
 from aserver.master.core import events as ev
+from aserver.master.core import transitions
 from aserver.master.core.backoff import BackOff, when
 from aserver.master.core.limits import RELOAD_SPACING, Limits
 from aserver.master.core.model import (
@@ -14,9 +15,7 @@ from aserver.master.core.model import (
     Role,
     Worker,
     WorkerPhase,
-    exhausted,
 )
-from aserver.master.core.transitions import begin_stop, drain, fail, say, spawn_zygote, succeed
 
 
 def begin(model: Model, limits: Limits) -> Generation:
@@ -32,23 +31,23 @@ def begin(model: Model, limits: Limits) -> Generation:
     )
     model.generations[generation.number] = generation
     model.reload_not_before = model.now + RELOAD_SPACING
-    spawn_zygote(model, generation)
+    transitions.spawn_zygote(model, generation)
     return generation
 
 
 def promote(model: Model, generation: Generation) -> None:
     """The candidate works: new workers come from it, older ones are to be replaced."""
     first = model.current is None
-    succeed(model, generation)
+    transitions.succeed(model, generation)
     if not first:
         model.target = _target_after(model, generation)
         older = [w for w in model.workers.values() if w.holds and w.generation != generation.number]
         serving = sum(w.serves for w in older)
-        say(model, "info", f"generation {generation.number} serves; {serving} older workers are replaced one by one")
+        model.say("info", f"generation {generation.number} serves; {serving} older workers are replaced one by one")
         model.out.append(ev.Notify("READY=1"))
         for worker in older:
             if worker.phase is WorkerPhase.BOOTING:  # it would only serve to be replaced
-                drain(model, worker)
+                transitions.drain(model, worker)
     generation.failure = None
     model.limits = generation.limits
 
@@ -73,12 +72,11 @@ def candidate_failed(model: Model, generation: Generation, code: int, reason: st
     if current is None:
         give_up(model, code, reason, detail)
         return
-    fail(generation)
+    transitions.fail(generation)
     for worker in model.of(generation):
         if worker.holds:
-            drain(model, worker)
-    say(
-        model,
+            transitions.drain(model, worker)
+    model.say(
         "error",
         f"reload failed: generation {generation.number}: {reason}; generation {current.number} stays "
         f"({model.ready} of {model.target} workers serve)",
@@ -92,11 +90,10 @@ def boot_failed(model: Model, worker: Worker, code: int, reason: str, detail: st
     generation = model.generations[worker.generation]
     reason = f"{worker} could not boot: {reason}"
     if model.over or generation.role in (Role.OLD, Role.FAILED):
-        say(model, "warning", reason, detail)
+        model.say("warning", reason, detail)
     elif generation.role is Role.CURRENT:
         pause = generation.backoff.boot_failed(model.now, worker.began)
-        say(
-            model,
+        model.say(
             "error",
             f"{reason}; {model.ready} of {model.target} workers serve{_mix(model, generation)}, "
             f"attempt {generation.backoff.failures + 1} {when(pause)}",
@@ -119,14 +116,14 @@ def first_boot_failed(model: Model, generation: Generation, began: float, failur
     generation.failure = failure
     pause = generation.backoff.boot_failed(model.now, began)
     tries = model.limits.boot_retries
-    if not exhausted(model):
+    if not model.exhausted:
         what = f"attempt {generation.backoff.failures + 1} of {tries} {when(pause)}"
-        say(model, "error", f"{failure.reason}; {what}", failure.detail)
+        model.say("error", f"{failure.reason}; {what}", failure.detail)
     elif booting := sum(w.phase is WorkerPhase.BOOTING for w in model.workers.values()):
-        say(model, "error", f"{failure.reason}; no attempt is left, {booting} workers still boot", failure.detail)
+        model.say("error", f"{failure.reason}; no attempt is left, {booting} workers still boot", failure.detail)
 
 
 def give_up(model: Model, code: int, reason: str, detail: str) -> None:
     """No worker ever served and none will: end, with the cause as the last thing printed."""
     model.result = ev.Exit(code, reason, detail)
-    begin_stop(model, ev.StopMode.QUICK)
+    transitions.begin_stop(model, ev.StopMode.QUICK)

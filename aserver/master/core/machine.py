@@ -35,7 +35,7 @@ from typing import Any
 from aserver.ipc import messages as msg
 from aserver.master.core import events as ev
 from aserver.master.core import on_event, reconcile, shutdown
-from aserver.master.core.model import Model, ServerPhase
+from aserver.master.core.model import Generation, Model, ServerPhase, Worker
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ class Master(Model):
         """Apply `event` at `now`; the orders come in the order in which they must be carried out."""
         self.now = max(now, self.now)
         if self.server is not ServerPhase.DONE:
-            _HANDLERS[type(event)](self, event)
+            self._apply(event)
             reconcile.reconcile(self)
         orders, self.out = self.out, []
         return orders
@@ -72,13 +72,20 @@ class Master(Model):
         elif self.pending is not None:
             yield self.reload_not_before
 
+    def _apply(self, event: Any) -> None:
+        """Call the handler of `event`; a worker or generation that is not known changes nothing."""
+        kind = type(event)
+        if kind in _OF_WORKER:
+            if (worker := self.workers.get(event.serial)) is not None:
+                _OF_WORKER[kind](self, worker, event)
+        elif kind in _OF_ZYGOTE:
+            if (generation := self.generations.get(event.generation)) is not None:
+                _OF_ZYGOTE[kind](self, generation, event)
+        else:
+            _OF_SERVER[kind](self, event)
 
-_HANDLERS: dict[type, Callable[[Master, Any], None]] = {
-    ev.Started: on_event.on_started,
-    ev.ZygoteUp: on_event.on_zygote_up,
-    ev.ZygoteUnforkable: on_event.on_zygote_unforkable,
-    ev.ZygoteFailed: on_event.on_zygote_failed,
-    ev.ZygoteGone: on_event.on_zygote_gone,
+
+_OF_WORKER: dict[type, Callable[[Master, Worker, Any], None]] = {
     msg.Forked: on_event.on_forked,
     msg.ForkFailed: on_event.on_fork_failed,
     msg.Ready: on_event.on_ready,
@@ -86,6 +93,15 @@ _HANDLERS: dict[type, Callable[[Master, Any], None]] = {
     msg.RecycleAsked: on_event.on_recycle_asked,
     ev.Breached: on_event.on_breached,
     ev.Died: on_event.on_died,
+}
+_OF_ZYGOTE: dict[type, Callable[[Master, Generation, Any], None]] = {
+    ev.ZygoteUp: on_event.on_zygote_up,
+    ev.ZygoteUnforkable: on_event.on_zygote_unforkable,
+    ev.ZygoteFailed: on_event.on_zygote_failed,
+    ev.ZygoteGone: on_event.on_zygote_gone,
+}
+_OF_SERVER: dict[type, Callable[[Master, Any], None]] = {
+    ev.Started: on_event.on_started,
     ev.Beats: on_event.on_beats,
     ev.StopRequested: shutdown.on_stop_requested,
     ev.ReloadRequested: on_event.on_reload_requested,

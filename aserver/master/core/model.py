@@ -142,6 +142,10 @@ class Model:
     announced: int = -1
     out: list[ev.Command] = field(default_factory=list)
 
+    def say(self, level: str, text: str, detail: str = "") -> None:
+        """Log a record."""
+        self.out.append(ev.Say(level, text, detail))
+
     def _role(self, role: Role) -> Generation | None:
         return next((g for g in self.generations.values() if g.role is role), None)
 
@@ -159,6 +163,14 @@ class Model:
     def over(self) -> bool:
         """Whether the server has been told to end."""
         return self.server in (ServerPhase.STOPPING, ServerPhase.DONE)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the first boot has been tried as often as it may be; the workers that still boot decide."""
+        candidate = None if self.current is not None else self.candidate
+        if candidate is None or candidate.failure is None:
+            return False
+        return candidate.backoff.failures >= self.limits.boot_retries
 
     @property
     def ready(self) -> int:
@@ -197,21 +209,10 @@ class Model:
         Every living process counts, also one that drains. A canary may always be one more than `workers`; without a
         surge, a canary and its remains do not take the place of a worker that is wanted.
         """
-        if generation.zygote is not ZygotePhase.UP or generation.backoff.not_before > self.now or exhausted(self):
+        if generation.zygote is not ZygotePhase.UP or generation.backoff.not_before > self.now or self.exhausted:
             return False
         live = len(self.workers)
         extra = sum(not self.counts(w) for w in self.workers.values())
         canary = generation.role is Role.CANDIDATE and self.current is not None
         fits = canary or live - extra < self.target + self.limits.max_surge
         return fits and live < self.target + max(1, self.limits.max_surge)
-
-
-def exhausted(model: Model) -> bool:
-    """Whether the first boot has been tried as often as it may be; the workers that still boot decide."""
-    candidate = model.candidate
-    return (
-        model.current is None
-        and candidate is not None
-        and candidate.failure is not None
-        and candidate.backoff.failures >= model.limits.boot_retries
-    )

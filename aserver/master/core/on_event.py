@@ -7,24 +7,10 @@ unknown serial or generation changes nothing. `reconcile` and `shutdown` decide 
 from aserver.errors import ExitCode
 from aserver.ipc import messages as msg
 from aserver.master.core import events as ev
-from aserver.master.core import generations, limits
+from aserver.master.core import generations, limits, transitions
 from aserver.master.core.backoff import when
 from aserver.master.core.explain import Intent, explain_exit
 from aserver.master.core.model import Generation, Model, Role, ServerPhase, Worker, WorkerPhase, ZygotePhase
-from aserver.master.core.transitions import (
-    fail_boot,
-    fork_answered,
-    kill,
-    ready,
-    recycle,
-    say,
-    serve,
-    spawn_zygote,
-    turn_lazy,
-    zygote_down,
-    zygote_gone,
-    zygote_up,
-)
 
 # ── zygotes ──────────────────────────────────────────────────────────────────────────────────
 
@@ -36,37 +22,33 @@ def on_started(model: Model, _event: ev.Started) -> None:
         generations.begin(model, model.limits)
 
 
-def on_zygote_up(model: Model, event: ev.ZygoteUp) -> None:
+def on_zygote_up(model: Model, generation: Generation, _event: ev.ZygoteUp) -> None:
     """The zygote can fork."""
-    generation = model.generations.get(event.generation)
-    if generation is None or generation.zygote is not ZygotePhase.LOADING:
+    if generation.zygote is not ZygotePhase.LOADING:
         return
     generation.spawns.succeeded()
-    zygote_up(model, generation)
+    transitions.zygote_up(model, generation)
 
 
-def on_zygote_unforkable(model: Model, event: ev.ZygoteUnforkable) -> None:
+def on_zygote_unforkable(model: Model, generation: Generation, _event: ev.ZygoteUnforkable) -> None:
     """The zygote leaves, and a lazy one takes its place. A lazy one fails: its successor would say the same."""
-    generation = model.generations.get(event.generation)
-    if generation is None or generation.zygote is not ZygotePhase.LOADING:
+    if generation.zygote is not ZygotePhase.LOADING:
         return
     if generation.lazy:
         reason = "even a lazy zygote holds what does not survive a fork"
-        on_zygote_failed(model, ev.ZygoteFailed(generation.number, ExitCode.BOOT, reason))
+        on_zygote_failed(model, generation, ev.ZygoteFailed(generation.number, ExitCode.BOOT, reason))
         return
-    turn_lazy(generation)
+    transitions.turn_lazy(generation)
 
 
-def on_zygote_failed(model: Model, event: ev.ZygoteFailed) -> None:
+def on_zygote_failed(model: Model, generation: Generation, event: ev.ZygoteFailed) -> None:
     """The zygote could not load the app."""
-    generation = model.generations.get(event.generation)
-    if generation is None or generation.zygote is not ZygotePhase.LOADING or model.over:
+    if generation.zygote is not ZygotePhase.LOADING or model.over:
         return
     if generation.role is Role.CANDIDATE:
         generations.candidate_failed(model, generation, event.exit_code, event.reason, event.detail)
     elif generation.role is Role.CURRENT:
-        say(
-            model,
+        model.say(
             "error",
             f"generation {generation.number}: a new zygote could not load the app: {event.reason}; "
             f"{model.ready} of {model.target} workers serve on, a reload with working code is due",
@@ -74,25 +56,24 @@ def on_zygote_failed(model: Model, event: ev.ZygoteFailed) -> None:
         )
 
 
-def on_zygote_gone(model: Model, event: ev.ZygoteGone) -> None:
+def on_zygote_gone(model: Model, generation: Generation, event: ev.ZygoteGone) -> None:
     """The process has ended; the workers that it had forked serve on, the orders to fork died with it."""
-    generation = model.generations.get(event.generation)
-    if generation is None or generation.zygote in (ZygotePhase.DOWN, ZygotePhase.GONE):
+    if generation.zygote in (ZygotePhase.DOWN, ZygotePhase.GONE):
         return
     for worker in model.unforked(generation):
         del model.workers[worker.serial]
     how = generation.overdue or event.how
     before = generation.zygote
     if model.over or before is ZygotePhase.LEAVING or generation.role in (Role.OLD, Role.FAILED):
-        zygote_gone(generation)
+        transitions.zygote_gone(generation)
     elif before is ZygotePhase.TURNING:
-        spawn_zygote(model, generation)
+        transitions.spawn_zygote(model, generation)
     elif generation.role is Role.CANDIDATE and (before is ZygotePhase.LOADING or model.current is not None):
         reason = f"the zygote of generation {generation.number} {how}"
-        zygote_gone(generation)
+        transitions.zygote_gone(generation)
         generations.candidate_failed(model, generation, ExitCode.BOOT, reason, "")
     else:
-        zygote_down(model, generation, _pause_before_another(model, generation, before, how))
+        transitions.zygote_down(model, generation, _pause_before_another(model, generation, before, how))
 
 
 def _pause_before_another(model: Model, generation: Generation, before: ZygotePhase, how: str) -> float:
@@ -104,20 +85,19 @@ def _pause_before_another(model: Model, generation: Generation, before: ZygotePh
         pause = generation.spawns.boot_failed(model.now)
     else:
         pause = generation.spawns.died(model.now, model.now - generation.began)
-    say(model, "error", f"{subject}; its workers serve on, another zygote starts {when(pause)}")
+    model.say("error", f"{subject}; its workers serve on, another zygote starts {when(pause)}")
     return pause
 
 
 # ── workers ──────────────────────────────────────────────────────────────────────────────────
 
 
-def on_forked(model: Model, event: msg.Forked) -> None:
+def on_forked(model: Model, worker: Worker, event: msg.Forked) -> None:
     """The process exists; orders that were given before it did are sent now."""
-    worker = model.workers.get(event.serial)
-    if worker is None or worker.pid is not None:
+    if worker.pid is not None:
         return
     worker.pid = event.pid
-    fork_answered(model, worker)
+    transitions.fork_answered(model, worker)
     if worker.killed:
         model.out.append(ev.Kill(worker.serial, "SIGKILL"))
     elif worker.unsent is not None:
@@ -125,65 +105,56 @@ def on_forked(model: Model, event: msg.Forked) -> None:
     worker.unsent = None
 
 
-def on_fork_failed(model: Model, event: msg.ForkFailed) -> None:
+def on_fork_failed(model: Model, worker: Worker, event: msg.ForkFailed) -> None:
     """No process came to be."""
-    worker = model.workers.get(event.serial)
-    if worker is not None and worker.pid is None:
+    if worker.pid is None:
         del model.workers[worker.serial]
-        fork_answered(model, worker)
+        transitions.fork_answered(model, worker)
         generations.boot_failed(model, worker, ExitCode.BOOT, f"fork failed: {event.reason}", "")
 
 
-def on_ready(model: Model, event: msg.Ready) -> None:
+def on_ready(model: Model, worker: Worker, _event: msg.Ready) -> None:
     """The worker serves; the first worker of all opens the server."""
-    worker = model.workers.get(event.serial)
-    if worker is None:
-        return
     if worker.phase is WorkerPhase.DRAINING and worker.ready_at is None:
-        ready(model, worker)
+        transitions.ready(model, worker)
     if worker.phase is not WorkerPhase.BOOTING:
         return
-    ready(model, worker)
+    transitions.ready(model, worker)
     generation = model.generations[worker.generation]
     generation.backoff.succeeded()
-    say(model, "info", f"{worker} is ready after {model.now - worker.began:.2f} s")
+    model.say("info", f"{worker} is ready after {model.now - worker.began:.2f} s")
     if model.server is ServerPhase.BOOTING:
-        serve(model)
+        transitions.serve(model)
         generations.promote(model, generation)
 
 
-def on_boot_failed(model: Model, event: msg.BootFailed) -> None:
+def on_boot_failed(model: Model, worker: Worker, event: msg.BootFailed) -> None:
     """The worker will never serve; its failure is booked when the process is gone, which must be soon."""
-    worker = model.workers.get(event.serial)
-    if worker is not None and worker.phase is WorkerPhase.BOOTING:
-        fail_boot(model, worker, event)
+    if worker.phase is WorkerPhase.BOOTING:
+        transitions.fail_boot(model, worker, event)
 
 
-def on_recycle_asked(model: Model, event: msg.RecycleAsked) -> None:
+def on_recycle_asked(_model: Model, worker: Worker, event: msg.RecycleAsked) -> None:
     """The worker asks to be recycled. It may ask before `ready` is heard, and asks only once."""
-    worker = model.workers.get(event.serial)
-    if worker is not None and worker.holds and not worker.recycle_reason:
+    if worker.holds and not worker.recycle_reason:
         worker.recycle_reason = event.reason
 
 
-def on_breached(model: Model, event: ev.Breached) -> None:
+def on_breached(model: Model, worker: Worker, event: ev.Breached) -> None:
     """Recycle a worker that serves, at once: the requests of its clients are not to blame.
 
     A worker that boots has no clients, and is killed. A canary that breaks the protocol fails its generation.
     """
-    worker = model.workers.get(event.serial)
-    if worker is None:
-        return
     reason = f"it broke the protocol: {event.reason}"
     follows = ""
     if worker.boots and not worker.killed:
         worker.failure = msg.BootFailed(worker.serial, ExitCode.BOOT, reason, "")
         follows = "; it is killed"
-        kill(model, worker, Intent.OVERRAN)
+        transitions.kill(model, worker, Intent.OVERRAN)
     elif worker.serves:
-        recycle(worker, reason)
+        transitions.recycle(worker, reason)
         follows = "; it serves until its replacement does"
-    say(model, "error", f"{worker}: {reason}; nothing that it says counts any more{follows}")
+    model.say("error", f"{worker}: {reason}; nothing that it says counts any more{follows}")
     generation = model.generations[worker.generation]
     if not worker.serves or model.over:
         return
@@ -194,22 +165,20 @@ def on_breached(model: Model, event: ev.Breached) -> None:
         generation.backoff.died(model.now, model.now - worker.ready_at)
 
 
-def on_died(model: Model, event: ev.Died) -> None:
+def on_died(model: Model, worker: Worker, event: ev.Died) -> None:
     """The process has ended: say why, and what follows."""
-    worker = model.workers.pop(event.serial, None)
-    if worker is None:
-        return
+    del model.workers[worker.serial]
     generation = model.generations[worker.generation]
     if worker.pid is None:
-        fork_answered(model, worker)
+        transitions.fork_answered(model, worker)
     how = explain_exit(event.code, event.signal, worker.intent, out_of_memory=event.out_of_memory)
     if worker.failure is not None:
         failure = worker.failure
         generations.boot_failed(model, worker, failure.exit_code, failure.reason, failure.detail)
     elif worker.phase is WorkerPhase.DRAINING and event.code == 0:
-        say(model, "info", f"{worker} has left after {model.now - worker.began:.1f} s")
+        model.say("info", f"{worker} has left after {model.now - worker.began:.1f} s")
     elif model.over or worker.intent in (Intent.LEAVE, Intent.OVERRAN):
-        say(model, "warning", f"{worker} {how}")
+        model.say("warning", f"{worker} {how}")
     elif worker.ready_at is None:
         code = ExitCode.APP_LOAD if event.code == ExitCode.APP_LOAD else ExitCode.BOOT
         generations.boot_failed(model, worker, code, f"it {how}", "")
@@ -226,7 +195,7 @@ def _crashed(model: Model, generation: Generation, worker: Worker, how: str) -> 
         pause = generation.backoff.died(model.now, model.now - worker.ready_at)
     taken = worker.slot > model.target or any(w.slot == worker.slot and w.holds for w in model.workers.values())
     follows = "its replacement is there already" if taken else f"a new one starts {when(pause)}"
-    say(model, "error", f"{worker} {how}; {model.ready} of {model.target} serve, {follows}")
+    model.say("error", f"{worker} {how}; {model.ready} of {model.target} serve, {follows}")
 
 
 def on_beats(model: Model, event: ev.Beats) -> None:
@@ -242,8 +211,8 @@ def on_beats(model: Model, event: ev.Beats) -> None:
         limit = model.limits.hang_timeout
         if limit and silent >= limit:
             still = f"its event loop stands still for {silent:.1f} s (hang_timeout is {limit:g} s)"
-            say(model, "error", f"{worker}: {still}; it is aborted and replaced")
-            kill(model, worker, Intent.HUNG, "SIGABRT")  # faulthandler writes the stacks once more
+            model.say("error", f"{worker}: {still}; it is aborted and replaced")
+            transitions.kill(model, worker, Intent.HUNG, "SIGABRT")  # faulthandler writes the stacks once more
         elif model.limits.slow_callback and silent >= model.limits.slow_callback and worker.reported_beat != beat:
             worker.reported_beat = beat
             model.out.append(ev.DumpStacks(serial, silent))
@@ -259,7 +228,7 @@ def on_tick(_model: Model, _event: ev.Tick) -> None:
 def on_reload_requested(model: Model, event: ev.ReloadRequested) -> None:
     """Note the request; the latest one wins, and begins when no other reload is under way."""
     if model.over:
-        say(model, "warning", f"reload ({event.why}) refused: the server is stopping")
+        model.say("warning", f"reload ({event.why}) refused: the server is stopping")
         return
     model.pending = event
 
@@ -271,5 +240,5 @@ def on_scale(model: Model, event: ev.Scale) -> None:
     relative = max(min(1, model.target), model.target + event.delta)
     wanted = relative if event.to is None else max(0, event.to)
     if wanted != model.target:
-        say(model, "info", f"scaling from {model.target} to {wanted} workers")
+        model.say("info", f"scaling from {model.target} to {wanted} workers")
         model.target = wanted

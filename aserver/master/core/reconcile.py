@@ -5,20 +5,9 @@ keeps no state of its own, so an event that was lost costs at most the time unti
 """
 
 from aserver.master.core import events as ev
-from aserver.master.core import generations, shutdown
+from aserver.master.core import generations, shutdown, transitions
 from aserver.master.core.explain import Intent
-from aserver.master.core.model import Generation, Model, Role, ServerPhase, Worker, WorkerPhase, ZygotePhase, exhausted
-from aserver.master.core.transitions import (
-    drain,
-    fork,
-    kill,
-    kill_zygote,
-    note_violence,
-    quit_zygote,
-    recycle,
-    say,
-    spawn_zygote,
-)
+from aserver.master.core.model import Generation, Model, Role, ServerPhase, Worker, WorkerPhase, ZygotePhase
 
 
 def reconcile(model: Model) -> None:
@@ -57,14 +46,14 @@ def _expire_workers(model: Model) -> None:
         if worker.deadline is None or worker.deadline > model.now:
             continue
         if worker.killed:
-            kill(model, worker, worker.intent)  # SIGABRT was not enough, or the kernel is slow: again
+            transitions.kill(model, worker, worker.intent)  # SIGABRT was not enough, or the kernel is slow: again
         elif worker.phase in (WorkerPhase.DRAINING, WorkerPhase.FAILED):
-            say(model, "error", f"{worker} did not leave in time; it is killed")
-            kill(model, worker, Intent.OVERRAN)
+            model.say("error", f"{worker} did not leave in time; it is killed")
+            transitions.kill(model, worker, Intent.OVERRAN)
         else:
             limit = model.generations[worker.generation].limits.boot_timeout
-            say(model, "error", f"{worker} was not ready within {limit:g} s; it is aborted")
-            kill(model, worker, Intent.SLOW_BOOT, "SIGABRT")  # faulthandler writes where it hangs
+            model.say("error", f"{worker} was not ready within {limit:g} s; it is aborted")
+            transitions.kill(model, worker, Intent.SLOW_BOOT, "SIGABRT")  # faulthandler writes where it hangs
 
 
 def _expire_zygotes(model: Model) -> None:
@@ -73,23 +62,23 @@ def _expire_zygotes(model: Model) -> None:
             continue
         if generation.zygote is ZygotePhase.DOWN:
             if model.over or generation.role in (Role.OLD, Role.FAILED):
-                quit_zygote(model, generation)
+                transitions.quit_zygote(model, generation)
             else:
-                spawn_zygote(model, generation)
+                transitions.spawn_zygote(model, generation)
             continue
         if generation.zygote is ZygotePhase.LOADING:
             limit = generation.limits.boot_timeout
             generation.overdue = f"had not loaded the app within {limit:g} s and was killed"
         else:
             generation.overdue = "did not answer and was killed"
-            note_violence(model, "a zygote")
-        say(model, "error", f"the zygote of generation {generation.number} {generation.overdue}")
-        kill_zygote(model, generation)
+            transitions.note_violence(model, "a zygote")
+        model.say("error", f"the zygote of generation {generation.number} {generation.overdue}")
+        transitions.kill_zygote(model, generation)
 
 
 def _end_first_boot(model: Model) -> None:
     candidate = model.candidate
-    if model.over or candidate is None or candidate.failure is None or not exhausted(model):
+    if model.over or candidate is None or candidate.failure is None or not model.exhausted:
         return
     if not any(w.boots for w in model.workers.values()):
         failure = candidate.failure
@@ -104,7 +93,7 @@ def _start_pending_reload(model: Model) -> None:
         return
     pending, model.pending = model.pending, None
     generation = generations.begin(model, pending.limits)
-    say(model, "info", f"reload ({pending.why}): generation {generation.number} starts")
+    model.say("info", f"reload ({pending.why}): generation {generation.number} starts")
     model.out.append(ev.Notify("RELOADING=1"))
 
 
@@ -117,7 +106,7 @@ def _try_candidate(model: Model) -> None:
         return
     canaries = model.of(candidate)
     if not canaries and model.can_fork(candidate):
-        fork(model, candidate, min((w.slot for w in model.workers.values() if w.serves), default=1))
+        transitions.fork(model, candidate, min((w.slot for w in model.workers.values() if w.serves), default=1))
     elif any(proven_at(candidate, w) <= model.now for w in canaries if w.serves):
         generations.promote(model, candidate)
 
@@ -133,7 +122,7 @@ def _let_generations_go(model: Model) -> None:
         # A zygote that has not loaded has no children: those there may be are its predecessor's.
         needed = generation.zygote is ZygotePhase.UP and model.of(generation)
         if generation.role in (Role.OLD, Role.FAILED) and not needed:
-            quit_zygote(model, generation)
+            transitions.quit_zygote(model, generation)
 
 
 def _forget_generations(model: Model) -> None:
@@ -162,8 +151,8 @@ def _recycle(model: Model) -> None:
     for worker in model.workers.values():
         due = recycle_at(model, worker)
         if due is not None and due <= model.now:
-            recycle(worker, worker.recycle_reason)
-            say(model, "info", f"{worker} is due: {worker.recycle_reason}; it serves until its replacement does")
+            transitions.recycle(worker, worker.recycle_reason)
+            model.say("info", f"{worker} is due: {worker.recycle_reason}; it serves until its replacement does")
 
 
 def _fill_slots(model: Model) -> None:
@@ -173,7 +162,7 @@ def _fill_slots(model: Model) -> None:
     held = {w.slot for w in model.workers.values() if (w.holds or w.boots) and model.counts(w)}
     for slot in range(1, model.target + 1):
         if slot not in held and model.can_fork(source):
-            fork(model, source, slot)
+            transitions.fork(model, source, slot)
 
 
 def _shrink(model: Model) -> None:
@@ -181,7 +170,7 @@ def _shrink(model: Model) -> None:
         if worker.slot <= model.target or not worker.holds or not model.counts(worker):
             continue
         if worker.phase is WorkerPhase.BOOTING or model.can_lose_one():
-            drain(model, worker)
+            transitions.drain(model, worker)
 
 
 def _replace_outgoing(model: Model) -> None:
@@ -193,11 +182,11 @@ def _replace_outgoing(model: Model) -> None:
             continue
         partner = _partner(model, current, worker)
         if partner is None and model.can_fork(current):
-            fork(model, current, worker.slot)
+            transitions.fork(model, current, worker.slot)
         elif partner is None and not _can_refill(model, current):
             continue  # put off: what left now would be missing
         elif (partner is None or partner.phase is WorkerPhase.READY) and model.can_lose_one():
-            drain(model, worker)
+            transitions.drain(model, worker)
 
 
 def _partner(model: Model, current: Generation, worker: Worker) -> Worker | None:
@@ -225,7 +214,7 @@ def _announce(model: Model) -> None:
     ):
         return
     texts = {0: "no worker serves, as told", 1: "the one worker is ready"}
-    say(model, "info", texts.get(model.target, f"all {model.target} workers are ready"))
+    model.say("info", texts.get(model.target, f"all {model.target} workers are ready"))
     if model.announced == -1:
         model.out.append(ev.Notify("READY=1"))
     model.announced = model.target

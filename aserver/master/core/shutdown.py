@@ -4,19 +4,9 @@ Pure. Each step has its own deadline, so a process that does not obey delays the
 """
 
 from aserver.master.core import events as ev
+from aserver.master.core import transitions
 from aserver.master.core.explain import Intent
 from aserver.master.core.model import Generation, Model, ServerPhase, Worker, WorkerPhase, ZygotePhase
-from aserver.master.core.transitions import (
-    await_last_zygote,
-    begin_stop,
-    drain,
-    end,
-    finish,
-    hurry,
-    kill,
-    quit_zygote,
-    say,
-)
 
 
 def on_stop_requested(model: Model, event: ev.StopRequested) -> None:
@@ -31,8 +21,8 @@ def on_stop_requested(model: Model, event: ev.StopRequested) -> None:
         ev.StopMode.QUICK: "requests in flight are cancelled",
         ev.StopMode.KILL: "what still runs is killed",
     }
-    say(model, "info", f"stopping ({event.why}): {how[mode]}")
-    begin_stop(model, mode)
+    model.say("info", f"stopping ({event.why}): {how[mode]}")
+    transitions.begin_stop(model, mode)
 
 
 def proceed(model: Model) -> None:
@@ -49,25 +39,25 @@ def proceed(model: Model) -> None:
     for worker in model.workers.values():
         _stop_worker(model, worker)
     if not model.workers and all(g.zygote is ZygotePhase.GONE for g in model.generations.values()):
-        end(model)
+        transitions.end(model)
 
 
 def _stop_worker(model: Model, worker: Worker) -> None:
     if worker.holds:
         quick = model.stop is not ev.StopMode.GRACEFUL
-        drain(model, worker, final=True, graceful=0.0 if quick else None)
+        transitions.drain(model, worker, final=True, graceful=0.0 if quick else None)
         worker.hurried = quick
     if model.stop is ev.StopMode.KILL and not worker.killed:
-        kill(model, worker, Intent.STOP)
+        transitions.kill(model, worker, Intent.STOP)
     if worker.phase is not WorkerPhase.DRAINING:
         return
     if model.stop is ev.StopMode.QUICK and not worker.hurried:
-        hurry(model, worker)
+        transitions.hurry(model, worker)
     elif not worker.final:
-        finish(model, worker)
+        transitions.finish(model, worker)
 
 
 def _stop_zygote(model: Model, generation: Generation) -> None:
-    quit_zygote(model, generation)
+    transitions.quit_zygote(model, generation)
     if generation.zygote is ZygotePhase.LEAVING:
-        await_last_zygote(model, generation)
+        transitions.await_last_zygote(model, generation)

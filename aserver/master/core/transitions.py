@@ -114,11 +114,6 @@ def _step(subject: object, before: P, after: P) -> P:
     return after
 
 
-def say(model: Model, level: str, text: str, detail: str = "") -> None:
-    """Log one record."""
-    model.out.append(ev.Say(level, text, detail))
-
-
 # ── workers ──────────────────────────────────────────────────────────────────────────────────
 
 
