@@ -75,17 +75,17 @@ class Master(Model):
     def _apply(self, event: Any) -> None:
         """Call the handler of `event`; a worker or generation that is not known changes nothing."""
         kind = type(event)
-        if kind in _OF_WORKER:
+        if kind in OF_WORKER:
             if (worker := self.workers.get(event.serial)) is not None:
-                _OF_WORKER[kind](self, worker, event)
-        elif kind in _OF_ZYGOTE:
+                OF_WORKER[kind](self, worker, event)
+        elif kind in OF_ZYGOTE:
             if (generation := self.generations.get(event.generation)) is not None:
-                _OF_ZYGOTE[kind](self, generation, event)
+                OF_ZYGOTE[kind](self, generation, event)
         else:
-            _OF_SERVER[kind](self, event)
+            OF_SERVER[kind](self, event)
 
 
-_OF_WORKER: dict[type, Callable[[Master, Worker, Any], None]] = {
+OF_WORKER: dict[type, Callable[[Master, Worker, Any], None]] = {
     msg.Forked: on_event.on_forked,
     msg.ForkFailed: on_event.on_fork_failed,
     msg.Ready: on_event.on_ready,
@@ -94,13 +94,13 @@ _OF_WORKER: dict[type, Callable[[Master, Worker, Any], None]] = {
     ev.Breached: on_event.on_breached,
     ev.Died: on_event.on_died,
 }
-_OF_ZYGOTE: dict[type, Callable[[Master, Generation, Any], None]] = {
+OF_ZYGOTE: dict[type, Callable[[Master, Generation, Any], None]] = {
     ev.ZygoteUp: on_event.on_zygote_up,
     ev.ZygoteUnforkable: on_event.on_zygote_unforkable,
     ev.ZygoteFailed: on_event.on_zygote_failed,
     ev.ZygoteGone: on_event.on_zygote_gone,
 }
-_OF_SERVER: dict[type, Callable[[Master, Any], None]] = {
+OF_SERVER: dict[type, Callable[[Master, Any], None]] = {
     ev.Started: on_event.on_started,
     ev.Beats: on_event.on_beats,
     ev.StopRequested: shutdown.on_stop_requested,

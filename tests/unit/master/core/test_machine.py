@@ -30,7 +30,7 @@ def test_first_boot_forks_all_and_listens_once_one_is_ready() -> None:
 
 def test_every_event_has_its_handler() -> None:
     """Fails with an event that the tables of handlers lack."""
-    assert set(get_args(ev.Event)) == set(machine._OF_WORKER) | set(machine._OF_ZYGOTE) | set(machine._OF_SERVER)
+    assert set(get_args(ev.Event)) == set(machine.OF_WORKER) | set(machine.OF_ZYGOTE) | set(machine.OF_SERVER)
 
 
 def test_started_twice_is_started_once() -> None:
