@@ -12,7 +12,9 @@ Pure: imported by all processes; it must never import another aserver module.
     └── ApplicationError     the app's fault: an illegal ASGI message
 """
 
+from collections.abc import Sequence
 from enum import IntEnum
+from typing import Self
 
 
 class ExitCode(IntEnum):
@@ -37,6 +39,13 @@ class ConfigError(AserverError):
     """A setting is wrong; the message names the setting, its source, and a right value."""
 
     exit_code = ExitCode.CONFIG
+
+    @classmethod
+    def of(cls, messages: Sequence[str]) -> Self:
+        """All mistakes of one look at the settings, a line each; there is at least one."""
+        if len(messages) == 1:
+            return cls(messages[0])
+        return cls("\n  ".join([f"{len(messages)} settings are wrong:", *messages]))
 
 
 class BootError(AserverError):

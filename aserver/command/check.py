@@ -36,6 +36,8 @@ def check(resolved: Resolved) -> ExitCode:
     unix.enter_environment(config.env, config.chdir, config.umask)
     privileges.drop_privileges(config.user, config.group)  # as the zygote does: what follows is the application's code
     say = click.echo
+    for note in resolved.notes:
+        say(f"note       {note}")
     for warning in resolved.warnings:
         say(f"warning    {warning}")
     loaded = preload(config)

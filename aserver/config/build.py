@@ -5,20 +5,21 @@ Pure: reading files and the environment is `aserver.config.layers`' business; re
 """
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Self
 
 import msgspec
 
+from aserver.config import foreign
 from aserver.config.rules import check, warnings
 from aserver.config.schema import BIND_PARTS, NAMES, SETTINGS, convert, read_flag
 from aserver.config.table import Table
 from aserver.config.values import DEFAULT_HOST, DEFAULT_PORT
 from aserver.errors import ConfigError
 
-#: gunicorn's that nothing here calls: its settings files can be used as they are, and are told.
-UNCALLED_HOOKS = frozenset({"worker_int", "pre_request", "post_request", "ssl_context"})
+#: The least likeness of a name that is offered for another, and how much less like it the others may be.
+_NEAR, _AS_NEAR = 0.75, 0.08
 
 
 class Config(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,18 +50,28 @@ class Config(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Layer:
     """Settings from one place. `origin` is for people; `spell` makes the name that was written there of a setting's.
 
-    `advice` ends the message about an unknown setting.
+    `lines` are those of the file, by the name that was written there. `errors`, `changes` and `notes` were found while
+    the layer was read: mistakes, what does not mean here what it means to the server whose setting it is, and what
+    else is to be said.
     """
 
     origin: str
     values: Mapping[str, object]
     spell: Callable[[str], str] = str
-    advice: str = ""
+    lines: Mapping[str, int] = field(default_factory=dict)
+    errors: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def place(self, key: str) -> str:
+        """The file and line of a value, or the layer's name alone."""
+        line = self.lines.get(self.spell(key))
+        return self.origin if line is None else f"{self.origin} line {line}"
 
     def where(self, key: str) -> str:
         """Where a value came from, as `aserver config` and errors say it."""
         spelled = self.spell(key)
-        return self.origin if spelled == key else f"{self.origin}, {spelled}"
+        return self.place(key) if spelled == key else f"{self.place(key)}, {spelled}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +80,8 @@ class Resolved:
 
     `hooks` are the names of the functions that a `.py` settings file, `hooks_file`, defines. `directory` is where each
     generation's code is looked for: the working directory at start, by the name that its user knows. `file` is the
-    settings file that was read, named or found.
+    settings file that was read, named or found. `changes` are to be warned of: settings of other servers that do not
+    mean the same here; `notes` are only to be said.
     """
 
     config: Config
@@ -78,39 +90,73 @@ class Resolved:
     hooks_file: str | None = None
     directory: str | None = None
     file: str | None = None
+    changes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Likely mistakes that can be seen without looking at the system; one sentence each."""
-        uncalled = [name for name in self.hooks if name in UNCALLED_HOOKS]
-        return (*warnings(self.config), *(f"hook {name} does nothing: aserver never calls it" for name in uncalled))
+        uncalled = foreign.uncalled_hooks()
+        hooks = (f"hook {name} does nothing: {uncalled[name]}" for name in self.hooks if name in uncalled)
+        return (*self.changes, *warnings(self.config), *hooks)
 
 
 def _unknown(key: str, layer: Layer) -> ConfigError:
     """The error for a name that is no setting's, with the nearest that is."""
-    near = difflib.get_close_matches(key.lower().replace("-", "_"), (*NAMES, *BIND_PARTS), n=1, cutoff=0.5)
-    hint = f"; did you mean {layer.spell(near[0])}?" if near else ""
-    return ConfigError(f"there is no setting {layer.spell(key)} ({layer.origin}){hint}{layer.advice}")
+    plain = key.lower().replace("-", "_")
+    answer = foreign.answer(plain)
+    return ConfigError(
+        f"there is no setting {layer.spell(key)} ({layer.place(key)}){answer or _suggestion(plain, layer)}"
+    )
 
 
-def _own(layer: Layer) -> dict[str, tuple[str, object]]:
-    """The settings of one layer under their own names: name -> (as written, value). Raises ConfigError."""
+def _suggestion(name: str, layer: Layer) -> str:
+    """`; did you mean a or b?`, for the settings whose names are really close; or nothing."""
+    near = nearest(name, (*NAMES, *BIND_PARTS))
+    return f"; did you mean {' or '.join(map(layer.spell, near))}?" if near else ""
+
+
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """The names most like `name`: at most three, and only those that are nearly as like it as the first."""
+
+    def likeness(other: str) -> float:
+        return difflib.SequenceMatcher(None, other, name).ratio()
+
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=_NEAR)
+    return [each for each in near if likeness(each) >= likeness(near[0]) - _AS_NEAR]
+
+
+def _own(layer: Layer, errors: list[str]) -> dict[str, tuple[str, object]]:
+    """The settings of one layer under their own names: name -> (as written, value). Mistakes go to `errors`."""
     found: dict[str, tuple[str, object]] = {}
     for key, written in layer.values.items():
         if key in BIND_PARTS:
             continue
-        if (name := NAMES.get(key)) is None:
-            raise _unknown(key, layer)
+        try:
+            name, value = _named(key, written, layer)
+        except ConfigError as error:
+            errors.append(str(error))
+            continue
         if name in found:
             both = f"{layer.spell(found[name][0])} and {layer.spell(key)}"
-            raise ConfigError(f"{name} is set twice ({layer.origin}): as {both}; keep one")
-        value = written
-        for word, meaning in SETTINGS[name].switches:
-            if word == key:
-                on = read_flag(key, written, layer.where(key))
-                value = meaning if on else not meaning if isinstance(meaning, bool) else SETTINGS[name].default
-        found[name] = (key, value)
+            errors.append(f"{name} is set twice ({layer.place(key)}): as {both}; keep one")
+        elif name:
+            found[name] = (key, value)
     return found
+
+
+def _named(key: str, written: object, layer: Layer) -> tuple[str, object]:
+    """The setting's own name and value; no name if the setting does nothing yet. Raises ConfigError."""
+    name = NAMES.get(key)
+    if name is None:
+        if key in foreign.LATER:
+            return "", None
+        raise _unknown(key, layer)
+    for word, meaning in SETTINGS[name].switches:
+        if word == key:
+            on = read_flag(key, written, layer.where(key))
+            return name, meaning if on else not meaning if isinstance(meaning, bool) else SETTINGS[name].default
+    return name, written
 
 
 def _bind(layers: Sequence[Layer]) -> tuple[str, str] | None:
@@ -141,17 +187,40 @@ def _bind(layers: Sequence[Layer]) -> tuple[str, str] | None:
 
 
 def build(layers: Sequence[Layer]) -> Resolved:
-    """The first layer that has a setting wins; every layer is checked. Raises ConfigError."""
+    """The first layer that has a setting wins; every layer is checked. Raises ConfigError with all mistakes."""
     values: dict[str, object] = {}
     origins: dict[str, str] = {}
-    address = _bind(layers)
+    errors = [text for layer in layers for text in layer.errors]
+    address = None
+    try:
+        address = _bind(layers)
+    except ConfigError as error:
+        errors.append(str(error))
     for layer in layers:
+        here = {name: (value, layer.where(key)) for name, (key, value) in _own(layer, errors).items()}
         if address and "bind" not in values and not BIND_PARTS.keys().isdisjoint(layer.values):
-            values["bind"], origins["bind"] = convert("bind", *address), address[1]
-        for name, (key, value) in _own(layer).items():
-            converted = convert(name, value, layer.where(key))
+            here["bind"] = address
+        for name, (value, origin) in here.items():
+            try:
+                converted = convert(name, value, origin)
+            except ConfigError as error:
+                errors.append(str(error))
+                continue
             if name not in values:
-                values[name], origins[name] = converted, layer.where(key)
+                values[name], origins[name] = converted, origin
     config = msgspec.convert(values, Config)
-    check(config, origins)
-    return Resolved(config, {name: origins.get(name, "default") for name in SETTINGS})
+    errors += check(config, origins)
+    if errors:
+        raise ConfigError.of(list(dict.fromkeys(errors)))
+    later = (
+        f"{layer.spell(key)} ({layer.place(key)}) {foreign.LATER[key]}"
+        for layer in layers
+        for key, value in layer.values.items()
+        if key in foreign.LATER and key not in NAMES and value
+    )
+    return Resolved(
+        config,
+        {name: origins.get(name, "default") for name in SETTINGS},
+        changes=(*(text for layer in layers for text in layer.changes), *later),
+        notes=tuple(text for layer in layers for text in layer.notes),
+    )

@@ -6,7 +6,7 @@ layer is read by a module of its own (`environment`, `files`, `python_file`, `en
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +15,13 @@ import msgspec
 from aserver.config.build import Layer, Resolved, build
 from aserver.config.env_file import read_env_file
 from aserver.config.environment import environment_layer
-from aserver.config.files import find_file, read_file
+from aserver.config.files import SettingsFile, find_file, read_file
+from aserver.config.foreign_environment import gunicorn_arguments, lowest_layers, unread
 from aserver.errors import ConfigError
 from aserver.obeyed import refuse_changeable
+
+#: The settings file that gunicorn reads unasked.
+GUNICORN_FILE = "gunicorn.conf.py"
 
 
 def load(
@@ -27,8 +31,12 @@ def load(
     environ: Mapping[str, str],
     cwd: Path,
     config_file: str | None = None,
+    other_flags: Layer | None = None,
 ) -> Resolved:
     """All settings of this start. `config_file` is the argument of `-c`, relative to `cwd`. Raises ConfigError.
+
+    With a command line the variables and the `gunicorn.conf.py` of a gunicorn server are read, too; `other_flags` is
+    the layer of other servers' flags on it.
 
     The traceback of a `.py` settings file that fails is a note of the error (PEP 678).
     """
@@ -40,20 +48,21 @@ def load(
         Layer("argument", keywords or {}),
         environment_layer(environ),
     ]
-    named = next((str(layer.values["config"]) for layer in upper if layer.values.get("config") is not None), None)
-    if named is not None:
-        # Before the file is read, because a `.py` file runs then; again below, because the file may name the user.
-        refuse_changeable("config", cwd / named, *(_first(upper, name) for name in ("user", "group")))
-    file = find_file(cwd) if named is None else read_file(cwd / named, dict(environ))
-    layers = [*upper, *([file.layer] if file else [])]
-    if environ.get("WEB_CONCURRENCY"):
-        layers.append(Layer("$WEB_CONCURRENCY", {"workers": environ["WEB_CONCURRENCY"]}))
+    command = command_line is not None
+    if other_flags is not None:
+        upper.insert(1, other_flags)
+    if command:
+        upper.append(gunicorn_arguments(environ))
+    named, file, notes = _choose_file(upper, environ, cwd, command=command)
+    layers = [*upper, *([file.layer] if file else []), *lowest_layers(environ, command=command)]
     # A directory that this process may not enter by its path can only be inherited by the zygote.
     directory = str(cwd) if os.access(cwd, os.X_OK) else None
     resolved = replace(build(layers), directory=directory, file=str(file.path) if file else None)
+    changes = tuple(unread(environ)) if command else ()
+    resolved = replace(resolved, notes=(*notes, *resolved.notes), changes=(*resolved.changes, *changes))
     config = resolved.config
     refuse_changeable("config", resolved.file, config.user, config.group)
-    if config.log_config is not None:
+    if config.log_config is not None and not config.log_config.startswith("{"):
         refuse_changeable("log_config", cwd / config.log_config, config.user, config.group)
     if config.env_file is not None:
         lines = read_env_file(cwd / config.env_file)
@@ -65,6 +74,27 @@ def load(
     path = str(cwd / named)
     config = msgspec.structs.replace(resolved.config, config=path)  # absolute: `chdir` does not change its meaning
     return replace(resolved, config=config, hooks=file.hooks, hooks_file=path if file.hooks else None)
+
+
+def _choose_file(
+    upper: Sequence[Layer], environ: Mapping[str, str], cwd: Path, *, command: bool
+) -> tuple[str | None, SettingsFile | None, tuple[str, ...]]:
+    """The settings file, by the name with which it was chosen unless it is TOML that was found, and notes on it."""
+    owner = tuple(_first(upper, name) for name in ("user", "group"))
+    named = next((str(layer.values["config"]) for layer in upper if layer.values.get("config") is not None), None)
+    notes: tuple[str, ...] = ()
+    file = find_file(cwd) if named is None else None
+    if command and named is None and (cwd / GUNICORN_FILE).is_file():
+        if file is None:
+            named = GUNICORN_FILE
+            notes = (f"{GUNICORN_FILE} was found in {cwd} and is read, as gunicorn does",)
+        else:
+            notes = (f"{GUNICORN_FILE} is not read: the settings are from {file.path.name}",)
+    if named is not None:
+        # Before the file is read, because a `.py` file runs then; `load` looks again, as the file may name the user.
+        refuse_changeable("config", cwd / named, *owner)
+        file = read_file(cwd / named, dict(environ))
+    return named, file, notes
 
 
 def _first(layers: Iterable[Layer], name: str) -> object:

@@ -5,7 +5,6 @@
 """
 
 import contextlib
-import difflib
 import json
 import os
 import signal
@@ -17,15 +16,15 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 
 from aserver import loading, terminal, unix
-from aserver.config.build import UNCALLED_HOOKS, Layer
+from aserver.config import foreign
+from aserver.config.build import Layer
+from aserver.config.gunicorn_file import Namespace, adopt
+from aserver.config.names_in_file import names_in
 from aserver.config.schema import NAMES
 from aserver.errors import ConfigError
 
 #: Functions of these names are hooks, as in gunicorn.
-HOOKS = frozenset({
-    "on_starting", "on_reload", "when_ready", "pre_fork", "post_fork", "post_worker_init",
-    "worker_abort", "pre_exec", "child_exit", "worker_exit", "nworkers_changed", "on_exit", *UNCALLED_HOOKS,
-})  # fmt: skip
+HOOKS = foreign.hooks()
 #: Seconds. A settings file that takes longer hangs; a start under a process manager must not hang with it.
 FILE_TIMEOUT = 30.0
 
@@ -69,7 +68,7 @@ def run_file(path: Path, environ: dict[str, str]) -> tuple[Layer, tuple[str, ...
         if told["detail"]:
             failure.add_note(told["detail"])
         raise failure
-    return Layer(path.name, told["settings"], advice="; begin a name of your own with _"), tuple(told["hooks"])
+    return adopt(path.name, Namespace(**told)), tuple(told["hooks"])
 
 
 # ── in the child ─────────────────────────────────────────────────────────────────────────────
@@ -93,36 +92,46 @@ def tell(path: str, parent: int) -> int:
     told: dict[str, object]
     try:
         with loading.application_code():
-            exec(compile(Path(path).read_bytes(), path, "exec"), module.__dict__)  # noqa: S102 - a file of settings
-        told = _sort_out(vars(module))
+            text = Path(path).read_bytes()
+            exec(compile(text, path, "exec"), module.__dict__)  # noqa: S102 - a file of settings
+        told = _sort_out(vars(module)) | names_in(text)
     except KeyboardInterrupt:  # Ctrl-C reaches the parent, too, which reports it
         return 130
     except (Exception, SystemExit) as error:  # noqa: BLE001 - user code
         told = {"failure": _sentence(error, path), "detail": _user_traceback(error, path)}
     # A parent that is just ending reads no more: its descriptors are closed before the kernel ends this process.
     with contextlib.suppress(BrokenPipeError), open(answer, "w", encoding="utf-8") as stream:
-        json.dump(told, stream, default=str)
+        json.dump(told, stream, default=_text_of)
     return 0
 
 
 def _sort_out(namespace: Mapping[str, object]) -> dict[str, object]:
-    """The answer for a file that has run: the hooks and settings among its names, or a failure."""
+    """The answer for a file that has run: its plain values, its hooks, its other functions, and odd values by type."""
     values: dict[str, object] = {}
     hooks: list[str] = []
+    functions: list[str] = []
+    odd: dict[str, str] = {}
     for name, value in namespace.items():
-        if name.startswith("_") or value is None or isinstance(value, types.ModuleType | type):
+        if name.startswith("_") or isinstance(value, types.ModuleType):
             continue
-        if callable(value):
-            own = getattr(value, "__module__", None) == _MODULE
-            if name in HOOKS:
-                hooks.append(name)
-            elif own and (near := difflib.get_close_matches(name, HOOKS, n=1, cutoff=0.8)):
-                return {"failure": f"there is no hook {name}; did you mean {near[0]}?", "detail": ""}
-        elif isinstance(value, bool | int | float | str | list | tuple | dict | PurePath):
+        if name in HOOKS and callable(value):
+            hooks.append(name)
+        elif value is None or isinstance(value, bool | int | float | str | list | tuple | dict | PurePath):
             values[name] = value
-        elif name in NAMES:
-            return {"failure": f"{name} is of type {type(value).__name__}, no plain value", "detail": ""}
-    return {"settings": values, "hooks": hooks}
+        elif callable(value):
+            if getattr(value, "__module__", None) == _MODULE and not isinstance(value, type):
+                functions.append(name)
+            elif isinstance(value, type) and foreign.SERVERS["gunicorn"].verdict(name):
+                values[name] = _text_of(value)  # worker_class and logger_class may be classes
+        elif name in NAMES or foreign.SERVERS["gunicorn"].verdict(name):
+            odd[name] = type(value).__name__
+    return {"settings": values, "hooks": hooks, "functions": functions, "odd": odd}
+
+
+def _text_of(value: object) -> str:
+    """A value that JSON has not, as text: a class or function by its dotted name, as logging.config finds it."""
+    name = getattr(value, "__qualname__", None)
+    return f"{getattr(value, '__module__', '')}.{name}" if name else str(value)
 
 
 def _sentence(error: BaseException, path: str) -> str:

@@ -6,22 +6,23 @@ Pure: judges nothing that depends on the machine (whether a file or a user exist
 from collections.abc import Mapping
 
 from aserver.config.table import Table
-from aserver.errors import ConfigError
 
 
-def check(config: Table, origins: Mapping[str, str]) -> None:
-    """What settings must not say together. Raises ConfigError."""
+def check(config: Table, origins: Mapping[str, str]) -> list[str]:
+    """What settings must not say together. Returns the mistakes."""
+    mistakes: list[str] = []
 
     def refuse(wrong: bool, name: str, why: str) -> None:  # noqa: FBT001 - reads as a table
         if wrong:
-            raise ConfigError(f"{name} ({origins.get(name, 'default')}): {why}")
+            mistakes.append(f"{name} ({origins.get(name, 'default')}): {why}")
 
     both = "; if one file holds both, name it twice"
     tls = bool(config.certfile)
     certificates, keys = len(config.certfile), len(config.keyfile)
     refuse(tls and not config.keyfile, "certfile", "is set, but keyfile is not" + both)
     refuse(not tls and bool(config.keyfile), "keyfile", "is set, but certfile is not" + both)
-    refuse(certificates != keys, "certfile", f"names {certificates} files, but keyfile {keys}; they go in pairs" + both)
+    paired = f"names {certificates} files, but keyfile {keys}; they go in pairs" + both
+    refuse(tls and 0 < keys != certificates, "certfile", paired)
     insisting = next((address for address in config.bind if address.startswith("https://")), None)
     admin = config.admin or ""
     refuse(admin.startswith(("http://", "https://")), "admin", f"is {admin}; it is written without a scheme")
@@ -46,6 +47,7 @@ def check(config: Table, origins: Mapping[str, str]) -> None:
         "bind",
         f"names one address twice: {', '.join(config.bind)}",
     )
+    return mistakes
 
 
 def warnings(config: Table) -> tuple[str, ...]:

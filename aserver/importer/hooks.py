@@ -12,43 +12,17 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-from aserver.config import Config
+from aserver.importer.hook_views import ServerView, WorkerView
+
+__all__ = ["Hooks", "ServerView", "WorkerView"]
 
 log = logging.getLogger("aserver.error")
 
 _MODULE = "aserver_settings"
-
-
-@dataclass(frozen=True, slots=True)
-class ServerView:
-    """What a hook gets as `server`."""
-
-    cfg: Config
-    generation: int
-    master_pid: int
-    log: logging.Logger = log
-
-    @property
-    def pid(self) -> int:
-        """The master's, as under gunicorn."""
-        return self.master_pid
-
-
-@dataclass(slots=True)
-class WorkerView:
-    """What a hook gets as `worker`."""
-
-    cfg: Config
-    age: int
-    slot: int
-    generation: int
-    pid: int | None = None
-    log: logging.Logger = field(default=log)
 
 
 class Hooks:
@@ -74,6 +48,7 @@ class Hooks:
         with self._reporting():
             exec(self._code, module.__dict__)  # noqa: S102 - what the operator named as settings
             found = {name: module.__dict__.get(name) for name in self._names}
+            self.server.namespace.update(vars(module))
             self._functions = {name: function for name, function in found.items() if callable(function)}
 
     @contextlib.contextmanager

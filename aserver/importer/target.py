@@ -8,6 +8,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import logging
 import os
 import pkgutil
 import sys
@@ -22,6 +23,8 @@ from aserver.asgi import ASGIApp
 from aserver.errors import AppLoadError
 from aserver.importer import interface as interfaces
 from aserver.importer.tracebacks import user_frames, user_traceback
+
+log = logging.getLogger("aserver.error")
 
 _MISSING = object()
 
@@ -96,6 +99,21 @@ def _split(target: str) -> tuple[str, str]:
 
 
 def _put_on_path(app_dir: str) -> Path:
+    """The last of the places in `app_dir`, which all come first on sys.path in their order.
+
+    Several have commas between them, as in gunicorn's pythonpath; there a place that is missing is passed over.
+    """
+    *others, last = [app_dir] if Path(app_dir).is_dir() else app_dir.split(",")
+    place = _put_one_on_path(last)
+    for each in reversed(others):
+        if Path(each).is_dir():
+            _put_one_on_path(each)
+        else:
+            log.warning("app_dir names %s, which is not a directory and is not put on sys.path", each)
+    return place
+
+
+def _put_one_on_path(app_dir: str) -> Path:
     place = Path(app_dir).resolve()
     if _is_hidden(place):
         raise AppLoadError(

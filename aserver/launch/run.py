@@ -129,6 +129,8 @@ def _first(resolved: Resolved, undo: contextlib.ExitStack, reread: Callable[[], 
     undo.callback(logs.close)
     count = f"{resources.workers} worker{'' if resources.workers == 1 else 's'}"
     log.info("aserver %s, pid %d: %s, %s", __version__, os.getpid(), config.target, count)
+    for note in resolved.notes:
+        log.info("%s", note)
     for warning in (
         *resolved.warnings,
         *_replaced(resolved, resources.listeners),

@@ -280,7 +280,7 @@ class Zygote:
 
     def _fork(self, order: Fork) -> None:
         stdio.finish_streams()  # else half a line that the app has printed at import would appear in each worker
-        view = WorkerView(self._config, order.serial, order.slot, self._boot.generation)
+        view = WorkerView(self._hooks.server, order.serial, order.slot)
         self._hooks.run("pre_fork", self._hooks.server, view)
         with contextlib.ExitStack() as parents:  # the child never comes out of it: it ends in _become_worker
             try:

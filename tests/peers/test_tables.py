@@ -15,10 +15,9 @@ from typing import Any
 
 import pytest
 
-from aserver.config.foreign import SERVERS, Server, hooks
+from aserver.config.foreign import LATER, SERVERS, Server, hooks
 from aserver.config.foreign.translate import flags
 from aserver.config.schema import NAMES
-from tests.peers.later import LATER
 
 
 def _peer(name: str) -> Any:

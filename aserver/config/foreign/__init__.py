@@ -5,16 +5,27 @@ Pure. `verdict` defines a verdict; `gunicorn`, `uvicorn`, `granian`, `hypercorn`
 """
 
 from aserver.config.foreign.gunicorn import hooks, uncalled_hooks
-from aserver.config.foreign.translate import SERVERS, Server, Translated, flags, read_command_line, translate
+from aserver.config.foreign.translate import (
+    LATER,
+    SERVERS,
+    Server,
+    Translated,
+    answer,
+    flags,
+    read_command_line,
+    translate,
+)
 from aserver.config.foreign.verdict import Kind, Meaning, Verdict
 
 __all__ = [
+    "LATER",
     "SERVERS",
     "Kind",
     "Meaning",
     "Server",
     "Translated",
     "Verdict",
+    "answer",
     "flags",
     "hooks",
     "read_command_line",

@@ -21,6 +21,16 @@ _REPEATED = frozenset({
 })  # fmt: skip
 
 
+#: Settings that have their names here already and do nothing in this version. A row leaves when its setting comes.
+LATER: Mapping[str, str] = {
+    "threads": f"does nothing yet: each worker runs WSGI requests in up to {gunicorn.WSGI_THREADS} threads",
+    "backpressure": "does nothing yet: WSGI requests wait for a thread without a bound; limit_concurrency answers 503",
+    "request_timeout": "does nothing yet: hang_timeout ends a worker whose event loop stands still",
+    "statsd_host": "does nothing yet: no metrics are sent",
+    "statsd_prefix": "does nothing yet: no metrics are sent",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """Another server: its table, its variables, and what it does where a setting is not set."""
@@ -87,6 +97,16 @@ def translate(server: Server, values: Mapping[str, object]) -> Translated:
         if NAMES.get(key, key) not in result.spelled:
             result.settings[key], result.spelled[NAMES.get(key, key)] = each, name
     return result
+
+
+def answer(name: str) -> str:
+    """The end of the message about a name that is no setting here but another server's; empty if it is nowhere."""
+    for server in SERVERS.values():
+        verdict = server.table.get(name)
+        if verdict is not None and not verdict.hook:
+            instead = f"{verdict.to}: {verdict.text}" if verdict.to and verdict.text else verdict.text or verdict.to
+            return f"; it is {server.name}'s: {instead}" if instead else ""
+    return ""
 
 
 @cache

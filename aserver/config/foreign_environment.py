@@ -1,0 +1,80 @@
+"""Variables of other servers in the environment: which are read, and which are only named in a warning.
+
+Pure: it is given the environment. Runs in the command, and in the master for a reload. An embedding program's variables
+are its own.
+"""
+
+import shlex
+from collections.abc import Iterator, Mapping
+
+from aserver.config import foreign
+from aserver.config.build import Layer
+from aserver.config.schema import NAMES
+
+ARGUMENTS = "GUNICORN_CMD_ARGS"
+
+
+def gunicorn_arguments(environ: Mapping[str, str]) -> Layer:
+    """The layer of $GUNICORN_CMD_ARGS: gunicorn's flags, above the settings file as in gunicorn."""
+    text = environ.get(ARGUMENTS, "").strip()
+    if not text:
+        return Layer(f"${ARGUMENTS}", {})
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        return Layer(f"${ARGUMENTS}", {}, errors=(f"${ARGUMENTS}: {error}",))
+    server = foreign.SERVERS["gunicorn"]
+    values, strange = foreign.read_command_line(server, words)
+    read = f"${ARGUMENTS} is read: {', '.join(values) or 'nothing'}"
+    errors = tuple(f"${ARGUMENTS}: gunicorn has no option {word}" for word in strange)
+    return foreign_layer(f"${ARGUMENTS}", server, values, errors=errors, notes=(read,))
+
+
+def foreign_layer(
+    origin: str,
+    server: foreign.Server,
+    values: Mapping[str, object],
+    *,
+    errors: tuple[str, ...] = (),
+    notes: tuple[str, ...] = (),
+) -> Layer:
+    """The layer that another server's settings make."""
+    result = foreign.translate(server, values)
+    spelled = result.spelled
+    twice = (f"{setting} is set twice ({origin}): as {first} and {second}" for setting, first, second in result.twice)
+    return Layer(
+        origin,
+        result.settings,
+        lambda key: spelled.get(NAMES.get(key, key), key),
+        errors=(*errors, *twice),
+        changes=tuple(f"{origin}, {name}: {text}" for name, text in result.changes),
+        notes=(*notes, *(f"{origin}, {name}: {text}" for name, text in result.notes)),
+    )
+
+
+def lowest_layers(environ: Mapping[str, str], *, command: bool) -> Iterator[Layer]:
+    """Variables that stand below every file, as in gunicorn and uvicorn: they are those servers' defaults."""
+    if environ.get("WEB_CONCURRENCY"):
+        yield Layer("$WEB_CONCURRENCY", {"workers": environ["WEB_CONCURRENCY"]})
+    if not command:
+        return
+    if environ.get("PORT"):
+        yield Layer("$PORT", {"bind": f"0.0.0.0:{environ['PORT']}"})
+    if environ.get("FORWARDED_ALLOW_IPS"):
+        yield Layer("$FORWARDED_ALLOW_IPS", {"forwarded_allow_ips": environ["FORWARDED_ALLOW_IPS"]})
+
+
+def unread(environ: Mapping[str, str]) -> Iterator[str]:
+    """A warning for each variable of another server that is not read, with ours that says the same."""
+    for name in ("uvicorn", "granian"):
+        server, prefix = foreign.SERVERS[name], f"{name.upper()}_"
+        for variable, text in environ.items():
+            option = variable.removeprefix(prefix).lower()
+            verdict = server.table.get(option) if variable.startswith(prefix) and text else None
+            if verdict is None:
+                continue
+            settings = verdict.meaning(option, text, {option: text}).settings
+            ours = " ".join(f"ASERVER_{NAMES.get(key, key).upper()}={value}" for key, value in settings.items())
+            yield f"{variable} is {name}'s and is not read" + (
+                f"; say {ours}" if ours and "password" not in option else ""
+            )

@@ -1,1 +1,0 @@
-LATER = {"threads", "backpressure", "request_timeout", "statsd_host", "statsd_prefix"}
