@@ -1,6 +1,6 @@
-"""The environment that the servers under test run in: one virtualenv per Python version, with pinned peers.
+"""The environment of the servers under test: one virtualenv per Python version, with pinned peers.
 
-Runs in the harness process. Never touches the environment the harness itself runs in.
+Runs in the harness process. It never touches the harness's own environment.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ print(json.dumps(found))
 
 
 class InstallError(Exception):
-    """pip could not install something; the message is the line in which it says why."""
+    """pip could not install a package; the message is its line with the reason."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Environment:
 
     @property
     def bin(self) -> Path:
-        """Where its commands are."""
+        """The directory of its commands."""
         return self.path / "bin"
 
     @property
@@ -74,10 +74,10 @@ def locate(python: str) -> Environment:
 
 
 def prepare(python: str = sys.executable) -> tuple[Environment, list[str]]:
-    """Make the environment, or bring it up to date when the pins changed; return it and what went wrong.
+    """Make the environment, or bring it up to date when the pins changed; return it and a list of problems.
 
-    A peer that cannot be installed stops everything, because comparing against fewer than promised would be
-    dishonest; aserver that cannot be installed is only reported, so that peers can be measured without it.
+    A peer that cannot be installed raises InstallError, because a comparison with fewer peers than promised would be
+    dishonest. If aserver cannot be installed, that is a problem in the list, and the peers are measured without it.
     """
     environment = locate(python)
     if _stale(environment, "peers", REQUIREMENTS):
@@ -105,8 +105,8 @@ def prepare(python: str = sys.executable) -> tuple[Environment, list[str]]:
 def _install_subject(environment: Environment, *, compiled: bool) -> None:
     """Install aserver, its protocol modules compiled if there is a compiler.
 
-    From a copy: the build leaves what it compiles beside the source, where it would hide later changes, and the
-    row `aserver-pure` runs from there.
+    From a copy: the build leaves compiled modules beside the source. There they would hide later changes, and the row
+    `aserver-pure` runs from the source.
     """
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         copy = Path(name)
@@ -117,7 +117,7 @@ def _install_subject(environment: Environment, *, compiled: bool) -> None:
 
 
 def _stale(environment: Environment, what: str, *sources: Path) -> bool:
-    """Whether something was never installed, or from other versions of these files."""
+    """Whether the environment is incomplete, or was made from other versions of these files."""
     stamp = environment.path / f"bench-{what}"
     return not stamp.exists() or stamp.read_text() != _digest(sources)
 
@@ -135,7 +135,7 @@ def _pip(environment: Environment, *what: str, compiled: bool = False) -> None:
     env = {**os.environ, "HATCH_BUILD_HOOKS_ENABLE": "1"} if compiled else None
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=env)
     if done.returncode != 0:
-        # pip ends with hints; the line that says what happened is the last one that names an error.
+        # pip ends with hints; the reason is in the last line that names an error.
         lines = [line.strip() for line in done.stderr.splitlines()]
         telling = [line for line in lines if "Error: " in line or line.startswith("ERROR: ")]
         raise InstallError(telling[-1] if telling else " ".join(done.stderr.split())[-300:])

@@ -1,7 +1,7 @@
 """Medians, spreads and ratios of measurements. Pure: no process, no clock, no file.
 
-A ratio is made pair by pair: two servers measured in the same round stand minutes closer to each other than their
-medians do, so what slows the machine for a while slows both and cancels. The median of these ratios is reported.
+A ratio is made of two figures of the same round, not of two medians. The two servers were measured within minutes, so a
+machine that is slow for a while slows both, and that cancels. The median of these ratios is reported.
 """
 
 import statistics
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Sample:
-    """One measurement of one server in one round. `failure` says why there are no figures."""
+    """A measurement of a server in a round. `failure`: why there are no figures."""
 
     scenario: str
     server: str
@@ -24,7 +24,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Spread:
-    """A median with the smallest and the largest value it stands for."""
+    """A median with the smallest and the largest value."""
 
     median: float
     low: float
@@ -33,14 +33,14 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread | None:
-    """Return the spread of some values, None of none."""
+    """Return the spread of the values; None if there are none."""
     if not values:
         return None
     return Spread(statistics.median(values), min(values), max(values), len(values))
 
 
 def by_round(samples: Iterable[Sample], server: str, key: str) -> dict[int, float]:
-    """Return one server's figure in each round that has it."""
+    """Return a server's figure in each round that has it."""
     return {
         sample.round: sample.figures[key] for sample in samples if sample.server == server and key in sample.figures
     }
@@ -54,9 +54,9 @@ def ratios(samples: Sequence[Sample], server: str, other: str, key: str) -> list
 
 
 def best(samples: Sequence[Sample], servers: Iterable[str], key: str) -> str | None:
-    """Return the server with the lowest median that had no errors; with errors only where all had some.
+    """Return the server with the lowest median among those without errors; among all, if all had some.
 
-    One server is the best of the whole run: the best of each round anew would be a peer that does not exist.
+    It is the best of the whole run: a best server of each round would be a peer that does not exist.
     """
     ranked = []
     for server in servers:
@@ -79,10 +79,10 @@ def errors(samples: Iterable[Sample], server: str) -> dict[str, int]:
 
 
 def rotate(servers: Sequence[str], number: int) -> list[str]:
-    """Return the servers in the order of a round: each round another one begins.
+    """Return the servers in the order of a round: each round begins with another server.
 
-    Odd rounds also run backwards. Otherwise each would always come after the same neighbour and inherit what that
-    one left behind (a warm cache, sockets in TIME_WAIT).
+    Odd rounds also run backwards. Otherwise each server would always come after the same neighbour, with that
+    neighbour's warm cache and sockets in TIME_WAIT.
     """
     if not servers:
         return []

@@ -1,7 +1,7 @@
 """A fleet of hosts on a fake clock: the master's real decisions, and simulated zygotes and workers.
 
-Pure: no process, no clock, chance from a seed. Each host is an `aserver.master.core.machine.Master`; one queue holds
-what happens next on any of them. Only what the master does not decide is simulated: how long a boot and a drain take.
+Pure: no process, no clock, chance from a seed. Each host is an `aserver.master.core.machine.Master`; a queue holds the
+next events of all hosts. Only the durations of boots and drains are simulated, which the master does not decide.
 """
 
 import bisect
@@ -18,15 +18,15 @@ from aserver.master.core.machine import Master
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """How long things take, in seconds; what is spread is log-normal around its median."""
+    """Durations in seconds, as medians; `spread` makes them log-normal."""
 
-    load: float = 3.0  # of a zygote
+    load: float = 3.0  # the app, in a zygote
     boot: float = 20.0  # from the fork to READY: imports, caches, connections
     drain: float = 5.0  # from the order to the exit: the requests under way
-    spread: float = 0.25  # sigma of the logarithm: one in six takes more than 1.28 times the median
+    spread: float = 0.25  # sigma of the logarithm: a sixth of the boots takes more than 1.28 times the median
 
     def draw(self, rng: random.Random, median: float) -> float:
-        """One duration."""
+        """Draw a duration."""
         return median * math.exp(rng.gauss(0.0, self.spread))
 
 
@@ -41,21 +41,21 @@ class Moment:
 
 @dataclass(slots=True)
 class Record:
-    """What the fleet looked like, in steps of `step` seconds; a step that is like the one before it is left out."""
+    """The fleet's state in steps of `step` seconds; a step without a change is left out."""
 
     step: float
     moments: list[Moment] = field(default_factory=list)
     complete_at: float = math.inf  # when all workers served for the first time
     fewest: int = 0  # serving, since then
     fewest_on_a_host: int = 0  # since then
-    missing: float = 0.0  # worker-seconds that were not served, since then
+    missing: float = 0.0  # worker-seconds without service, since then
     most_booting: int = 0  # since then
     boots: int = 0  # all of them
     most_processes: int = 0  # of one host
 
 
 class Fleet:
-    """`hosts` masters that are started at second 0, and the queue of what happens to them."""
+    """`hosts` masters that are started at second 0, and the queue of their events."""
 
     def __init__(self, hosts: int, limits: Limits, times: Times, seed: int, step: float = 10.0) -> None:
         self._rng = random.Random(seed)
@@ -76,12 +76,12 @@ class Fleet:
             self._push(0.0, host, ev.Started())
 
     def run(self, until: float) -> Record:
-        """Let `until` seconds pass (from 0), and return what was seen."""
+        """Let `until` seconds pass (from 0), and return the record."""
         while self._queue and self._queue[0][0] <= until:
             now, _, host, event = heapq.heappop(self._queue)
             if isinstance(event, ev.Tick):
                 if self._alarms[host] != now:
-                    continue  # another one has been set since
+                    continue  # another deadline has been set since
                 self._alarms[host] = None
             self._pass_to(now)
             self._happen(host, event, now)
@@ -92,7 +92,7 @@ class Fleet:
     # ── one event ────────────────────────────────────────────────────────────────────────────
 
     def _push(self, at: float, host: int, event: ev.Event) -> None:
-        self._pushed += 1  # among equals, the first comes first
+        self._pushed += 1  # events at the same time keep their order
         heapq.heappush(self._queue, (at, self._pushed, host, event))
 
     def _happen(self, host: int, event: ev.Event, now: float) -> None:
@@ -142,7 +142,7 @@ class Fleet:
     # ── the record ───────────────────────────────────────────────────────────────────────────
 
     def _pass_to(self, now: float) -> None:
-        """Time passes in which nothing happens."""
+        """Let time pass without events."""
         record, serving = self.record, len(self._serving)
         if record.complete_at <= self._last:
             record.missing += (self._wanted - serving) * (now - self._last)
@@ -172,7 +172,7 @@ class Fleet:
 
 
 def between(record: Record, begin: float, end: float) -> list[Moment]:
-    """What was from `begin` until before `end`, beginning with what was already so at `begin`."""
+    """The moments from `begin` until before `end`; the first is the state at `begin`."""
     first = max(0, bisect.bisect_right(record.moments, begin, key=_at) - 1)
     return record.moments[first : bisect.bisect_left(record.moments, end, key=_at)]
 

@@ -1,6 +1,6 @@
-"""What machine this is and how it is shared out between the server and its load.
+"""The machine, and how its CPUs are shared out between the server and its load.
 
-Runs in the harness process. Never changes the machine: it reads /proc, and pins only processes it is about to start.
+Runs in the harness process. It never changes the machine: it reads /proc, and pins only processes that it starts.
 """
 
 import os
@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-# The Debian package that brings each tool, for the message when it is missing.
+# The Debian package of each tool, for the message when the tool is missing.
 PACKAGES = {"wrk": "wrk", "nginx": "nginx-light", "openssl": "openssl"}
 
 
 class MissingToolError(Exception):
-    """A program the scenario loads or fronts the server with is not installed."""
+    """A program that the scenario needs is not installed."""
 
 
 def tool(name: str) -> str:
@@ -31,7 +31,7 @@ def tool(name: str) -> str:
 
 @dataclass(frozen=True)
 class Processors:
-    """Which CPUs the server and which the load generator may use."""
+    """The CPUs of the server and those of the load generator."""
 
     server: frozenset[int]
     load: frozenset[int]
@@ -45,7 +45,7 @@ class Processors:
 def share_out(usable: set[int], workers: int) -> Processors:
     """Give the server one CPU per worker, the load the rest, and each at least one.
 
-    On one CPU both get it. When workers outnumber the CPUs, the load still keeps one to itself.
+    If there is only one CPU, both get it. If there are more workers than CPUs, the load still has a CPU of its own.
     """
     ordered = sorted(usable)
     if len(ordered) == 1:
@@ -76,7 +76,7 @@ def raise_file_limit() -> int:
 
 
 def describe() -> dict[str, str]:
-    """Facts a reader needs to judge the figures. Nothing that names this very machine."""
+    """Facts for the judgement of the figures, without a name of this machine."""
     model = ""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):

@@ -2,8 +2,8 @@
 
 Runs in the harness process, on the load generator's CPUs. Never signals anything.
 
-The tree is every descendant of the root plus every process of its session: a server whose middle process dies
-would otherwise lose its orphans from the account. (Each server is started as the leader of a session of its own.)
+The tree is every descendant of the root and every process of its session. The session is for orphans: if a process in
+the middle dies, its children are no descendants any more. (Each server is the leader of a session of its own.)
 """
 
 import os
@@ -16,7 +16,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Stat:
-    """The fields of /proc/PID/stat that are used here (proc(5)). Times in seconds."""
+    """Some fields of /proc/PID/stat (proc(5)). Times in seconds."""
 
     pid: int
     state: str
@@ -26,7 +26,7 @@ class Stat:
 
 
 def parse_stat(text: str, ticks: int = _TICKS) -> Stat:
-    """Parse /proc/PID/stat. The command name may hold spaces and brackets, so count from its last bracket."""
+    """Parse /proc/PID/stat, from the last bracket on: the command name may have spaces and brackets, too."""
     head, _, tail = text.rpartition(")")
     fields = tail.split()
     return Stat(
@@ -67,13 +67,13 @@ def tree(root: int) -> list[Stat]:
 
 
 def cpu_seconds(root: int) -> float:
-    """CPU time the whole tree has used so far, user and system, reaped children included."""
+    """The CPU time of the whole tree so far, user and system, with that of reaped children."""
     return sum(stat.cpu for stat in tree(root))
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Memory of a tree in bytes. `pss` shares common pages out, so it may be added up; `rss` counts them each time."""
+    """Memory of a tree in bytes. `pss` may be added up, because it shares common pages out; `rss` may not."""
 
     pss: int = 0
     rss: int = 0
@@ -93,7 +93,7 @@ def parse_rollup(text: str) -> dict[str, int]:
 
 
 def memory(root: int) -> Memory:
-    """Memory of the tree now. Processes that end meanwhile are left out."""
+    """The memory of the tree now, without processes that end meanwhile."""
     pss = rss = private = processes = 0
     for stat in tree(root):
         try:

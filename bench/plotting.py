@@ -1,6 +1,6 @@
 """Draws a report: one picture per scenario, PNG and SVG.
 
-Runs in the benches' own environment (`python -m bench plot` sees to that), because that one has matplotlib.
+Runs in the bench's own environment, which has matplotlib; `python -m bench plot` starts it there.
 """
 
 import importlib

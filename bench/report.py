@@ -14,7 +14,7 @@ MARK = "⚠"
 
 @dataclass
 class ScenarioReport:
-    """One scenario's samples and what is needed to read them."""
+    """A scenario's samples, with the titles and notes of its table."""
 
     name: str
     title: str
@@ -116,7 +116,7 @@ def table(scenario: ScenarioReport, roles: dict[str, str]) -> list[str]:
 
 
 def _references(scenario: ScenarioReport, roles: dict[str, str]) -> dict[str, str]:
-    """Title -> server that every row is divided by: the limit and the best peer, where they were measured."""
+    """Title -> the server by which every row is divided: the limit and the best peer, if they were measured."""
     key = scenario.columns[0]["key"]
     measured = [name for name in ranking(scenario) if by_round(scenario.samples, name, key)]
     found = {f"÷ {name}": name for name in measured if roles[name] == "limit"}

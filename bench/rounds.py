@@ -1,6 +1,6 @@
 """Runs the plan: rounds, in each round every scenario, in each scenario every server.
 
-Runs in the harness process. A measurement that fails becomes a sample that says so; the run goes on.
+Runs in the harness process. A measurement that fails becomes a sample with the failure; the run goes on.
 """
 
 import sys
@@ -16,13 +16,13 @@ from bench.scenarios.contract import MeasureError, Scenario, Stage
 from bench.servers import Server, StartError
 
 QUICK_SECONDS = 180.0
-# What a quick run leaves for estimates that were too low, and for writing the report.
+# Seconds of a quick run that are left for estimates that were too low, and for the report.
 _MARGIN = 25.0
 
 
 @dataclass
 class Plan:
-    """What to measure, and what not and why."""
+    """The measurements of a run; `refused` and `skipped` have those that are left out, with the reasons."""
 
     stage: Stage
     rounds: int
@@ -36,7 +36,7 @@ class Plan:
 def plan(
     stage: Stage, rounds: int, scenarios: Sequence[Scenario], servers: Sequence[Server], versions: dict[str, str]
 ) -> Plan:
-    """Pair scenarios with the servers that can do them; `versions` holds what the environment has by module."""
+    """Pair scenarios with the servers that can do them; `versions`: the installed modules."""
     made = Plan(stage, rounds, [], {})
     for scenario in scenarios:
         try:
@@ -68,7 +68,7 @@ def plan(
 def fit(
     stage: Stage, scenarios: Sequence[Scenario], servers: Sequence[Server], versions: dict[str, str], limit: float
 ) -> Plan:
-    """Make the most thorough plan that should end within `limit` seconds: rounds first, because ratios live on them."""
+    """Make the most thorough plan for `limit` seconds: rather with short loads than with few rounds, for good ratios."""
     made = None
     for rounds, seconds in ((5, 3), (5, 2), (3, 2), (3, 1), (2, 1), (1, 1)):
         made = plan(replace(stage, seconds=seconds), rounds, scenarios, servers, versions)
@@ -81,9 +81,9 @@ def fit(
 def execute(
     made: Plan, step: Callable[[str, float], None], report: Callable[[Sample], None], deadline: float | None = None
 ) -> str | None:
-    """Run the plan; tell `step` what begins and how many seconds are done, `report` each sample.
+    """Run the plan; give `step` each label and the seconds done, `report` each sample.
 
-    Returns why the run ended early, or None. KeyboardInterrupt ends it early after the running server was stopped.
+    Returns the reason for an early end, or None. KeyboardInterrupt ends the run after the running server was stopped.
     """
     try:
         for number in range(made.rounds):
@@ -113,5 +113,5 @@ def _measure(stage: Stage, scenario: Scenario, server: Server, number: int) -> S
 
 
 def versions(environment: Environment, servers: Sequence[Server]) -> dict[str, str]:
-    """Versions by module, of those servers that are installed."""
+    """The versions of the installed servers, by module."""
     return environment.versions([(server.module, server.distribution) for server in servers])

@@ -1,6 +1,6 @@
 """Starts and stops the servers that servers.toml describes.
 
-Runs in the harness process. Ends only what it started, by process id, and leaves nothing behind, also on Ctrl-C.
+Runs in the harness process. It ends only processes that it started, by id, and leaves none behind, also on Ctrl-C.
 """
 
 import http.client
@@ -24,14 +24,14 @@ from bench.machine import Processors, pinned
 
 HERE = Path(__file__).resolve().parent
 _PLACES = {"here": str(HERE), "checkout": str(CHECKOUT)}
-# A cold FastAPI app with 100 MB of data in four workers needs some 10 s here; three times that is a failure.
+# Seconds. A cold FastAPI app with 100 MB of data in four workers takes some 10 s; three times that is a failure.
 READY_SECONDS = 30.0
 STOP_SECONDS = 15.0
 _OPTIONS = ("tcp", "uds", "tls", "access_log", "no_access_log", "max_requests", "preload", "lazy")
 
 
 class Role(Enum):
-    """What a server is in the comparison."""
+    """The part of a server in the comparison."""
 
     SUBJECT = "subject"
     PEER = "peer"
@@ -39,15 +39,15 @@ class Role(Enum):
 
 
 class StartError(Exception):
-    """The server did not answer; the message ends with the last lines it wrote."""
+    """The server did not answer; the message ends with its last lines of output."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What a scenario wants of every server."""
+    """The demands of a scenario on every server."""
 
     app: str
-    answer: str | None = None  # the limit's fixed answer; None where it has none
+    answer: str | None = None  # the fixed answer of the limit; None if it has none
     workers: int = 1
     unix: bool = False
     tls: bool = False
@@ -60,7 +60,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class Server:
-    """One table of servers.toml."""
+    """A table of servers.toml."""
 
     name: str
     role: Role
@@ -74,7 +74,7 @@ class Server:
     single: bool
 
     def refusal(self, scenario: str, launch: Launch) -> str | None:
-        """Say why this server has no row in a scenario, or None if it has one."""
+        """Return why this server has no row in a scenario, or None if it has one."""
         if scenario in self.cannot:
             return self.cannot[scenario]
         if self.role is Role.LIMIT and launch.answer is None:
@@ -94,19 +94,19 @@ class Server:
         wanted.append("access_log" if launch.access_log else "no_access_log")
         if launch.max_requests:
             wanted.append("max_requests")
-        # Where preloading is not to be had, the row shows what there is: `loading` never refuses a server.
+        # A server that cannot preload is measured without it: `loading` never refuses a server.
         if launch.loading and launch.loading in self.options:
             wanted.append(launch.loading)
         return wanted
 
     def arguments(self, launch: Launch, values: dict[str, str]) -> list[str]:
-        """Fill in the command line. Split before filling in, so that a path may hold spaces."""
+        """Fill in the command line, which is split before: so a path may have spaces."""
         text = " ".join([self.command, *(self.options[option] for option in self._wanted(launch))])
         return [word.format_map(values) for word in shlex.split(text)]
 
 
 def read(path: Path = HERE / "servers.toml") -> dict[str, Server]:
-    """Read servers.toml. Raises ValueError naming the table and the key for what it does not know."""
+    """Read servers.toml. Raises ValueError with the table and the key for an unknown key."""
     with path.open("rb") as file:
         tables: dict[str, dict[str, Any]] = tomllib.load(file)
     return {name: _server(name, table) for name, table in tables.items()}
@@ -133,7 +133,7 @@ def _server(name: str, table: dict[str, Any]) -> Server:
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server answers."""
+    """The address of a server."""
 
     host: str = "127.0.0.1"
     port: int = 0
@@ -167,7 +167,7 @@ class Address:
             connection.close()
 
     def url(self, path: str) -> str:
-        """As wrk wants it."""
+        """The URL in the form for wrk."""
         return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}{path}"
 
 
@@ -205,7 +205,7 @@ class Running:
             time.sleep(0.003)
 
     def tail(self) -> str:
-        """Return the last lines the server wrote."""
+        """Return the last lines of the server's output."""
         return " | ".join(self.output.read_text(errors="replace").splitlines()[-4:]) or "(it wrote nothing)"
 
     def signal(self, number: signal.Signals) -> None:
@@ -221,8 +221,8 @@ class Running:
         self.stop()
 
     def stop(self) -> bool:
-        """SIGTERM, then SIGKILL to whatever is left of the tree; return whether SIGTERM was enough."""
-        # Taken now, because afterwards nothing links an orphan that made a session of its own to us.
+        """Send SIGTERM, then SIGKILL to the rest of the tree; return whether SIGTERM was enough."""
+        # Read before SIGTERM: afterwards nothing shows that an orphan with a session of its own was the server's.
         known = {stat.pid for stat in meter.tree(self.pid)}
         graceful = True
         try:
@@ -242,7 +242,7 @@ class Running:
         return graceful
 
     def _left(self, known: set[int]) -> set[int]:
-        """Processes of ours that still run: this session's, and those seen in the tree that still are its kin."""
+        """The processes that still run: those of the session, and those `known` that are still in the tree."""
         now = meter.tree(self.pid)
         return {stat.pid for stat in now if stat.state != "Z" and (stat.pid in known or stat.session == self.pid)}
 
@@ -272,7 +272,7 @@ class Starter:
             tls=launch.tls,
         )
         output = launch.access_log or self.directory / f"{server.name}.log"
-        if output.parent == self.directory:  # and not /dev/null
+        if output.parent == self.directory:  # not /dev/null
             output.unlink(missing_ok=True)
         values = {
             "python": str(self.environment.python),
@@ -303,7 +303,7 @@ class Starter:
         return Running(process, address, output)
 
     def _env(self, server: Server, launch: Launch) -> dict[str, str]:
-        """An environment of the bench's own, so that nobody's WEB_CONCURRENCY or PYTHONDEBUG is measured."""
+        """The bench's own environment: the user's WEB_CONCURRENCY or PYTHONDEBUG must not be measured."""
         kept = {name: os.environ[name] for name in ("HOME", "LANG", "TMPDIR") if name in os.environ}
         return {
             **kept,

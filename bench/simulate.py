@@ -1,4 +1,4 @@
-"""What jitter and surge do to a large fleet: several policies side by side, as JSON, as a table and as a picture.
+"""The effect of jitter and surge on a large fleet: several policies, as JSON, as a table and as a picture.
 
 Runs in the harness process and, for each policy, in a child of it; nothing here opens a socket or reads the clock of
 the simulated fleet. `bench.fleet` is the fleet, `aserver.master` decides.
@@ -19,13 +19,13 @@ from aserver.master.core.limits import Limits
 from bench.fleet import Fleet, Moment, Record, Times, between
 
 HOUR = 3600.0
-#: Seconds of one step of the record; half of a boot, so that none hides in a step.
+#: Seconds of a step of the record: half of a boot, so that no boot fits into a step.
 STEP = 10.0
 
 
 @dataclass(frozen=True)
 class Size:
-    """Of the fleet, and for how long; times in seconds."""
+    """The size of the fleet, and the length of the simulation; times in seconds."""
 
     hosts: int = 1000
     workers: int = 10  # per host
@@ -38,14 +38,14 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """How many workers of one host change at once. `max_unavailable` None means all of them."""
+    """The most workers of a host that change at once. `max_unavailable` None means all of them."""
 
     name: str
     max_surge: int
     max_unavailable: int | None
 
 
-#: What is compared; "none" is what a server does whose workers just leave and are then started again.
+#: The policies. "no bound" is that of servers whose workers leave at once and are then started again.
 BOUNDS = (
     Bound("max_surge=1, max_unavailable=0", 1, 0),
     Bound("max_surge=0, max_unavailable=1", 0, 1),
@@ -55,7 +55,7 @@ BOUNDS = (
 
 @dataclass(frozen=True, slots=True)
 class Wave:
-    """One recycling of the fleet: seconds, and the most workers that booted at the same time."""
+    """A recycling of the fleet: its seconds, and the most workers that booted at the same time."""
 
     begin: float
     end: float
@@ -64,7 +64,7 @@ class Wave:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One policy's run."""
+    """The result of a policy."""
 
     bound: Bound
     jitter: float
@@ -86,7 +86,7 @@ class Outcome:
 
 
 def simulate(size: Size, bound: Bound, jitter: float) -> Outcome:
-    """Let one fleet live."""
+    """Simulate a fleet."""
     unavailable = size.workers if bound.max_unavailable is None else bound.max_unavailable
     config = Config(
         max_surge=bound.max_surge,
@@ -102,14 +102,14 @@ def simulate(size: Size, bound: Bound, jitter: float) -> Outcome:
 
 
 def simulate_all(size: Size) -> list[Outcome]:
-    """Every bound, first without jitter, then with it; in as many processes as there are CPUs."""
+    """Simulate every bound, first without jitter, then with it; in as many processes as there are CPUs."""
     cases = [(bound, jitter) for jitter in (0.0, size.jitter) for bound in BOUNDS]
     with ProcessPoolExecutor() as pool:
         running = [pool.submit(simulate, size, bound, jitter) for bound, jitter in cases]
         return [each.result() for each in running]
 
 
-# ── telling ──────────────────────────────────────────────────────────────────────────────────
+# ── tables and JSON ──────────────────────────────────────────────────────────────────────────
 
 
 def table(size: Size, outcomes: Sequence[Outcome]) -> str:
@@ -151,7 +151,7 @@ def to_json(size: Size, outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def from_json(data: dict[str, Any]) -> tuple[Size, list[Outcome]]:
-    """What `to_json` gave. Raises KeyError or TypeError where it did not."""
+    """Undo `to_json`. Raises KeyError or TypeError for other data."""
     outcomes = []
     for case in data["cases"]:
         numbers = {key: value for key, value in case.items() if key not in ("bound", "jitter", "series")}
@@ -164,7 +164,7 @@ def from_json(data: dict[str, Any]) -> tuple[Size, list[Outcome]]:
 
 # Distinguishable also for colour-blind readers (Okabe and Ito, "Color Universal Design", 2008).
 _COLOURS = ("#0072B2", "#E69F00", "#999999")
-#: Seconds of a step where days are drawn: a line of 28,000 points is a large file and not a clearer picture.
+#: Seconds of a step in pictures of days: a line of 28,000 points makes the file larger, but not the picture clearer.
 _COARSE = 300.0
 
 

@@ -1,4 +1,4 @@
-"""A FastAPI app that loads 100 MB of data at import, as small Python objects: what preloading can share.
+"""A FastAPI app that loads 100 MB of data at import, as small Python objects, which preloading can share.
 
 `BENCH_DATA_MB` changes the size (for trying the harness out).
 """
@@ -25,6 +25,6 @@ async def record(number: int) -> dict[str, object]:
 
 @app.get("/collect")
 async def collect() -> dict[str, int]:
-    """Run what every long-lived worker does sooner or later: one full collection."""
+    """Run a full collection, as every long-lived worker does sooner or later."""
     gc.collect()
     return {"pid": os.getpid()}

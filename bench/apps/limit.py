@@ -1,9 +1,9 @@
 """The limit: uvloop and httptools with a fixed answer and no ASGI.
 
-What a Python server on these two cannot do without: the loop, the parser, one callback and one write per response.
+It does what a Python server on these two must do: the loop, the parser, one callback and one write per response.
 
-`limit.py APP HOST PORT [CERTFILE KEYFILE]`, where APP names the app whose answer is given. The answer is the
-same for every path; the headers are those a server has to send (a date is one of them).
+`limit.py APP HOST PORT [CERTFILE KEYFILE]` answers as the app APP would. The answer is the same for every path, with
+the headers that a server has to send (a date is one of them).
 """
 
 import asyncio
@@ -19,7 +19,7 @@ BODIES = {"hello:app": b"Hello, world!", "bodies:upload": b"65536", "bodies:blob
 
 
 class Answer(asyncio.Protocol):
-    """One connection."""
+    """A connection: each request gets the fixed answer."""
 
     __slots__ = ("parser", "transport")
     response = b""

@@ -1,1 +1,1 @@
-"""The load generators: wrk with one Lua script, and a client of our own that forgives nothing."""
+"""The load generators: wrk with a Lua script, and clients of our own for HTTP, WebSockets and attacks."""

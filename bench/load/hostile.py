@@ -1,7 +1,7 @@
-"""Clients that mean ill, as a program: `python -m bench.load.hostile KIND HOST PORT SECONDS`.
+"""Hostile clients, as a program: `python -m bench.load.hostile KIND HOST PORT SECONDS`.
 
-Runs in a process of its own on the load's CPUs, and yields them to the honest clients that are measured: it is what
-the server does that counts. It prints `ready` when all its connections stand, and ends by itself.
+Runs in a process of its own on the load's CPUs, and yields them to the honest clients: those are measured, and they
+must wait for the server alone. It prints `ready` when all its connections stand, and ends by itself.
 """
 
 import asyncio
@@ -13,14 +13,14 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 
-#: One connection's doing, until cancelled.
+#: The work of a connection, until it is cancelled.
 Doing = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 _HEAD = b"GET / HTTP/1.1\r\nHost: bench.local\r\n"
 _FLOOD = _HEAD + b"X-Field: %s\r\n" % (b"x" * 1000) * 200
 
 
 async def slow_head(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Slowloris: a byte of a head each second, for ever."""
+    """Send a byte of a head each second, for ever (Slowloris)."""
     writer.write(_HEAD + b"X-Slow: ")
     while True:
         await asyncio.sleep(random.uniform(0.5, 1.5))
@@ -28,7 +28,7 @@ async def slow_head(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 async def slow_body(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A byte of a body each second."""
+    """Send a byte of a body each second."""
     writer.write(b"POST /upload HTTP/1.1\r\nHost: bench.local\r\nContent-Length: 1000000\r\n\r\n")
     while True:
         await asyncio.sleep(random.uniform(0.5, 1.5))
@@ -36,7 +36,7 @@ async def slow_body(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 async def slow_reader(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Ask for a megabyte, and take a sip of it each second."""
+    """Ask for a megabyte, and read 1 KB of it each second."""
     writer.write(b"GET /blob HTTP/1.1\r\nHost: bench.local\r\n\r\n")
     while True:
         await asyncio.sleep(random.uniform(0.5, 1.5))
@@ -44,14 +44,14 @@ async def slow_reader(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 
 
 async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """200 KB of fields, again and again; each is refused."""
+    """Send 200 KB of fields, again and again; each head is refused."""
     writer.write(_FLOOD)
     await reader.read()
-    await asyncio.sleep(random.uniform(0.02, 0.08))  # lest the four of them act in step
+    await asyncio.sleep(random.uniform(0.02, 0.08))  # so that the four connections do not act in step
 
 
 async def idle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """One request, and then nothing."""
+    """Send a request, and then nothing."""
     writer.write(_HEAD + b"\r\n")
     await reader.readuntil(b"\r\n\r\n")
     await asyncio.Event().wait()
@@ -72,7 +72,7 @@ async def attack(kind: str, host: str, port: int, seconds: float) -> None:
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
     standing = asyncio.Semaphore(0)
-    few = asyncio.Semaphore(64)  # at once, so that the accept queue is not what is measured
+    few = asyncio.Semaphore(64)  # connect at once, so that the accept queue does not fill up
 
     async def one() -> None:
         while True:
@@ -101,7 +101,7 @@ async def attack(kind: str, host: str, port: int, seconds: float) -> None:
 
 if __name__ == "__main__":
     _, _kind, _host, _port, _seconds = sys.argv
-    # Not nice(19): a nice process keeps the CPU to the end of its slice, and the clients that are timed would wait for
-    # that. One of SCHED_IDLE is preempted by whoever wakes up, so what they wait for is the server.
+    # Not nice(19): a nice process keeps the CPU to the end of its slice, and the honest clients would wait for that. A
+    # process of SCHED_IDLE is preempted by every other one that wakes up, so the honest clients wait for the server.
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     asyncio.run(attack(_kind, _host, int(_port), float(_seconds)))

@@ -1,7 +1,7 @@
-"""A client that forgives nothing: no retry, and every request counts.
+"""A strict client: no retry, and every request counts.
 
 Runs in the harness process, in an event loop on the load's CPUs. It behaves like a careful connection pool: it does
-not reuse a connection that the server has already closed or has announced to close. What fails then is the server's.
+not reuse a connection that the server has already closed or has announced to close. So a failure is the server's fault.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ REQUEST_SECONDS = 20.0
 
 @dataclass
 class Tally:
-    """What all clients met."""
+    """The results of all clients together."""
 
     requests: int = 0
     errors: Counter[str] = field(default_factory=Counter)
@@ -27,7 +27,7 @@ class Tally:
 
 
 class _RequestError(Exception):
-    """One request failed; the message is the kind."""
+    """A request failed; the message is the kind of failure."""
 
 
 class _Client:

@@ -23,12 +23,12 @@ PING = b"\x89"
 
 
 class SocketError(Exception):
-    """The server did not answer as a WebSocket does."""
+    """The answer is not that of a WebSocket."""
 
 
 @dataclass(frozen=True)
 class EchoResult:
-    """What one run measured; latencies in milliseconds."""
+    """The result of a run; latencies in milliseconds."""
 
     messages: int
     seconds: float
@@ -74,7 +74,7 @@ def receive(sock: socket.socket, size: int) -> bytes:
 
 
 def answer_pings(socks: Iterable[socket.socket]) -> None:
-    """Send pongs to those that have pinged; whatever else has come is dropped. A closed one stays closed."""
+    """Answer the pings that have come; all other data is dropped. A closed socket stays closed."""
     poll = select.epoll()
     by_number = {sock.fileno(): sock for sock in socks}
     for number in by_number:

@@ -1,4 +1,4 @@
-"""Runs wrk and reads what it measured.
+"""Runs wrk and reads its result.
 
 Runs in the harness process; wrk itself is pinned to the load generator's CPUs.
 """
@@ -21,7 +21,7 @@ class WrkError(Exception):
 
 @dataclass(frozen=True)
 class WrkResult:
-    """What one wrk run measured. Latencies in milliseconds; only kinds of errors that happened are listed."""
+    """The result of a wrk run. Latencies in milliseconds; `errors` has only the kinds that happened."""
 
     requests: int
     seconds: float
@@ -63,7 +63,7 @@ def run(
     watch: Callable[[], None] | None = None,
 ) -> WrkResult:
     """Load a URL for whole seconds; `watch` is called twice a second meanwhile. Raises WrkError, MissingToolError."""
-    # More than four threads only help where the server has that many workers to keep busy.
+    # More than four threads only help against a server with as many workers.
     threads = max(1, min(len(processors.load), connections, 4))
     command = [tool("wrk"), f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--timeout", "5s"]
     command += ["-s", str(SCRIPT), url, "--", *options]

@@ -10,5 +10,5 @@ from bench.scenarios.websocket import SOCKETS
 SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario for scenario in (*LOADS, *SOCKETS, *MEMORIES, *LIFECYCLES, Attack())
 }
-# What a run without names measures when it has to be quick.
+# The scenarios of a quick run without names.
 QUICK = ("hello", "fastapi")

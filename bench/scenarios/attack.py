@@ -1,4 +1,4 @@
-"""What honest clients notice of clients that mean ill.
+"""How much honest clients notice of hostile ones.
 
 Runs in the harness process; the attackers have a process of their own.
 """
@@ -19,13 +19,13 @@ from bench.servers import Launch, Running, Server
 
 #: Seconds in which all hostile connections must stand.
 _GATHERING = 20
-#: Seconds until the last of them have been answered for the first time: arriving is no part of idling.
+#: Seconds until the last of them has got its first answer: until then the connections are not idle.
 _SETTLING = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attack:
-    """16 honest clients, alone and in bad company; the main figure is the worst p99 in company over the p99 alone."""
+    """16 honest clients, alone and beside hostile ones. Main figure: their worst p99 over their p99 alone."""
 
     name: str = "attack"
     title: str = "p99 of honest clients under attack, as a multiple of their p99 without"
@@ -38,12 +38,12 @@ class Attack:
     tools: Sequence[str] = ()
 
     def launch(self, stage: Stage) -> Launch:
-        """One worker."""
+        """Ask for a single worker."""
         del stage
         return Launch("bodies:app")
 
     def estimate(self, stage: Stage) -> float:
-        """Before and during each attack."""
+        """The time before and during each attack."""
         return 2 * len(KINDS) * (stage.seconds + 3.0)
 
     def measure(self, stage: Stage, server: Server) -> Outcome:

@@ -1,4 +1,4 @@
-"""What a scenario is: a name, columns, what it wants of a server, and one measurement.
+"""The parts of a scenario: a name, columns, its demands on a server, and a measurement.
 
 Runs in the harness process.
 """
@@ -15,7 +15,7 @@ from bench.servers import Launch, Server, Starter
 
 @dataclass(frozen=True)
 class Column:
-    """One figure of a scenario."""
+    """A figure of a scenario."""
 
     key: str
     title: str
@@ -25,7 +25,7 @@ class Column:
 
 @dataclass
 class Outcome:
-    """One measurement of one server. `errors` marks it; it is never left out for having some."""
+    """A measurement of a server. It is reported also with `errors`, which mark it."""
 
     figures: dict[str, float] = field(default_factory=dict)
     errors: dict[str, int] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class MeasureError(Exception):
 
 @dataclass(frozen=True)
 class Stage:
-    """Where measurements take place: environment, CPUs, a work directory, and how long to load."""
+    """The place of measurements: environment, CPUs, a work directory, and the seconds of a load."""
 
     environment: Environment
     cpus: frozenset[int]
@@ -56,16 +56,16 @@ class Stage:
 
 
 class Scenario(Protocol):
-    """One row of the plan."""
+    """A row of the plan."""
 
     @property
     def name(self) -> str:
-        """As on the command line."""
+        """The name for the command line."""
         ...
 
     @property
     def title(self) -> str:
-        """One line for reports."""
+        """A line for reports."""
         ...
 
     @property
@@ -75,7 +75,7 @@ class Scenario(Protocol):
 
     @property
     def most_rounds(self) -> int:
-        """More rounds than these are not worth their time here."""
+        """The most rounds that are worth their time."""
         ...
 
     @property
@@ -84,7 +84,7 @@ class Scenario(Protocol):
         ...
 
     def launch(self, stage: Stage) -> Launch:
-        """What every server is asked for."""
+        """The demands on every server."""
         ...
 
     def estimate(self, stage: Stage) -> float:

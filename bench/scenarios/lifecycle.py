@@ -1,4 +1,4 @@
-"""Scenarios about what a server's life costs its clients: recycles, reloads, starting.
+"""Scenarios about the cost of a server's life for its clients: recycles, reloads, starting.
 
 Runs in the harness process.
 """
@@ -36,7 +36,7 @@ class Turnover:
     tools: Sequence[str] = ()
 
     def launch(self, stage: Stage) -> Launch:
-        """Two workers of an app that tells who it is."""
+        """Ask for two workers of an app that answers with its process id."""
         del stage
         return Launch("who:app", workers=self.workers, max_requests=self.max_requests, reloads=self.reloads > 0)
 
@@ -45,7 +45,7 @@ class Turnover:
         return max(float(stage.seconds), 6.0, 3.0 * (self.reloads + 1))
 
     def estimate(self, stage: Stage) -> float:
-        """Load, start and stop."""
+        """The time to load, start and stop."""
         return self._seconds(stage) + 3.0
 
     def measure(self, stage: Stage, server: Server) -> Outcome:
@@ -82,7 +82,7 @@ class Turnover:
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """From exec to the first answer, and from SIGTERM to the end, with FastAPI imported."""
+    """The time from exec to the first answer, and from SIGTERM to the end, with FastAPI imported."""
 
     name: str = "start"
     title: str = "Time from start to the first answer (FastAPI app)"
@@ -91,12 +91,12 @@ class Start:
     tools: Sequence[str] = ()
 
     def launch(self, stage: Stage) -> Launch:
-        """One worker."""
+        """Ask for a single worker."""
         del stage
         return Launch("fast:app")
 
     def estimate(self, stage: Stage) -> float:
-        """Start and stop."""
+        """The time to start and stop."""
         del stage
         return 2.0
 

@@ -50,18 +50,18 @@ class Load:
 
     @property
     def tools(self) -> Sequence[str]:
-        """wrk, and what stands in front."""
+        """wrk, and nginx if it stands in front."""
         return ("wrk", *(("nginx",) if self.nginx else ()), *(("openssl",) if self.tls else ()))
 
     def launch(self, stage: Stage) -> Launch:
-        """As few workers as the scenario needs, no access log unless that is the point."""
+        """Ask for as few workers as the scenario needs, and for an access log only if that is its subject."""
         log = None
         if self.access_log:
             log = Path("/dev/null") if stage.access_log == "null" else stage.directory / "access.log"
         return Launch(self.app, self.answer, self.workers, unix=self.nginx, tls=self.tls, access_log=log, env=self.env)
 
     def estimate(self, stage: Stage) -> float:
-        """Load, warm-up, start and stop."""
+        """The time for load, warm-up, start and stop."""
         return stage.seconds + stage.warmup + 2.0
 
     def measure(self, stage: Stage, server: Server) -> Outcome:
@@ -79,7 +79,7 @@ class Load:
         return outcome
 
     def _check(self, address: Address) -> None:
-        """Make sure that the server gives the right answer before counting how fast it gives it."""
+        """Raise MeasureError if the server does not give the right answer: a fast wrong one must not count."""
         method, body = ("POST", b"u" * self.upload) if self.upload else ("GET", b"")
         status, answer = address.exchange(self.path, method, body)
         if status != 200 or (self.body_size is not None and len(answer) != self.body_size):
@@ -124,10 +124,10 @@ class Load:
         return Outcome(figures, dict(result.errors))
 
     def _check_log(self, log: Path, outcome: Outcome) -> None:
-        """Count the lines: a log that loses them is cheap for the wrong reason."""
+        """Count the lines: a log that loses lines is cheap for the wrong reason."""
         with log.open("rb") as file:
             lines = sum(1 for _ in file)
-        # The warm-up's lines are in the file too, so this finds only a log that is not written at all or thinned out.
+        # The warm-up's lines are in the file too, so a small loss is not found, only a log without most of its lines.
         if lines < outcome.figures["requests"] * 0.99:
             outcome.errors["log lines missing"] = int(outcome.figures["requests"]) - lines
 
@@ -158,14 +158,14 @@ http {{
 
 @contextmanager
 def _front(stage: Stage, address: Address, processors: Processors, *, enabled: bool) -> Iterator[Address]:
-    """Put nginx in front of a unix socket, on the load's CPUs: it is not what is measured."""
+    """Put nginx in front of a unix socket, on the load's CPUs: the server alone is measured."""
     if not enabled:
         yield address
         return
     port = free_port()
     config = stage.directory / "nginx.conf"
     config.write_text(_NGINX.format(directory=stage.directory, unix=address.unix, port=port))
-    # Started as root, nginx would serve as `nobody`, who may not enter the work directory.
+    # Started as root, nginx would serve as the user nobody, which may not enter the work directory.
     user = ["-g", "user root;"] if os.geteuid() == 0 else []
     command = [tool("nginx"), "-c", str(config), "-p", str(stage.directory), *user]
     with pinned(processors.load):
@@ -251,13 +251,13 @@ LOADS = (
         title="Pipelined, 16 deep",
         answer="hello:app",
         options=("pipeline=16",),
-        # wrk times a whole batch there, and its percentiles are nonsense: no latencies.
+        # wrk times a whole batch there, so its percentiles mean nothing: no latencies.
         columns=tuple(column for column in _COLUMNS if not column.key.startswith("p")) + _COLUMNS[-1:],
         connections=16,
     ),
     Load(name="tls", title="Hello world over TLS, keep-alive", answer="hello:app", tls=True),
     Load(name="nginx-unix", title="Behind nginx on a unix socket", nginx=True),
-    # What more workers cost: the same load, on as many CPUs as there are (one is always left to the load).
+    # The cost of more workers: the same load, on as many CPUs as there are (one is always left to the load).
     Load(name="workers-2", title="Hello world, 2 workers", workers=2),
     Load(name="workers-4", title="Hello world, 4 workers", workers=4),
 )

@@ -33,12 +33,12 @@ class Idle:
     tools: Sequence[str] = ()
 
     def launch(self, stage: Stage) -> Launch:
-        """One worker."""
+        """Ask for a single worker."""
         del stage
         return Launch("hello:app")
 
     def estimate(self, stage: Stage) -> float:
-        """Connecting at some 3000 a second, then watching."""
+        """The time to open 3000 connections a second, and to watch them."""
         return self.connections / 3000 + stage.seconds + 3.0
 
     def measure(self, stage: Stage, server: Server) -> Outcome:
@@ -50,7 +50,7 @@ class Idle:
             running.wait_ready("/")
             try:
                 with pinned(starter.processors.load):
-                    # What the first connections make the server allocate once is not theirs.
+                    # The server's first allocations belong to no connection: let some connections cause them before.
                     held.extend(_asked_once(running.address) for _ in range(200))
                     before = meter.memory(running.pid).pss
                     held.extend(_asked_once(running.address) for _ in range(self.connections))
@@ -100,9 +100,9 @@ def _idle_cpu(running: Running, seconds: int) -> float:
 class WorkerMemory:
     """Four workers of a FastAPI app with 100 MB of data, after requests and a full collection in each.
 
-    The main figure is the PSS of one worker process (the median): its own pages, and its share of those it has in
-    common with others. What a master and helpers take beside that is in the tree's PSS. A server that cannot preload
-    is measured as it is in both scenarios.
+    The main figure is the PSS of a worker process (the median): its own pages, and its share of the pages that it has
+    in common with others. The tree's PSS has the master and helpers, too. A server that cannot preload is measured
+    without it in both scenarios.
     """
 
     name: str
@@ -121,12 +121,12 @@ class WorkerMemory:
     tools: Sequence[str] = ()
 
     def launch(self, stage: Stage) -> Launch:
-        """Four workers, told to preload or not."""
+        """Ask for four workers, with preloading or without."""
         del stage
         return Launch("heavy:app", workers=self.workers, loading=self.loading)
 
     def estimate(self, stage: Stage) -> float:
-        """Four imports of 100 MB on one or two CPUs, four collections."""
+        """The time for four imports of 100 MB on one or two CPUs, and four collections."""
         del stage
         return 12.0
 
@@ -158,7 +158,7 @@ class WorkerMemory:
     def _meet_all(self, running: Running) -> list[int]:
         """Ask until every worker has collected its garbage and answered requests. Raises MeasureError.
 
-        Several connections at once, because one after the other would mostly meet the same worker.
+        By several connections at once, because connections one after the other would mostly meet the same worker.
         """
         met: set[int] = set()
         deadline = time.monotonic() + 60
@@ -184,7 +184,7 @@ def _read_all(sock: socket.socket) -> bytes:
 
 
 def _pid(answer: bytes) -> int:
-    """Read the process id from an answer, whatever its framing: `{"pid":123...`."""
+    """Read the process id from an answer: `{"pid":123...`, in whichever framing."""
     _, found, rest = answer.partition(b'"pid":')
     if not found:
         raise MeasureError(f"unexpected answer: {answer[:100]!r}")

@@ -33,12 +33,12 @@ class Echoes:
     tools: Sequence[str] = ()
 
     def launch(self, stage: Stage) -> Launch:
-        """One worker, no access log."""
+        """Ask for a single worker without an access log."""
         del stage
         return Launch("sockets:app")
 
     def estimate(self, stage: Stage) -> float:
-        """Load, warm-up, start and stop."""
+        """The time for load, warm-up, start and stop."""
         return stage.seconds + stage.warmup + 2.0
 
     def measure(self, stage: Stage, server: Server) -> Outcome:
@@ -86,12 +86,12 @@ class IdleSockets:
     tools: Sequence[str] = ()
 
     def launch(self, stage: Stage) -> Launch:
-        """One worker."""
+        """Ask for a single worker."""
         del stage
         return Launch("sockets:app")
 
     def estimate(self, stage: Stage) -> float:
-        """Connecting at some 2000 a second, then watching."""
+        """The time to open 2000 connections a second, and to watch them."""
         return self.connections / 2000 + stage.seconds + 3.0
 
     def measure(self, stage: Stage, server: Server) -> Outcome:
@@ -108,7 +108,7 @@ class IdleSockets:
 
             try:
                 with pinned(starter.processors.load):
-                    # What the first connections make the server allocate once is not theirs.
+                    # The server's first allocations belong to no connection: let some connections cause them before.
                     for _ in range(200):
                         hold()
                     before = meter.memory(running.pid).pss
