@@ -68,7 +68,7 @@ def plan(
 def fit(
     stage: Stage, scenarios: Sequence[Scenario], servers: Sequence[Server], versions: dict[str, str], limit: float
 ) -> Plan:
-    """Make the most thorough plan for `limit` seconds: rather with short loads than with few rounds, for good ratios."""
+    """Make the most thorough plan for `limit` seconds: shorter loads rather than fewer rounds, for good ratios."""
     made = None
     for rounds, seconds in ((5, 3), (5, 2), (3, 2), (3, 1), (2, 1), (1, 1)):
         made = plan(replace(stage, seconds=seconds), rounds, scenarios, servers, versions)
