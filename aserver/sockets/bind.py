@@ -236,8 +236,8 @@ def _why_not(family: int, address: str, port: int, error: OSError) -> str:
     """The sentence for a failed bind(2): the address, the reason, and the process or the rule in the way."""
     where = f"cannot bind {_url(family, address, port)}"
     if error.errno == errno.EADDRINUSE:
-        who = port_owner.of_port(family, address, port) or "another process that cannot be seen from here"
-        return f"{where}: port {port} on {address} is in use by {who}"
+        owner = port_owner.of_port(family, address, port) or "another process that cannot be seen from here"
+        return f"{where}: port {port} on {address} is in use by {owner}"
     if error.errno == errno.EACCES:
         return (
             f"{where}: uid {os.geteuid()} may not use port {port}, which is below {_first_free_port()}; start as root "
@@ -270,8 +270,8 @@ def _bind_abstract(name: str) -> Listener:
         sock.bind(b"\0" + encoded)
     except OSError as error:
         sock.close()
-        who = port_owner.of_unix({name}, _abstract_peer(encoded)) if error.errno == errno.EADDRINUSE else None
-        reason = f"it is in use by {who or 'another process'}" if error.errno == errno.EADDRINUSE else error.strerror
+        owner = port_owner.of_unix({name}, _abstract_peer(encoded)) if error.errno == errno.EADDRINUSE else None
+        reason = f"it is in use by {owner or 'another process'}" if error.errno == errno.EADDRINUSE else error.strerror
         raise BindError(f"cannot bind unix:{name}: {reason}") from error
     return Listener(sock, f"unix:{name}", name)
 

@@ -51,8 +51,8 @@ class Listener:
         self.socket.close()
 
     def _listen_failed(self, error: OSError) -> str:
-        who = None
+        owner = None
         if error.errno == errno.EADDRINUSE and isinstance(self.address, tuple):
-            who = port_owner.of_port(self.socket.family, *self.address)
-        taken = f"; it is in use by {who}" if who else ""
+            owner = port_owner.of_port(self.socket.family, *self.address)
+        taken = f"; it is in use by {owner}" if owner else ""
         return f"cannot listen on {self.name}: {error.strerror}{taken}"

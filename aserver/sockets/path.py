@@ -180,9 +180,9 @@ class PathListener(Listener):
         subject = f"unix:{self._path}" if path == self._path else f"unix:{self._path} (hidden name {path})"
         if use is PathUse.OTHER:
             raise BindError(f"cannot bind {subject}: there is a {_kind(path)}; it is left alone")
-        who = port_owner.of_unix({path, self._path, self._spare}, peer_pid) or "another process"
+        owner = port_owner.of_unix({path, self._path, self._spare}, peer_pid) or "another process"
         state = "is already running there" if use is PathUse.LIVE else "has bound it and is about to listen"
-        raise BindError(f"cannot bind {subject}: a server {state}, {who}")
+        raise BindError(f"cannot bind {subject}: a server {state}, {owner}")
 
     def _bound_inode(self) -> tuple[int, int]:
         """(device, inode) of the socket that was bound just now. Raises BindError if another file is in its place."""
