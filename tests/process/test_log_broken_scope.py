@@ -37,6 +37,6 @@ def test_every_request_has_its_line_whatever_one_does_to_its_scope(
         assert [client.read_response().status for _ in range(3)] == [200] * 3
     running.wait_log(r"^127\.0\.0\.1 - - .*GET /last HTTP/1\.1")
     running.wait_log(r"^127\.0\.0\.1 - - .*GET /first HTTP/1\.1")
-    running.wait_log(rf'^127\.0\.0\.1 - - .*"\S+ {how} HTTP/1\.1" 200 2')
+    running.wait_log(rf'^127\.0\.0\.1 - - .*"GET {how} HTTP/1\.1" 200 2')
     assert "Traceback" not in running.log
     assert running.stop() == 0

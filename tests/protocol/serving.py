@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from aserver.asgi import ASGIApp, Receive, Scope, Send
 from aserver.config import Layer, build
 from aserver.protocol.service import Service
@@ -13,6 +15,22 @@ DEADLINE = 10.0
 
 GET = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
 LAST_GET = b"GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
+
+
+def _replace(scope: Scope) -> None:
+    """As a middleware that believes proxies does; other iterables than ours."""
+    scope.update(client=["192.0.2.1", 0], headers=([b"host", b"u"],), method="PATCH", http_version="9")
+    scope.update(path="/other", raw_path=b"/other", query_string=b"", request_id=7)
+
+
+#: What an application may do to its scope, which is its own.
+SCOPE_CHANGES: list[Any] = [
+    pytest.param(_replace, id="replace"),
+    pytest.param(lambda scope: scope.clear(), id="clear"),
+    pytest.param(lambda scope: [scope.pop(name) for name in list(scope)], id="pop"),
+    pytest.param(lambda scope: scope["headers"].clear(), id="clear the headers"),
+    pytest.param(lambda scope: scope["headers"].append((b"x", b"y")), id="append a header"),
+]
 
 
 class Client:

@@ -38,7 +38,7 @@ class AccessRecord(Protocol):
 
     @property
     def headers(self) -> Sequence[tuple[bytes, bytes]]:
-        """The fields of the request, names in lower case."""
+        """The fields of the request, names in lower case; nothing changes this sequence, nor what it holds."""
 
     @property
     def response_headers(self) -> Sequence[tuple[bytes, bytes]]:
@@ -53,12 +53,16 @@ class AccessRecord(Protocol):
         """Seconds from `started` until the last byte was handed to the transport."""
 
     @property
+    def request_id(self) -> str | None:
+        """The id that the server gave the request, or took from a trusted peer; None if no log shows ids."""
+
+    @property
     def scope(self) -> Scope | None:
-        """The ASGI scope; None for a request that the server refused."""
+        """The ASGI scope, which the application may have changed or emptied; None for a head that was refused."""
 
     @property
     def connection(self) -> Any:
-        """The connection of an HTTP request that has a scope, else None.
+        """The connection of an HTTP request that was served, else None.
 
         Its attribute `logged` is None at first and belongs to the formatter, which keeps texts in it.
         """

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, Protocol
+from typing import Protocol
 
 from aserver.log.access.format import Compiled, Formatter, compile_format
 from aserver.log.access.record import AccessRecord
@@ -80,7 +80,7 @@ def _writer(formatter: Formatter, lines: Lines, limit: int | None) -> Callable[[
     def make(records: list[AccessRecord]) -> list[str]:
         try:
             made = make_lines(records, text)
-        except Exception:  # noqa: BLE001 - the scope is the application's, and may hold anything
+        except Exception:  # noqa: BLE001 - a format may show what the application put into its scope
             made = _make_one_by_one(records, make_lines, text)
         if limit is not None and max(map(len, made), default=0) > limit:
             pairs = zip(records, made, strict=True)
@@ -97,33 +97,20 @@ def _writer(formatter: Formatter, lines: Lines, limit: int | None) -> Callable[[
     return write
 
 
-class _Apart:
-    """A record without its connection: the formatter then reads the record itself instead of a broken scope."""
-
-    connection = None
-
-    def __init__(self, record: AccessRecord) -> None:
-        self._record = record
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._record, name)
-
-
 def _make_one_by_one(records: list[AccessRecord], make_lines: Compiled, text: str) -> list[str]:
-    """Make a line for each record, also where the application emptied its scope.
+    """Make a line for each record, where those of a whole tick could not be made together.
 
     Records of which no line can be made are taken out of `records`.
     """
     made: list[str] = []
     good: list[AccessRecord] = []
     for record in records:
-        apart: Any = _Apart(record)
         try:
-            made += make_lines([apart], text)
+            made += make_lines([record], text)
         except Exception as error:  # noqa: BLE001 - see above
             target = record.target.decode("ascii", "backslashreplace")
-            log.error("%s: no access line, the application changed its scope (%r)", target, error)  # noqa: TRY400
+            log.error("%s: no access line can be made of what the application left (%r)", target, error)  # noqa: TRY400
         else:
-            good.append(apart)
+            good.append(record)
     records[:] = good
     return made

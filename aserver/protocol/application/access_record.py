@@ -25,6 +25,7 @@ class Refusal:
         "duration",
         "headers",
         "method",
+        "request_id",
         "response_headers",
         "scope",
         "sent",
@@ -44,7 +45,7 @@ class Refusal:
         headers: Sequence[tuple[bytes, bytes]],
         now: float,
     ) -> None:
-        self.client = client
+        self.client = exchange.client if exchange is not None else client
         self.status = status
         self.sent = len(wire.plain_text(status))
         self.response_headers: Sequence[tuple[bytes, bytes]] = ()
@@ -52,6 +53,7 @@ class Refusal:
         self.target = exchange.target if exchange is not None else line[1]
         self.version = exchange.version if exchange is not None else line[2]
         self.headers = exchange.headers if exchange is not None else headers
+        self.request_id = exchange.request_id if exchange is not None else None
         self.started = exchange.started if exchange is not None else now
         self.duration = now - self.started
         self.scope: Scope | None = exchange.scope if exchange is not None else None

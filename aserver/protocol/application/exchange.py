@@ -8,13 +8,13 @@ application's exception reach the loop, nor let a half response look like a whol
 import asyncio
 import logging
 import os
-from typing import Any
 
 from aserver.asgi import Message, Scope
 from aserver.errors import ApplicationError
 from aserver.protocol.application.body import RequestBody
 from aserver.protocol.application.files import open_regular, send_file
 from aserver.protocol.application.parting import PACE, QUIET, WHOLE, Parting, is_disconnect
+from aserver.protocol.application.request_ids import with_id
 from aserver.protocol.application.tasks import Tasks, describe, report
 from aserver.protocol.semantics import wire
 from aserver.protocol.semantics.response import BODY, DONE, HEADED, START, TRAILERS, Response
@@ -59,19 +59,23 @@ class Exchange(Response):
     """A request under way. A finished one is a `AccessRecord`."""
 
     __slots__ = (
-        "_ids",
         "_read",
+        "client",
         "complete",
         "connection",
         "duration",
         "gone",
+        "headers",
         "launched",
+        "method",
         "parting",
         "request_body",
+        "request_id",
         "scope",
         "started",
         "target",
         "task",
+        "version",
         "waiters",
     )
 
@@ -83,15 +87,21 @@ class Exchange(Response):
         connection: Carrier,
         scope: Scope,
         target: bytes,
-        modern: bool,  # noqa: FBT001
-        head_only: bool,  # noqa: FBT001
+        method: str,
+        version: str,
+        headers: list[tuple[bytes, bytes]],
         keep_alive: bool,  # noqa: FBT001
     ) -> None:
         context = connection.context
-        Response.__init__(self, context.defaults, modern, head_only, keep_alive)
+        Response.__init__(self, context.defaults, version == "1.1", method == "HEAD", keep_alive)
         self.connection = connection
         self.scope = scope
+        # The scope is the application's, which may change or empty it. What the logs say of the request is kept here.
         self.target = target
+        self.method = method
+        self.version = version
+        self.headers = headers  # not the scope's list
+        self.client = connection.client  # or what a trusted proxy says
         self.started = context.now
         self.launched = False  # its turn has come; `task` may follow a turn of the loop later
         self.task: asyncio.Task[None] | None = None
@@ -101,33 +111,14 @@ class Exchange(Response):
         self.request_body: RequestBody | None = None  # the body, if there is one
         self._read = False  # the application has got the end of the body
         self.waiters: list[asyncio.Future[None]] | None = None
-        self._ids = ids = connection.tasks.ids
+        self.request_id: str | None = None
+        ids = connection.tasks.ids
         if ids is not None:
             forwarding = context.forwarding
-            ids.identify(scope, trusted=forwarding is not None and forwarding.trusts(connection.client))
+            trusted = forwarding is not None and forwarding.trusts(connection.client)
+            self.request_id = scope["request_id"] = ids.choose(headers, trusted=trusted)
 
     # ── the record ───────────────────────────────────────────────────────────────────────────
-    # The scope is the application's, which may empty it: then what else is known of the request.
-
-    @property
-    def client(self) -> Any:
-        """See `AccessRecord`."""
-        return self.scope.get("client", self.connection.client)
-
-    @property
-    def method(self) -> str:
-        """See `AccessRecord`."""
-        return str(self.scope.get("method", "-"))
-
-    @property
-    def version(self) -> str:
-        """See `AccessRecord`."""
-        return str(self.scope.get("http_version", "1.1" if self.modern else "1.0"))
-
-    @property
-    def headers(self) -> Any:
-        """See `AccessRecord`."""
-        return self.scope.get("headers", ())
 
     def describe(self, now: float) -> str:
         """Return `GET /x, 31.2 s` for the log."""
@@ -382,7 +373,7 @@ class Exchange(Response):
             if connection.write_paused:
                 await connection.until_writable()
         elif kind == "http.response.start":
-            self.start(message if self._ids is None else self._ids.add(message, self.scope))
+            self.start(message if self.request_id is None else with_id(message, self.request_id))
         else:
             await self._send_other(kind, message)
 

@@ -9,7 +9,7 @@ import re
 import secrets
 from typing import Final
 
-from aserver.asgi import Message, Scope
+from aserver.asgi import Message
 from aserver.config import Config
 from aserver.protocol.semantics import wire
 
@@ -32,19 +32,18 @@ class RequestIds:
         """Tell whether the access log is to show ids."""
         return config.access_log_format == "json" or "{request_id}e" in config.access_log_format
 
-    def identify(self, scope: Scope, *, trusted: bool) -> None:
-        """Set `scope["request_id"]`, to the client's if its peer is `trusted`."""
+    def choose(self, headers: list[tuple[bytes, bytes]], *, trusted: bool) -> str:
+        """Return the id of a request: the one among its headers if its peer is `trusted`."""
         if trusted:
-            given = [value for name, value in scope["headers"] if name == NAME]
+            given = [value for name, value in headers if name == NAME]
             if len(given) == 1 and _GOOD.fullmatch(given[0]) is not None:
-                scope["request_id"] = given[0].decode("ascii")
-                return
-        scope["request_id"] = f"{self._prefix}{next(self._numbers):08x}"
+                return given[0].decode("ascii")
+        return f"{self._prefix}{next(self._numbers):08x}"
 
-    def add(self, message: Message, scope: Scope) -> Message:
-        """Return `http.response.start` with the id among the headers, unless the application has set one."""
-        headers = wire.as_pairs(message.get("headers") or ())
-        request_id = scope.get("request_id")  # None if the application has emptied its scope
-        if request_id is not None and not any(name.lower() == NAME for name, _ in headers):
-            headers.append((NAME, request_id.encode("ascii")))
-        return {**message, "headers": headers}
+
+def with_id(message: Message, request_id: str) -> Message:
+    """Return `http.response.start` with the id among the headers, unless the application has set one."""
+    headers = wire.as_pairs(message.get("headers") or ())
+    if not any(name.lower() == NAME for name, _ in headers):
+        headers.append((NAME, request_id.encode("ascii")))
+    return {**message, "headers": headers}

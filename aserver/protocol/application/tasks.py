@@ -31,6 +31,7 @@ class Request(Protocol):
     task: asyncio.Task[None] | None
     scope: Scope
     target: bytes
+    request_id: str | None
 
     @property
     def method(self) -> str:
@@ -226,16 +227,19 @@ class Tasks:
 
 
 def report(request: Request, fault: str, *details: object, level: int = logging.ERROR, error: object = None) -> None:
-    """Log a fault of the application, with its request and the request's id; of its scope nothing may be left."""
+    """Log a fault of the application, with its request, but without the query, and the request's id.
+
+    The scope is not asked: it is the application's, which may have changed or emptied it.
+    """
     text = "%s %s: " + fault
     log.log(
         level,
         text,
         request.method,
-        request.scope.get("path", request.target.decode("ascii", "backslashreplace")),
+        request.target.partition(b"?")[0].decode("ascii", "backslashreplace"),
         *details,
         exc_info=error,  # type: ignore[arg-type]
-        extra={"request_id": request.scope.get("request_id")},
+        extra={"request_id": request.request_id},
     )
 
 

@@ -177,19 +177,19 @@ class HttpConnection(Carrier):
             "path": text,
             "raw_path": path,
             "query_string": query,
-            "headers": headers,
+            "headers": headers.copy(),  # the application may change its list
             "state": context.state.copy(),
             "extensions": context.extensions.copy()
             if self.tls_told is None
             else {**context.extensions, "tls": self.tls_told},
         }
-        exchange = Exchange(self, scope, target, version == "1.1", method == "HEAD", keep_alive)
+        exchange = Exchange(self, scope, target, method, version, headers, keep_alive)
         if framing is None:
             exchange.complete = True
         else:
             self._prepare(exchange, framing, length)
         if forwarding:
-            self.believe(forwarding, scope)
+            self.believe(forwarding, exchange)
         if self.current is None:
             self.current = exchange
         else:
@@ -217,21 +217,24 @@ class HttpConnection(Carrier):
         else:
             del exchange.scope["extensions"]["http.response.early_hint"]
 
-    def believe(self, forwarding: Mapping[bytes, bytes], scope: Scope) -> None:
+    def believe(self, forwarding: Mapping[bytes, bytes], exchange: Exchange) -> None:
         """Take from a trusted proxy what the client and its request were."""
+        scope = exchange.scope
         reader = self.context.forwarding
         if reader is None or not reader.trusts(self.client):
             return
         origin = reader.read(forwarding)
         if origin.client is not None:
-            scope["client"] = origin.client
+            exchange.client = scope["client"] = origin.client
         if origin.scheme is not None:
             scope["scheme"] = origin.scheme
         if origin.host is not None or origin.port is not None:
-            host = origin.host or next((value for name, value in scope["headers"] if name == b"host"), None)
+            headers = exchange.headers
+            host = origin.host or next((value for name, value in headers if name == b"host"), None)
             if host:
                 host = with_port(host, origin.port, scope["scheme"])
-                scope["headers"] = [(b"host", host), *[pair for pair in scope["headers"] if pair[0] != b"host"]]
+                exchange.headers = [(b"host", host), *[pair for pair in headers if pair[0] != b"host"]]
+                scope["headers"] = exchange.headers.copy()
         if origin.prefix is not None and scope["path"] != "*":
             raw = origin.prefix.encode("ascii")
             prefix = wire.decode_path(raw)

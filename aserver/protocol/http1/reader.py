@@ -205,7 +205,7 @@ class RequestReader:
             return False
         sink = self._sink
         assert sink is not None
-        sink.on_request("GET", match[1], "1.1", headers.copy(), keep_alive, forwarding, None, 0)
+        sink.on_request("GET", match[1], "1.1", headers, keep_alive, forwarding, None, 0)
         if not keep_alive:
             self.phase = OVER
         return True
@@ -482,7 +482,7 @@ class RequestReader:
             self._good_host = self._cache.good_host = host if version == "1.1" else None  # 1.0 may have an empty one
         forwarding = head.forwarding
         if plain and len(piece) <= REMEMBERED_SIZE:
-            self._learnt = (piece[4 + len(target) :], headers.copy(), forwarding, keep_alive)
+            self._learnt = (piece[4 + len(target) :], headers, forwarding, keep_alive)
         if common and version == "1.1":
             sink.on_request(method, target, version, headers, keep_alive, forwarding, None, 0)
             self.phase = BETWEEN if keep_alive else OVER

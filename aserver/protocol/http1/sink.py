@@ -23,7 +23,9 @@ class RequestSink(Protocol):
         framing: Mapping[bytes, bytes] | None,
         length: int,
     ) -> None:
-        """Take a request whose head is complete; `headers` is the sink's from now on. May raise ClientError.
+        """Take a request whose head is complete. May raise ClientError.
+
+        Many requests may share `headers`, which nothing may change.
 
         `length` is that of the body which follows, or CHUNKED; `on_end` is called only if it is not 0. `forwarding` has
         the fields that proxies add; `framing` those of `wire.SPECIAL_REQUEST_NAMES`, or is None if they are plain.

@@ -69,6 +69,8 @@ class Socket(Connection):
         "_silent_since",
         "_streak",
         "_waiter",
+        "headers",
+        "request_id",
         "response_headers",
         "scope",
         "sent",
@@ -85,13 +87,16 @@ class Socket(Connection):
         self.tasks = http.tasks
         self.transport = http.transport
         self.gate = http.gate
-        self.client = http.client
+        self.client = exchange.client
         self.server = http.server
         self.write_paused = http.write_paused
         self.write_deadline = http.write_deadline
         self._unsent = http._unsent
         self.scope: Scope = exchange.scope
+        # Not of the scope, which the application may change or empty.
         self.target = exchange.target
+        self.headers = exchange.headers
+        self.request_id = exchange.request_id
         self.started = monotonic()  # the loop's clock, but in full: uvloop's has milliseconds
         self.sent = 0
         self.status = 0  # of the HTTP answer
@@ -315,13 +320,14 @@ class Socket(Connection):
                 SocketRecord(
                     method=method,
                     status=status,
-                    client=self.scope["client"],
+                    client=self.client,
                     target=self.target,
                     sent=self.sent,
-                    headers=self.scope["headers"],
+                    headers=self.headers,
                     response_headers=self.response_headers,
                     started=self.started,
                     duration=monotonic() - self.started,
+                    request_id=self.request_id,
                     scope=self.scope,
                 )
             )

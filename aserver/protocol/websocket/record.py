@@ -22,6 +22,7 @@ class SocketRecord:
     response_headers: Sequence[tuple[bytes, bytes]]
     started: float
     duration: float  # seconds since the request was complete
+    request_id: str | None
     scope: Scope | None
     version: str = "1.1"
     connection: None = None

@@ -55,7 +55,7 @@ class WebSocketConnection(Socket):
     def open(self) -> None:
         """Check the offer and start the application."""
         try:
-            offer = self._handshake = handshake.examine(self.scope["headers"])
+            offer = self._handshake = handshake.examine(self.headers)
         except ClientError as error:
             self.refuse(error.status)
             return

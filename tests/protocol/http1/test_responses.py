@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.protocol.serving import (
     DEADLINE,
     GET,
     LAST_GET,
+    SCOPE_CHANGES,
     answer,
     body_of,
     echo,
@@ -34,22 +36,72 @@ def piece(data: bytes, *, more: bool = True) -> dict[str, Any]:
     return {"type": "http.response.body", "body": data, "more_body": more}
 
 
-async def test_the_record_of_a_scope_that_middleware_has_changed() -> None:
-    """The client and the headers of a scope are iterables. Fails, compiled, where a tuple and a list are declared."""
+@pytest.mark.parametrize("change", SCOPE_CHANGES)
+async def test_the_record_is_of_what_the_client_sent_whatever_becomes_of_the_scope(
+    change: Callable[[Scope], object],
+) -> None:
+    """Of requests parsed, known from before, with a body, pipelined, and from a trusted proxy.
+
+    Fails where the record asks the scope (it says what is in it now), and where both have one list of fields.
+    """
     seen: list[Any] = []
 
     def access(record: Any) -> None:
-        seen.append((list(record.client), [tuple(pair) for pair in record.headers]))
+        seen.append((record.client[0], record.method, record.target, record.version, record.headers, record.request_id))
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["client"] = ["192.0.2.1", 0]
-        scope["headers"] = ([b"host", b"u"],)
-        await answer(send, b"ok")
+        ids.append(scope["request_id"])
+        change(scope)
+        await answer(send)
 
-    async with serving(app, access=access) as server:
-        assert body_of(await server.ask(LAST_GET)) == b"ok"
-        await eventually(lambda: seen)
-    assert seen == [(["192.0.2.1", 0], [(b"host", b"u")])]
+    ids: list[str] = []
+    head = b" /a?b=1 HTTP/1.1\r\nHost: t\r\n"
+    proxied = b"GET" + head + b"X-Forwarded-For: 198.51.100.7\r\n\r\n"
+    pieces = [b"GET" + head + b"\r\n"] * 2 + [b"POST" + head + b"Content-Length: 2\r\n\r\nab", proxied, proxied]
+    host = (b"host", b"t")
+    client = "127.0.0.1"
+    forwarded = ("198.51.100.7", "GET", b"/a?b=1", "1.1", [host, (b"x-forwarded-for", b"198.51.100.7")])
+    plain = (client, "GET", b"/a?b=1", "1.1", [host])
+    wanted = [plain, plain, (client, "POST", b"/a?b=1", "1.1", [host, (b"content-length", b"2")]), forwarded, forwarded]
+    async with serving(app, access=access, access_log_format="json", proxy_headers=True) as server:
+        asking = await server.connect()
+        for piece in pieces:
+            await asking.send(piece)
+            await asking.response()
+        await asking.send(b"".join(pieces))
+        for _ in pieces:
+            await asking.response()
+    assert [record[:5] for record in seen] == wanted * 2
+    assert [record[5] for record in seen] == ids
+
+
+@pytest.mark.parametrize("change", SCOPE_CHANGES)
+async def test_an_application_that_fails_is_named_whatever_it_did_to_its_scope(
+    change: Callable[[Scope], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fails with the path and the id of the scope: a KeyError in place of an answer, or the wrong ones."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        returns, ids[:] = b"returns" in scope["raw_path"], [scope["request_id"]]
+        change(scope)
+        if not returns:
+            raise ZeroDivisionError
+
+    ids: list[str] = []
+    async with serving(app, access=print, access_log_format="json") as server:
+        for path, consequence in ((b"/raises", "raised ZeroDivisionError"), (b"/returns", "returned without")):
+            assert status(await server.ask(b"GET %b?secret HTTP/1.0\r\n\r\n" % path)) == 500
+            assert caplog.messages[-1].startswith(f"GET {path.decode()}: the application {consequence}")
+            assert caplog.records[-1].request_id == ids[0]  # type: ignore[attr-defined]
+
+
+async def test_a_refused_request_is_of_the_client_that_its_proxy_named() -> None:
+    """Fails where a refusal has the connection's own client, though the head was good."""
+    seen: list[Any] = []
+    async with serving(echo, access=lambda record: seen.append((record.status, record.client[0]))) as server:
+        head = b"POST / HTTP/1.1\r\nHost: t\r\nX-Forwarded-For: 198.51.100.7\r\nTransfer-Encoding: chunked\r\n\r\n"
+        await server.ask(head + b"no chunk\r\n")
+    assert seen == [(400, "198.51.100.7")]
 
 
 @pytest.mark.parametrize("code", [204, 304])

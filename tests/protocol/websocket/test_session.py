@@ -18,7 +18,7 @@ from aserver.protocol.transport import connection as transport
 from aserver.protocol.websocket import connection
 from aserver.protocol.websocket.departure import Departure
 from aserver.protocol.websocket.frames import close_frame
-from tests.protocol.serving import Client, Serving, eventually, field, serving, status
+from tests.protocol.serving import SCOPE_CHANGES, Client, Serving, eventually, field, serving, status
 from tests.protocol.websocket.test_frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 from tests.protocol.wiretap import Writes
 
@@ -1057,6 +1057,38 @@ async def test_a_connection_that_breaks_is_1006(how: str) -> None:
             client.writer.transport.abort()
         await eventually(lambda: app.returned)
     assert app.got == [(1006, "")]
+
+
+@pytest.mark.parametrize("change", SCOPE_CHANGES)
+async def test_access_records_are_of_what_the_client_sent_whatever_becomes_of_the_scope(
+    change: Callable[[Scope], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The line of the answer, that of the end, and the error's. Fails with KeyError, or with what the scope has now."""
+    records: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        ids.append(scope["request_id"])
+        change(scope)
+        await receive()
+        await send({"type": "websocket.accept"})
+        raise ZeroDivisionError
+
+    ids: list[str] = []
+    async with serving(app, access=records.append, access_log_format="json") as server:
+        client = await server.connect()
+        await client.send(request(b"X-Forwarded-For: 198.51.100.7"))
+        await client.until(close_frame(1011, "internal error"))
+        client.close()
+        await eventually(lambda: len(records) == 2)
+    assert [(record.method, record.status) for record in records] == [("GET", 101), ("WEBSOCKET", 1011)]
+    for record in records:
+        assert record.client[0] == "198.51.100.7"
+        assert record.target == b"/ws?q=1"
+        assert record.headers[0] == (b"host", b"t")
+        assert (b"upgrade", b"WebSocket") in record.headers
+        assert (b"x", b"y") not in record.headers
+        assert record.request_id == ids[0]
+    assert caplog.messages[-1].startswith("WEBSOCKET /ws: the application raised ZeroDivisionError")
 
 
 async def test_a_client_that_leaves_before_the_accept() -> None:

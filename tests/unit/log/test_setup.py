@@ -527,7 +527,7 @@ def test_what_is_wrong_with_a_log_config(
 def make_answer(target: bytes) -> Any:
     return SimpleNamespace(
         client=None, method="GET", target=target, version="1.1", status=200, sent=0, headers=[], response_headers=[],
-        duration=0.0, scope=None, connection=None,
+        duration=0.0, request_id=None, scope=None, connection=None,
     )  # fmt: skip
 
 
@@ -559,23 +559,26 @@ def test_the_time_is_renewed_each_second(start: Start, tmp_path: Path, monkeypat
     assert seconds == [b"00", b"00", b"00", b"01", b"01"]
 
 
-def test_a_scope_that_the_application_broke_costs_no_line_but_at_most_its_own(start: Start, tmp_path: Path) -> None:
-    """Fails without _Apart (broken ones have no line), and with the method of the record in the error's text."""
-    access = AccessLog(Settings(), lines_of(start())).write
-    for scope in ({}, {"client": 7, "method": "GET", "http_version": "1.1", "headers": []}, {"headers": [(b"x",)]}):
-        answer = make_answer(b"/broken")
+class Unprintable:
+    """What an application may leave in its scope, where a format looks for it."""
+
+    def __str__(self) -> str:
+        raise AttributeError("none")
+
+
+def test_what_an_application_left_in_its_scope_costs_at_most_its_own_line(start: Start, tmp_path: Path) -> None:
+    """Fails where the lines of a tick are made together only, and with `%(r)s` of the scope in place of the record."""
+    access = AccessLog(Settings(access_log_format="%(r)s %({user}e)s"), lines_of(start())).write
+    for target, scope in ((b"/1", {"user": "eve"}), (b"/2", {"user": Unprintable()}), (b"/3", {}), (b"/4", None)):
+        answer = make_answer(target)
         answer.scope = scope
-        answer.connection = SimpleNamespace(logged=None)
         access(answer)
-    hopeless = make_answer(b"/hopeless")
-    hopeless.client = 7
-    del hopeless.method
-    access(hopeless)
-    access(make_answer(b"/good"))
-    text = (tmp_path / "access.log").read_text()
-    assert text.count("GET /broken HTTP/1.1") == 3
-    assert text.count("\n") == 4
-    assert (tmp_path / "error.log").read_text().count("/hopeless: no access line") == 1
+    assert (tmp_path / "access.log").read_text().splitlines() == [
+        "GET /1 HTTP/1.1 eve",
+        "GET /3 HTTP/1.1 -",
+        "GET /4 HTTP/1.1 -",
+    ]
+    assert (tmp_path / "error.log").read_text().count("/2: no access line") == 1
 
 
 def test_a_line_too_long_for_a_pipe_is_shortened_not_cut(start: Start) -> None:
@@ -587,7 +590,7 @@ def test_a_line_too_long_for_a_pipe_is_shortened_not_cut(start: Start) -> None:
     lines = lines_of(logs)
     access = AccessLog(Settings(access_log_format="json"), lines)
     broken = make_answer(b"/broken")
-    broken.client, broken.scope, broken.connection = 7, {}, SimpleNamespace(logged=None)
+    broken.client = 7
     for answer in (broken, make_answer(b"/" + b"x" * 8000), broken):
         access.write(answer)
     assert len(lines.batch) == 3
