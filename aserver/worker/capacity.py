@@ -1,7 +1,8 @@
-"""How many connections one worker holds at once: `limit_connections`, and what the limit of open files leaves.
+"""The number of connections that one worker may have at once, by `limit_connections` and by the limit of open files.
 
-Runs in the worker's loop. Out of descriptors uvloop accepts and closes whoever comes, without a word (trap 66), so
-accepting has to stop before: then they wait in the queue, and another worker or a place that becomes free takes them.
+Runs in the worker's loop. Without a free descriptor uvloop accepts each client and closes the connection, with no word
+in the log. So the worker stops accepting before: clients then wait in the queue until another worker accepts them, or
+this one when a connection has ended.
 """
 
 import logging
@@ -13,14 +14,14 @@ from aserver.config import Config
 
 log = logging.getLogger("aserver.error")
 
-#: Descriptors that are left to the app beyond those open when the worker begins: a share for large limits, a few at
-#: least for small ones. A worker that holds so many connections has files and databases to open, too.
+#: Descriptors left to the app for its files and databases, beyond those open when the worker begins: this part of the
+#: limit of open files, and this number at the least.
 SHARE, FEW = 16, 16
 
 
 @dataclass(slots=True)
 class Capacity:
-    """Of one worker; `why` names what bounds it."""
+    """The most connections of one worker; `why` names the setting or limit behind it."""
 
     limit: int
     why: str
@@ -38,14 +39,14 @@ class Capacity:
         return cls(room, f"what {soft} open files leave")
 
     def fill(self) -> None:
-        """No more: said once for each time."""
+        """Note that the limit is reached. The log has one line for each time, not one for each client that waits."""
         if not self.full:
             self.full = True
             text = "%d connections are open, as many as may be (%s): who comes now waits until one is closed"
             log.warning(text, self.limit, self.why)
 
     def has_room(self, connections: int) -> bool:
-        """Whether a full worker may accept again."""
+        """May a worker that was full accept again? True once, and then the worker is not full any more."""
         if self.full and connections < self.limit:
             self.full = False
             return True

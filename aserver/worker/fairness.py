@@ -1,28 +1,28 @@
-"""Polite accept: who holds clearly more connections than the least loaded worker lets the others go first.
+"""Polite accept: a worker with clearly more connections than the least loaded one lets the other workers go first.
 
-Runs in the worker's loop, at each accept. uvloop accepts one connection per wake-up, and which worker wakes is the
-kernel's choice: a burst over 4 workers ended at max/mean 1.2 to 2.8. With this rule it ended at 1.06 to 1.24. It reads
-what the others wrote on the board and never waits for anybody.
+Runs in the worker's loop, at each accept. uvloop accepts one connection per wake-up, and the kernel chooses the worker
+that wakes: a burst over 4 workers ended at max/mean 1.2 to 2.8. With this rule it ended at 1.06 to 1.24. It reads the
+numbers that the other workers write on the board, and never waits for a worker.
 """
 
 import time
 
 from aserver.ipc.board import Board, Field
 
-#: How much more than the least loaded worker is too much: a share for large counts, a few for small ones.
+#: A worker is crowded with more connections than SHARE times those of the least loaded one, plus FEW.
 SHARE, FEW = 1.125, 4
 #: Seconds of pause; 0.3 ms is too short (max/mean 2.04), 4 ms would slow a burst down.
 PAUSE = 0.001
-#: Accepts that are free after a pause, so that a stopped neighbour cannot stall everybody.
+#: Accepts without a pause after each pause, so that a stopped neighbour cannot stall the others.
 FREE = 2
-#: A neighbour whose heart was silent this long (seconds) is blocked or stopped: nobody waits for it (trap 68).
+#: A neighbour whose heart has been silent this long (seconds) is blocked or stopped, and does not count.
 SILENT = 0.5
 
 _CONNECTIONS = int(Field.CONNECTIONS)  # an index, looked up at each accept: an enum's member costs 0.2 us there
 
 
 class Fairness:
-    """One worker's view of its neighbours."""
+    """The view of one worker on its neighbours, the other workers of the server."""
 
     def __init__(self, board: Board, own: int) -> None:
         self._board = board
@@ -41,7 +41,7 @@ class Fairness:
         ]
 
     def crowded(self, connections: int) -> bool:
-        """Whether a worker with so many `connections` should pause; publishes the count."""
+        """Should a worker with so many `connections` pause? Writes the number on the board."""
         self._cell[_CONNECTIONS] = connections
         if self._free:
             self._free -= 1

@@ -1,7 +1,7 @@
 """The ASGI lifespan of one worker: startup before the first connection, shutdown after the last.
 
 Runs in the worker's loop (or the embedding program's). The app's lifespan call is one task from start to end, because
-cancel scopes and context variables that it enters at startup it leaves at shutdown. It must never decide
+the app leaves at shutdown the cancel scopes and context variables that it entered at startup. It must never decide
 whether the server goes on: it raises, and the caller decides.
 
 Source: https://asgi.readthedocs.io/en/latest/specs/lifespan.html
@@ -21,12 +21,14 @@ from aserver.errors import BootError
 
 log = logging.getLogger("aserver.error")
 
-#: Part of the limit after which a startup that has not ended is said to wait, and where. The limit counts from the
-#: fork: a lazy worker has spent some of it on loading.
+#: After this part of the limit, the log says at which lines a startup that has not ended waits. The limit counts from
+#: the fork, so a lazy worker has spent some of it on loading.
 LATE = 0.5
 
 
-class _Phase(enum.Enum):
+class LifespanPhase(enum.Enum):
+    """The phases of an app's lifespan; UNSUPPORTED and FAILED are ends, too."""
+
     STARTING = "starting"
     UP = "up"
     UNSUPPORTED = "unsupported"
@@ -36,15 +38,15 @@ class _Phase(enum.Enum):
 
 
 class Lifespan:
-    """`state` is what the app put there at startup; each request's scope gets a copy."""
+    """The lifespan of one app. The app fills `state` at startup; each request's scope gets a copy."""
 
     def __init__(self, app: ASGIApp, mode: Literal["auto", "on", "off"]) -> None:
         self.state: dict[str, Any] = {}
         self._app = app
         self._mode = mode
-        self._phase = _Phase.STARTING
+        self._phase = LifespanPhase.STARTING
         self._failure = ""
-        self._heard = False  # whether the app has asked for an event: then it speaks lifespan
+        self._heard = False  # the app has asked for an event, so it speaks lifespan
         self._changed = asyncio.Event()
         self._shutdown_sent = asyncio.Event()
         self._events = iter(({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}))
@@ -56,29 +58,29 @@ class Lifespan:
         The caller ends it after `limit` seconds; half-way there, the log says where it waits.
         """
         if self._mode == "off":
-            self._phase = _Phase.UNSUPPORTED
+            self._phase = LifespanPhase.UNSUPPORTED
             return
         self._task = asyncio.get_running_loop().create_task(self._run(), name="aserver lifespan")
         late = asyncio.get_running_loop().call_later(LATE * limit, self._say_late, self._task, limit)
         try:
             await self._changed.wait()
         except asyncio.CancelledError:
-            with anyio.CancelScope(shield=True):  # a scope goes on cancelling whoever waits in it
+            with anyio.CancelScope(shield=True):  # the cancelled scope would cancel each further `await` in it
                 await self._end()
             raise
         finally:
             late.cancel()
-        if self._phase is _Phase.FAILED:
+        if self._phase is LifespanPhase.FAILED:
             await self._end()
             raise self._startup_error()
 
     def _say_late(self, task: asyncio.Task[None], limit: float) -> None:
-        """The stacks that are dumped at the end show what runs, and a coroutine that waits does not run."""
+        """Log where the startup waits. The stacks that are dumped at the limit do not show a coroutine that waits."""
         text = "lifespan startup has not ended after %g s (boot_timeout is %g s); it waits here:\n%s"
         log.warning(text, LATE * limit, limit, importer.waiting(task.get_coro()).rstrip())
 
     def _startup_error(self) -> BootError:
-        """One line, with the rest as a note: Starlette and others put a whole traceback into the message."""
+        """The error for the app's message: its last line, with the whole as a note, as it may be a traceback."""
         lines = self._failure.strip().splitlines()
         error = BootError(f"lifespan startup failed: {lines[-1].strip()}" if lines else "lifespan startup failed")
         if len(lines) > 1:
@@ -87,15 +89,15 @@ class Lifespan:
 
     @property
     def supported(self) -> bool:
-        """Whether the app has completed startup."""
-        return self._phase is _Phase.UP
+        """Has the app completed startup?"""
+        return self._phase is LifespanPhase.UP
 
     async def shutdown(self, limit: float) -> None:
-        """Run the app's shutdown for at most `limit` seconds; says in the log what went wrong, never raises."""
-        if self._phase is not _Phase.UP or self._task is None:
+        """Run the app's shutdown for at most `limit` seconds. Errors go to the log; it never raises."""
+        if self._phase is not LifespanPhase.UP or self._task is None:
             await self._end()
             return
-        self._phase = _Phase.STOPPING
+        self._phase = LifespanPhase.STOPPING
         self._changed.clear()
         self._shutdown_sent.set()
         try:
@@ -103,20 +105,20 @@ class Lifespan:
         except TimeoutError:
             text = "lifespan shutdown did not end within %g s (lifespan_shutdown_timeout); it is cancelled"
             log.error(text, limit)  # noqa: TRY400  (our own deadline has no traceback worth showing)
-        if self._phase is _Phase.FAILED:
+        if self._phase is LifespanPhase.FAILED:
             log.error("lifespan shutdown failed: %s", self._failure or "the app gave no message")
         await self._end()
 
     async def _end(self) -> None:
         if self._task is None:
             return
-        if self._phase is not _Phase.STOPPED:
+        if self._phase is not LifespanPhase.STOPPED:
             self._task.cancel()
         # An app that swallows the cancellation must not keep the worker: it is left behind after a moment.
         await asyncio.wait([self._task], timeout=1.0)
         self._task = None
 
-    def _move(self, phase: _Phase, failure: str = "") -> None:
+    def _move(self, phase: LifespanPhase, failure: str = "") -> None:
         self._phase, self._failure = phase, failure
         self._changed.set()
 
@@ -125,7 +127,7 @@ class Lifespan:
         try:
             await self._app(scope, self._receive, self._send)
         except asyncio.CancelledError:
-            self._move(_Phase.STOPPED)
+            self._move(LifespanPhase.STOPPED)
             raise
         except BaseException as error:  # noqa: BLE001  (the app's: SystemExit there must not end the worker)
             self._returned(error)
@@ -133,8 +135,8 @@ class Lifespan:
             self._returned(None)
 
     def _returned(self, error: BaseException | None) -> None:
-        """The app's lifespan call has ended: what that means depends on how far it was."""
-        if self._phase is _Phase.STARTING:
+        """Note that the app's lifespan call has ended, with `error` or by itself; its phase decides what that means."""
+        if self._phase is LifespanPhase.STARTING:
             if self._mode == "auto":
                 # The specification: an exception here means that the app does not speak lifespan, so go on without.
                 if error is not None and not self._heard:
@@ -144,17 +146,17 @@ class Lifespan:
                         "the app raised in lifespan startup; as the ASGI specification wants it, it is served without"
                     )
                     log.warning("%s (lifespan=on makes this an error)", text, exc_info=error)
-                self._move(_Phase.UNSUPPORTED)
+                self._move(LifespanPhase.UNSUPPORTED)
             else:
                 text = importer.user_traceback(error) if error else "the app returned before startup was complete"
-                self._move(_Phase.FAILED, text)
-        elif self._phase is _Phase.UP:
+                self._move(LifespanPhase.FAILED, text)
+        elif self._phase is LifespanPhase.UP:
             log.error("the app's lifespan ended while the worker serves", exc_info=error)
-            self._move(_Phase.UNSUPPORTED)
-        elif self._phase is _Phase.STOPPING:
+            self._move(LifespanPhase.UNSUPPORTED)
+        elif self._phase is LifespanPhase.STOPPING:
             if error is not None:
                 log.error("the app raised in lifespan shutdown", exc_info=error)
-            self._move(_Phase.STOPPED)
+            self._move(LifespanPhase.STOPPED)
 
     async def _receive(self) -> Message:
         self._heard = True
@@ -168,13 +170,13 @@ class Lifespan:
 
     async def _send(self, message: Message) -> None:
         kind = message["type"]
-        if self._phase is _Phase.STARTING and kind == "lifespan.startup.complete":
-            self._move(_Phase.UP)
-        elif self._phase is _Phase.STARTING and kind == "lifespan.startup.failed":
-            self._move(_Phase.FAILED, message.get("message", ""))
-        elif self._phase is _Phase.STOPPING and kind == "lifespan.shutdown.complete":
-            self._move(_Phase.STOPPED)
-        elif self._phase is _Phase.STOPPING and kind == "lifespan.shutdown.failed":
-            self._move(_Phase.FAILED, message.get("message", ""))
-        elif self._phase is not _Phase.FAILED:
+        if self._phase is LifespanPhase.STARTING and kind == "lifespan.startup.complete":
+            self._move(LifespanPhase.UP)
+        elif self._phase is LifespanPhase.STARTING and kind == "lifespan.startup.failed":
+            self._move(LifespanPhase.FAILED, message.get("message", ""))
+        elif self._phase is LifespanPhase.STOPPING and kind == "lifespan.shutdown.complete":
+            self._move(LifespanPhase.STOPPED)
+        elif self._phase is LifespanPhase.STOPPING and kind == "lifespan.shutdown.failed":
+            self._move(LifespanPhase.FAILED, message.get("message", ""))
+        elif self._phase is not LifespanPhase.FAILED:
             raise RuntimeError(f"{kind!r} is out of order: lifespan is {self._phase.value}")

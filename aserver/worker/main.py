@@ -1,8 +1,8 @@
 """The worker process, from the instant after the fork to `os._exit`.
 
-Runs in the worker, first in the zygote's memory image: what the zygote had open and the worker must not have is closed
-by the zygote's half of the fork (zygote/main.py). Signals are only woken up to (promise 5): SIGTERM asks to be retired,
-the terminal's SIGINT and SIGQUIT are the master's business. It must never return into the zygote's code.
+Runs in the worker, in a copy of the zygote's memory. The zygote's half of the fork (zygote/main.py) has closed the
+descriptors that a worker must not have. Signal handlers only wake the loop: on SIGTERM the worker asks to be recycled;
+a terminal's SIGINT and SIGQUIT are left to the master. It must never return into the zygote's code.
 """
 
 import asyncio
@@ -47,13 +47,13 @@ _HEARD = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.S
 
 #: Seconds that the master may take for each part of a long message before a worker leaves without having said it.
 LAST_WORDS = 5.0
-#: The serial of a server's first worker, which speaks for all that load the app themselves.
+#: The serial of a server's first worker. If workers load the app themselves, only this one logs remarks about the app.
 FIRST = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """What the zygote hands to a worker."""
+    """All that the zygote hands to a worker."""
 
     order: Fork
     generation: int
@@ -93,7 +93,7 @@ class WorkerProcess:
         config = seed.config
         self._recycle_limits = RecycleLimits(seed.order, time.monotonic(), config.max_memory, config.memory_metric)
         self._asked = False
-        self._loop_handlers: list[object] = []  # what the loop installs to be woken by signals
+        self._loop_handlers: list[object] = []  # those that the loop installs, to be woken by signals
         own = (seed.channel.fileno(), *(endpoint.sock.fileno() for endpoint in seed.endpoints))
         self._fork_guard = ForkGuard(own, lambda: self._loop_handlers, traced=True)
         self._cell = seed.board.cell(self._order.cell)
@@ -125,10 +125,10 @@ class WorkerProcess:
             if self._order.serial == FIRST:
                 for remark in importer.remarks(app, seed.config):
                     log.warning("%s", remark)
-            gc.freeze()  # also after a lazy load: it takes half a second out of each full collection (PROCESS 1.3)
+            gc.freeze()  # as the zygote does after preload: it takes half a second out of each full collection
         seed.hooks.run("post_worker_init", seed.view)
         terminal.keep_standard_streams()  # the app may have closed some; libuv aborts at its own below 3
-        # The loop is made now, not before: an app that runs a loop of its own at import must not find one running.
+        # The loop is made now, not before: an app that runs a loop of its own at import must find none running.
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(self._main(app))
 
@@ -171,7 +171,7 @@ class WorkerProcess:
             await self._server.run(self._on_ready)
         except BootError as error:
             return self._boot_failed(error, "\n".join(getattr(error, "__notes__", ())))
-        except Exception as error:  # noqa: BLE001  (a loop or a listener that refuses: the master must hear why)
+        except OSError as error:  # of the loop or of a listener, such as too many open files: the master logs why
             return self._boot_failed(BootError(repr(error)), traceback.format_exc())
         finally:
             loop.remove_reader(self._channel.fileno())
@@ -196,13 +196,13 @@ class WorkerProcess:
             else:
                 self._seed.logs.replace(fds[0], fds[1] if len(fds) > 1 else None)
         if self._channel.eof:
-            # The master is gone, and with it whoever else would have taken the connections that come (promise 7).
+            # The master is gone, and no other worker will take the connections that come: this is a final drain.
             asyncio.get_running_loop().remove_reader(self._channel.fileno())
             log.error("the master is gone: this worker drains and leaves")
             self._server.drain(final=True, graceful=self._seed.config.graceful_timeout)
 
     def _listen(self, seconds: float) -> None:
-        """Hear the master when the loop has ended: an impatient operator, reopened logs. In a thread of `exit`."""
+        """Hear the master after the loop has ended: orders to hurry, reopened logs. Runs in the thread of `exit`."""
         if not unix.readable([] if self._channel.eof else [self._channel.fileno()], seconds):
             return
         for message, fds in self._channel.receive():
@@ -230,4 +230,4 @@ class WorkerProcess:
 
 
 def _nothing() -> None:
-    """A terminal's SIGINT goes to the whole group; what it means is the master's to decide (trap 37)."""
+    """For signals that a terminal or supervisor sends to the whole group: the master obeys them."""

@@ -1,4 +1,4 @@
-"""One server in one event loop: accept, serve, drain. The forked worker and `serve(app)` both run it.
+"""The server of one event loop: accept, serve, drain. The forked worker and `serve(app)` both run it.
 
 Runs in a worker's loop or the embedding program's. It knows nothing of processes: no signals, no channel, no exit. The
 listening sockets stay the caller's.
@@ -31,7 +31,7 @@ from aserver.worker.lifespan import Lifespan
 
 log = logging.getLogger("aserver.error")
 
-#: Seconds between two heartbeats; four fit into the shortest useful `slow_callback`. One costs 0.3 us.
+#: Seconds between two heartbeats; four fit into the shortest useful `slow_callback`. A beat costs 0.3 us.
 BEAT = 0.1
 #: A sweep that is later than this (seconds) is late because the loop stood still: kept by an application, or halted.
 STANDSTILL = 0.5

@@ -1,17 +1,17 @@
 """`python -P .../aserver/zygote/__main__.py FD`: what the master execs for each generation.
 
-Run by its path, so that the zygote is of the same aserver as its master wherever that was found (an installation, a
-checkout, an embedding program's own path), and with -P, so that nothing in the working directory can be taken for it.
+It is run by its path, so that zygote and master are of the same aserver, wherever that is: an installation, a checkout,
+an embedding program's own path. With -P nothing in the working directory can take its place.
 """
 
 import sys
 from pathlib import Path
 
-# multiprocessing's spawn imports the main module again in the app's child processes: those must not become zygotes.
+# multiprocessing's spawn imports the main module again in the app's child processes, which must not become zygotes.
 if __name__ == "__main__":
     place = str(Path(__file__).resolve().parents[2])
     sys.path.insert(0, place)
     from aserver.zygote.main import main
 
-    sys.path.remove(place)  # the package is found by its own path from now on; the app's imports are not to see ours
+    sys.path.remove(place)  # the package knows its own path now; the app's imports must not search ours
     main(int(sys.argv[1]))

@@ -1,7 +1,7 @@
-"""How the C library's allocator treats memory that request bodies have left.
+"""Settings of the C library's allocator, so that it keeps memory that request bodies have left.
 
-Runs in the zygote before anything is loaded; the workers inherit it by the fork. It must never override what the
-operator has set.
+Runs in the zygote before anything is loaded; the workers inherit it by the fork. It must never override settings of the
+operator.
 """
 
 import ctypes
@@ -12,9 +12,9 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 
 #: Bytes of free memory at the end of the heap that are kept and not returned to the kernel, and the size from which a
-#: block is mapped on its own. By default 128 KB of each: a body of 64 KB is three such blocks, and the kernel took
-#: them back and cleared new ones at every request (a third of its CPU time). glibc itself goes up to 64 and 32 MB
-#: where large blocks are freed often, so this is no more memory than a busy worker has anyway.
+#: block is mapped on its own. The default is 128 KB for both: a body of 64 KB takes three such blocks, and the kernel
+#: took them back and cleared new ones at every request (a third of its CPU time). glibc itself goes up to 64 and 32 MB
+#: where large blocks are freed often, so a busy worker has this much memory anyway.
 TRIM_THRESHOLD = 4 * 2**20
 MMAP_THRESHOLD = 2**20
 

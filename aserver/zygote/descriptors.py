@@ -1,7 +1,7 @@
 """Descriptors that loading the app has left open and that processes cannot share: connections, loops, SQLite databases.
 
-Runs in the zygote (and in `aserver check`), by way of `preload`. It only looks, and undoes its one patch, of
-`run_forever`. What makes a harmless leftover private to a worker is here as well, and runs after the fork.
+Runs in the zygote (and in `aserver check`), called by `preload`. It changes nothing except for its patch of
+`run_forever`, which it undoes. `make_private` runs in a worker after the fork, for a loop that would be shared.
 """
 
 import contextlib
@@ -23,10 +23,13 @@ _SQLITE_MAGIC = b"SQLite format 3\0"
 
 
 class LoopWatch:
-    """While entered, remembers which of asyncio's own loops ran. uvloop's are left out: they cannot be made private."""
+    """While entered, notes the loops of asyncio that run.
+
+    uvloop's are left out, because they cannot be made private.
+    """
 
     def __init__(self) -> None:
-        # By name, as no loop runs here that would need an import: importer/application.py has loaded it.
+        # Not imported, because the zygote must have no loop; importer/application.py has loaded the module.
         self._kind: Any = sys.modules["asyncio.base_events"].BaseEventLoop
         self._ran: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -34,7 +37,7 @@ class LoopWatch:
         self._original: Callable[..., None] = self._kind.run_forever
         original, ran = self._original, self._ran
 
-        def run_forever(loop: Any) -> None:  # what run_until_complete and asyncio.run call, too
+        def run_forever(loop: Any) -> None:  # run_until_complete and asyncio.run call it, too
             ran.add(loop)
             original(loop)
 
@@ -45,16 +48,19 @@ class LoopWatch:
         self._kind.run_forever = self._original
 
     def unused(self) -> list[Any]:
-        """The loops that are open and never ran, such as one made for a Lock. In the child, `make_private` each."""
-        if not unix.LINUX:  # nor are their descriptors seen there
+        """The loops that are open and never ran, such as one made for a Lock.
+
+        Call `make_private` for each in a child.
+        """
+        if not unix.LINUX:  # elsewhere their descriptors are not seen
             return []
-        # By the type: isinstance() would ask a proxy, whose answer is the app's code.
+        # By the type: isinstance() asks the object for its class, which may run the app's code.
         loops = [each for each in gc.get_objects() if issubclass(type(each), self._kind)]
         return [each for each in loops if each not in self._ran and _is_new(each)]
 
 
 def _is_new(loop: Any) -> bool:
-    """Whether it watches its own pipe and nothing else: not closed, and no reader was added."""
+    """Does the loop watch its own pipe and nothing else? Then it is not closed, and no reader was added."""
     selector: Any = getattr(loop, "_selector", None)
     watched = selector.get_map() if hasattr(selector, "fileno") else None
     return watched is not None and len(watched) == 1
@@ -63,17 +69,17 @@ def _is_new(loop: Any) -> bool:
 def make_private(loop: Any) -> None:
     """In a forked child: give a loop that never ran its own poll descriptor and wake-up pipe, by the old numbers.
 
-    Otherwise all workers would poll what one of them watches, and wake each other's loops.
+    Otherwise all workers would share the descriptors that one of them watches, and wake each other's loops.
     """
     with select.epoll() as poll, contextlib.ExitStack() as ends:
         for old, new in zip((loop._ssock, loop._csock), unix.stream_pair(), strict=True):
             os.dup2(ends.enter_context(new).fileno(), old.fileno(), inheritable=False)
-        poll.register(loop._ssock.fileno(), select.EPOLLIN)  # all that a loop watches before it runs
+        poll.register(loop._ssock.fileno(), select.EPOLLIN)  # before it runs, a loop watches nothing else
         os.dup2(poll.fileno(), loop._selector.fileno(), inheritable=False)
 
 
 def descriptor_hazards(before: dict[int, str], unused: Iterable[Any]) -> list[str]:
-    """One clause for each descriptor that was not there `before` and that all workers would share after a fork.
+    """A clause for each descriptor that was not there `before` and that all workers would share after a fork.
 
     `unused` are loops that will be made private.
     """
@@ -91,7 +97,7 @@ def descriptor_hazards(before: dict[int, str], unused: Iterable[Any]) -> list[st
 
 
 def _is_sqlite(fd: int, target: str) -> bool:
-    """Whether the file behind `fd` is a database; without opening it, which would end SQLite's locks when closed."""
+    """Is the file behind `fd` a database? It is not opened anew, because closing it would end SQLite's locks."""
     if not target.startswith("/"):
         return False
     try:
@@ -101,7 +107,7 @@ def _is_sqlite(fd: int, target: str) -> bool:
 
 
 def _sqlite_connections() -> Iterator[str]:
-    """The files of open connections of Python's own module: a new database is an empty file until it is written."""
+    """The files of open connections of Python's own module. A new database is an empty file until it is written."""
     sqlite3 = sys.modules.get("sqlite3")
     if sqlite3 is None:
         return
@@ -109,13 +115,13 @@ def _sqlite_connections() -> Iterator[str]:
         if issubclass(type(each), sqlite3.Connection):
             try:
                 rows = each.execute("PRAGMA database_list").fetchall()
-            except sqlite3.Error:  # closed, or another thread's, which is a hazard of its own
+            except sqlite3.Error:  # closed, or of another thread, which is a hazard already
                 continue
             yield from (str(path) for _, _, path, *_ in map(tuple, rows) if path)
 
 
 def _peer(fd: int) -> str:
-    """Who a socket is connected to; empty if to nobody, or only to ourselves (a socketpair has no names)."""
+    """The peer's address of a connected socket; empty without a peer, and for a socketpair, which has no names."""
     duplicate = os.dup(fd)
     try:
         with socket.socket(fileno=duplicate) as sock:

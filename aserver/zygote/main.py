@@ -1,8 +1,8 @@
 """The zygote: loads one generation's code, forks its workers, reaps them, reports, and is the master's deputy.
 
-One thread, no event loop: a poll over the master's channel and the wakeup socket. It is the only place in
-aserver that forks, but for the census (native.py). It never decides when to fork or whom to end while the master lives;
-when the master dies (EOF) it gives the workers their time to drain and then ends those that did not (promise 7).
+It has a single thread and no event loop: it polls the master's channel and the wakeup socket. Nothing else in aserver
+forks, except the census (native.py). While the master lives it never decides when to fork or which worker to end. When
+the master dies (EOF) it gives the workers their time to drain, and then ends those that have not left.
 """
 
 import contextlib
@@ -58,7 +58,8 @@ from aserver.zygote.preload import preload
 
 log = logging.getLogger("aserver.error")
 
-#: Everything a terminal, an operator or a service manager sends to a whole group: the master's business, not ours.
+#: Signals that wake the zygote's poll. All but SIGCHLD mean nothing to it: they are sent to the whole group, for the
+#: master.
 _WAKING = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 #: Seconds that the master may take for each part of a long message before a zygote leaves without having said it.
 LAST_WORDS = 5.0
@@ -67,8 +68,8 @@ DEPUTY_ALLOWANCE = 1.0
 
 
 def main(fd: int) -> NoReturn:
-    """Be the zygote whose master holds the other end of `fd`. Ends the process."""
-    terminal.keep_standard_streams()  # first: an embedding program's may be closed
+    """Be the zygote; the master has the other end of the socket `fd`. Ends the process."""
+    terminal.keep_standard_streams()  # first of all: in an embedding program they may be closed
     keep_freed_memory(os.environ)
     terminal.leave_to_master(terminal.GROUP_SIGNALS)
     wake = unix.install_wakeup(_WAKING)
@@ -92,11 +93,11 @@ def _first_message(channel: Channel[ToZygote]) -> tuple[Boot, list[int]]:
         for message, fds in channel.receive():
             assert isinstance(message, Boot)
             return message, fds
-    os._exit(ExitCode.OK)  # the master died before it could say anything
+    os._exit(ExitCode.OK)  # the master died before its first message
 
 
 class Zygote:
-    """The state between two messages."""
+    """The zygote's state between two messages of the master, which it obeys."""
 
     def __init__(self, boot: Boot, fds: list[int], channel: Channel[ToZygote], wake: socket.socket) -> None:
         self._boot = boot
@@ -114,7 +115,7 @@ class Zygote:
         self._logs.share_half_lines(board_fd)
         self._listeners = [socket.socket(fileno=listener) for listener in listeners]
         own = (channel.fileno(), wake.fileno(), *(listener.fileno() for listener in self._listeners))
-        self._fork_guard = ForkGuard(own, tuple)  # against forks by the app's import
+        self._fork_guard = ForkGuard(own, tuple)  # the import of the app may fork
         self._fork_guard.begin()
         self._endpoints: tuple[Endpoint, ...] = ()
         self._app: importer.LoadedApp | None = None
@@ -132,23 +133,14 @@ class Zygote:
         """Load the app (unless lazy), take the census, tell the master. Leaves if there is nothing to fork from."""
         began = time.monotonic()
         hazards: tuple[str, ...] = ()
-        # Code that hangs at import would outlive a master that dies meanwhile: nobody here reads the channel yet.
+        # The channel is not read while the app is imported: code that hangs there would outlive a master that dies.
         unix.signal_at_parents_end(signal.SIGKILL)
         try:
-            unix.enter_environment((), self._boot.directory, None)  # a deploy may have switched what its name means
-            certificates = self._load_certificates()
-            unix.enter_environment(self._config.env, self._config.chdir, self._config.umask)
-            privileges.drop_privileges(self._config.user, self._config.group)
-            if certificates is not None and (unseen := certificates.unseen()) is not None:
-                log.info("%s", unseen)
-            if self._config.capture_output:
-                stdio.capture_output(self._logs.error.fd)
-            else:
-                stdio.replace_stdio()
+            self._enter_surroundings()
             self._hooks.define()
             self._hooks.run("on_starting" if self._boot.generation == 1 else "on_reload", self._hooks.server)
             if not self._boot.lazy:
-                # A collection while importing finds little, and what it moves is not shared any more after the fork.
+                # A collection during the import finds little, and the fork does not share the memory that it moves.
                 gc.disable()
                 preloaded = preload(self._config)
                 self._app, hazards, self._unused_loops = preloaded.app, preloaded.hazards, preloaded.unused_loops
@@ -161,23 +153,39 @@ class Zygote:
         if self._app is not None:
             for remark in importer.remarks(self._app, self._config):
                 log.warning("%s", remark)
-        # anyio loads its half for the loop when one runs: in each worker, 40 ms and 2 MB a time.
+        # anyio imports its backend when a loop runs first: without this 40 ms and 2 MB in each worker.
         with contextlib.suppress(ImportError):
             importlib.import_module("anyio._backends._asyncio")
         gc.collect()
         gc.freeze()
         unix.signal_at_parents_end(0)
-        # Here, not in the master: a reload may bring others.
+        self._tell_loaded(hazards, time.monotonic() - began)
+
+    def _enter_surroundings(self) -> None:
+        """Directory, environment, user and standard streams, as the app is to find them. Raises ConfigError."""
+        unix.enter_environment((), self._boot.directory, None)  # its name may lead to another release by now
+        certificates = self._load_certificates()
+        unix.enter_environment(self._config.env, self._config.chdir, self._config.umask)
+        privileges.drop_privileges(self._config.user, self._config.group)
+        if certificates is not None and (unseen := certificates.unseen()) is not None:
+            log.info("%s", unseen)
+        if self._config.capture_output:
+            stdio.capture_output(self._logs.error.fd)
+        else:
+            stdio.replace_stdio()
+
+    def _tell_loaded(self, hazards: tuple[str, ...], seconds: float) -> None:
+        # The versions are logged here and not by the master, because a reload may bring others.
         version, loop = ".".join(map(str, sys.version_info[:3])), sys.modules["uvloop"].__version__
         log.info("Python %s, uvloop %s%s", version, loop, ", protocol compiled" if COMPILED else "")
         interface = self._app.interface if self._app else ""
         *parts, last = in_pieces(importer.fingerprint() if self._app else {})
         for part in parts:
             self._tell(MoreFiles(part))
-        self._tell(Loaded(self._boot.lazy, interface, hazards, time.monotonic() - began, last))
+        self._tell(Loaded(self._boot.lazy, interface, hazards, seconds, last))
 
     def _load_certificates(self) -> Certificates | None:
-        """Make the endpoints, while we are still the user that may read the keys. Raises ConfigError."""
+        """Make the endpoints. Called before privileges are dropped, to read the keys. Raises ConfigError."""
         tls = any(info.tls for info in self._boot.listeners)
         certificates = Certificates(self._config) if tls else None
         self._endpoints = tuple(
@@ -199,9 +207,9 @@ class Zygote:
             self._give_up(Unforkable(hazards))
 
     def _give_up(self, message: LoadFailed | Unforkable) -> NoReturn:
-        """Leave, and tell the master why: last of all, for it waits no longer for whoever has said that he failed.
+        """Leave, and tell the master why. The message is sent last of all, because the master does not wait after it.
 
-        Threads that the import has started are no reason to wait: each attempt starts them again.
+        Threads that the import has started are not waited for: each attempt starts them again.
         """
         code = message.exit_code if isinstance(message, LoadFailed) else ExitCode.OK
         self.leave(code, join=False, last=lambda: self._tell(message))
@@ -239,7 +247,7 @@ class Zygote:
             case Kill():
                 for pid, (serial, _) in self._children.items():
                     if serial == message.serial:
-                        os.kill(pid, message.signal)  # our own unreaped child: the pid is still its
+                        os.kill(pid, message.signal)  # its pid is not used again before it is reaped, below
             case Quit():
                 self._quitting = message
                 self._close_listeners()
@@ -253,7 +261,7 @@ class Zygote:
     def _tell(
         self, message: MoreFiles | Loaded | LoadFailed | Unforkable | Forked | ForkFailed | Exited, *fds: int
     ) -> None:
-        """Send; what the socket does not take is written by `run`, or by `leave`."""
+        """Send `message`. A rest that the socket does not take is written later, by `run` or by `leave`."""
         self._channel.send(message, fds)
 
     def _reap(self) -> None:
@@ -265,14 +273,14 @@ class Zygote:
             if pid == 0:
                 return
             child = self._children.pop(pid, None)
-            if child is not None:  # else the app's own, from its import
+            if child is not None:  # else a process that the app has started at import
                 serial, pidfd = child
                 if pidfd is not None:
                     os.close(pidfd)
                 self._tell(Exited(serial, pid, status))
                 view = self._views.pop(pid)
                 if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGABRT:
-                    # In the worker nothing of Python runs any more when its loop hangs; gunicorn's runs there.
+                    # gunicorn runs this hook in the worker. There no Python code runs any more when the loop hangs.
                     self._hooks.run("worker_abort", view)
                 self._hooks.run("child_exit", self._hooks.server, view)
 
@@ -282,18 +290,18 @@ class Zygote:
         stdio.finish_streams()  # else half a line that the app has printed at import would appear in each worker
         view = WorkerView(self._hooks.server, order.serial, order.slot)
         self._hooks.run("pre_fork", self._hooks.server, view)
-        with contextlib.ExitStack() as parents:  # the child never comes out of it: it ends in _become_worker
+        with contextlib.ExitStack() as parents:  # for the parent: the child ends in _become_worker
             try:
                 ours, theirs = (parents.enter_context(end) for end in unix.stream_pair())
                 trace = unix.memory_file("aserver-trace")
                 parents.callback(os.close, trace)
-                # Blocked across the fork, so that no signal finds the child with the zygote's wakeup socket.
+                # Blocked across the fork: a signal to the child would be written to the zygote's wakeup socket.
                 blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
                 parents.callback(signal.pthread_sigmask, signal.SIG_SETMASK, blocked)
                 self._fork_guard.end()  # a worker needs the listeners, and lets go of the rest by itself
                 parents.callback(self._fork_guard.begin)
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", DeprecationWarning)  # threads: the census has said so, with names
+                    warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which the census has named
                     pid = os.fork()  # noqa: TID251
             except OSError as error:
                 self._tell(ForkFailed(order.serial, error.strerror or str(error)))
@@ -309,7 +317,7 @@ class Zygote:
     def _become_worker(
         self, order: Fork, view: WorkerView, ours: socket.socket, theirs: socket.socket, trace: int
     ) -> NoReturn:
-        """The child's half: let go of everything that is the zygote's, then be a worker."""
+        """In the child: close everything that is the zygote's, then be a worker."""
         try:
             ours.close()
             self._channel.close()
@@ -348,7 +356,7 @@ class Zygote:
             listener.close()
 
     def _be_deputy(self) -> None:
-        """The master is gone: the workers drain by themselves; see to it that they do (trap 25)."""
+        """After the master's death: workers drain by themselves; end those that have not left in time."""
         log.error("the master is gone: %d workers drain, then this zygote ends what is left", self._alive())
         self._close_listeners()
         allowed = self._config.graceful_timeout + self._config.lifespan_shutdown_timeout + DEPUTY_ALLOWANCE
@@ -370,13 +378,13 @@ class Zygote:
         return len(self._children) + len(self._adopted)
 
     def _forget_dead(self) -> None:
-        """Let go of adopted workers that have ended; nobody else tells us."""
+        """Forget adopted workers that have ended. They are not our children, so only their pidfds tell."""
         for serial, pidfd in list(self._adopted.items()):
             if unix.readable([pidfd], 0):
                 os.close(self._adopted.pop(serial))
 
     def leave(self, code: int, *, join: bool = True, last: Callable[[], None] | None = None) -> NoReturn:
-        """Out, as Python leaves: the exit hooks of what was loaded here run here, once, and in no worker (trap 10)."""
+        """End the process as Python ends it. Exit hooks of the loaded app run here, once, and in no worker."""
 
         def say_last() -> None:
             if last is not None:

@@ -1,7 +1,7 @@
-"""Threads that Python does not know: which library each is of, and whether a fork harms it.
+"""Threads that Python does not know: the library of each, and whether a fork harms it.
 
-Runs in the zygote (and in `aserver check`) while the app is loaded and after, by way of `preload`. Linux only: without
-/proc no such thread is seen. It changes nothing but by a fork, which runs the fork handlers of the app's libraries.
+Runs in the zygote (and in `aserver check`) while the app is loaded and after, called by `preload`. Linux only: without
+/proc no such thread is seen. It changes nothing, except that its fork runs the fork handlers of the app's libraries.
 """
 
 import bisect
@@ -18,25 +18,25 @@ from typing import Any, Self
 
 from aserver import unix
 
-#: Threads that are no hazard although they stay: their libraries have fork handlers. jemalloc goes on in the child
-#: without its background thread (background_thread_postfork_child); Arrow starts its pools anew (tried with pyarrow 26:
-#: a child forked between two reads of a dataset reads it).
+#: Threads that are no hazard although they stay, because their libraries have fork handlers. In the child jemalloc goes
+#: on without its background thread (background_thread_postfork_child), and Arrow starts its pools anew (tried with
+#: pyarrow 26: a child forked between two reads of a dataset reads it).
 SAFE_NAMES = frozenset({"jemalloc_bg_thd"})
 SAFE_LIBRARIES = ("libarrow.", "libarrow_")
 SAFE_MODULES = ("pyarrow.",)
 
-#: Below these a thread's stack begins, whichever library has started it.
+#: Libraries with the outermost frames of any thread's stack. They do not tell which library has started it.
 _COMMON = ("libc.", "libc-", "libpthread", "libstdc++", "libc++", "libgcc_s", "libm.", "ld-", "libpython", "python")
-#: Bytes at the top of a stack that are looked through: the first frames, and glibc's own record of the thread.
+#: Bytes at the top of a stack that are searched: the first frames, and glibc's own record of the thread.
 _STACK_TOP = 1 << 16
-#: Seconds for a child to end that does nothing else, and for a thread to come to rest so that it can be named.
+#: Seconds for a child that only ends, and for a thread to come to rest, so that its library can be found.
 PROBE_PATIENCE = 5.0
 REST_PATIENCE = 0.1
 _WORD = struct.Struct("N")
 
 
 class ExtensionWatch:
-    """While entered, remembers which extension module each new thread came with. Undone when left."""
+    """While entered, notes for each new thread the extension module whose import has started it."""
 
     def __init__(self) -> None:
         self._loader: Any = importlib.machinery.ExtensionFileLoader
@@ -44,7 +44,7 @@ class ExtensionWatch:
         self.brought: dict[int, str] = {}
 
     def __enter__(self) -> Self:
-        for step in ("create_module", "exec_module"):  # the library is loaded in one, and may run code in the other
+        for step in ("create_module", "exec_module"):  # both run code of the library
             self._steps[step] = getattr(self._loader, step)
             setattr(self._loader, step, self._watched(self._steps[step]))
         return self
@@ -74,21 +74,21 @@ def threads() -> frozenset[int]:
 
 
 def survivors(found: Iterable[int]) -> list[int]:
-    """Those of the threads `found` that a fork does not end here, in the parent.
+    """The threads among `found` that are still here, in the parent, after a fork.
 
-    Forks a child that ends at once to see. A library that ends its threads before a fork is ready for one: OpenBLAS
-    does, and so every `import numpy`.
+    To find out, it forks a child that ends at once. A library that ends its threads before a fork is prepared for one:
+    OpenBLAS does, which every `import numpy` loads.
     """
     _fork_and_end()
     return sorted(set(found) & threads())
 
 
 def _fork_and_end() -> None:
-    # Blocked, so that no signal finds the child with the zygote's wakeup socket.
+    # Blocked across the fork: a signal to the child would be written to the zygote's wakeup socket.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of threads: that is what we are about
+            warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which are looked for here
             pid = os.fork()  # noqa: TID251
         if pid == 0:
             os._exit(0)
@@ -98,14 +98,17 @@ def _fork_and_end() -> None:
     if pidfd is not None:
         ended = select.poll()
         ended.register(pidfd, select.POLLIN)
-        if not ended.poll(PROBE_PATIENCE * 1000):  # a fork handler of the app hangs in the child, or is slow there
+        if not ended.poll(PROBE_PATIENCE * 1000):  # a fork handler of the app hangs or is slow
             os.kill(pid, signal.SIGKILL)
         os.close(pidfd)
     os.waitpid(pid, 0)
 
 
 def describe(thread: int, brought: str | None) -> str | None:
-    """One clause for the census, or None if the thread is known to be no hazard. `brought`: the module it came with."""
+    """A clause for the census, or None if the thread is known to be no hazard.
+
+    `brought`: the extension module whose import has started the thread.
+    """
     name = _name(thread)
     library = _library(thread)
     if (
@@ -120,7 +123,7 @@ def describe(thread: int, brought: str | None) -> str | None:
         origin = f"that came with the import of {brought}"
     else:
         origin = "of an extension module"
-    # Without a name of its own it has that of the process, which says nothing of it.
+    # A thread without a name of its own has the name of the process.
     return f"a native thread {origin}" if name in ("", _name(os.getpid())) else f"native thread {name!r} {origin}"
 
 
@@ -132,9 +135,9 @@ def _name(thread: int) -> str:
 
 
 def _library(thread: int) -> str | None:
-    """The file of the library whose code is the outermost on the thread's stack, or None if that cannot be known.
+    """The file of the library whose code is the outermost on the thread's stack, or None if that cannot be found.
 
-    It cannot after `user` was changed: then the kernel shows stack pointers to root only.
+    It cannot after privileges were dropped: the kernel then shows stack pointers to root only.
     """
     pause = select.poll()
     for _ in range(20):
@@ -142,7 +145,7 @@ def _library(thread: int) -> str | None:
             fields = Path(f"/proc/self/task/{thread}/syscall").read_text(encoding="ascii").split()
         except OSError:
             return None
-        if len(fields) > 2:  # else "running": it has no place to be found at
+        if len(fields) > 2:  # else "running", without a stack pointer
             return _outermost(int(fields[-2], 16))
         pause.poll(REST_PATIENCE * 1000 / 20)
     return None

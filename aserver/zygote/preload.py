@@ -1,7 +1,7 @@
-"""Load the app before the fork, and find out what of it would not survive one.
+"""Load the app before the fork, and take the census: the threads, descriptors and children that a fork would break.
 
-Runs in the zygote (and in `aserver check`). It starts no thread and no loop of its own, decides nothing about what is
-found (`on_fork_hazard` is the zygote's to obey), and undoes its patches, such as `Thread.start`, before it returns.
+Runs in the zygote (and in `aserver check`). It starts no thread and no loop of its own. It only reports hazards; the
+zygote obeys `on_fork_hazard`. It undoes its patches, such as that of `Thread.start`, before it returns.
 """
 
 import os
@@ -22,15 +22,15 @@ from aserver.importer.application import load_app, warm_up
 from aserver.zygote import native
 from aserver.zygote.descriptors import LoopWatch, descriptor_hazards
 
-#: Seconds. A thread that Python has joined is the kernel's for a moment more, and looks like a native one (seen).
+#: Seconds. The kernel shows a thread that Python has joined for a moment more; it looks like a native one (seen).
 LEAVING = 0.1
 
 
 class ThreadWatch:
-    """While entered, remembers where each thread was started: only the stack at `start()` names the user's line."""
+    """While entered, notes the user's line that starts each thread: only the stack at `start()` shows it."""
 
     def __init__(self) -> None:
-        # Not an import of our own: whoever starts threads has loaded it, and the zygote has no business with it.
+        # Not imported, because the zygote must have no threads; code that starts one has loaded the module.
         self._thread: Any = getattr(sys.modules.get("threading"), "Thread", None)
         self._places: dict[object, str] = {}
         self._extensions = native.ExtensionWatch()
@@ -54,7 +54,7 @@ class ThreadWatch:
             self._thread.start = self._start
 
     def hazards(self) -> list[str]:
-        """One clause per thread that lives beside the main one: its name, and where it was started.
+        """A clause for each thread beside the main one: its name, and the line that has started it.
 
         If Python knows none of them, this forks a child that ends at once, and leaves out threads that are gone then.
         """
@@ -70,9 +70,9 @@ class ThreadWatch:
         return found + [clause for clause in clauses if clause is not None]
 
     def _look(self) -> tuple[list[str], list[int]]:
-        """The threads that Python knows, a clause each, and the ids of the others."""
+        """A clause for each thread that Python knows, and the ids of the others."""
         names = {t.native_id: t for t in (sys.modules["threading"].enumerate() if self._thread else ())}
-        # Without /proc, Python's own threads are all that can be known.
+        # Without /proc only the threads that Python knows are seen.
         ids = sorted(native.threads() or (t for t in names if t is not None))
         found: list[str] = []
         others: list[int] = []
@@ -97,9 +97,9 @@ def _child_hazards() -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Preloaded:
-    """The app, and what loading it left that does not survive a fork: one clause each.
+    """The app, and a clause for each hazard that loading it has left.
 
-    `unused_loops` survive it if each worker calls `descriptors.make_private` on them.
+    `unused_loops` are no hazard if each worker calls `descriptors.make_private` on them.
     """
 
     app: LoadedApp

@@ -53,7 +53,6 @@ BROAD = {
     "worker/exit.py::_guarded": "exit functions of the application",
     "worker/lifespan.py::Lifespan._run": "the application",
     "worker/main.py::run": "the process's last line of defence: logs, and tells the master",
-    "worker/main.py::WorkerProcess._serve": "a loop or a listener that refuses: the master must hear why",
     "zygote/main.py::main": "the process's last line of defence: logs, and tells the master",
 }
 
