@@ -31,7 +31,7 @@ UNWIND = 1.0
 WEBSOCKET_WINDOW = 0.25
 
 
-class Drain:
+class ServerDrain:
     """Ordered once or several times, and run once. `deadline` is by the loop's clock."""
 
     def __init__(

@@ -25,7 +25,7 @@ from aserver.protocol.service import Service
 from aserver.protocol.transport.handshakes import Handshakes
 from aserver.worker.acceptor import Acceptor, Endpoint
 from aserver.worker.capacity import Capacity
-from aserver.worker.drain import Drain
+from aserver.worker.drain import ServerDrain
 from aserver.worker.fairness import PAUSE, Fairness
 from aserver.worker.lifespan import Lifespan
 
@@ -71,7 +71,7 @@ class Server:
     _capacity: Capacity = field(init=False)
     _handshakes: Handshakes = field(init=False)
     _acceptors: list[Acceptor] = field(default_factory=list)
-    _drain: Drain = field(init=False)
+    _drain: ServerDrain = field(init=False)
     _boot_scope: anyio.CancelScope = field(init=False)
     _timer: asyncio.TimerHandle | None = None
     beats: int = 0
@@ -80,7 +80,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._capacity = Capacity.of(self.config)
         self._handshakes = Handshakes(self._loop, self.config.header_timeout)
-        self._drain = Drain(self.config, self._loop, self._handshakes, self.release)
+        self._drain = ServerDrain(self.config, self._loop, self._handshakes, self.release)
         self._boot_scope = anyio.CancelScope()
 
     async def run(self, ready: Callable[[], None]) -> None:

@@ -33,7 +33,7 @@ _numbers = itertools.count()
 def test_the_books_balance_after_chaos(tmp_path: Path) -> None:
     """Every failure belongs to a worker that we harmed; nothing is left behind, leaked, torn or unsaid.
 
-    Seen to fail with each of these alone: idle connections closed at the beginning of Drain.run; a dead worker's
+    Seen to fail with each of these alone: idle connections closed at the beginning of ServerDrain.run; a dead worker's
     pidfd and trace left open in Processes; the snapshot's memory file left open after an upgrade; access lines written
     every 100 ms instead of every tick; deaths that neither Processes nor reap_strangers waits for.
     """

@@ -192,8 +192,8 @@ HANDSHAKE = (
 def test_streams_do_not_hold_up_docker_stop(server: Start, tmp_path: Path, before: str) -> None:
     """A tab with server-sent events, quiet streams, and applications and clients that do not look at anything.
 
-    Lifespan shutdown runs. Fails without Drain._end_idle_and_streams; when it was draining already (a reload before),
-    without `self.final or` in Drain.run.
+    Lifespan shutdown runs. Fails without ServerDrain._end_idle_and_streams; when it was draining already (a reload
+    before), without `self.final or` in ServerDrain.run.
     """
     notes = Notes(tmp_path)
     running = server(APP, env=notes.env)

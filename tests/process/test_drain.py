@@ -70,7 +70,7 @@ def test_trap_59_a_busy_worker_is_replaced_and_no_queued_connection_is_reset(ser
 
 
 def test_trap_62_a_connection_that_has_said_nothing_yet_may_still_ask_once(server: Start) -> None:
-    """Fails with service.close_idle() at the beginning of Drain.run."""
+    """Fails with service.close_idle() at the beginning of ServerDrain.run."""
     running = server(APP)
     (old,) = ready_pids(running)
     with running.connect() as silent, running.connect() as kept:
@@ -112,7 +112,7 @@ def test_trap_90_a_stream_runs_up_to_graceful_timeout_and_is_named_when_cancelle
 ) -> None:
     """One stream ends by itself within the time, another would go on for ever; lifespan shutdown comes afterwards.
 
-    Fails without the log line in Drain._cancel, and with service.cancel at once (the short stream is cut).
+    Fails without the log line in ServerDrain._cancel, and with service.cancel at once (the short stream is cut).
     """
     notes = Notes(tmp_path)
     running = server(APP, "--graceful-timeout", "2", env=notes.env)
@@ -175,7 +175,7 @@ def test_trap_60_nobody_whose_connect_succeeded_is_reset_by_the_stop(server: Sta
     """A connection per request, a handler that blocks 8 ms, and the listener closes for good.
 
     Fails with one turn of the loop for each connection that is taken from the queue (32 of 32 clients reset), and with
-    `queued = []` in Drain._serve_queued.
+    `queued = []` in ServerDrain._serve_queued.
     """
     for _ in range(10 if LONG else 1):
         bind = ["127.0.0.1:0" if kind == "tcp" else f"unix:{tmp_path}/a.sock"]
@@ -226,7 +226,7 @@ class _Clients:
 
 
 def test_an_idle_connection_may_send_one_request_within_idle_grace(server: Start) -> None:
-    """Fails with close_idle before the wait in Drain.run; and it is not kept for `keep_alive`."""
+    """Fails with close_idle before the wait in ServerDrain.run; and it is not kept for `keep_alive`."""
     running = server(APP, "--idle-grace", "1.5")
     with running.connect() as asks, running.connect() as keeps_silent:
         assert asks.request("/").header("connection") is None

@@ -68,7 +68,7 @@ def test_a_connection_for_each_request_through_recycles_loses_none(server: Start
 def test_trap_61_kept_connections_that_think_never_meet_a_closed_door(server: Start) -> None:
     """Clients without retries, which are idle at any moment of a recycle, through recycles and reloads.
 
-    Fails with service.close_idle() at the beginning of Drain.run: "closed before the answer".
+    Fails with service.close_idle() at the beginning of ServerDrain.run: "closed before the answer".
     """
     recycles, reloads = (25, 4) if LONG else (8, 2)
     running = server(APP, "--workers", "2", "--max-requests", "150", *NOW, "--no-access-log")

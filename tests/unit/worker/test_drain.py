@@ -6,7 +6,7 @@ import anyio
 
 from aserver.config import Config, Layer, build
 from aserver.protocol.transport.handshakes import Handshakes
-from aserver.worker.drain import Drain
+from aserver.worker.drain import ServerDrain
 
 
 def _config(**settings: object) -> Config:
@@ -16,7 +16,7 @@ def _config(**settings: object) -> Config:
 async def test_a_second_order_can_only_shorten() -> None:
     """SIGTERM after SIGINT, in a program that embeds us. Fails with the later deadline taken as it is."""
     loop = asyncio.get_running_loop()
-    drain = Drain(_config(), loop, Handshakes(loop, 10), lambda: None)
+    drain = ServerDrain(_config(), loop, Handshakes(loop, 10), lambda: None)
     assert drain.time_left == 0
     drain.order(final=True, graceful=100.0)
     first = drain.deadline

@@ -186,7 +186,7 @@ async def test_a_loop_that_stood_still_cuts_off_no_handshake_and_no_proxy_header
 async def test_a_loop_that_stood_still_ends_no_grace() -> None:
     """A client that asks in its grace, of which an application that keeps the loop takes nothing away.
 
-    Fails with `end` as it is given in Drain._until: the connection is closed.
+    Fails with `end` as it is given in ServerDrain._until: the connection is closed.
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
@@ -218,7 +218,7 @@ async def test_a_client_that_the_loop_is_just_accepting_is_served_by_a_drain(*, 
     """Whatever turn of the loop the drain begins in, seen from the client's connect.
 
     Fails on asyncio's loop with `server.close()` in the turn in which the client was taken from the queue, and on both
-    with one turn fewer in Drain.run: nobody is connected yet, and the drain is over.
+    with one turn fewer in ServerDrain.run: nobody is connected yet, and the drain is over.
     """
     for turns in range(5):
         with socket.create_server(("127.0.0.1", 0)) as listener:
