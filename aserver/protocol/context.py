@@ -61,7 +61,7 @@ class ClientConnection(Protocol):
         """End at once."""
 
 
-class Writer(Protocol):
+class Gathered(Protocol):
     """A connection that holds bytes back."""
 
     def write_held(self) -> None:
@@ -79,7 +79,7 @@ class Context:
         if config.proxy_headers:
             self.forwarding = Forwarding(Peers(config.forwarded_allow_ips))
         self.connections: set[ClientConnection] = set()  # open ones
-        self.gathered: list[Writer] = []  # connections whose last answer waits to be written with others'
+        self.gathered: list[Gathered] = []  # connections whose last answer waits to be written with others'
         self.gather_until = 0.0  # of monotonic()
         self.draining = False
         self.leaving = Draining()  # the same, for applications

@@ -3,7 +3,7 @@
 Everything in protocol/ that is called in a later turn of the loop than it was asked for in:
 
 * `Context._start_ready` (and the tasks of 3.11): an application begins;
-* `Context.write_gathered`, `Connection._turn_over`: held answers are written;
+* `Context.write_gathered`, `Writer._turn_over`: held answers are written;
 * `FairQueue._next`: a reader that had to wait goes on (`HttpConnection._take_turn`, `Socket._take_turn`), and
   `HttpConnection._make_room`, when the pipeline has room;
 * `Service.cancel`: a request is cancelled;
@@ -111,7 +111,7 @@ ENDS: list[Callable[[Service, "Strict"], Any]] = [_lost, _half_closed, _aborted,
 async def test_a_connection_may_end_in_any_turn(client: str, end: Callable[[Service, "Strict"], Any]) -> None:
     """No callback writes to, reads from or fails on a connection that has ended, and no application stays behind.
 
-    Fails without `stage is not CLOSED` in write_held, flush and Socket.resume, without `stage is OPEN` in _go_on,
+    Fails without `stopped` in write_held and flush, `stage is not CLOSED` in Socket.resume, `stage is OPEN` in _go_on,
     with the look for a reader left out of _take_turn, and with requests cancelled at once in Service.cancel.
     """
     loop = asyncio.get_running_loop()

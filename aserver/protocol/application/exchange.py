@@ -178,7 +178,7 @@ class Exchange(Response):
         self.sent = len(wire.plain_text(status))
         self.state = DONE
         lines = connection.context.defaults.lines
-        connection.write(
+        connection.writer.write(
             wire.plain_answer(status, lines, keep_alive=self.keep_alive, head_only=self.head_only, modern=self.modern)
         )
         connection.answered(self)
@@ -211,7 +211,7 @@ class Exchange(Response):
         if body.continue_expected:
             body.continue_expected = False
             if self.state in (START, HEADED):
-                connection.write(wire.CONTINUE)
+                connection.writer.write(wire.CONTINUE)
         connection.await_body()
 
     async def _wait(self) -> None:
@@ -362,9 +362,9 @@ class Exchange(Response):
                 self._consider_close(message)
             data = self.body(message)
             if self.state is DONE:
-                if connection.held is None and isinstance(data, bytes):
+                if connection.writer.held is None and isinstance(data, bytes):
                     if data:
-                        connection.write_answer(data)
+                        connection.writer.write_answer(data)
                 else:
                     self._write(data)
                 connection.answered(self)
@@ -390,20 +390,20 @@ class Exchange(Response):
         """Write what belongs together with what comes before or after it."""
         connection = self.connection
         if not isinstance(data, bytes):
-            connection.write_pieces(data)
+            connection.writer.write_pieces(data)
         elif data:
-            connection.write_soon(data)
+            connection.writer.write_soon(data)
         if self.state is DONE and connection.last():
-            connection.flush()
+            connection.writer.flush()
 
     async def _send_other(self, kind: str, message: Message) -> None:
         connection = self.connection
         if kind == "http.response.pathsend":
             await self._send_path(message)
         elif kind == "http.response.trailers":
-            connection.write(self.trailers(message))
+            connection.writer.write(self.trailers(message))
         elif kind == "http.response.early_hint" and self.modern:
-            connection.write(self.early_hint(message))
+            connection.writer.write(self.early_hint(message))
         else:
             raise ApplicationError(f"unknown ASGI message {kind!r}; expected {self.state.value}")
         if self.state is DONE:
@@ -421,7 +421,7 @@ class Exchange(Response):
         try:
             if not self.complete or connection.context.draining:
                 self._consider_close({})
-            connection.write(self.file(message, size))
+            connection.writer.write(self.file(message, size))
             if not self.silent:
                 await send_file(connection, loop, descriptor, size, message["path"])
         finally:

@@ -50,5 +50,5 @@ async def send_file(
         if not chunk:
             raise ApplicationError(f"http.response.pathsend: {path!r} ended at {offset} bytes, {size} were announced")
         offset += len(chunk)
-        connection.write(chunk)
+        connection.writer.write(chunk)
         await connection.until_writable()

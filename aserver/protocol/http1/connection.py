@@ -309,7 +309,7 @@ class HttpConnection(Carrier):
         self.current = self._offered = None
         rest = self.reader.take_rest()
         self.reader.close()
-        self.flush()
+        self.writer.flush()
         self.gate.open()  # a long head may have been read in several turns
         session.take_over(self, exchange, rest)
 
@@ -361,8 +361,8 @@ class HttpConnection(Carrier):
         queue = self._queue
         if queue:
             exchange = self.current = queue.pop(0)
-            if self.held is None:
-                self.hold(pipelined=True)
+            if self.writer.held is None:
+                self.writer.hold(pipelined=True)
             if self.awaited is not HEAD:
                 self.deadline = inf
             if self.reader.paused:
@@ -423,7 +423,9 @@ class HttpConnection(Carrier):
         log.debug("%s:%s is answered %d: %s", *(self.client or ("a client", "-")), error.status, error.reason)
         line = self.reader.request_line or ("", b"", "")
         head_only = line[0] == "HEAD" if exchange is None else exchange.head_only
-        self.write(wire.plain_answer(error.status, context.defaults.lines, keep_alive=False, head_only=head_only))
+        self.writer.write(
+            wire.plain_answer(error.status, context.defaults.lines, keep_alive=False, head_only=head_only)
+        )
         if self.tasks.access is not None:
             self.tasks.access(
                 Refusal(

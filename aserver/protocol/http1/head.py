@@ -1,7 +1,7 @@
 """A request's head while it is being parsed.
 
-Pure. `RequestHead` is what llhttp calls; it collects, and holds what has come to the limits before the head is complete.
-It must never look at what the fields mean: `RequestReader.on_headers_complete` and `rules` do.
+Pure. llhttp calls `RequestHead`, which collects, and holds what has come to the limits before the head is complete. It
+must never look at what the fields mean: `RequestReader.on_headers_complete` and `rules` do.
 """
 
 from collections.abc import Callable

@@ -11,12 +11,11 @@ import struct
 from collections.abc import Callable
 from enum import Enum
 from math import inf
-from time import monotonic
 from typing import Any, Final, cast
 
 from aserver.protocol.context import SWEEP_PERIOD, Context
-from aserver.protocol.semantics.response import JOIN_LIMIT
 from aserver.protocol.transport.read_gate import ReadGate
+from aserver.protocol.transport.writer import Writer
 from aserver.tls import extension
 
 #: How long and for how many bytes a client that still sends is heard out after its answer, so that the answer is
@@ -30,18 +29,6 @@ LEAST_PROGRESS: Final = 4096
 
 #: Body bytes kept for an application that does not take them, before reading pauses.
 HIGH_WATER: Final = 65536
-
-
-#: While an application writes piece after piece without a turn of the loop, or has pipelined requests, the pieces after
-#: the first are written together: a small write(2) costs 5 us. At most so many bytes wait, for at most the rest of the
-#: turn, and in an application that blocks the loop (seconds) until it sends again.
-HOLD_BYTES: Final = 65536
-HOLD_SECONDS = 0.005
-
-#: Answers that follow one another closely (seconds) are written together, at the end of the turn: the kernel's code and
-#: Python's drive each other out of the CPU's caches. The first is written at once, and so is each where an application
-#: takes longer than this between two.
-GATHER_SECONDS: Final = 0.001
 
 
 class Stage(Enum):
@@ -95,8 +82,6 @@ class Connection:
     __slots__ = (
         "_discarded",
         "_drain_waiters",
-        "_held_size",
-        "_held_until",
         "_unsent",
         "awaited",
         "client",
@@ -104,7 +89,6 @@ class Connection:
         "deadline",
         "feed",
         "gate",
-        "held",
         "logged",
         "scheme",
         "server",
@@ -114,10 +98,12 @@ class Connection:
         "transport",
         "write_deadline",
         "write_paused",
+        "writer",
     )
 
     transport: asyncio.Transport
     gate: ReadGate
+    writer: Writer
     feed: Callable[[Any], object]  # bytes, or a memoryview of some
 
     def __init__(
@@ -137,7 +123,6 @@ class Connection:
         self._unsent = 0  # bytes in the transport's buffer when `write_deadline` was set
         self._drain_waiters: list[asyncio.Future[None]] = []
         self._discarded = 0
-        self.held: list[bytes] | None = None  # to be written with what follows; None: what comes is written at once
         self.logged: tuple[Any, ...] | None = None  # what the access log keeps of it
 
     # ── callbacks of the transport ───────────────────────────────────────────────────────────
@@ -146,6 +131,7 @@ class Connection:
         """Take the transport and the addresses."""
         self.transport = cast("asyncio.Transport", transport)
         self.gate = ReadGate(self.transport)
+        self.writer = Writer(self.transport, self.context)
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self.client = (str(peer[0]), int(peer[1]))
@@ -161,6 +147,7 @@ class Connection:
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the loop's name and argument
         """Forget the connection and tell everybody who waits for it."""
         self.stage = CLOSED
+        self.writer.stopped = True
         self.deadline = self.write_deadline = inf
         self.context.connections.discard(self)
         self._wake_writers()
@@ -202,96 +189,6 @@ class Connection:
             if not waiter.done():
                 waiter.set_result(None)
 
-    # ── writing ──────────────────────────────────────────────────────────────────────────────
-
-    def write(self, data: bytes) -> None:
-        """Write now, after what is held."""
-        if self.held:
-            self.flush()
-        self.transport.write(data)
-
-    def write_pieces(self, pieces: list[bytes]) -> None:
-        """Write now, after what is held, what is too large to be joined."""
-        if self.held:
-            self.flush()
-        transport = self.transport
-        # uvloop's writelines() is one writev, where two write() are two system calls (44 us for 64 KB instead of 49)
-        # and two packets: the client wakes for the head alone, and gets half as many bodies of 1 MB in a second.
-        # asyncio's joins (3.11), or forgets to pause us (3.12.0 to 3.13.5).
-        if type(transport).__module__.startswith("uvloop."):
-            transport.writelines(pieces)
-        else:
-            for piece in pieces:
-                transport.write(piece)
-
-    def write_soon(self, data: bytes) -> None:
-        """Write a piece that others may follow: the first of a turn at once, so that nobody waits for it."""
-        held = self.held
-        if held is None:
-            self.hold(pipelined=False)
-            self.transport.write(data)
-        elif len(data) >= JOIN_LIMIT:
-            self.write(data)
-        else:
-            held.append(data)
-            self._held_size += len(data)
-            if self._held_size > HOLD_BYTES or monotonic() > self._held_until:
-                self.flush()
-
-    def write_answer(self, data: bytes) -> None:
-        """Write the last piece of an answer, or hold it until the end of the turn if one was written just before."""
-        context = self.context
-        now = monotonic()
-        if now < context.gather_until and len(data) < JOIN_LIMIT:
-            self.held = [data]
-            self._held_size = len(data)
-            self._held_until = context.gather_until
-            context.gathered.append(self)
-            if len(context.gathered) == 1:
-                context.loop.call_soon(context.write_gathered, context=context.variables)
-        else:
-            if context.gathered:
-                context.write_gathered()
-            context.gather_until = now + GATHER_SECONDS
-            self.transport.write(data)
-
-    def hold(self, *, pipelined: bool) -> None:
-        """Collect what `write_soon` gets during this turn; if `pipelined`, as long as each turn adds something."""
-        self.held = []
-        self._held_size = 0
-        self._held_until = monotonic() + HOLD_SECONDS
-        context = self.context
-        context.loop.call_soon(self._turn_over, -1 if pipelined else None, context=context.variables)
-
-    def _turn_over(self, before: int | None) -> None:
-        held = self.held
-        if held is None:
-            return
-        if before is not None and len(held) != before:
-            context = self.context
-            context.loop.call_soon(self._turn_over, len(held), context=context.variables)
-            return
-        if held:
-            self.flush()
-        self.held = None
-
-    def write_held(self) -> None:
-        """Write what is held, and hold no more."""
-        held = self.held
-        self.held = None
-        if held and self.stage is not CLOSED:
-            self.transport.write(b"".join(held))
-
-    def flush(self) -> None:
-        """Write what is held, and hold on."""
-        held = self.held
-        if held:
-            self.held = []
-            self._held_size = 0
-            self._held_until = monotonic() + HOLD_SECONDS
-            if self.stage is not CLOSED:
-                self.transport.write(b"".join(held))
-
     # ── for subclasses ───────────────────────────────────────────────────────────────────────
 
     def lost(self) -> None:
@@ -321,7 +218,8 @@ class Connection:
     def close(self) -> None:
         """Close once what was written is out."""
         if self.stage is not CLOSED:
-            self.flush()
+            self.writer.flush()
+            self.writer.stopped = True
             self.stage = CLOSED
             self.feed = self._ignore
             self.deadline = inf
@@ -351,7 +249,7 @@ class Connection:
         """
         if self.stage is not OPEN:
             return
-        self.flush()
+        self.writer.flush()
         self.stage = LINGERING
         self.feed = self._discard
         self.awaited = LINGER
@@ -367,6 +265,7 @@ class Connection:
     def abort(self) -> None:
         """End at once; what was written and not sent is lost."""
         self.stage = CLOSED
+        self.writer.stopped = True
         self.feed = self._ignore
         self.transport.abort()
 

@@ -87,6 +87,7 @@ class Socket(Connection):
         self.tasks = http.tasks
         self.transport = http.transport
         self.gate = http.gate
+        self.writer = http.writer
         self.client = exchange.client
         self.server = http.server
         self.write_paused = http.write_paused
@@ -211,7 +212,7 @@ class Socket(Connection):
             if self.write_paused:
                 self._ping_owed = data
             else:
-                self.write_soon(frames.head(FIN | PONG, len(data)) + data)
+                self.writer.write_soon(frames.head(FIN | PONG, len(data)) + data)
 
     def on_pong(self, data: bytes) -> None:
         """Nothing to do: any byte says that the client lives (`data_received`)."""
@@ -221,7 +222,7 @@ class Socket(Connection):
         if self._phase is OPEN:
             self._phase = ENDED
             self._disconnect = (code, reason)
-            self.write(frames.close_frame(code))
+            self.writer.write(frames.close_frame(code))
             self._wake()
             self._shut()
         else:
@@ -249,7 +250,7 @@ class Socket(Connection):
         """Begin the closing handshake."""
         self._phase = phase
         self._disconnect = (code, reason)
-        self.write(frames.close_frame(code, reason))
+        self.writer.write(frames.close_frame(code, reason))
         self.deadline = self.context.now + CLOSE_TIMEOUT + SWEEP_PERIOD
         self._wake()
         reader = self._reader
@@ -266,7 +267,7 @@ class Socket(Connection):
             return
         self._phase = ENDED
         self._disconnect = (error.code, error.reason)
-        self.write(frames.close_frame(error.code, error.reason))
+        self.writer.write(frames.close_frame(error.code, error.reason))
         self._wake()
         self._shut()
 
@@ -281,7 +282,7 @@ class Socket(Connection):
         """Answer the request instead of the application."""
         self._phase = ENDED
         lines = self.context.defaults.lines + (handshake.VERSION_LINES if status == 426 else b"")
-        self.write(wire.plain_answer(status, lines, keep_alive=False))
+        self.writer.write(wire.plain_answer(status, lines, keep_alive=False))
         self.sent = len(wire.plain_text(status))
         self.denied(status)
 
@@ -358,14 +359,14 @@ class Socket(Connection):
         if context.now - self._silent_since >= timeout:
             self._phase = ENDED
             self._disconnect = (frames.ABNORMAL, "ping timeout")
-            self.write(frames.close_frame(frames.INTERNAL_ERROR, "ping timeout"))
+            self.writer.write(frames.close_frame(frames.INTERNAL_ERROR, "ping timeout"))
             self._wake()
             self.close()
             return
         if self._next_ping <= context.now:
             self._next_ping = context.now + config.ws_ping_interval
             if not self.write_paused:  # else `write_deadline` watches the client
-                self.write(frames.head(FIN | PING, 0))
+                self.writer.write(frames.head(FIN | PING, 0))
                 self._silent_since = min(self._silent_since, context.now)
         self.deadline = min(self._next_ping, self._silent_since + timeout)
 

@@ -199,7 +199,7 @@ class WebSocketConnection(Socket):
         elif size < JOIN_LIMIT:
             self._write_frame(frames.head(first, size) + data)
         else:
-            self.write_pieces([frames.head(first, size), data])
+            self.writer.write_pieces([frames.head(first, size), data])
         self.sent += size
         if self.write_paused:
             await self.until_writable()
@@ -232,10 +232,11 @@ class WebSocketConnection(Socket):
 
     def _write_frame(self, frame: bytes) -> None:
         """Write at once what answers a message; what answers more of them, or is sent in a row, once in a turn."""
-        if self._messages and self.held is None:  # their answers will follow: ten in one write take 0.4 of the CPU
-            self.hold(pipelined=False)
-        if self._streak or self.held is not None:
-            self.write_soon(frame)
+        writer = self.writer
+        if self._messages and writer.held is None:  # their answers will follow: ten in one write take 0.4 of the CPU
+            writer.hold(pipelined=False)
+        if self._streak or writer.held is not None:
+            writer.write_soon(frame)
         else:
             self._streak = True
             self.transport.write(frame)
@@ -269,7 +270,7 @@ class WebSocketConnection(Socket):
         head += context.defaults.without(headers) + b"\r\n\r\n"
         self.response_headers = headers
         self._phase = OPEN  # after all that can fail: a close frame must not come before the 101
-        self.write(head)
+        self.writer.write(head)
         inflater = None
         if agreement is not None:
             inflater = deflate.Inflater(agreement)
@@ -311,7 +312,7 @@ class WebSocketConnection(Socket):
             return
         data = response.body(message)
         for piece in (data,) if isinstance(data, bytes) else data:
-            self.write(piece)
+            self.writer.write(piece)
         if response.state is DONE:
             self.response_headers = response.response_headers
             self.sent = response.sent

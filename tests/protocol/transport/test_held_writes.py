@@ -41,7 +41,7 @@ async def test_an_application_that_blocks_the_loop_between_pieces_holds_none_bac
         await send(START)
         for body in (b"a", b"b", b"c", b"d", b"e"):
             await send(piece(body))
-            written.append(sum(map(len, connection.held)))
+            written.append(sum(map(len, connection.writer.held)))
             time.sleep(0.02)
         await send(piece(b"f", more=False))
 
@@ -111,7 +111,7 @@ async def test_answers_close_together_wait_for_the_end_of_the_turn_and_no_longer
         connection.context.gather_until = time.monotonic() + 60  # as if one had just been written
         await send(START)
         await send(piece(b"abcdef", more=False))
-        held.append(len(connection.held or ()))
+        held.append(len(connection.writer.held or ()))
 
     async with serving(app) as server:
         clients = [await server.connect() for _ in range(3)]
@@ -120,7 +120,7 @@ async def test_answers_close_together_wait_for_the_end_of_the_turn_and_no_longer
         for client in clients:
             assert (await client.response())[1] == b"abcdef"
         assert held == [1, 1, 1]
-        assert not any(connection.held for connection in server.connections)
+        assert not any(connection.writer.held for connection in server.connections)
         assert (await server.ask(LAST_GET)).endswith(b"\r\n\r\nabcdef")  # closing writes what waits
 
 
@@ -132,7 +132,7 @@ async def test_an_application_that_takes_long_between_answers_holds_none_back() 
         time.sleep(0.005)
         await send(START)
         await send(piece(b"abcdef", more=False))
-        held.append(connection.held)
+        held.append(connection.writer.held)
 
     async with serving(app) as server:
         clients = [await server.connect() for _ in range(3)]

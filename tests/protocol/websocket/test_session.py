@@ -14,7 +14,7 @@ import pytest
 from aserver.asgi import Receive, Scope, Send
 from aserver.errors import ApplicationError
 from aserver.protocol.semantics.response_head import Defaults
-from aserver.protocol.transport import connection as transport
+from aserver.protocol.transport import writer
 from aserver.protocol.websocket import connection
 from aserver.protocol.websocket.departure import Departure
 from aserver.protocol.websocket.frames import close_frame
@@ -456,13 +456,13 @@ async def test_messages_of_every_size_come_back() -> None:
 
 def count_writes(app: Application) -> Writes:
     socket = app.send.__self__  # type: ignore[attr-defined]
-    socket.transport = Writes(socket.transport)
+    socket.transport = socket.writer.transport = Writes(socket.transport)
     counting: Writes = socket.transport
     return counting
 
 
 async def test_messages_sent_in_a_row_are_few_writes_and_wait_for_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "HOLD_SECONDS", 60)  # however busy the machine is
+    monkeypatch.setattr(writer, "HOLD_SECONDS", 60)  # however busy the machine is
 
     async def chatter(app: Application) -> None:
         writes = count_writes(app)
@@ -482,14 +482,14 @@ async def test_messages_sent_in_a_row_are_few_writes_and_wait_for_no_more(monkey
 
 
 async def test_answers_to_messages_of_one_packet_are_few_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "HOLD_SECONDS", 60)  # however busy the machine is
+    monkeypatch.setattr(writer, "HOLD_SECONDS", 60)  # however busy the machine is
 
     async def count(app: Application) -> None:
         writes = count_writes(app)
         for _ in range(30):
             await app.say(await app.receive())
             counts.append(len(writes.sizes))
-            collecting.append(app.send.__self__.held is not None)  # type: ignore[attr-defined]
+            collecting.append(app.send.__self__.writer.held is not None)  # type: ignore[attr-defined]
 
     counts: list[int] = []
     collecting: list[bool] = []
