@@ -16,6 +16,7 @@ import click
 from click.core import ParameterSource
 
 from aserver import __version__, loading, terminal
+from aserver.command.foreign_options import ForeignOption, foreign_flags, foreign_options, understood
 from aserver.config import Resolved, SettingInfo, layers, settings
 from aserver.config.schema import BIND_PARTS
 from aserver.config.table import Group
@@ -24,6 +25,9 @@ from aserver.errors import AserverError, ConfigError, ExitCode
 
 #: Columns that a value may take in `aserver config` before its origin is pushed aside.
 _VALUE_WIDTH = 34
+
+#: Options that stand before a command.
+_OWN_OPTIONS = ("-h", "--help", "--version")
 
 Handler = Callable[[Resolved], int]
 
@@ -93,7 +97,8 @@ def _all_options() -> list[click.Parameter]:
             for part, text in BIND_PARTS.items():
                 label = f"{_dashed(part)} {part.upper()}"
                 found.append(_Option([part, _dashed(part)], topic=info.group, shown=(label, text), type=str))
-    return found
+    taken = (spelling for option in found for spelling in (*option.opts, *option.secondary_opts))
+    return [*found, *foreign_options([*taken, "--json"])]
 
 
 def _resolve(context: click.Context, cwd: Path | None = None) -> Resolved:
@@ -102,7 +107,18 @@ def _resolve(context: click.Context, cwd: Path | None = None) -> Resolved:
     given = {
         name: context.params[name] for name in ours if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
-    return layers.load(command_line=given, environ=os.environ, cwd=cwd or layers.working_directory(os.environ))
+    theirs = {
+        param: context.params[str(param.name)]
+        for param in context.command.params
+        if isinstance(param, ForeignOption)
+        and context.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE
+    }
+    return layers.load(
+        command_line=understood(given),
+        other_flags=foreign_flags(theirs),
+        environ=os.environ,
+        cwd=cwd or layers.working_directory(os.environ),
+    )
 
 
 def _with_target(resolved: Resolved) -> Resolved:
@@ -115,17 +131,13 @@ def _with_target(resolved: Resolved) -> Resolved:
 
 
 class _Commands(click.Group):
-    """The commands; whoever leaves `run` out, as with other servers, is told so."""
+    """The commands. A target or an option in the place of a command means `run`, as with other servers."""
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError:
-            if ":" not in args[0]:
-                raise
-            raise click.UsageError(f"there is no command {args[0]}; did you mean aserver run {args[0]}?") from None
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        first = args[0] if args else ""
+        if first not in self.commands and (":" in first or first.startswith("-")) and first not in _OWN_OPTIONS:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -165,6 +177,8 @@ def _config(context: click.Context, /, *, as_json: bool, **_: object) -> int:
     """Print every setting with where it came from. Secrets are masked."""
     resolved = _resolve(context)
     click.echo(_as_json(resolved) if as_json else _as_table(resolved))
+    for message in () if as_json else resolved.notes:
+        click.echo(f"aserver: note: {message}", err=True)
     for message in () if as_json else resolved.warnings:
         click.echo(f"aserver: warning: {message}", err=True)
     return ExitCode.OK

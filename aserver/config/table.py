@@ -288,7 +288,9 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         tuple[str, ...], PREFIX, Setting(Group.LOGGING, "path prefix that is not logged, such as health checks")
     ] = ()
     capture_output: Annotated[bool, Setting(Group.LOGGING, "the app's stdout and stderr go to the error log")] = False
-    log_config: Annotated[str | None, Setting(Group.LOGGING, "logging.config.dictConfig in a JSON or TOML file")] = None
+    log_config: Annotated[
+        str | None, Setting(Group.LOGGING, "logging.config.dictConfig in a JSON, TOML or YAML file, or an INI file")
+    ] = None
 
     pidfile: Annotated[str | None, Setting(Group.PROCESS, "where to write the master's pid", ("pid",), "p")] = None
     user: Annotated[Account | None, Setting(Group.PROCESS, "to drop to after binding", short="u")] = None

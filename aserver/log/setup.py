@@ -6,18 +6,15 @@ Master and zygote each configure their own. A worker keeps its zygote's and name
 module must never open a log file by path (the master does, `opening.open_log`) and never touch the root logger.
 """
 
-import json
 import logging
 import os
-import tomllib
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 from aserver.errors import ConfigError
 from aserver.ipc.board import HalfLine
-from aserver.log import stdio
+from aserver.log import config_file, stdio
 from aserver.log.layout import JsonLayout, Layout, TextLayout
 from aserver.log.opening import SinkKind, open_private
 from aserver.log.sink import ACCESS_BOUND, Sink, SinkState
@@ -311,38 +308,20 @@ def _layout(log_format: str, process: str, kind: SinkKind, environ: Mapping[str,
 
 
 def read_log_config(path: str) -> dict[str, Any]:
-    """Read a `logging.config.dictConfig` from a JSON or TOML file.
+    """Read a `logging.config.dictConfig` from the file of `log_config` (`config_file`).
 
     `version` may be missing. Loggers that the file does not name stay as they are, unlike dictConfig's own default.
     Raises ConfigError if the file cannot be read or parsed.
     """
-    file = Path(path)
-    kind = "TOML" if file.suffix == ".toml" else "JSON"
-    try:
-        text = file.read_text("utf-8")
-        config: object = tomllib.loads(text) if kind == "TOML" else json.loads(text)
-    except OSError as error:
-        raise ConfigError(f"log_config {path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigError(f"log_config {path}: cannot be read as {kind}: {error}") from error
-    if not isinstance(config, dict):
-        raise ConfigError(
-            f"log_config {path}: must be an object with `handlers` and `loggers`, is a {type(config).__name__}"
-        )
-    config.setdefault("version", 1)
-    config.setdefault("disable_existing_loggers", False)
-    return config
+    return config_file.read(path)
 
 
 def apply_log_config(path: str) -> dict[str, Any]:
     """Read a file as `read_log_config` does, apply it, and return it. Raises ConfigError also if logging refuses it."""
     config = read_log_config(path)
     try:
-        # Imported here, because it costs master and zygote 7 ms each, and half of its own imports serve nothing else.
-        from logging.config import dictConfig  # noqa: PLC0415
-
-        dictConfig(config)
-    except (ValueError, TypeError, AttributeError, ImportError) as error:
+        config_file.apply(path, config)
+    except (ValueError, TypeError, AttributeError, ImportError, KeyError, OSError) as error:
         because = f" ({error.__cause__})" if error.__cause__ else ""
         raise ConfigError(f"log_config {path}: {error}{because}") from error
     return config

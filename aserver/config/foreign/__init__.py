@@ -7,6 +7,7 @@ Pure. `verdict` defines a verdict; `gunicorn`, `uvicorn`, `granian`, `hypercorn`
 from aserver.config.foreign.gunicorn import hooks, uncalled_hooks
 from aserver.config.foreign.translate import (
     LATER,
+    REPEATED,
     SERVERS,
     Server,
     Translated,
@@ -19,6 +20,7 @@ from aserver.config.foreign.verdict import Kind, Meaning, Verdict
 
 __all__ = [
     "LATER",
+    "REPEATED",
     "SERVERS",
     "Kind",
     "Meaning",

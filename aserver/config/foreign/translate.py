@@ -13,7 +13,7 @@ from aserver.config.foreign.verdict import Flag, Table, Verdict
 from aserver.config.schema import NAMES
 
 #: Settings that may be given more than once on a command line.
-_REPEATED = frozenset({
+REPEATED = frozenset({
     "bind", "raw_env", "env", "reload_extra_files", "raw_paste_global_conf", "dirty_apps", "reload_dirs", "headers",
     "reload_includes", "reload_excludes", "env_files", "reload_paths", "reload_ignore_dirs", "reload_ignore_patterns",
     "reload_ignore_paths", "server_names", "insecure_bind", "quic_bind", "static_path_mount", "static_path_route",
@@ -159,7 +159,7 @@ def read_command_line(server: Server, words: Sequence[str]) -> tuple[dict[str, o
 
 
 def _set(values: dict[str, object], name: str, text: object) -> None:
-    if name not in _REPEATED:
+    if name not in REPEATED:
         values[name] = text
         return
     before = values.setdefault(name, [])

@@ -121,7 +121,7 @@ def test_config_warns_of_likely_mistakes(aserver: Command) -> None:
         (["run"], "there is no target to serve"),
         (["check"], "there is no target to serve"),
         (["rum"], "No such command 'rum'."),
-        (["app:x", "-w", "2"], "did you mean aserver run app:x?"),
+        (["-w", "two", "app:x"], "workers = 'two' (command line, --workers)"),
         (["check", "app:x", "--user", "nobody-of-that-name"], "user nobody-of-that-name does not exist"),
         (["check", "app:x", "--certfile", "none", "--keyfile", "none"], "cannot be read by uid"),
         (["check", "app:x", "--chdir", "none"], "chdir none: No such"),

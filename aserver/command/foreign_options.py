@@ -1,0 +1,96 @@
+"""Other servers' flags on aserver's command line: `-k`, `-t`, `--threads`, `--access-log`, `--loop`, `--ssl-version`...
+
+Runs in the command. The flags come from the tables of verdicts (`config.foreign`), and are not shown in `--help`. A
+spelling that is our own stays ours; one that two servers have is gunicorn's before uvicorn's.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import click
+
+from aserver.config import Layer, foreign
+from aserver.config.schema import NAMES, convert
+from aserver.errors import ConfigError
+
+#: In the order of who has a spelling first. uWSGI's are of another make: `-p 4`, `-M`, `-b 32768`.
+_SERVERS = ("gunicorn", "uvicorn", "hypercorn", "granian")
+#: They end the command by themselves, or are commands of our own.
+_NOT_HERE = frozenset({"--version", "--help", "--config"})
+#: The command line has no worker class unless it says so: the remarks for sync workers are for gunicorn's own lines.
+_ASSUMED = {"worker_class": "asgi"}
+
+
+class ForeignOption(click.Option):
+    """An option of another server: `row` is the setting there, `means` the value of a flag without one."""
+
+    def __init__(self, server: str, row: str, spelling: str, means: str | None, *, multiple: bool) -> None:
+        name = f"{server}_{row}_{means or 'text'}_{spelling.strip('-')}".replace("-", "_")
+        kind: dict[str, Any] = {"is_flag": True} if means is not None else {"type": str, "multiple": multiple}
+        super().__init__([name, spelling], hidden=True, default=None, **kind)
+        self.server, self.row, self.spelling, self.means = server, row, spelling, means
+
+
+def foreign_options(taken: Iterable[str]) -> list[click.Parameter]:
+    """An option for each flag of another server that is not among those `taken`."""
+    seen = {*taken, *_NOT_HERE}
+    found: list[click.Parameter] = []
+    for name in _SERVERS:
+        for row, _, flag in foreign.flags(foreign.SERVERS[name]):
+            if flag.spelling not in seen:
+                seen.add(flag.spelling)
+                repeated = row in foreign.REPEATED
+                found.append(ForeignOption(name, row, flag.spelling, flag.value, multiple=repeated))
+    return found
+
+
+def foreign_flags(given: Mapping[ForeignOption, object]) -> Layer:
+    """The layer that the given flags make, with what is to be said of them."""
+    settings: dict[str, object] = {}
+    spelled: dict[str, str] = {}
+    changes: list[str] = []
+    notes: list[str] = []
+    for name in _SERVERS:
+        mine = {option: value for option, value in given.items() if option.server == name}
+        if not mine:
+            continue
+        flags = {option.row: option.spelling for option in mine}
+        values = {option.row: value if option.means is None else option.means == "on" for option, value in mine.items()}
+        assumed = {key: value for key, value in _ASSUMED.items() if key not in values}
+        result = foreign.translate(foreign.SERVERS[name], {**assumed, **values})
+        settings |= result.settings
+        spelled |= {setting: flags.get(row, row) for setting, row in result.spelled.items()}
+        changes += [f"{flags[row]}: {text}" for row, text in result.changes if row in flags]
+        notes += [f"{flags[row]}: {text}" for row, text in result.notes if row in flags]
+    return Layer(
+        "command line",
+        settings,
+        lambda key: spelled.get(NAMES.get(key, key), key),
+        changes=tuple(changes),
+        notes=tuple(notes),
+    )
+
+
+def understood(given: Mapping[str, object]) -> dict[str, object]:
+    """The values of our own options, where one is no value here but another server's for the same flag: `asgi3`."""
+    return {name: _understood(name, value) for name, value in given.items()}
+
+
+def _understood(name: str, value: object) -> object:
+    if (setting := NAMES.get(name)) != name or _fits(name, value):  # a flag that stands for a value is a switch
+        return value
+    for server in map(foreign.SERVERS.__getitem__, _SERVERS):
+        for row, verdict in server.table.items():
+            if verdict.convert is not None and (verdict.to or row) == setting:
+                meant = verdict.convert(value, {}).settings.get(setting)
+                if meant is not None and _fits(setting, meant):
+                    return meant
+    return value
+
+
+def _fits(name: str, value: object) -> bool:
+    try:
+        convert(NAMES[name], value, "")
+    except ConfigError:
+        return False
+    return True

@@ -1,0 +1,93 @@
+"""The file that `log_config` names, in JSON, TOML, YAML or the INI of logging.config, as a dictConfig; or JSON itself.
+
+Runs in each process that logs. Names of other servers' loggers in it get ours beside them, so that a file that was
+written for them has the same records here.
+"""
+
+import configparser
+import json
+import logging
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from aserver.config.foreign.gunicorn import LOGGERS
+from aserver.errors import ConfigError
+
+#: Suffixes of the format that logging.config.fileConfig reads. Others than these and the ones below are JSON.
+INI = frozenset({".ini", ".conf", ".cfg"})
+_YAML = frozenset({".yaml", ".yml"})
+
+
+def is_text(log_config: str) -> bool:
+    """Whether the setting is the configuration itself and no path, as gunicorn's `logconfig_dict` becomes."""
+    return log_config.startswith("{")
+
+
+def read(log_config: str) -> dict[str, Any]:
+    """The dictConfig; of an INI file only the names of its loggers. Raises ConfigError."""
+    path = Path(log_config)
+    suffix = "" if is_text(log_config) else path.suffix
+    kind = "INI" if suffix in INI else "YAML" if suffix in _YAML else "TOML" if suffix == ".toml" else "JSON"
+    name = "of logconfig_dict" if is_text(log_config) else log_config
+    try:
+        text = log_config if is_text(log_config) else path.read_text("utf-8")
+        config = _parse(kind, text)
+    except OSError as error:
+        raise ConfigError(f"log_config {name}: cannot be read: {error.strerror}") from error
+    except ImportError as error:
+        raise ConfigError(
+            f"log_config {name}: YAML needs PyYAML, which is not installed (pip install pyyaml)"
+        ) from error
+    except (ValueError, configparser.Error) as error:
+        raise ConfigError(f"log_config {name}: cannot be read as {kind}: {error}") from error
+    if not isinstance(config, dict):
+        kind_found = type(config).__name__
+        raise ConfigError(f"log_config {name}: must be an object with `handlers` and `loggers`, is a {kind_found}")
+    config.setdefault("version", 1)
+    config.setdefault("disable_existing_loggers", False)
+    if isinstance(loggers := config.get("loggers"), dict):
+        for theirs, ours in LOGGERS.items():
+            if theirs in loggers:
+                loggers.setdefault(ours, loggers[theirs])
+    return config
+
+
+def apply(log_config: str, config: dict[str, Any]) -> None:
+    """Let logging carry out what `read` gave. Raises whatever logging.config raises."""
+    # Imported here, because it costs master and zygote 7 ms each, and half of its own imports serve nothing else.
+    from logging.config import dictConfig, fileConfig  # noqa: PLC0415
+
+    if is_text(log_config) or Path(log_config).suffix not in INI:
+        dictConfig(config)
+    else:
+        fileConfig(log_config, disable_existing_loggers=False, encoding="utf-8")
+        for theirs, ours in LOGGERS.items():
+            if theirs in config["loggers"]:
+                _alike(logging.getLogger(ours), logging.getLogger(theirs))
+
+
+def _alike(logger: logging.Logger, other: logging.Logger) -> None:
+    logger.setLevel(other.level)
+    logger.propagate = other.propagate
+    logger.handlers[:] = other.handlers
+
+
+def _parse(kind: str, text: str) -> object:
+    """Raises ValueError, configparser.Error, or ImportError where PyYAML is missing."""
+    if kind == "INI":
+        parser = configparser.RawConfigParser()
+        parser.read_string(text)
+        names = [each.strip() for each in parser.get("loggers", "keys").split(",")]
+        loggers: dict[str, Any] = {
+            parser.get(f"logger_{name}", "qualname", fallback=name): {} for name in names if name != "root"
+        }
+        return {"loggers": loggers}
+    if kind == "YAML":
+        import yaml  # noqa: PLC0415 - optional
+
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(str(error)) from error
+    return tomllib.loads(text) if kind == "TOML" else json.loads(text)

@@ -1,0 +1,87 @@
+"""Other servers' flags on our command line. Each docstring says how the test was seen to fail."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from aserver.command import cli
+from aserver.config import Resolved, foreign
+
+Resolve = Callable[..., Resolved]
+
+
+@pytest.fixture
+def resolve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Resolve:
+    """The settings with which `aserver ARGUMENTS` would run."""
+    monkeypatch.chdir(tmp_path)
+    for variable in ("PORT", "WEB_CONCURRENCY", "GUNICORN_CMD_ARGS", "FORWARDED_ALLOW_IPS"):
+        monkeypatch.delenv(variable, raising=False)
+    got: list[Resolved] = []
+
+    def run(resolved: Resolved, *_: object, **__: object) -> int:
+        got.append(resolved)
+        return 0
+
+    monkeypatch.setattr("aserver.launch.run.run_resolved", run)
+
+    def called(*arguments: str) -> Resolved:
+        with pytest.raises(SystemExit) as caught:
+            cli.main(arguments)
+        assert caught.value.code == 0, arguments
+        return got.pop()
+
+    return called
+
+
+def test_a_target_without_run_and_options_before_it(resolve: Resolve) -> None:
+    """As `uvicorn app:asgi` and `gunicorn -w 4 app:app`. Fails without `parse_args`: there is no command app:asgi."""
+    assert resolve("app:asgi").config.target == "app:asgi"
+    config = resolve("-w", "4", "-b", ":9", "app:app").config
+    assert (config.target, config.workers, config.bind) == ("app:app", 4, ("0.0.0.0:9",))
+
+
+def test_the_usual_flags_of_gunicorn(resolve: Resolve) -> None:
+    """Fails without the hidden options: No such option '-k'."""
+    resolved = resolve("app:app", "-k", "uvicorn.workers.UvicornWorker", "-t", "7", "--threads", "3", "--name", "shop")
+    config = resolved.config
+    assert (config.hang_timeout, config.proc_name) == (7.0, "shop")
+    (warning,) = resolved.warnings
+    assert warning.startswith("--threads: threads = 3 does nothing yet")
+    assert resolved.origins["hang_timeout"] == "command line, -t"
+    (note,) = resolved.notes
+    assert note.startswith("-k: uvicorn.workers.UvicornWorker is not needed")
+    (warning,) = resolve("app:app", "-k", "gevent").warnings
+    assert warning.startswith("-k: gevent has no equal")
+
+
+def test_the_usual_flags_of_uvicorn(resolve: Resolve) -> None:
+    """Fails without the hidden options, and without `understood` for asgi3 and trace."""
+    resolved = resolve(
+        *("app:app", "--access-log", "--no-use-colors", "--loop", "asyncio", "--http", "h11", "--ws", "wsproto"),
+        *(
+            "--interface",
+            "asgi3",
+            "--log-level",
+            "trace",
+            "--ws-max-size",
+            "9",
+            "--ssl-version",
+            "17",
+            "--ws-max-queue=3",
+        ),
+        *("--timeout-worker-healthcheck", "9", "--reset-contextvars"),
+    )
+    config = resolved.config
+    assert (config.accesslog, config.interface, config.loglevel) == ("-", "asgi", "debug")
+    assert (config.ws_max_size, config.ws_max_queue, config.hang_timeout) == (9, 3, 9.0)
+    assert resolved.warnings == ()
+    assert {note.partition(":")[0] for note in resolved.notes} >= {"--loop", "--http", "--ws", "--ssl-version"}
+
+
+@pytest.mark.parametrize("server", ["gunicorn", "uvicorn", "hypercorn", "granian"])
+def test_every_flag_of_the_other_servers_is_known(server: str) -> None:
+    """A spelling may be another server's with the same name, or ours. Fails without one server's options."""
+    known = {each for option in cli.cli.commands["run"].params for each in (*option.opts, *option.secondary_opts)}
+    flags = {flag.spelling for _, _, flag in foreign.flags(foreign.SERVERS[server])}
+    assert flags - known <= {"--version"}
