@@ -45,7 +45,7 @@ _SHORT_NAMES = {
 Fingerprint = tuple[tuple[int, int, int], ...] | None
 
 
-class Context(ssl.SSLContext):
+class CertificateContext(ssl.SSLContext):
     """An SSL context with the certificate that it shows; `names` are its names for SNI, in lower case."""
 
     certificate: str
@@ -59,7 +59,7 @@ class _Pair:
 
     certfile: Path
     keyfile: Path
-    context: Context
+    context: CertificateContext
     tried: Fingerprint
     seen: Fingerprint
 
@@ -93,7 +93,7 @@ class Certificates:
         before = _fingerprint(certfile, keyfile)
         return _Pair(certfile, keyfile, self._make(certfile, keyfile), before, before)
 
-    def _make(self, certfile: Path, keyfile: Path) -> Context:
+    def _make(self, certfile: Path, keyfile: Path) -> CertificateContext:
         context = _load_pair(certfile, keyfile, self._config)
         context.verify_mode = _REQUIREMENTS[self._config.cert_reqs]
         if self._authorities is not None:
@@ -187,9 +187,9 @@ def _read_authorities(file: Path) -> str:
     return authorities
 
 
-def _load_pair(certfile: Path, keyfile: Path, config: Config) -> Context:
+def _load_pair(certfile: Path, keyfile: Path, config: Config) -> CertificateContext:
     """Make a context, and complete a handshake with it. Raises ConfigError."""
-    context = Context(ssl.PROTOCOL_TLS_SERVER)
+    context = CertificateContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3 if config.tls_min_version == "1.3" else ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION  # with OpenSSL 1.1, clients could make the server work for nothing
     context.set_alpn_protocols(list(ALPN))
@@ -221,7 +221,7 @@ def _load_pair(certfile: Path, keyfile: Path, config: Config) -> Context:
     return context
 
 
-def _load_chain(context: Context, certfile: Path, keyfile: Path, password: str | None) -> None:
+def _load_chain(context: CertificateContext, certfile: Path, keyfile: Path, password: str | None) -> None:
     asked = False
 
     def tell() -> str:  # without it OpenSSL would ask the terminal
@@ -249,7 +249,9 @@ def _reason(error: ssl.SSLError) -> str:
     return (error.reason or str(error)).replace("_", " ").lower()
 
 
-def _shake_hands(context: Context, newest: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED) -> dict[str, Any]:
+def _shake_hands(
+    context: CertificateContext, newest: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED
+) -> dict[str, Any]:
     """Complete a handshake in memory and return the certificate as the client decoded it. Raises ssl.SSLError.
 
     It shows that certificate, key, ciphers and versions go together before the first client comes. And a verified
@@ -313,7 +315,7 @@ def extension(connection: ssl.SSLObject) -> dict[str, object]:
 
     The client's chain has more than its own certificate only since Python 3.13, and not in resumed sessions.
     """
-    context = connection.context if isinstance(connection.context, Context) else None
+    context = connection.context if isinstance(connection.context, CertificateContext) else None
     cipher = connection.cipher()
     leaf = connection.getpeercert(binary_form=True)
     chain: list[bytes] = []

@@ -70,7 +70,7 @@ class ViolationError(AserverError):
         self.reason = reason
 
 
-class Sink(Protocol):
+class MessageSink(Protocol):
     """Who is told what arrives."""
 
     def on_text(self, text: str) -> None:
@@ -133,7 +133,7 @@ class Reader:
         "spent",
     )
 
-    def __init__(self, sink: Sink, limit: int, inflater: Inflater | None = None) -> None:
+    def __init__(self, sink: MessageSink, limit: int, inflater: Inflater | None = None) -> None:
         self.paused = False
         self.spent = False
         self._room = PORTION  # what is left of it

@@ -1,4 +1,4 @@
-"""Starting and stopping servers: readiness, failures that say why, and that nothing stays behind."""
+"""Servers are started and stopped, with failures that say why and nothing left behind; and the table of servers."""
 
 import os
 import signal
@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from bench import meter, servers
-from bench.environment import Environment
+from bench.environment import Environment, locate
 from bench.machine import Processors
+from bench.scenarios import SCENARIOS
+from bench.scenarios.contract import Stage
 from bench.servers import Launch, Role, Running, Server, Starter, StartError
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the benches read /proc")
@@ -91,3 +93,44 @@ def test_the_environment_of_the_caller_is_not_measured(
 
 def _alive(running: Running) -> list[int]:
     return [stat.pid for stat in meter.tree(running.pid) if stat.state != "Z"]
+
+
+# ── servers.toml ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_server_makes_a_command_line_for_every_scenario_it_does_not_refuse(tmp_path: Path) -> None:
+    keys = ("python", "bin", "here", "app", "answer", "host", "port", "uds", "workers", "certfile", "keyfile")
+    values = {key: f"<{key}>" for key in (*keys, "access_log", "max_requests")}
+    stage = Stage(locate("python3"), frozenset({0}), tmp_path, 1)
+    for server in servers.read().values():
+        for scenario in SCENARIOS.values():
+            launch = scenario.launch(stage)
+            if server.refusal(scenario.name, launch) is None:
+                words = server.arguments(launch, values)
+                assert all("{" not in word for word in words)
+                wanted = "<app>" if server.role is not Role.LIMIT else "<answer>"
+                assert any(wanted in word for word in words)
+                assert any(("<uds>" if launch.unix else "<port>") in word for word in words)
+
+
+def test_the_subject_is_compiled_beside_it_stands_its_source_and_there_is_one_limit() -> None:
+    roles = {server.name: server.role for server in servers.read().values()}
+    assert [name for name in roles if roles[name] is Role.SUBJECT] == ["aserver", "aserver-pure"]
+    assert list(roles.values()).count(Role.LIMIT) == 1
+
+
+def test_a_server_without_an_option_refuses_what_needs_it() -> None:
+    known = servers.read()
+    assert known["daphne"].refusal("steady", Launch("who:app", workers=2)) == "one process only"
+    assert "max_requests" in str(known["granian"].refusal("other", Launch("who:app", workers=2, max_requests=9)))
+    assert known["limit"].refusal("fastapi", Launch("fast:app")) is not None
+    assert (
+        known["uvicorn-httptools"].refusal("memory-preload", Launch("heavy:app", workers=4, loading="preload")) is None
+    )
+
+
+def test_an_unknown_key_in_the_table_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "servers.toml"
+    file.write_text('[x]\nrole="peer"\nmodule="x"\ndistribution="x"\ncommand="x"\ncolour="red"\n')
+    with pytest.raises(ValueError, match=r"\[x\] has unknown keys: colour"):
+        servers.read(file)
