@@ -1,8 +1,8 @@
 """Where the master takes in what zygotes and workers send: what it is, before it is believed.
 
 Runs in the master, which may be root, while its peers run the application's code as another user. The channel has seen
-to the shape of a message (`ipc.channel`); here it is compared with what the kernel says. Every function either
-returns or raises ChannelError, and then `Processes` cuts the peer off. Nothing here waits for a peer or sends a signal.
+to the shape of a message (`ipc.channel`); here it is compared with what the kernel says. A message that cannot be true
+raises ChannelError, and its peer is cut off. Nothing here waits for a peer or sends a signal.
 """
 
 import contextlib
@@ -10,8 +10,10 @@ import fcntl
 import os
 import socket
 import stat
-from collections.abc import Collection, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 from aserver import unix
 from aserver.errors import ChannelError
@@ -20,10 +22,36 @@ from aserver.ipc.channel import Channel
 from aserver.log.access.escape import printable
 from aserver.master.handles import WorkerHandle, ZygoteHandle
 
+P = TypeVar("P", ZygoteHandle, WorkerHandle)
+
 #: A fork is answered once, and the end of the process reported once.
 PER_FORK = 2
+#: Turns' shares that are heard of a process that has ended: all that a socket holds, unless a grandchild that has the
+#: other end goes on sending.
+LAST_TURNS = 8
 #: Characters of a text that is no reason and no traceback.
 LONGEST_WORD = 100
+
+
+def hear(peer: P, obey: Callable[[P, Any, list[int]], None], turns: int = 1) -> str:
+    """Take in the messages of a peer, `turns` turns' share at most. Returns how it broke the protocol, else ""."""
+    assert peer.channel is not None
+    left: deque[tuple[Any, list[int]]] = deque()
+    try:
+        for _ in range(turns):
+            left.extend(peer.channel.receive())
+            if not left:
+                break
+            while left:
+                count(peer)
+                obey(peer, *left[0])
+                left.popleft()
+    except ChannelError as error:
+        for _, fds in left:
+            for fd in fds:
+                os.close(fd)
+        return clean(str(error))  # msgspec quotes what it does not know
+    return ""
 
 
 def count(peer: ZygoteHandle | WorkerHandle) -> None:
@@ -68,7 +96,7 @@ def ordered(message: msg.Forked | msg.ForkFailed, zygote: ZygoteHandle, worker: 
 def check_exited(message: msg.Exited, zygote: ZygoteHandle, worker: WorkerHandle | None) -> bool:
     """Whether it is news of a worker that is still known. Raises ChannelError if it cannot be this zygote's to tell."""
     if worker is None:
-        return False  # its status was given up on (processes.STATUS_PATIENCE)
+        return False  # its status was given up on (workers.STATUS_PATIENCE)
     if worker.generation != zygote.generation or worker.pid != message.pid:
         raise ChannelError(f"Exited for serial {message.serial}, pid {message.pid}, which is no process of its own")
     return True

@@ -4,6 +4,7 @@ Runs in the master. It never forks (posix_spawn execs, so the loop of whoever em
 nothing; `runner` calls it for the commands of the state machine.
 """
 
+import asyncio
 import os
 import signal
 import socket
@@ -13,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
+
+from msgspec.structs import asdict
 
 from aserver import terminal, unix
 from aserver.ipc.channel import Channel
@@ -46,9 +49,9 @@ class ZygoteHandle:
         return f"the zygote of generation {self.generation} (pid {self.pid})"
 
     @classmethod
-    def inherited(cls, snapshot: SavedZygote) -> Self:
+    def restored(cls, saved: SavedZygote) -> Self:
         """A zygote that this master's former image started."""
-        return cls(snapshot.generation, snapshot.pid, snapshot.pidfd, _channel(snapshot.channel, FromZygote))
+        return cls(saved.generation, saved.pid, saved.pidfd, _channel(saved.channel, FromZygote))
 
     def saved(self) -> SavedZygote:
         """For the next image of this master, which there is only where there are pidfds."""
@@ -104,29 +107,15 @@ class WorkerHandle:
         return f"worker {self.slot} (generation {self.generation}, pid {self.pid})"
 
     @classmethod
-    def inherited(cls, snapshot: SavedWorker) -> Self:
+    def restored(cls, saved: SavedWorker) -> Self:
         """A worker that this master's former image knew."""
-        worker = cls(snapshot.serial, snapshot.generation, snapshot.slot, snapshot.cell, snapshot.pid, snapshot.pidfd)
-        if snapshot.channel is not None:
-            worker.channel = _channel(snapshot.channel, FromWorker)
-        worker.trace, worker.trace_offset, worker.status = snapshot.trace, snapshot.trace_offset, snapshot.status
-        return worker
+        channel = None if saved.channel is None else _channel(saved.channel, FromWorker)
+        return cls(**{**asdict(saved), "channel": channel})
 
     def saved(self) -> SavedWorker:
         """For the next image of this master."""
-        channel = self.channel.fileno() if self.channel is not None else None
-        return SavedWorker(
-            self.serial,
-            self.generation,
-            self.slot,
-            self.cell,
-            self.pid,
-            self.pidfd,
-            channel,
-            self.trace,
-            self.trace_offset,
-            self.status,
-        )
+        values = {name: getattr(self, name) for name in SavedWorker.__struct_fields__}
+        return SavedWorker(**{**values, "channel": self.channel.fileno() if self.channel is not None else None})
 
     def know(self, files: Files) -> None:
         """Add a part of the fingerprint of its code."""
@@ -139,6 +128,13 @@ class WorkerHandle:
         for fd in (self.pidfd, self.trace):
             if fd is not None:
                 os.close(fd)
+
+
+def unwatch(loop: asyncio.AbstractEventLoop, channel: Channel[Any] | None, pidfd: int | None) -> None:
+    """Have the loop no longer look at a process's descriptors."""
+    for fd in (channel.fileno() if channel is not None else None, pidfd):
+        if fd is not None and fd >= 0:
+            loop.remove_reader(fd)
 
 
 def _channel(fd: int, expects: Any) -> Channel[Any]:

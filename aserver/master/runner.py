@@ -171,7 +171,7 @@ class Runner:
             model=write_model(self._state),
             board=self._processes.board.fd,
             zygotes=self._processes.saved_zygotes(),
-            workers=self._processes.saved_workers(),
+            workers=[worker.saved() for worker in self._processes.workers.all.values()],
             listeners=[hand_over(listener) for listener in resources.listeners],
             logs=list(logs.values()),
             resources={generation: each.saved() for generation, each in resources.of.items()},
@@ -194,16 +194,13 @@ class Runner:
         of = self._resources.of
         if self._logs is not None:
             self._logs.replace(open_private(of[max(of)].log_fds[0]), None)
-        for generation in self._processes.zygotes:
-            self._processes.tell_zygote(generation, msg.Reopen(), of[generation].log_fds)
-        for worker in self._processes.workers.values():
-            self._processes.tell(worker.serial, msg.Reopen(), of[worker.generation].log_fds)
+        self._processes.reopen_logs(lambda generation: of[generation].log_fds)
         log.info("logs reopened")
 
     def _run_hook(self, name: str, *numbers: int) -> None:
         current = self._state.current
         if current is not None:
-            self._processes.tell_zygote(current.number, msg.RunHook(name, numbers))
+            self._processes.tell(current.number, msg.RunHook(name, numbers))
 
     @property
     def errorlog(self) -> str:
@@ -236,18 +233,19 @@ class Runner:
 
     def _order_table(self) -> dict[type, Callable[[Any], None]]:
         """The function that carries out each command."""
-        of, tell = self._processes, self._processes.tell
+        zygotes, workers = self._processes, self._processes.workers
+        tell = workers.tell
         return {
             ev.SpawnZygote: self._spawn_zygote,
             ev.QuitZygote: self._quit_zygote,
-            ev.KillZygote: lambda order: of.kill_zygote(order.generation),
-            ev.AdoptWorkers: lambda order: of.adopt_workers(order.generation),
-            ev.Fork: of.fork,
+            ev.KillZygote: lambda order: zygotes.kill(order.generation),
+            ev.AdoptWorkers: lambda order: zygotes.adopt_workers(order.generation),
+            ev.Fork: workers.fork,
             ev.Drain: lambda order: tell(order.serial, msg.Drain(order.final, order.graceful)),
             ev.Hurry: lambda order: tell(order.serial, msg.Drain(final=True, graceful=0.0)),
             ev.Finish: lambda order: tell(order.serial, msg.Drain(final=True, graceful=order.graceful)),
-            ev.Kill: lambda order: of.signal(order.serial, signal.Signals[order.signal]),
-            ev.DumpStacks: of.dump_stacks,
+            ev.Kill: lambda order: workers.signal(order.serial, signal.Signals[order.signal]),
+            ev.DumpStacks: workers.dump_stacks,
             ev.StartListening: lambda _: self._start_listening(1),
             ev.CloseListeners: lambda _: self._resources.close_listeners(),
             ev.Say: _say,
@@ -257,11 +255,11 @@ class Runner:
 
     def _spawn_zygote(self, order: ev.SpawnZygote) -> None:
         boot, fds = self._resources.give(order.generation).boot(order.generation, lazy=order.lazy)
-        self._processes.spawn_zygote(boot, fds)
+        self._processes.spawn(boot, fds)
 
     def _quit_zygote(self, order: ev.QuitZygote) -> None:
         last = self._state.stop is not None and order.generation == max(self._processes.zygotes, default=0)
-        self._processes.tell_zygote(order.generation, msg.Quit(last))
+        self._processes.tell(order.generation, msg.Quit(last))
 
     def _start_listening(self, generation: int) -> None:
         """Let clients connect to the listeners of a generation, as far as they can be had."""
@@ -303,7 +301,7 @@ class Runner:
         self._periodic.append(self._loop.call_later(period, turn))
 
     def _look_at_beats(self) -> None:
-        self._handle(ev.Beats(self._processes.beats()))
+        self._handle(ev.Beats(self._processes.workers.beats()))
 
     def _do_chores(self) -> None:
         for listener in self._resources.listeners:

@@ -144,11 +144,11 @@ class Shell:
                 case ev.SpawnZygote():
                     self._spawn(order.generation)
                 case ev.Fork():
-                    self.processes.fork(order)
+                    self.processes.workers.fork(order)
                 case ev.Drain():
-                    self.processes.tell(order.serial, msg.Drain(order.final, order.graceful))
+                    self.processes.workers.tell(order.serial, msg.Drain(order.final, order.graceful))
                 case ev.Kill():
-                    self.processes.signal(order.serial, signal.Signals[order.signal])
+                    self.processes.workers.signal(order.serial, signal.Signals[order.signal])
                 case ev.Say():
                     assert len(order.text) + len(order.detail) < LONGEST_RECORD
                     assert "\x1b" not in order.text + order.detail
@@ -160,17 +160,17 @@ class Shell:
 
     def _spawn(self, generation: int) -> None:
         peer = self.zygotes[generation] = Peer()
-        self.processes._keep_zygote(Puppet(generation, 1, None, Channel(peer.ours, msg.FromZygote)))
+        self.processes.keep(Puppet(generation, 1, None, Channel(peer.ours, msg.FromZygote)))
 
     def born(self, serial: int) -> None:
         """The honest answer to an order to fork."""
-        worker = self.processes.workers.get(serial)
+        worker = self.processes.workers.all.get(serial)
         if worker is None or worker.pid is not None or worker.generation not in self.processes.zygotes:
             return
         peer = self.workers[serial] = Peer()
         trace = os.memfd_create("fuzz")
         handle = self.processes.zygotes[worker.generation]
-        self.processes._on_forked(handle, msg.Forked(serial, 1000 + serial), [peer.ours.detach(), trace])
+        self.processes.workers.forked(handle, msg.Forked(serial, 1000 + serial), [peer.ours.detach(), trace], set())
 
     def close(self) -> None:
         """Let go of everything."""
@@ -215,10 +215,10 @@ class Target:
                 peer.send(sending)
             for _ in range(2):  # selected, then called
                 await asyncio.sleep(0)
-            shell.handle(ev.Beats(shell.processes.beats()))
+            shell.handle(ev.Beats(shell.processes.workers.beats()))
             handles: list[ZygoteHandle | WorkerHandle] = [
                 *shell.processes.zygotes.values(),
-                *shell.processes.workers.values(),
+                *shell.processes.workers.all.values(),
             ]
             assert all(handle.said <= handle.may_say + 1 for handle in handles)
         shell.handle(ev.StopRequested(ev.StopMode.GRACEFUL, "test"))

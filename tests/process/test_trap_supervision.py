@@ -254,7 +254,7 @@ def test_trap_27_a_living_grandchild_does_not_hide_a_death(server: Start) -> Non
 
 
 def test_trap_28_workers_are_signalled_through_pidfds_only(server: Start, tmp_path: Path) -> None:
-    """Fails with os.kill(worker.pid, ...) in `Processes.signal`."""
+    """Fails with os.kill(worker.pid, ...) in `Workers.signal`."""
     trace, notes = tmp_path / "trace", Notes(tmp_path)
     calls = "trace=kill,tkill,tgkill,pidfd_send_signal"
     strace = [require_tool("strace"), "-D", "-qq", "-e", calls, "-e", "signal=none", "-o", str(trace)]

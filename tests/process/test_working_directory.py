@@ -205,7 +205,7 @@ def test_exit_2_limits_that_leave_no_room_for_a_server(tmp_path: Path, limit: st
 def test_few_descriptors_are_a_sentence_wherever_they_run_out(tmp_path: Path) -> None:
     """In the start, at the exec of the zygote, and in the first message to it.
 
-    Fails without `except OSError` around the send in processes.Processes.spawn_zygote: a traceback, and exit code 1.
+    Fails without `except OSError` around the send in processes.Processes.spawn: a traceback, and exit code 1.
     """
     for limit in (7, 12, 14, 16):
         code, error = _refused(f'ulimit -n {limit}; exec "$@"', tmp_path, *RUN)

@@ -1,0 +1,243 @@
+"""The workers as processes: their messages and deaths become events; orders become messages and signals.
+
+Runs in the master's loop, beside `processes`, which has the zygotes. It decides nothing. Everything about a worker is
+forgotten in one place, when its death is understood.
+"""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import assert_never
+
+from aserver import unix
+from aserver.errors import ChannelError
+from aserver.ipc import messages as msg
+from aserver.ipc.board import CELLS, BoardFile
+from aserver.log.crash import read_trace
+from aserver.master import border, handles
+from aserver.master.border import clean
+from aserver.master.code_watch import Fingerprint
+from aserver.master.core import events as ev
+from aserver.master.handles import WorkerHandle, ZygoteHandle
+from aserver.master.snapshot import SavedWorker
+
+log = logging.getLogger("aserver.master")
+
+#: Seconds that the zygote's report of an exit status may lag behind the pidfd before the death is taken without it.
+STATUS_PATIENCE = 0.5
+#: Seconds that faulthandler gets to write its stacks before they are read; it took under 10 ms (measured).
+DUMP_PATIENCE = 0.05
+
+
+class Workers:
+    """`on_event` hears what happens to the workers, `on_files` which files a generation's code came from."""
+
+    def __init__(
+        self,
+        zygotes: Mapping[int, ZygoteHandle],
+        board: BoardFile,
+        on_event: Callable[[ev.Event], None],
+        on_files: Callable[[int, Fingerprint], None],
+    ) -> None:
+        """`zygotes` are those that live, by generation."""
+        self.all: dict[int, WorkerHandle] = {}
+        self._zygotes = zygotes
+        self._board = board
+        self._on_event = on_event
+        self._on_files = on_files
+        self._free_cells = list(range(CELLS - 1, 0, -1))
+        self._loop = asyncio.get_running_loop()
+        self.memory = OutOfMemory()
+
+    def beats(self) -> dict[int, float]:
+        """The last heartbeat of each worker, in monotonic seconds.
+
+        A heartbeat that lies ahead counts as none: it would hide for ever that the worker hangs.
+        """
+        beats = {w.serial: self._board.beat(w.cell) for w in self.all.values()}
+        now = time.monotonic_ns()
+        return {serial: beat / 1e9 if beat <= now else 0.0 for serial, beat in beats.items()}
+
+    # ── from the order to fork to the grave ──────────────────────────────────────────────────
+
+    def fork(self, order: ev.Fork) -> None:
+        """Have its zygote fork a worker."""
+        worker = WorkerHandle(order.serial, order.generation, order.slot, self._free_cells.pop())
+        self._board.clear(worker.cell)
+        self.all[worker.serial] = worker
+        if (zygote := self._zygotes.get(order.generation)) is not None:
+            zygote.may_say += border.PER_FORK
+            lifetime = (order.recycle_after_requests, order.recycle_after_seconds)
+            zygote.channel.send(msg.Fork(order.serial, order.slot, worker.cell, *lifetime))
+
+    def inherit(self, saved: SavedWorker) -> None:
+        """Watch over a worker that this master's former image knew."""
+        worker = self.all[saved.serial] = WorkerHandle.restored(saved)
+        if (zygote := self._zygotes.get(saved.generation)) is not None:
+            zygote.may_say += border.PER_FORK
+        self._free_cells.remove(worker.cell)
+        self._watch(worker)
+
+    def forked(self, zygote: ZygoteHandle, message: msg.Forked, fds: list[int], pids: set[int]) -> None:
+        """Take in a new process; `pids` are those of the zygotes. Raises ChannelError if it is not to be believed."""
+        worker = self.all.get(message.serial)
+        # A worker whose status is known has been reaped: its pid may be reused before its pidfd is seen to be readable.
+        known = pids | {each.pid for each in self.all.values() if each.pid is not None and each.status is None}
+        border.believe_forked(message, fds, zygote, worker, known)
+        assert worker is not None
+        self._watch(worker)
+        self._on_event(message)
+
+    def fork_failed(self, zygote: ZygoteHandle, message: msg.ForkFailed) -> None:
+        """There will be no process. Raises ChannelError if none was ordered."""
+        self._forget(border.ordered(message, zygote, self.all.get(message.serial)))
+        message.reason = clean(message.reason, border.LONGEST_WORD)
+        self._on_event(message)
+
+    def exited(self, zygote: ZygoteHandle, message: msg.Exited) -> None:
+        """Note an exit status. Raises ChannelError if the process is not the zygote's."""
+        worker = self.all.get(message.serial)
+        if worker is None or not border.check_exited(message, zygote, worker):
+            return
+        worker.status = message.status
+        if worker.dead or worker.pidfd is None:
+            self._bury(worker)
+
+    def orphaned(self, generation: int) -> None:
+        """Its zygote is gone: orders to fork died with it, and a status that it has not reported stays unknown."""
+        for worker in [w for w in self.all.values() if w.generation == generation]:
+            if worker.pid is None:
+                self._forget(worker)
+            elif worker.dead or (worker.channel is not None and worker.channel.eof and worker.pidfd is None):
+                self._bury(worker)
+
+    def close(self) -> None:
+        """Forget all; a worker that still lives sees its channel end."""
+        for worker in list(self.all.values()):
+            self._forget(worker)
+
+    def _watch(self, worker: WorkerHandle) -> None:
+        if worker.channel is not None:
+            self._loop.add_reader(worker.channel.fileno(), self._on_message, worker)
+            worker.channel.flush_by(self._loop)
+        if worker.pidfd is not None:
+            self._loop.add_reader(worker.pidfd, self._on_dead, worker)
+
+    def _on_message(self, worker: WorkerHandle) -> None:
+        if worker.channel is None:
+            return
+        self._hear(worker)
+        if worker.channel.eof:  # no death notice: a grandchild may hold the other end (docs/traps.md, 27)
+            self._loop.remove_reader(worker.channel.fileno())
+            if worker.pidfd is None and worker.generation not in self._zygotes:  # but here there is no other
+                self._loop.call_soon(self._bury, worker)
+
+    def _hear(self, worker: WorkerHandle, turns: int = 1) -> None:
+        if broken := border.hear(worker, self._on_says, turns):
+            self.cut_off(worker, broken)
+
+    def _on_says(self, worker: WorkerHandle, message: msg.FromWorker, _fds: list[int]) -> None:
+        if not isinstance(message, msg.MoreFiles) and message.serial != worker.serial:
+            raise ChannelError(f"{type(message).__name__} about serial {message.serial}, but it is {worker.serial}")
+        match message:
+            case msg.MoreFiles():
+                worker.know(message.files)
+                return
+            case msg.Ready():
+                worker.know(message.fingerprint)
+                self._on_files(worker.generation, worker.files)
+            case msg.BootFailed():
+                message.reason, message.detail = clean(message.reason), clean(message.detail, msg.LONGEST_TEXT)
+            case msg.RecycleAsked():
+                message.reason = clean(message.reason)
+            case _:
+                assert_never(message)
+        self._on_event(message)
+
+    def cut_off(self, worker: WorkerHandle, reason: str) -> None:
+        """Hear a worker no more; it is replaced and told to leave."""
+        assert worker.channel is not None
+        self._loop.remove_reader(worker.channel.fileno())
+        worker.channel.cut_off()
+        self._on_event(ev.Breached(worker.serial, reason))
+
+    def _on_dead(self, worker: WorkerHandle) -> None:
+        assert worker.pidfd is not None
+        self._loop.remove_reader(worker.pidfd)
+        worker.dead = True
+        if worker.status is None:
+            worker.status = unix.wait_pidfd(worker.pidfd)  # ours if its zygote died before it
+        if worker.status is not None:
+            self._bury(worker)
+        else:
+            self._loop.call_later(STATUS_PATIENCE, self._bury, worker)
+
+    def _bury(self, worker: WorkerHandle) -> None:
+        """The process is gone and its status known, or given up on: hear its last words, then tell of its death."""
+        if self.all.get(worker.serial) is not worker:
+            return
+        if worker.channel is not None:
+            self._hear(worker, border.LAST_TURNS)
+        self._log_trace(worker, f"the stacks at its end{self._owner(worker)}")
+        self._forget(worker)
+        code, signum = handles.decode_status(worker.status)
+        self._on_event(ev.Died(worker.serial, code, signum, self.memory.ran_out()))
+
+    def _forget(self, worker: WorkerHandle) -> None:
+        self.all.pop(worker.serial, None)
+        handles.unwatch(self._loop, worker.channel, worker.pidfd)
+        worker.close()
+        self._board.clear(worker.cell)
+        self._free_cells.append(worker.cell)
+
+    # ── orders ───────────────────────────────────────────────────────────────────────────────
+
+    def tell(self, serial: int, message: msg.Message, fds: Sequence[int] = ()) -> None:
+        """Send, if there is such a worker."""
+        worker = self.all.get(serial)
+        if worker is not None and worker.channel is not None:
+            worker.channel.send(message, fds)
+
+    def signal(self, serial: int, signum: signal.Signals) -> None:
+        """Signal that very process, never another that has its pid by now."""
+        worker = self.all.get(serial)
+        if worker is None or worker.dead:
+            return
+        if worker.pidfd is not None:
+            unix.send_signal(worker.pidfd, signum)
+        elif (zygote := self._zygotes.get(worker.generation)) is not None:
+            zygote.channel.send(msg.Kill(serial, signum))
+
+    def dump_stacks(self, order: ev.DumpStacks) -> None:
+        """Have a worker's stacks written, and log them."""
+        self.signal(order.serial, signal.SIGUSR2)
+        worker = self.all.get(order.serial)
+        if worker is not None:
+            title = f"its event loop has stood still for {order.silent:.1f} s{self._owner(worker)}, the stacks"
+            self._loop.call_later(DUMP_PATIENCE, self._log_trace, worker, title)
+
+    def _owner(self, worker: WorkerHandle) -> str:
+        """The request that a stack most likely belongs to: a handler that blocks does so in its first step."""
+        begun = self._board.read_text(worker.cell)
+        return f" (the request begun last: {begun})" if begun else ""
+
+    def _log_trace(self, worker: WorkerHandle, title: str) -> None:
+        if worker.trace is None or self.all.get(worker.serial) is not worker:
+            return
+        text, worker.trace_offset = read_trace(worker.trace, worker.trace_offset)
+        if text:
+            log.error("%s: %s:\n%s", worker, title, text)
+
+
+class OutOfMemory:
+    """Whether the kernel has killed for want of memory since the last question."""
+
+    def __init__(self) -> None:
+        self._kills = unix.oom_kills()
+
+    def ran_out(self) -> bool:
+        """Ask, and count anew."""
+        before, self._kills = self._kills, unix.oom_kills()
+        return self._kills > before
