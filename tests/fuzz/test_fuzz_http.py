@@ -7,8 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.fuzz_http import Checker
-from tests.protocol.http1.framing_rows import rows
-from tests.protocol.http1.test_any_cut import BEHIND
+from tests.protocol.http1.framing_rows import BEHIND, rows
 
 SHORT = [row.raw for row in rows() if len(row.raw) < 500] + [raw for raw in BEHIND if len(raw) < 500]
 LINES = sorted({line + b"\r\n" for raw in SHORT for line in raw.split(b"\r\n")})

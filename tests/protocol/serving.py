@@ -1,7 +1,7 @@
 """A `Service`, alone or on a real socket, and a client that speaks in raw bytes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,8 +10,7 @@ import pytest
 from aserver.asgi import ASGIApp, Receive, Scope, Send
 from aserver.config import Layer, build
 from aserver.protocol.service import Service
-
-DEADLINE = 10.0
+from tests.harness.waiting import PATIENCE, eventually
 
 GET = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
 LAST_GET = b"GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n"
@@ -42,17 +41,17 @@ class Client:
 
     async def send(self, data: bytes) -> None:
         self.writer.write(data)
-        await asyncio.wait_for(self.writer.drain(), DEADLINE)  # a server that does not read must not stop the test
+        await asyncio.wait_for(self.writer.drain(), PATIENCE)  # a server that does not read must not stop the test
 
     async def rest(self) -> bytes:
         """All bytes until the server's FIN."""
-        return await asyncio.wait_for(self.reader.read(), DEADLINE)
+        return await asyncio.wait_for(self.reader.read(), PATIENCE)
 
     async def until(self, mark: bytes) -> bytes:
-        return await asyncio.wait_for(self.reader.readuntil(mark), DEADLINE)
+        return await asyncio.wait_for(self.reader.readuntil(mark), PATIENCE)
 
     async def exactly(self, size: int) -> bytes:
-        return await asyncio.wait_for(self.reader.readexactly(size), DEADLINE)
+        return await asyncio.wait_for(self.reader.readexactly(size), PATIENCE)
 
     async def response(self) -> tuple[bytes, bytes]:
         """Head and body of one response with a content-length."""
@@ -111,15 +110,6 @@ async def serving(app: ASGIApp, **values: Any) -> AsyncIterator[Serving]:
         server.close()
         service.cancel("the test is over")
         await eventually(lambda: not service.active and not service.connections)
-
-
-async def eventually(condition: Callable[[], object]) -> None:
-    """Wait until a condition holds, for at most DEADLINE seconds."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + DEADLINE
-    while not condition():
-        assert loop.time() < end, "the condition never held"
-        await asyncio.sleep(0.002)
 
 
 def field(head: bytes, name: bytes) -> bytes | None:

@@ -13,6 +13,14 @@ from tests.protocol.serving import service_of
 TURNS = 12
 
 
+#: What uvloop reads at once.
+READ = 256 * 1024
+
+
+def filled(unit: bytes, size: int = READ) -> bytes:
+    return unit * (size // len(unit))
+
+
 class Tap(asyncio.Transport):
     """A transport that keeps what is written, and holds a connection to account: nothing is written after the end."""
 

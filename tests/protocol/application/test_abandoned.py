@@ -12,7 +12,8 @@ import pytest
 from aserver.asgi import Message, Receive, Scope, Send
 from aserver.protocol.application import parting
 from aserver.protocol.application.parting import is_disconnect
-from tests.protocol.serving import DEADLINE, GET, Client, Serving, answer, body_of, eventually, read_all, serving
+from tests.harness.waiting import PATIENCE, eventually
+from tests.protocol.serving import GET, Client, Serving, answer, body_of, read_all, serving
 
 START: Message = {"type": "http.response.start", "status": 200, "headers": []}
 PIECE: Message = {"type": "http.response.body", "body": b"a", "more_body": True}
@@ -59,7 +60,7 @@ async def test_a_stream_hears_of_it_by_receive(reset: bool) -> None:
         await client.send(GET)
         await client.until(b"a\r\n")
         leave(client, reset)
-        await asyncio.wait_for(told.wait(), DEADLINE)
+        await asyncio.wait_for(told.wait(), PATIENCE)
         await eventually(lambda: not server.service.active and not server.service.connections)
 
 
@@ -161,7 +162,7 @@ async def test_a_stream_whose_listener_does_nothing_is_ended_by_send() -> None:
         await client.send(GET)
         await client.until(b"a\r\n")
         leave(client, reset=True)
-        await asyncio.wait_for(raised.wait(), DEADLINE)
+        await asyncio.wait_for(raised.wait(), PATIENCE)
 
 
 # ── what is not ended ────────────────────────────────────────────────────────────────────────
@@ -242,7 +243,7 @@ async def test_who_has_been_told_may_work_on() -> None:
         await client.send(GET)
         await client.until(b"a\r\n")
         client.close()
-        await asyncio.wait_for(told.wait(), DEADLINE)
+        await asyncio.wait_for(told.wait(), PATIENCE)
         await sweep(server, 100)
         await sweep(server, 200)
         assert server.service.active == 1
@@ -303,7 +304,7 @@ async def test_the_grace_of_an_answer_that_begins_later_begins_with_it() -> None
         await eventually(lambda: server.service.tasks.abandoned)
         await sweep(server, 100)
         go.set()
-        await asyncio.wait_for(began.wait(), DEADLINE)
+        await asyncio.wait_for(began.wait(), PATIENCE)
         await sweep(server, 1)
         await sweep(server, 4)
         assert server.service.active == 1
@@ -365,7 +366,7 @@ async def test_pipelined_requests_of_a_client_that_stops_sending_are_heard_out_o
         await eventually(lambda: any(each.eof for each in server.service.connections))  # type: ignore[attr-defined]
         go.set()
         assert (await client.response())[1] == b"first"
-        await asyncio.wait_for(told.wait(), DEADLINE)
+        await asyncio.wait_for(told.wait(), PATIENCE)
         await client.rest()
 
 

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from aserver.asgi import Receive, Scope, Send
-from tests.protocol.serving import LAST_GET, Client, Serving, answer, eventually, serving, status
-from tests.protocol.websocket.test_session import request as websocket_request
+from tests.harness.waiting import eventually
+from tests.protocol.serving import LAST_GET, Client, Serving, answer, serving, status
+from tests.protocol.websocket.peers import request as websocket_request
 
 REQUESTS = {"http": LAST_GET, "websocket": websocket_request()}
 TARGETS = {"http": b"/", "websocket": b"/ws?q=1"}

@@ -529,3 +529,31 @@ def _connections() -> Lines:
     yield "h2c with chunks and another", post(*h2c, CHUNKED) + b"1\r\na\r\n0\r\n\r\n" + GET, (*asked(b"a"), *GOT)
     yield "h2c with bad chunks", post(*h2c, CHUNKED) + b"x\r\n", 400
     yield "h2c with a bad line behind", head(HOST, *h2c) + b"GET  / HTTP/1.1\r\n\r\n", (*GOT, b"400")
+
+
+H2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+PLAIN = head(HOST, b"X: y")
+
+#: Bytes that may follow a request.
+BEHIND = (
+    H2_PREFACE, H2_PREFACE[:18], H2_PREFACE[:16], H2_PREFACE[:12], b"PRI * HTTP/2.0\r\nHost: t\r\n\r\n",
+    b"PRI / HTTP/1.1\r\nHost: t\r\n\r\n", b"PRI * HTTP/1.1\r\n\r\n", b"PRI * HTTP/1.1\r\nHost: t\r\n\r\nSM\r\n\r\n",
+    b"PRI\r\n\r\n", b"PRI \r\n\r\n", b"PRI *\r\n\r\n", b"SM\r\n\r\n", GET, PLAIN, post(b"Content-Length: 1") + b"a",
+    post(b"Content-Length: 1"), post(CHUNKED), post(CHUNKED) + b"1\r\na\r\n0\r\n\r\n",
+    head(HOST, start=b"BREW / HTTP/1.1"), head(HOST, start=b"OPTIONS * HTTP/1.1"),
+    head(HOST, start=b"CONNECT t:443 HTTP/1.1"), head(HOST, start=b"GET / HTTP/2.0"), head(start=b"GET / HTTP/1.0"),
+    head(HOST, start=b"GET /a b HTTP/1.1"), head(HOST, b"A : b"), head(HOST, start=b"SOURCE / ICE/1.0"),
+    head(HOST, start=b"DESCRIBE / RTSP/1.0"), head(HOST, start=b"GET http://u/ HTTP/1.1"),
+    head(HOST, b"Proxy-Connection: close") + GET,
+    head(HOST, b"Upgrade: websocket", b"Proxy-Connection: Upgrade", *WEBSOCKET) + GET,
+    head(HOST, b"Connection: Upgrade", b"Upgrade: h2c") + GET, head(HOST, b"Transfer-Encoding: gzip, chunked"),
+    head(HOST, HOST), post(b"Content-Length: " + b"0" * 30 + b"1") + b"a",
+    post(CHUNKED) + b"1 ;a\r\na\r\n0\r\n\r\n" + GET, post(CHUNKED) + b"1 \r\na\r\n0\r\n\r\n", b"\r\n", b"\r\n\r\n",
+    b"\r\n\r\n\r\n" + GET, b"\n", b"\r", b"\n\n", b"\r\r", b"\r\n\n", b" ", b"\0", b"\0\r\n\r\n", b"\xff\xff\r\n\r\n",
+    b":\r\n\r\n", b"GET", b"GET ", b"GET /", b"GET / HTTP/1.1", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: t",
+    b"GET / HTTP/1.1\r\nHost: t\r\n", b"GET\r\n\r\n", b"GET /\r\n\r\n", b"G\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 101 Switching Protocols\r\n\r\n", b"0\r\n\r\n",
+    b"a\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n", b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n\r\n",
+    b"\r\n\r\n\0\r\nQUIT\n\x20\x11\0\x0c" + b"\0" * 12, b"\x81\x85\0\0\0\0hello", b"\x88\x80\0\0\0\0",
+    b"SSH-2.0-x\r\n\r\n", b"\x05\x01\0", b"G" * 1100 + b"\r\n\r\n", b"GET / HTTP/1.1\r\nHost: t\r\n\r\n\r\n\n",
+)  # fmt: skip

@@ -13,19 +13,8 @@ import pytest
 from aserver.asgi import ASGIApp, Receive, Scope, Send
 from aserver.protocol.http1.connection import PIPELINE_LIMIT
 from aserver.protocol.transport.connection import LEAST_PROGRESS, LINGER_BYTES, LINGER_SECONDS, Awaited
-from tests.protocol.serving import (
-    DEADLINE,
-    GET,
-    LAST_GET,
-    answer,
-    body_of,
-    echo,
-    eventually,
-    field,
-    read_all,
-    serving,
-    status,
-)
+from tests.harness.waiting import PATIENCE, eventually
+from tests.protocol.serving import GET, LAST_GET, answer, body_of, echo, field, read_all, serving, status
 from tests.protocol.wiretap import Tap, Wiretap
 
 
@@ -471,7 +460,7 @@ async def test_disconnect_is_seen_by_receive_and_send() -> None:
     async with serving(app) as server:
         client = await server.connect()
         await client.send(GET)
-        await asyncio.wait_for(began.wait(), DEADLINE)
+        await asyncio.wait_for(began.wait(), PATIENCE)
         client.close()
         await eventually(lambda: len(seen) == 3)
     assert seen[:2] == [{"type": "http.disconnect"}] * 2
@@ -496,7 +485,7 @@ async def test_a_writer_that_never_receives_gets_oserror() -> None:
         await client.send(GET)
         await client.until(b"\r\n\r\n")
         client.close()
-        await asyncio.wait_for(raised.wait(), DEADLINE)
+        await asyncio.wait_for(raised.wait(), PATIENCE)
         await eventually(lambda: not server.service.active)
 
 
@@ -869,7 +858,7 @@ async def test_write_deadline() -> None:
         assert server.service.connections
         await after(server, 62)
         await eventually(lambda: not server.service.connections)
-        await asyncio.wait_for(done.wait(), DEADLINE)
+        await asyncio.wait_for(done.wait(), PATIENCE)
 
 
 class Stuck(Tap):
@@ -1032,7 +1021,7 @@ async def test_unix(tmp_path: Any) -> None:
         )
         reader, writer = await asyncio.open_unix_connection(path)
         writer.write(LAST_GET)
-        assert status(await asyncio.wait_for(reader.read(), DEADLINE)) == 200
+        assert status(await asyncio.wait_for(reader.read(), PATIENCE)) == 200
         writer.close()
         listener.close()
     assert (scopes[0]["client"], scopes[0]["server"], scopes[0]["scheme"]) == (None, (path, None), "https")

@@ -14,20 +14,14 @@ from aserver.asgi import Receive, Scope, Send
 from aserver.protocol.fair_queue import FairQueue
 from aserver.protocol.http1.connection import PIPELINE_LIMIT, HttpConnection
 from aserver.protocol.http1.reader import PORTION
-from tests.protocol.serving import GET, LAST_GET, echo, eventually, field, service_of, serving, status
-from tests.protocol.websocket.test_frames import BINARY, frame
-from tests.protocol.websocket.test_session import request as websocket_request
-from tests.protocol.wiretap import Tap, Wiretap
+from tests.harness.waiting import eventually
+from tests.protocol.serving import GET, LAST_GET, echo, field, service_of, serving, status
+from tests.protocol.websocket.peers import BINARY, frame
+from tests.protocol.websocket.peers import request as websocket_request
+from tests.protocol.wiretap import READ, Tap, Wiretap, filled
 
 HEAD = b"GET / HTTP/1.1\r\nHost: t\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
-#: What uvloop reads at once.
-READ = 256 * 1024
-
-
-def filled(unit: bytes, size: int = READ) -> bytes:
-    return unit * (size // len(unit))
-
 
 FLOODS = {
     "large fields": (HEAD + filled(b"A: %s\r\n" % (b"x" * 1000)), 431),

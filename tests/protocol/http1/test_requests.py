@@ -6,18 +6,8 @@ from typing import Any
 import pytest
 
 from aserver.asgi import Receive, Scope, Send
-from tests.protocol.serving import (
-    GET,
-    LAST_GET,
-    answer,
-    body_of,
-    echo,
-    eventually,
-    field,
-    read_all,
-    serving,
-    status,
-)
+from tests.harness.waiting import eventually
+from tests.protocol.serving import GET, LAST_GET, answer, body_of, echo, field, read_all, serving, status
 from tests.protocol.wiretap import Tap, Wiretap
 
 LAST = b"Connection: close\r\n"

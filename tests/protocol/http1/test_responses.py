@@ -14,20 +14,8 @@ from aserver.asgi import Receive, Scope, Send
 from aserver.errors import ApplicationError
 from aserver.protocol.application.dropped import REMEMBERED
 from aserver.protocol.application.files import CHUNK
-from tests.protocol.serving import (
-    DEADLINE,
-    GET,
-    LAST_GET,
-    SCOPE_CHANGES,
-    answer,
-    body_of,
-    echo,
-    eventually,
-    field,
-    read_all,
-    serving,
-    status,
-)
+from tests.harness.waiting import PATIENCE, eventually
+from tests.protocol.serving import GET, LAST_GET, SCOPE_CHANGES, answer, body_of, echo, field, read_all, serving, status
 
 START = {"type": "http.response.start", "status": 200, "headers": []}
 
@@ -549,7 +537,7 @@ async def test_pathsend_to_a_client_that_leaves(tmp_path: Path) -> None:
         await client.send(GET)
         await client.until(b"\r\n\r\n")
         client.close()
-        await asyncio.wait_for(raised.wait(), DEADLINE)
+        await asyncio.wait_for(raised.wait(), PATIENCE)
         await eventually(lambda: not server.service.active)
 
 

@@ -16,8 +16,7 @@ from aserver.protocol.transport.writer import HOLD_BYTES
 from aserver.protocol.websocket import connection as ws_socket
 from tests.protocol.narrows import HIGH, PIECES, TURNS, Narrows
 from tests.protocol.serving import GET, answer, field, read_all, service_of, status
-from tests.protocol.websocket.test_frames import BINARY, CLOSE, PING, frame
-from tests.protocol.websocket.test_session import Application, request
+from tests.protocol.websocket.peers import BINARY, CLOSE, PING, Application, frame, frames_of, request
 
 #: Different orders of events.
 SEEDS = range(8)
@@ -41,22 +40,6 @@ async def narrows(app: ASGIApp, seed: int, **settings: Any) -> AsyncIterator[Nar
         for _ in range(20):
             await asyncio.sleep(0)
         assert not service.active
-
-
-def frames_of(data: bytes) -> list[tuple[int, bytes]]:
-    """First byte and payload of each of the server's frames, all of them whole."""
-    found = []
-    at = 0
-    while at < len(data):
-        first, length = data[at], data[at + 1]
-        at += 2
-        if wide := {126: 2, 127: 8}.get(length, 0):
-            length = int.from_bytes(data[at : at + wide], "big")
-            at += wide
-        assert at + length <= len(data)
-        found.append((first, data[at : at + length]))
-        at += length
-    return found
 
 
 # ── WebSocket ────────────────────────────────────────────────────────────────────────────────

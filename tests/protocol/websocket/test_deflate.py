@@ -9,26 +9,21 @@ from typing import Any
 import pytest
 
 from aserver.protocol.websocket import deflate
-from aserver.protocol.websocket.deflate import Agreement, Deflater, Inflater, negotiate
+from aserver.protocol.websocket.deflate import Deflater, Inflater, negotiate
 from aserver.protocol.websocket.frames import Reader, ViolationError
-from tests.protocol.websocket.test_frames import BINARY, CONTINUATION, PING, TEXT, Told, feed, frame
-
-TAIL = b"\x00\x00\xff\xff"
-RSV1 = 4
-
-
-def agreement(offer: bytes = b"permessage-deflate") -> Agreement:
-    agreed = negotiate([offer])
-    assert agreed is not None
-    return agreed
-
-
-def compress(data: bytes, context: Any = None, bits: int = 15) -> bytes:
-    context = context or zlib.compressobj(wbits=-bits)
-    made: bytes = context.compress(data) + context.flush(zlib.Z_SYNC_FLUSH)
-    assert made.endswith(TAIL)
-    return made[:-4]
-
+from tests.protocol.websocket.peers import (
+    BINARY,
+    CONTINUATION,
+    PING,
+    RSV1,
+    TAIL,
+    TEXT,
+    Told,
+    agreement,
+    compress,
+    feed,
+    frame,
+)
 
 # ── negotiation, section 7.1 ─────────────────────────────────────────────────────────────────
 

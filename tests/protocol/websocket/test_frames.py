@@ -11,52 +11,9 @@ from hypothesis import strategies as st
 
 from aserver.protocol.websocket import frames, mask
 from aserver.protocol.websocket.frames import Reader, ViolationError, close_frame, head
+from tests.protocol.websocket.peers import BINARY, CLOSE, CONTINUATION, MASK, PING, PONG, TEXT, Told, feed, frame
 
-MASK = bytes.fromhex("37fa213d")
 LIMIT = 100_000
-TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 0x1, 0x2, 0x0, 0x8, 0x9, 0xA
-
-
-def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, key: bytes = MASK) -> bytes:
-    """A client's frame."""
-    start = bytearray(head(opcode | (0x80 if fin else 0) | rsv << 4, len(payload)))
-    start[1] |= 0x80
-    return bytes(start) + key + mask.plain_mask(payload, key)
-
-
-class Told:
-    """A sink that writes down what it is told."""
-
-    def __init__(self) -> None:
-        self.events: list[Any] = []
-
-    def on_text(self, text: str) -> None:
-        self.events.append(text)
-
-    def on_binary(self, data: bytes) -> None:
-        assert type(data) is bytes
-        self.events.append(data)
-
-    def on_ping(self, data: bytes) -> None:
-        self.events.append(("ping", data))
-
-    def on_pong(self, data: bytes) -> None:
-        self.events.append(("pong", data))
-
-    def on_close(self, code: int, reason: str) -> None:
-        self.events.append(("close", code, reason))
-
-    def on_spent(self) -> None:
-        """Have another turn soon: `feed` does."""
-
-
-def feed(reader: Reader, piece: bytes) -> None:
-    """Feed in as many turns as it takes."""
-    reader.feed(piece)
-    while reader.spent:
-        reader.refill()
-        reader.paused = False
-        reader.feed(b"")
 
 
 def read(*pieces: bytes, limit: int = LIMIT) -> list[Any]:

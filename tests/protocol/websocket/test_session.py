@@ -18,69 +18,23 @@ from aserver.protocol.transport import writer
 from aserver.protocol.websocket import connection
 from aserver.protocol.websocket.departure import Departure
 from aserver.protocol.websocket.frames import close_frame
-from tests.protocol.serving import SCOPE_CHANGES, Client, Serving, eventually, field, serving, status
-from tests.protocol.websocket.test_frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
+from tests.harness.waiting import eventually
+from tests.protocol.serving import SCOPE_CHANGES, Client, Serving, field, serving, status
+from tests.protocol.websocket.peers import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    KEY,
+    PING,
+    PONG,
+    TEXT,
+    Application,
+    echo,
+    frame,
+    listen,
+    request,
+)
 from tests.protocol.wiretap import Writes
-
-KEY = b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
-VERSION = b"Sec-WebSocket-Version: 13"
-
-
-def request(
-    *fields: bytes, key: bytes = KEY, version: bytes = VERSION, start: bytes = b"GET /ws?q=1 HTTP/1.1"
-) -> bytes:
-    lines = [start, b"Host: t", b"Connection: keep-alive, Upgrade", b"Upgrade: WebSocket", key, version, *fields]
-    return b"\r\n".join([line for line in lines if line] + [b"", b""])
-
-
-class Application:
-    """Notes what it gets; `script` says what it does after `websocket.connect`."""
-
-    def __init__(self, script: Callable[["Application"], Any], *, accept: bool = True) -> None:
-        self.script = script
-        self.accept = accept
-        self.got: list[Any] = []
-        self.scope: Scope = {}
-        self.error: BaseException | None = None
-        self.go_on = asyncio.Event()
-        self.returned = False
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.scope, self._receive, self.send = scope, receive, send
-        assert await receive() == {"type": "websocket.connect"}
-        try:
-            if self.accept:
-                await send({"type": "websocket.accept"})
-            await self.script(self)
-            self.returned = True
-        except BaseException as error:
-            self.error = error
-            raise
-
-    async def receive(self) -> Any:
-        """The next message: str, bytes, or code and reason of the disconnect."""
-        message = await self._receive()
-        if message["type"] == "websocket.disconnect":
-            self.got.append((message["code"], message["reason"]))
-        else:
-            self.got.append(message["text"] if "text" in message else message["bytes"])
-        return self.got[-1]
-
-    async def say(self, data: str | bytes) -> None:
-        await self.send({"type": "websocket.send", "text" if isinstance(data, str) else "bytes": data})
-
-    async def until_disconnected(self) -> None:
-        while not isinstance(await self.receive(), tuple):
-            pass
-
-
-async def echo(app: Application) -> None:
-    while not isinstance(got := await app.receive(), tuple):
-        await app.say(got)
-
-
-async def listen(app: Application) -> None:
-    await app.until_disconnected()
 
 
 @asynccontextmanager

@@ -14,15 +14,29 @@ from aserver.protocol.transport.connection import HIGH_WATER
 from aserver.protocol.websocket import deflate
 from aserver.protocol.websocket.deflate import Inflater
 from aserver.protocol.websocket.frames import INFLATED_BYTES, INFLATED_COST, PORTION, TEXT_BYTES, Reader, ViolationError
-from tests.protocol.http1.test_fairness import READ, filled
+from tests.harness.waiting import eventually
 from tests.protocol.narrows import PIECES, Narrows
-from tests.protocol.serving import GET, eventually, service_of, status
+from tests.protocol.serving import GET, service_of, status
 from tests.protocol.serving import echo as echo_http
-from tests.protocol.transport.test_flow_control import frames_of
-from tests.protocol.websocket.test_deflate import RSV1, agreement, compress
-from tests.protocol.websocket.test_frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Told, frame
-from tests.protocol.websocket.test_session import Application, echo, listen, request
-from tests.protocol.wiretap import Tap
+from tests.protocol.websocket.peers import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    RSV1,
+    TEXT,
+    Application,
+    Told,
+    agreement,
+    compress,
+    echo,
+    frame,
+    frames_of,
+    listen,
+    request,
+)
+from tests.protocol.wiretap import READ, Tap, filled
 
 OFFER = b"Sec-WebSocket-Extensions: permessage-deflate"
 LIMIT = 4_000_000
