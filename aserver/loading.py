@@ -1,8 +1,8 @@
-"""Whether this process is one of ours and is importing the application: then nothing may start another server.
+"""The note that a process of ours is importing the application, and may start no server meanwhile.
 
-Set by the importer (zygote, lazy worker, `aserver check`) and by the child that runs a settings file; asked by what
-starts a server. Without it a module with `aserver.run("main:app")` at its top level starts a server whose zygote
-imports that module, which starts a server, without end.
+Set by the importer (zygote, lazy worker, `aserver check`) and by the child that runs a settings file; asked by `run`
+and `serve`. Without it, a module with `aserver.run("main:app")` at its top level starts a server whose zygote imports
+that module, which starts a server, without end.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ _under_way = 0
 
 @contextlib.contextmanager
 def application_code() -> Iterator[None]:
-    """Around the import of code that may be a program of its own as well."""
+    """Use it around the import of a user's module, which may be a program of its own as well."""
     global _under_way  # noqa: PLW0603 - it is a fact about the process
     _under_way += 1
     try:

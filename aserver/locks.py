@@ -1,8 +1,8 @@
 """A lock between servers of one user, which other users cannot take.
 
-Used by the master and the embedding program. flock(2) needs no more than a descriptor, so whoever may read a file or a
-folder can lock it, and keep a server from starting. So this is a file that only its owner may open, made when the lock
-is taken and removed when it is let go of.
+Used by the master and the embedding program. The lock is a file that only its owner may open, made when the lock is
+taken and removed when it is released: flock(2) needs no more than a descriptor, so every user who may read a file can
+lock it, and keep a server from starting.
 """
 
 import contextlib
@@ -12,12 +12,12 @@ from typing import Self
 
 from aserver import rights
 
-#: So often it may be removed under our hands, before it counts as another's.
+#: If the file is removed this often between our open and our lock, it counts as another server's.
 _TRIES = 100
 
 
 class LockFile:
-    """A lock that is held. `fd` is close-on-exec: a zygote would keep the lock after the master's death (trap 91)."""
+    """A lock that is held. `fd` is close-on-exec: a zygote would keep the lock after the master's death."""
 
     def __init__(self, path: str, fd: int) -> None:
         self.path = path
@@ -25,9 +25,9 @@ class LockFile:
 
     @classmethod
     def take(cls, path: str) -> Self | None:
-        """Take it, or return None if another process holds it. Raises OSError if the file cannot be made or opened.
+        """Return the lock, or None if another process holds it. Raises OSError if the file cannot be made or opened.
 
-        Where the file system knows no locks it counts as taken.
+        On a file system without locks the lock counts as taken by us.
         """
         for _ in range(_TRIES):
             fd = rights.open_file(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
@@ -38,14 +38,14 @@ class LockFile:
                 return None
             except OSError:
                 pass
-            # Its holder may have removed it between our open and our lock, and others may hold the next one already.
+            # Its holder may have removed the file between our open and our lock; another may have made the next.
             if _is_at(path, fd):
                 return cls(path, fd)
             os.close(fd)
         return None
 
     def release(self) -> None:
-        """Remove the file, then let go of the lock: in this order, or another's would be removed."""
+        """Remove the file, then close it: the other way round, another server's file could be removed."""
         with contextlib.suppress(OSError):
             if _is_at(self.path, self.fd):
                 os.unlink(self.path)

@@ -1,8 +1,8 @@
-"""Files whose content root obeys: settings, which may name files to write, and run Python. Whose they may not be.
+"""The check that the application's user cannot change files that root obeys: settings, which run Python and name files.
 
-Runs in the command, the master and the embedding program. Where `user` is somebody else than root, the application
-runs as that user; if it could change the settings, a hole in it would be one in the whole machine, at the next
-reload or start. Not started as root, or without `user`, nothing is refused: then there is nothing to gain.
+Runs in the command, the master and the embedding program. With `user`, the application runs as a user other than root.
+If that user could change the settings, an intruder in the application would be root at the next reload or start.
+Nothing is refused if the server is not started as root, or has no `user`: an intruder has nothing to gain then.
 """
 
 import os
@@ -13,9 +13,9 @@ from aserver.errors import ConfigError
 
 
 def refuse_changeable(setting: str, path: str | Path | None, user: object, group: object) -> None:
-    """Raise ConfigError if `user`, with the groups that come with `group`, may change the file `path`, if any.
+    """Raise ConfigError if `user`, with the groups that come with `group`, may change the file `path`.
 
-    Also if that user may put another file in its place, or a folder or link on the way to it.
+    Also if that user may replace the file, or a folder or link on the way to it. None as `path` is no file: no error.
     """
     if path is None or user is None or os.geteuid() != 0:
         return

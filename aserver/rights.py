@@ -1,13 +1,13 @@
-"""Files that root opens in folders where other users may write, and who may change what root obeys.
+"""Opens files as root in folders where other users may write, and finds places where a user could exchange a file.
 
-Used by the master, the command and the embedding program. It keeps no state. Without root's rights nothing here is
-stricter than the kernel.
+Used by the master, the command and the embedding program. It keeps no state. For a process that is not root nothing
+here is stricter than the kernel.
 
 A user who may write in a folder can put a symbolic link where root is about to open a log or a pidfile, and root
 would write into any file of the system; the descriptor of a log is even passed on to workers of that user. So root
 follows the links that root made, and those of folders where only root may write (`/dev/stdout`, a `/var/log` on another
-disk); a link that another user made is followed with that user's rights. On Linux, which has O_PATH: each step is
-made from a descriptor, so nothing can be exchanged between the look and the step.
+disk); a link that another user made is followed with that user's rights. This needs Linux's O_PATH: each step is made
+from a descriptor, so nothing can be exchanged between the look and the step.
 """
 
 import errno
@@ -42,7 +42,7 @@ class Account:
         return cls(uid, tuple(os.getgrouplist(found.pw_name, found.pw_gid)))
 
     def may(self, status: os.stat_result, wanted: int) -> bool:
-        """Whether the mode allows it, as inode(7) tells; access control lists are not looked at."""
+        """Whether the mode gives this user the rights `wanted` (inode(7)); access control lists are not looked at."""
         if self.uid in (0, status.st_uid):
             return self.uid == 0 or status.st_mode >> 6 & wanted == wanted
         shift = 3 if status.st_gid in self.gids else 0
@@ -58,9 +58,9 @@ class Account:
 
 
 def open_file(path: str, flags: int, mode: int = 0o644) -> int:
-    """Return what open(2) returns, but as root follow others' links with their rights. Close-on-exec.
+    """Open `path` as open(2) does, but as root follow other users' links with their rights. Close-on-exec.
 
-    Raises OSError, whose text says whose link it is.
+    Raises OSError; its text names the owner of a link that leads too far.
     """
     flags |= os.O_CLOEXEC
     if not _LINUX or os.geteuid() != 0:
@@ -73,10 +73,10 @@ def open_file(path: str, flags: int, mode: int = 0o644) -> int:
 
 
 def place_to_change(path: str, account: Account) -> str | None:
-    """Where `account` could exchange or change what `path`, which is absolute, leads to; None if nowhere.
+    """The first place on the absolute `path` where `account` could exchange or change the file; None without one.
 
-    From the root down, so that what is looked at below a directory cannot be exchanged by that user any more. Mounted
-    read-only it cannot either, whatever the modes say: those of a Kubernetes ConfigMap are 0777.
+    The look goes from the root down, so that the user cannot exchange what has been looked at. Nothing below a
+    read-only mount can be changed, whatever the modes say: the modes of a Kubernetes ConfigMap are 0777.
     """
     parts = [part for part in reversed(path.split("/")) if part]
     here, links = "/", 0
@@ -107,9 +107,9 @@ def place_to_change(path: str, account: Account) -> str | None:
 
 
 def _is_mount_point(path: str) -> bool:
-    """Whether something is mounted there, which then cannot be renamed or removed (EBUSY in rename(2)).
+    """Whether a file system is mounted there: a mount point cannot be renamed or removed (EBUSY in rename(2)).
 
-    Not by st_dev, which differs among the files of one overlayfs.
+    st_dev would not tell: it differs among the files of one overlayfs.
     """
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
@@ -129,7 +129,7 @@ class _Walk:
     def __init__(self, path: str) -> None:
         self.path = path
         self.here = os.open("/" if path.startswith("/") else ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        #: Whose rights decide from here on; None for root's.
+        #: The user whose rights decide from here on; None is root.
         self.account: Account | None = None
         self._parts = _parts(path)
         self._links = 0
@@ -232,6 +232,6 @@ def _parts(path: str) -> list[str]:
 
 
 def _only_roots(directory: os.stat_result) -> bool:
-    """Whether nobody but root may make a link here."""
+    """Whether only root may make a link here."""
     others = stat.S_IWOTH if directory.st_gid == 0 else stat.S_IWOTH | stat.S_IWGRP
     return directory.st_uid == 0 and not directory.st_mode & others

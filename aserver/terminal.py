@@ -1,8 +1,8 @@
-"""What a process shares with the terminal or supervisor that started it: signals to the whole group, standard streams.
+"""The process group's signals, and the standard streams: both are shared with the terminal or supervisor at the start.
 
-Used by every process of ours, and by none that embeds us. A terminal and many supervisors signal a whole process group;
-what that means is the master's to decide, so the others must let it pass at every moment of their lives: signals are
-blocked (`held`) across an exec until the new process has said how it takes them.
+Used by every process of ours, and by none that embeds us. A terminal and many supervisors signal a whole process group.
+Only the master acts on such a signal, so the other processes must let it pass at every moment of their lives: signals
+are blocked (`held`) across an exec until the new process has said how it takes them.
 """
 
 import contextlib
@@ -15,17 +15,17 @@ from collections.abc import Iterable, Iterator
 
 from aserver import unix
 
-#: The signals of a group that do not ask for the end, and whose default would end or halt a process all the same.
+#: Signals to a group that do not ask a process to end, although their default action ends or halts it.
 PASSING = frozenset({signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU})
-#: All that are the master's to obey. TSTP and CONT are not among them: Ctrl-Z halts the whole job, and `fg` wakes it.
+#: Signals that only the master obeys. TSTP and CONT are not among them: Ctrl-Z halts the whole job, and `fg` wakes it.
 GROUP_SIGNALS = PASSING | {signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
-#: What the kernel sends to a background job that uses its terminal.
+#: The kernel sends these to a background job that uses its terminal.
 _BACKGROUND = frozenset({signal.SIGTTIN, signal.SIGTTOU})
 
 
 @contextlib.contextmanager
 def held(signals: Iterable[signal.Signals]) -> Iterator[None]:
-    """Keep `signals` pending in this thread, and blocked in what it starts."""
+    """Keep `signals` pending in this thread, and blocked in the processes that it starts."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
@@ -34,7 +34,7 @@ def held(signals: Iterable[signal.Signals]) -> Iterator[None]:
 
 
 def leave_to_master(signals: Iterable[signal.Signals]) -> None:
-    """Let `signals` pass without effect, also those that came while they were blocked.
+    """Let `signals` pass without effect, also signals that came while they were blocked.
 
     No-op handlers do that, because an exec resets them: the app's subprocesses start with the defaults. TTIN and TTOU
     are ignored instead (SIG_IGN, which subprocesses inherit), but only where a terminal controls this process. There
@@ -69,8 +69,8 @@ def controls_us() -> bool:
 def keep_standard_streams() -> None:
     """Lead each of the descriptors 0, 1 and 2 that is closed, or whose terminal has hung up, to /dev/null.
 
-    A closed one would be the number of the next file that this process opens, a socket or the board, and whatever
-    writes to "standard error" would write there. After a hang-up each `print` would raise EIO.
+    The kernel gives a closed descriptor's number to the next file that this process opens, a socket or the board, and
+    text for "standard error" would be written into it. After a hang-up each `print` would raise EIO.
     """
     for fd in range(3):
         if _leads_somewhere(fd):

@@ -81,7 +81,6 @@ VAGUE_SENTENCES = {
     "importer": 11,
     "launch": 3,
     "protocol": 56,
-    "terminal.py": 2,
 }
 
 
@@ -98,9 +97,7 @@ NAMES_OF_SEVERAL = {
 }
 
 #: References to numbers that are explained elsewhere, by package.
-UNEXPLAINED = {
-    "locks.py": 1,
-}
+UNEXPLAINED: dict[str, int] = {}
 
 #: Modules of tests/unit that are about a subject across modules instead of one module or package.
 SUBJECTS = {
@@ -116,7 +113,7 @@ SUBJECTS = {
 PRIVATE_READS = {
     "apps": 1,
     "apps/lifecycle": 2,
-    "fuzz": 3,
+    "fuzz": 1,
     "peers": 1,
     "process": 1,
     "protocol": 1,
@@ -127,7 +124,7 @@ PRIVATE_READS = {
     "unit": 5,
     "unit/ipc": 1,
     "unit/log": 2,
-    "unit/master": 37,
+    "unit/master": 28,
     "unit/worker": 10,
     "unit/zygote": 12,
 }
