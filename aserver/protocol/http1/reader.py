@@ -14,19 +14,18 @@ application there.
 """
 
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import httptools
 
 from aserver.errors import ClientError
 from aserver.protocol.http1 import framing, rules
 from aserver.protocol.http1.framing import PLAIN_GET, ChunkWalk, has_more_lines
-from aserver.protocol.http1.head import DoubtError, RequestHead, TrailersOnly
+from aserver.protocol.http1.head import END_OF_HEAD, HASH, DoubtError, RequestHead, parser_of_body
 from aserver.protocol.http1.head_cache import REMEMBERED_SIZE, HeadCache, KnownHead
 from aserver.protocol.http1.rules import Limits
 from aserver.protocol.http1.sink import CHUNKED, Headers, RequestSink
 from aserver.protocol.semantics import wire
-from aserver.protocol.semantics.wire import METHODS
 
 #: Bytes of a head given to the parser at once. It cannot be stopped, and 256 KB (uvloop's read) of fields make 26 MB
 #: of objects.
@@ -36,10 +35,6 @@ SLICE: Final = 8192
 #: of the smallest chunks, 0.2 of chunk extensions. With half of it a head of 12 KB needs a second turn.
 PORTION: Final = 16384
 
-END_OF_HEAD: Final = b"\r\n\r\n"
-
-# `int in bytes` is a memchr; `bytes in bytes` costs 0.1 us more.
-HASH: Final = 0x23
 CR: Final = 0x0D
 
 #: The usual values of Connection, of which the first is what browsers send.
@@ -109,7 +104,7 @@ class RequestReader:
     )
 
     def __init__(self, sink: RequestSink, limits: Limits, cache: HeadCache) -> None:
-        self._sink: RequestSink | None = sink  # until `close`
+        self._sink = sink
         self._limits = limits
         self._cache = cache
         self.phase = BETWEEN
@@ -178,7 +173,8 @@ class RequestReader:
     def close(self) -> None:
         """Stop, and let go of the sink and of the parser, which hold the reader."""
         self.stop()
-        self._sink = self._parser = self._head = None
+        self._parser = self._head = None
+        self._sink = cast("RequestSink", None)  # of which a reader that is OVER has no need
 
     @property
     def headers(self) -> Headers:
@@ -203,9 +199,7 @@ class RequestReader:
         match = PLAIN_GET.fullmatch(data, 0, len(data) - len(block))
         if match is None or len(data) > self._limits.small_head:
             return False
-        sink = self._sink
-        assert sink is not None
-        sink.on_request("GET", match[1], "1.1", headers, keep_alive, forwarding, None, 0)
+        self._sink.on_request("GET", match[1], "1.1", headers, keep_alive, forwarding, None, 0)
         if not keep_alive:
             self.phase = OVER
         return True
@@ -259,8 +253,6 @@ class RequestReader:
         self._units = 0
         position, self._unread_from = self._unread_from, 0
         size = len(data)
-        sink = self._sink
-        assert sink is not None
         try:
             while position < size:
                 phase = self.phase
@@ -269,7 +261,7 @@ class RequestReader:
                 if self._units >= PORTION:
                     self._keep(data, position, WAITING)
                     self.spent = True
-                    sink.on_spent()
+                    self._sink.on_spent()
                 elif phase is BODY:
                     position = self._read_body(data, position)
                 elif phase is FIELDS:
@@ -365,7 +357,7 @@ class RequestReader:
         try:
             self._feed_parser(lead + piece[before:end])
         except httptools.HttpParserUpgrade:
-            if self.phase is not BODY and self._sink is not None and self._sink.on_offer():
+            if self.phase is not BODY and self._sink.on_offer():
                 self._keep(data, position, OFFER)
                 return len(data)
             self._resume_after_offer()
@@ -427,11 +419,7 @@ class RequestReader:
         self._skipped = False
         if self.phase is BODY:
             assert self._head is not None
-            trailers = TrailersOnly(self._head, self._on_body_resumed)
-            self._parser = httptools.HttpRequestParser(trailers)
-            coding = b"transfer-encoding: chunked" if self._length < 0 else b"content-length: %d" % self._length
-            self._parser.feed_data(b"POST / HTTP/1.1\r\n%s\r\n\r\n" % coding)
-            trailers.begun = True
+            self._parser = parser_of_body(self._head, self._length, self._on_body_resumed)
 
     def _on_body_resumed(self) -> None:
         self._renew_parser()
@@ -443,7 +431,6 @@ class RequestReader:
         """Tell of the request whose head was collected. Raises ClientError through the parser."""
         limits = self._limits
         sink = self._sink
-        assert sink is not None
         piece = self._piece
         head = self._head
         assert head is not None
@@ -469,7 +456,8 @@ class RequestReader:
                 or wire.keeps_alive(fields[b"connection"], "1.1")
             )
         else:
-            method, target, version = self._vouch_for(piece, target, fields)
+            line = self.request_line if self.phase is FIELDS else None
+            method, target, version = line or head.vouch_for(piece, self._parser.get_method())
             keep_alive = wire.keeps_alive(fields.get(b"connection"), version)
         if (
             not common
@@ -504,34 +492,13 @@ class RequestReader:
         if forwarding:
             head.forwarding = {}
 
-    def _vouch_for(self, piece: bytes, target: bytes, fields: dict[bytes, bytes]) -> tuple[str, bytes, str]:
-        """Return method, target and version of a head that is not of the plainest kind. Raises DoubtError if unsure."""
-        if self.phase is FIELDS:
-            assert self.request_line is not None
-            return self.request_line
-        name = self._parser.get_method()
-        if (
-            name in METHODS
-            and piece.startswith(name + b" /")
-            and piece.startswith(b" HTTP/1.1\r\n", len(name) + 1 + len(target))
-            and HASH not in target
-            and b"transfer-encoding" not in fields
-            and b"upgrade" not in fields
-        ):
-            length = wire.content_length(fields.get(b"content-length", b"0"))
-            end = piece.index(END_OF_HEAD) + len(END_OF_HEAD) + length
-            if end == len(piece) or (length and end > len(piece)):
-                return METHODS[name], target, "1.1"
-        raise DoubtError
-
     def on_body(self, data: bytes) -> None:
         """Take a piece of the body. Raises ClientError through the parser."""
         if self.phase is BODY:
             self._received += len(data)
             if self._received > self._limits.body:
                 raise ClientError(413, f"body above {self._limits.body} bytes")
-            if self._sink is not None:
-                self._sink.on_body(data)
+            self._sink.on_body(data)
 
     def on_message_complete(self) -> None:
         """Take the end of the request, which is that of its body if it has one."""
@@ -539,5 +506,4 @@ class RequestReader:
             self.phase = self._after_body
             if self._head is not None and self._head.fields:  # trailers
                 self._head.forget()
-            if self._sink is not None:
-                self._sink.on_end()
+            self._sink.on_end()
