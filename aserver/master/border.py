@@ -1,4 +1,4 @@
-"""Where the master takes in what zygotes and workers send: what it is, before it is believed.
+"""Checks on the messages of zygotes and workers, made before the master believes them.
 
 Runs in the master, which may be root, while its peers run the application's code as another user. The channel has seen
 to the shape of a message (`ipc.channel`); here it is compared with what the kernel says. A message that cannot be true
@@ -50,12 +50,12 @@ def hear(peer: P, obey: Callable[[P, Any, list[int]], None], turns: int = 1) -> 
         for _, fds in left:
             for fd in fds:
                 os.close(fd)
-        return clean(str(error))  # msgspec quotes what it does not know
+        return clean(str(error))  # msgspec quotes unknown names
     return ""
 
 
 def count(peer: ZygoteHandle | WorkerHandle) -> None:
-    """Note one more message of a peer. Raises ChannelError if it has said more than it can have to say: a flood."""
+    """Count a message of a peer. Raises ChannelError if there are more than it can have reason to send: a flood."""
     peer.said += 1
     if peer.said > peer.may_say:
         raise ChannelError(f"it has sent {peer.said} messages, and can have had {peer.may_say} to send")
@@ -87,14 +87,14 @@ def believe_forked(
 
 
 def ordered(message: msg.Forked | msg.ForkFailed, zygote: ZygoteHandle, worker: WorkerHandle | None) -> WorkerHandle:
-    """The worker that `message` answers the order for. Raises ChannelError if there is no such order, or no longer."""
+    """The worker whose order `message` answers. Raises ChannelError if there is no unanswered order for it."""
     if worker is None or worker.generation != zygote.generation or worker.pid is not None:
         raise ChannelError(f"{type(message).__name__} for serial {message.serial}, which it was not told to fork")
     return worker
 
 
 def check_exited(message: msg.Exited, zygote: ZygoteHandle, worker: WorkerHandle | None) -> bool:
-    """Whether it is news of a worker that is still known. Raises ChannelError if it cannot be this zygote's to tell."""
+    """Whether the worker is still known. Raises ChannelError if it is not a child of this zygote."""
     if worker is None:
         return False  # its status was given up on (workers.STATUS_PATIENCE)
     if worker.generation != zygote.generation or worker.pid != message.pid:
@@ -105,7 +105,7 @@ def check_exited(message: msg.Exited, zygote: ZygoteHandle, worker: WorkerHandle
 def channel_of(fd: int) -> Channel[msg.FromWorker]:
     """The channel behind a descriptor. Raises ChannelError unless it is an end of a socketpair; then it stays open.
 
-    A socket that is connected to some service would have us, maybe root, write into it.
+    If the socket were connected to a service, the master, which may be root, would write into that service.
     """
     refusal = ChannelError("the channel of a worker is no end of a stream socketpair")
     try:
@@ -123,7 +123,7 @@ def channel_of(fd: int) -> Channel[msg.FromWorker]:
 
 
 def check_trace(fd: int) -> None:
-    """Raise ChannelError unless `fd` is a file in memory: reading any other may wait for whoever serves it (FUSE)."""
+    """Raise ChannelError unless `fd` is a file in memory: a read of any other may wait (FUSE)."""
     try:
         if unix.LINUX:
             fcntl.fcntl(fd, fcntl.F_GET_SEALS)  # tmpfs and memfds have seals, if only none; anything else: EINVAL
@@ -141,8 +141,8 @@ def check_trace(fd: int) -> None:
 def check_process(pidfd: int, pid: int, zygote: ZygoteHandle) -> None:
     """Raise ChannelError unless `pidfd` is of the process `pid`, a child of `zygote` that has the same user.
 
-    Whoever has a pidfd may hand it on, but whether it may be signalled depends on who signals: as root we could be made
-    to end anything. The pid is read before and after the rest; as long as the pidfd has it, nobody else can.
+    Any process may pass on any pidfd, and the right to signal is the signaller's: as root the master could be made to
+    end anything. The pid is read before and after the other checks: as long as the pidfd has it, no other process has.
     """
     if not Path("/proc/self/fdinfo").is_dir():
         if os.geteuid() == 0:

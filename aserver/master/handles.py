@@ -1,7 +1,7 @@
-"""The master's side of the processes below it: start a zygote, hold a worker's descriptors, let go of them.
+"""Handles of the processes below the master: their descriptors, how a zygote starts, and how they are let go of.
 
-Runs in the master. It never forks (posix_spawn execs, so the loop of whoever embeds us is not copied) and decides
-nothing; `runner` calls it for the commands of the state machine.
+Runs in the master. It decides nothing and never forks: posix_spawn execs, so the loop of an embedding program is not
+copied.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from aserver.ipc.channel import Channel
 from aserver.ipc.messages import FILES_AT_ONCE, MOST_FILES, Files, FromWorker, FromZygote
 from aserver.master.snapshot import SavedWorker, SavedZygote
 
-#: Messages of a peer beyond two for each fork: its files in pieces, and what a process says once, with some to spare.
+#: Messages of a peer beyond two for each fork: its files in pieces, and those that are sent once, with some to spare.
 #: A peer that sends more floods the channel.
 SPARE_MESSAGES = MOST_FILES // FILES_AT_ONCE + 14
 #: Of a path, PATH_MAX (linux/limits.h); of all the paths of one process together.
@@ -142,7 +142,7 @@ def _channel(fd: int, expects: Any) -> Channel[Any]:
 
 
 def _add(known: Files, more: Files) -> None:
-    """Only what can be a file's path: the master looks at each (stat(2)) every few seconds, maybe as root."""
+    """Add what can be the path of a file; the master, maybe root, calls stat(2) on each every few seconds."""
     if len(known) + len(more) <= MOST_FILES and sum(map(len, known)) + sum(map(len, more)) <= MOST_CHARACTERS:
         paths = (path for path in more if path.startswith("/") and "\0" not in path and len(path) <= LONGEST_PATH)
         known.update({path: more[path] for path in paths})

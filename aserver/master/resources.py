@@ -28,7 +28,7 @@ log = logging.getLogger("aserver.master")
 #: Stands for `bind` while systemd's sockets replace it.
 _SYSTEMD = "systemd"
 
-#: Settings that belong to the process or to what it made once: a reload leaves them as they are and says so.
+#: Settings of the process, or of things that it makes once: a reload leaves them as they are and says so.
 ONLY_AT_START = ("pidfile", "daemon", "control", "proc_name", "uds_mode", "uds_owner", "uds_group", "reuse_port")
 
 
@@ -56,7 +56,7 @@ class LogFile:
 
 @dataclass(slots=True, eq=False)
 class Resources:
-    """Of one generation. `bound` is by what `bind` says; one spec can come to several listeners."""
+    """The resources of one generation. `bound` is by the words of `bind`, which can stand for several listeners."""
 
     config: Config
     workers: int
@@ -121,7 +121,7 @@ class AllResources:
         return self
 
     def give(self, generation: int) -> Resources:
-        """Those of `generation`; a new one gets what is ready for the next."""
+        """The resources of `generation`; a new one gets `next`."""
         return self.of.setdefault(generation, self.next)
 
     @property
@@ -164,7 +164,7 @@ class AllResources:
                 log.error("%s; the old file is written on", error)  # noqa: TRY400
 
     def replace_next(self, fresh: Resources) -> None:
-        """The next generation gets `fresh`; what was ready for it and never given is closed."""
+        """Give `fresh` to the next generation; resources that were ready for it and never given are closed."""
         superseded, self.next = self.next, fresh
         if superseded not in self.of.values():
             let_go(superseded, (*self.of.values(), fresh))
@@ -219,7 +219,7 @@ def provide(resolved: Resolved, environ: Mapping[str, str]) -> Resources:
 
 
 def _open_logs(config: Config, previous: list[LogFile], undo: contextlib.ExitStack) -> list[LogFile]:
-    # A mistake in what only the processes use is found now as well, before anything happens.
+    # Settings that only the processes use are tried now as well, before anything happens.
     compile_format(config.access_log_format)
     if config.log_config is not None:
         read_log_config(config.log_config)
@@ -250,7 +250,7 @@ def _bind_missing(config: Config, bound: dict[str, list[Listener]], undo: contex
 
 
 def provide_next(previous: Resources, resolved: Resolved) -> tuple[Resources, list[str]]:
-    """For a reload: what is unchanged stays, what is new is bound and opened now, so that a mistake is found now.
+    """For a reload: unchanged resources stay, new ones are bound and opened now, so that a mistake is found now.
 
     Also returns what the reload cannot change, a sentence each. Raises BindError or ConfigError; then nothing changes.
     """

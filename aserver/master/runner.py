@@ -1,4 +1,4 @@
-"""The loop of the master: turns what happens into events, performs the state machine's commands, re-arms one timer.
+"""The loop of the master: takes in events, performs the state machine's commands, re-arms one timer.
 
 Runs in the master process's stdlib loop, or in the loop of a program that embeds a whole master. It never waits for a
 worker or zygote (it waits for the next event or deadline), never imports user code, and never forks.
@@ -110,7 +110,7 @@ class Runner:
             return await asyncio.shield(self._done)
         except asyncio.CancelledError:
             self.stop(ev.StopMode.GRACEFUL, "cancelled")
-            with anyio.CancelScope(shield=True):  # a scope goes on cancelling whoever waits in it: a busy loop here
+            with anyio.CancelScope(shield=True):  # an outer scope cancels again and again: a busy loop here
                 while not self._done.done():
                     with contextlib.suppress(asyncio.CancelledError):
                         await asyncio.shield(self._done)
@@ -127,7 +127,7 @@ class Runner:
         self._handle(ev.StopRequested(mode, why))
 
     def reload(self, why: str) -> None:
-        """Read the settings again and start a new generation; what is wrong is logged and changes nothing."""
+        """Read the settings again and start a new generation; a mistake in them is logged and changes nothing."""
         self._reloads.request(why)
 
     def _begin_generation(self, resources: Resources, why: str) -> None:
@@ -242,8 +242,6 @@ class Runner:
             ev.AdoptWorkers: lambda order: zygotes.adopt_workers(order.generation),
             ev.Fork: workers.fork,
             ev.Drain: lambda order: tell(order.serial, msg.Drain(order.final, order.graceful)),
-            ev.Hurry: lambda order: tell(order.serial, msg.Drain(final=True, graceful=0.0)),
-            ev.Finish: lambda order: tell(order.serial, msg.Drain(final=True, graceful=order.graceful)),
             ev.Kill: lambda order: workers.signal(order.serial, signal.Signals[order.signal]),
             ev.DumpStacks: workers.dump_stacks,
             ev.StartListening: lambda _: self._start_listening(1),
@@ -276,7 +274,7 @@ class Runner:
             self._run_hook("when_ready")
 
     def _follow_generations(self) -> None:
-        """Take up what a generation brings when it becomes the current one; close what only gone ones used."""
+        """Take up the resources of a generation that becomes the current one; close those that only gone ones used."""
         current, serving = self._state.current, self._resources.serving
         if current is not None and serving not in (0, current.number):
             resources = self._resources.of[current.number]

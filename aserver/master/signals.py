@@ -1,4 +1,4 @@
-"""The master's signals, and what each of them asks of the runner.
+"""The master's signals, and the runner's answer to each.
 
 Runs in the master's loop. A handler only notes its signal and wakes the loop, which obeys in a turn of its own: a
 handler may run in the middle of anything, such as a record that is being logged.

@@ -19,7 +19,7 @@ from aserver.sockets import Handover
 
 SCHEMA = 6
 
-#: Not left behind: chance is the new image's own, and orders are carried out before the exec.
+#: Fields that stay behind: chance is the new image's own, and commands are carried out before the exec.
 _OWN = ("rng", "out")
 
 
@@ -48,7 +48,7 @@ class SavedWorker(msgspec.Struct):
 
 
 class SavedLog(msgspec.Struct):
-    """An open log. Opened again by its path it might not be there, or be another's, with no way back."""
+    """A log, handed on open: by then its path may be gone, or be another process's file."""
 
     path: str
     which: Literal["error", "access"]
@@ -66,7 +66,7 @@ class SavedResources(msgspec.Struct):
 
 
 class Snapshot(msgspec.Struct):
-    """All of it."""
+    """The whole state."""
 
     schema: int
     model: dict[str, object]
@@ -92,7 +92,7 @@ class Snapshot(msgspec.Struct):
 
 
 def write_model(model: Model) -> dict[str, object]:
-    """The picture as plain values."""
+    """The model as plain values."""
 
     def encode(value: object) -> object:
         assert isinstance(value, BackOff)
@@ -102,7 +102,7 @@ def write_model(model: Model) -> dict[str, object]:
 
 
 def read_model(data: Mapping[str, object], rng: Rng) -> Master:
-    """The picture again. Raises ConfigError if it is not one."""
+    """The inverse of `write_model`. Raises ConfigError if `data` has another shape."""
 
     def decode(kind: type, value: typing.Any) -> BackOff:
         assert kind is BackOff

@@ -33,9 +33,9 @@ PREFLIGHT_TIMEOUT = 30.0
 
 
 async def preflight(running: Config) -> str | None:
-    """Start this command as the new image would be, up to where it would serve; why it could not, or None.
+    """Start this command as the new image would be started, up to where it would serve. Returns why that failed.
 
-    It reads the settings file, as root: not if the application, with the `running` settings, could have written it.
+    It reads the settings file, maybe as root. A file that the user of the `running` settings may change is refused.
     """
     try:
         refuse_changeable("config", running.config, running.user, running.group)
@@ -67,7 +67,7 @@ async def preflight(running: Config) -> str | None:
 
 
 async def _wait(pid: int, pidfd: int) -> int | None:
-    """The wait status, or None after killing what took too long."""
+    """The wait status; None if the preflight took too long and was killed."""
     loop = asyncio.get_running_loop()
     dead = asyncio.Event()
     loop.add_reader(pidfd, dead.set)
@@ -104,7 +104,7 @@ def answer_preflight(environ: MutableMapping[str, str]) -> bool:
 def become(snapshot: Snapshot, noted: list[int]) -> OSError:
     """Exec the new image. Returns only if that failed, with everything as it was.
 
-    `noted` are signals that came before they were blocked, and that nobody has obeyed: they are made to come again.
+    `noted` are signals that came before they were blocked and have not been obeyed: they are raised again.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     paper = unix.memory_file("aserver-snapshot")
@@ -126,12 +126,12 @@ def become(snapshot: Snapshot, noted: list[int]) -> OSError:
 
 
 def is_continued(environ: Mapping[str, str]) -> bool:
-    """Whether this image, or the one that this preflight is for, goes on with what another was."""
+    """Whether this image, or the image that this preflight stands for, goes on from a former one."""
     return SNAPSHOT in environ or PREFLIGHT in environ
 
 
 def inherited(environ: MutableMapping[str, str]) -> Snapshot | None:
-    """In the new image: what the former one left. Its descriptors are close-on-exec again."""
+    """In the new image: the state that the former one left, if any. Its descriptors are close-on-exec again."""
     number = environ.pop(SNAPSHOT, None)
     if number is None:
         return None

@@ -244,19 +244,9 @@ class World:
             case ev.Drain(serial=serial):
                 assert serial in self._known
                 assert serial not in self._buried, f"{order} to a worker that is gone"
-                assert serial not in self._drained, f"a second {order}"
+                if serial in self._drained:
+                    self._check_again(order)
                 self._drained.add(serial)
-            case ev.Hurry(serial=serial):
-                assert serial in self._drained
-                assert serial not in self._buried
-                assert serial not in self._hurried, f"a second {order}"
-                self._hurried.add(serial)
-            case ev.Finish(serial=serial):
-                assert serial in self._drained
-                assert serial not in self._buried
-                assert serial not in self._finished, f"a second {order}"
-                assert self.master.stop is not None
-                self._finished.add(serial)
             case ev.Kill(serial=serial) | ev.DumpStacks(serial=serial):
                 assert serial in self._known
                 assert serial not in self._buried, f"{order} to a worker that is gone"
@@ -269,6 +259,14 @@ class World:
                 assert len(self.orders(type(order))) == 1, "twice"
             case _:
                 pass
+
+    def _check_again(self, order: ev.Drain) -> None:
+        """A worker is told a second time only that the server stops, and once more that its requests get no time."""
+        told = self._hurried if order.graceful == 0.0 else self._finished
+        assert order.final
+        assert order.serial not in told, f"a second {order}"
+        assert self.master.stop is not None
+        told.add(order.serial)
 
     def _check_picture(self, event: ev.Event, orders: list[ev.Command], before: set[int], *, stopped: bool) -> None:
         master = self.master
@@ -301,9 +299,8 @@ class World:
             case ev.Fork():
                 self.after(0.01, lambda: self._fork(order))
             case ev.Drain(serial=serial, graceful=graceful):
-                self._leave(serial, graceful)
-            case ev.Hurry(serial=serial):
-                self._leave(serial, 0.0)
+                if graceful == 0.0 or not self.processes[serial].told:
+                    self._leave(serial, graceful)
             case ev.Kill(serial=serial, signal=signal):
                 if signal == "SIGKILL" or self.ways.leave != "never":
                     self.after(0.02, lambda: self.die(serial, signal=signal))

@@ -168,23 +168,10 @@ class Fork(_Shape, frozen=True):
 
 
 class Drain(_Shape, frozen=True):
-    """Tell a worker to leave; once per worker."""
+    """Tell a worker to leave; in a stop once more if that was not `final`, and again when it gets no more time."""
 
     serial: int
     final: bool
-    graceful: float
-
-
-class Hurry(_Shape, frozen=True):
-    """Tell a draining worker that its requests get no more time; once per worker."""
-
-    serial: int
-
-
-class Finish(_Shape, frozen=True):
-    """Tell a worker that drains for another reason that the server stops: a final drain; once per worker."""
-
-    serial: int
     graceful: float
 
 
@@ -239,8 +226,6 @@ Command = (
     | AdoptWorkers
     | Fork
     | Drain
-    | Hurry
-    | Finish
     | Kill
     | DumpStacks
     | StartListening

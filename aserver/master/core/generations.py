@@ -9,13 +9,7 @@ from aserver.master.core import events as ev
 from aserver.master.core import transitions
 from aserver.master.core.backoff import BackOff, when
 from aserver.master.core.limits import RELOAD_SPACING, Limits
-from aserver.master.core.model import (
-    Generation,
-    Model,
-    Role,
-    Worker,
-    WorkerPhase,
-)
+from aserver.master.core.model import Generation, Model, Role, Worker, WorkerPhase
 
 
 def begin(model: Model, limits: Limits) -> Generation:

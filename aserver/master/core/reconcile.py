@@ -1,4 +1,4 @@
-"""Compares what is with what should be, and orders what is missing.
+"""Compares the model with the number of workers wanted, and orders what is missing.
 
 Pure. Runs after every event, in one order: first deadlines that have passed, then the generations, then the slots. It
 keeps no state of its own, so an event that was lost costs at most the time until the next deadline.
@@ -11,7 +11,7 @@ from aserver.master.core.model import Generation, Model, Role, ServerPhase, Work
 
 
 def reconcile(model: Model) -> None:
-    """Order whatever the model calls for at `model.now`, until nothing is left to order."""
+    """Order all that the model calls for at `model.now`."""
     orders = -1
     while orders != len(model.out):
         # An order may call for another: a reload may have waited for the promotion of this generation. Without another
@@ -38,7 +38,7 @@ def _reconcile_once(model: Model) -> None:
     _forget_generations(model)
 
 
-# ── what ran out of time ─────────────────────────────────────────────────────────────────────
+# ── deadlines ─────────────────────────────────────────────────────────────────────
 
 
 def _expire_workers(model: Model) -> None:
@@ -184,7 +184,7 @@ def _replace_outgoing(model: Model) -> None:
         if partner is None and model.can_fork(current):
             transitions.fork(model, current, worker.slot)
         elif partner is None and not _can_refill(model, current):
-            continue  # put off: what left now would be missing
+            continue  # put off: a worker that left now would be missing
         elif (partner is None or partner.phase is WorkerPhase.READY) and model.can_lose_one():
             transitions.drain(model, worker)
 

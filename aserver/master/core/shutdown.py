@@ -26,7 +26,7 @@ def on_stop_requested(model: Model, event: ev.StopRequested) -> None:
 
 
 def proceed(model: Model) -> None:
-    """Order whatever the stop still needs."""
+    """Order everything that the stop still needs."""
     if model.stop_begins > model.now and model.stop is ev.StopMode.GRACEFUL:
         return  # drain_delay: go on accepting while load balancers look away
     if model.listeners_open:
@@ -49,12 +49,9 @@ def _stop_worker(model: Model, worker: Worker) -> None:
         worker.hurried = quick
     if model.stop is ev.StopMode.KILL and not worker.killed:
         transitions.kill(model, worker, Intent.STOP)
-    if worker.phase is not WorkerPhase.DRAINING:
-        return
-    if model.stop is ev.StopMode.QUICK and not worker.hurried:
-        transitions.hurry(model, worker)
-    elif not worker.final:
-        transitions.finish(model, worker)
+    hurry = model.stop is ev.StopMode.QUICK and not worker.hurried
+    if worker.phase is WorkerPhase.DRAINING and (hurry or not worker.final):
+        transitions.drain_finally(model, worker, at_once=hurry)
 
 
 def _stop_zygote(model: Model, generation: Generation) -> None:

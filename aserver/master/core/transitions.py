@@ -179,23 +179,17 @@ def drain(model: Model, worker: Worker, *, final: bool = False, graceful: float 
         model.out.append(order)
 
 
-def hurry(model: Model, worker: Worker) -> None:
-    """Tell a draining worker, once, that its requests get no more time."""
-    worker.hurried = worker.final = True
-    worker.deadline = min(worker.deadline or model.now, model.now + model.limits.leave_allowance)
-    if worker.unsent is not None:
-        worker.unsent = replace(worker.unsent, final=True, graceful=0.0)
-    else:
-        model.out.append(ev.Hurry(worker.serial))
-
-
-def finish(model: Model, worker: Worker) -> None:
-    """Tell a draining worker, once, that the server stops: streams and idle connections end now."""
+def drain_finally(model: Model, worker: Worker, *, at_once: bool) -> None:
+    """Tell a draining worker that the server stops: streams and idle connections end, `at_once` its requests too."""
+    order = ev.Drain(worker.serial, final=True, graceful=model.limits.graceful_timeout)
     worker.final = True
+    if at_once:
+        worker.hurried, order = True, replace(order, graceful=0.0)
+        worker.deadline = min(worker.deadline or model.now, model.now + model.limits.leave_allowance)
     if worker.unsent is not None:
-        worker.unsent = replace(worker.unsent, final=True)
+        worker.unsent = order if at_once else replace(worker.unsent, final=True)
     else:
-        model.out.append(ev.Finish(worker.serial, model.limits.graceful_timeout))
+        model.out.append(order)
 
 
 def kill(model: Model, worker: Worker, intent: Intent, signal: str = "SIGKILL") -> None:
