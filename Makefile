@@ -75,6 +75,8 @@ bench: $(VENV)/.run
 docs: $(VENV)/.run
 	$(BIN)/python -m aserver.command.config_page > $(VENV)/settings.md
 	mv $(VENV)/settings.md docs/settings.md
+	$(BIN)/python -m aserver.command.migrate_page > $(VENV)/migrate.md
+	mv $(VENV)/migrate.md docs/migrate.md
 	$(BIN)/python -m aserver.command.states_page > $(VENV)/states.md
 	mv $(VENV)/states.md docs/states.md
 

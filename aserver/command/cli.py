@@ -170,6 +170,20 @@ def _check(context: click.Context, /, **_: object) -> int:
     return check.check(_with_target(_resolve(context)))
 
 
+@cli.command("migrate")
+@click.argument("source", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option("--check", "load", is_flag=True, help="Check the settings, and load the application with them.")
+def _migrate(*, source: tuple[str, ...], load: bool) -> int:
+    """Print an aserver.toml made from another server's SOURCE, and what changes by the move.
+
+    SOURCE is a file (gunicorn.conf.py, uwsgi.ini, hypercorn.toml, Procfile, systemd unit) or, behind --, a command
+    line: aserver migrate -- gunicorn -w 4 app:app
+    """
+    from aserver.command import migrate  # noqa: PLC0415 - as above
+
+    return migrate.migrate(source, load=load)
+
+
 @cli.command("config", cls=_Command, params=_all_options())
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable, with the values' own types.")
 @click.pass_context

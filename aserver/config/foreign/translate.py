@@ -21,6 +21,9 @@ REPEATED = frozenset({
 })  # fmt: skip
 
 
+#: Settings of several values, which several settings there may make: uWSGI's `socket` and `http`.
+_JOINED = frozenset({"bind", "env", "header"})
+
 #: Settings that have their names here already and do nothing in this version. A row leaves when its setting comes.
 LATER: Mapping[str, str] = {
     "threads": f"does nothing yet: each worker runs WSGI requests in up to {gunicorn.WSGI_THREADS} threads",
@@ -87,8 +90,11 @@ def translate(server: Server, values: Mapping[str, object]) -> Translated:
         result.notes += [(name, text) for text in meaning.notes]
         for key, each in meaning.settings.items():
             setting = NAMES.get(key, key)
-            if setting != NAMES.get(verdict.to or name, verdict.to or name):
+            own = verdict.to or name.replace("-", "_")
+            if setting != NAMES.get(own, own):
                 implied[key] = each, name
+            elif setting in result.spelled and setting in _JOINED:
+                result.settings[key] = [*_items(result.settings[key]), *_items(each)]
             elif setting in result.spelled:
                 result.twice.append((setting, result.spelled[setting], name))
             else:
@@ -107,6 +113,10 @@ def answer(name: str) -> str:
             instead = f"{verdict.to}: {verdict.text}" if verdict.to and verdict.text else verdict.text or verdict.to
             return f"; it is {server.name}'s: {instead}" if instead else ""
     return ""
+
+
+def _items(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
 
 
 @cache

@@ -49,10 +49,10 @@ def _https(value: object, _: Mapping[str, object]) -> Meaning:
     return Meaning({"bind": address, "certfile": certificate, "keyfile": key})
 
 
-def _file(value: object, _: Mapping[str, object]) -> Meaning:
+def _file(value: object, others: Mapping[str, object]) -> Meaning:
     path, slash, name = str(value).rpartition("/")
-    module = name.removesuffix(".py").removesuffix(".wsgi")
-    settings: dict[str, object] = {"target": module}
+    module, attribute = name.removesuffix(".py").removesuffix(".wsgi"), others.get("callable")
+    settings: dict[str, object] = {"target": f"{module}:{attribute}" if attribute else module}
     if slash:
         settings["app_dir"] = path
     return Meaning(settings)
@@ -67,12 +67,8 @@ def _module(value: object, others: Mapping[str, object]) -> Meaning:
     return Meaning({"target": text})
 
 
-def _callable(_value: object, others: Mapping[str, object]) -> Meaning:
-    given = others.get("wsgi-file") or others.get("file")
-    if given and not (others.get("module") or others.get("wsgi")):
-        made = _file(given, {})
-        return Meaning({**made.settings, "target": f"{made.settings['target']}:{_value}"})
-    return Meaning()
+def _callable(_value: object, _: Mapping[str, object]) -> Meaning:
+    return Meaning()  # `_module` and `_file` take it
 
 
 def _harakiri(value: object, _: Mapping[str, object]) -> Meaning:
@@ -321,6 +317,5 @@ VARIABLES = {"UWSGI_*": "not read: a warning says so"}
 DEFAULTS = (
     ("accesslog", "in the log", "-"),
     ("backlog", "100", "2048"),
-    ("need-app", "off", "always"),
     ("graceful_timeout", "60s", "30s"),
 )

@@ -66,7 +66,7 @@ class Verdict:
         if self.kind in {Kind.SAME, Kind.RENAMED}:
             if value is None:
                 return Meaning()
-            return Meaning({self.to or name: value}, (self.text,) if self.text else ())
+            return Meaning({self.to or name.replace("-", "_"): value}, (self.text,) if self.text else ())
         if asks_nothing(value):
             return Meaning()
         if self.kind is Kind.NOT_NEEDED:

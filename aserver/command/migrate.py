@@ -1,0 +1,146 @@
+"""`aserver migrate`: an aserver.toml from another server's file or command line, and what changes by the move.
+
+Runs in the operator's command. It writes nothing but its output: the file on standard output, all else on standard
+error. A Python file is run in a child process, as `aserver run` runs it.
+"""
+
+import contextlib
+import json
+import os
+import sys
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from aserver.config import Layer, Resolved, build, foreign, settings
+from aserver.config.files import read_file
+from aserver.config.foreign import lines
+from aserver.config.foreign_environment import foreign_layer
+from aserver.config.schema import SettingInfo
+from aserver.config.values import NUMBER, OCTAL, SWITCH, WORKERS
+from aserver.errors import ConfigError, ExitCode
+
+_KINDS = (
+    "gunicorn's Python file, a uwsgi.ini, Hypercorn's TOML, a Procfile, a systemd unit, or a command line behind `--`"
+)
+
+
+def migrate(words: Sequence[str], *, load: bool) -> ExitCode:
+    """Print the file and the remarks. OK if it can be used as it is; CONFIG if something was not understood.
+
+    `load`: check the settings and load the application with them. Raises ConfigError, and all that `check` raises.
+    """
+    resolved, server, strange = _read(words)
+    click.echo(_as_toml(resolved, server), nl=False)
+    for text in strange:
+        click.echo(f"unknown   {text}", err=True)
+    for text in resolved.warnings:
+        click.echo(f"changes   {text}", err=True)
+    for text in resolved.notes:
+        click.echo(f"note      {text}", err=True)
+    if load and resolved.config.target is None:
+        raise ConfigError("there is no target to load: neither the file nor the line names an application")
+    if load:
+        from aserver.command.check import check  # noqa: PLC0415 - it loads the importer, and that uvloop
+
+        with contextlib.redirect_stdout(sys.stderr):
+            check(replace(resolved, changes=(), notes=()))
+    return ExitCode.CONFIG if strange else ExitCode.OK
+
+
+def _read(words: Sequence[str]) -> tuple[Resolved, str, list[str]]:
+    """The settings, the server whose they were, and what was not understood. Raises ConfigError."""
+    if len(words) == 1 and (path := Path(words[0])).is_file():
+        if path.suffix == ".py":
+            return _resolve([read_file(path.absolute(), dict(os.environ)).layer], foreign.SERVERS["gunicorn"], [])
+        found = _in_file(path)
+    else:
+        found = lines.in_words(words)
+    if found is None:
+        raise ConfigError(f"{' '.join(words)} is nothing that can be read: give {_KINDS}")
+    said = lines.without_variables(found)
+    layer = foreign_layer(found.server.name, found.server, found.values, notes=tuple(found.notes))
+    layers = [replace(layer, changes=(*said, *layer.changes))]
+    config = found.values.get("config")
+    if found.server.name == "gunicorn":
+        file = Path(str(config or "gunicorn.conf.py").removeprefix("file:"))
+        if config or file.is_file():
+            layers.append(read_file(file.absolute(), dict(os.environ)).layer)
+    elif config:
+        layers.append(_of(_hypercorn_toml(Path(str(config)))))
+    for each in layers:
+        if "config" in each.values:
+            layers[layers.index(each)] = replace(each, values=_without(each.values, "config"))
+    return _resolve(layers, found.server, found.strange)
+
+
+def _without(values: object, name: str) -> dict[str, object]:
+    assert isinstance(values, dict)
+    return {key: value for key, value in values.items() if key != name}
+
+
+def _resolve(layers: Sequence[Layer], server: foreign.Server, strange: list[str]) -> tuple[Resolved, str, list[str]]:
+    resolved = build(layers)
+    known = {name: origin for name, origin in resolved.origins.items() if origin != "default"}
+    defaults = lines.missing_defaults(server, known)
+    words = [f"{server.name} has no option {word}" for word in strange]
+    return replace(resolved, notes=(*resolved.notes, *defaults)), server.name, words
+
+
+def _of(found: lines.Found) -> Layer:
+    return foreign_layer(found.server.name, found.server, found.values)
+
+
+def _in_file(path: Path) -> lines.Found | None:
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    if path.name in {"aserver.toml", "pyproject.toml"}:
+        raise ConfigError(f"{path} is read by aserver as it is")
+    if path.suffix == ".toml":
+        return _hypercorn_toml(path)
+    if path.suffix in {".ini", ".cfg", ".conf"}:
+        return lines.in_uwsgi_ini(text, str(path.absolute().parent))
+    return lines.in_unit(text) or lines.in_procfile(text)
+
+
+def _hypercorn_toml(path: Path) -> lines.Found:
+    server = foreign.SERVERS["hypercorn"]
+    try:
+        values: dict[str, object] = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    known = {name: value for name, value in values.items() if server.verdict(name) is not None}
+    return lines.Found(server, known, [name for name in values if name not in known])
+
+
+# ── aserver.toml ─────────────────────────────────────────────────────────────────────────────
+
+
+def _as_toml(resolved: Resolved, server: str) -> str:
+    rows = [f"# Made by `aserver migrate` from settings of {server}.", *_rows(resolved)]
+    return "\n".join(rows) + "\n"
+
+
+def _rows(resolved: Resolved) -> Iterator[str]:
+    for info in settings():
+        if resolved.origins[info.name] != "default":
+            yield f"{info.name} = {_literal(info, getattr(resolved.config, info.name))}"
+
+
+def _literal(info: SettingInfo, value: object) -> str:
+    """A value in TOML that `build` reads as the same. JSON's strings are TOML's."""
+    if isinstance(value, tuple):
+        return "[" + ", ".join(json.dumps(str(item), ensure_ascii=False) for item in value) + "]"
+    if info.kind is SWITCH:
+        return "true" if value else "false"
+    if info.kind in {NUMBER, WORKERS} and isinstance(value, int):
+        return str(value)
+    if value is None:
+        return '"off"'
+    text = str(value) if info.secret or (info.kind is not OCTAL and isinstance(value, str)) else info.kind.show(value)
+    return json.dumps(text, ensure_ascii=False)

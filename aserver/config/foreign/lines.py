@@ -1,0 +1,129 @@
+"""Where another server's settings stand: a command line, a Procfile, a systemd unit, a uwsgi.ini.
+
+Pure: it is given text. `aserver migrate` reads the files. It must never guess: a text without a server's command gives
+nothing.
+"""
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from aserver.config.foreign.translate import REPEATED, SERVERS, Server, read_command_line
+
+_PLACEHOLDER = re.compile(r"%\((\w[\w-]*)\)")
+
+
+@dataclass(slots=True)
+class Found:
+    """A server's settings, the words or names that were not understood, and what is to be said."""
+
+    server: Server
+    values: dict[str, object]
+    strange: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def in_words(words: Sequence[str]) -> Found | None:
+    """The command line of a server, also behind `exec`, `env A=B`, `python -m` or `uv run`; None: there is none."""
+    for index, word in enumerate(words):
+        server = SERVERS.get(word.rpartition("/")[2])
+        if server is not None:
+            values, strange = read_command_line(server, words[index + 1 :])
+            return Found(server, values, strange)
+    return None
+
+
+def in_procfile(text: str) -> Found | None:
+    """The command of the process type `web`, else of the first that is a server's."""
+    lines = [match.groups() for match in re.finditer(r"^([A-Za-z0-9_-]+):\s*(.+)$", text, re.MULTILINE)]
+    for name, command in sorted(lines, key=lambda each: each[0] != "web"):
+        if (found := in_words(_split(command))) is not None:
+            found.notes.append(f"the process type {name} is read; the line becomes `{name}: aserver run`")
+            return found
+    return None
+
+
+def in_unit(text: str) -> Found | None:
+    """The command of `ExecStart` in a systemd unit."""
+    joined = re.sub(r"\\\n\s*", " ", text)
+    for command in re.findall(r"^ExecStart\s*=\s*[-@:+!]*(.+)$", joined, re.MULTILINE):
+        if (found := in_words(_split(command.replace("$MAINPID", "")))) is not None:
+            found.notes.append(
+                "User, Group, WorkingDirectory and Environment stay in the unit; Type=notify becomes Type=exec, "
+                "as nothing is notified yet"
+            )
+            return found
+    return None
+
+
+def in_uwsgi_ini(text: str, directory: str) -> Found | None:
+    """The section [uwsgi]. `%(name)` is an option of the file, `%d` its directory."""
+    values: dict[str, object] = {}
+    used: set[str] = set()
+    section = ""
+    notes: list[str] = []
+    for raw in text.splitlines():
+        line = raw.strip()
+        if not line or line[0] in "#;":
+            continue
+        if line.startswith("["):
+            section = line.strip("[]").strip()
+            continue
+        name, equals, value = (part.strip() for part in line.partition("="))
+        if section != "uwsgi":
+            continue
+        used |= set(_PLACEHOLDER.findall(value))
+        value = _PLACEHOLDER.sub(lambda match: str(values.get(match[1], match[0])), value)
+        value = value.replace("%d", directory.rstrip("/") + "/")
+        _set(values, name, value if equals else "true")
+    if not values:
+        return None
+    server = SERVERS["uwsgi"]
+    strange = [name for name in values if server.verdict(name) is None and name not in used]
+    known = {name: value for name, value in values.items() if server.verdict(name) is not None}
+    return Found(server, known, strange, notes)
+
+
+def _set(values: dict[str, object], name: str, value: str) -> None:
+    if name in REPEATED and name in values:
+        before = values[name]
+        values[name] = [*before, value] if isinstance(before, list) else [before, value]
+    else:
+        values[name] = value
+
+
+def _split(command: str) -> list[str]:
+    try:
+        return shlex.split(command, comments=True)
+    except ValueError:  # quotes that do not match
+        return command.split()
+
+
+def without_variables(found: Found) -> list[str]:
+    """Take the values out that hold a shell's variable, which no file expands, and say of each what to do.
+
+    `$PORT` alone is what the command reads by itself.
+    """
+    said: list[str] = []
+    for name, value in list(found.values.items()):
+        texts = value if isinstance(value, list) else [value]
+        if not any(isinstance(each, str) and "$" in each for each in texts):
+            continue
+        del found.values[name]
+        if name in {"bind", "port"} and all(re.fullmatch(r".*\$\{?PORT(:-\d+)?\}?", str(each)) for each in texts):
+            found.notes.append(f"{name} = {value}: aserver listens on 0.0.0.0:$PORT by itself")
+            if name == "port":
+                found.values.pop("host", None)
+        else:
+            said.append(f"{name} = {value} has a variable of the shell: give it on the command line or as ASERVER_*")
+    return said
+
+
+def missing_defaults(server: Server, known: Mapping[str, object]) -> list[str]:
+    """A line for each setting that is not set and means another thing here."""
+    return [
+        f"{setting} is not set: {server.name} has {theirs}, aserver {ours}"
+        for setting, theirs, ours in server.defaults
+        if setting not in known
+    ]
