@@ -1,7 +1,7 @@
-"""Who has more to do than one turn of the worker's loop allows: each turn, one of them goes on.
+"""A queue of connections with more work than a turn of the worker's loop allows: one of them goes on in each turn.
 
-Runs in the worker's loop. It must never let two go on in one turn: a crowd of clients, each of which sends more than
-is to be worked through at once, shall slow each other down and nobody else.
+Runs in the worker's loop. It must never let two connections go on in one turn: clients that send much at once slow
+down each other, and no other client.
 """
 
 import asyncio
@@ -11,21 +11,26 @@ from contextvars import Context
 
 
 class FairQueue:
-    """A queue of what is to be called, one in a turn."""
+    """A queue of calls, of which each turn of the loop makes one."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, context: Context) -> None:
         self._loop = loop
         self._context = context
         self._waiting: deque[Callable[[], None]] = deque()
 
+    @property
+    def waiting(self) -> int:
+        """The number of calls that wait."""
+        return len(self._waiting)
+
     def wait(self, go_on: Callable[[], None]) -> None:
-        """Call `go_on`, once, when those who waited before have been called."""
+        """Call `go_on`, once, after the calls that wait already."""
         self._waiting.append(go_on)
         if len(self._waiting) == 1:
             self._loop.call_soon(self._next, context=self._context)
 
     async def turn(self) -> None:
-        """Wait, in a task, when those who waited before have been called."""
+        """Wait, in a task, for the calls that wait already."""
         waiter: asyncio.Future[None] = self._loop.create_future()
 
         def go_on() -> None:

@@ -80,7 +80,7 @@ VAGUE_SENTENCES = {
     "config": 9,
     "importer": 11,
     "launch": 3,
-    "protocol": 56,
+    "protocol": 55,
 }
 
 
@@ -116,11 +116,10 @@ PRIVATE_READS = {
     "fuzz": 1,
     "peers": 1,
     "process": 1,
-    "protocol": 1,
-    "protocol/http1": 12,
-    "protocol/peer": 5,
+    "protocol/http1": 11,
+    "protocol/peer": 4,
     "protocol/semantics": 3,
-    "protocol/websocket": 32,
+    "protocol/websocket": 9,
     "unit": 5,
     "unit/ipc": 1,
     "unit/log": 2,
@@ -473,7 +472,7 @@ def test_tests_look_at_what_is_public() -> None:
         "/".join(path.relative_to(TESTS).parts[:2][: len(path.relative_to(TESTS).parts) - 1])
         for path in sources(TESTS)
         for node in ast.walk(tree(path))
-        if isinstance(node, ast.Attribute) and re.match(r"_[^_]", node.attr)
+        if isinstance(node, ast.Attribute) and re.match(r"_[^_]", node.attr) and node.attr != "_replace"  # NamedTuple's
         if ast.unparse(node.value) not in {"self", "cls", *sys.stdlib_module_names}
     )
     assert found <= Counter(PRIVATE_READS)

@@ -27,10 +27,10 @@ PORTION: Final = 16384
 _TAIL = b"\x00\x00\xff\xff"
 
 #: Bytes that inflating a piece makes at most in one go: 0.05 to 0.09 ms. No less than the largest window.
-_STEP: Final = 32768
+STEP: Final = 32768
 
 #: Final blocks (BFINAL) in one message. The RFC allows them, nobody needs more than one, and each costs a new context.
-_FINAL_BLOCKS = 8
+FINAL_BLOCKS = 8
 
 #: Offers that are looked at; clients make one or two.
 MOST_OFFERS = 32
@@ -148,7 +148,7 @@ class Inflater:
 
     def feed(self, data: bytes, most: int) -> bytes:
         """Inflate a piece, up to `rest`. Raises ViolationError if it makes more than `most` bytes or is no deflate."""
-        step = min(most + 1, _STEP)
+        step = min(most + 1, STEP)
         context = self._context
         if context is None:
             context = self._context = zlib.decompressobj(wbits=-self._bits)
@@ -167,7 +167,7 @@ class Inflater:
         if len(made) > most:
             raise ViolationError(TOO_BIG, "message too big when inflated")
         self.rest = rest
-        self._recent = (self._recent + made)[-_STEP:] if self._recent and len(made) < _STEP else made
+        self._recent = (self._recent + made)[-STEP:] if self._recent and len(made) < STEP else made
         return made
 
     def end(self, most: int) -> bytes:
@@ -186,8 +186,8 @@ class Inflater:
         refers further back is told that its data are no deflate.
         """
         self._finals += 1
-        if self._finals > _FINAL_BLOCKS:
-            raise ViolationError(INVALID_DATA, f"more than {_FINAL_BLOCKS} final deflate blocks in a message")
+        if self._finals > FINAL_BLOCKS:
+            raise ViolationError(INVALID_DATA, f"more than {FINAL_BLOCKS} final deflate blocks in a message")
         window = made[-(1 << self._bits) :]
         self._context = zlib.decompressobj(wbits=-self._bits, zdict=window)
         return self._context

@@ -283,7 +283,7 @@ async def test_who_waits_for_room_does_not_ask_in_each_turn() -> None:
     client, line = wired.connect()
     client.data_received(GET * 3 * PIPELINE_LIMIT)
     assert client.reader.unread
-    assert not wired.service.context.fair_queue._waiting
+    assert not wired.service.context.fair_queue.waiting
     answer.set()
     await eventually(lambda: line.written.count(b"HTTP/1.1 200") == 3 * PIPELINE_LIMIT)
     await wired.end(client)

@@ -209,7 +209,7 @@ def test_a_bomb_is_not_inflated() -> None:
 
 def test_a_flood_of_final_blocks_is_refused() -> None:
     final_and_empty = b"\x03\x00"
-    assert read(frame(BINARY, final_and_empty * deflate._FINAL_BLOCKS + b"\x00", rsv=RSV1)) == [b""]
+    assert read(frame(BINARY, final_and_empty * deflate.FINAL_BLOCKS + b"\x00", rsv=RSV1)) == [b""]
     assert read(frame(BINARY, final_and_empty * 1000 + b"\x00", rsv=RSV1)) == [1007]
 
 
@@ -230,7 +230,7 @@ def test_what_follows_a_final_block_may_refer_to_the_message_before_it() -> None
 def test_a_message_that_is_made_in_steps() -> None:
     """Final blocks and back references on both sides of a step's end. Fails with a window of the last step only."""
     words = b"".join(b"%d " % number for number in range(3000))
-    for size in range(deflate._STEP - 3, deflate._STEP + 4):
+    for size in range(deflate.STEP - 3, deflate.STEP + 4):
         first = (words * 3)[:size]
         context = zlib.compressobj(wbits=-15)
         final = context.compress(first) + context.flush()

@@ -64,7 +64,7 @@ FLOODS = {
     + b"".join(frame(CONTINUATION, bytes((byte,)), fin=False) for byte in compress(bytes(LIMIT))[9:])
     + frame(CONTINUATION),
     "a bomb behind a final block": frame(
-        BINARY, zlib.compress(bytes(deflate._STEP), wbits=-15) + compress(bytes(LIMIT - deflate._STEP)), rsv=RSV1
+        BINARY, zlib.compress(bytes(deflate.STEP), wbits=-15) + compress(bytes(LIMIT - deflate.STEP)), rsv=RSV1
     ),
     "final blocks": filled(frame(BINARY, FINALS + b"\0", rsv=RSV1), READ // 16),
 }
@@ -91,7 +91,7 @@ class Metered:
 
     def feed(self, data: bytes, most: int) -> bytes:
         made = self._inflater.feed(data, most)
-        assert len(made) <= deflate._STEP
+        assert len(made) <= deflate.STEP
         self.rest = self._inflater.rest
         self.made += len(made)
         return made
@@ -136,7 +136,7 @@ def test_no_turn_is_long(data: bytes) -> None:
     assert sink.events[-1] == "end"
     assert len(sink.turns) > 5
     assert max(events for events, _ in sink.turns) <= PORTION
-    assert max(made for _, made in sink.turns) <= PORTION * INFLATED_BYTES + deflate._STEP
+    assert max(made for _, made in sink.turns) <= PORTION * INFLATED_BYTES + deflate.STEP
 
 
 def test_fragments_count_though_nothing_comes_of_them() -> None:
@@ -218,11 +218,11 @@ class Wired:
     """A service whose WebSockets are for `app`, without a network."""
 
     def __init__(self, app: Any, **settings: Any) -> None:
-        self._app = app
+        self.app = app
         self.service = service_of(self._route, **settings)
 
     async def _route(self, scope: Any, receive: Any, send: Any) -> None:
-        await (echo_http if scope["type"] == "http" else self._app)(scope, receive, send)
+        await (echo_http if scope["type"] == "http" else self.app)(scope, receive, send)
 
     def connect(self) -> Tap:
         return Tap().plug(self.service)
@@ -306,8 +306,8 @@ async def test_nothing_is_read_that_would_have_to_wait(flood: str) -> None:
         assert spent(line)
         assert not line.reading
         line.protocol.data_received(END)  # a TLS transport hands out what it has decrypted, paused or not
-        assert len(service.service.context.fair_queue._waiting) == 1
-        app = service._app
+        assert service.service.context.fair_queue.waiting == 1
+        app = service.app
         await eventually(lambda: app.got[-2:] == ["end", "end"])
         assert line.reading
         assert not line.protocol._reader.paused
@@ -325,9 +325,9 @@ async def test_a_slow_application_is_not_asked_in_each_turn() -> None:
         line.protocol.data_received(FLOODS["messages"])
         assert not line.reading
         assert not spent(line)
-        assert not service.service.context.fair_queue._waiting
-        service._app.go_on.set()
-        await eventually(lambda: "end" in service._app.got)
+        assert not service.service.context.fair_queue.waiting
+        service.app.go_on.set()
+        await eventually(lambda: "end" in service.app.got)
         assert line.reading
 
 
@@ -342,7 +342,7 @@ async def test_room_in_the_queue_does_not_open_what_waits_for_its_turn() -> None
             await asyncio.sleep(0)
         assert spent(line)
         assert not line.reading
-        assert len(service._app.got) == PORTION
+        assert len(service.app.got) == PORTION
 
 
 async def test_a_turn_does_not_open_a_full_queue() -> None:
@@ -354,12 +354,12 @@ async def test_a_turn_does_not_open_a_full_queue() -> None:
         line = await service.open()
         line.protocol.data_received(FLOODS["messages"])
         assert spent(line)
-        await eventually(lambda: not service.service.context.fair_queue._waiting)
+        await eventually(lambda: not service.service.context.fair_queue.waiting)
         assert len(line.protocol._messages) == PORTION + 10
         assert not line.reading
         assert not spent(line)
-        service._app.go_on.set()
-        await eventually(lambda: "end" in service._app.got)
+        service.app.go_on.set()
+        await eventually(lambda: "end" in service.app.got)
         assert line.reading
 
 
@@ -368,8 +368,8 @@ async def test_what_came_before_the_answer_is_read_in_turns_too() -> None:
         data = filled(frame(BINARY, b"x"), HIGH_WATER) + END
         line = await service.open(data)
         assert spent(line)
-        await eventually(lambda: service._app.got[-1:] == ["end"])
-        assert len(service._app.got) == HIGH_WATER // 7 + 1
+        await eventually(lambda: service.app.got[-1:] == ["end"])
+        assert len(service.app.got) == HIGH_WATER // 7 + 1
         assert line.reading
 
 
@@ -378,10 +378,10 @@ async def test_a_violation_behind_a_flood() -> None:
         line = await service.open()
         line.protocol.data_received(FLOODS["pongs"] + frame(3))
         assert not line.written
-        await eventually(lambda: line.half_closed and service._app.got)
+        await eventually(lambda: line.half_closed and service.app.got)
         assert frames_of(line.written)[-1][1][:2] == (1002).to_bytes(2, "big")
-        assert service._app.got[0] == "end"
-        assert not service.service.context.fair_queue._waiting
+        assert service.app.got[0] == "end"
+        assert not service.service.context.fair_queue.waiting
 
 
 @pytest.mark.parametrize("answered", [True, False])
@@ -394,7 +394,7 @@ async def test_a_worker_that_leaves_amid_a_flood(answered: bool) -> None:
         pongs = len(frames_of(line.written))
         line.protocol.leave()
         assert spent(line)
-        assert len(service.service.context.fair_queue._waiting) == 1
+        assert service.service.context.fair_queue.waiting == 1
         *_, (first, payload) = frames_of(line.written)
         assert first == 0x80 | CLOSE
         assert payload[:2] == (1012).to_bytes(2, "big")
@@ -422,7 +422,7 @@ async def test_a_socket_that_ends_while_it_waits(gone: bool) -> None:
         for _ in range(5):
             await asyncio.sleep(0)
         assert line.written == written
-        assert not service.service.context.fair_queue._waiting
+        assert not service.service.context.fair_queue.waiting
 
 
 async def test_a_client_that_waits_for_its_turn_is_not_silent() -> None:
