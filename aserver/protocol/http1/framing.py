@@ -14,8 +14,8 @@ from aserver.protocol.semantics.wire import METHODS
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"  # RFC 9110 section 5.6.2
 
-#: Visible ASCII without `#`: more than RFC 3986 has, because browsers send `|` and `"` in queries, but a fragment is
-#: never sent, and who sees one in a target cuts it off or does not.
+#: Visible ASCII without `#`. It is more than RFC 3986 has, because browsers send `|` and `"` in queries. A fragment is
+#: never sent; servers that find a `#` in a target do not agree whether to cut it off.
 _TARGET: Final = rb"[!\"$-~]"
 
 #: RFC 9112 section 3.
@@ -23,9 +23,10 @@ _REQUEST_LINE: Final = re.compile(rb"(%b+) (%b+) HTTP/([0-9])\.([0-9])\r\n" % (_
 _METHOD: Final = re.compile(rb"%b*" % _TOKEN)
 #: Bytes of a method above which it is refused (501, RFC 9112 section 3); the longest that is registered has 17.
 METHOD_LIMIT: Final = 1024
-#: The beginning of the plainest one, for where the rest of the head is known.
+#: The beginning of the plainest request line, where the rest of the head is known.
 PLAIN_GET: Final = re.compile(rb"GET (/%b*)" % _TARGET)
-#: What can still become such a line, from its beginning, from inside its target, and from the beginning of its version.
+#: Bytes that can still become a request line: its beginning, a part that begins inside its target, the beginning of its
+#: version.
 _BEGUN_VERSION: Final = re.compile(rb"[HTP/0-9.]{0,8}\r?")
 _BEGUN_TARGET: Final = re.compile(rb"%b*(?:(?<! ) %b)?" % (_TARGET, _BEGUN_VERSION.pattern))
 _BEGUN_LINE: Final = re.compile(
@@ -39,13 +40,14 @@ _CHUNK_LINE: Final = re.compile(
     rb"(?:%(s)b;%(s)b%(t)b+(?:%(s)b=%(s)b(?:%(t)b+|\"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*\"))?)*\r\n"
     % {b"t": _TOKEN, b"s": rb"[ \t]*"}
 )
-#: What can still become such a line, as far as its size goes: a client that sends something else waits for an answer.
+#: Bytes that can still become such a line, as far as its size goes. A client that sends something else waits for an
+#: answer, so it is refused before the line's end.
 _BEGUN_CHUNK_LINE: Final = re.compile(rb"[0-9A-Fa-f]{1,16}(?:[ \t;]|\r?\Z)")
-#: Bytes of a chunk's size with its extensions; what is longer is an attack.
+#: Bytes of a chunk's size with its extensions; a longer line is an attack.
 CHUNK_LINE_LIMIT: Final = 1024
-#: What a line in a chunked body costs, in bytes of a head: 1.3 us with a chunk of one byte.
+#: The cost of a line in a chunked body, in bytes of a head: 1.3 us with a chunk of one byte.
 LINE_COST: Final = 192
-#: And each byte of the line: 20 ns if it is of extensions.
+#: The cost of each byte of the line: 20 ns if it is of extensions.
 LINE_BYTE_COST: Final = 2
 
 
@@ -110,12 +112,12 @@ def parse_request_line(line: bytes, limit: int) -> tuple[str, bytes, str]:
 
 
 class ChunkWalk:
-    """Goes along a chunked body to its end, and looks at each chunk's size line; the decoding is llhttp's.
+    """Goes along a chunked body to its end, and looks at each chunk's size line; llhttp decodes.
 
-    `fields` and `size` limit the trailers: their number, and the bytes of one. After each step along it, the parser is
-    to be fed `pieces`, and then the data from `plain_from` to `plain_to`: a size line goes to it when it is whole, and
-    without extensions, which mean nothing to us and of which llhttp does not take all that RFC 9112 allows. `spent` is
-    what the step has cost: `LINE_COST` for each line, and `LINE_BYTE_COST` for each of its bytes.
+    `fields` limits the number of trailers, `size` the bytes of each. After each step, feed the parser `pieces`, and
+    then the data from `plain_from` to `plain_to`. A size line goes to the parser when it is whole, and without
+    extensions: they mean nothing to us, and llhttp does not take all that RFC 9112 allows. `spent` is the cost of the
+    step: `LINE_COST` for each line, and `LINE_BYTE_COST` for each of its bytes.
     """
 
     __slots__ = ("_fields", "_line", "_size", "_skip", "_trailers", "done", "pieces", "plain_from", "plain_to", "spent")

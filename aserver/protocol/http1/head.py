@@ -26,9 +26,9 @@ class DoubtError(Exception):
 
 
 class RequestHead:
-    """Collects the heads of one connection, one after the other, and the trailers behind a body.
+    """Collects the heads of a connection, one after the other, and the trailers behind a body.
 
-    All else that the parser calls is given, and called by it directly.
+    The parser calls its methods for the target and the fields, and the callables that it is given for all else.
     """
 
     __slots__ = (
@@ -165,7 +165,7 @@ class RequestHead:
 
 
 class _TrailersOnly:
-    """What a parser calls that begins at a body: for its made-up head nothing is done."""
+    """The callbacks of a parser that begins at a body: nothing is done for the fields of its made-up head."""
 
     def __init__(self, head: RequestHead, on_end: Callable[[], None]) -> None:
         self._head = head

@@ -1,8 +1,7 @@
 """The plain request heads that were served before, so that most heads need not be parsed again.
 
 Pure. A client says the same fields again and again; only the target differs. Every connection remembers its last plain
-head, and `HeadCache` has the last one of the worker, with which a new connection begins. It must never hold more than
-that: what clients send must not make it grow.
+head, and `HeadCache` has the worker's last, with which a new connection begins. It must never grow with the requests.
 """
 
 from typing import Final
@@ -17,7 +16,7 @@ KnownHead = tuple[bytes, list[tuple[bytes, bytes]], dict[bytes, bytes], bool]
 
 
 class HeadCache:
-    """What the connections of one worker learn from each other: the last plain head, and the last good Host."""
+    """The last plain head and the last good Host of a worker: its connections learn them from each other."""
 
     __slots__ = ("good_host", "known")
 

@@ -1,13 +1,13 @@
 """Requests out of bytes: HTTP/1.0 and 1.1 as a client sends it, however the network has cut it.
 
-Pure: no transport, no loop, no clock. `RequestReader` is fed what arrives, and calls its sink with each request, its
-body and its end; what no server may accept raises ClientError. There are two ways through it:
+Pure: no transport, no loop, no clock. `RequestReader` is fed the bytes that arrive, and tells its sink of each request,
+of its body and of the body's end; it raises ClientError for bytes that are no request. There are two ways through it:
 
 * whole: a piece that looks like one plain request goes to llhttp at once. Its head is believed if `on_headers_complete`
   finds nothing odd in the raw bytes; a head whose fields were served before (`head_cache`) is not even parsed;
 * part by part, for all else: heads and bodies in pieces, pipelining, other methods, anything at which llhttp stumbles.
   `framing` reads the request line and finds the end of each part, so that the outcome is the same wherever the network
-  has cut; llhttp does the rest of the syntax. One call works through `PORTION` of it, and the rest waits.
+  has cut; llhttp does the rest of the syntax. A call works through `PORTION` of it, and the rest waits.
 
 The parser calls the reader from inside `feed_data`. Those calls collect, and tell the sink, which must not start an
 application there.
@@ -31,7 +31,7 @@ from aserver.protocol.semantics import wire
 #: of objects.
 SLICE: Final = 8192
 
-#: Bytes of heads and of what frames a body (see `framing.LINE_COST`) that one call reads: 0.04 ms of large fields, 0.1
+#: Bytes of heads and of what frames a body (see `framing.LINE_COST`) that a call reads: 0.04 ms of large fields, 0.1
 #: of the smallest chunks, 0.2 of chunk extensions. With half of it a head of 12 KB needs a second turn.
 PORTION: Final = 16384
 
@@ -40,20 +40,21 @@ CR: Final = 0x0D
 #: The usual values of Connection, of which the first is what browsers send.
 KEEP_ALIVE: Final = (b"keep-alive", b"Keep-Alive")
 
-#: What llhttp is given in place of a request line that `framing` has read: it knows a fixed list of methods.
+#: The lines that llhttp is given in place of a request line that `framing` has read: llhttp knows a fixed list of
+#: methods.
 _STAND_INS: Final = {"1.1": b"GET / HTTP/1.1\r\n", "1.0": b"GET / HTTP/1.0\r\n"}
 
 
 class ReadPhase(Enum):
-    """Where a reader stands."""
+    """The place in a client's bytes where a reader stands, and whether it waits there."""
 
-    BETWEEN = "between requests: the next piece is expected to be a whole one"
+    BETWEEN = "between requests"
     LINE = "in a request line"
     FIELDS = "in the fields of a head"
     BODY = "in a body"
-    WAITING = "part of the last piece is kept, and waits"
-    OFFER = "a request has offered another protocol, and what follows it is kept"
-    OVER = "no request follows: what comes is dropped"
+    WAITING = "at a place from which the rest of the piece is kept, until it is fed again"
+    OFFER = "behind a request that has offered another protocol: the bytes that follow are kept for it"
+    OVER = "behind the last request: the bytes that follow are dropped"
 
 
 # Bound once: on 3.11 each `ReadPhase.X` costs 40 ns.
@@ -112,7 +113,7 @@ class RequestReader:
         self.spent = False
         self.unread = b""  # from `_unread_from` on
         self._unread_from = 0
-        self._interrupted = BETWEEN  # the phase in which what is unread came
+        self._interrupted = BETWEEN  # the phase to which WAITING returns
         self._units = 0  # of PORTION, in this call
         self._known: KnownHead | None = cache.known  # the last plain head of this connection
         self._good_host: bytes | None = cache.good_host  # the last Host that was found well-formed
@@ -121,17 +122,17 @@ class RequestReader:
         # the head being read
         self.request_line: tuple[str, bytes, str] | None = None  # method, target, version; kept for the log
         self._head: RequestHead | None = None  # made with the first parser
-        self._piece = b""  # that is expected to have it whole, until it is believed
+        self._piece = b""  # the piece that is expected to have it whole, until the head is believed
         self._learnt: KnownHead | None = None  # will be known if the parser finds nothing behind it
         self._line = b""  # of a request line, or of the CR before it
-        self._lead = b""  # what the parser is to be fed before the fields
+        self._lead = b""  # bytes that the parser is fed before the fields
         self._tail = b""  # the last bytes of the head, where its end may have begun
         # the body being read
         self._length = 0  # or CHUNKED
         self._received = 0
         self._walk: ChunkWalk | None = None  # along it, if it is chunked
         self._after_body = BETWEEN
-        self._skipped = False  # by llhttp, which takes it for another protocol's
+        self._skipped = False  # llhttp skips it, because it believes that the protocol changes
 
     # ── bytes in ─────────────────────────────────────────────────────────────────────────────
 
@@ -277,7 +278,7 @@ class RequestReader:
             raise
 
     def _keep(self, data: bytes, position: int, phase: ReadPhase) -> None:
-        """Keep what follows `position`."""
+        """Keep the bytes from `position` on."""
         self._interrupted = self.phase
         self.phase = phase
         self.unread = data
@@ -362,7 +363,7 @@ class RequestReader:
                 return len(data)
             self._resume_after_offer()
         except ClientError:
-            head.check_fields()  # what is wrong first counts, wherever the pieces end
+            head.check_fields()  # the first mistake counts, wherever the pieces end
             raise
         if self.phase is FIELDS:
             head.check_piece(end - before)
@@ -390,7 +391,7 @@ class RequestReader:
     # ── the parser ───────────────────────────────────────────────────────────────────────────
 
     def _renew_parser(self) -> RequestHead:
-        """Have a parser that stands at the beginning of a request; return what it calls."""
+        """Make a parser that stands at the beginning of a request; return the head that it fills."""
         head = self._head
         if head is None:
             head = self._head = RequestHead(
@@ -501,7 +502,7 @@ class RequestReader:
             self._sink.on_body(data)
 
     def on_message_complete(self) -> None:
-        """Take the end of the request, which is that of its body if it has one."""
+        """Take the end of the request, that is, of its body; the end of a request without a body is known before."""
         if self.phase is BODY and not self._skipped:
             self.phase = self._after_body
             if self._head is not None and self._head.fields:  # trailers

@@ -1,7 +1,7 @@
-"""What llhttp lets through and aserver does not: the head of a request held to RFC 9110, RFC 9112 and the limits.
+"""The head of a request held to RFC 9110, RFC 9112 and the limits, which llhttp does not do.
 
-Pure. Called for every head that is not of the plainest kind (`RequestReader.on_headers_complete` says which), so it may
-take its time. It must never change what it looks at.
+Pure. `examine` is called for every head that is not of the plainest kind (`RequestReader.on_headers_complete` says
+which), so it may take its time. It must never change its arguments.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from aserver.protocol.semantics import wire
 
 
 class Limits:
-    """What bounds a request: the settings `limit_request_line`, `_fields`, `_field_size`, and `_body` (0: no limit)."""
+    """The limits of a request: the settings `limit_request_line`, `_fields`, `_field_size`, `_body` (0: no limit)."""
 
     __slots__ = ("body", "field_size", "fields", "line", "small_head")
 

@@ -1,4 +1,4 @@
-"""What a `RequestReader` tells of the requests that it reads, and whom. Pure: shapes only."""
+"""The calls by which a `RequestReader` tells of the requests that it reads. Pure: shapes only."""
 
 from collections.abc import Mapping
 from typing import Final, Protocol
@@ -10,7 +10,7 @@ CHUNKED: Final = -1
 
 
 class RequestSink(Protocol):
-    """The receiver of what is read. It may be called from inside the parser, where it must not start an application."""
+    """The receiver of requests. It may be called from inside the parser, where it must not start an application."""
 
     def on_request(  # noqa: PLR0917 - by keyword it is 0.3 us more, at each request
         self,

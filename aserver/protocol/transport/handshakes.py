@@ -1,7 +1,7 @@
-"""Clients that have connected and are no connections yet: their PROXY header or TLS handshake is under way.
+"""Clients that have connected, and whose PROXY header or TLS handshake is still under way.
 
-Runs in the worker's loop. It arms no timer, because a loop that has stood still would call it before it reads what the
-client sent meanwhile: the deadlines are looked at in `sweep`, and put off by `postpone`, as those of connections are.
+Runs in the worker's loop. It arms no timer: a loop that has stood still calls its timers before it reads the bytes that
+came meanwhile. `sweep` looks at the deadlines, and `postpone` puts them off, as those of connections.
 """
 
 import asyncio
@@ -12,8 +12,8 @@ from typing import Any, Protocol, cast
 
 from aserver.protocol.context import SWEEP_PERIOD
 
-#: Seconds for the loops' own timers, which must never be the first to end a handshake, or a slow reader at the end of a
-#: connection: for that the connection's own deadline asks for progress (protocol/transport/connection.py).
+#: Seconds for the loops' own timers of handshakes and of the end of a TLS connection, which must never be the first to
+#: cut off a client: the deadlines here do, and `Connection.write_expired`, which asks for progress.
 NEVER = 3600.0
 
 
@@ -25,26 +25,26 @@ class Handshake(Protocol):
 
 
 class Handshakes:
-    """All of one server. Each has `timeout` seconds from its beginning."""
+    """All handshakes of a server. Each has `timeout` seconds from its beginning."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
         self.loop = loop
-        self._timeout = timeout + SWEEP_PERIOD  # see there
+        self._timeout = timeout + SWEEP_PERIOD  # never early: see SWEEP_PERIOD
         self._deadlines: dict[Handshake, float] = {}
 
     def __len__(self) -> int:
         return len(self._deadlines)
 
     def begin(self, handshake: Handshake) -> None:
-        """Wait for it; if it is waited for already, from now on."""
+        """Wait for a handshake; if it is waited for already, from now on."""
         self._deadlines[handshake] = self.loop.time() + self._timeout
 
     def end(self, handshake: Handshake) -> None:
-        """Wait for it no longer: it is a connection, or has failed. Nothing happens if that was said before."""
+        """Wait for a handshake no longer: it is a connection, or has failed. May be called again."""
         self._deadlines.pop(handshake, None)
 
     def postpone(self, seconds: float) -> None:
-        """Put off all deadlines: so long it was our loop that stood still."""
+        """Put off all deadlines, because the loop stood still for so long."""
         for handshake in self._deadlines:
             self._deadlines[handshake] += seconds
 
@@ -61,7 +61,7 @@ class Handshakes:
     def secure(
         self, sock: socket.socket, arrive: Callable[[asyncio.Transport], None], tls: Mapping[str, Any]
     ) -> "TlsHandshake":
-        """Begin TLS on a socket, which is the handshake's from now on; `arrive` is called with the transport of it."""
+        """Begin TLS on a socket, which belongs to the handshake from now on; `arrive` is called with the transport."""
         handshake = TlsHandshake(self, sock, arrive, tls)
         self.begin(handshake)
         return handshake
@@ -97,7 +97,7 @@ class TlsHandshake:
 
 
 class _Arrival(asyncio.Protocol):
-    """Stands for the connection until its transport is there, before any byte can come."""
+    """Stands in for the connection until its transport is there; no byte comes before that."""
 
     def __init__(self, handshake: TlsHandshake) -> None:
         self._handshake = handshake

@@ -1,6 +1,6 @@
-"""What stands before a connection until its PROXY header is read, and hands the transport over then.
+"""PROXY headers: a `Front` has the transport until the header is read, and then hands it over to the connection.
 
-Runs in the worker's loop. It must never hand a connection on whose header is broken or overdue.
+Runs in the worker's loop. It must never hand on a connection whose header is broken or overdue.
 """
 
 import asyncio
@@ -42,8 +42,8 @@ class Reception:
 class Front(asyncio.BufferedProtocol):
     """Reads the header, byte for byte and no further, then gives the transport to the connection it was meant for.
 
-    A buffered protocol says how much it will take: what is behind the header is left in the kernel, because
-    no loop has a way to begin TLS with bytes that were read already.
+    A buffered protocol says how many bytes it takes, so the bytes behind the header stay in the kernel. No loop can
+    begin TLS with bytes that were read already.
     """
 
     __slots__ = ("_buffer", "_header", "_reception", "_transport")
@@ -54,7 +54,7 @@ class Front(asyncio.BufferedProtocol):
         self._buffer = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Wait for a header from a trusted peer; anybody else speaks for himself."""
+        """Wait for a header from a trusted peer; any other peer is the client itself."""
         self._transport = cast("asyncio.Transport", transport)
         reception = self._reception
         if transport.get_extra_info("peername") in reception.trusted:
@@ -67,12 +67,12 @@ class Front(asyncio.BufferedProtocol):
         self._transport.abort()
 
     def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - the loop's
-        """Room for what the header still has, and for no byte more."""
+        """Return room for the rest of the header, and for no byte more."""
         self._buffer = bytearray(min(self._header.wanted, _READ))
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take what has come."""
+        """Take the bytes that have come."""
         try:
             proxied = self._header.feed(bytes(self._buffer[:nbytes]))
         except ClientError as error:
@@ -83,7 +83,7 @@ class Front(asyncio.BufferedProtocol):
             self._receive(proxied)
 
     def eof_received(self) -> bool:
-        """Close: half a header is none."""
+        """Close, because half a header is none."""
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the loop's
@@ -99,8 +99,8 @@ class Front(asyncio.BufferedProtocol):
             transport.resume_reading()
             return
         # A transport of its own for TLS, on a duplicate, so that closing the first one does not close the connection.
-        # `loop.start_tls` was tried: uvloop reads, into nowhere, before it can begin, and both loops may hand over
-        # what came behind the handshake before anybody could take it.
+        # `loop.start_tls` was tried: uvloop reads, and drops, bytes before it begins, and both loops may hand over the
+        # bytes behind the handshake before the connection can take them.
         duplicate = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
         duplicate.setblocking(False)
         transport.abort()
