@@ -68,7 +68,10 @@ def _read(words: Sequence[str]) -> tuple[Resolved, str, list[str]]:
     if found.server.name == "gunicorn":
         file = Path(str(config or "gunicorn.conf.py").removeprefix("file:"))
         if config or file.is_file():
-            layers.append(read_file(file.absolute(), dict(os.environ)).layer)
+            file_layer = read_file(file.absolute(), dict(os.environ)).layer
+            layers.append(replace(file_layer, notes=(f"{file} is read, too", *file_layer.notes)))
+    elif config and not str(config).endswith(".toml"):
+        found.strange.append(f"--config {config} that is TOML")
     elif config:
         layers.append(_of(_hypercorn_toml(Path(str(config)))))
     for each in layers:

@@ -59,7 +59,9 @@ def lowest_layers(environ: Mapping[str, str], *, command: bool) -> Iterator[Laye
     if not command:
         return
     if environ.get("PORT"):
-        yield Layer("$PORT", {"bind": f"0.0.0.0:{environ['PORT']}"})
+        port = environ["PORT"].strip()
+        said = () if port.isdigit() else ("$PORT is no number and is not read",)
+        yield Layer("$PORT", {} if said else {"bind": f"0.0.0.0:{port}"}, changes=said)
     if environ.get("FORWARDED_ALLOW_IPS"):
         yield Layer("$FORWARDED_ALLOW_IPS", {"forwarded_allow_ips": environ["FORWARDED_ALLOW_IPS"]})
 

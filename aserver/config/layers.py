@@ -82,6 +82,7 @@ def _choose_file(
     """The settings file, by the name with which it was chosen unless it is TOML that was found, and notes on it."""
     owner = tuple(_first(upper, name) for name in ("user", "group"))
     named = next((str(layer.values["config"]) for layer in upper if layer.values.get("config") is not None), None)
+    named = named.removeprefix("file:") if named else named  # as gunicorn's and Hypercorn's may begin
     notes: tuple[str, ...] = ()
     file = find_file(cwd) if named is None else None
     if command and named is None and (cwd / GUNICORN_FILE).is_file():

@@ -130,6 +130,8 @@ def _sort_out(namespace: Mapping[str, object]) -> dict[str, object]:
 
 def _text_of(value: object) -> str:
     """A value that JSON has not, as text: a class or function by its dotted name, as logging.config finds it."""
+    if value is sys.stdout or value is sys.stderr:
+        return "ext://sys.stdout" if value is sys.stdout else "ext://sys.stderr"
     name = getattr(value, "__qualname__", None)
     return f"{getattr(value, '__module__', '')}.{name}" if name else str(value)
 

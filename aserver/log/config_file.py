@@ -48,8 +48,10 @@ def read(log_config: str) -> dict[str, Any]:
     config.setdefault("disable_existing_loggers", False)
     if isinstance(loggers := config.get("loggers"), dict):
         for theirs, ours in LOGGERS.items():
-            if theirs in loggers:
-                loggers.setdefault(ours, loggers[theirs])
+            if isinstance(like := loggers.get(theirs), dict):
+                # `aserver.access` is below `aserver`, as theirs is not below theirs: each line would be written twice.
+                alone = {"propagate": False} if ours == "aserver.access" and like.get("handlers") else {}
+                loggers.setdefault(ours, like | alone)
     return config
 
 

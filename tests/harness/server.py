@@ -294,5 +294,17 @@ class ServerProcess:
 
 def _clean_environment() -> dict[str, str]:
     """This environment without what would configure the server under test."""
-    configuring = ("ASERVER_", "WEB_CONCURRENCY", "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "PYTEST_", "PYTHONPATH")
+    configuring = (
+        "ASERVER_",
+        "WEB_CONCURRENCY",
+        "PORT",
+        "FORWARDED_ALLOW_IPS",
+        "LISTEN_",
+        "NOTIFY_SOCKET",
+        "WATCHDOG_",
+        "PYTEST_",
+        "PYTHONPATH",
+        "GUNICORN_",
+        "UVICORN_",
+    )
     return {name: value for name, value in os.environ.items() if not name.startswith(configuring)}

@@ -5,6 +5,7 @@ Each docstring says how the test was seen to fail.
 
 import re
 import signal
+import sys
 from pathlib import Path
 from textwrap import dedent
 
@@ -208,3 +209,30 @@ def test_hooks_get_objects_with_gunicorns_attributes(server: Start, tmp_path: Pa
     running.wait_log(rf"P {worker.pid} True True 40\b")
     running.wait_log(r"AttributeError: cfg\.no_such_setting: neither aserver nor gunicorn has a setting")
     assert running.stop() == 0
+
+
+LOG_FILE = """
+logconfig_dict = {
+    "root": {"level": "INFO", "handlers": ["console"]},
+    "formatters": {"generic": {"format": "MINE %(name)s %(message)s"}},
+}
+"""
+
+
+def test_the_command_as_other_servers_users_type_it(server: Start, tmp_path: Path) -> None:
+    """Without `run`, flags before the target, GUNICORN_CMD_ARGS, $PORT, a logconfig_dict: real requests are answered.
+
+    Fails without `parse_args`, and with the dict taken for a file's name. By the dict the access log goes to the
+    console, and each line once.
+    """
+    (tmp_path / "gunicorn.conf.py").write_text(LOG_FILE)
+    command = [sys.executable, "-m", "aserver", "-k", "gthread", "-t", "20", "--access-log", "tests.apps.raw:app"]
+    env = {"PORT": "0", "GUNICORN_CMD_ARGS": "--workers 2 --name shop"}
+    running = server(argv=command, env=env, cwd=tmp_path)
+    assert len(running.workers()) == 2
+    running.wait_log(r"MINE aserver\.\S+ .*http://0\.0\.0\.0:\d+")
+    assert running.fetch("/").status == 200
+    running.wait_log(r"MINE aserver\.access .*GET / ")
+    assert running.stop() == 0
+    assert len(re.findall("MINE aserver\\.access ", running.log)) == 1
+    assert "$GUNICORN_CMD_ARGS is read: workers, proc_name" in running.log

@@ -134,8 +134,31 @@ def _proxy_protocol(value: object) -> object:
 def _log_dict(value: object, _: Mapping[str, object]) -> Meaning:
     if asks_nothing(value):
         return Meaning()
-    return Meaning({"log_config": value if isinstance(value, str) else json.dumps(_renamed_loggers(value))})
+    return Meaning({"log_config": json.dumps(_LOG_DEFAULTS | value) if isinstance(value, dict) else value})
 
+
+#: gunicorn lays a `logconfig_dict` over this, whose handlers and formatter it may therefore name
+#: (gunicorn.glogging.CONFIG_DEFAULTS). Loggers do not propagate, as they would write each line twice.
+_LOG_DEFAULTS: dict[str, object] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "root": {"level": "INFO", "handlers": ["console"]},
+    "loggers": {
+        "gunicorn.error": {"level": "INFO", "handlers": ["error_console"], "propagate": False},
+        "gunicorn.access": {"level": "INFO", "handlers": ["console"], "propagate": False},
+    },
+    "handlers": {
+        "console": {"class": "logging.StreamHandler", "formatter": "generic", "stream": "ext://sys.stdout"},
+        "error_console": {"class": "logging.StreamHandler", "formatter": "generic", "stream": "ext://sys.stderr"},
+    },
+    "formatters": {
+        "generic": {
+            "format": "%(asctime)s [%(process)d] [%(levelname)s] %(message)s",
+            "datefmt": "[%Y-%m-%d %H:%M:%S %z]",
+            "class": "logging.Formatter",
+        }
+    },
+}
 
 #: Their loggers, and the ones that have those records here.
 LOGGERS = {
@@ -147,12 +170,6 @@ LOGGERS = {
     "_granian": "aserver",
     "granian.access": "aserver.access",
 }
-
-
-def _renamed_loggers(value: object) -> object:
-    if not isinstance(value, dict) or not isinstance(loggers := value.get("loggers"), dict):
-        return value
-    return {**value, "loggers": {LOGGERS.get(name, name): logger for name, logger in loggers.items()}}
 
 
 def _header_map(value: object, _: Mapping[str, object]) -> Meaning:
@@ -241,7 +258,9 @@ GUNICORN: Table = {
     "capture_output": same("--capture-output=on"),
     "logger_class": unequal("records are Python's own: use log_format, access_log_format or log_config"),
     "logconfig": converted("log_config", _log_file, "`json:` and `toml:` go; the suffix says it", "--log-config"),
-    "logconfig_dict": converted("log_config", _log_dict, "as JSON text; gunicorn's loggers become aserver's", ""),
+    "logconfig_dict": converted(
+        "log_config", _log_dict, "as JSON text, over gunicorn's own defaults; its loggers stand for aserver's", ""
+    ),
     "logconfig_json": renamed("log_config", "--log-config-json"),
     "syslog_addr": unequal(_SYSLOG, "--log-syslog-to"),
     "syslog": unequal(_SYSLOG, "--log-syslog=on"),

@@ -47,7 +47,13 @@ class Command:
 @pytest.fixture
 def aserver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     monkeypatch.chdir(tmp_path)
-    for name in ("WEB_CONCURRENCY", *(info.variable for info in settings())):
+    for name in (
+        "WEB_CONCURRENCY",
+        "PORT",
+        "FORWARDED_ALLOW_IPS",
+        "GUNICORN_CMD_ARGS",
+        *(info.variable for info in settings()),
+    ):
         monkeypatch.delenv(name, raising=False)
     return Command(capsys)
 

@@ -1,5 +1,6 @@
 """gunicorn's configuration files, flags and variables as settings here. Each docstring says how it was seen to fail."""
 
+import json
 import os
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from tests.unit.config.starts import write
 
 def run_file(tmp_path: Path, text: str, **environ: str) -> Resolved:
     write(tmp_path / "gunicorn.conf.py", text)
-    return load(command_line={}, environ={**os.environ, **environ}, cwd=tmp_path)
+    others = {"PORT", "FORWARDED_ALLOW_IPS", "WEB_CONCURRENCY", "GUNICORN_CMD_ARGS"}
+    mine = {name: text for name, text in os.environ.items() if name not in others}
+    return load(command_line={}, environ={**mine, **environ}, cwd=tmp_path)
 
 
 def test_a_file_with_all_that_gunicorn_takes(tmp_path: Path) -> None:
@@ -173,3 +176,22 @@ def test_settings_of_other_servers_in_our_own_files_are_answered(tmp_path: Path)
     threads, statsd = load(environ={}, cwd=tmp_path).warnings
     assert threads.startswith("threads (aserver.toml) does nothing yet")
     assert statsd.startswith("statsd_host (aserver.toml) does nothing yet")
+
+
+def test_a_logconfig_dict_stands_over_gunicorns_defaults(tmp_path: Path) -> None:
+    """Handlers that only gunicorn defines, and objects in it. Fails without _LOG_DEFAULTS, and with str(sys.stdout)."""
+    text = (
+        "import logging, sys\n"
+        "logconfig_dict = {'loggers': {'gunicorn.access': {'handlers': ['mine']}}, 'handlers': {'mine': {\n"
+        "    'class': logging.StreamHandler, 'stream': sys.stdout}}}\n"
+    )
+    config = json.loads(run_file(tmp_path, text).config.log_config or "")
+    assert config["handlers"] == {"mine": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout"}}
+    assert "generic" in config["formatters"]
+
+
+def test_a_port_that_is_no_number_keeps_nothing_from_starting(tmp_path: Path) -> None:
+    """Fails with an error for a variable that may be meant for another program."""
+    resolved = load(command_line={}, environ={"PORT": "tcp://10.0.0.1:80"}, cwd=tmp_path)
+    assert resolved.config.bind == ("127.0.0.1:8000",)
+    assert resolved.warnings == ("$PORT is no number and is not read",)
