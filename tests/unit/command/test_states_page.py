@@ -9,7 +9,7 @@ from aserver.command.states_page import markdown
 from aserver.master.core.model import Role, ServerPhase, WorkerPhase, ZygotePhase
 from aserver.master.core.transitions import GENERATION, SERVER, WORKER, ZYGOTE, Row
 
-PAGE = Path(__file__).parents[4] / "docs" / "states.md"
+PAGE = Path(__file__).parents[3] / "docs" / "states.md"
 
 
 def test_the_page_is_current() -> None:
