@@ -87,10 +87,10 @@ class Context:
         #: Copied for every request, so that nothing one of them sets is seen by another.
         self.variables = contextvars.copy_context()
         self.fair_queue = FairQueue(loop, self.variables)
-        self._header_pairs = [wire.parse_header_setting(setting) for setting in config.header]
+        configured = [wire.parse_header_setting(setting) for setting in config.header]
         if config.server_header:
-            self._header_pairs.append((b"server", b"aserver"))
-        self.defaults = Defaults((), None)
+            configured.append((b"server", b"aserver"))
+        self.defaults = Defaults(configured, None)
         self.tick(self.now)
         self.extensions = EXTENSIONS | {"http.response.pathsend": {}} if config.pathsend else EXTENSIONS
         self.root_path = config.root_path.rstrip("/")
@@ -104,7 +104,7 @@ class Context:
         """Take the clock (seconds of the loop), and renew the date field (RFC 9110 section 6.6.1) once a sweep."""
         self.now = now
         date = formatdate(usegmt=True).encode() if self.config.date_header else None
-        self.defaults.update(self._header_pairs, date)
+        self.defaults.renew(date)
 
     def write_gathered(self) -> None:
         """Write the answers that wait for the end of the turn."""

@@ -16,6 +16,7 @@ from aserver.protocol.application.tasks import Tasks
 from aserver.protocol.context import ClientConnection, Context
 from aserver.protocol.drain_notice import Draining
 from aserver.protocol.http1.connection import HttpConnection
+from aserver.protocol.http1.encoder import Encoder
 from aserver.protocol.http1.head_cache import HeadCache
 from aserver.protocol.http1.rules import Limits
 from aserver.protocol.websocket.departure import Departure
@@ -63,6 +64,7 @@ class Service:
             on_limit=on_limit,
             note=note,
         )
+        self.encoder = Encoder(self.context.defaults)
 
     @property
     def connections(self) -> set[ClientConnection]:
@@ -92,10 +94,10 @@ class Service:
         `tls` says that the transport is an SSL transport; `server` is the own end of all connections, if it is known:
         to ask each transport costs 1 us.
         """
-        context, tasks, limits, heads = self.context, self.tasks, self.limits, self.heads
+        context, tasks, encoder, limits, heads = self.context, self.tasks, self.encoder, self.limits, self.heads
 
         def make() -> HttpConnection:
-            return HttpConnection(context, tasks, limits, heads, scheme=scheme, tls=tls, server=server)
+            return HttpConnection(context, tasks, encoder, limits, heads, scheme=scheme, tls=tls, server=server)
 
         return cast("Callable[[], asyncio.Protocol]", make)
 
@@ -163,6 +165,7 @@ class Service:
     def sweep(self, now: float) -> None:
         """Take the clock (seconds of the loop), renew the date, and end what has overrun a deadline."""
         self.context.tick(now)
+        self.encoder.renew()
         for connection in [c for c in self.connections if c.deadline <= now or c.write_deadline <= now]:
             if connection.write_deadline <= now:
                 connection.write_expired()

@@ -108,10 +108,11 @@ BOUNDED = {
     "websocket/departure": {"self._count * elapsed / self._window + 0.5"},
     "peer/forwarded": {"port", "v6_port or v4_port or 0"},  # at most five digits
     "http1/framing": {"digits, 16"},  # at most sixteen
-    "semantics/response_head": {"line[9:12]", "value"},  # the application's; ValueError is caught
+    "semantics/response_head": {"value"},  # the application's; ValueError is caught
+    "semantics/status": {"status"},  # the application's, an int
     "http1/reader": {"fields.get(b'content-length', b'0')"},  # `rules.examine` has called `wire.content_length` before
     "peer/proxy_protocol": {"text"},  # at most five
-    "semantics/wire": {"status", "value"},  # the application's; `content_length`
+    "semantics/wire": {"value"},  # `content_length`
     "websocket/deflate": {
         "offer.get(b'server_max_window_bits') or 15",
         "offer[b'client_max_window_bits'] or 15",

@@ -59,8 +59,8 @@ BROAD = {
 #: Lines of a module: 400 and no more, except these.
 MODULE_LINES = 400
 LONG_MODULES = {
-    "protocol/application/exchange.py": 439,
-    "protocol/http1/connection.py": 509,
+    "protocol/application/exchange.py": 428,
+    "protocol/http1/connection.py": 584,
     "protocol/http1/reader.py": 511,
     "protocol/websocket/frames.py": 426,
 }

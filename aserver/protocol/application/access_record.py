@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from aserver.asgi import Scope
 from aserver.log.access.record import AccessRecord
-from aserver.protocol.semantics import wire
+from aserver.protocol.semantics.status import plain_text
 
 
 class Refusal:
@@ -47,7 +47,7 @@ class Refusal:
     ) -> None:
         self.client = exchange.client if exchange is not None else client
         self.status = status
-        self.sent = len(wire.plain_text(status))
+        self.sent = len(plain_text(status))
         self.response_headers: Sequence[tuple[bytes, bytes]] = ()
         self.method = exchange.method if exchange is not None else line[0]
         self.target = exchange.target if exchange is not None else line[1]

@@ -5,9 +5,10 @@ and what the transport delivers at once.
 """
 
 from math import inf
-from typing import Protocol
+from typing import Final, Protocol
 
-from aserver.protocol.transport.connection import HIGH_WATER
+#: Bytes kept for an application that does not take them, before reading pauses.
+HIGH_WATER: Final = 65536
 
 
 class Source(Protocol):

@@ -1,58 +1,69 @@
 """One request and its response: what the application sees as scope, `receive()` and `send()`.
 
-Runs in the worker's loop; the application is started here. The order of messages and the bytes are `Response`'s;
-this adds waiting, disconnects, the body's flow control and the application's failures. It must never let an
-application's exception reach the loop, nor let a half response look like a whole one.
+Runs in the worker's loop. The legal order of messages is `Response`'s, the bytes are the carrier's; this adds waiting,
+disconnects, the body's flow control and the application's failures. It must never let a half response look like a
+whole one.
 """
 
 import asyncio
 import logging
 import os
+from typing import Protocol
 
 from aserver.asgi import Message, Scope
 from aserver.errors import ApplicationError
-from aserver.protocol.application.body import RequestBody
-from aserver.protocol.application.files import open_regular, send_file
+from aserver.protocol.application.body import HIGH_WATER, RequestBody
+from aserver.protocol.application.files import open_regular, read_chunk
 from aserver.protocol.application.parting import PACE, QUIET, WHOLE, Parting, is_disconnect
 from aserver.protocol.application.request_ids import with_id
 from aserver.protocol.application.tasks import Tasks, describe, report
-from aserver.protocol.semantics import wire
+from aserver.protocol.context import Context
 from aserver.protocol.semantics.response import BODY, DONE, HEADED, START, TRAILERS, Response
-from aserver.protocol.semantics.response_head import Head
-from aserver.protocol.transport.connection import CLOSED, HIGH_WATER, OPEN, Connection
+from aserver.protocol.semantics.response_head import Heads, Pairs
 
 
-class Carrier(Connection):
-    """A connection that carries exchanges, one after the other."""
+class Carrier(Protocol):
+    """The connection of an exchange, or its stream of one: all that differs between the versions of HTTP.
 
-    __slots__ = ("eof", "tasks")
+    It makes the bytes (`http1/encoder`), and goes on by itself once `exchange.state` is DONE.
+    """
 
-    eof: bool  # the client has shut down its sending side; it may still read
+    context: Context
     tasks: Tasks
+    client: tuple[str, int] | None
+    eof: bool  # the client has shut down its sending side; it may still read
+    write_paused: bool  # the client reads less fast than the application writes
 
-    def answered(self, exchange: "Exchange") -> None:
-        """Go on after a complete response."""
-        raise NotImplementedError
+    @property
+    def open(self) -> bool:
+        """Whether responses can be sent."""
+
+    def send_interim(self, status: int, fields: Pairs) -> None:
+        """Send an interim response, such as 100."""
+
+    def send_head(self, exchange: "Exchange", body: bytes) -> None:
+        """Send the head with the first piece of the body, the only one if the response is complete."""
+
+    def send_data(self, exchange: "Exchange", body: bytes) -> None:
+        """Send the next piece of the body, the last one if the response is complete."""
+
+    def send_trailers(self, exchange: "Exchange", fields: Pairs) -> None:
+        """Send the trailers, which complete the response."""
 
     def broken(self, exchange: "Exchange") -> None:
-        """End the connection, because this response cannot be completed."""
-        raise NotImplementedError
+        """End so that the client sees that this response is not complete."""
 
-    def last(self) -> bool:
-        """Tell whether no request waits behind the current one."""
-        raise NotImplementedError
+    async def until_writable(self) -> None:
+        """Wait until the client has read enough, or is gone."""
 
     def await_body(self) -> None:
-        """Give the client its time for the next piece of the body, unless that is complete."""
-        raise NotImplementedError
+        """Give the client its time for the next piece of the request's body."""
 
     def pause_body(self) -> None:
-        """See `Source`."""
-        raise NotImplementedError
+        """Read nothing until `resume_body` is called, because the application does not keep up."""
 
     def resume_body(self) -> None:
-        """See `Source`."""
-        raise NotImplementedError
+        """Read on."""
 
 
 class Exchange(Response):
@@ -85,6 +96,7 @@ class Exchange(Response):
     def __init__(  # noqa: PLR0917 - see Response
         self,
         connection: Carrier,
+        heads: Heads,
         scope: Scope,
         target: bytes,
         method: str,
@@ -93,7 +105,7 @@ class Exchange(Response):
         keep_alive: bool,  # noqa: FBT001
     ) -> None:
         context = connection.context
-        Response.__init__(self, context.defaults, version == "1.1", method == "HEAD", keep_alive)
+        Response.__init__(self, heads, version != "1.0", method == "HEAD", keep_alive)
         self.connection = connection
         self.scope = scope
         # The scope is the application's, which may change or empty it. What the logs say of the request is kept here.
@@ -135,7 +147,7 @@ class Exchange(Response):
         """React to the application's return: complain unless its response is complete."""
         if self.state is DONE:
             return
-        if self.parting is None and self.connection.stage is not CLOSED:
+        if self.parting is None and self.connection.open:
             fault = "the application returned without completing its response (expected %s); %s"
             report(self, fault, self.state.value, self._consequence())
         self._give_up(500)
@@ -159,7 +171,7 @@ class Exchange(Response):
     def _give_up(self, status: int) -> None:
         """Answer for the application if nothing was sent, else make sure that the end does not look good."""
         connection = self.connection
-        if self.state is DONE or connection.stage is not OPEN:
+        if self.state is DONE or not connection.open:
             return
         if self.state in (START, HEADED) and not (self.gone or connection.eof):
             if self.parting is not None:  # a stream that was ended by the stop, before its first piece
@@ -171,17 +183,8 @@ class Exchange(Response):
 
     def refuse(self, status: int) -> None:
         """Answer for the application; nothing may have been sent."""
-        connection = self.connection
-        self.keep_alive = self.keep_alive and self.complete and not (connection.context.draining and connection.last())
-        self._head = Head(status, b"", None, close=not self.keep_alive, plain=False)
-        self.response_headers = ()
-        self.sent = len(wire.plain_text(status))
-        self.state = DONE
-        lines = connection.context.defaults.lines
-        connection.writer.write(
-            wire.plain_answer(status, lines, keep_alive=self.keep_alive, head_only=self.head_only, modern=self.modern)
-        )
-        connection.answered(self)
+        self.keep_alive = self.keep_alive and self.complete
+        self.connection.send_head(self, self.answer(status))
 
     # ── receive ──────────────────────────────────────────────────────────────────────────────
 
@@ -211,7 +214,7 @@ class Exchange(Response):
         if body.continue_expected:
             body.continue_expected = False
             if self.state in (START, HEADED):
-                connection.writer.write(wire.CONTINUE)
+                connection.send_interim(100, ())
         connection.await_body()
 
     async def _wait(self) -> None:
@@ -264,7 +267,7 @@ class Exchange(Response):
         An answer that has an end is still sent. A stream without one is broken off: nothing else would show whether its
         client is there, as long as nothing is sent.
         """
-        if self.state is DONE or self.gone or self.connection.stage is not OPEN:
+        if self.state is DONE or self.gone or not self.connection.open:
             return
         if self.state is BODY and self.open_ended:
             self.connection.broken(self)
@@ -358,18 +361,10 @@ class Exchange(Response):
         kind = message["type"]
         if kind == "http.response.body":
             connection = self.connection
-            if self.state is HEADED and (not self.complete or connection.context.draining):
-                self._consider_close(message)
-            data = self.body(message)
-            if self.state is DONE:
-                if connection.writer.held is None and isinstance(data, bytes):
-                    if data:
-                        connection.writer.write_answer(data)
-                else:
-                    self._write(data)
-                connection.answered(self)
+            if self.state is HEADED:
+                connection.send_head(self, self.body(message))
             else:
-                self._write(data)
+                connection.send_data(self, self.body(message))
             if connection.write_paused:
                 await connection.until_writable()
         elif kind == "http.response.start":
@@ -386,28 +381,18 @@ class Exchange(Response):
             )
             report(self, fault, self.status, size, level=logging.WARNING)
 
-    def _write(self, data: bytes | list[bytes]) -> None:
-        """Write what belongs together with what comes before or after it."""
-        connection = self.connection
-        if not isinstance(data, bytes):
-            connection.writer.write_pieces(data)
-        elif data:
-            connection.writer.write_soon(data)
-        if self.state is DONE and connection.last():
-            connection.writer.flush()
-
     async def _send_other(self, kind: str, message: Message) -> None:
         connection = self.connection
         if kind == "http.response.pathsend":
             await self._send_path(message)
         elif kind == "http.response.trailers":
-            connection.writer.write(self.trailers(message))
+            fields = self.trailers(message)
+            if fields is not None:
+                connection.send_trailers(self, fields)
         elif kind == "http.response.early_hint" and self.modern:
-            connection.writer.write(self.early_hint(message))
+            connection.send_interim(103, self.early_hint(message))
         else:
             raise ApplicationError(f"unknown ASGI message {kind!r}; expected {self.state.value}")
-        if self.state is DONE:
-            connection.answered(self)
         if connection.write_paused:
             await connection.until_writable()
 
@@ -419,21 +404,25 @@ class Exchange(Response):
             raise self._unexpected(message)
         descriptor, size = await open_regular(loop, message["path"])
         try:
-            if not self.complete or connection.context.draining:
-                self._consider_close({})
-            connection.writer.write(self.file(message, size))
+            self.file(message, size)
+            self.keep_alive = self.keep_alive and self.discardable
+            connection.send_head(self, b"")
             if not self.silent:
-                await send_file(connection, loop, descriptor, size, message["path"])
+                await self._send_file(descriptor, size, message["path"])
         finally:
             os.close(descriptor)
         if self.parting is not None and self.gone:
             raise self.parting.error()
         self.file_sent(size)
+        connection.send_data(self, b"")
 
-    def _consider_close(self, message: Message) -> None:
-        """Before the head is made: announce a close that is already known."""
+    async def _send_file(self, descriptor: int, size: int, path: str) -> None:
+        """Send a file as fast as the client reads. Raises ApplicationError if it gets shorter."""
         connection = self.connection
-        if connection.context.draining and connection.last():
-            self.keep_alive = False
-        if not message.get("more_body") and not self.discardable:
-            self.keep_alive = False
+        offset = 0
+        while offset < size and connection.open:
+            chunk = await read_chunk(connection.context.loop, descriptor, offset, size, path)
+            offset += len(chunk)
+            if connection.open:
+                connection.send_data(self, chunk)
+                await connection.until_writable()

@@ -12,7 +12,6 @@ import os
 import stat
 
 from aserver.errors import ApplicationError
-from aserver.protocol.transport.connection import CLOSED, Connection
 
 #: One read. Large enough that the hop to the executor (about 60 us) is small beside it.
 CHUNK = 256 * 1024
@@ -38,17 +37,9 @@ def _open_regular(path: str) -> tuple[int, int]:
     return descriptor, status.st_size
 
 
-async def send_file(
-    connection: Connection, loop: asyncio.AbstractEventLoop, descriptor: int, size: int, path: str
-) -> None:
-    """Write `size` bytes of the file as fast as the client reads. Raises ApplicationError if the file gets shorter."""
-    offset = 0
-    while offset < size:
-        chunk = await loop.run_in_executor(None, os.pread, descriptor, min(CHUNK, size - offset), offset)
-        if connection.stage is CLOSED:
-            return
-        if not chunk:
-            raise ApplicationError(f"http.response.pathsend: {path!r} ended at {offset} bytes, {size} were announced")
-        offset += len(chunk)
-        connection.writer.write(chunk)
-        await connection.until_writable()
+async def read_chunk(loop: asyncio.AbstractEventLoop, descriptor: int, offset: int, size: int, path: str) -> bytes:
+    """Read the next bytes of a file of `size`. Raises ApplicationError if it has got shorter."""
+    chunk = await loop.run_in_executor(None, os.pread, descriptor, min(CHUNK, size - offset), offset)
+    if not chunk:
+        raise ApplicationError(f"http.response.pathsend: {path!r} ended at {offset} bytes, {size} were announced")
+    return chunk

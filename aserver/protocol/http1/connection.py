@@ -14,18 +14,29 @@ from aserver.asgi import Scope
 from aserver.errors import ClientError
 from aserver.protocol.application.access_record import Refusal
 from aserver.protocol.application.body import RequestBody
-from aserver.protocol.application.exchange import Carrier, Exchange
+from aserver.protocol.application.exchange import Exchange
 from aserver.protocol.application.parting import HEAR_OUT
 from aserver.protocol.application.tasks import Tasks
 from aserver.protocol.context import Context
+from aserver.protocol.http1.encoder import Encoder, is_close_delimited
 from aserver.protocol.http1.head_cache import HeadCache
 from aserver.protocol.http1.reader import BETWEEN, OVER, RequestReader
 from aserver.protocol.http1.rules import Limits
 from aserver.protocol.http1.sink import CHUNKED, Headers
 from aserver.protocol.peer.forwarded import with_port
 from aserver.protocol.semantics import wire
-from aserver.protocol.semantics.response import DONE, HEADED, START
-from aserver.protocol.transport.connection import BODY, FIRST_REQUEST, HEAD, LINGER, NEXT_REQUEST, NOTHING, OPEN
+from aserver.protocol.semantics.response import DONE, HEADED, START, TRAILERS, Response
+from aserver.protocol.semantics.response_head import Pairs
+from aserver.protocol.transport.connection import (
+    BODY,
+    FIRST_REQUEST,
+    HEAD,
+    LINGER,
+    NEXT_REQUEST,
+    NOTHING,
+    OPEN,
+    Connection,
+)
 from aserver.protocol.transport.read_gate import Pause
 from aserver.protocol.websocket import session
 
@@ -39,15 +50,27 @@ SLASH: Final = 0x2F
 QUESTION_MARK: Final = 0x3F
 
 
-class HttpConnection(Carrier):
+class HttpConnection(Connection):
     """One client's HTTP/1 connection."""
 
-    __slots__ = ("_offered", "_queue", "_refusal", "_refused", "current", "reader", "receiving")
+    __slots__ = (
+        "_offered",
+        "_queue",
+        "_refusal",
+        "_refused",
+        "current",
+        "encoder",
+        "eof",
+        "reader",
+        "receiving",
+        "tasks",
+    )
 
     def __init__(
         self,
         context: Context,
         tasks: Tasks,
+        encoder: Encoder,
         limits: Limits,
         heads: HeadCache,
         *,
@@ -57,7 +80,8 @@ class HttpConnection(Carrier):
     ) -> None:
         super().__init__(context, scheme=scheme, tls=tls, server=server)
         self.tasks = tasks
-        self.eof = False
+        self.encoder = encoder
+        self.eof = False  # the client has shut down its sending side; it may still read
         self.current: Exchange | None = None  # the exchange whose response is due
         self.receiving: Exchange | None = None  # the exchange whose body is being read
         self._queue: list[Exchange] = []  # read, not begun; an idle deque has 0.7 KB
@@ -183,7 +207,7 @@ class HttpConnection(Carrier):
             if self.tls_told is None
             else {**context.extensions, "tls": self.tls_told},
         }
-        exchange = Exchange(self, scope, target, method, version, headers, keep_alive)
+        exchange = Exchange(self, self.encoder.heads, scope, target, method, version, headers, keep_alive)
         if framing is None:
             exchange.complete = True
         else:
@@ -266,6 +290,59 @@ class HttpConnection(Carrier):
             elif exchange.launched:
                 exchange.wake()
 
+    # ── the carrier of exchanges ─────────────────────────────────────────────────────────────
+
+    @property
+    def open(self) -> bool:
+        """See `Carrier`."""
+        return self.stage is OPEN
+
+    def send_interim(self, status: int, fields: Pairs) -> None:
+        """See `Carrier`."""
+        self.writer.write(self.encoder.interim(status, fields))
+
+    def send_head(self, exchange: Exchange, body: bytes) -> None:
+        """See `Carrier`."""
+        if not exchange.complete or self.context.draining:
+            self._consider_close(exchange)
+        self._send(exchange, self.encoder.first(exchange, body))
+
+    def send_data(self, exchange: Exchange, body: bytes) -> None:
+        """See `Carrier`."""
+        self._send(exchange, self.encoder.piece(exchange, body))
+
+    def send_trailers(self, exchange: Exchange, fields: Pairs) -> None:
+        """See `Carrier`."""
+        self._send(exchange, self.encoder.trailers(exchange, fields))
+
+    def _send(self, exchange: Exchange, data: bytes | list[bytes]) -> None:
+        """Write what belongs together with what comes before or after it; go on if the response is complete."""
+        if exchange.state is not DONE:
+            self._write(data)
+            return
+        writer = self.writer
+        if writer.held is None and isinstance(data, bytes):
+            if data:
+                writer.write_answer(data)
+        else:
+            self._write(data)
+            if self.last():
+                writer.flush()
+        self.answered(exchange)
+
+    def _write(self, data: bytes | list[bytes]) -> None:
+        if not isinstance(data, bytes):
+            self.writer.write_pieces(data)
+        elif data:
+            self.writer.write_soon(data)
+
+    def _consider_close(self, exchange: Exchange) -> None:
+        """Before the head is made: announce a close that is already known."""
+        if self.context.draining and self.last():
+            exchange.keep_alive = False
+        if (exchange.state is DONE or exchange.state is TRAILERS) and not exchange.discardable:
+            exchange.keep_alive = False
+
     def await_body(self) -> None:
         """Give the client `body_timeout` for the next piece of the current request's body, unless it is complete."""
         if self.receiving is not None and self.receiving is self.current:
@@ -311,7 +388,7 @@ class HttpConnection(Carrier):
         self.reader.close()
         self.writer.flush()
         self.gate.open()  # a long head may have been read in several turns
-        session.take_over(self, exchange, rest)
+        session.take_over(self, self.tasks, self.encoder, exchange, rest)
 
     # ── requests in order ────────────────────────────────────────────────────────────────────
 
@@ -419,13 +496,11 @@ class HttpConnection(Carrier):
             self._refusal = error
 
     def _answer_refusal(self, error: ClientError, exchange: Exchange | None = None) -> None:
-        context = self.context
         log.debug("%s:%s is answered %d: %s", *(self.client or ("a client", "-")), error.status, error.reason)
         line = self.reader.request_line or ("", b"", "")
         head_only = line[0] == "HEAD" if exchange is None else exchange.head_only
-        self.writer.write(
-            wire.plain_answer(error.status, context.defaults.lines, keep_alive=False, head_only=head_only)
-        )
+        response = Response(self.encoder.heads, True, head_only, False)
+        self._write(self.encoder.first(response, response.answer(error.status)))
         if self.tasks.access is not None:
             self.tasks.access(
                 Refusal(
@@ -444,7 +519,7 @@ class HttpConnection(Carrier):
         self._log(exchange)
         exchange.disconnect()
         self.current = None
-        if exchange.close_delimited:
+        if is_close_delimited(exchange):
             self.reset()
         else:
             self.close()

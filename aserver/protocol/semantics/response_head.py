@@ -1,16 +1,16 @@
-"""Response heads: from status and headers to checked bytes, remembered, and the fields the server adds.
+"""Response heads: from status and headers to checked fields, remembered in the form in which they are sent.
 
-Pure, and shared by all responses of a worker. An application says the same few heads again and again, so a head is
-made once and then found (0.2 us instead of 1.5); what was remembered can only ever be what `compile_head` makes of
-equal arguments. It must never grow with what applications or clients think of: see `REMEMBERED`.
+Pure. An application says the same few heads again and again, so a head is made once and then found (0.2 us instead of
+1.5). It must never grow with what applications or clients think of: see `REMEMBERED`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from aserver.errors import ApplicationError
 from aserver.protocol.semantics import wire
-from aserver.protocol.semantics.wire import RESPONSE_PREFIXES
+from aserver.protocol.semantics.status import BODILESS, RESET_CONTENT, WITHOUT_LENGTH, check_status
+from aserver.protocol.semantics.wire import RESPONSE_NAMES
 
 Pairs = Sequence[tuple[bytes, bytes]]
 
@@ -19,45 +19,53 @@ Pairs = Sequence[tuple[bytes, bytes]]
 REMEMBERED: Final = 512
 REMEMBERED_SIZE: Final = 1024
 
-#: Statuses without a body. Of 204 and 304 nothing may follow the head (RFC 9112 section 6.3, rule 1); 205 has a body
-#: of no bytes, and says so (RFC 9110 section 15.3.6).
-BODILESS: Final = frozenset((204, 205, 304))
-RESET_CONTENT: Final = 205
-
-#: Their content-length is not the application's: 204 never has one (RFC 9110 section 8.6), 205 has 0.
-_WITHOUT_LENGTH: Final = frozenset((204, 205))
-#: Of the application's "the server must ignore it" (ASGI).
+#: Fields of the application that "the server must ignore" (ASGI).
 _OURS: Final = frozenset((b"transfer-encoding", b"keep-alive"))
 
 
 class Head:
-    """A checked head without the server's own fields and without the final CRLFs."""
+    """A checked head without the server's own fields."""
 
-    __slots__ = ("block", "close", "length", "plain", "status")
+    __slots__ = ("block", "bodiless", "close", "length", "plain", "status")
 
     def __init__(self, status: int, block: bytes, length: int | None, *, close: bool, plain: bool) -> None:
         self.status = status
-        self.block = block
+        self.block = block  # status and fields, as the encoder of one version of HTTP has written them
         self.length = length  # of content-length, which then is in `block`
         self.close = close  # the application said `Connection: close`
-        self.plain = plain  # nothing that `Defaults.ending` would repeat, nor another reason for a closer look
+        self.plain = plain  # it repeats no field of the server's, and has no other reason for a closer look
+        self.bodiless = status in BODILESS
 
 
 class Defaults:
-    """The fields the server adds where the application set none, and the heads remembered with regard to them."""
+    """The fields that the server adds where the application has set none."""
 
-    __slots__ = ("_heads", "_names", "ending", "lines", "pairs")
+    __slots__ = ("_configured", "names", "pairs")
 
-    def __init__(self, pairs: Iterable[tuple[bytes, bytes]], date: bytes | None) -> None:
+    def __init__(self, configured: Iterable[tuple[bytes, bytes]], date: bytes | None) -> None:
+        self._configured = list(configured)  # names in lower case
+        self.renew(date)
+
+    def renew(self, date: bytes | None) -> None:
+        """Take the value of the date field, None for none."""
+        self.pairs = [*self._configured, *([(b"date", date)] if date is not None else [])]
+        self.names = frozenset(name for name, _ in self.pairs)
+
+    def beside(self, headers: Pairs) -> list[tuple[bytes, bytes]]:
+        """Return those fields that are not among `headers`."""
+        names = {name.lower() for name, _ in headers}
+        return [pair for pair in self.pairs if pair[0] not in names]
+
+
+class Heads:
+    """The remembered heads of one version of HTTP, whose `encode` makes bytes of a status and fields."""
+
+    __slots__ = ("_encode", "_heads", "defaults")
+
+    def __init__(self, defaults: Defaults, encode: Callable[[int, Pairs], bytes]) -> None:
+        self.defaults = defaults
+        self._encode = encode
         self._heads: dict[object, Head] = {}
-        self.update(pairs, date)
-
-    def update(self, pairs: Iterable[tuple[bytes, bytes]], date: bytes | None) -> None:
-        """Take the configured fields (names in lower case) and, unless None, the value of the date field."""
-        self.pairs = [*pairs, *([(b"date", date)] if date is not None else [])]
-        self._names = frozenset(name for name, _ in self.pairs)
-        self.lines = wire.field_lines(self.pairs)
-        self.ending = self.lines + b"\r\n\r\n"
 
     def find(self, status: object, headers: list[Any]) -> Head | None:
         """Return the remembered head for a status and headers, which then are pairs, or None."""
@@ -68,59 +76,55 @@ class Defaults:
 
     def make(self, status: object, headers: Pairs) -> Head:
         """Make and remember the head for a status and headers that `wire.as_pairs` made. Raises ApplicationError."""
-        head = compile_head(status, headers, self._names)
+        head = compile_head(status, headers, self.defaults.names, self._encode)
         if len(head.block) <= REMEMBERED_SIZE:
             if len(self._heads) >= REMEMBERED:
                 self._heads.clear()
             self._heads[(status, *headers)] = head
         return head
 
-    def without(self, headers: Pairs) -> bytes:
-        """Return the lines of those fields that are not among `headers`."""
-        names = {name.lower() for name, _ in headers}
-        return wire.field_lines(pair for pair in self.pairs if pair[0] not in names)
 
-
-def compile_head(status: object, headers: Pairs, defaults: frozenset[bytes]) -> Head:
+def compile_head(
+    given: object, headers: Pairs, defaults: frozenset[bytes], encode: Callable[[int, Pairs], bytes]
+) -> Head:
     """Check status and headers and make a `Head` of them; `defaults` are the names the server would add.
 
     Raises ApplicationError that names the culprit.
     """
-    line = wire.status_line(status)
-    parts = [line]
+    status = check_status(given)
+    fields: list[tuple[bytes, bytes]] = []
     length: int | None = None
     close = False
     plain = status not in BODILESS
     try:
         for name, value in headers:
-            prefix = RESPONSE_PREFIXES.get(name)
-            if prefix is None:
-                lowered = name.lower()
-                plain = plain and lowered not in defaults
-                if lowered == b"content-length":
+            known = RESPONSE_NAMES.get(name)
+            if known is None:
+                known = name.lower()
+                if known == b"content-length":
                     length = _content_length(value, length, repeated=length is not None)
                     continue
-                if lowered == b"connection":
+                if known == b"connection":
                     # The connection is the server's; of what the application says only `close` has a meaning.
                     close = close or b"close" in wire.tokens(value)
                     continue
-                if lowered in _OURS:
+                if known in _OURS:
                     continue
-                prefix = wire.field_prefix(lowered)
-            elif name in defaults:
+                wire.check_name(known)
+            if known in defaults:
                 plain = False
             if 0 in value or 10 in value or 13 in value:
                 wire.check_fields(headers)
-            parts += (prefix, value)
-        if status in _WITHOUT_LENGTH:
+            fields.append((known, value))
+        if status in WITHOUT_LENGTH:
             length = None
-        if length is not None:
-            parts.append(b"\r\ncontent-length: %d" % length)
-        block = b"".join(parts)
+        if length is not None or status == RESET_CONTENT:
+            fields.append((b"content-length", b"%d" % (length or 0)))
+        block = encode(status, fields)
     except (TypeError, ValueError, AttributeError) as error:
         wire.check_fields(headers)
         raise ApplicationError(f"http.response.start: headers must be pairs of bytes: {error}") from error
-    return Head(int(line[9:12]), block, length, close=close, plain=plain and not close)
+    return Head(status, block, length, close=close, plain=plain and not close)
 
 
 def _content_length(value: bytes, before: int | None, *, repeated: bool) -> int:

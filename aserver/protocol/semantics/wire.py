@@ -6,33 +6,10 @@ never hold state that outlives a call, nor trust anything an application or a pe
 
 import re
 from collections.abc import Iterable
-from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from aserver.errors import ApplicationError, ClientError
-
-# ── status lines ─────────────────────────────────────────────────────────────────────────────
-
-#: Without the final CRLF, because every field line below begins with one. The version is 1.1 for 1.0 requests
-#: too: it says what the server can do, not what the request was (RFC 9110 section 2.5).
-STATUS_LINES: Final[dict[int, bytes]] = {
-    status.value: b"HTTP/1.1 %d %s" % (status.value, status.phrase.encode("ascii"))
-    for status in HTTPStatus
-    if status.value >= 200
-}
-
-
-def status_line(status: object) -> bytes:
-    """Return the status line of a final response without CRLF.
-
-    Raises ApplicationError for anything but an int from 200 to 599 (RFC 9110 section 15; an interim answer is
-    no `http.response.start`).
-    """
-    if not isinstance(status, int) or not 200 <= status <= 599:
-        raise ApplicationError(f"http.response.start: status is {status!r}, must be an int from 200 to 599")
-    return STATUS_LINES.get(int(status)) or b"HTTP/1.1 %d " % status
-
 
 # ── field names and values ───────────────────────────────────────────────────────────────────
 
@@ -82,19 +59,18 @@ FORWARDING_NAMES: Final = frozenset(
     )
 )
 
-#: Name as the application gave it -> what goes before the value, for names that need no further look.
-RESPONSE_PREFIXES: Final[dict[bytes, bytes]] = {
-    spelling: b"\r\n%s: " % name.encode()
+#: Spelling of the application -> the lower-case name, for names that need no further look.
+RESPONSE_NAMES: Final[dict[bytes, bytes]] = {
+    spelling: name.encode()
     for name in _COMMON_RESPONSE_NAMES.split()
     for spelling in (name.encode(), name.title().encode())
 }
 
 
-def field_prefix(name: bytes) -> bytes:
-    """Return CRLF, the name and `: `. Raises ApplicationError unless `name` is a token."""
+def check_name(name: bytes) -> None:
+    """Raise ApplicationError unless `name` is a token."""
     if TOKEN.fullmatch(name) is None:
         raise ApplicationError(f"response header name {name!r} is not a token (RFC 9110 section 5.6.2)")
-    return b"\r\n%s: " % name
 
 
 def as_pairs(fields: Iterable[Any]) -> list[tuple[bytes, bytes]]:
@@ -125,16 +101,9 @@ def _as_bytes(subject: str, data: object) -> bytes:
 def check_fields(pairs: Iterable[tuple[bytes, bytes]]) -> None:
     """Raise ApplicationError for the first pair that may not be sent; the slow way, to name the culprit."""
     for name, value in pairs:
-        field_prefix(name)
+        check_name(name)
         if _FORBIDDEN_IN_VALUE.search(value) is not None:
             raise ApplicationError(f"response header {name!r}: value {value!r} holds NUL, CR or LF")
-
-
-def field_lines(fields: Iterable[Any]) -> bytes:
-    """Return the lines of some fields, each with its CRLF in front. Raises ApplicationError as the two above."""
-    pairs = as_pairs(fields)
-    check_fields(pairs)
-    return b"".join([b"\r\n%s: %s" % pair for pair in pairs])
 
 
 def parse_header_setting(setting: str) -> tuple[bytes, bytes]:
@@ -241,38 +210,3 @@ def split_target(method: str, target: bytes) -> tuple[bytes, bytes, bytes | None
 def decode_path(path: bytes) -> str:
     """Return the path as the ASGI scope wants it: percent sequences and UTF-8 decoded, errors replaced."""
     return unquote_to_bytes(path).decode("utf-8", "replace")
-
-
-# ── canned answers ───────────────────────────────────────────────────────────────────────────
-
-CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"  # RFC 9110 section 15.2.1
-
-
-def early_hints(links: Iterable[bytes]) -> bytes:
-    """Return a 103 answer with one Link field for each of `links` (RFC 8297). Raises ApplicationError."""
-    return b"HTTP/1.1 103 Early Hints" + field_lines((b"link", link) for link in links) + b"\r\n\r\n"
-
-
-def plain_text(status: int) -> bytes:
-    """Return the body of `plain_answer`, which HEAD does not get."""
-    return b"%s\n" % STATUS_LINES[status][13:]
-
-
-def plain_answer(
-    status: int, defaults: bytes, *, keep_alive: bool, head_only: bool = False, modern: bool = True
-) -> bytes:
-    """Return a whole answer that the server gives by itself: its phrase as plain text.
-
-    `defaults` are the ready lines for date and the like, each with CRLF in front.
-    """
-    text = plain_text(status)
-    retry = b"\r\nretry-after: 1" if status == 503 else b""
-    connection = b"\r\nconnection: close" if not keep_alive else b"" if modern else b"\r\nconnection: keep-alive"
-    return b"%s\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: %d%s%s%s\r\n\r\n%s" % (
-        STATUS_LINES[status],
-        len(text),
-        retry,
-        defaults,
-        connection,
-        b"" if head_only else text,
-    )

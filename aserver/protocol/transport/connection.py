@@ -27,9 +27,6 @@ LINGER_BYTES: Final = 16 * 1024 * 1024
 #: Bytes a client must take within `write_timeout` to be called slow and not dead.
 LEAST_PROGRESS: Final = 4096
 
-#: Body bytes kept for an application that does not take them, before reading pauses.
-HIGH_WATER: Final = 65536
-
 
 class Stage(Enum):
     """Where a connection is in its life."""

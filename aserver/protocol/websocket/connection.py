@@ -14,13 +14,17 @@ from time import monotonic
 from typing import Final
 
 from aserver.asgi import Message, Scope
-from aserver.protocol.application.exchange import Carrier, Exchange
+from aserver.protocol.application.body import HIGH_WATER
+from aserver.protocol.application.exchange import Exchange
+from aserver.protocol.application.tasks import Tasks
 from aserver.protocol.context import SWEEP_PERIOD
-from aserver.protocol.semantics import wire
-from aserver.protocol.transport.connection import CLOSED, HIGH_WATER, LINGERING, Connection
+from aserver.protocol.semantics.response import Response
+from aserver.protocol.semantics.status import plain_text
+from aserver.protocol.transport.connection import CLOSED, LINGERING, Connection
 from aserver.protocol.transport.read_gate import Pause
 from aserver.protocol.websocket import deflate, frames, handshake
 from aserver.protocol.websocket.frames import FIN, PING, PONG, ViolationError
+from aserver.protocol.websocket.handshake import ResponseEncoder
 from aserver.protocol.websocket.record import SocketRecord
 
 #: Seconds that a client has to answer our close frame before the connection is cut (as in the `websockets` library).
@@ -60,6 +64,7 @@ class Socket(Connection):
         "_deflater",
         "_disconnect",
         "_early",
+        "_encoder",
         "_messages",
         "_next_ping",
         "_phase",
@@ -82,9 +87,10 @@ class Socket(Connection):
         "told",
     )
 
-    def __init__(self, http: Carrier, exchange: Exchange) -> None:
+    def __init__(self, http: Connection, tasks: Tasks, encoder: ResponseEncoder, exchange: Exchange) -> None:
         super().__init__(http.context, scheme=http.scheme, tls=http.tls)
-        self.tasks = http.tasks
+        self.tasks = tasks
+        self._encoder = encoder
         self.transport = http.transport
         self.gate = http.gate
         self.writer = http.writer
@@ -281,10 +287,18 @@ class Socket(Connection):
     def refuse(self, status: int) -> None:
         """Answer the request instead of the application."""
         self._phase = ENDED
-        lines = self.context.defaults.lines + (handshake.VERSION_LINES if status == 426 else b"")
-        self.writer.write(wire.plain_answer(status, lines, keep_alive=False))
-        self.sent = len(wire.plain_text(status))
+        response = Response(self._encoder.heads, True, False, False)
+        body = response.answer(status, *(handshake.VERSION_FIELDS if status == 426 else ()))
+        self.write_response(self._encoder.first(response, body))
+        self.sent = len(plain_text(status))
         self.denied(status)
+
+    def write_response(self, data: bytes | list[bytes]) -> None:
+        """Write a piece of an HTTP response."""
+        if isinstance(data, bytes):
+            self.writer.write(data)
+        else:
+            self.writer.write_pieces(data)
 
     def denied(self, status: int) -> None:
         """End after an HTTP answer that is no 101."""

@@ -1,4 +1,4 @@
-"""The opening handshake of a WebSocket: what a client asks, and the head of the 101 answer (RFC 6455 section 4.2).
+"""The opening handshake of a WebSocket: what a client asks, and the fields of the answer (RFC 6455 section 4.2).
 
 Pure. It decides nothing that the application should: `Origin` and the choice among the subprotocols are its own.
 """
@@ -6,16 +6,15 @@ Pure. It decides nothing that the application should: `Origin` and the choice am
 import base64
 import binascii
 import hashlib
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from aserver.errors import ApplicationError, ClientError
 from aserver.protocol.semantics import wire
-
-Pairs = Sequence[tuple[bytes, bytes]]
+from aserver.protocol.semantics.response import Response
+from aserver.protocol.semantics.response_head import Heads, Pairs
 
 #: What a refusal says of the versions we speak (RFC 6455 section 4.4, RFC 9110 section 15.5.22).
-VERSION_LINES = b"\r\nsec-websocket-version: 13\r\nupgrade: websocket"
+VERSION_FIELDS = ((b"sec-websocket-version", b"13"), (b"upgrade", b"websocket"))
 
 #: Subprotocols of one handshake: 100 fields of 8 KB could name 400,000, which would take 0.2 s.
 MOST_OFFERED = 128
@@ -26,6 +25,21 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 #: handshake's, from an application, would contradict ours.
 _DROPPED = frozenset((b"connection", b"upgrade", b"content-length", b"transfer-encoding"))
 _REFUSED = frozenset((b"sec-websocket-accept", b"sec-websocket-extensions", b"sec-websocket-protocol"))
+
+
+class ResponseEncoder(Protocol):
+    """Makes bytes of the HTTP response that opens or refuses a WebSocket (`http1/encoder`)."""
+
+    heads: Heads
+
+    def first(self, response: Response, body: bytes) -> bytes | list[bytes]:
+        """Return the head with the first piece of the body."""
+
+    def piece(self, response: Response, body: bytes) -> bytes | list[bytes]:
+        """Return the next piece of the body."""
+
+    def switch(self, fields: Pairs, headers: Pairs) -> bytes:
+        """Return the response that opens a WebSocket; `headers` are those of `fields` that the application set."""
 
 
 class Handshake(NamedTuple):
@@ -75,24 +89,23 @@ def _is_key(key: bytes) -> bool:
         return False
 
 
-def accept_head(handshake: Handshake, subprotocol: str | None, headers: Pairs, extensions: bytes) -> bytes:
-    """Return the 101 head but for the server's own fields and the final CRLFs. Raises ApplicationError."""
+def accept(
+    handshake: Handshake, subprotocol: str | None, headers: Pairs, extensions: bytes
+) -> list[tuple[bytes, bytes]]:
+    """Return the fields of the answer that opens the WebSocket. Raises ApplicationError."""
     if subprotocol is not None and subprotocol not in handshake.subprotocols:
         offered = ", ".join(handshake.subprotocols) or "none"
         raise ApplicationError(f"websocket.accept: subprotocol {subprotocol!r} was not offered (offered: {offered})")
     wire.check_fields(headers)
-    lines = [
-        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: ",
-        handshake.accept,
-    ]
+    fields = [(b"sec-websocket-accept", handshake.accept)]
     if subprotocol is not None:
-        lines += (b"\r\nsec-websocket-protocol: ", subprotocol.encode("ascii"))
+        fields.append((b"sec-websocket-protocol", subprotocol.encode("ascii")))
     if extensions:
-        lines += (b"\r\nsec-websocket-extensions: ", extensions)
+        fields.append((b"sec-websocket-extensions", extensions))
     for name, value in headers:
         lowered = name.lower()
         if lowered in _REFUSED:
             raise ApplicationError(f"websocket.accept: header {name!r} is the server's; use `subprotocol`")
         if lowered not in _DROPPED:
-            lines.append(b"\r\n%s: %s" % (lowered, value))
-    return b"".join(lines)
+            fields.append((lowered, value))
+    return fields

@@ -12,12 +12,12 @@ from typing import Final, cast
 
 from aserver.asgi import Message
 from aserver.errors import ApplicationError, ClientDisconnectedError, ClientError
-from aserver.protocol.application.exchange import Carrier, Exchange
+from aserver.protocol.application.exchange import Exchange
 from aserver.protocol.application.parting import is_disconnect
-from aserver.protocol.application.tasks import describe, report
+from aserver.protocol.application.tasks import Tasks, describe, report
 from aserver.protocol.semantics import wire
 from aserver.protocol.semantics.response import DONE, HEADED, Response
-from aserver.protocol.transport.connection import CLOSED
+from aserver.protocol.transport.connection import CLOSED, Connection
 from aserver.protocol.websocket import deflate, frames, handshake
 from aserver.protocol.websocket.connection import APP_CLOSED, CONNECTING, DENYING, ENDED, OPEN, Socket
 from aserver.protocol.websocket.frames import BINARY, FIN, RSV1, TEXT
@@ -37,8 +37,8 @@ class WebSocketConnection(Socket):
 
     __slots__ = ("_compressing", "_handshake", "_response")
 
-    def __init__(self, http: Carrier, exchange: Exchange) -> None:
-        super().__init__(http, exchange)
+    def __init__(self, http: Connection, tasks: Tasks, encoder: handshake.ResponseEncoder, exchange: Exchange) -> None:
+        super().__init__(http, tasks, encoder, exchange)
         self._messages.append(({"type": "websocket.connect"}, 0))
         self._compressing: asyncio.Future[None] | None = None  # until a large message is compressed
         self._handshake: handshake.Handshake | None = None
@@ -266,8 +266,7 @@ class WebSocketConnection(Socket):
         headers = wire.as_pairs(message.get("headers") or ())
         agreement = deflate.negotiate(offer.extensions) if context.config.ws_per_message_deflate else None
         answer = b"" if agreement is None else agreement.answer
-        head = handshake.accept_head(offer, message.get("subprotocol"), headers, answer)
-        head += context.defaults.without(headers) + b"\r\n\r\n"
+        head = self._encoder.switch(handshake.accept(offer, message.get("subprotocol"), headers, answer), headers)
         self.response_headers = headers
         self._phase = OPEN  # after all that can fail: a close frame must not come before the 101
         self.writer.write(head)
@@ -301,7 +300,7 @@ class WebSocketConnection(Socket):
     async def _deny(self, message: Message) -> None:
         """The denial response extension: an ordinary HTTP response instead of the 101."""
         if self._phase is CONNECTING:
-            self._response = Response(self.context.defaults, True, False, False)
+            self._response = Response(self._encoder.heads, True, False, False)
         response = self._response
         if response is None or self._phase not in (CONNECTING, DENYING):
             raise ApplicationError(f"unexpected ASGI message {message['type']!r}; expected {self._phase.value}")
@@ -310,9 +309,8 @@ class WebSocketConnection(Socket):
             self.status = response.status
             self._phase = DENYING
             return
-        data = response.body(message)
-        for piece in (data,) if isinstance(data, bytes) else data:
-            self.writer.write(piece)
+        encode = self._encoder.first if response.state is HEADED else self._encoder.piece
+        self.write_response(encode(response, response.body(message)))
         if response.state is DONE:
             self.response_headers = response.response_headers
             self.sent = response.sent
@@ -333,13 +331,15 @@ def is_offered(exchange: Exchange) -> bool:
     return exchange.modern and handshake.is_offered(exchange.method, exchange.headers)
 
 
-def take_over(http: Carrier, exchange: Exchange, rest: bytes) -> None:
+def take_over(
+    http: Connection, tasks: Tasks, encoder: handshake.ResponseEncoder, exchange: Exchange, rest: bytes
+) -> None:
     """Make a WebSocket of an HTTP connection on which `exchange`, not begun, asks for one; `rest` came after it.
 
     The HTTP connection is not to be used again; what it is still fed goes on to the socket.
     """
     context = http.context
-    socket = WebSocketConnection(http, exchange)
+    socket = WebSocketConnection(http, tasks, encoder, exchange)
     http.stage = CLOSED
     http.deadline = http.write_deadline = inf
     http.feed = socket.data_received

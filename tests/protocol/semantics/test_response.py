@@ -1,4 +1,4 @@
-"""response and heads: what may be sent when, and the bytes it makes."""
+"""Responses and heads: what may be sent when, and the bytes that HTTP/1 makes of it."""
 
 import os
 from collections.abc import Callable
@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from aserver.errors import ApplicationError
-from aserver.protocol.semantics.response import JOIN_LIMIT, Response, State
-from aserver.protocol.semantics.response_head import REMEMBERED, REMEMBERED_SIZE, Defaults, compile_head
-
-DATE = b"\r\ndate: now"
+from aserver.protocol.http1.encoder import Encoder, encode_head, is_close_delimited
+from aserver.protocol.semantics.response import Response, State
+from aserver.protocol.semantics.response_head import REMEMBERED, REMEMBERED_SIZE, Defaults, Heads, compile_head
+from aserver.protocol.transport.writer import JOIN_LIMIT
+from tests.protocol.response_rows import DATE, ILLEGAL, LEGAL, LENGTH_3, body, start
 
 
 def make(
@@ -21,173 +22,27 @@ def make(
     pairs: Any = (),
     date: bytes | None = b"now",
 ) -> Response:
-    return Response(Defaults(pairs, date), modern, head_only, keep_alive)
-
-
-def start(status: object = 200, *headers: Any, **more: Any) -> dict[str, Any]:
-    return {"type": "http.response.start", "status": status, "headers": list(headers), **more}
-
-
-def body(data: Any = b"", *, more: Any = False) -> dict[str, Any]:
-    return {"type": "http.response.body", "body": data, "more_body": more}
+    return Response(Heads(Defaults(pairs, date), encode_head), modern, head_only, keep_alive)
 
 
 def play(response: Response, *messages: dict[str, Any]) -> bytes:
+    """What HTTP/1 makes of the messages."""
+    encoder = Encoder(response.heads.defaults)
     out = b""
     for message in messages:
         if message["type"] == "http.response.start":
             response.start(message)
         elif message["type"] == "http.response.trailers":
-            out += response.trailers(message)
+            fields = response.trailers(message)
+            out += b"" if fields is None else encoder.trailers(response, fields)
         else:
-            data = response.body(message)
+            encode = encoder.first if response.state is State.HEADED else encoder.piece
+            data = encode(response, response.body(message))
             out += data if isinstance(data, bytes) else b"".join(data)
     return out
 
 
-LENGTH_3 = (b"content-length", b"3")
-
-
-@pytest.mark.parametrize(
-    ("options", "messages", "wanted"),
-    [
-        pytest.param(
-            {},
-            [start(200, LENGTH_3), body(b"abc")],
-            b"HTTP/1.1 200 OK\r\ncontent-length: 3" + DATE + b"\r\n\r\nabc",
-            id="length",
-        ),
-        pytest.param(
-            {},
-            [start(200), body(b"abc")],
-            b"HTTP/1.1 200 OK\r\ncontent-length: 3" + DATE + b"\r\n\r\nabc",
-            id="length from a single body",
-        ),
-        pytest.param(
-            {}, [start(200), body()], b"HTTP/1.1 200 OK\r\ncontent-length: 0" + DATE + b"\r\n\r\n", id="empty"
-        ),
-        pytest.param(
-            {},
-            [start(200), body(b"abc", more=True), body(b"", more=True), body(b"de")],
-            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked" + DATE + b"\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
-            id="chunked",
-        ),
-        pytest.param(
-            {},
-            [start(200), body(b"", more=True), body(b"")],
-            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked" + DATE + b"\r\n\r\n0\r\n\r\n",
-            id="chunked and empty",
-        ),
-        pytest.param(
-            {},
-            [start(200, LENGTH_3), body(b"a", more=True), body(b"bc")],
-            b"HTTP/1.1 200 OK\r\ncontent-length: 3" + DATE + b"\r\n\r\nabc",
-            id="length in pieces",
-        ),
-        pytest.param(
-            {"head_only": True},
-            [start(200, LENGTH_3), body(b"abc")],
-            b"HTTP/1.1 200 OK\r\ncontent-length: 3" + DATE + b"\r\n\r\n",
-            id="HEAD",
-        ),
-        pytest.param(
-            {"head_only": True},
-            [start(200, LENGTH_3), body()],
-            b"HTTP/1.1 200 OK\r\ncontent-length: 3" + DATE + b"\r\n\r\n",
-            id="HEAD without body",
-        ),
-        pytest.param(
-            {"head_only": True},
-            [start(200), body()],
-            b"HTTP/1.1 200 OK" + DATE + b"\r\n\r\n",
-            id="HEAD says no length it does not know",
-        ),
-        pytest.param(
-            {"head_only": True},
-            [start(200), body(b"abc", more=True), body(b"d")],
-            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked" + DATE + b"\r\n\r\n",
-            id="HEAD chunked",
-        ),
-        pytest.param({}, [start(204), body()], b"HTTP/1.1 204 No Content" + DATE + b"\r\n\r\n", id="204"),
-        pytest.param(
-            {},
-            [start(204, (b"content-length", b"0")), body()],
-            b"HTTP/1.1 204 No Content" + DATE + b"\r\n\r\n",
-            id="204 never with content-length",
-        ),
-        pytest.param(
-            {},
-            [start(304, LENGTH_3), body()],
-            b"HTTP/1.1 304 Not Modified\r\ncontent-length: 3" + DATE + b"\r\n\r\n",
-            id="304",
-        ),
-        pytest.param(
-            {"modern": False, "keep_alive": False},
-            [start(200), body(b"abc", more=True), body(b"d")],
-            b"HTTP/1.1 200 OK\r\nconnection: close" + DATE + b"\r\n\r\nabcd",
-            id="1.0 ends with the connection",
-        ),
-        pytest.param(
-            {"modern": False},
-            [start(200), body(b"abc", more=True), body(b"d")],
-            b"HTTP/1.1 200 OK\r\nconnection: close" + DATE + b"\r\n\r\nabcd",
-            id="1.0 keep-alive cannot be without a length",
-        ),
-        pytest.param(
-            {"modern": False},
-            [start(200, LENGTH_3), body(b"abc")],
-            b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: keep-alive" + DATE + b"\r\n\r\nabc",
-            id="1.0 keep-alive",
-        ),
-        pytest.param(
-            {},
-            [start(200, LENGTH_3, (b"Connection", b"x, Close")), body(b"abc")],
-            b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close" + DATE + b"\r\n\r\nabc",
-            id="application closes",
-        ),
-        pytest.param(
-            {},
-            [start(200, LENGTH_3, (b"Transfer-Encoding", b"chunked"), (b"connection", b"keep-alive")), body(b"abc")],
-            b"HTTP/1.1 200 OK\r\ncontent-length: 3" + DATE + b"\r\n\r\nabc",
-            id="hop-by-hop fields are the server's",
-        ),
-        pytest.param(
-            {},
-            [
-                start(200, (b"Content-Length", b"3"), (b"X-Own", b"1"), (b"Set-Cookie", b"a"), (b"set-cookie", b"b")),
-                body(b"abc"),
-            ],
-            b"HTTP/1.1 200 OK\r\nx-own: 1\r\nset-cookie: a\r\nset-cookie: b\r\ncontent-length: 3"
-            + DATE
-            + b"\r\n\r\nabc",
-            id="names in lower case, repeated fields kept",
-        ),
-        pytest.param(
-            {},
-            [start(200, LENGTH_3, (b"Date", b"then")), body(b"abc")],
-            b"HTTP/1.1 200 OK\r\ndate: then\r\ncontent-length: 3\r\n\r\nabc",
-            id="own date",
-        ),
-        pytest.param(
-            {"date": None},
-            [start(200, LENGTH_3), body(b"abc")],
-            b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc",
-            id="no date",
-        ),
-        pytest.param(
-            {"pairs": [(b"vary", b"x"), (b"server", b"aserver")]},
-            [start(200, LENGTH_3, (b"vary", b"mine")), body(b"abc")],
-            b"HTTP/1.1 200 OK\r\nvary: mine\r\ncontent-length: 3\r\nserver: aserver" + DATE + b"\r\n\r\nabc",
-            id="configured fields only where the application set none",
-        ),
-        pytest.param(
-            {},
-            [start(200), body(bytearray(b"abc"))],
-            b"HTTP/1.1 200 OK\r\ncontent-length: 3" + DATE + b"\r\n\r\nabc",
-            id="bytearray",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("options", "messages", "wanted"), LEGAL)
 def test_bytes(options: dict[str, Any], messages: list[dict[str, Any]], wanted: bytes) -> None:
     response = make(**options)
     assert play(response, *messages) == wanted
@@ -225,7 +80,7 @@ def test_a_body_where_none_may_be_is_dropped(
             dropped.append(size)
 
     kind = Response if "TEST_COMPILED" in os.environ else Watched  # nothing interpreted derives from what is compiled
-    response = kind(Defaults((), b"now"), True, head_only, True)
+    response = kind(Heads(Defaults((), b"now"), encode_head), True, head_only, True)
     assert play(response, start(status, *headers), *pieces) == head + DATE + b"\r\n\r\n"
     assert (response.state, response.sent, response.keep_alive) == (State.DONE, 0, True)
     assert sum(dropped) == sum(len(piece["body"]) for piece in pieces) or kind is Response
@@ -235,7 +90,10 @@ def test_a_body_where_none_may_be_is_dropped(
 def test_a_file_where_no_body_may_be_is_not_sent(status: int) -> None:
     response = make()
     response.start(start(status))
-    assert response.file(FILE, 3).endswith(DATE + b"\r\n\r\n")
+    response.file(FILE, 3)
+    head = Encoder(response.heads.defaults).first(response, b"")
+    assert isinstance(head, bytes)
+    assert head.endswith(DATE + b"\r\n\r\n")
     assert response.silent
     response.file_sent(3)
     assert (response.state, response.sent) == (State.DONE, 0)
@@ -304,62 +162,31 @@ def test_more_is_whatever_is_true(yes: Any, no: Any) -> None:
 
 
 def test_one_head_given_twice_is_the_same_bytes() -> None:
-    defaults = Defaults((), b"now")
-    first, second = (Response(defaults, True, False, True) for _ in range(2))
+    heads = Heads(Defaults((), b"now"), encode_head)
+    first, second = (Response(heads, True, False, True) for _ in range(2))
     messages = (start(200, LENGTH_3, (b"content-type", b"text/plain")), body(b"abc"))
     assert play(first, *messages) == play(second, *messages)
 
 
 def test_remembered_heads_follow_the_clock() -> None:
-    defaults = Defaults((), b"now")
+    heads = Heads(Defaults((), b"now"), encode_head)
     messages = (start(200, LENGTH_3), body(b"abc"))
-    play(Response(defaults, True, False, True), *messages)
-    defaults.update((), b"later")
-    assert b"date: later" in play(Response(defaults, True, False, True), *messages)
+    play(Response(heads, True, False, True), *messages)
+    heads.defaults.renew(b"later")
+    assert b"date: later" in play(Response(heads, True, False, True), *messages)
 
 
 def test_remembered_heads_are_bounded() -> None:
-    defaults = Defaults((), None)
+    heads = Heads(Defaults((), None), encode_head)
     for number in range(3 * REMEMBERED):
-        defaults.make(200, [(b"etag", b"%d" % number)])
-    assert len(defaults._heads) <= REMEMBERED
-    before = len(defaults._heads)
-    defaults.make(200, [(b"etag", b"x" * REMEMBERED_SIZE)])
-    assert len(defaults._heads) == before
+        heads.make(200, [(b"etag", b"%d" % number)])
+    assert len(heads._heads) <= REMEMBERED
+    before = len(heads._heads)
+    heads.make(200, [(b"etag", b"x" * REMEMBERED_SIZE)])
+    assert len(heads._heads) == before
 
 
-@pytest.mark.parametrize(
-    "messages",
-    [
-        pytest.param([body(b"x")], id="body first"),
-        pytest.param([start(200), start(200)], id="two starts"),
-        pytest.param([start(200), body(b"x"), body(b"y")], id="body after the end"),
-        pytest.param([start(200), body(b"x"), start(200)], id="second response"),
-        pytest.param([start(200, LENGTH_3), body(b"abcd")], id="too much"),
-        pytest.param([start(200, LENGTH_3), body(b"ab", more=True), body(b"cd")], id="too much in the second piece"),
-        pytest.param([start(200, LENGTH_3), body(b"ab")], id="too little"),
-        pytest.param([start(200, LENGTH_3), body(b"ab", more=True), body(b"")], id="too little in the second piece"),
-        pytest.param([start(99)], id="status"),
-        pytest.param([start(200, (b"a", b"b\r\nc: d"))], id="CRLF in a value"),
-        pytest.param([start(200, (b"content-type", b"b\nc"))], id="LF in the value of a plain field"),
-        pytest.param([start(200, (b"content-type", b"b\rc"))], id="CR"),
-        pytest.param([start(200, (b"content-type", b"b\0c"))], id="NUL"),
-        pytest.param([start(200, (b"a b", b"c"))], id="space in a name"),
-        pytest.param([start(200, (b"a:", b"c"))], id="colon in a name"),
-        pytest.param([start(200, (b":status", b"200"))], id="pseudo header"),
-        pytest.param([start(200, (b"", b"c"))], id="empty name"),
-        pytest.param([start(200, ("a", b"c"))], id="name is str"),
-        pytest.param([start(200, (b"a", "c"))], id="value is str"),
-        pytest.param([start(200, (b"content-type", "c"))], id="value of a plain field is str"),
-        pytest.param([start(200, (b"a", 1))], id="value is int"),
-        pytest.param([start(200, (b"a",))], id="not a pair"),
-        pytest.param([start(200, LENGTH_3, (b"content-length", b"4"))], id="two lengths"),
-        pytest.param([start(200, (b"content-length", b"-1"))], id="negative length"),
-        pytest.param([start(200, (b"content-length", b"3x"))], id="no number"),
-        pytest.param([start(200), body("text")], id="body is str"),
-        pytest.param([start(200, trailers=True)], id="trailers for a client that takes none"),
-    ],
-)
+@pytest.mark.parametrize("messages", ILLEGAL)
 def test_illegal(messages: list[dict[str, Any]]) -> None:
     response = make()
     play(response, *messages[:-1])
@@ -406,7 +233,7 @@ def test_illegal_extensions(before: list[dict[str, Any]], call: Callable[[Respon
 
 def test_an_error_names_the_field() -> None:
     with pytest.raises(ApplicationError, match=r"'x-bad'.*NUL, CR or LF"):
-        compile_head(200, [(b"x-bad", b"a\nb")], frozenset())
+        compile_head(200, [(b"x-bad", b"a\nb")], frozenset(), encode_head)
 
 
 def test_large_bodies_are_not_copied() -> None:
@@ -416,7 +243,7 @@ def test_large_bodies_are_not_copied() -> None:
         (make(), [start(200), body(data, more=True)]),
     ):
         response.start(messages[0])
-        out = response.body(messages[1])
+        out = Encoder(response.heads.defaults).first(response, response.body(messages[1]))
         assert isinstance(out, list)
         assert any(piece is data for piece in out)
 
@@ -434,7 +261,41 @@ def test_trailers() -> None:
 def test_close_delimited() -> None:
     response = make(modern=False)
     play(response, start(200), body(b"a", more=True))
-    assert response.close_delimited
+    assert is_close_delimited(response)
     chunked = make()
     play(chunked, start(200), body(b"a", more=True))
-    assert not chunked.close_delimited
+    assert not is_close_delimited(chunked)
+
+
+def test_the_server_s_own_answer() -> None:
+    def answered(status: int, *, head_only: bool = False, keep_alive: bool = False) -> bytes:
+        response = make(head_only=head_only, keep_alive=keep_alive)
+        data = Encoder(response.heads.defaults).first(response, response.answer(status))
+        assert isinstance(data, bytes)
+        return data
+
+    assert answered(503) == (
+        b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\nretry-after: 1\r\n"
+        b"content-length: 20\r\nconnection: close" + DATE + b"\r\n\r\nService Unavailable\n"
+    )
+    assert answered(500, head_only=True, keep_alive=True).endswith(b"content-length: 22" + DATE + b"\r\n\r\n")
+
+
+def test_early_hints() -> None:
+    response = make()
+    fields = response.early_hint({"type": "http.response.early_hint", "links": [b"</a>", b"</b>"]})
+    wanted = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\nlink: </b>\r\n\r\n"
+    assert Encoder(response.heads.defaults).interim(103, fields) == wanted
+    with pytest.raises(ApplicationError, match="CR or LF"):
+        response.early_hint({"type": "http.response.early_hint", "links": [b"</a>\r\nx: y"]})
+
+
+def test_status_lines() -> None:
+    assert encode_head(200, ()) == b"HTTP/1.1 200 OK"
+    assert encode_head(299, ()) == b"HTTP/1.1 299 "
+
+
+@pytest.mark.parametrize("status", [100, 101, 199, 600, -1, "200", None, 200.5])
+def test_illegal_status(status: object) -> None:
+    with pytest.raises(ApplicationError, match="from 200 to 599"):
+        make().start(start(status))

@@ -4,21 +4,10 @@ from unittest import mock
 
 import pytest
 
-from aserver.errors import ApplicationError, ClientError
+from aserver.errors import ClientError
 from aserver.protocol.http1.head import RequestHead
 from aserver.protocol.http1.rules import Limits
 from aserver.protocol.semantics import wire
-
-
-def test_status_lines() -> None:
-    assert wire.status_line(200) == b"HTTP/1.1 200 OK"
-    assert wire.status_line(299) == b"HTTP/1.1 299 "
-
-
-@pytest.mark.parametrize("status", [100, 101, 199, 600, -1, "200", None, 200.5])
-def test_illegal_status(status: object) -> None:
-    with pytest.raises(ApplicationError, match="from 200 to 599"):
-        wire.status_line(status)
 
 
 @pytest.mark.parametrize("host", [b"a", b"a.b:80", b"[::1]", b"[::1]:8000", b"a:", b"1.2.3.4:5", b"a_b-c~d", b"%41"])
@@ -94,20 +83,6 @@ def test_chunked_in_any_case() -> None:
 
 def test_special_names_are_never_taken_for_plain_ones() -> None:
     assert not {name.lower() for name in wire.REQUEST_NAMES} & wire.SPECIAL_REQUEST_NAMES
-
-
-def test_plain_answer() -> None:
-    assert wire.plain_answer(503, b"\r\ndate: now", keep_alive=False) == (
-        b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 20\r\n"
-        b"retry-after: 1\r\ndate: now\r\nconnection: close\r\n\r\nService Unavailable\n"
-    )
-    assert wire.plain_answer(500, b"", keep_alive=True, head_only=True).endswith(b"content-length: 22\r\n\r\n")
-
-
-def test_early_hints() -> None:
-    assert wire.early_hints([b"</a>", b"</b>"]) == b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\nlink: </b>\r\n\r\n"
-    with pytest.raises(ApplicationError, match="CR or LF"):
-        wire.early_hints([b"</a>\r\nx: y"])
 
 
 @pytest.mark.parametrize("name", [b"Host", b"content-length"])

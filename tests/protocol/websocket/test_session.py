@@ -216,7 +216,7 @@ async def test_a_socket_is_open_only_when_all_that_may_fail_is_done(monkeypatch:
     def fail(*_: object) -> bytes:
         raise TypeError("as in the compiled build")
 
-    monkeypatch.setattr(Defaults, "without", fail)
+    monkeypatch.setattr(Defaults, "beside", fail)
 
     async def accept(app: Application) -> None:
         await app.send({"type": "websocket.accept"})

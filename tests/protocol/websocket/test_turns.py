@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aserver.asgi import ASGIApp
-from aserver.protocol.transport.connection import HIGH_WATER
+from aserver.protocol.application.body import HIGH_WATER
 from aserver.protocol.websocket import deflate
 from aserver.protocol.websocket.deflate import Inflater
 from aserver.protocol.websocket.frames import INFLATED_BYTES, INFLATED_COST, PORTION, TEXT_BYTES, Reader, ViolationError

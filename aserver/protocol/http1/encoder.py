@@ -1,0 +1,151 @@
+"""Responses as bytes of HTTP/1 (RFC 9112): status line, fields, framing of the body, Connection.
+
+Pure. `semantics/response` decides what may be sent. An encoder must never make an unfinished response look finished,
+and never copies a large body.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from aserver.protocol.semantics.response import BODY, DONE, Response
+from aserver.protocol.semantics.response_head import Defaults, Head, Heads
+from aserver.protocol.semantics.status import PHRASES
+from aserver.protocol.semantics.wire import RESPONSE_NAMES
+
+Pairs = Sequence[tuple[bytes, bytes]]
+
+#: Up to this size a body is joined to the head and written at once; above it, copying costs more than a second
+#: entry in the writev that the loop makes of both anyway.
+JOIN_LIMIT: Final = 16384
+
+#: Without the final CRLF, because every field line below begins with one. The version is 1.1 for 1.0 requests
+#: too: it says what the server can do, not what the request was (RFC 9110 section 2.5).
+STATUS_LINES: Final[dict[int, bytes]] = {
+    status: b"HTTP/1.1 %d %s" % (status, phrase) for status, phrase in PHRASES.items()
+}
+
+#: Name in lower case -> what goes before the value, for names that are often used.
+_PREFIXES: Final[dict[bytes, bytes]] = {
+    name: b"\r\n%s: " % name for name in (*RESPONSE_NAMES.values(), b"content-length")
+}
+
+_CLOSE: Final = b"\r\nconnection: close"
+_KEEP_ALIVE: Final = b"\r\nconnection: keep-alive"
+_CHUNKED: Final = b"\r\ntransfer-encoding: chunked"
+_SWITCH: Final = b"\r\nupgrade: websocket\r\nconnection: Upgrade"
+
+
+class Encoder:
+    """Makes bytes of the responses of one worker."""
+
+    __slots__ = ("_defaults", "_ending", "_lines", "heads")
+
+    def __init__(self, defaults: Defaults) -> None:
+        self._defaults = defaults
+        self.heads = Heads(defaults, encode_head)
+        self.renew()
+
+    def renew(self) -> None:
+        """Take over the defaults, whose date has changed."""
+        self._lines = field_lines(self._defaults.pairs)
+        self._ending = self._lines + b"\r\n\r\n"
+
+    def first(self, response: Response, body: bytes) -> bytes | list[bytes]:
+        """Return the head with the first piece of the body, in one or several pieces.
+
+        Turns `response.keep_alive` off where only the end of the connection can end the body.
+        """
+        head = response.head
+        assert head is not None
+        if head.plain and head.length is not None and response.modern:
+            opening = head.block + self._ending if response.keep_alive else head.block + _CLOSE + self._ending
+        else:
+            opening = self._opening(response, head)
+            if _is_chunked(response, head):
+                return _chunk(opening, body, last=response.state is DONE)
+        return opening + body if len(body) < JOIN_LIMIT else [opening, body]
+
+    def piece(self, response: Response, body: bytes) -> bytes | list[bytes]:
+        """Return the next piece of the body, in one or several pieces."""
+        if response.length is None and response.head is not None and _is_chunked(response, response.head):
+            return _chunk(b"", body, last=response.state is DONE)
+        return body
+
+    def trailers(self, response: Response, fields: Pairs) -> bytes:
+        """Return the last chunk with all trailers.
+
+        With a content-length there is no place for them, and they may be dropped (RFC 9110 section 6.5).
+        """
+        if response.head is not None and _is_chunked(response, response.head):
+            return b"0%b\r\n\r\n" % field_lines(fields)
+        return b""
+
+    def interim(self, status: int, fields: Pairs) -> bytes:
+        """Return an interim response, such as 103 (RFC 9110 section 15.2)."""
+        return encode_head(status, fields) + b"\r\n\r\n"
+
+    def switch(self, fields: Pairs, headers: Pairs) -> bytes:
+        """Return the 101 response that begins a WebSocket; `headers` are those of its fields that the application set.
+
+        RFC 6455 section 4.2.2.
+        """
+        lines = field_lines(fields), field_lines(self._defaults.beside(headers))
+        return STATUS_LINES[101] + _SWITCH + b"".join(lines) + b"\r\n\r\n"
+
+    def _opening(self, response: Response, head: Head) -> bytes:
+        framing = b""
+        if head.length is None and not head.bodiless:
+            if response.length is not None:
+                framing = b"\r\ncontent-length: %d" % response.length
+            elif response.state is DONE:
+                pass  # HEAD without a body: what GET would say is not known
+            elif response.modern:
+                framing = _CHUNKED
+            elif not response.head_only:
+                response.keep_alive = False  # only the end of the connection can end the body (RFC 9112 section 6.3)
+        if head.close:
+            response.keep_alive = False
+        if not response.keep_alive:
+            framing += _CLOSE
+        elif not response.modern:
+            framing += _KEEP_ALIVE
+        lines = self._lines if head.plain else field_lines(self._defaults.beside(response.response_headers))
+        return head.block + framing + lines + b"\r\n\r\n"
+
+
+def is_close_delimited(response: Response) -> bool:
+    """Tell whether a plain close would look like a good end of a response (RFC 9112 section 6.3, rule 8)."""
+    head = response.head
+    return (
+        response.state is BODY
+        and response.length is None
+        and head is not None
+        and not (head.bodiless or _is_chunked(response, head))
+    )
+
+
+def _is_chunked(response: Response, head: Head) -> bool:
+    return response.length is None and response.modern and not (head.bodiless or response.head_only)
+
+
+def _chunk(before: bytes, body: bytes, *, last: bool) -> bytes | list[bytes]:
+    """Frame a piece of body, and the end if this is the last (RFC 9112 section 7.1)."""
+    end = b"0\r\n\r\n" if last else b""
+    if not body:
+        return before + end
+    if len(body) < JOIN_LIMIT:
+        return b"%b%x\r\n%b\r\n%b" % (before, len(body), body, end)
+    return [b"%b%x\r\n" % (before, len(body)), body, b"\r\n" + end]
+
+
+def encode_head(status: int, fields: Pairs) -> bytes:
+    """Return a status line and the lines of checked fields, without the CRLFs that end a head."""
+    parts = [STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status]
+    for name, value in fields:
+        parts += (_PREFIXES.get(name) or b"\r\n%s: " % name, value)
+    return b"".join(parts)
+
+
+def field_lines(fields: Pairs) -> bytes:
+    """Return the lines of checked fields, each with its CRLF in front."""
+    return b"".join([b"\r\n%s: %s" % pair for pair in fields])

@@ -1,0 +1,46 @@
+"""Status codes (RFC 9110 section 15): those of final responses, those without a body, and the server's own answers.
+
+Pure.
+"""
+
+from http import HTTPStatus
+from typing import Final
+
+from aserver.errors import ApplicationError
+
+PHRASES: Final[dict[int, bytes]] = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
+
+#: Statuses without a body. Of 204 and 304 nothing may follow the head (RFC 9112 section 6.3, rule 1); 205 has a body
+#: of no bytes, and says so (RFC 9110 section 15.3.6).
+BODILESS: Final = frozenset((204, 205, 304))
+RESET_CONTENT: Final = 205
+
+#: Statuses whose content-length is not the application's: 204 never has one (RFC 9110 section 8.6), 205 has 0.
+WITHOUT_LENGTH: Final = frozenset((204, 205))
+
+
+def check_status(status: object) -> int:
+    """Return the status of a final response.
+
+    Raises ApplicationError for anything but an int from 200 to 599 (RFC 9110 section 15; an interim answer is
+    no `http.response.start`).
+    """
+    if not isinstance(status, int) or not 200 <= status <= 599:
+        raise ApplicationError(f"http.response.start: status is {status!r}, must be an int from 200 to 599")
+    return int(status)
+
+
+def plain_text(status: int) -> bytes:
+    """Return the body of an answer that the server gives by itself: the status's phrase as a line of text."""
+    return PHRASES[status] + b"\n"
+
+
+def plain_fields(status: int) -> list[tuple[bytes, bytes]]:
+    """Return the fields of such an answer."""
+    fields = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", b"%d" % len(plain_text(status))),
+    ]
+    if status == 503:
+        fields.append((b"retry-after", b"1"))
+    return fields
