@@ -15,7 +15,7 @@ __all__ = ["Config", "__version__", "run", "serve"]
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded when asked for: the zygote and `python -m aserver.config` import this package too, and need neither.
+    # Imported when asked for: the zygote and `aserver config` import this package too, and need neither.
     if name in ("run", "serve"):
         import aserver.launch.run  # noqa: PLC0415
 

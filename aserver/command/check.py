@@ -1,7 +1,7 @@
-"""`aserver check`: would this configuration, with this app, serve?
+"""`aserver check`: would these settings, with this app, serve?
 
-Runs in the operator's command, which becomes `user` before it imports the app and runs its lifespan; it listens
-nowhere, forks nothing, and makes no file, which would be the operator's and not the service's.
+Runs in the operator's command, which becomes `user` before it imports the app and runs its lifespan. It listens
+nowhere, forks no worker, and makes no file, because the file would be the operator's and not the service's.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from aserver.zygote.preload import preload
 
 
 def check(resolved: Resolved) -> ExitCode:
-    """Load the app, take the census, run lifespan up and down; say what was found on standard output.
+    """Load the app, take the census, run lifespan up and down; print the results on standard output.
 
     Returns OK; raises ConfigError, BindError, AppLoadError or BootError where `aserver run` would not have served.
     """
@@ -34,7 +34,7 @@ def check(resolved: Resolved) -> ExitCode:
     assert config.target is not None
     _look_around(config)
     unix.enter_environment(config.env, config.chdir, config.umask)
-    privileges.drop_privileges(config.user, config.group)  # as the zygote does: what follows is the application's code
+    privileges.drop_privileges(config.user, config.group)  # as the zygote does, before the application's code
     say = click.echo
     for note in resolved.notes:
         say(f"note       {note}")
@@ -61,7 +61,7 @@ def check(resolved: Resolved) -> ExitCode:
 
 
 def _look_around(config: Config) -> None:
-    """What the settings name outside the app: certificates, accounts, files. Raises ConfigError or BindError."""
+    """Look at certificates, accounts, files and addresses in the settings. Raises ConfigError or BindError."""
     if config.certfile:
         Certificates(config)
     privileges.identity(config.user, config.group)
@@ -72,7 +72,7 @@ def _look_around(config: Config) -> None:
     for name, path in (("errorlog", config.errorlog), ("accesslog", config.accesslog)):
         if path not in (None, "-") and (reason := _why_unwritable(path)) is not None:
             raise ConfigError(f"{name} {path} cannot be opened: {reason}")
-    # A server that holds it may be the one that runs, and is to be reloaded with what is checked here.
+    # A pidfile that a server has locked is no error: that server may be reloaded with these settings.
     if config.pidfile:
         if (reason := _why_unwritable(config.pidfile)) is not None:
             raise ConfigError(f"pidfile {config.pidfile} cannot be written: {reason}")
@@ -81,12 +81,12 @@ def _look_around(config: Config) -> None:
     for spec in config.bind:
         if spec.startswith("unix:") and not spec.startswith("unix:@"):
             _look_at_socket_path(path_of(spec), config)
-        elif not spec.startswith("fd:"):  # that is the service manager's to pass, and not to us
+        elif not spec.startswith("fd:"):  # the service manager passes it to the service, not to this command
             _look_at_address(spec, config)
 
 
 def _why_unwritable(path: str) -> str | None:
-    """What open(2) would say of a file that is to be written, and made if need be; None if nothing is in the way."""
+    """The reason for which the file cannot be written, or made if it is not there; None if it can."""
     if os.path.isdir(path):
         return "it is a directory"
     if os.path.exists(path):
@@ -94,7 +94,7 @@ def _why_unwritable(path: str) -> str | None:
             return f"uid {os.geteuid()} may not write it"
         try:
             os.close(rights.open_file(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY))
-        except OSError as error:  # ENXIO: a FIFO that nobody reads yet
+        except OSError as error:  # ENXIO: a FIFO that is not read yet
             return None if error.errno == errno.ENXIO else error.strerror
         return None
     return _why_unusable(os.path.dirname(path) or ".")
@@ -109,7 +109,7 @@ def _why_unusable(directory: str) -> str | None:
 
 
 def _look_at_address(spec: str, config: Config) -> None:
-    """Bind it for a moment. Who has it already is not asked: the server that runs, most likely."""
+    """Bind the address for a moment. An address in use is no error: most likely the server that runs has it."""
     try:
         listeners = bind_for(config, (spec,), {})
     except BindError as error:
@@ -121,7 +121,7 @@ def _look_at_address(spec: str, config: Config) -> None:
 
 
 def _look_at_socket_path(path: str, config: Config) -> None:
-    """Where the socket would be, and whose. Nor is it asked here who is there."""
+    """Look at the path of a unix socket, its directory, owner and group. A socket that is there is no error."""
     check_length(path)
     if (reason := _why_unusable(os.path.dirname(path))) is not None:
         raise BindError(f"cannot bind unix:{path}: {reason}")

@@ -1,7 +1,7 @@
 """The `aserver` command: options made from the settings table, and how errors end the process.
 
-Runs in the operator's process, which becomes the master under `run`. It must never spell a setting by hand, and
-`main` is the only caller of `sys.exit` in aserver.
+Runs in the operator's process, which becomes the master under `run`. It must never spell a setting by hand. `main` is
+the only function of aserver that calls `sys.exit`.
 """
 
 import json
@@ -235,7 +235,7 @@ def _status(arguments: Sequence[str] | None) -> int:
         return int(cli.main(arguments, prog_name="aserver", standalone_mode=False) or 0)
     except AserverError as error:
         click.echo(f"aserver: error: {error}", err=True)
-        # Last, because the last lines are what people see and paste: the user's own traceback.
+        # The user's own traceback comes last, because people look at the last lines, and paste them.
         explanations = [getattr(error, "detail", ""), *getattr(error, "__notes__", ())]
         for text in filter(None, explanations):
             click.echo(text.rstrip(), err=True)

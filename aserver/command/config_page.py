@@ -1,6 +1,6 @@
 """docs/settings.md, made from the table of settings: `python -m aserver.command.config_page`.
 
-Only its last line touches the system: it prints the page. Runs in the process of whoever builds the documentation.
+Only its last line touches the system: it prints the page. Run by `make docs`.
 """
 
 import sys

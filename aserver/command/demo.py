@@ -1,7 +1,7 @@
 """The built-in app: `make run` serves it, and it shows that each part of the server works.
 
-Runs in a worker, like any user's app, and uses nothing but ASGI and the standard library. It must never
-look into the server: what it shows, it learns as any app does, from its scope.
+Runs in a worker, like any user's app, and uses nothing but ASGI and the standard library. It must never look into the
+server: it shows facts from its scope, as any app can.
 
 Routes: / (page), /hello, /echo and /upload (POST), /stream, /slow?seconds=, /state.
 """
@@ -23,7 +23,7 @@ from urllib.parse import parse_qs
 from aserver import __version__
 from aserver.asgi import Receive, Scope, Send
 
-#: More would only hold a connection; the longest graceful timeouts in use are minutes.
+#: Seconds. The longest graceful timeouts in use are minutes, and a longer sleep would only keep a connection.
 _LONGEST_SLEEP = 300.0
 
 
@@ -33,7 +33,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await _lifespan(scope, receive, send)
     elif scope["type"] == "http":
         route = _ROUTES.get(scope["path"], _not_found)
-        # After a disconnect send() raises OSError (ASGI 2.4 and newer), and nobody is left to tell.
+        # After a disconnect send() raises OSError (ASGI 2.4 and newer), and the response has no reader.
         with contextlib.suppress(OSError):
             await route(scope, receive, send)
     elif scope["type"] == "websocket":
@@ -42,7 +42,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def _lifespan(scope: Scope, receive: Receive, send: Send) -> None:
-    """Startup and shutdown; what is put into the state here, every request's scope has."""
+    """Startup and shutdown. Values that are put into the state here are in every request's scope."""
     await receive()
     if "state" in scope:
         scope["state"]["started"] = time.monotonic()
@@ -75,7 +75,7 @@ async def _echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def _upload(scope: Scope, receive: Receive, send: Send) -> None:
-    """How many bytes came, and their SHA-256; the body is not kept."""
+    """The number of bytes in the body, and their SHA-256; the body is not kept."""
     digest, size = hashlib.sha256(), 0
     async for piece in _body(receive):
         digest.update(piece)
@@ -132,7 +132,7 @@ async def _answer(
 
 
 def _facts(scope: Scope) -> dict[str, str]:
-    """What this worker knows about itself, for people."""
+    """Facts about this worker, as texts for the page."""
     state = scope.get("state", {})
     facts = {"aserver": __version__, "worker pid": str(os.getpid())}
     if "generation" in state:

@@ -1,7 +1,7 @@
-"""From layers of settings to one checked `Config` that knows where each value came from.
+"""From layers of settings to one checked `Config`, with the origin of each value.
 
-Pure: reading files and the environment is `aserver.config.layers`' business; resolving what depends on this machine
-(`workers = "auto"`, `control = "auto"`) is the master's.
+Pure: `aserver.config.layers` reads files and the environment, and the master resolves values that depend on this
+machine (`workers = "auto"`, `control = "auto"`).
 """
 
 import difflib
@@ -35,7 +35,7 @@ class Config(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, object]) -> Self:
-        """What `to_wire` gave, also after a trip through msgpack or JSON. Raises ConfigError."""
+        """The settings from the result of `to_wire`, also after a trip by msgpack or JSON. Raises ConfigError."""
         try:
             return msgspec.convert(wire, cls)
         except msgspec.ValidationError as error:
@@ -48,7 +48,7 @@ class Config(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Settings from one place. `origin` is for people; `spell` makes the name that was written there of a setting's.
+    """Settings from one place. `origin` is its name for people; `spell` turns a setting's name into that used there.
 
     `lines` are those of the file, by the name that was written there. `errors`, `changes` and `notes` were found while
     the layer was read: mistakes, what does not mean here what it means to the server whose setting it is, and what
@@ -69,17 +69,17 @@ class Layer:
         return self.origin if line is None else f"{self.origin} line {line}"
 
     def where(self, key: str) -> str:
-        """Where a value came from, as `aserver config` and errors say it."""
+        """The origin of a value, as `aserver config` and errors show it."""
         spelled = self.spell(key)
         return self.place(key) if spelled == key else f"{self.place(key)}, {spelled}"
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A checked configuration and where each value came from ("default" for most).
+    """A checked configuration and the origin of each value ("default" for most).
 
-    `hooks` are the names of the functions that a `.py` settings file, `hooks_file`, defines. `directory` is where each
-    generation's code is looked for: the working directory at start, by the name that its user knows. `file` is the
+    `hooks` are the names of the functions that a `.py` settings file, `hooks_file`, defines. Each generation looks for
+    its code in `directory`: the working directory at start, by the name that its user knows. `file` is the
     settings file that was read, named or found. `changes` are to be warned of: settings of other servers that do not
     mean the same here; `notes` are only to be said.
     """
@@ -95,14 +95,14 @@ class Resolved:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Likely mistakes that can be seen without looking at the system; one sentence each."""
+        """Likely mistakes that can be seen without a look at the system, a sentence each."""
         uncalled = foreign.uncalled_hooks()
         hooks = (f"hook {name} does nothing: {uncalled[name]}" for name in self.hooks if name in uncalled)
         return (*self.changes, *warnings(self.config), *hooks)
 
 
 def _unknown(key: str, layer: Layer) -> ConfigError:
-    """The error for a name that is no setting's, with the nearest that is."""
+    """The error for a name that no setting has, with the nearest that is a setting's."""
     plain = key.lower().replace("-", "_")
     answer = foreign.answer(plain)
     return ConfigError(

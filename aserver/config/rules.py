@@ -1,6 +1,6 @@
-"""What settings must not, or should hardly, say together.
+"""Settings that contradict each other, or make no sense together.
 
-Pure: judges nothing that depends on the machine (whether a file or a user exists).
+Pure: it judges nothing that depends on the machine, such as whether a file or a user exists.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from aserver.config.table import Table
 
 
 def check(config: Table, origins: Mapping[str, str]) -> list[str]:
-    """What settings must not say together. Returns the mistakes."""
+    """The contradictions: a sentence each, with the setting that is wrong and its origin."""
     mistakes: list[str] = []
 
     def refuse(wrong: bool, name: str, why: str) -> None:  # noqa: FBT001 - reads as a table
@@ -51,7 +51,7 @@ def check(config: Table, origins: Mapping[str, str]) -> list[str]:
 
 
 def warnings(config: Table) -> tuple[str, ...]:
-    """Likely mistakes that can be seen without looking at the system; one sentence each."""
+    """Likely mistakes that can be seen without a look at the system, a sentence each."""
     unix = any(address.startswith("unix:") for address in config.bind)
     inet = any(not address.startswith("unix:") for address in config.bind)
     plain = all(address.startswith(("http://", "unix:")) for address in config.bind)

@@ -1,7 +1,7 @@
-"""What the table says about itself: one `SettingInfo` a row, and the check of a single value.
+"""The rows of the table as data, a `SettingInfo` for each, and the check of a single value.
 
-Pure, and imported by every process. It must never know a setting's meaning beyond its row, except that
-`cert_reqs` also goes by the numbers of the ssl module.
+Pure, and imported by every process. It must never know a setting's meaning beyond its row, except that `cert_reqs` may
+also be a number of the ssl module.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ LARGEST = 2**63 - 1
 
 
 class _ItemError(ValueError):
-    """What is wrong with one of several values."""
+    """An error in `item`, one of several values of a setting."""
 
     def __init__(self, item: object, reason: str) -> None:
         super().__init__(reason)
@@ -32,7 +32,7 @@ class _ItemError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class SettingInfo:
-    """One row of the table, for whoever makes an interface of it. `default` is text as of `show`, None for unset."""
+    """A row of the table, for the command line, the environment and the page. `default` is text of `show`, or None."""
 
     name: str
     kind: Kind
@@ -62,7 +62,7 @@ class SettingInfo:
         return "ASERVER_" + self.name.upper()
 
     def expects(self) -> str:
-        """What a value has to be, in words."""
+        """The values that the setting takes, in words."""
         words = " ".join((self.kind.name, ", ".join(self.choices))) if self.kind is CHOICE else self.kind.name
         return words + (f", {self.bounds}" if self.bounds else "") + (", or off" if self.off else "")
 
@@ -81,7 +81,7 @@ class SettingInfo:
 
 
 def _metadata(hint: Any) -> Iterator[Any]:
-    """Everything that stands in the `Annotated`s of a type, through unions and tuples, outermost last."""
+    """All metadata in the `Annotated`s of a type, through unions and tuples, outermost last."""
     origin = get_origin(hint)
     if origin is Annotated:
         yield from _metadata(get_args(hint)[0])
@@ -92,7 +92,7 @@ def _metadata(hint: Any) -> Iterator[Any]:
 
 
 def _members(hint: Any) -> tuple[Any, ...]:
-    """The bare types of a union; of any other type itself."""
+    """The bare types of a union; for any other type, the type itself."""
     while get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
     if get_origin(hint) in {Union, types.UnionType}:
@@ -177,7 +177,7 @@ def convert(name: str, value: object, origin: str) -> object:
 
 
 def read_flag(name: str, value: object, origin: str) -> bool:
-    """Whether a flag that stands for a setting's value, such as `lazy`, is on. Raises ConfigError."""
+    """Is a flag that stands for a setting's value, such as `lazy`, on? Raises ConfigError."""
     try:
         return msgspec.convert(SWITCH.parse(value) if isinstance(value, str) else value, bool)
     except ValueError:
@@ -207,7 +207,7 @@ def _read_item(info: SettingInfo, item: object) -> object:
 
 
 def _read(info: SettingInfo, value: object) -> object:
-    """Text through the kind's parser; anything else as it is, for msgspec to judge."""
+    """The value of text by the kind's parser. Anything else is left unchanged, and msgspec checks it."""
     if info.kind is CHOICE and isinstance(value, bool):
         value = "on" if value else "off"
     elif info.kind.numbers and isinstance(value, int | float):

@@ -55,7 +55,9 @@ class Group(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What the type of a field cannot say. `aliases` are whole other names; `short` is a letter for the command line.
+    """The facts about a field that its type cannot hold.
+
+    `aliases` are whole other names; `short` is a letter for the command line.
 
     `switches` are flags that stand for a value: `{"lazy": False}` makes `lazy = true` mean `preload = false`.
     The text of a repeatable setting is split at newlines, and at commas unless `commas` is false.
@@ -73,7 +75,7 @@ class Setting:
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One field for every setting. `aserver.config.Config` is this with its methods."""
+    """A field for every setting. `aserver.config.Config` is this with methods."""
 
     target: Annotated[str | None, Setting(Group.APP, "the application: `module:attribute`", ("wsgi_app",))] = None
     factory: Annotated[bool, Setting(Group.APP, "the target is a function that returns the application")] = False

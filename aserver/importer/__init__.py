@@ -1,8 +1,7 @@
 """From `module:attribute` to an ASGI app that can be served, or a sentence that says what is missing.
 
-Runs in the zygote (preload), in lazy workers and in `aserver check`: wherever user code may be
-imported, which is never the master. It starts no thread and no event loop, because the zygote forks
-after it.
+Runs in processes that may import user code: the zygote (preload), lazy workers, `aserver check`; never the master. It
+starts no thread and no event loop, because the zygote forks after it.
 """
 
 from aserver.importer.fingerprint import fingerprint

@@ -1,8 +1,7 @@
-"""The app as the settings name it: loaded, and with `preload_warmup` warmed up in a loop that is gone before the fork.
+"""The app that the settings name: loaded, and with `preload_warmup` warmed up in a loop that is gone before the fork.
 
-Runs wherever the app is loaded: in the zygote (preload), in a lazy worker, in `aserver check`. What the warm-up touches
-is shared by all workers (a worker's own memory went from 40 to 9.5 MB, docs/design.md); what it leaves open is for the
-census to find.
+Runs in the zygote (preload), in a lazy worker, in `aserver check`. Workers share the memory that the warm-up has
+touched (a worker's own memory went from 40 to 9.5 MB, docs/design.md). The census finds what the warm-up leaves open.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
-"""Which files the loaded code came from: path, modification time and size of every imported module's file.
+"""The fingerprint of loaded code: path, modification time and size of every imported module's file.
 
-Runs where the app was loaded. Python's own library and aserver are left out: they do not change by a deploy of the app.
+Runs where the app was loaded. Python's own library and aserver are left out: a deploy of the app does not change them.
 """
 
 import os

@@ -86,7 +86,7 @@ def _address(bind: str) -> Any:
 
 @dataclass(slots=True)
 class ServerView:
-    """What a hook gets as `server`."""
+    """The object that a hook gets as `server`."""
 
     config: Config
     generation: int
@@ -128,7 +128,7 @@ class ServerView:
 
 @dataclass(slots=True)
 class WorkerView:
-    """What a hook gets as `worker`. `age` counts the workers that were forked, from 1."""
+    """The object that a hook gets as `worker`. `age` counts the workers that were forked, from 1."""
 
     server: ServerView
     age: int

@@ -1,8 +1,8 @@
 """The user's hooks from a Python settings file, with gunicorn's names and meanings.
 
-Runs in the zygote and in workers; the master runs no user code, so what gunicorn runs in its arbiter (`on_starting`,
-`when_ready`, `nworkers_changed`, `on_reload`, `on_exit`, `pre_exec`) runs in the zygote, when the master says so. A
-hook that raises is reported and does no harm.
+Runs in the zygote and in workers. The master runs no user code, so hooks that gunicorn runs in its arbiter
+(`on_starting`, `when_ready`, `nworkers_changed`, `on_reload`, `on_exit`, `pre_exec`) run in the zygote, when the master
+says so. A hook that raises is logged and does no harm.
 
 Source: https://docs.gunicorn.org/en/stable/settings.html#server-hooks
 """
@@ -46,7 +46,7 @@ class Hooks:
         module.__file__ = self._path
         sys.modules[_MODULE] = module  # dataclasses and pickle look their module up there
         with self._reporting():
-            exec(self._code, module.__dict__)  # noqa: S102 - what the operator named as settings
+            exec(self._code, module.__dict__)  # noqa: S102 - the operator's settings file
             found = {name: module.__dict__.get(name) for name in self._names}
             self.server.namespace.update(vars(module))
             self._functions = {name: function for name, function in found.items() if callable(function)}
@@ -61,7 +61,7 @@ class Hooks:
             )
 
     def run(self, name: str, *arguments: object) -> None:
-        """Call a hook if there is one."""
+        """Call the hook `name` with `arguments`, if there is one."""
         function = self._functions.get(name)
         if function is None:
             return

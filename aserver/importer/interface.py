@@ -1,7 +1,7 @@
-"""How does this object want to be called: ASGI 3, ASGI 2, WSGI, or is it no app at all?
+"""The interface that an object speaks: ASGI 3, ASGI 2, WSGI, or none, if it is no app.
 
-Runs wherever user code is imported (zygote, lazy worker, `aserver check`). It looks at signatures and
-never calls the object: calling a WSGI app or a factory to find out would run user code twice.
+Runs where user code is imported (zygote, lazy worker, `aserver check`). It looks at signatures and never calls the
+object: calling a WSGI app or a factory to find out would run user code twice.
 """
 
 import inspect
@@ -15,7 +15,7 @@ Interface = Literal["asgi", "wsgi"]
 
 
 def recognise(app: object, target: str) -> Interface:
-    """Which interface `app` has, from its signature alone.
+    """The interface of `app`, from its signature alone.
 
     ASGI 3 is a coroutine function, or any callable, of (scope, receive, send); WSGI is a plain callable of
     (environ, start_response), PEP 3333. Raises AppLoadError for everything else, saying what it is instead.
@@ -70,14 +70,14 @@ def as_coroutine_app(app: Any) -> ASGIApp:
 
 
 def is_coroutine_callable(app: object) -> bool:
-    """Whether calling `app` makes a coroutine, as far as can be seen without calling it; a class makes instances."""
+    """Does a call of `app` make a coroutine, as far as can be seen without a call? A call of a class does not."""
     if inspect.isclass(app):
         return False
     return inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(getattr(app, "__call__", None))  # noqa: B004
 
 
 def factory_text(target: str) -> str:
-    """What to say when an app was expected and a function without arguments was found."""
+    """The sentence for a function without arguments where an app was expected."""
     return f"{target} takes no arguments, so it is not an app but perhaps a function that returns one; try --factory"
 
 
@@ -108,8 +108,8 @@ def _recognise_class(app: type, target: str) -> Interface:
 
 
 def _asgi2_text(target: str) -> str:
-    # Refused rather than adapted: the specification calls ASGI 2 legacy, no current framework makes such apps,
-    # and an adapter would hide that the app gets none of the newer messages.
+    # Refused and not adapted: the specification calls ASGI 2 legacy, no current framework makes such apps, and an
+    # adapter would hide that the app gets none of the newer messages.
     return (
         f"{target} takes one argument, as ASGI 2 apps do (app(scope)(receive, send)); aserver speaks ASGI 3: "
         "wrap it with asgiref.compatibility.guarantee_single_callable"
@@ -137,5 +137,5 @@ def _first_name(module: ModuleType) -> str | None:
     return next((name for name in DEFAULT_NAMES if hasattr(module, name)), None)
 
 
-#: What `module` alone stands for, in this order: the names that the frameworks' own documents use.
+#: Attributes that a target without one may mean, in this order: the names in the documents of the frameworks.
 DEFAULT_NAMES = ("app", "application", "asgi")

@@ -1,7 +1,8 @@
-"""What the framework of a loaded app needs of its server and does not get, one sentence each, for the log at the start.
+"""Remarks about the framework of a loaded app, for the log at the start: needs of it that this server does not meet.
 
-Runs where the app was loaded (zygote, first lazy worker, `aserver check`, the embedding program). It only looks at
-which modules are loaded; a framework that renames its own is not recognised, and nothing else follows from that.
+Runs where the app was loaded (zygote, first lazy worker, `aserver check`, the embedding program). It recognises a
+framework by the names of the loaded modules. For a framework with other names there is no remark, and nothing else
+changes.
 """
 
 import gc
@@ -48,6 +49,6 @@ def _socketio_transports() -> list[Any]:
     kind = getattr(sys.modules.get("engineio.base_server"), "BaseServer", None)
     if kind is None:
         return []
-    # By the type: isinstance() would ask a proxy, whose answer is the app's code.
+    # By the type: isinstance() asks the object for its class, which may run the app's code.
     servers = [each for each in gc.get_objects() if issubclass(type(each), kind)]
     return [getattr(server, "transports", None) or ("polling", "websocket") for server in servers]

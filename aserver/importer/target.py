@@ -1,7 +1,7 @@
-"""Import a target and say exactly which part of it is missing when that fails.
+"""Import a target; if that fails, the error names the very part that is missing.
 
-Runs in the zygote, in lazy workers and in `aserver check`; never in the master. It changes sys.path (and
-nothing else) and runs the user's module code; whatever that raises becomes an AppLoadError.
+Runs in the zygote, in lazy workers and in `aserver check`; never in the master. It runs the code of the user's module,
+and turns each exception of it into an AppLoadError. It changes sys.path, and nothing else.
 """
 
 import difflib
@@ -28,13 +28,13 @@ log = logging.getLogger("aserver.error")
 
 _MISSING = object()
 
-#: What `module` alone stands for with `factory`: Flask's documented name.
+#: Attributes that a target without one may mean with `factory`: the name in Flask's documents.
 _DEFAULT_FACTORY_NAMES = ("create_app",)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedApp:
-    """An app ready to be served: `app` speaks ASGI 3, `interface` says what the user's object spoke."""
+    """An app ready to be served: `app` speaks ASGI 3, `interface` is that of the user's object."""
 
     app: ASGIApp
     interface: interfaces.Interface
@@ -66,13 +66,13 @@ def load(
 
 
 def adapt(app: object, name: str, interface: Literal["auto", "asgi", "wsgi"] = "auto") -> LoadedApp:
-    """Make an app object servable, whatever it speaks; `name` is what errors call it. Raises AppLoadError."""
+    """Make an app object servable, which speaks ASGI or WSGI. Errors call it `name`. Raises AppLoadError."""
     spoken = interfaces.recognise(app, name) if interface == "auto" else _trust(app, name, interface)
     return LoadedApp(app=_servable(app, spoken), interface=spoken, target=name)
 
 
 def load_object(target: str, *, app_dir: str = ".") -> object:
-    """Whatever `target` names, such as a hook, as it is. Raises AppLoadError like `load`."""
+    """The object that `target` names, such as a hook, unchanged. Raises AppLoadError like `load`."""
     module_name, attribute = _split(target)
     return _find(_import(module_name, _put_on_path(app_dir)), module_name, attribute, factory=False)[1]
 
@@ -158,7 +158,10 @@ def _is_hidden(place: str | Path) -> bool:
 
 
 def _hidden_text() -> str:
-    """What this user may not look into, which import passes over without a word: the usual end of `user` with /root."""
+    """The places of sys.path that this user may not read, as a clause: `import` passes over them without a word.
+
+    Usually it is `user` together with an app or a Python below /root.
+    """
     hidden = [entry for entry in sys.path if _is_hidden(entry or ".")]
     return f"; uid {os.geteuid()} may not read {', '.join(hidden)} of sys.path" if hidden else ""
 
@@ -199,7 +202,7 @@ def _missing_module_text(module_name: str, missing: str, place: Path) -> str:
 
 
 def _other_home(name: str, place: Path) -> Path | None:
-    """A file or package of that name one directory above, beside the app or one below, where it is likely meant."""
+    """A file or package of that name nearby: in the working directory, one directory above `place`, or one below."""
     try:
         below = sorted(child for child in place.iterdir() if child.is_dir() and not child.name.startswith("."))
     except OSError:
@@ -217,7 +220,7 @@ def _nearest_text(wanted: str, names: Iterable[str]) -> str:
 
 
 def _find(module: ModuleType, module_name: str, attribute: str, *, factory: bool) -> tuple[str, object]:
-    """The object named by the target, and its full name."""
+    """The full name of the object that the target names, and the object."""
     if not attribute:
         names = _DEFAULT_FACTORY_NAMES if factory else interfaces.DEFAULT_NAMES
         for name in names:
@@ -255,7 +258,7 @@ def _missing_attribute_text(holder: object, name: str, holder_name: str) -> str:
 
 
 def _callables_text(holder: object, wanted: str) -> str:
-    """What could have been meant: apps first, then functions; classes and imports are left out."""
+    """Objects that may have been meant, as a clause: apps first, then functions; no classes and no imported names."""
     public = {name: value for name, value in vars(holder).items() if name[0] != "_"} if _has_vars(holder) else {}
     here = getattr(holder, "__name__", None)
     names = [
@@ -288,7 +291,7 @@ def _call_factory(factory: Any, name: str) -> object:
             "if it is the app itself, drop --factory"
         ) from None
     except ValueError:
-        pass  # no signature to look at (compiled): calling it tells
+        pass  # compiled, without a signature: the call below tells
     try:
         app: object = factory()
     except BaseException as error:

@@ -1,7 +1,7 @@
-"""A traceback cut to the frames its reader can do something about.
+"""Tracebacks of user code without the frames of importlib and aserver, which its author cannot change.
 
-Runs wherever user code is imported (zygote, lazy worker, `aserver check`). It must never import user
-code or print: the caller decides where the text goes.
+Runs where user code is imported (zygote, lazy worker, `aserver check`). It must never import user code or print; the
+caller decides where the text goes.
 """
 
 import gc
@@ -11,7 +11,7 @@ import os
 import traceback
 from pathlib import Path
 
-#: Frames of these are between the user's line and what it calls; the user wants his own line.
+#: Places of code that stands between the user's line and the code that it calls; their frames are left out.
 _OURS = str(Path(__file__).resolve().parent.parent) + os.sep
 _OWN_PLACES = (
     str(Path(importlib.__file__).parent),
@@ -30,12 +30,12 @@ def user_frames(error: BaseException) -> list[traceback.FrameSummary]:
 def waiting(awaited: object) -> str:
     """The user's frames of coroutines that wait for each other, as in a traceback, outermost first.
 
-    No stack shows them: where a coroutine waits, none of them runs.
+    No stack shows them, because a coroutine that waits does not run.
     """
     frames = []
     while awaited is not None:
         kind = next((kind for kind in ("cr", "ag", "gi") if hasattr(awaited, f"{kind}_frame")), None)
-        if kind is None:  # `anext()`, as in a context manager, holds its generator and has no name for it
+        if kind is None:  # `anext()`, as in a context manager, refers to its generator by no attribute
             awaited = next((each for each in gc.get_referents(awaited) if inspect.isasyncgen(each)), None)
             continue
         frame = getattr(awaited, f"{kind}_frame")

@@ -1,8 +1,8 @@
-"""A WSGI app (PEP 3333) as an ASGI app, through a2wsgi, with the corners that real apps hit put right.
+"""A WSGI app (PEP 3333) as an ASGI app, through a2wsgi, with its faults mended that real apps meet.
 
-The object is made where the app is loaded and called in the worker's loop; each request runs in one of
-a2wsgi's threads. It must start no thread before the first request, because the zygote forks after loading:
-a2wsgi's executor starts its threads when work arrives.
+The object is made where the app is loaded, and called in the worker's loop; each request runs in a thread of a2wsgi. It
+must start no thread before the first request, because the zygote forks after loading. a2wsgi's executor starts its
+threads when work arrives.
 """
 
 import contextlib
@@ -17,20 +17,20 @@ from a2wsgi import WSGIMiddleware
 
 from aserver.asgi import Message, Receive, Scope, Send
 
-#: Where a request's exchange lives in the scope, which a2wsgi hands on as environ["asgi.scope"].
+#: The key of a request's exchange in the scope, which a2wsgi hands on as environ["asgi.scope"].
 _EXCHANGE = "aserver.wsgi_exchange"
 
-#: Bytes of a chunked body kept in memory before it goes to a temporary file: a few threads' worth is no burden.
+#: Bytes of a chunked body that are kept in memory; a longer one goes to a temporary file.
 _SPOOL = 1 << 20
 
 
 class WSGIAdapter:
     """Serves `app` to an ASGI server: http in threads, lifespan answered, websocket refused.
 
-    Differs from plain a2wsgi where that was seen to fail: a client that leaves while the app streams blocked
-    the thread for ever; `readline(n)` on an unread body said end of file; a chunked body looked empty to
-    Django and Flask, and bottle answered 400; a body cut by the client looked complete; `wsgi.errors` was stdout;
-    SCRIPT_NAME in the environment of the process was taken for each request's, and beat `root_path`.
+    Faults of a2wsgi that it mends: a client that left while the app streamed blocked the thread for ever; `readline(n)`
+    on an unread body returned the end of the file; a chunked body looked empty to Django and Flask, and bottle answered
+    400; a body cut by the client looked complete; `wsgi.errors` was stdout; SCRIPT_NAME in the environment of the
+    process was taken for each request's, and beat `root_path`.
     """
 
     def __init__(self, app: Any) -> None:
@@ -38,15 +38,15 @@ class WSGIAdapter:
         self._middleware: Any = WSGIMiddleware(self._call)  # type: ignore[arg-type]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One ASGI connection (ASGI 3.0). Raises what the WSGI app raised."""
+        """Serve an ASGI connection (ASGI 3.0). An exception of the WSGI app passes through."""
         if scope["type"] != "http":
             await self._middleware(scope, receive, send)
-            if scope["type"] == "lifespan":  # over, and so are the requests: no thread stays in an embedding program
+            if scope["type"] == "lifespan":  # over, as all requests are: an embedding program keeps no thread
                 self._middleware.executor.shutdown(wait=False)
             return
         exchange = _Exchange(receive, send)
         try:
-            # `X_Real_IP` and `X-Real-IP` would be one name in environ: a client could forge what a proxy sets.
+            # `X_Real_IP` and `X-Real-IP` are the same name in environ: a client could forge a proxy's header.
             headers = [pair for pair in scope["headers"] if b"_" not in pair[0]]
             scope = {**scope, "headers": headers, _EXCHANGE: exchange}
             await self._middleware(scope, exchange.receive, exchange.send)
@@ -55,7 +55,10 @@ class WSGIAdapter:
                 raise
 
     def _call(self, environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
-        """The WSGI call, in a thread: the app's response until its end or the client's; closed as PEP 3333 asks."""
+        """Make the WSGI call, in a thread: yield the app's response until its end, or until the client leaves.
+
+        The response is closed then, as PEP 3333 asks.
+        """
         scope: Scope = environ["asgi.scope"]
         exchange: _Exchange = scope.pop(_EXCHANGE)
         # a2wsgi prefers the process's own SCRIPT_NAME, but takes `root_path` off the path: two prefixes, each half.
@@ -75,7 +78,7 @@ class WSGIAdapter:
 
 
 class _Exchange:
-    """One request: knows whether its client has gone."""
+    """A request's ASGI messages; `client_gone` once one of them shows that the client has left."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self.client_gone = False
@@ -83,7 +86,7 @@ class _Exchange:
         self._send = send
 
     async def receive(self) -> Message:
-        """The next piece of the body; raises ConnectionResetError where the client left in the middle of it."""
+        """The next piece of the body. Raises ConnectionResetError if the client left in the middle of it."""
         message = await self._receive()
         if message["type"] == "http.disconnect":
             self.client_gone = True
@@ -91,7 +94,7 @@ class _Exchange:
         return message
 
     async def send(self, message: Message) -> None:
-        """Send, or drop what nobody will read: a2wsgi's thread waits for ever if its sender task dies."""
+        """Send `message`, or drop it after the client has left: a2wsgi's thread waits for ever if this raises."""
         if self.client_gone:
             return
         try:
@@ -101,9 +104,9 @@ class _Exchange:
 
 
 def _give_length(environ: dict[str, Any]) -> IO[bytes]:
-    """Read a chunked body whole and tell its length, as waitress does: WSGI has no other way to end a body.
+    """Read the whole of a chunked body and set its length, as waitress does: WSGI cannot end a body otherwise.
 
-    Returns the file that holds it, to be closed after the request.
+    Returns the file with the body. Close it after the request.
     """
     spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL)  # noqa: SIM115 - the caller closes it
     shutil.copyfileobj(environ["wsgi.input"], spool)
@@ -115,7 +118,7 @@ def _give_length(environ: dict[str, Any]) -> IO[bytes]:
 
 
 class _RequestBody(io.RawIOBase):
-    """a2wsgi's body under io.BufferedReader, which has read, readline, readlines and iteration right."""
+    """a2wsgi's body, to be read through io.BufferedReader, whose read, readline, readlines and iteration are right."""
 
     def __init__(self, body: Any) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""Settings that are likely a mistake on this very machine, one sentence each; for the master's log at the start.
+"""Settings that are likely a mistake on this very machine, a sentence each, for the master's log at the start.
 
-Run once by the master of a server of its own. What can be judged without looking at the system is `config.warnings`.
-It must stay silent for a plain start on a developer's machine, and must never raise.
+Runs once, in the master of the command or of `run()`. Mistakes that can be found without a look at the system are
+`Resolved.warnings`. It must stay silent for a plain start on a developer's machine, and must never raise.
 """
 
 import contextlib
@@ -14,20 +14,21 @@ from aserver.config import Config
 
 #: systemd's TimeoutStopSec unless the unit or the distribution says otherwise (systemd-system.conf(5)).
 SYSTEMD_STOP = 90.0
-#: More than this per usable CPU and the workers mostly wait for each other; apps that wait for databases want some.
+#: With more workers than this for each usable CPU, they mostly wait for each other. An app that waits for a database
+#: needs several.
 WORKERS_PER_CPU = 4
 #: Descriptors besides the connections: logs, channels, listeners, and what an app usually has open.
 OTHER_FDS = 100
 #: Below this, a burst of browsers runs out of descriptors.
 FEW_FDS = 1024
-#: Of cgroup v2 and v1, as a container sees them.
+#: The files with the limit of cgroup v2 and v1, as a container sees them.
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def advise(config: Config, workers: int, *, environ: Mapping[str, str], fd_limit: int) -> Iterator[str]:
-    """Yield the warnings. `fd_limit` is the soft limit in force of open descriptors of a process."""
+    """Yield the warnings. `fd_limit` is the soft limit of open descriptors that is in force."""
     stop = config.graceful_timeout + config.lifespan_shutdown_timeout + config.drain_delay
-    # INVOCATION_ID is set for every unit (systemd.exec(5)); the unit's own timeout cannot be asked for from inside.
+    # INVOCATION_ID is set for every unit (systemd.exec(5)). A process cannot ask for its unit's own timeout.
     if "INVOCATION_ID" in environ and stop > SYSTEMD_STOP:
         yield (
             f"graceful_timeout, lifespan_shutdown_timeout and drain_delay make {stop:g} s, "
@@ -61,7 +62,7 @@ def memory_limit() -> int | None:
 
 
 def _is_public(address: str) -> bool:
-    """Whether others than this machine's own can connect; unix sockets and inherited descriptors are not judged."""
+    """Can other machines connect? False for unix sockets and inherited descriptors, of which that is not known."""
     if address.startswith(("unix:", "fd://")):
         return False
     host = address.removeprefix("http://").removeprefix("https://").rpartition(":")[0].strip("[]")

@@ -1,6 +1,7 @@
-"""One worker in the caller's event loop: what `serve(app)` does with an app object.
+"""A worker in the caller's event loop, for `serve(app)` with an app object.
 
-Runs in the embedding program. It starts no process, and no signal handler unless asked; what it opens it closes.
+Runs in the embedding program. It starts no process, installs no signal handler unless asked, and closes all that it has
+opened.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ from aserver.worker.server import BEAT, Server
 
 log = logging.getLogger("aserver.error")
 
-#: Seconds that a reader who does not read has for the last access lines.
+#: Seconds for the last access lines if the reader of the log is slow.
 LAST_LINES = 1.0
 #: Heartbeats between two looks at socket paths: a second.
 TEND_BEATS = round(1 / BEAT)
@@ -51,7 +52,7 @@ def _bound(config: Config) -> Iterator[list[Listener]]:
 
 @contextlib.contextmanager
 def _stop_signals(server: Server, config: Config) -> Iterator[None]:
-    """SIGTERM and SIGINT, as they are to a master: the first is patient, the second is not."""
+    """Obey SIGTERM and SIGINT as a master does: SIGTERM gives requests `graceful_timeout`, SIGINT ends them at once."""
     loop = asyncio.get_running_loop()
     patience = {signal.SIGTERM: config.graceful_timeout, signal.SIGINT: 0.0}
     for signum, graceful in patience.items():
@@ -69,7 +70,7 @@ def _stop_signals(server: Server, config: Config) -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def _access_log(config: Config) -> AsyncIterator[AccessLog | None]:
-    """The access log, through a sink of ours: the caller's logging hears only of trouble with it."""
+    """The access log, written by a sink of ours. Only errors of the log go to the caller's logging."""
     if config.accesslog is None:
         yield None
         return
@@ -81,7 +82,7 @@ async def _access_log(config: Config) -> AsyncIterator[AccessLog | None]:
         yield access
     finally:
         with anyio.move_on_after(LAST_LINES, shield=True):  # not `close()`, which would keep the caller's loop waiting
-            while sink.batch or sink.state is SinkState.BLOCKED:  # noqa: ASYNC110 - nothing says when
+            while sink.batch or sink.state is SinkState.BLOCKED:  # noqa: ASYNC110 - there is no event for it
                 await anyio.sleep(LOOK_PAUSE)
         sink.close(0.0)
 
@@ -93,7 +94,7 @@ async def serve_here(
     *,
     install_signal_handlers: bool,
 ) -> None:
-    """Serve `app` until cancelled or, if it may hear them, signalled; then drain.
+    """Serve `app` until this is cancelled or, with `install_signal_handlers`, a signal comes; then drain.
 
     Raises AppLoadError, ConfigError, BindError or BootError.
     """
@@ -114,7 +115,7 @@ async def serve_here(
                 task_status.started(tuple(listener.address for listener in listeners))
 
             def tend(server: Server) -> None:
-                """Once a second, as a master does: a deleted unix path comes back."""
+                """Once a second, as a master does, make a unix socket's path again that has been deleted."""
                 if server.beats % TEND_BEATS == 0:
                     for listener in listeners:
                         if (news := listener.tend()) is not None:

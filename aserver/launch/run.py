@@ -1,7 +1,7 @@
-"""How a server is started: as the command does it, embedded as a whole, or as one worker in the caller's loop.
+"""The start of a server: by the command, embedded as a whole, or as a single worker in the caller's loop.
 
-Runs in the master, or in the embedding program. `run` and `serve` are the public names; neither installs a signal
-handler, renames the process or configures logging unless the process is aserver's own, or it is asked to.
+Runs in the master, or in the embedding program. `run` and `serve` are the public names. In an embedding program `serve`
+installs no signal handler unless asked, and never renames the process or configures logging.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ log = logging.getLogger("aserver.master")
 
 
 def run(target: str, **settings: object) -> ExitCode:
-    """Serve `target` ("module:attribute") until a signal ends it: what the command `aserver run` calls. Blocks.
+    """Serve `target` ("module:attribute") until a signal ends it, as the command `aserver run` does. Blocks.
 
     `settings` are those of docs/settings.md. Returns OK, or KILLED if something had to be killed at the end. Raises
     ConfigError, BindError, AppLoadError or BootError.
@@ -51,16 +51,19 @@ def run(target: str, **settings: object) -> ExitCode:
 
 
 def started_in() -> Path:
-    """The working directory of a process of our own (see `working_directory`), said in $PWD for an upgrade's image."""
+    """The working directory of a process of our own (see `working_directory`).
+
+    Sets $PWD, for the image of an upgrade.
+    """
     found = layers.working_directory(os.environ, handed_on=is_continued(os.environ))
     os.environ["PWD"] = str(found)
     return found
 
 
 def run_resolved(resolved: Resolved, reread: Callable[[], Resolved], *, last: bool = False) -> ExitCode:
-    """`run` with settings that are read already; `reread` reads them again for a reload, from where they came from.
+    """`run` with settings that are read already. For a reload, `reread` reads them again from the same places.
 
-    `last`: the process ends when the server has stopped, and no signal is to change its exit code in its last moments.
+    `last`: the process ends when the server has stopped. Signals are blocked then, so that none changes its exit code.
     """
     terminal.keep_standard_streams()
     if answer_preflight(os.environ):
@@ -76,7 +79,7 @@ def run_resolved(resolved: Resolved, reread: Callable[[], Resolved], *, last: bo
 
 @contextlib.contextmanager
 def _start() -> Iterator[None]:
-    """Around what a start asks of the system: what it refuses is a sentence, whose subject the operator can change."""
+    """Around system calls of a start: an error becomes a sentence, with the limit that the operator can raise."""
     try:
         yield
     except OSError as error:
@@ -93,7 +96,7 @@ async def _run_master(resolved: Resolved, reread: Callable[[], Resolved], *, las
     loop = asyncio.get_running_loop()
     with contextlib.ExitStack() as undo:
         with contextlib.ExitStack() as standing:
-            with terminal.held(terminal.PASSING):  # the pidfile is read, and signalled, before the handlers stand
+            with terminal.held(terminal.PASSING):  # a signal by the pidfile may come before the handlers stand
                 with _start():
                     runner = (
                         _first(resolved, undo, reread, fd_limit)
@@ -108,7 +111,7 @@ async def _run_master(resolved: Resolved, reread: Callable[[], Resolved], *, las
         if result.code in (ExitCode.OK, ExitCode.KILLED):
             log.info("stopped")
         elif runner.errorlog != "-":
-            log.critical("%s\n%s", result.reason, result.detail)  # the caller says it on standard error
+            log.critical("%s\n%s", result.reason, result.detail)  # the command prints it on standard error as well
     return _conclude(result)
 
 
@@ -141,14 +144,14 @@ def _first(resolved: Resolved, undo: contextlib.ExitStack, reread: Callable[[], 
 
 
 def _replaced(resolved: Resolved, listeners: Sequence[Listener]) -> Iterator[str]:
-    """What to say if somebody set `bind`, and systemd's sockets stand in its place (as in gunicorn)."""
+    """A sentence if `bind` is set, and systemd's sockets take its place (as in gunicorn)."""
     origin, passed = resolved.origins["bind"], any(listener.name.startswith("fd://") for listener in listeners)
     if origin != "default" and passed and not any(spec.startswith("fd://") for spec in resolved.config.bind):
         yield f"bind ({origin}) is not used: systemd passed sockets (LISTEN_FDS); `fd://3` among the binds keeps both"
 
 
 def _resumed(snapshot: Snapshot, undo: contextlib.ExitStack, reread: Callable[[], Resolved]) -> Runner:
-    """The master of a server that this process's former image left us."""
+    """The master of a server that the image of this process before the upgrade has left."""
     config = Config.from_wire(snapshot.resources[snapshot.serving].settings)
     unix.set_process_title(f"{config.proc_name}: master ({config.target})")
     error_fd = next(
@@ -171,7 +174,7 @@ def _conclude(result: Exit) -> ExitCode:
         raise BindError(result.reason)
     if result.code in (ExitCode.OK, ExitCode.KILLED):
         return ExitCode(result.code)
-    if result.code == ExitCode.CONFIG:  # of what only the zygote could try: certificates, users, directories
+    if result.code == ExitCode.CONFIG:  # found by the zygote: certificates, users, directories
         raise ConfigError(result.reason)
     error = BootError(result.reason)
     if result.detail:
@@ -212,7 +215,7 @@ async def serve(
     if isinstance(app_or_target, str):
         await _serve_master(resolved, task_status, install_signal_handlers=install_signal_handlers)
     else:
-        # Loaded here alone: a master of its own must never have loaded a parser or a loop implementation.
+        # Imported only here, because a master must never load a parser or a loop implementation.
         from aserver.launch.embedded import serve_here  # noqa: PLC0415
 
         await serve_here(app_or_target, resolved.config, task_status, install_signal_handlers=install_signal_handlers)

@@ -76,10 +76,6 @@ LONG_FUNCTIONS = {
 #: Sentences of comments and docstrings that begin with a word that names nothing, by package.
 VAGUE = re.compile(r"(Who|What|One|Nobody|Everybody|Somebody)\b")
 VAGUE_SENTENCES = {
-    "command": 4,
-    "config": 9,
-    "importer": 11,
-    "launch": 3,
     "protocol": 55,
 }
 
