@@ -119,7 +119,7 @@ PRIVATE_READS = {
     "unit": 5,
     "unit/ipc": 1,
     "unit/log": 2,
-    "unit/master": 28,
+    "unit/master": 25,
     "unit/worker": 10,
     "unit/zygote": 12,
 }

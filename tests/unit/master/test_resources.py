@@ -1,5 +1,6 @@
 """What a reload keeps, opens and lets go of: addresses and logs that do not change stay the same objects."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from aserver.config import Layer, Resolved, build
 from aserver.errors import BindError, ConfigError
-from aserver.master.resources import Resources, let_go, provide, provide_next
+from aserver.master.resources import AllResources, Resources, let_go, provide, provide_next
 
 
 def _resolved(tmp_path: Path, **settings: object) -> Resolved:
@@ -99,3 +100,52 @@ def test_a_reload_may_go_on_from_one_that_never_served(first: Resources, tmp_pat
     with pytest.raises(BindError):
         provide_next(first, _resolved(tmp_path, bind=specs))
     assert [each.name for each in let_go(latest, (first,))] == [f"unix:{tmp_path}/b.sock"]
+
+
+def test_what_only_a_failed_generation_used_is_closed(tmp_path: Path) -> None:
+    """Its address can be bound by the next attempt. Fails without the step back of `next` in `AllResources.keep`."""
+    old, new = f"unix:{tmp_path}/a.sock", f"unix:{tmp_path}/b.sock"
+    every = AllResources(provide(_resolved(tmp_path, bind=[old]), {}))
+    first = every.give(1)
+    fresh, _ = provide_next(every.next, _resolved(tmp_path, bind=[old, new]))
+    every.replace_next(fresh)
+    assert every.give(2) is fresh
+    assert every.give(1) is first
+    shared, added = every.listeners
+    assert [shared.name, added.name] == [old, new]
+    assert len(every.logs) == 2
+    every.keep({1})
+    assert every.next is first
+    assert shared.socket.fileno() >= 0
+    assert added.socket.fileno() == -1
+    every.close()
+    assert shared.socket.fileno() == -1
+
+
+def test_a_listener_is_told_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A reload listens again on what is bound already, for the backlog. Fails without `_accepting`."""
+    caplog.set_level(logging.INFO, "aserver.master")
+    every = AllResources(provide(_resolved(tmp_path, bind=[f"unix:{tmp_path}/a.sock"]), {}))
+    every.give(1)
+    assert every.listen(1) == []
+    every.give(2)
+    assert every.listen(2) == []
+    assert every.serving == 2
+    assert caplog.messages == [f"listening on unix:{tmp_path}/a.sock"]
+    every.close()
+
+
+def test_a_log_that_cannot_be_opened_again_is_written_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Fails without the except in `AllResources.reopen_logs`: the other log would not be rotated."""
+    every = AllResources(provide(_resolved(tmp_path), {}))
+    error, access = every.give(1).logs
+    before = error.fd, os.fstat(access.fd).st_ino
+    (tmp_path / "error.log").unlink()
+    (tmp_path / "error.log").mkdir()
+    (tmp_path / "access.log").rename(tmp_path / "access.log.1")
+    every.reopen_logs()
+    assert error.fd == before[0]
+    assert os.fstat(access.fd).st_ino != before[1]
+    (message,) = caplog.messages
+    assert message.endswith("; the old file is written on")
+    every.close()

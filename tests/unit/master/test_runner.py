@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from aserver.master import upgrade
 from aserver.master.resources import AllResources, provide, provide_next
 from aserver.master.runner import Runner
 from aserver.sockets import Address
-from tests.harness import PATIENCE
 
 pytestmark = [
     pytest.mark.parametrize("anyio_backend", ["asyncio"]),  # the master's loop
@@ -102,24 +100,6 @@ def _take(address: Address) -> socket.socket:
     other.bind(address)
     other.listen()
     return other
-
-
-async def test_reloads_whose_settings_are_read_at_once_build_on_each_other(
-    runner: Runner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Fails with an `AllResources.next` taken before the reading: the second finds the address bound, by us."""
-    both = threading.Barrier(2, timeout=PATIENCE)
-
-    def reread() -> Resolved:
-        both.wait()
-        return _settings(tmp_path, bind=[f"unix:{tmp_path}/new.sock"])
-
-    monkeypatch.setattr(runner._reloads, "_reread", reread)
-    runner.reload("one")
-    runner.reload("two")
-    await asyncio.gather(*runner._reloads.tasks)
-    assert "refused" not in caplog.text
-    assert list(runner._resources.next.bound) == [f"unix:{tmp_path}/new.sock"]
 
 
 async def test_trap_56_a_reload_listens_where_it_can_and_tries_the_rest_at_the_next(

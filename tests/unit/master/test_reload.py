@@ -1,0 +1,92 @@
+"""A reload reads the settings beside the loop, and builds on the resources that the reload before it has made."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from aserver.config import Layer, Resolved, build
+from aserver.errors import ConfigError
+from aserver.master.reload import Reloads
+from aserver.master.resources import AllResources, provide
+from tests.harness import PATIENCE
+
+pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]  # the master's loop
+
+
+def _settings(tmp_path: Path, **more: object) -> Resolved:
+    values: dict[str, object] = {
+        "target": "a:b",
+        "errorlog": str(tmp_path / "log"),
+        "bind": [f"unix:{tmp_path}/old.sock"],
+    }
+    return build([Layer("test", values | more)])
+
+
+class Stage:
+    """Reloads of a server whose settings are what `reread` says; `begun` are the generations that are asked for."""
+
+    def __init__(self, resources: AllResources, reread: Callable[[], Resolved]) -> None:
+        self.resources = resources
+        self.begun: list[str] = []
+        self.reloads = Reloads(resources, reread, lambda fresh, why: self.begun.append(why), own_process=False)
+
+
+@pytest.fixture
+async def resources(tmp_path: Path) -> AsyncIterator[AllResources]:
+    made = AllResources(provide(_settings(tmp_path), {}))
+    yield made
+    made.close()
+
+
+async def test_reloads_whose_settings_are_read_at_once_build_on_each_other(
+    resources: AllResources, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fails with an `AllResources.next` taken before the reading: the second finds the address bound, by us."""
+    both = threading.Barrier(2, timeout=PATIENCE)
+
+    def reread() -> Resolved:
+        both.wait()
+        return _settings(tmp_path, bind=[f"unix:{tmp_path}/new.sock"])
+
+    stage = Stage(resources, reread)
+    stage.reloads.request("one")
+    stage.reloads.request("two")
+    assert stage.reloads.busy
+    await asyncio.gather(*stage.reloads.tasks)
+    assert not stage.reloads.busy
+    assert "refused" not in caplog.text
+    assert sorted(stage.begun) == ["one", "two"]
+    assert list(resources.next.bound) == [f"unix:{tmp_path}/new.sock"]
+    assert not (tmp_path / "old.sock").exists(), "nothing that was never given stays bound"
+
+
+async def test_a_mistake_in_the_settings_changes_nothing(
+    resources: AllResources, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fails without the except: the task would end with an error that is logged by asyncio, much later."""
+
+    def reread() -> Resolved:
+        raise ConfigError("workers = 'many' (aserver.toml) is no number")
+
+    stage, before = Stage(resources, reread), resources.next
+    stage.reloads.request("SIGHUP")
+    await asyncio.gather(*stage.reloads.tasks)
+    refused = "reload (SIGHUP) refused, everything stays as it is: workers = 'many' (aserver.toml) is no number"
+    assert caplog.messages == [refused]
+    assert resources.next is before
+    assert stage.begun == []
+
+
+async def test_a_setting_that_a_reload_cannot_change_is_named(
+    resources: AllResources, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fails without the remarks of `provide_next`."""
+    stage = Stage(resources, lambda: _settings(tmp_path, proc_name="other"))
+    stage.reloads.request("SIGHUP")
+    await asyncio.gather(*stage.reloads.tasks)
+    (remark,) = caplog.messages
+    assert remark.startswith("reload (SIGHUP): proc_name is 'other' in the settings, but stays ")
+    assert stage.begun == ["SIGHUP"]
