@@ -85,7 +85,9 @@ def _without(values: object, name: str) -> dict[str, object]:
     return {key: value for key, value in values.items() if key != name}
 
 
-def _resolve(layers: Sequence[Layer], server: foreign.Server, strange: list[str]) -> tuple[Resolved, str, list[str]]:
+def _resolve(
+    layers: Sequence[Layer], server: foreign.ForeignServer, strange: list[str]
+) -> tuple[Resolved, str, list[str]]:
     resolved = build(layers)
     known = {name: origin for name, origin in resolved.origins.items() if origin != "default"}
     defaults = lines.missing_defaults(server, known)

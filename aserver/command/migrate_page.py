@@ -6,7 +6,7 @@ Only its last line touches the system: it prints the page. Runs in the process t
 import sys
 from collections.abc import Iterator
 
-from aserver.config.foreign import SERVERS, Kind, Server, Verdict
+from aserver.config.foreign import SERVERS, Answer, ForeignServer, Verdict
 from aserver.config.foreign.uwsgi_families import FAMILIES
 
 
@@ -32,14 +32,14 @@ _TITLES = {
 }
 
 
-def _row(server: Server, name: str, verdict: Verdict) -> str:
+def _row(server: ForeignServer, name: str, verdict: Verdict) -> str:
     flags = ", ".join(f"`{flag.spelling}`" for flag in verdict.spellings(name)) or "-"
     if verdict.hook:
         here = verdict.text or f"`{name}` ([signals.md](signals.md#hooks))"
-        return f"| `{name}()` | - | {verdict.kind} | {_cell(here)} |"
-    to = f"`{verdict.to}`" if verdict.to else f"`{name.replace('-', '_')}`" if verdict.kind is Kind.SAME else ""
+        return f"| `{name}()` | - | {verdict.answer} | {_cell(here)} |"
+    to = f"`{verdict.to}`" if verdict.to else f"`{name.replace('-', '_')}`" if verdict.answer is Answer.SAME else ""
     here = ": ".join(filter(None, (to, verdict.text)))
-    return f"| `{name}` | {flags if server.name != 'uwsgi' else '-'} | {verdict.kind} | {_cell(here)} |"
+    return f"| `{name}` | {flags if server.name != 'uwsgi' else '-'} | {verdict.answer} | {_cell(here)} |"
 
 
 def _families() -> Iterator[str]:
@@ -47,7 +47,7 @@ def _families() -> Iterator[str]:
     yield "|---|---|---|"
     for pattern, verdict in FAMILIES:
         names = " ".join(f"`{_cell(each)}`" for each in _alternatives(pattern.pattern))
-        yield f"| {names} | {verdict.kind} | {_cell(verdict.text)} |"
+        yield f"| {names} | {verdict.answer} | {_cell(verdict.text)} |"
 
 
 def _alternatives(pattern: str) -> list[str]:
@@ -66,13 +66,13 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def _defaults(server: Server) -> Iterator[str]:
+def _defaults(server: ForeignServer) -> Iterator[str]:
     if server.defaults:
         rows = (f"`{setting}` is {theirs} there and {ours} here" for setting, theirs, ours in server.defaults)
         yield f"Where nothing is set: {'; '.join(rows)}.\n"
 
 
-def _variables(server: Server) -> Iterator[str]:
+def _variables(server: ForeignServer) -> Iterator[str]:
     if server.variables:
         rows = (f"`{name}` ({text})" for name, text in server.variables.items())
         yield f"\nIn the environment: {'; '.join(rows)}."

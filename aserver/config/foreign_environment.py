@@ -32,7 +32,7 @@ def gunicorn_arguments(environ: Mapping[str, str]) -> Layer:
 
 def foreign_layer(
     origin: str,
-    server: foreign.Server,
+    server: foreign.ForeignServer,
     values: Mapping[str, object],
     *,
     errors: tuple[str, ...] = (),

@@ -18,7 +18,7 @@ from aserver.protocol.drain_notice import Draining
 from aserver.protocol.http1.connection import HttpConnection
 from aserver.protocol.http1.encoder import Encoder
 from aserver.protocol.http1.head_cache import HeadCache
-from aserver.protocol.http1.rules import Limits
+from aserver.protocol.http1.rules import RequestLimits
 from aserver.protocol.websocket.departure import Departure
 from aserver.protocol.websocket.session import WebSocketConnection
 
@@ -47,7 +47,7 @@ class Service:
         self.context = Context(config, loop=loop, state=state)
         if leaving is not None:
             self.context.leaving = leaving
-        self.limits = Limits(
+        self.limits = RequestLimits(
             line=config.limit_request_line,
             fields=config.limit_request_fields,
             field_size=config.limit_request_field_size,

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from aserver.config.foreign import LATER, SERVERS, Server, hooks
+from aserver.config.foreign import LATER, SERVERS, ForeignServer, hooks
 from aserver.config.foreign.translate import flags
 from aserver.config.schema import NAMES
 
@@ -26,7 +26,7 @@ def _peer(name: str) -> Any:
     return pytest.importorskip(name)
 
 
-def _spellings(server: Server, name: str) -> set[tuple[str, bool]]:
+def _spellings(server: ForeignServer, name: str) -> set[tuple[str, bool]]:
     """Each flag of a row and whether a value follows it."""
     return {(flag.spelling, flag.value is None) for row, _, flag in flags(server) if row == name}
 
@@ -42,7 +42,7 @@ def _click_options(command: Any) -> dict[str, set[tuple[str, bool]]]:
     }
 
 
-def _compare(server: Server, theirs: dict[str, set[tuple[str, bool]]], *, ours: Iterable[str]) -> None:
+def _compare(server: ForeignServer, theirs: dict[str, set[tuple[str, bool]]], *, ours: Iterable[str]) -> None:
     missing, gone = theirs.keys() - server.table.keys(), set(ours) - theirs.keys()
     assert not missing, f"{server.name} has settings without a verdict"
     assert not gone, f"the table has settings that {server.name} has not"

@@ -9,22 +9,22 @@ from aserver.config.foreign.translate import (
     LATER,
     REPEATED,
     SERVERS,
-    Server,
+    ForeignServer,
     Translated,
     answer,
     flags,
     read_command_line,
     translate,
 )
-from aserver.config.foreign.verdict import Kind, Meaning, Verdict
+from aserver.config.foreign.verdict import Answer, Meaning, Verdict
 
 __all__ = [
     "LATER",
     "REPEATED",
     "SERVERS",
-    "Kind",
+    "Answer",
+    "ForeignServer",
     "Meaning",
-    "Server",
     "Translated",
     "Verdict",
     "answer",

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from aserver.config.foreign.translate import REPEATED, SERVERS, Server, read_command_line
+from aserver.config.foreign.translate import REPEATED, SERVERS, ForeignServer, read_command_line
 
 _PLACEHOLDER = re.compile(r"%\((\w[\w-]*)\)")
 
@@ -18,7 +18,7 @@ _PLACEHOLDER = re.compile(r"%\((\w[\w-]*)\)")
 class Found:
     """A server's settings, the words or names that were not understood, and what is to be said."""
 
-    server: Server
+    server: ForeignServer
     values: dict[str, object]
     strange: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -120,7 +120,7 @@ def without_variables(found: Found) -> list[str]:
     return said
 
 
-def missing_defaults(server: Server, known: Mapping[str, object]) -> list[str]:
+def missing_defaults(server: ForeignServer, known: Mapping[str, object]) -> list[str]:
     """A line for each setting that is not set and means another thing here."""
     return [
         f"{setting} is not set: {server.name} has {theirs}, aserver {ours}"

@@ -35,7 +35,7 @@ LATER: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ForeignServer:
     """Another server: its table, its variables, and what it does where a setting is not set."""
 
     name: str
@@ -50,14 +50,14 @@ class Server:
         return found or (uwsgi_families.family(name) if self.name == "uwsgi" else None)
 
 
-SERVERS: Mapping[str, Server] = {
+SERVERS: Mapping[str, ForeignServer] = {
     server.name: server
     for server in (
-        Server("gunicorn", gunicorn.GUNICORN, gunicorn.VARIABLES, gunicorn.DEFAULTS, "wsgi_app"),
-        Server("uvicorn", uvicorn.UVICORN, uvicorn.VARIABLES, uvicorn.DEFAULTS, "app"),
-        Server("granian", granian.GRANIAN, granian.VARIABLES, granian.DEFAULTS, "app"),
-        Server("hypercorn", hypercorn.HYPERCORN, hypercorn.VARIABLES, hypercorn.DEFAULTS, "application"),
-        Server("uwsgi", uwsgi.UWSGI, uwsgi.VARIABLES, uwsgi.DEFAULTS, "module"),
+        ForeignServer("gunicorn", gunicorn.GUNICORN, gunicorn.VARIABLES, gunicorn.DEFAULTS, "wsgi_app"),
+        ForeignServer("uvicorn", uvicorn.UVICORN, uvicorn.VARIABLES, uvicorn.DEFAULTS, "app"),
+        ForeignServer("granian", granian.GRANIAN, granian.VARIABLES, granian.DEFAULTS, "app"),
+        ForeignServer("hypercorn", hypercorn.HYPERCORN, hypercorn.VARIABLES, hypercorn.DEFAULTS, "application"),
+        ForeignServer("uwsgi", uwsgi.UWSGI, uwsgi.VARIABLES, uwsgi.DEFAULTS, "module"),
     )
 }
 
@@ -74,7 +74,7 @@ class Translated:
     unknown: list[str] = field(default_factory=list)
 
 
-def translate(server: Server, values: Mapping[str, object]) -> Translated:
+def translate(server: ForeignServer, values: Mapping[str, object]) -> Translated:
     """Every value that has a verdict, by it; the names without one are `unknown`."""
     result = Translated()
     implied: dict[str, tuple[object, str]] = {}
@@ -125,14 +125,14 @@ def _flags(server: str) -> Mapping[str, tuple[str, Flag]]:
     return {flag.spelling: (name, flag) for name, verdict in table.items() for flag in verdict.spellings(name)}
 
 
-def flags(server: Server) -> Iterator[tuple[str, Verdict, Flag]]:
+def flags(server: ForeignServer) -> Iterator[tuple[str, Verdict, Flag]]:
     """Every flag of a server."""
     for name, verdict in server.table.items():
         for flag in verdict.spellings(name):
             yield name, verdict, flag
 
 
-def read_command_line(server: Server, words: Sequence[str]) -> tuple[dict[str, object], list[str]]:
+def read_command_line(server: ForeignServer, words: Sequence[str]) -> tuple[dict[str, object], list[str]]:
     """The values that a command line sets, the target among them; and the words that were not understood."""
     values: dict[str, object] = {}
     strange: list[str] = []
@@ -177,7 +177,7 @@ def _set(values: dict[str, object], name: str, text: object) -> None:
     before.append(text)
 
 
-def _find(server: Server, spelling: str) -> tuple[str, Flag | None] | None:
+def _find(server: ForeignServer, spelling: str) -> tuple[str, Flag | None] | None:
     known = _flags(server.name)
     if spelling in known:
         return known[spelling]

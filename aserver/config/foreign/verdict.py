@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 
-class Kind(StrEnum):
+class Answer(StrEnum):
     """The five answers, and a sixth for settings that this version does not have yet."""
 
     SAME = "same"
@@ -48,7 +48,7 @@ class Flag:
 class Verdict:
     """`to` is the setting's name here. `text` says why it is not needed, what to do instead, or what differs."""
 
-    kind: Kind
+    answer: Answer
     to: str = ""
     text: str = ""
     convert: Convert | None = None
@@ -63,13 +63,13 @@ class Verdict:
         """The meaning of a value here. A value that asks for nothing, such as None, has nothing to say."""
         if self.convert is not None:
             return self.convert(value, others)
-        if self.kind in {Kind.SAME, Kind.RENAMED}:
+        if self.answer in {Answer.SAME, Answer.RENAMED}:
             if value is None:
                 return Meaning()
             return Meaning({self.to or name.replace("-", "_"): value}, (self.text,) if self.text else ())
         if asks_nothing(value):
             return Meaning()
-        if self.kind is Kind.NOT_NEEDED:
+        if self.answer is Answer.NOT_NEEDED:
             return Meaning(notes=(self.text,))
         return Meaning(changes=(self.text,))
 
@@ -101,37 +101,37 @@ def _flags(text: str | None) -> tuple[Flag, ...] | None:
 
 def same(flags: str | None = None, text: str = "") -> Verdict:
     """The same name (or an alias of it) and the same meaning."""
-    return Verdict(Kind.SAME, text=text, flags=_flags(flags))
+    return Verdict(Answer.SAME, text=text, flags=_flags(flags))
 
 
 def renamed(to: str, flags: str | None = None, text: str = "") -> Verdict:
     """Another name, the same value. With `text` something differs a little, and is told as a change."""
-    return Verdict(Kind.RENAMED, to, text, flags=_flags(flags))
+    return Verdict(Answer.RENAMED, to, text, flags=_flags(flags))
 
 
 def converted(to: str, convert: Convert, text: str, flags: str | None = None) -> Verdict:
     """Another value; `text` says in the documentation which."""
-    return Verdict(Kind.CONVERTED, to, text, convert, _flags(flags))
+    return Verdict(Answer.CONVERTED, to, text, convert, _flags(flags))
 
 
 def unneeded(text: str, flags: str | None = None) -> Verdict:
     """Nothing is lost without it."""
-    return Verdict(Kind.NOT_NEEDED, text=text, flags=_flags(flags))
+    return Verdict(Answer.NOT_NEEDED, text=text, flags=_flags(flags))
 
 
 def unequal(text: str, flags: str | None = None) -> Verdict:
     """Nothing here does that; `text` says what to do instead."""
-    return Verdict(Kind.NO_EQUAL, text=text, flags=_flags(flags))
+    return Verdict(Answer.NO_EQUAL, text=text, flags=_flags(flags))
 
 
 def later(to: str, text: str, flags: str | None = None) -> Verdict:
     """The setting has its name already and does nothing in this version."""
-    return Verdict(Kind.LATER, to, text, flags=_flags(flags))
+    return Verdict(Answer.LATER, to, text, flags=_flags(flags))
 
 
 def hook(text: str = "") -> Verdict:
     """A function in a Python file: called here too or, with a `text`, not."""
-    return Verdict(Kind.NO_EQUAL if text else Kind.SAME, text=text, flags=(), hook=True)
+    return Verdict(Answer.NO_EQUAL if text else Answer.SAME, text=text, flags=(), hook=True)
 
 
 # ── conversions that several servers share ───────────────────────────────────────────────────

@@ -21,7 +21,7 @@ from aserver.protocol.context import Context
 from aserver.protocol.http1.encoder import Encoder, is_close_delimited
 from aserver.protocol.http1.head_cache import HeadCache
 from aserver.protocol.http1.reader import BETWEEN, OVER, RequestReader
-from aserver.protocol.http1.rules import Limits
+from aserver.protocol.http1.rules import RequestLimits
 from aserver.protocol.http1.sink import CHUNKED, Headers
 from aserver.protocol.peer.forwarded import with_port
 from aserver.protocol.semantics import wire
@@ -71,7 +71,7 @@ class HttpConnection(Connection):
         context: Context,
         tasks: Tasks,
         encoder: Encoder,
-        limits: Limits,
+        limits: RequestLimits,
         heads: HeadCache,
         *,
         scheme: str = "http",

@@ -10,7 +10,7 @@ from typing import Any, Final
 import httptools
 
 from aserver.errors import ClientError
-from aserver.protocol.http1.rules import Limits
+from aserver.protocol.http1.rules import RequestLimits
 from aserver.protocol.http1.sink import CHUNKED, Headers
 from aserver.protocol.semantics import wire
 from aserver.protocol.semantics.wire import FORWARDING_NAMES, METHODS, REQUEST_NAMES, SPECIAL_REQUEST_NAMES
@@ -47,7 +47,7 @@ class RequestHead:
 
     def __init__(
         self,
-        limits: Limits,
+        limits: RequestLimits,
         *,
         on_headers_complete: Callable[[], None],
         on_body: Callable[[bytes], None],

@@ -23,7 +23,7 @@ from aserver.protocol.http1 import framing, rules
 from aserver.protocol.http1.framing import PLAIN_GET, ChunkWalk, has_more_lines
 from aserver.protocol.http1.head import END_OF_HEAD, HASH, DoubtError, RequestHead, parser_of_body
 from aserver.protocol.http1.head_cache import REMEMBERED_SIZE, HeadCache, KnownHead
-from aserver.protocol.http1.rules import Limits
+from aserver.protocol.http1.rules import RequestLimits
 from aserver.protocol.http1.sink import CHUNKED, Headers, RequestSink
 from aserver.protocol.semantics import wire
 
@@ -104,7 +104,7 @@ class RequestReader:
         "unread",
     )
 
-    def __init__(self, sink: RequestSink, limits: Limits, cache: HeadCache) -> None:
+    def __init__(self, sink: RequestSink, limits: RequestLimits, cache: HeadCache) -> None:
         self._sink = sink
         self._limits = limits
         self._cache = cache

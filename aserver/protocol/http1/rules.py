@@ -11,7 +11,7 @@ from aserver.errors import ClientError
 from aserver.protocol.semantics import wire
 
 
-class Limits:
+class RequestLimits:
     """The limits of a request: the settings `limit_request_line`, `_fields`, `_field_size`, `_body` (0: no limit)."""
 
     __slots__ = ("body", "field_size", "fields", "line", "small_head")
@@ -26,7 +26,7 @@ class Limits:
 
 
 def examine(
-    limits: Limits,
+    limits: RequestLimits,
     *,
     method: str,
     version: str,
@@ -56,7 +56,7 @@ def examine(
         raise ClientError(413, f"body of {size} bytes, limit is {limits.body}")
 
 
-def _examine_sizes(limits: Limits, method: str, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> None:
+def _examine_sizes(limits: RequestLimits, method: str, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> None:
     if len(target) + len(method) + len(" HTTP/1.1") + 1 > limits.line:
         raise ClientError(414, f"request line above {limits.line} bytes")
     if len(headers) > limits.fields:

@@ -42,7 +42,7 @@ class ResponseEncoder(Protocol):
         """Return the response that opens a WebSocket; `headers` are those of `fields` that the application set."""
 
 
-class Handshake(NamedTuple):
+class OpeningHandshake(NamedTuple):
     """A valid request for a WebSocket."""
 
     accept: bytes
@@ -63,7 +63,7 @@ def is_offered(method: str, headers: Pairs) -> bool:
     )
 
 
-def examine(headers: Pairs) -> Handshake:
+def examine(headers: Pairs) -> OpeningHandshake:
     """Check the rest of the request. Raises ClientError, with 426 for another version than 13."""
     versions = [value for name, value in headers if name == b"sec-websocket-version"]
     if versions != [b"13"]:
@@ -79,7 +79,7 @@ def examine(headers: Pairs) -> Handshake:
         raise ClientError(400, "Sec-WebSocket-Protocol is not a list of tokens")
     digest = hashlib.sha1(keys[0] + _GUID, usedforsecurity=False).digest()
     extensions = [value for name, value in headers if name == b"sec-websocket-extensions"]
-    return Handshake(base64.b64encode(digest), [name.decode("ascii") for name in names], extensions)
+    return OpeningHandshake(base64.b64encode(digest), [name.decode("ascii") for name in names], extensions)
 
 
 def _is_key(key: bytes) -> bool:
@@ -90,7 +90,7 @@ def _is_key(key: bytes) -> bool:
 
 
 def accept(
-    handshake: Handshake, subprotocol: str | None, headers: Pairs, extensions: bytes
+    handshake: OpeningHandshake, subprotocol: str | None, headers: Pairs, extensions: bytes
 ) -> list[tuple[bytes, bytes]]:
     """Return the fields of the answer that opens the WebSocket. Raises ApplicationError."""
     if subprotocol is not None and subprotocol not in handshake.subprotocols:

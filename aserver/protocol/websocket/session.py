@@ -41,7 +41,7 @@ class WebSocketConnection(Socket):
         super().__init__(http, tasks, encoder, exchange)
         self._messages.append(({"type": "websocket.connect"}, 0))
         self._compressing: asyncio.Future[None] | None = None  # until a large message is compressed
-        self._handshake: handshake.Handshake | None = None
+        self._handshake: handshake.OpeningHandshake | None = None
         self._response: Response | None = None  # a denial response
         scope = self.scope
         scope["type"] = "websocket"

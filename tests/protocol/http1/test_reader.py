@@ -8,7 +8,7 @@ import pytest
 from aserver.errors import ClientError
 from aserver.protocol.http1.head_cache import HeadCache
 from aserver.protocol.http1.reader import PORTION, ReadPhase, RequestReader
-from aserver.protocol.http1.rules import Limits
+from aserver.protocol.http1.rules import RequestLimits
 from aserver.protocol.http1.sink import CHUNKED
 
 GET = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
@@ -26,7 +26,7 @@ class Told:
         self.ends = self.spent = 0
         self._takes_offers = takes_offers
         self.limit = limit
-        limits = Limits(line=8190, fields=100, field_size=8190, body=1_000_000)
+        limits = RequestLimits(line=8190, fields=100, field_size=8190, body=1_000_000)
         self.reader = RequestReader(self, limits, HeadCache() if cache is None else cache)
 
     def on_request(

@@ -6,7 +6,7 @@ import pytest
 
 from aserver.errors import ClientError
 from aserver.protocol.http1.head import RequestHead
-from aserver.protocol.http1.rules import Limits
+from aserver.protocol.http1.rules import RequestLimits
 from aserver.protocol.semantics import wire
 
 
@@ -88,7 +88,7 @@ def test_special_names_are_never_taken_for_plain_ones() -> None:
 @pytest.mark.parametrize("name", [b"Host", b"content-length"])
 def test_fields_that_must_not_be_repeated(name: bytes) -> None:
     """Joined they would be refused as well, as no Host and no number; this says what is wrong."""
-    limits = Limits(line=100, fields=9, field_size=100, body=0)
+    limits = RequestLimits(line=100, fields=9, field_size=100, body=0)
     head = RequestHead(limits, on_headers_complete=mock.Mock(), on_body=mock.Mock(), on_message_complete=mock.Mock())
     head.on_header(name, b"1")
     with pytest.raises(ClientError, match="repeated") as error:
