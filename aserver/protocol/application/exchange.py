@@ -347,7 +347,7 @@ class Exchange(Response):
         elif kind == "http.response.trailers" and self.state is TRAILERS:
             self.trailers(message)
         elif kind == "http.response.pathsend" and self.state is HEADED:
-            self.file_sent(0)
+            self.file_sent()
         elif kind != "http.response.early_hint":
             raise parting.error()
         return False
@@ -413,7 +413,7 @@ class Exchange(Response):
             os.close(descriptor)
         if self.parting is not None and self.gone:
             raise self.parting.error()
-        self.file_sent(size)
+        self.file_sent()
         connection.send_data(self, b"")
 
     async def _send_file(self, descriptor: int, size: int, path: str) -> None:
@@ -424,5 +424,6 @@ class Exchange(Response):
             chunk = await read_chunk(connection.context.loop, descriptor, offset, size, path)
             offset += len(chunk)
             if connection.open:
+                self.file_piece(len(chunk))
                 connection.send_data(self, chunk)
                 await connection.until_writable()

@@ -187,10 +187,15 @@ class Response:
         elif self.length != size and not self.head_only:
             raise ApplicationError(f"http.response.pathsend: {size} bytes of file, content-length is {self.length}")
         self.state = BODY
+        if self.head_only and not head.bodiless:
+            self.sent = size
 
-    def file_sent(self, size: int) -> None:
-        """Note that the file announced by `file()` is out to the last of its `size` bytes, if it was to be sent."""
-        self.sent = 0 if self.head is None or self.head.bodiless else size
+    def file_piece(self, size: int) -> None:
+        """Note that `size` more bytes of the file are out."""
+        self.sent += size
+
+    def file_sent(self) -> None:
+        """Note that all of the file is out, or that it has no receiver."""
         self.state = DONE
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────

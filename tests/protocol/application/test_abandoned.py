@@ -5,6 +5,7 @@ import logging
 import socket
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,6 +92,32 @@ async def test_a_stream_that_only_sends_hears_of_it_by_send(reset: bool) -> None
         await eventually(lambda: not server.service.connections)
         gone.set()
         await eventually(lambda: raised and not server.service.active)
+
+
+async def test_a_file_sent_after_the_client_has_left_is_dropped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is dropped like any whole answer. Fails with AttributeError, of what only `file` sets, in `file_sent`."""
+    (tmp_path / "file").write_bytes(b"abc")
+    gone = asyncio.Event()
+    returned = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await gone.wait()
+        await send(START)
+        await send({"type": "http.response.pathsend", "path": str(tmp_path / "file")})
+        returned.set()
+
+    async with serving(app) as server:
+        client = await server.connect()
+        await client.send(GET)
+        await eventually(lambda: server.service.active)
+        leave(client, reset=True)
+        await eventually(lambda: not server.service.connections)
+        gone.set()
+        await asyncio.wait_for(returned.wait(), PATIENCE)
+        await eventually(lambda: not server.service.active)
+    assert not errors(caplog)
 
 
 def test_an_application_hears_of_it_within_a_second() -> None:

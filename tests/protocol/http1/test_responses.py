@@ -520,10 +520,12 @@ async def test_pathsend_of_a_file_that_changes(tmp_path: Path, caplog: pytest.Lo
 
 
 async def test_pathsend_to_a_client_that_leaves(tmp_path: Path) -> None:
+    """The access record has what went out until then. Fails with 0 bytes, and a record only of files sent whole."""
     path = tmp_path / "file"
     with path.open("wb") as file:
         file.truncate(64 << 20)
     raised = asyncio.Event()
+    sent: list[int] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(START)
@@ -532,13 +534,16 @@ async def test_pathsend_to_a_client_that_leaves(tmp_path: Path) -> None:
         except OSError:
             raised.set()
 
-    async with serving(app) as server:
+    async with serving(app, access=lambda record: sent.append(record.sent)) as server:
         client = await server.connect(limit=1 << 16)
         await client.send(GET)
         await client.until(b"\r\n\r\n")
         client.close()
         await asyncio.wait_for(raised.wait(), PATIENCE)
         await eventually(lambda: not server.service.active)
+    assert len(sent) == 1
+    assert CHUNK <= sent[0] < 64 << 20
+    assert sent[0] % CHUNK == 0
 
 
 # ── the access record ────────────────────────────────────────────────────────────────────────

@@ -95,7 +95,7 @@ def test_a_file_where_no_body_may_be_is_not_sent(status: int) -> None:
     assert isinstance(head, bytes)
     assert head.endswith(DATE + b"\r\n\r\n")
     assert response.silent
-    response.file_sent(3)
+    response.file_sent()
     assert (response.state, response.sent) == (State.DONE, 0)
 
 
