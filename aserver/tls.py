@@ -216,7 +216,7 @@ def _load_pair(certfile: Path, keyfile: Path, config: Config) -> CertificateCont
         except ssl.SSLError as error:
             why = f"with ciphers = {config.ciphers!r} no client can connect with TLS 1.2 ({_reason(error)})"
             raise ConfigError(f"certfile {certfile}: {why}") from None
-    context.names = tuple(_names(decoded))
+    context.names = tuple(sni_names(decoded))
     _check_dates(certfile, decoded)
     return context
 
@@ -278,7 +278,7 @@ def _shake_hands(
     return client.getpeercert() or {}
 
 
-def _names(decoded: Mapping[str, Any]) -> Iterator[str]:
+def sni_names(decoded: Mapping[str, Any]) -> Iterator[str]:
     """The names for SNI. A common name counts only if there is no other name (RFC 6125 section 6.4.4)."""
     alternatives = decoded.get("subjectAltName", ())
     for kind, name in alternatives:
@@ -325,14 +325,14 @@ def extension(connection: ssl.SSLObject) -> dict[str, object]:
     return {
         "server_cert": context.certificate if context is not None else None,
         "client_cert_chain": [ssl.DER_cert_to_PEM_cert(der) for der in chain],
-        "client_cert_name": _distinguished_name(connection.getpeercert() or {}) if leaf is not None else None,
+        "client_cert_name": distinguished_name(connection.getpeercert() or {}) if leaf is not None else None,
         "client_cert_error": None,
         "tls_version": _VERSIONS.get(connection.version() or ""),
         "cipher_suite": context.suites.get(cipher[0]) if context is not None and cipher else None,
     }
 
 
-def _distinguished_name(decoded: Mapping[str, Any]) -> str:
+def distinguished_name(decoded: Mapping[str, Any]) -> str:
     """The subject in the form of RFC 4514: last part first, `+` within a part, special characters escaped.
 
     Attributes beyond those of section 3 have OpenSSL's long names, which for the usual ones are the registered names.

@@ -125,7 +125,7 @@ class Logging:
         self._pid = os.getpid()
         self._levelled: list[logging.Logger] = []
         #: For complaints about the error log itself, unless standard error *is* the error log.
-        self._last_resort = None if stdio.same_file(error.fd, 2) else _standard_error()
+        self.last_resort = None if stdio.same_file(error.fd, 2) else _standard_error()
         error.report = self._report_error_log
         if access is not None and access is not error:
             access.report = report_access_log
@@ -143,10 +143,10 @@ class Logging:
                 sink.descriptor.half = HalfLine(board_fd, log)
 
     def _tell_standard_error(self, text: str) -> None:
-        if self._last_resort is not None:
+        if self.last_resort is not None:
             record = self.logger.makeRecord(self.logger.name, logging.ERROR, __file__, 0, "%s", (text,), None)
-            for piece in self._layout.render(record, self._last_resort.limit):
-                self._last_resort.write(piece)
+            for piece in self._layout.render(record, self.last_resort.limit):
+                self.last_resort.write(piece)
 
     def serve_others(self) -> None:
         """Lead records of BORROWED into the error log, if nothing else handles them; for processes that run the app.
@@ -171,7 +171,7 @@ class Logging:
             self._levelled.pop().setLevel(logging.NOTSET)
 
     def _sinks(self) -> list[Sink]:
-        return [sink for sink in (self.error, self.access, self._last_resort) if sink is not None]
+        return [sink for sink in (self.error, self.access, self.last_resort) if sink is not None]
 
     def set_process(self, process: str, loop: AbstractEventLoop | None = None) -> None:
         """Name this process on each line ("worker 1/g3") and let `loop` flush and wake the logs.
@@ -231,8 +231,8 @@ class Logging:
             self.logger.warning("%s", _last_loss(self.access, lost))
         if lost := self.error.close(seconds):
             self._tell_standard_error(_last_loss(self.error, lost))
-        if self._last_resort is not None:
-            self._last_resort.close(seconds)
+        if self.last_resort is not None:
+            self.last_resort.close(seconds)
         for handler in logger.handlers.copy():
             if isinstance(handler, LineHandler) and handler.sink is self.error:
                 logger.removeHandler(handler)

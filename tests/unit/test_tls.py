@@ -125,7 +125,7 @@ def test_alpn(tmp_path: Path, ca: trustme.CA, offered: list[str], agreed: str | 
     ],
 )
 def test_names(decoded: dict[str, Any], names: list[str]) -> None:
-    assert list(tls._names(decoded)) == names
+    assert list(tls.sni_names(decoded)) == names
 
 
 def test_nobody_may_negotiate_again(tmp_path: Path, ca: trustme.CA) -> None:
@@ -305,7 +305,7 @@ def test_unreadable_files_are_named_after_privileges_are_dropped(
     ],
 )  # fmt: skip
 def test_distinguished_names(subject: tuple[tuple[str, str], ...], name: str) -> None:
-    assert tls._distinguished_name({"subject": (subject,) if subject else ()}) == name
+    assert tls.distinguished_name({"subject": (subject,) if subject else ()}) == name
 
 
 def test_a_distinguished_name_begins_with_its_last_part_and_joins_the_values_of_one() -> None:
@@ -315,7 +315,7 @@ def test_a_distinguished_name_begins_with_its_last_part_and_joins_the_values_of_
         (("domainComponent", "example"),),
         (("organizationalUnitName", "Sales"), ("commonName", "J.  Smith")),
     )
-    assert tls._distinguished_name({"subject": parts}) == "OU=Sales+CN=J.  Smith,DC=example,DC=net"
+    assert tls.distinguished_name({"subject": parts}) == "OU=Sales+CN=J.  Smith,DC=example,DC=net"
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

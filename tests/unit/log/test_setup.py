@@ -693,7 +693,7 @@ def test_replacing_streams_spares_closed_ones_and_the_apps_own() -> None:
 
 def test_a_sink_for_standard_error_is_not_needed_where_it_is_the_error_log(start: Start) -> None:
     logs = start(open_log("-", which="error"))
-    assert logs._last_resort is None
+    assert logs.last_resort is None
 
 
 def test_a_process_waits_for_nothing_when_it_is_told_to_close(start: Start, tmp_path: Path) -> None:

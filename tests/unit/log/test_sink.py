@@ -21,10 +21,10 @@ import uvloop
 
 from aserver.errors import ConfigError
 from aserver.log import sink
-from aserver.log.descriptor import PIPE_LIMIT
+from aserver.log.descriptor import PIPE_LIMIT, Descriptor
 from aserver.log.opening import SinkKind, kind_of, open_log, open_private
 from aserver.log.sink import ACCESS_BOUND, CUT, Sink, SinkState
-from aserver.log.waker import Waker
+from aserver.log.waker import Wait, Waker
 from tests.harness import PATIENCE, eventually, tmpfs
 from tests.unit.log.lines import add_line
 
@@ -604,14 +604,17 @@ def test_trap_80_a_dead_reader_neither_kills_nor_spins(
 ) -> None:
     reader, writer = make_stream(kind, tmp_path, descriptors)
     wakes = 0
-    woken = Waker._woken
 
-    def counted(waker: Waker) -> None:
-        nonlocal wakes
-        wakes += 1
-        woken(waker)
+    class CountingWaker(Waker):
+        def __init__(self, descriptor: Descriptor, waits: Callable[[], Wait], resume: Callable[[], None]) -> None:
+            def counted() -> None:
+                nonlocal wakes
+                wakes += 1
+                resume()
 
-    monkeypatch.setattr(Waker, "_woken", counted)
+            super().__init__(descriptor, waits, counted)
+
+    monkeypatch.setattr(sink, "Waker", CountingWaker)
 
     async def main() -> None:
         out = Sink.for_fd(open_private(writer), name="access log")
