@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 
 from aserver import terminal
 from aserver.config import Config, Resolved
@@ -19,23 +20,18 @@ from aserver.obeyed import refuse_changeable
 log = logging.getLogger("aserver.master")
 
 
+@dataclass(slots=True)
 class Reloads:
-    """`reread` reads the settings, or raises ConfigError; `begin` starts a generation with what it is given."""
+    """`reread` reads the settings, or raises ConfigError; `begin` starts a generation with what it is given.
 
-    def __init__(
-        self,
-        resources: AllResources,
-        reread: Callable[[], Resolved],
-        begin: Callable[[Resources, str], None],
-        *,
-        own_process: bool,
-    ) -> None:
-        """`own_process`: the standard streams are ours to replace."""
-        self._resources = resources
-        self._reread = reread
-        self._begin = begin
-        self._own_process = own_process
-        self.tasks: list[asyncio.Task[None]] = []
+    `own_process`: the standard streams are ours to replace.
+    """
+
+    resources: AllResources
+    reread: Callable[[], Resolved]
+    begin: Callable[[Resources, str], None]
+    own_process: bool
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     @property
     def busy(self) -> bool:
@@ -48,19 +44,19 @@ class Reloads:
         self.tasks.append(asyncio.get_running_loop().create_task(self._reload(why)))
 
     async def _reload(self, why: str) -> None:
-        if self._own_process:
+        if self.own_process:
             terminal.keep_standard_streams()  # a HUP may mean that the terminal is gone, and the zygote inherits them
         try:
-            resolved = await read(self._reread, self._resources.next.config)
+            resolved = await read(self.reread, self.resources.next.config)
             # Only now look at `next`: another reload may have come to its end while the settings were read.
-            fresh, remarks = provide_next(self._resources.next, resolved)
+            fresh, remarks = provide_next(self.resources.next, resolved)
         except AserverError as error:
             log.error("reload (%s) refused, everything stays as it is: %s", why, error)  # noqa: TRY400
             return
         for remark in remarks:
             log.warning("reload (%s): %s", why, remark)
-        self._resources.replace_next(fresh)
-        self._begin(fresh, why)
+        self.resources.replace_next(fresh)
+        self.begin(fresh, why)
 
 
 async def read(reread: Callable[[], Resolved], running: Config) -> Resolved:

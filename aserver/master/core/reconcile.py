@@ -192,8 +192,7 @@ def _replace_outgoing(model: Model) -> None:
 def _partner(model: Model, current: Generation, worker: Worker) -> Worker | None:
     """The worker that takes the place of an outgoing one."""
     return next(
-        (w for w in model.of(current) if w.slot == worker.slot and (w.holds or w.boots) and not model.outgoing(w)),
-        None,
+        (w for w in model.of(current) if w.slot == worker.slot and (w.holds or w.boots) and not model.outgoing(w)), None
     )
 
 

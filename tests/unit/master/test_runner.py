@@ -83,7 +83,7 @@ async def test_the_chores_leave_a_settings_files_child_to_the_reload(
             asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()
         raise ConfigError(f"the file ended with status {child.wait()}")
 
-    monkeypatch.setattr(runner._reloads, "_reread", reread)
+    monkeypatch.setattr(runner._reloads, "reread", reread)
     runner.reload("test")
     await _do_chores_until(runner._reloads.tasks[0], runner)
     assert "the file ended with status 7" in caplog.text

@@ -1,0 +1,69 @@
+"""What each signal asks of the master."""
+
+import asyncio
+import signal
+from typing import Any
+from unittest.mock import Mock, call
+
+import pytest
+
+from aserver import terminal
+from aserver.master.core.events import StopMode
+from aserver.master.signals import handled
+
+pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]  # the master's loop
+
+
+async def _calls(*signals: signal.Signals) -> list[Any]:
+    """What a runner is called for, when these signals have come in one turn of the loop."""
+    runner = Mock(noted=[])
+    with handled(asyncio.get_running_loop(), runner):
+        for signum in signals:
+            signal.raise_signal(signum)
+        for _ in range(10):
+            await asyncio.sleep(0)
+    assert runner.noted == []
+    return list(runner.method_calls)
+
+
+@pytest.mark.parametrize(
+    ("signum", "called"),
+    [
+        (signal.SIGTERM, call.stop(StopMode.GRACEFUL, "SIGTERM")),
+        (signal.SIGINT, call.stop(StopMode.QUICK, "SIGINT")),
+        (signal.SIGQUIT, call.stop(StopMode.QUICK, "SIGQUIT")),
+        (signal.SIGHUP, call.reload("SIGHUP")),
+        (signal.SIGUSR1, call.reopen_logs()),
+        (signal.SIGUSR2, call.upgrade("SIGUSR2")),
+        (signal.SIGTTIN, call.scale(delta=1)),
+        (signal.SIGTTOU, call.scale(delta=-1)),
+        (signal.SIGWINCH, call.scale(to=0)),
+    ],
+)
+async def test_every_signal_of_the_page(signum: signal.Signals, called: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/signals.md. Fails with a signal left out of the table, and with a handler that stays behind."""
+    monkeypatch.setattr(terminal, "controls_us", lambda: False)
+    before = signal.getsignal(signum)
+    assert await _calls(signum) == [called]
+    assert signal.getsignal(signum) in (before, signal.SIG_DFL)
+
+
+async def test_a_terminals_winch_is_left_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It means that the window has another size. Fails without `controls_us`: all workers would leave."""
+    monkeypatch.setattr(terminal, "controls_us", lambda: True)
+    assert await _calls(signal.SIGWINCH) == []
+
+
+async def test_an_action_that_fails_keeps_no_other_from_its_turn() -> None:
+    """Fails with one turn for all that is noted."""
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context["exception"]))
+    runner = Mock(noted=[])
+    runner.reload.side_effect = ValueError("a mistake")
+    with handled(asyncio.get_running_loop(), runner):
+        for signum in (signal.SIGHUP, signal.SIGUSR1):
+            signal.raise_signal(signum)
+        for _ in range(10):
+            await asyncio.sleep(0)
+    assert runner.method_calls == [call.reload("SIGHUP"), call.reopen_logs()]
+    assert len(errors) == 1
