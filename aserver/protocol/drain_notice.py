@@ -21,7 +21,7 @@ class Draining:
         return self
 
     def __deepcopy__(self, memo: object) -> "Draining":
-        """Return itself, see `__copy__`; those who wait could not be copied."""
+        """Return itself, see `__copy__`; futures could not be copied."""
         return self
 
     def is_set(self) -> bool:
@@ -40,7 +40,7 @@ class Draining:
             self._waiters.discard(waiter)
 
     def set(self) -> None:
-        """Wake everybody; called in the loop."""
+        """Wake all that wait; called in the loop."""
         self._set = True
         for waiter in self._waiters:
             if not waiter.done():

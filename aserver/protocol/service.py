@@ -89,7 +89,7 @@ class Service:
     def protocol_factory(
         self, *, scheme: str = "http", tls: bool = False, server: tuple[str, int | None] | None = None
     ) -> Callable[[], asyncio.Protocol]:
-        """Return what `loop.create_server` wants.
+        """Return a factory of protocols, as `loop.create_server` takes it.
 
         `tls` says that the transport is an SSL transport; `server` is the own end of all connections, if it is known:
         to ask each transport costs 1 us.
@@ -153,10 +153,10 @@ class Service:
             connection.abort()
 
     def postpone(self, seconds: float) -> None:
-        """Put off all deadlines, because our loop stood still for so long, and not the clients.
+        """Put off all deadlines by the time in which our loop, and not the clients, stood still.
 
-        What they sent meanwhile is still in the kernel, and connections made after it have deadlines by the clock of
-        before.
+        Bytes that came meanwhile are still in the kernel, and connections accepted since then have deadlines by the
+        clock of before.
         """
         for connection in self.connections:
             connection.postpone(seconds)

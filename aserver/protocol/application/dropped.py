@@ -1,16 +1,16 @@
-"""Which routes have been told that a body of theirs is dropped, so that each hears of it once.
+"""Remembers the routes whose dropped bodies have been logged, so that each route is logged once.
 
-Runs in the worker, one for all its connections. It must never grow with what clients ask for.
+Runs in the worker, one for all its connections. It must never grow with the number of paths that clients ask for.
 """
 
 from aserver.asgi import Scope
 
-#: Routes remembered. Of paths without a route there can be any number; after so many nothing is said any more.
+#: Routes remembered. Clients can ask for any number of paths without a route; after this many nothing more is logged.
 REMEMBERED = 256
 
 
 class DroppedBodies:
-    """What has been said already."""
+    """The routes and statuses that have been logged."""
 
     def __init__(self) -> None:
         self._told: set[tuple[object, int]] = set()

@@ -3,7 +3,7 @@
 Runs in the worker's loop; everything that may touch the disk runs in the loop's executor, and a slow client holds
 no thread. It must never send more or less than the size the head announced.
 
-Not by sendfile(2): uvloop has none and owns the socket; asyncio's waits for the client by itself, out of reach of
+sendfile(2) is not used: uvloop has none and owns the socket; asyncio's waits for the client by itself, out of reach of
 `write_timeout` and of the drain, and would leave a slow reader a connection for ever.
 """
 
@@ -13,7 +13,7 @@ import stat
 
 from aserver.errors import ApplicationError
 
-#: One read. Large enough that the hop to the executor (about 60 us) is small beside it.
+#: Bytes in one read: so many that the hop to the executor (about 60 us) is small beside it.
 CHUNK = 256 * 1024
 
 

@@ -1,4 +1,4 @@
-"""What an application knows of its client's leaving, and which exceptions come of nothing else.
+"""Notes how an application has learnt that its client left, and tells the exceptions that come only of that.
 
 Runs in the worker's loop. A `Parting` is made only for a request whose client has left, or may have. It must never
 decide whether an application is cancelled: the sweep does, after `disconnect_grace`.
@@ -25,18 +25,18 @@ PACE: Final = 0.01
 #: where middleware has cut it in pieces; above it, there is a file to be read for nobody.
 WHOLE: Final = 1024 * 1024
 
-#: Exceptions by which frameworks tell their own users that the client has left, by the name of the class: Starlette,
-#: FastAPI and Litestar; uvicorn's for WebSockets; Django; Quart's are CancelledError.
+#: Names of the classes by which frameworks raise to their users that the client has left: Starlette, FastAPI and
+#: Litestar; uvicorn's for WebSockets; Django. Quart raises CancelledError.
 _NAMES: Final = frozenset(
     {"ClientDisconnect", "ClientDisconnected", "ClientDisconnectedError", "RequestAborted", "WebSocketDisconnect"}
 )
 
-#: Causes are followed so far; they may form a ring.
+#: Causes that are followed at most; they may form a ring.
 _LONGEST: Final = 20
 
 
 class Parting:
-    """One client's leaving, as far as its application knows of it."""
+    """A client's leaving, as far as its application has been told."""
 
     __slots__ = ("_told", "begun", "quiet_until", "raised")
 
@@ -53,7 +53,7 @@ class Parting:
 
     @property
     def knows(self) -> bool:
-        """Whether the application has heard of it by `receive()` or `send()`: then it may end as it likes."""
+        """Whether `receive()` or `send()` has told the application: then it may end as it likes."""
         return self.raised or bool(self._told)
 
     def tell(self) -> None:

@@ -1,1 +1,1 @@
-"""Which client is behind a peer: forwarding fields, the PROXY protocol, and which peers are believed."""
+"""The client behind a peer: forwarding fields, the PROXY protocol, and the peers that are believed."""

@@ -1,9 +1,9 @@
-"""The PROXY protocol, versions 1 and 2: who is behind the load balancer that has connected.
+"""The PROXY protocol, versions 1 and 2: the address of the client behind a load balancer.
 
 Runs in the worker's loop. `ProxyHeader` and `Peers` are pure; `Front` stands before a connection until the header is
-read, and is gone afterwards, so that it costs nothing where it is off and nothing per request where it is on. Nobody
-but a trusted peer is listened to: what others send is never taken for a header, and what a trusted peer sends instead
-of one is never served (HAProxy's doc/proxy-protocol.txt, sections 2 and 5, which the comments below cite).
+read, and is gone afterwards, so that it costs nothing where it is off and nothing per request where it is on. Only a
+trusted peer may send a header: bytes of others are never taken for one, and bytes that a trusted peer sends instead of
+one are never served (HAProxy's doc/proxy-protocol.txt, sections 2 and 5, which the comments below cite).
 """
 
 import ipaddress
@@ -29,7 +29,7 @@ _TRANSPORTS = (0x0, 0x1, 0x2)
 
 
 class Proxied(NamedTuple):
-    """What a header says. No addresses: the proxy speaks for itself, or does not know; the connection's own stand."""
+    """A header's addresses. None if the proxy speaks for itself or does not know: the connection's own stand then."""
 
     source: Address | None
     destination: Address | None
@@ -45,7 +45,7 @@ class ProxyHeader:
 
     @property
     def wanted(self) -> int:
-        """How many more bytes the header has for certain; who reads no more than that reads nothing behind it."""
+        """The bytes that the header still has at least: a read of no more than that takes nothing behind the header."""
         have = len(self._data)
         if self._mode != "v1" and SIGNATURE.startswith(bytes(self._data[:12])) and (have or self._mode == "v2"):
             if have < _FIXED:
@@ -79,7 +79,7 @@ class ProxyHeader:
             return None
         rest = bytes(self._data[end + 2 :])
         _, family, *fields = line.split(b" ")
-        if family == b"UNKNOWN":  # whatever follows must be ignored
+        if family == b"UNKNOWN":  # the rest of the line must be ignored
             return Proxied(None, None, rest)
         version = {b"TCP4": 4, b"TCP6": 6}.get(family)
         if version is None or len(fields) != 4:

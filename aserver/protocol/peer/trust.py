@@ -1,4 +1,4 @@
-"""Which peers are believed when they say for which client they speak.
+"""The peers that are believed when they name the client for which they speak.
 
 Pure. It must never resolve a name: peers are addresses and networks, `unix`, or all.
 """

@@ -1,1 +1,1 @@
-"""What RFC 9110 says, whatever the version of HTTP: fields, targets, statuses, the order of a response. Pure."""
+"""The rules of RFC 9110, for every version of HTTP: fields, targets, statuses, the order of a response. Pure."""

@@ -1,1 +1,1 @@
-"""One client's transport: writing, reading, deadlines, and how a connection ends. Runs in the worker."""
+"""A client's transport: writing, reading, deadlines, and how a connection ends. Runs in the worker."""

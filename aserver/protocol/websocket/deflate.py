@@ -19,17 +19,17 @@ MEMORY_LEVEL = 5
 #: Messages below this (bytes) go out as they are: deflate takes 10 us for each and saves a few bytes.
 LEAST_SIZE = 64
 
-#: Bytes of a message that are compressed in one turn of the loop: 0.2 ms of JSON, 3 ms of what is hardest to compress
-#: (long texts of two letters).
+#: Bytes of a message that are compressed in one turn of the loop: 0.2 ms of JSON, 3 ms of the hardest texts to compress
+#: (long ones of two letters).
 PORTION: Final = 16384
 
-#: What every message ends with, and the wire leaves out (RFC 7692 section 7.2.1).
+#: Every message ends with these bytes, which are not sent (RFC 7692 section 7.2.1).
 _TAIL = b"\x00\x00\xff\xff"
 
 #: Bytes that inflating a piece makes at most in one go: 0.05 to 0.09 ms. No less than the largest window.
 STEP: Final = 32768
 
-#: Final blocks (BFINAL) in one message. The RFC allows them, nobody needs more than one, and each costs a new context.
+#: Final blocks (BFINAL) in one message. The RFC allows them, no client needs two, and each costs a new context.
 FINAL_BLOCKS = 8
 
 #: Offers that are looked at; clients make one or two.
@@ -42,7 +42,7 @@ _MOST_PARAMETERS = len(_FLAGS + _WINDOWS)  # each at most once
 
 
 class Agreement(NamedTuple):
-    """What was negotiated; windows as powers of two, `keep` whether a context lasts from message to message."""
+    """The negotiated parameters: windows as powers of two, and whether a context lasts from message to message."""
 
     server_bits: int
     client_bits: int
@@ -129,12 +129,12 @@ class Deflater:
         return context.flush(zlib.Z_SYNC_FLUSH)[: -len(_TAIL)]
 
     def forget(self) -> None:
-        """Drop a message half fed: what follows must not refer to bytes that the client will never get."""
+        """Drop a message half fed: the next must not refer to bytes that the client will never get."""
         self._context = None
 
 
 class Inflater:
-    """Inflates messages piece by piece (`ws_frames.Inflater`)."""
+    """Inflates messages piece by piece (`frames.Inflater`)."""
 
     __slots__ = ("_bits", "_context", "_finals", "_keeps", "_recent", "rest")
 
@@ -143,7 +143,7 @@ class Inflater:
         self._keeps = agreement.client_keeps
         self._context: zlib._Decompress | None = None
         self._finals = 0
-        self._recent = b""  # the end of what the message under way has made
+        self._recent = b""  # the last bytes made of the message under way
         self.rest = b""
 
     def feed(self, data: bytes, most: int) -> bytes:

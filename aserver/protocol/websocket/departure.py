@@ -1,6 +1,6 @@
-"""How WebSockets leave a worker that drains: they are closed one after the other, spread over a time.
+"""Closes the WebSockets of a worker that drains, one after the other, spread over a time.
 
-Runs in the worker's loop. It must never close all at once: clients that are told at once come back at once.
+Runs in the worker's loop. It must never close all at once: their clients would come back at once.
 """
 
 import asyncio
@@ -8,19 +8,19 @@ import random
 from collections.abc import Sequence
 from typing import Protocol
 
-#: Seconds between two steps of a departure; clients that are told at once come back at once.
+#: Seconds between two steps of a departure.
 STEP = 0.05
 
 
 class Leaver(Protocol):
-    """What can be told to go; told again, or when it has gone by itself, it does nothing."""
+    """A WebSocket that can be asked to leave; asked again, or closed already, it does nothing."""
 
     def leave(self) -> None:
-        """Begin to go."""
+        """Begin to leave."""
 
 
 class Departure:
-    """Tells some to leave, evenly spread until `until` (seconds of the loop's clock), in random order."""
+    """Asks each of `leavers` to leave, evenly spread until `until` (seconds of the loop's clock), in random order."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, leavers: Sequence[Leaver], until: float) -> None:
         self._loop = loop
@@ -34,13 +34,13 @@ class Departure:
 
     def _step(self) -> None:
         elapsed = self._loop.time() - self._begin + STEP
-        # Each in the middle of its share of the window.
+        # Each leaves in the middle of its share of the window.
         gone = self._count if elapsed >= self._window else int(self._count * elapsed / self._window + 0.5)
         while self._count - len(self._leavers) < gone:
             self._leavers.pop().leave()
         self._timer = self._loop.call_later(STEP, self._step) if self._leavers else None
 
     def cancel(self) -> None:
-        """Tell nobody any more."""
+        """Ask no more of them."""
         if self._timer is not None:
             self._timer.cancel()

@@ -1,10 +1,10 @@
 """WebSocket frames: bytes to messages and messages to bytes, on the server's side (RFC 6455 section 5).
 
-Pure: no transport, no loop, no clock. `Reader` is fed what arrives, however it was cut, and calls its sink; what it
-must never do is hold more than one message, or hand on a part of a message that breaks a rule later. Most frames
-come whole, short and in one piece, and have a path of their own at the top of `Reader.feed`; all others take the long
-one, where a frame's payload is unmasked, inflated, counted and decoded as it arrives, so that a bad byte is
-refused when it is read and not megabytes later. Nor must it ever work for long at a time: see `PORTION`.
+Pure: no transport, no loop, no clock. `Reader` is fed the bytes that arrive, however they were cut, and calls its sink.
+It must never hold more than one message, hand on a part of a message that breaks a rule later, or work for long at a
+time (see `PORTION`). Most frames come whole and short, and have a path of their own at the top of `Reader.feed`. All
+others take the long path: a frame's payload is unmasked, inflated, counted and decoded as it arrives, so that a bad
+byte is refused when it is read and not megabytes later.
 """
 
 import codecs
@@ -42,13 +42,13 @@ REASON_LIMIT: Final = CONTROL_LIMIT - 2
 PIECES: Final = 1024
 
 #: Frames that a reader works through before it stops and asks for another turn of the loop: 0.15 ms of the shortest
-#: messages, 0.2 to 0.3 of fragments. Counted and not timed, so that the same bytes always come to the same; in so small
-#: numbers that Python need not make them (a sum in bytes took 5 % of an echo).
+#: messages, 0.2 to 0.3 of fragments. Counted, not timed, so that results are deterministic; counted in small numbers,
+#: which Python has ready-made (a sum in bytes took 5 % of an echo).
 PORTION: Final = 160
 
-#: What else costs time, in frames, each about 1 us: a compressed message, which may need eight new contexts (see
-#: `ws_deflate`); and for one frame so many bytes inflated (1.5 to 2.6 ns each), or of text (up to 0.7).
-#: Binary payload is only unmasked, 20 times faster than that.
+#: Other work counts as frames, each about 1 us. A compressed message is INFLATED_COST frames, because it may need eight
+#: new contexts (see `deflate`). INFLATED_BYTES inflated (1.5 to 2.6 ns each) are a frame, and so are TEXT_BYTES of text
+#: (up to 0.7 ns). Binary payload is only unmasked, 20 times faster than that.
 INFLATED_COST: Final = 5
 INFLATED_BYTES: Final = 400
 TEXT_BYTES: Final = 1024
@@ -71,7 +71,7 @@ class ViolationError(AserverError):
 
 
 class MessageSink(Protocol):
-    """Who is told what arrives."""
+    """The receiver of the messages that a `Reader` reads."""
 
     def on_text(self, text: str) -> None:
         """Take a text message."""
@@ -93,9 +93,9 @@ class MessageSink(Protocol):
 
 
 class Inflater(Protocol):
-    """What undoes permessage-deflate (`ws_deflate.Inflater`)."""
+    """Undoes permessage-deflate (`deflate.Inflater`)."""
 
-    rest: bytes  # what `feed` has not used, because it would make too much at once: to be fed again
+    rest: bytes  # the part that `feed` has not used, because it would make too much at once: to be fed again
 
     def feed(self, data: bytes, most: int) -> bytes:
         """Inflate a piece. Raises ViolationError if it makes more than `most` bytes or is no deflate."""
@@ -107,9 +107,9 @@ class Inflater(Protocol):
 class Reader:
     """Reads the client's frames. `limit` bounds a message, over its fragments and after inflation (bytes).
 
-    While `paused`, which a sink may set from inside a call, nothing is parsed and what comes is kept; `feed(b"")`
-    goes on with it. It pauses itself, and is `spent`, when it has worked through a `PORTION` since bytes last came or
-    `refill` was called; then only who calls that may resume it. After ViolationError the reader must not be fed again.
+    While `paused`, which a sink may set from inside a call, nothing is parsed and bytes that come are kept; `feed(b"")`
+    goes on with them. The reader pauses itself, and is `spent`, when it has worked through a `PORTION` since bytes last
+    came or `refill` was called; then only the caller of `refill` may resume it. After ViolationError feed it no more.
     """
 
     __slots__ = (
@@ -136,7 +136,7 @@ class Reader:
     def __init__(self, sink: MessageSink, limit: int, inflater: Inflater | None = None) -> None:
         self.paused = False
         self.spent = False
-        self._room = PORTION  # what is left of it
+        self._room = PORTION  # the rest of it
         self._sink = sink
         self._limit = limit
         self._short = 6 + min(limit, 125)  # the longest frame with a head of 6 bytes

@@ -14,7 +14,7 @@ Mask = Callable[[bytes | bytearray | memoryview, bytes], bytes]
 #: Below this many bytes the XOR of two integers is faster, above it its cost grows with the square of the length.
 _SHORT = 512
 
-#: For each byte of a mask what it makes of every byte.
+#: For each byte of a mask the table that translates every byte.
 _TABLES = [bytes(byte ^ mask for byte in range(256)) for mask in range(256)]
 
 

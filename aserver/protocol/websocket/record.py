@@ -1,4 +1,4 @@
-"""What a WebSocket tells an access log (`AccessRecord`): one record at the answer, one at the end.
+"""The records of a WebSocket for the access log (`AccessRecord`): the first at the answer, the second at the end.
 
 Pure shape; made only if there is an access log.
 """
