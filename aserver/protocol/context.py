@@ -15,7 +15,7 @@ from aserver.protocol.drain_notice import Draining
 from aserver.protocol.fair_queue import FairQueue
 from aserver.protocol.peer.forwarded import Forwarding
 from aserver.protocol.peer.trust import Peers
-from aserver.protocol.semantics import wire
+from aserver.protocol.semantics import fields
 from aserver.protocol.semantics.response_head import Defaults
 
 #: `Service.sweep` is called about this often (seconds). Deadlines are counted from a clock that may be one period
@@ -87,7 +87,7 @@ class Context:
         #: Copied for every request, so that nothing one of them sets is seen by another.
         self.variables = contextvars.copy_context()
         self.fair_queue = FairQueue(loop, self.variables)
-        configured = [wire.parse_header_setting(setting) for setting in config.header]
+        configured = [fields.parse_header_setting(setting) for setting in config.header]
         if config.server_header:
             configured.append((b"server", b"aserver"))
         self.defaults = Defaults(configured, None)

@@ -45,7 +45,7 @@ def anyio_backend() -> object:
 @pytest.mark.parametrize("digits", [LONG, ZEROS], ids=["ones", "zeros"])
 @pytest.mark.parametrize("name", REQUESTS)
 async def test_a_long_number_in_a_request(name: str, digits: bytes) -> None:
-    """Fails without `wire.content_length`: ValueError reached the loop, and the client got no answer."""
+    """Fails without `fields.content_length`: ValueError reached the loop, and the client got no answer."""
     raw, wanted = REQUESTS[name]
     if raw.count(b"%b") == 2:
         digits = digits[-4000:]
@@ -110,9 +110,11 @@ BOUNDED = {
     "http1/framing": {"digits, 16"},  # at most sixteen
     "semantics/response_head": {"value"},  # the application's; ValueError is caught
     "semantics/status": {"status"},  # the application's, an int
-    "http1/reader": {"fields.get(b'content-length', b'0')"},  # `rules.examine` has called `wire.content_length` before
+    "http1/reader": {
+        "fields.get(b'content-length', b'0')"
+    },  # `rules.examine` has called `fields.content_length` before
     "peer/proxy_protocol": {"text"},  # at most five
-    "semantics/wire": {"value"},  # `content_length`
+    "semantics/fields": {"value"},  # `content_length`
     "websocket/deflate": {
         "offer.get(b'server_max_window_bits') or 15",
         "offer[b'client_max_window_bits'] or 15",

@@ -17,11 +17,11 @@ import aserver.protocol
 from aserver.errors import ClientError
 from aserver.log.access.escape import Escaper, escape_json, escape_text
 from aserver.protocol.context import COMPILED
-from aserver.protocol.http1 import framing
+from aserver.protocol.http1 import framing, rules
 from aserver.protocol.peer.forwarded import MOST_HOPS, Forwarding, parse_node, with_port
 from aserver.protocol.peer.proxy_protocol import SIGNATURE, ProxyHeader
 from aserver.protocol.peer.trust import Peers
-from aserver.protocol.semantics import wire
+from aserver.protocol.semantics import fields, target
 from aserver.protocol.websocket import deflate, handshake
 from tests.protocol.ambiguity import Automaton
 
@@ -182,12 +182,12 @@ UNITS = (
     b"%",
 )
 READERS = (
-    forwarded, listed, offers, opening, parse_node, wire.tokens, wire.decode_path, wire.accepts_trailers,
+    forwarded, listed, offers, opening, parse_node, fields.tokens, target.decode_path, fields.accepts_trailers,
     lambda value: with_port(value, 81, "http"), lambda value: framing.empty_lines(value, 0, len(value)),
     lambda value: framing.check_begun(value, 1 << 20), lambda value: framing.parse_request_line(value, 1 << 20),
-    lambda value: wire.split_target("GET", value), wire.check_host, escape_text, escape_json,
+    lambda value: target.split_target("GET", value), target.check_host, escape_text, escape_json,
     lambda value: Escaper(escape_json, 4000)[value],
-    lambda value: wire.check_transfer_encoding(value, "1.1", has_length=False),
+    lambda value: rules.check_transfer_encoding(value, "1.1", has_length=False),
 )  # fmt: skip
 
 

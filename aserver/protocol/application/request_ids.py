@@ -11,7 +11,7 @@ from typing import Final
 
 from aserver.asgi import Message
 from aserver.config import Config
-from aserver.protocol.semantics import wire
+from aserver.protocol.semantics import fields
 
 NAME: Final = b"x-request-id"
 
@@ -43,7 +43,7 @@ class RequestIds:
 
 def with_id(message: Message, request_id: str) -> Message:
     """Return `http.response.start` with the id among the headers, unless the application has set one."""
-    headers = wire.as_pairs(message.get("headers") or ())
+    headers = fields.as_pairs(message.get("headers") or ())
     if not any(name.lower() == NAME for name, _ in headers):
         headers.append((NAME, request_id.encode("ascii")))
     return {**message, "headers": headers}

@@ -24,9 +24,10 @@ from aserver.protocol.http1.reader import BETWEEN, OVER, RequestReader
 from aserver.protocol.http1.rules import RequestLimits
 from aserver.protocol.http1.sink import CHUNKED, Headers
 from aserver.protocol.peer.forwarded import with_port
-from aserver.protocol.semantics import wire
+from aserver.protocol.semantics import fields
 from aserver.protocol.semantics.response import DONE, HEADED, START, TRAILERS, Response
 from aserver.protocol.semantics.response_head import Pairs
+from aserver.protocol.semantics.target import decode_path, split_target
 from aserver.protocol.transport.connection import (
     BODY,
     FIRST_REQUEST,
@@ -175,7 +176,7 @@ class HttpConnection(Connection):
         """Make an exchange of a head that was found good, and put it behind those that wait."""
         context = self.context
         if target[0] != SLASH:
-            path, query, authority = wire.split_target(method, target)
+            path, query, authority = split_target(method, target)
             if authority is not None:  # it wins over Host (RFC 9112 section 3.2.2)
                 headers = [(b"host", authority), *[pair for pair in headers if pair[0] != b"host"]]
         elif QUESTION_MARK in target:
@@ -185,7 +186,7 @@ class HttpConnection(Connection):
             query = b""
         text = path.decode("ascii")
         if "%" in text:
-            text = wire.decode_path(path)
+            text = decode_path(path)
         if context.root_path and target != b"*":
             text = context.root_path + text
             path = context.raw_root_path + path
@@ -235,7 +236,7 @@ class HttpConnection(Connection):
             exchange.complete = True
         if exchange.modern:
             te = framing.get(b"te")
-            if te is not None and wire.accepts_trailers(te):
+            if te is not None and fields.accepts_trailers(te):
                 exchange.trailers_allowed = True
                 exchange.scope["extensions"]["http.response.trailers"] = {}
         else:
@@ -261,7 +262,7 @@ class HttpConnection(Connection):
                 scope["headers"] = exchange.headers.copy()
         if origin.prefix is not None and scope["path"] != "*":
             raw = origin.prefix.encode("ascii")
-            prefix = wire.decode_path(raw)
+            prefix = decode_path(raw)
             scope["root_path"] = prefix + scope["root_path"]
             scope["path"] = prefix + scope["path"]
             scope["raw_path"] = raw + scope["raw_path"]

@@ -7,10 +7,10 @@ and never copies a large body.
 from collections.abc import Sequence
 from typing import Final
 
+from aserver.protocol.semantics.fields import RESPONSE_NAMES
 from aserver.protocol.semantics.response import BODY, DONE, Response
 from aserver.protocol.semantics.response_head import Defaults, Head, Heads
 from aserver.protocol.semantics.status import PHRASES
-from aserver.protocol.semantics.wire import RESPONSE_NAMES
 
 Pairs = Sequence[tuple[bytes, bytes]]
 

@@ -10,7 +10,7 @@ import re
 from typing import Final
 
 from aserver.errors import ClientError
-from aserver.protocol.semantics.wire import METHODS
+from aserver.protocol.semantics.target import METHODS
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"  # RFC 9110 section 5.6.2
 

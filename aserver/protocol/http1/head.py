@@ -12,8 +12,8 @@ import httptools
 from aserver.errors import ClientError
 from aserver.protocol.http1.rules import RequestLimits
 from aserver.protocol.http1.sink import CHUNKED, Headers
-from aserver.protocol.semantics import wire
-from aserver.protocol.semantics.wire import FORWARDING_NAMES, METHODS, REQUEST_NAMES, SPECIAL_REQUEST_NAMES
+from aserver.protocol.semantics.fields import FORWARDING_NAMES, FRAMING_NAMES, REQUEST_NAMES, content_length
+from aserver.protocol.semantics.target import METHODS
 
 END_OF_HEAD: Final = b"\r\n\r\n"
 
@@ -97,7 +97,7 @@ class RequestHead:
         value = value.rstrip()  # llhttp leaves trailing whitespace (RFC 9110 section 5.5)
         if known is None:
             known = name.lower()
-            if known in SPECIAL_REQUEST_NAMES:
+            if known in FRAMING_NAMES:
                 fields = self.framing
                 if known in fields:
                     if known in {b"host", b"content-length"}:
@@ -135,7 +135,7 @@ class RequestHead:
             and b"transfer-encoding" not in fields
             and b"upgrade" not in fields
         ):
-            length = wire.content_length(fields.get(b"content-length", b"0"))
+            length = content_length(fields.get(b"content-length", b"0"))
             end = piece.index(END_OF_HEAD) + len(END_OF_HEAD) + length
             if end == len(piece) or (length and end > len(piece)):
                 return METHODS[name], target, "1.1"

@@ -25,7 +25,6 @@ from aserver.protocol.http1.head import END_OF_HEAD, HASH, DoubtError, RequestHe
 from aserver.protocol.http1.head_cache import REMEMBERED_SIZE, HeadCache, KnownHead
 from aserver.protocol.http1.rules import RequestLimits
 from aserver.protocol.http1.sink import CHUNKED, Headers, RequestSink
-from aserver.protocol.semantics import wire
 
 #: Bytes of a head given to the parser at once. It cannot be stopped, and 256 KB (uvloop's read) of fields make 26 MB
 #: of objects.
@@ -454,12 +453,12 @@ class RequestReader:
             keep_alive = (
                 len(fields) == 1
                 or fields[b"connection"] in KEEP_ALIVE
-                or wire.keeps_alive(fields[b"connection"], "1.1")
+                or rules.keeps_alive(fields[b"connection"], "1.1")
             )
         else:
             line = self.request_line if self.phase is FIELDS else None
             method, target, version = line or head.vouch_for(piece, self._parser.get_method())
-            keep_alive = wire.keeps_alive(fields.get(b"connection"), version)
+            keep_alive = rules.keeps_alive(fields.get(b"connection"), version)
         if (
             not common
             or host != self._good_host

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from math import inf
 
 from aserver.errors import ClientError
-from aserver.protocol.semantics import wire
+from aserver.protocol.semantics.fields import content_length, tokens
+from aserver.protocol.semantics.target import check_host
 
 
 class RequestLimits:
@@ -36,7 +37,7 @@ def examine(
 ) -> None:
     """Raise ClientError unless the request may be served.
 
-    `framing` holds the fields of `wire.SPECIAL_REQUEST_NAMES`; Host and Content-Length are not repeated.
+    `framing` holds the fields of `FRAMING_NAMES`; Host and Content-Length are not repeated.
     """
     _examine_sizes(limits, method, target, headers)
     host = framing.get(b"host")
@@ -44,15 +45,15 @@ def examine(
         if version == "1.1":
             raise ClientError(400, "HTTP/1.1 without Host")
     elif host or version == "1.1":
-        wire.check_host(host)
+        check_host(host)
     length = framing.get(b"content-length")
     coding = framing.get(b"transfer-encoding")
     if coding is not None:
-        wire.check_transfer_encoding(coding, version, has_length=length is not None)
+        check_transfer_encoding(coding, version, has_length=length is not None)
     expectation = framing.get(b"expect")
     if expectation is not None and version == "1.1" and expectation.lower() != b"100-continue":
         raise ClientError(417, f"unknown expectation {expectation[:80]!r}")
-    if length is not None and (size := wire.content_length(length)) > limits.body:
+    if length is not None and (size := content_length(length)) > limits.body:
         raise ClientError(413, f"body of {size} bytes, limit is {limits.body}")
 
 
@@ -65,3 +66,30 @@ def _examine_sizes(limits: RequestLimits, method: str, target: bytes, headers: S
     for name, value in headers:
         if len(name) + len(value) + len(": ") > limit:
             raise ClientError(431, f"field {name[:80]!r} above {limit} bytes")
+
+
+def check_transfer_encoding(coding: bytes, version: str, *, has_length: bool) -> None:
+    """Raise ClientError unless the body is framed in the one way that every server reads alike.
+
+    RFC 9112 section 6.1: with Content-Length or in HTTP/1.0 it is a smuggling attempt (400); a coding before the
+    final chunked is just not implemented (501).
+    """
+    if version != "1.1":
+        raise ClientError(400, "Transfer-Encoding in HTTP/1.0")
+    if has_length:
+        raise ClientError(400, "Transfer-Encoding with Content-Length")
+    if coding.lower() != b"chunked":
+        *before, last = (part.strip().lower() for part in coding.split(b","))
+        known = last == b"chunked" and b"chunked" not in before and all(before)
+        raise ClientError(501 if known else 400, f"transfer coding {coding[:80]!r} is not served")
+
+
+def keeps_alive(connection: bytes | None, version: str) -> bool:
+    """Tell whether another request may follow, by version ("1.0", "1.1") and Connection field (RFC 9112 section 9.3).
+
+    Not llhttp's `should_keep_alive`, which takes `Proxy-Connection` for Connection.
+    """
+    if connection is None:
+        return version == "1.1"
+    options = tokens(connection)
+    return b"close" not in options and (version == "1.1" or b"keep-alive" in options)

@@ -28,7 +28,7 @@ class RequestSink(Protocol):
         Many requests may share `headers`, which nothing may change.
 
         `length` is that of the body which follows, or CHUNKED; `on_end` is called only if it is not 0. `forwarding` has
-        the fields that proxies add; `framing` those of `wire.SPECIAL_REQUEST_NAMES`, or is None if they are plain.
+        the fields that proxies add; `framing` those of `fields.FRAMING_NAMES`, or is None if they are plain.
         """
 
     def on_body(self, data: bytes) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from aserver.errors import ClientError
-from aserver.protocol.semantics import wire
+from aserver.protocol.semantics import target
 
 Address = tuple[str, int]
 
@@ -80,7 +80,7 @@ class Forwarding:
         return trusted
 
     def read(self, told: Mapping[bytes, bytes]) -> Origin:
-        """Put together what a trusted peer tells; `told` has the fields of `wire.FORWARDING_NAMES`, lists joined.
+        """Put together what a trusted peer tells; `told` has the fields of `fields.FORWARDING_NAMES`, lists joined.
 
         X-Forwarded-For wins over Forwarded: a proxy writes one of them, and the other is from who knows whom.
         """
@@ -207,7 +207,7 @@ def _parse_element(backwards: bytes, position: int) -> tuple[dict[bytes, bytes],
 
 def _parse_host(host: bytes) -> bytes | None:
     try:
-        wire.check_host(host)
+        target.check_host(host)
     except ClientError:
         return None
     return host

@@ -18,7 +18,7 @@ from typing import Final
 
 from aserver.asgi import Message
 from aserver.errors import ApplicationError
-from aserver.protocol.semantics import wire
+from aserver.protocol.semantics import fields
 from aserver.protocol.semantics.response_head import Head, Heads
 from aserver.protocol.semantics.status import plain_fields, plain_text
 
@@ -95,7 +95,7 @@ class Response:
             headers = list(headers)
         head = self.heads.find(message["status"], headers)
         if head is None:
-            headers = wire.as_pairs(headers)
+            headers = fields.as_pairs(headers)
             head = self.heads.make(message["status"], headers)
         if message.get("trailers"):
             if not self.trailers_allowed:
@@ -158,8 +158,8 @@ class Response:
         """Return all trailers, or None while there are `more_trailers`. Raises ApplicationError."""
         if self.state is not TRAILERS or self._trailers is None:
             raise self._unexpected(message)
-        pairs = wire.as_pairs(message.get("headers", ()))
-        wire.check_fields(pairs)
+        pairs = fields.as_pairs(message.get("headers", ()))
+        fields.check_fields(pairs)
         self._trailers += pairs
         if message.get("more_trailers", False):
             return None
@@ -170,8 +170,8 @@ class Response:
         """Return the fields of a 103 answer (RFC 8297). Raises ApplicationError."""
         if self.state is not START:
             raise self._unexpected(message)
-        pairs = wire.as_pairs((b"link", link) for link in message.get("links", ()))
-        wire.check_fields(pairs)
+        pairs = fields.as_pairs((b"link", link) for link in message.get("links", ()))
+        fields.check_fields(pairs)
         return pairs
 
     def file(self, message: Message, size: int) -> None:

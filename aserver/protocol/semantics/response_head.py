@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from aserver.errors import ApplicationError
-from aserver.protocol.semantics import wire
+from aserver.protocol.semantics.fields import RESPONSE_NAMES, check_fields, check_name, tokens
 from aserver.protocol.semantics.status import BODILESS, RESET_CONTENT, WITHOUT_LENGTH, check_status
-from aserver.protocol.semantics.wire import RESPONSE_NAMES
 
 Pairs = Sequence[tuple[bytes, bytes]]
 
@@ -75,7 +74,7 @@ class Heads:
             return None
 
     def make(self, status: object, headers: Pairs) -> Head:
-        """Make and remember the head for a status and headers that `wire.as_pairs` made. Raises ApplicationError."""
+        """Make and remember the head for a status and headers that `as_pairs` made. Raises ApplicationError."""
         head = compile_head(status, headers, self.defaults.names, self._encode)
         if len(head.block) <= REMEMBERED_SIZE:
             if len(self._heads) >= REMEMBERED:
@@ -106,15 +105,15 @@ def compile_head(
                     continue
                 if known == b"connection":
                     # The connection is the server's; of what the application says only `close` has a meaning.
-                    close = close or b"close" in wire.tokens(value)
+                    close = close or b"close" in tokens(value)
                     continue
                 if known in _OURS:
                     continue
-                wire.check_name(known)
+                check_name(known)
             if known in defaults:
                 plain = False
             if 0 in value or 10 in value or 13 in value:
-                wire.check_fields(headers)
+                check_fields(headers)
             fields.append((known, value))
         if status in WITHOUT_LENGTH:
             length = None
@@ -122,7 +121,7 @@ def compile_head(
             fields.append((b"content-length", b"%d" % (length or 0)))
         block = encode(status, fields)
     except (TypeError, ValueError, AttributeError) as error:
-        wire.check_fields(headers)
+        check_fields(headers)
         raise ApplicationError(f"http.response.start: headers must be pairs of bytes: {error}") from error
     return Head(status, block, length, close=close, plain=plain and not close)
 

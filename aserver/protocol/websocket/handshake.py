@@ -9,7 +9,7 @@ import hashlib
 from typing import NamedTuple, Protocol
 
 from aserver.errors import ApplicationError, ClientError
-from aserver.protocol.semantics import wire
+from aserver.protocol.semantics.fields import TOKEN, check_fields, tokens
 from aserver.protocol.semantics.response import Response
 from aserver.protocol.semantics.response_head import Heads, Pairs
 
@@ -58,8 +58,8 @@ def is_offered(method: str, headers: Pairs) -> bool:
     """
     return (
         method == "GET"
-        and any(b"websocket" in wire.tokens(value) for name, value in headers if name == b"upgrade")
-        and any(b"upgrade" in wire.tokens(value) for name, value in headers if name == b"connection")
+        and any(b"websocket" in tokens(value) for name, value in headers if name == b"upgrade")
+        and any(b"upgrade" in tokens(value) for name, value in headers if name == b"connection")
     )
 
 
@@ -75,7 +75,7 @@ def examine(headers: Pairs) -> OpeningHandshake:
     if sum(value.count(b",") + 1 for value in offered) > MOST_OFFERED:
         raise ClientError(400, f"more than {MOST_OFFERED} subprotocols")
     names = [name for value in offered for part in value.split(b",") if (name := part.strip())]
-    if not all(map(wire.TOKEN.fullmatch, names)):
+    if not all(map(TOKEN.fullmatch, names)):
         raise ClientError(400, "Sec-WebSocket-Protocol is not a list of tokens")
     digest = hashlib.sha1(keys[0] + _GUID, usedforsecurity=False).digest()
     extensions = [value for name, value in headers if name == b"sec-websocket-extensions"]
@@ -96,7 +96,7 @@ def accept(
     if subprotocol is not None and subprotocol not in handshake.subprotocols:
         offered = ", ".join(handshake.subprotocols) or "none"
         raise ApplicationError(f"websocket.accept: subprotocol {subprotocol!r} was not offered (offered: {offered})")
-    wire.check_fields(headers)
+    check_fields(headers)
     fields = [(b"sec-websocket-accept", handshake.accept)]
     if subprotocol is not None:
         fields.append((b"sec-websocket-protocol", subprotocol.encode("ascii")))

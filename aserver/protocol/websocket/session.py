@@ -15,7 +15,7 @@ from aserver.errors import ApplicationError, ClientDisconnectedError, ClientErro
 from aserver.protocol.application.exchange import Exchange
 from aserver.protocol.application.parting import is_disconnect
 from aserver.protocol.application.tasks import Tasks, describe, report
-from aserver.protocol.semantics import wire
+from aserver.protocol.semantics import fields
 from aserver.protocol.semantics.response import DONE, HEADED, Response
 from aserver.protocol.transport.connection import CLOSED, Connection
 from aserver.protocol.websocket import deflate, frames, handshake
@@ -263,7 +263,7 @@ class WebSocketConnection(Socket):
     def _accept(self, message: Message) -> None:
         context, offer = self.context, self._handshake
         assert offer is not None
-        headers = wire.as_pairs(message.get("headers") or ())
+        headers = fields.as_pairs(message.get("headers") or ())
         agreement = deflate.negotiate(offer.extensions) if context.config.ws_per_message_deflate else None
         answer = b"" if agreement is None else agreement.answer
         head = self._encoder.switch(handshake.accept(offer, message.get("subprotocol"), headers, answer), headers)

@@ -1,17 +1,13 @@
-"""HTTP/1 as bytes: status lines, field names and values, the request target, Host, the canned answers.
+"""Fields of requests and responses (RFC 9110 section 5): names, values, lists, and which need a closer look.
 
-Runs in the worker (and in the embedding program's loop), but touches neither: pure functions and tables. It must
-never hold state that outlives a call, nor trust anything an application or a peer handed it.
+Pure functions and tables. Values from an application or a client are checked before they are trusted.
 """
 
 import re
 from collections.abc import Iterable
 from typing import Any, Final
-from urllib.parse import unquote_to_bytes
 
 from aserver.errors import ApplicationError, ClientError
-
-# ── field names and values ───────────────────────────────────────────────────────────────────
 
 TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
 _FORBIDDEN_IN_VALUE: Final = re.compile(rb"[\0\r\n]")  # RFC 9110 section 5.5
@@ -37,17 +33,19 @@ x-accel-expires x-content-type-options x-frame-options x-process-time x-request-
 """
 
 #: Spelling on the wire -> the lower-case name, for names that need no further look. A fixed table, not a
-#: cache: what peers send must not make it grow.
+#: cache: no client can make it grow.
 REQUEST_NAMES: Final[dict[bytes, bytes]] = {
-    spelling: name.encode() for name in _COMMON_REQUEST_NAMES for spelling in (name.encode(), name.title().encode())
+    spelling: name.encode()
+    for name in _COMMON_REQUEST_NAMES.split()
+    for spelling in (name.encode(), name.title().encode())
 }
 
 #: Names that decide about framing, the connection or the response's defaults; never in `REQUEST_NAMES`.
-SPECIAL_REQUEST_NAMES: Final = frozenset(
+FRAMING_NAMES: Final = frozenset(
     (b"host", b"connection", b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"te")
 )
 
-#: What a trusted proxy says of the client (`forwarded`); never in `REQUEST_NAMES` either.
+#: Fields by which a trusted proxy tells of the client (`peer/forwarded`); never in `REQUEST_NAMES` either.
 FORWARDING_NAMES: Final = frozenset(
     (
         b"forwarded",
@@ -76,7 +74,7 @@ def check_name(name: bytes) -> None:
 def as_pairs(fields: Iterable[Any]) -> list[tuple[bytes, bytes]]:
     """Return an application's fields as pairs of bytes: ASGI allows any iterable of iterables of two.
 
-    Raises ApplicationError that names the first that is none. What a name and a value may hold is `check_fields`'s.
+    Raises ApplicationError that names the first that is none. `check_fields` looks at names and values.
     """
     pairs: list[tuple[bytes, bytes]] = []
     for field in fields:
@@ -122,17 +120,6 @@ def tokens(value: bytes) -> list[bytes]:
     return [part for part in (piece.strip().lower() for piece in value.split(b",")) if part]
 
 
-def keeps_alive(connection: bytes | None, version: str) -> bool:
-    """Tell whether another request may follow, by version ("1.0", "1.1") and Connection field (RFC 9112 section 9.3).
-
-    Not llhttp's `should_keep_alive`, which takes `Proxy-Connection` for Connection.
-    """
-    if connection is None:
-        return version == "1.1"
-    options = tokens(connection)
-    return b"close" not in options and (version == "1.1" or b"keep-alive" in options)
-
-
 #: Digits of 2**64. Leading zeros could make any number of them, and int() raises ValueError above 4300.
 LENGTH_DIGITS: Final = 20
 
@@ -147,66 +134,3 @@ def content_length(value: bytes) -> int:
 def accepts_trailers(te: bytes) -> bool:
     """Tell whether a `TE` field lets us send trailers (RFC 9110 section 10.1.4)."""
     return b"trailers" in tokens(te)
-
-
-# ── the request target and Host ──────────────────────────────────────────────────────────────
-
-#: What llhttp knows and we serve, as the ASGI scope wants it. CONNECT, PRI and RTSP's methods are left out.
-_METHODS: Final = (
-    "DELETE GET HEAD POST PUT OPTIONS TRACE COPY LOCK MKCOL MOVE PROPFIND PROPPATCH SEARCH UNLOCK BIND REBIND "
-    "UNBIND ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PATCH PURGE MKCALENDAR "
-    "LINK UNLINK SOURCE QUERY"
-)
-METHODS: Final[dict[bytes, str]] = {name.encode(): name for name in _METHODS.split()}
-
-_HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[!$&'()*+,;=\-._~0-9A-Za-z]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?")
-_ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#]*)((?:[/?][^#]*)?)")
-
-
-def check_host(host: bytes) -> None:
-    """Raise ClientError(400) unless `host` is `uri-host [":" port]` and not empty (RFC 9110 section 7.2)."""
-    if _HOST.fullmatch(host) is None:
-        raise ClientError(400, f"malformed Host {host[:80]!r}")
-
-
-def check_transfer_encoding(coding: bytes, version: str, *, has_length: bool) -> None:
-    """Raise ClientError unless the body is framed in the one way that nobody reads differently.
-
-    RFC 9112 section 6.1: with Content-Length or in HTTP/1.0 it is a smuggling attempt (400); a coding before the
-    final chunked is just not implemented (501).
-    """
-    if version != "1.1":
-        raise ClientError(400, "Transfer-Encoding in HTTP/1.0")
-    if has_length:
-        raise ClientError(400, "Transfer-Encoding with Content-Length")
-    if coding.lower() != b"chunked":
-        *before, last = (part.strip().lower() for part in coding.split(b","))
-        known = last == b"chunked" and b"chunked" not in before and all(before)
-        raise ClientError(501 if known else 400, f"transfer coding {coding[:80]!r} is not served")
-
-
-def split_target(method: str, target: bytes) -> tuple[bytes, bytes, bytes | None]:
-    """Split a request target into path, query and, for the absolute form, its authority (RFC 9112 section 3.2).
-
-    Raises ClientError(400) for the asterisk outside OPTIONS, the authority form, and what is none of the four.
-    """
-    authority = None
-    if not target.startswith(b"/"):
-        if target == b"*" and method == "OPTIONS":
-            return b"*", b"", None
-        match = _ABSOLUTE.fullmatch(target)
-        if match is None:
-            raise ClientError(400, f"request target {target[:80]!r} is neither a path nor an absolute URI")
-        authority, target = match.groups()
-        check_host(authority)
-        if not target and method == "OPTIONS":
-            target = b"*"  # RFC 9112 section 3.2.4
-        elif not target.startswith(b"/"):
-            target = b"/" + target
-    path, _, query = target.partition(b"?")
-    return path, query, authority
-
-
-def decode_path(path: bytes) -> str:
-    """Return the path as the ASGI scope wants it: percent sequences and UTF-8 decoded, errors replaced."""
-    return unquote_to_bytes(path).decode("utf-8", "replace")
