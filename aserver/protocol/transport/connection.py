@@ -1,8 +1,8 @@
 """The transport side of a client connection: flow control, deadlines, and how a connection ends.
 
-Runs in the worker's loop, as callbacks of the transport; what the bytes mean is for `http1` (and others after it).
-It must never run application code, and never end a connection in a way that takes an answer from the client that
-was already written: see `linger`.
+Runs in the worker's loop, as callbacks of the transport; `http1` and `websocket` give the bytes their meaning. It must
+never run application code, and never end a connection in a way that takes an answer from the client that was already
+written: see `linger`.
 """
 
 import asyncio
@@ -18,13 +18,13 @@ from aserver.protocol.transport.read_gate import ReadGate
 from aserver.protocol.transport.writer import Writer
 from aserver.tls import extension
 
-#: How long and for how many bytes a client that still sends is heard out after its answer, so that the answer is
-#: not lost to a reset (RFC 9112 section 9.6). Half-close and discard for 2 s was clean in 40 of 40 tries where
-#: write and close was in none.
+#: Seconds and bytes for which a client that still sends is read after its last answer, so that the answer is not lost
+#: to a reset (RFC 9112 section 9.6). To half-close and discard for 2 s was clean in 40 of 40 tries; to write and close
+#: in none.
 LINGER_SECONDS: Final = 2.0
 LINGER_BYTES: Final = 16 * 1024 * 1024
 
-#: Bytes a client must take within `write_timeout` to be called slow and not dead.
+#: Bytes that a client must take within `write_timeout`: a client that takes less is cut off.
 LEAST_PROGRESS: Final = 4096
 
 
@@ -37,14 +37,16 @@ class Stage(Enum):
 
 
 class Awaited(Enum):
-    """What the client has to send before `Connection.deadline`."""
+    """The reason of `Connection.deadline`: the bytes that the client has to send before it."""
 
     NOTHING = "nothing"
     FIRST_REQUEST = "its first request"
     NEXT_REQUEST = "another request"
     HEAD = "the rest of a request's head"
     BODY = "the rest of a request's body"
-    LINGER = "the end of what it is sending"
+    LINGER = "the end of its bytes, after the last answer"
+    SIGN_OF_LIFE = "any bytes, to show that it is there (WebSocket)"
+    CLOSE_FRAME = "its close frame (WebSocket)"
 
 
 # Bound once: on 3.11 each `Awaited.X` costs 40 ns.
@@ -54,10 +56,12 @@ NEXT_REQUEST: Final = Awaited.NEXT_REQUEST
 HEAD: Final = Awaited.HEAD
 BODY: Final = Awaited.BODY
 LINGER: Final = Awaited.LINGER
+SIGN_OF_LIFE: Final = Awaited.SIGN_OF_LIFE
+CLOSE_FRAME: Final = Awaited.CLOSE_FRAME
 
 
 def server_of(name: object) -> tuple[str, int | None] | None:
-    """Return what a socket's own name is in a scope as `server` (ASGI spec: a path has no port)."""
+    """Return a socket's own name as a scope has it in `server` (ASGI spec: a path has no port)."""
     if isinstance(name, tuple):
         return str(name[0]), int(name[1])
     if isinstance(name, bytes):  # abstract unix name
@@ -71,15 +75,15 @@ CLOSED: Final = Stage.CLOSED
 
 
 class Connection:
-    """One client's transport. Subclasses give `feed`, and are told by `lost` and `expire` of the end.
+    """A client's transport. Subclasses give `feed`, and react to the client in `lost`, `writable` and `expire`.
 
     An `asyncio.Protocol` in all but name: mypyc makes fast only those classes whose bases it compiles too.
     """
 
     __slots__ = (
         "_discarded",
-        "_drain_waiters",
         "_unsent",
+        "_write_waiters",
         "awaited",
         "client",
         "context",
@@ -113,14 +117,14 @@ class Connection:
         self.stage = OPEN
         self.client: tuple[str, int] | None = None
         self.server = server
-        self.deadline = inf  # for what is `awaited`; absolute, of the loop's clock
-        self.awaited = NOTHING
-        self.write_deadline = inf  # for what the client has to read
+        self.deadline = inf  # seconds of the loop's clock
+        self.awaited = NOTHING  # before `deadline`
+        self.write_deadline = inf  # before it, the client has to read
         self.write_paused = False
         self._unsent = 0  # bytes in the transport's buffer when `write_deadline` was set
-        self._drain_waiters: list[asyncio.Future[None]] = []
+        self._write_waiters: list[asyncio.Future[None]] = []
         self._discarded = 0
-        self.logged: tuple[Any, ...] | None = None  # what the access log keeps of it
+        self.logged: tuple[Any, ...] | None = None  # the access log's, which formats the same fields again and again
 
     # ── callbacks of the transport ───────────────────────────────────────────────────────────
 
@@ -142,7 +146,7 @@ class Connection:
         self.deadline = context.now + context.header_timeout
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the loop's name and argument
-        """Forget the connection and tell everybody who waits for it."""
+        """Forget the connection, and wake the tasks that wait for it."""
         self.stage = CLOSED
         self.writer.stopped = True
         self.deadline = self.write_deadline = inf
@@ -151,11 +155,11 @@ class Connection:
         self.lost()
 
     def data_received(self, data: bytes) -> None:
-        """Take what the client has sent."""
+        """Take bytes of the client."""
         raise NotImplementedError
 
     def eof_received(self) -> bool:
-        """Take the client's half-close: whether the transport stays open for what is still to be written."""
+        """Take the client's half-close; return whether the transport stays open for the answers that are due."""
         return False
 
     def pause_writing(self) -> None:
@@ -175,14 +179,14 @@ class Connection:
         """Wait until the transport takes more, or the connection is gone."""
         while self.write_paused and self.stage is not CLOSED:
             waiter: asyncio.Future[None] = self.context.loop.create_future()
-            self._drain_waiters.append(waiter)
+            self._write_waiters.append(waiter)
             try:
                 await waiter
             finally:
-                self._drain_waiters.remove(waiter)
+                self._write_waiters.remove(waiter)
 
     def _wake_writers(self) -> None:
-        for waiter in self._drain_waiters:
+        for waiter in self._write_waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
@@ -213,7 +217,7 @@ class Connection:
     # ── ends ─────────────────────────────────────────────────────────────────────────────────
 
     def close(self) -> None:
-        """Close once what was written is out."""
+        """Close when all that was written has left."""
         if self.stage is not CLOSED:
             self.writer.flush()
             self.writer.stopped = True
@@ -224,13 +228,13 @@ class Connection:
             self.transport.close()
 
     def _bound_flush(self) -> None:
-        """See to it that what is in the transport's buffer gets out in bounded time, though nobody waits for it."""
+        """Give the transport's buffer a deadline, since no application waits for it any more."""
         if self.write_deadline == inf:
             self._unsent = self.transport.get_write_buffer_size()
             self.write_deadline = self.context.now + self.context.write_timeout
 
     def write_expired(self) -> None:
-        """React to `write_deadline` having passed: the client must have read something worth speaking of."""
+        """React to `write_deadline` having passed: cut off a client that has read less than LEAST_PROGRESS."""
         unsent = self.transport.get_write_buffer_size()
         if unsent > self._unsent - LEAST_PROGRESS:
             self.abort()
@@ -260,7 +264,7 @@ class Connection:
                 self.abort()
 
     def abort(self) -> None:
-        """End at once; what was written and not sent is lost."""
+        """End at once; bytes that were written and not sent are lost."""
         self.stage = CLOSED
         self.writer.stopped = True
         self.feed = self._ignore

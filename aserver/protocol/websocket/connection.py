@@ -20,7 +20,7 @@ from aserver.protocol.application.tasks import Tasks
 from aserver.protocol.context import SWEEP_PERIOD
 from aserver.protocol.semantics.response import Response
 from aserver.protocol.semantics.status import plain_text
-from aserver.protocol.transport.connection import CLOSED, LINGERING, Connection
+from aserver.protocol.transport.connection import CLOSE_FRAME, CLOSED, LINGER, SIGN_OF_LIFE, Connection
 from aserver.protocol.transport.read_gate import Pause
 from aserver.protocol.websocket import deflate, frames, handshake
 from aserver.protocol.websocket.frames import FIN, PING, PONG, ViolationError
@@ -257,6 +257,7 @@ class Socket(Connection):
         self._phase = phase
         self._disconnect = (code, reason)
         self.writer.write(frames.close_frame(code, reason))
+        self.awaited = CLOSE_FRAME
         self.deadline = self.context.now + CLOSE_TIMEOUT + SWEEP_PERIOD
         self._wake()
         reader = self._reader
@@ -349,11 +350,12 @@ class Socket(Connection):
 
     def expire(self) -> None:
         """React to `deadline` having passed."""
-        if self.stage is LINGERING:
+        awaited = self.awaited
+        if awaited is LINGER:
             self.close()
-        elif self._phase is OPEN:
+        elif awaited is SIGN_OF_LIFE:
             self._keep_alive()
-        elif self._phase in (APP_CLOSED, ENDED):
+        elif awaited is CLOSE_FRAME:
             self.abort()
         else:
             self.deadline = inf

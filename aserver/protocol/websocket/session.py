@@ -17,7 +17,7 @@ from aserver.protocol.application.parting import is_disconnect
 from aserver.protocol.application.tasks import Tasks, describe, report
 from aserver.protocol.semantics import fields
 from aserver.protocol.semantics.response import DONE, HEADED, Response
-from aserver.protocol.transport.connection import CLOSED, Connection
+from aserver.protocol.transport.connection import CLOSED, SIGN_OF_LIFE, Connection
 from aserver.protocol.websocket import deflate, frames, handshake
 from aserver.protocol.websocket.connection import APP_CLOSED, CONNECTING, DENYING, ENDED, OPEN, Socket
 from aserver.protocol.websocket.frames import BINARY, FIN, RSV1, TEXT
@@ -278,6 +278,7 @@ class WebSocketConnection(Socket):
         self.feed = self._reader.feed
         self._handshake = None
         if context.config.ws_ping_interval:
+            self.awaited = SIGN_OF_LIFE
             self.deadline = self._next_ping = context.now + context.config.ws_ping_interval
         self.record("GET", 101)
         if self._early:
