@@ -37,9 +37,13 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 
 class Terminal:
-    """A pseudoterminal. Use as a context manager; what comes to its screen is kept in `screen`."""
+    """A pseudoterminal. Use as a context manager; what comes to its screen is kept in `screen`.
 
-    def __init__(self) -> None:
+    One that is not `watched` fills up, until `watch` is called.
+    """
+
+    def __init__(self, *, watched: bool = True) -> None:
+        self._watched = watched
         self._keyboard, far = os.openpty()
         self.name = os.ttyname(far)
         self._far = far
@@ -48,8 +52,14 @@ class Terminal:
         self._reader = threading.Thread(target=self._read, daemon=True)
 
     def __enter__(self) -> Self:
-        self._reader.start()
+        if self._watched:
+            self._reader.start()
         return self
+
+    def watch(self) -> None:
+        """Take what has come to the screen, and go on with that."""
+        self._watched = True
+        self._reader.start()
 
     def __exit__(self, *_: object) -> None:
         self.hang_up()
@@ -88,8 +98,9 @@ class Terminal:
         """Close it, as the end of an ssh session does."""
         if self._keyboard < 0:
             return
-        os.write(self._end, b"x")
-        self._reader.join()
+        if self._watched:
+            os.write(self._end, b"x")
+            self._reader.join()
         for fd in (self._keyboard, self._far, self._ending, self._end):
             os.close(fd)
         self._keyboard = -1
