@@ -81,7 +81,8 @@ docs: $(VENV)/.run
 	mv $(VENV)/states.md docs/states.md
 
 clean:
-	rm -rf .venv .venv-* build dist *.egg-info *__mypyc.*.so aserver/protocol/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-* build dist *.egg-info *__mypyc.*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find aserver -name '*.so' -delete
 	find aserver tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ── environments ── a stamp file each, so that nothing is installed again until pyproject.toml changes.

@@ -20,13 +20,13 @@ from aserver.asgi import Receive, Scope, Send
 from aserver.config import Config, Layer, build
 from aserver.ipc.board import Board, BoardFile, Field
 from aserver.launch.embedded import _stop_signals
-from aserver.protocol.service import Service
 from aserver.tls import Certificates
 from aserver.worker.acceptor import AcceptorState, Endpoint
 from aserver.worker.capacity import Capacity
 from aserver.worker.fairness import FEW, Fairness
 from aserver.worker.server import Server
 from tests.harness import PATIENCE
+from tests.protocol.serving import service_of
 
 LOOPS = [("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})]
 GET = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
@@ -276,7 +276,7 @@ async def test_orders_to_pause_and_to_suspend_from_before_a_drain_change_nothing
 async def test_sweeps_are_a_period_apart_however_late_the_beats_are() -> None:
     """Fails with beats counted: with ten late ones from one sweep to the next, deadlines would lie in the past."""
     server = Server(_hello, _config(), [], lambda: None)
-    service = Service(_hello, _config(), loop=asyncio.get_running_loop(), state={})
+    service = service_of(_hello)
     begin = service.now
     seen = []
     for tenths in (1, 9, 14, 23, 30, 31):
