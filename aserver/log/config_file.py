@@ -1,7 +1,7 @@
 """The file that `log_config` names, in JSON, TOML, YAML or the INI of logging.config, as a dictConfig; or JSON itself.
 
-Runs in each process that logs. Names of other servers' loggers in it get ours beside them, so that a file that was
-written for them has the same records here.
+Runs in each process that logs. A file that was written for another server configures our loggers too: each logger of
+that server is copied to the logger of `aserver` with the same records.
 """
 
 import configparser
@@ -14,18 +14,21 @@ from typing import Any
 from aserver.config.foreign.gunicorn import LOGGERS
 from aserver.errors import ConfigError
 
-#: Suffixes of the format that logging.config.fileConfig reads. Others than these and the ones below are JSON.
+#: Suffixes of the format that logging.config.fileConfig reads.
 INI = frozenset({".ini", ".conf", ".cfg"})
 _YAML = frozenset({".yaml", ".yml"})
 
 
 def is_text(log_config: str) -> bool:
-    """Whether the setting is the configuration itself and no path, as gunicorn's `logconfig_dict` becomes."""
+    """Whether the setting is not a path but the configuration itself, which gunicorn's `logconfig_dict` becomes."""
     return log_config.startswith("{")
 
 
 def read(log_config: str) -> dict[str, Any]:
-    """The dictConfig; of an INI file only the names of its loggers. Raises ConfigError."""
+    """The dictConfig; of an INI file only the names of its loggers. A file with an unknown suffix is JSON.
+
+    Raises ConfigError if the file cannot be read or parsed.
+    """
     path = Path(log_config)
     suffix = "" if is_text(log_config) else path.suffix
     kind = "INI" if suffix in INI else "YAML" if suffix in _YAML else "TOML" if suffix == ".toml" else "JSON"
@@ -49,14 +52,14 @@ def read(log_config: str) -> dict[str, Any]:
     if isinstance(loggers := config.get("loggers"), dict):
         for theirs, ours in LOGGERS.items():
             if isinstance(like := loggers.get(theirs), dict):
-                # `aserver.access` is below `aserver`, as theirs is not below theirs: each line would be written twice.
+                # `aserver.access` is below `aserver`; without this, `aserver`'s handlers would write each line again.
                 alone = {"propagate": False} if ours == "aserver.access" and like.get("handlers") else {}
                 loggers.setdefault(ours, like | alone)
     return config
 
 
 def apply(log_config: str, config: dict[str, Any]) -> None:
-    """Let logging carry out what `read` gave. Raises whatever logging.config raises."""
+    """Configure logging with the result of `read`. Raises the errors of logging.config."""
     # Imported here, because it costs master and zygote 7 ms each, and half of its own imports serve nothing else.
     from logging.config import dictConfig, fileConfig  # noqa: PLC0415
 
@@ -76,7 +79,7 @@ def _alike(logger: logging.Logger, other: logging.Logger) -> None:
 
 
 def _parse(kind: str, text: str) -> object:
-    """Raises ValueError, configparser.Error, or ImportError where PyYAML is missing."""
+    """Parse the text. Raises ValueError, configparser.Error, or ImportError if PyYAML is missing."""
     if kind == "INI":
         parser = configparser.RawConfigParser()
         parser.read_string(text)

@@ -1,7 +1,7 @@
 """The descriptor under a sink: how whole lines get into a file, a pipe, a terminal or a socket.
 
 Every process has its own; only `sink.Sink` calls it. It must never wait for a reader, and never set O_NONBLOCK on an
-inherited description: descriptors 0-2 share theirs with the shell that started the server.
+inherited description: the shell that started the server shares that of descriptors 0-2.
 
 To a regular file an O_APPEND write of any length is not mixed with others. To a pipe, write(2) is all-or-nothing up to
 PIPE_BUF (pipe(7)), so longer lines are cut there. A terminal that is behind takes half a line. The process whose line
