@@ -76,8 +76,13 @@ class Worker:
 
     @property
     def holds(self) -> bool:
-        """Whether it fills its slot: it serves, or is on its way to."""
+        """Whether it serves, or is on its way to."""
         return self.phase in (WorkerPhase.BOOTING, WorkerPhase.READY, WorkerPhase.RECYCLING)
+
+    @property
+    def fills(self) -> bool:
+        """Whether no other worker is to be forked for its slot."""
+        return self.holds or self.boots
 
     @property
     def boots(self) -> bool:

@@ -24,10 +24,9 @@ def on_started(model: Model, _event: ev.Started) -> None:
 
 def on_zygote_up(model: Model, generation: Generation, _event: ev.ZygoteUp) -> None:
     """The zygote can fork."""
-    if generation.zygote is not ZygotePhase.LOADING:
-        return
-    generation.spawns.succeeded()
-    transitions.zygote_up(model, generation)
+    if generation.zygote is ZygotePhase.LOADING:
+        generation.spawns.succeeded()
+        transitions.zygote_up(model, generation)
 
 
 def on_zygote_unforkable(model: Model, generation: Generation, _event: ev.ZygoteUnforkable) -> None:
@@ -115,11 +114,11 @@ def on_fork_failed(model: Model, worker: Worker, event: msg.ForkFailed) -> None:
 
 def on_ready(model: Model, worker: Worker, _event: msg.Ready) -> None:
     """The worker serves; the first worker of all opens the server."""
-    if worker.phase is WorkerPhase.DRAINING and worker.ready_at is None:
+    booted = worker.phase is WorkerPhase.BOOTING
+    if booted or (worker.phase is WorkerPhase.DRAINING and worker.ready_at is None):
         transitions.ready(model, worker)
-    if worker.phase is not WorkerPhase.BOOTING:
+    if not booted:
         return
-    transitions.ready(model, worker)
     generation = model.generations[worker.generation]
     generation.backoff.succeeded()
     model.say("info", f"{worker} is ready after {model.now - worker.began:.2f} s")

@@ -77,12 +77,10 @@ def _expire_zygotes(model: Model) -> None:
 
 
 def _end_first_boot(model: Model) -> None:
-    candidate = model.candidate
-    if model.over or candidate is None or candidate.failure is None or not model.exhausted:
+    failure = model.candidate.failure if model.candidate else None
+    if failure is None or model.over or not model.exhausted or any(w.boots for w in model.workers.values()):
         return
-    if not any(w.boots for w in model.workers.values()):
-        failure = candidate.failure
-        generations.give_up(model, failure.code, failure.reason, failure.detail)
+    generations.give_up(model, failure.code, failure.reason, failure.detail)
 
 
 # ── generations ──────────────────────────────────────────────────────────────────────────────
@@ -137,14 +135,8 @@ def _forget_generations(model: Model) -> None:
 
 def recycle_at(model: Model, worker: Worker) -> float | None:
     """When a worker that asked to be recycled will be RECYCLING; absolute monotonic seconds, None for never."""
-    if (
-        worker.phase is not WorkerPhase.READY
-        or not worker.recycle_reason
-        or worker.ready_at is None
-        or not model.counts(worker)
-    ):
-        return None
-    return worker.ready_at + model.limits.min_lifetime
+    asked = worker.phase is WorkerPhase.READY and worker.recycle_reason and model.counts(worker)
+    return worker.ready_at + model.limits.min_lifetime if asked and worker.ready_at is not None else None
 
 
 def _recycle(model: Model) -> None:
@@ -159,7 +151,7 @@ def _fill_slots(model: Model) -> None:
     source = model.current or model.candidate
     if source is None:
         return
-    held = {w.slot for w in model.workers.values() if (w.holds or w.boots) and model.counts(w)}
+    held = {w.slot for w in model.workers.values() if w.fills and model.counts(w)}
     for slot in range(1, model.target + 1):
         if slot not in held and model.can_fork(source):
             transitions.fork(model, source, slot)
@@ -191,9 +183,7 @@ def _replace_outgoing(model: Model) -> None:
 
 def _partner(model: Model, current: Generation, worker: Worker) -> Worker | None:
     """The worker that takes the place of an outgoing one."""
-    return next(
-        (w for w in model.of(current) if w.slot == worker.slot and (w.holds or w.boots) and not model.outgoing(w)), None
-    )
+    return next((w for w in model.of(current) if w.slot == worker.slot and w.fills and not model.outgoing(w)), None)
 
 
 def _can_refill(model: Model, current: Generation) -> bool:
@@ -204,13 +194,8 @@ def _can_refill(model: Model, current: Generation) -> bool:
 
 def _announce(model: Model) -> None:
     """Say once, whenever the number that is wanted has been reached."""
-    booting = any(w.boots for w in model.workers.values())
-    if (
-        booting
-        or model.server is not ServerPhase.SERVING
-        or model.ready != model.target
-        or model.announced == model.target
-    ):
+    reached = model.ready == model.target != model.announced and model.server is ServerPhase.SERVING
+    if not reached or any(w.boots for w in model.workers.values()):
         return
     texts = {0: "no worker serves, as told", 1: "the one worker is ready"}
     model.say("info", texts.get(model.target, f"all {model.target} workers are ready"))
