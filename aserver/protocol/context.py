@@ -1,4 +1,4 @@
-"""What every connection of one worker needs: settings, limits, the clock, and the other connections.
+"""The values that every connection of a worker needs: settings, the clock, and the other connections.
 
 Runs in the worker's loop. It must never hold what belongs to one connection alone, and knows nothing of the
 applications' tasks (`application/tasks`).

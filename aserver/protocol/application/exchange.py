@@ -1,4 +1,4 @@
-"""One request and its response: what the application sees as scope, `receive()` and `send()`.
+"""A request and its response, as the application sees them: scope, `receive()` and `send()`.
 
 Runs in the worker's loop. The legal order of messages is `Response`'s, the bytes are the carrier's; this adds waiting,
 disconnects, the body's flow control and the application's failures. It must never let a half response look like a
@@ -108,7 +108,7 @@ class Exchange(Response):
         Response.__init__(self, heads, version != "1.0", method == "HEAD", keep_alive)
         self.connection = connection
         self.scope = scope
-        # The scope is the application's, which may change or empty it. What the logs say of the request is kept here.
+        # For the logs, because the application may change or empty its scope.
         self.target = target
         self.method = method
         self.version = version
@@ -228,7 +228,7 @@ class Exchange(Response):
             self.waiters.remove(waiter)
 
     def body_received(self, data: bytes) -> None:
-        """Keep a piece of the body for the application, or drop it if nobody will take it."""
+        """Keep a piece of the body for the application, or drop it after the response."""
         body = self.request_body
         assert body is not None
         body.continue_expected = False
@@ -239,7 +239,7 @@ class Exchange(Response):
             self.wake()
 
     def drop_body(self) -> None:
-        """Forget the body that nobody will take; the rest is dropped as it comes."""
+        """Forget the body that will not be taken; the rest is dropped as it comes."""
         if self.request_body is not None:
             self.request_body.take(self.connection)
 
@@ -310,7 +310,7 @@ class Exchange(Response):
     def abandon(self) -> bool:
         """End an answer whose client left long ago; return whether the application had to be cancelled.
 
-        One that has heard of it may work on: it may have cleaning up to do, or background tasks.
+        An application that has heard of it may work on: it may have to clean up, or have background tasks.
         """
         if not self.gone:
             if self.state is HEADED and not self.connection.eof:  # ended by the stop, and nothing is out

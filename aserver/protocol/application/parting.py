@@ -22,7 +22,7 @@ QUIET: Final = 0.5
 PACE: Final = 0.01
 
 #: An answer of known length that begins after its client has gone is dropped in silence up to this size (bytes), also
-#: where middleware has cut it in pieces; above it, there is a file to be read for nobody.
+#: where middleware has cut it in pieces; above it, a file would be read for no client.
 WHOLE: Final = 1024 * 1024
 
 #: Names of the classes by which frameworks raise to their users that the client has left: Starlette, FastAPI and

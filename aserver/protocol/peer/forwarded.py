@@ -1,10 +1,10 @@
-"""Who and where the client is, by what trusted proxies say: X-Forwarded-* and RFC 7239 `Forwarded`.
+"""The client's address and its original request, as trusted proxies report them: X-Forwarded-*, RFC 7239 `Forwarded`.
 
 Pure. A proxy adds to the right of a list, so both lists are read from the right, entry by entry, and only as far as the
-client: the first address that is not one of ours is the client's, and bytes left of it, which a stranger wrote, are
-never parsed. So no stranger's open quotation mark can swallow a proxy's entry, and reading takes time in proportion to
-the length. It must never be asked about a request whose peer is not trusted, and must never let through what is not the
-shape of an address, a scheme, a host or a path.
+client: the first address that is not a trusted proxy's is the client's. Bytes to the left of it, which a stranger may
+have written, are never parsed, so that no open quotation mark can swallow a proxy's entry, and reading takes time in
+proportion to the length. It must never be asked about a request whose peer is not trusted, and must never let through
+what is not the shape of an address, a scheme, a host or a path.
 """
 
 import ipaddress
@@ -17,10 +17,10 @@ from aserver.protocol.semantics import target
 
 Address = tuple[str, int]
 
-#: What is remembered of fields, of entries and of peers, each: the same proxies and often the same clients come again.
+#: Fields, entries and peers that are remembered, each: the same proxies and often the same clients come again.
 #: A look at two fields takes 5 us, to find it again 0.3. When full, all is forgotten.
 REMEMBERED = 1024
-#: Bytes of fields above which nothing is remembered, so that nobody can fill memory.
+#: Bytes of fields above which nothing is remembered, so that no client can fill memory.
 REMEMBERED_SIZE = 256
 
 #: Entries of a list that are looked at, from the right. No chain of proxies is that long, but a client may send
@@ -45,12 +45,12 @@ _PAIR_REVERSED = re.compile(
 _EMPTY = re.compile(rb"[ \t,]*")
 _QUOTED = re.compile(rb"[^\"\\]*(?:\\.[^\"\\]*)*", re.DOTALL)
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
-#: A path of segments that are not empty: with `//` in front it would be somebody else's host in a relative URL.
+#: A path of segments that are not empty: with `//` in front it would be another site's host in a relative URL.
 _PREFIX = re.compile(rb"(?:/[A-Za-z0-9\-._~!$&'()*+,;=:@%]+)+/?")
 
 
 class Origin(NamedTuple):
-    """What is known of the original request; None where nobody said, or said nothing of sense."""
+    """The original request, as far as it is known; None where no proxy has said anything that makes sense."""
 
     client: Address | None = None
     scheme: str | None = None
@@ -60,7 +60,7 @@ class Origin(NamedTuple):
 
 
 class Forwarding:
-    """Reads the fields. `peers` holds the trusted ones, as `proxy_protocol.Peers` does: tuples, or a str for unix."""
+    """Reads the fields. `peers` holds the trusted ones, as `trust.Peers` does: tuples, or a str for unix."""
 
     def __init__(self, peers: Container[object]) -> None:
         self._peers = peers
@@ -82,7 +82,7 @@ class Forwarding:
     def read(self, told: Mapping[bytes, bytes]) -> Origin:
         """Put together what a trusted peer tells; `told` has the fields of `fields.FORWARDING_NAMES`, lists joined.
 
-        X-Forwarded-For wins over Forwarded: a proxy writes one of them, and the other is from who knows whom.
+        X-Forwarded-For wins over Forwarded: a proxy writes one of them, and the other may come from a stranger.
         """
         if sum(map(len, told.values())) > REMEMBERED_SIZE:
             return self._read(told)
@@ -104,7 +104,7 @@ class Forwarding:
             return Origin(
                 client, _SCHEMES.get(element.get(b"proto", b"").lower()), _parse_host(element.get(b"host", b""))
             )
-        # One more than is looked at holds all that is left of those.
+        # The first part holds all entries that are not looked at.
         nodes = told.get(b"x-forwarded-for", b"").rsplit(b",", MOST_HOPS)[-MOST_HOPS:]
         client, hops = self._walk(node.strip() for node in reversed(nodes))
 

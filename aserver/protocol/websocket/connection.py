@@ -1,8 +1,8 @@
 """The client's side of a WebSocket: frames in, what waits for the application, pings, and how a socket ends.
 
-Runs in the worker's loop. What the frames mean is for `ws_frames`; the application's side is `websocket`, built on
-this. It must never hold more messages for a slow application than `ws_max_queue`, or arm a timer: pings are sent
-when `expire` is called, which the worker's sweep does once a `deadline` has passed.
+Runs in the worker's loop. `frames` reads the bytes; the application's side is `session`, built on this. It must never
+hold more messages for a slow application than `ws_max_queue`, or arm a timer: pings are sent when `expire` is called,
+which the worker's sweep does once a `deadline` has passed.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ RESTART_REASON: Final = "service restart"
 
 
 class Phase(Enum):
-    """What the application may send."""
+    """The messages that the application may send."""
 
     CONNECTING = "websocket.accept, websocket.close or websocket.http.response.start"
     DENYING = "websocket.http.response.body"
@@ -57,7 +57,7 @@ ENDED: Final = Phase.ENDED
 
 
 class Socket(Connection):
-    """One WebSocket, as its client sees it."""
+    """A WebSocket, as its client sees it."""
 
     __slots__ = (
         "_answered",
@@ -224,7 +224,7 @@ class Socket(Connection):
         """Nothing to do: any byte says that the client lives (`data_received`)."""
 
     def on_close(self, code: int, reason: str) -> None:
-        """Complete the closing handshake, whoever began it."""
+        """Complete the closing handshake, which either side has begun."""
         if self._phase is OPEN:
             self._phase = ENDED
             self._disconnect = (code, reason)
@@ -371,7 +371,7 @@ class Socket(Connection):
         assert reader is not None
         timeout = config.ws_ping_timeout or inf
         if reader.paused:
-            self._silent_since = inf  # it is we who do not listen
+            self._silent_since = inf  # nothing is read, so the silence is ours
         if context.now - self._silent_since >= timeout:
             self._phase = ENDED
             self._disconnect = (frames.ABNORMAL, "ping timeout")

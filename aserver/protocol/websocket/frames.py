@@ -380,7 +380,7 @@ def _not_utf8(error: UnicodeDecodeError) -> str:
 
 # ── close frames ─────────────────────────────────────────────────────────────────────────────
 
-#: Codes that may stand in a close frame: RFC 6455 section 7.4 and IANA's registry; 3000 to 4999 are anybody's.
+#: Codes that may stand in a close frame: RFC 6455 section 7.4 and IANA's registry; 3000 to 4999 are for applications.
 _CODES: Final = frozenset((*range(1000, 1004), *range(1007, 1015)))
 
 

@@ -13,7 +13,7 @@ from aserver.protocol.semantics.fields import TOKEN, check_fields, tokens
 from aserver.protocol.semantics.response import Response
 from aserver.protocol.semantics.response_head import Heads, Pairs
 
-#: What a refusal says of the versions we speak (RFC 6455 section 4.4, RFC 9110 section 15.5.22).
+#: Fields by which a refusal names the version that is served (RFC 6455 section 4.4, RFC 9110 section 15.5.22).
 VERSION_FIELDS = ((b"sec-websocket-version", b"13"), (b"upgrade", b"websocket"))
 
 #: Subprotocols of one handshake: 100 fields of 8 KB could name 400,000, which would take 0.2 s.

@@ -1,7 +1,7 @@
 """A WebSocket as its application sees it: scope, `receive()` and `send()`; and how one begins.
 
 Runs in the worker's loop. It takes an HTTP/1 connection's transport over (`take_over`); the handshake's rules are
-`ws_handshake`'s, the client's side is `ws_socket`. It must never let an application's exception reach the loop.
+`handshake`'s, the client's side is `connection`. It must never let an application's exception reach the loop.
 
 Sources: the ASGI specification's WebSocket part (version 2.5) and its Websocket Denial Response extension.
 """
@@ -33,7 +33,7 @@ _SCHEMES: Final = {"http": "ws", "https": "wss"}
 
 
 class WebSocketConnection(Socket):
-    """One WebSocket, from the client's complete request to the end of the connection."""
+    """A WebSocket, from the client's complete request to the end of the connection."""
 
     __slots__ = ("_compressing", "_handshake", "_response")
 
@@ -152,7 +152,7 @@ class WebSocketConnection(Socket):
                 self.told = True
                 code, reason = self._disconnect
                 return {"type": "websocket.disconnect", "code": code, "reason": reason}
-            assert self._waiter is not None  # somebody else is already waiting; the first message is theirs
+            assert self._waiter is not None  # another task is waiting already; the first message is its
             await asyncio.wait([self._waiter])
         self._streak = False
         waiter: asyncio.Future[Message] = self.context.loop.create_future()
