@@ -140,6 +140,10 @@ class _Commands(click.Group):
         return super().parse_args(ctx, args)
 
 
+#: Of all commands that have settings; made once, because there are 400.
+_OPTIONS = _all_options()
+
+
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(
     __version__,
@@ -149,7 +153,7 @@ def cli() -> None:
     """aserver, a production ASGI server."""
 
 
-@cli.command("run", cls=_Command, params=_all_options())
+@cli.command("run", cls=_Command, params=list(_OPTIONS))
 @click.pass_context
 def _run(context: click.Context, /, **_: object) -> int:
     """Serve TARGET, such as module:app, until told to stop."""
@@ -161,7 +165,7 @@ def _run(context: click.Context, /, **_: object) -> int:
     )
 
 
-@cli.command("check", cls=_Command, params=_all_options())
+@cli.command("check", cls=_Command, params=list(_OPTIONS))
 @click.pass_context
 def _check(context: click.Context, /, **_: object) -> int:
     """Check the settings and load TARGET, without serving it."""
@@ -184,7 +188,7 @@ def _migrate(*, source: tuple[str, ...], load: bool) -> int:
     return migrate.migrate(source, load=load)
 
 
-@cli.command("config", cls=_Command, params=_all_options())
+@cli.command("config", cls=_Command, params=list(_OPTIONS))
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable, with the values' own types.")
 @click.pass_context
 def _config(context: click.Context, /, *, as_json: bool, **_: object) -> int:

@@ -46,7 +46,7 @@ def _families() -> Iterator[str]:
     yield "| names that begin with | verdict | why, or what instead |"
     yield "|---|---|---|"
     for pattern, verdict in FAMILIES:
-        names = " ".join(f"`{_cell(each)}`" for each in _alternatives(pattern.pattern))
+        names = " ".join(f"`{_cell(each)}`" for each in _alternatives(pattern))
         yield f"| {names} | {verdict.answer} | {_cell(verdict.text)} |"
 
 

@@ -11,7 +11,7 @@ from typing import Self
 
 import msgspec
 
-from aserver.config import foreign
+from aserver.config.later import LATER
 from aserver.config.rules import check, warnings
 from aserver.config.schema import BIND_PARTS, NAMES, SETTINGS, convert, read_flag
 from aserver.config.table import Table
@@ -96,6 +96,8 @@ class Resolved:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Likely mistakes that can be seen without a look at the system, a sentence each."""
+        from aserver.config import foreign  # noqa: PLC0415 - 10 ms that a zygote does not need
+
         uncalled = foreign.uncalled_hooks()
         hooks = (f"hook {name} does nothing: {uncalled[name]}" for name in self.hooks if name in uncalled)
         return (*self.changes, *warnings(self.config), *hooks)
@@ -104,6 +106,8 @@ class Resolved:
 def _unknown(key: str, layer: Layer) -> ConfigError:
     """The error for a name that no setting has, with the nearest that is a setting's."""
     plain = key.lower().replace("-", "_")
+    from aserver.config import foreign  # noqa: PLC0415 - as above
+
     answer = foreign.answer(plain)
     return ConfigError(
         f"there is no setting {layer.spell(key)} ({layer.place(key)}){answer or _suggestion(plain, layer)}"
@@ -149,7 +153,7 @@ def _named(key: str, written: object, layer: Layer) -> tuple[str, object]:
     """The setting's own name and value; no name if the setting does nothing yet. Raises ConfigError."""
     name = NAMES.get(key)
     if name is None:
-        if key in foreign.LATER:
+        if key in LATER:
             return "", None
         raise _unknown(key, layer)
     for word, meaning in SETTINGS[name].switches:
@@ -213,10 +217,10 @@ def build(layers: Sequence[Layer]) -> Resolved:
     if errors:
         raise ConfigError.of(list(dict.fromkeys(errors)))
     later = (
-        f"{layer.spell(key)} ({layer.place(key)}) {foreign.LATER[key]}"
+        f"{layer.spell(key)} ({layer.place(key)}) {LATER[key]}"
         for layer in layers
         for key, value in layer.values.items()
-        if key in foreign.LATER and key not in NAMES and value
+        if key in LATER and key not in NAMES and value
     )
     return Resolved(
         config,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aserver import __version__
-from aserver.config import Config, foreign
+from aserver.config import Config
 from aserver.config.schema import NAMES
 
 log = logging.getLogger("aserver.error")
@@ -46,6 +46,8 @@ class SettingsView:
             return _as_gunicorn_has_it(setting, getattr(self.config, setting))
         if name in self._namespace and not name.startswith("_"):
             return self._namespace[name]
+        from aserver.config import foreign  # noqa: PLC0415 - 10 ms that a zygote without such a hook does not need
+
         verdict = foreign.SERVERS["gunicorn"].verdict(name)
         if verdict is None:
             raise AttributeError(f"cfg.{name}: neither aserver nor gunicorn has a setting {name}")

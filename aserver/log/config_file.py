@@ -11,9 +11,18 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from aserver.config.foreign.gunicorn import LOGGERS
 from aserver.errors import ConfigError
 
+#: Other servers' loggers, and the ones that have such records here.
+LOGGERS = {
+    "gunicorn.error": "aserver",
+    "gunicorn.access": "aserver.access",
+    "uvicorn.access": "aserver.access",
+    "hypercorn.error": "aserver",
+    "hypercorn.access": "aserver.access",
+    "_granian": "aserver",
+    "granian.access": "aserver.access",
+}
 #: Suffixes of the format that logging.config.fileConfig reads.
 INI = frozenset({".ini", ".conf", ".cfg"})
 _YAML = frozenset({".yaml", ".yml"})

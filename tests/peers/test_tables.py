@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from aserver.config.foreign import LATER, SERVERS, ForeignServer, hooks
+from aserver.config.foreign import SERVERS, ForeignServer, hooks
 from aserver.config.foreign.translate import flags
+from aserver.config.later import LATER
 from aserver.config.schema import NAMES
 
 

@@ -6,7 +6,6 @@ Pure. `verdict` defines a verdict; `gunicorn`, `uvicorn`, `granian`, `hypercorn`
 
 from aserver.config.foreign.gunicorn import hooks, uncalled_hooks
 from aserver.config.foreign.translate import (
-    LATER,
     REPEATED,
     SERVERS,
     ForeignServer,
@@ -19,7 +18,6 @@ from aserver.config.foreign.translate import (
 from aserver.config.foreign.verdict import Answer, Meaning, Verdict
 
 __all__ = [
-    "LATER",
     "REPEATED",
     "SERVERS",
     "Answer",

@@ -5,7 +5,6 @@ Pure. `tests/peers` compares it with the parameters of `granian.cli`.
 
 from collections.abc import Mapping
 
-from aserver.config.foreign.gunicorn import WSGI_THREADS
 from aserver.config.foreign.verdict import (
     Meaning,
     Table,
@@ -19,6 +18,7 @@ from aserver.config.foreign.verdict import (
     unequal,
     unneeded,
 )
+from aserver.config.later import WSGI_THREADS
 
 _HTTP2 = "this server speaks HTTP/1.1; let the proxy in front speak HTTP/2"
 _RUST = "there is no Rust runtime whose threads could be counted"

@@ -24,9 +24,8 @@ from aserver.config.foreign.verdict import (
     unequal,
     unneeded,
 )
+from aserver.config.later import WSGI_THREADS
 
-#: a2wsgi's own number of threads, which the WSGI adapter leaves as it is.
-WSGI_THREADS = 10
 #: No line and no field is longer than this in a request that a browser or a proxy sends.
 LONGEST = 65536
 _HTTP2 = "this server speaks HTTP/1.1; let the proxy in front speak HTTP/2"
@@ -83,21 +82,18 @@ def _worker_class(value: object, others: Mapping[str, object]) -> Meaning:
 
 
 def _timeout(value: object, others: Mapping[str, object]) -> Meaning:
+    """A warning for a sync worker. Without a class the command line may have one, so that it is only said."""
     if value is None:
         return Meaning()
     settings = {"hang_timeout": value}
-    known = str(others.get("worker_class") or "sync")
-    if asks_nothing(value) or not (known == "sync" and not _several_threads(others)):
+    known = others.get("worker_class")
+    if asks_nothing(value) or known not in {None, "sync"} or _several_threads(others):
         return Meaning(settings)
-    return Meaning(
-        settings,
-        (
-            (
-                f"timeout = {value} watches the worker's event loop (hang_timeout), which a WSGI request that is stuck "
-                "in its thread does not stop; request_timeout, which will end such a request, is not there yet"
-            ),
-        ),
+    text = (
+        f"timeout = {value} watches the worker's event loop (hang_timeout), which a WSGI request that is stuck in its "
+        "thread does not stop; request_timeout, which will end such a request, is not there yet"
     )
+    return Meaning(settings, changes=(text,)) if known == "sync" else Meaning(settings, notes=(text,))
 
 
 def _connections(value: object, others: Mapping[str, object]) -> Meaning:
@@ -158,17 +154,6 @@ _LOG_DEFAULTS: dict[str, object] = {
             "class": "logging.Formatter",
         }
     },
-}
-
-#: Their loggers, and the ones that have those records here.
-LOGGERS = {
-    "gunicorn.error": "aserver",
-    "gunicorn.access": "aserver.access",
-    "uvicorn.access": "aserver.access",
-    "hypercorn.error": "aserver",
-    "hypercorn.access": "aserver.access",
-    "_granian": "aserver",
-    "granian.access": "aserver.access",
 }
 
 
@@ -377,4 +362,4 @@ def uncalled_hooks() -> dict[str, str]:
     return {name: verdict.text for name, verdict in GUNICORN.items() if verdict.hook and verdict.text}
 
 
-__all__ = ["DEFAULTS", "GUNICORN", "LOGGERS", "VARIABLES", "WSGI_THREADS", "hooks", "is_on", "uncalled_hooks"]
+__all__ = ["DEFAULTS", "GUNICORN", "VARIABLES", "hooks", "is_on", "uncalled_hooks"]

@@ -24,15 +24,6 @@ REPEATED = frozenset({
 #: Settings of several values, which several settings there may make: uWSGI's `socket` and `http`.
 _JOINED = frozenset({"bind", "env", "header"})
 
-#: Settings that have their names here already and do nothing in this version. A row leaves when its setting comes.
-LATER: Mapping[str, str] = {
-    "threads": f"does nothing yet: each worker runs WSGI requests in up to {gunicorn.WSGI_THREADS} threads",
-    "backpressure": "does nothing yet: WSGI requests wait for a thread without a bound; limit_concurrency answers 503",
-    "request_timeout": "does nothing yet: hang_timeout ends a worker whose event loop stands still",
-    "statsd_host": "does nothing yet: no metrics are sent",
-    "statsd_prefix": "does nothing yet: no metrics are sent",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class ForeignServer:

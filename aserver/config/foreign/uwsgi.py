@@ -5,7 +5,6 @@ Pure. `tests/peers` runs `uwsgi --help` and asks for a verdict on each option.
 
 from collections.abc import Mapping
 
-from aserver.config.foreign.gunicorn import WSGI_THREADS
 from aserver.config.foreign.verdict import (
     Convert,
     Meaning,
@@ -22,6 +21,7 @@ from aserver.config.foreign.verdict import (
     unequal,
     unneeded,
 )
+from aserver.config.later import WSGI_THREADS
 
 _UWSGI_PROTOCOL = (
     "the uwsgi protocol is not spoken: the address speaks HTTP, so change the proxy "

@@ -23,9 +23,9 @@ _STATIC = "serve files by the proxy, or by the application (whitenoise)"
 _PROFILE = "use py-spy on a worker"
 
 
-def _family(beginnings: str, verdict: Verdict) -> tuple[re.Pattern[str], Verdict]:
+def _family(beginnings: str, verdict: Verdict) -> tuple[str, Verdict]:
     """Beginnings are patterns with blanks between them."""
-    return re.compile("|".join(beginnings.split())), verdict
+    return "|".join(beginnings.split()), verdict
 
 
 #: The first that fits.
@@ -149,4 +149,4 @@ FAMILIES = (
 
 def family(name: str) -> Verdict | None:
     """The verdict on an option by its subsystem; None: no subsystem has options of such names."""
-    return next((verdict for pattern, verdict in FAMILIES if pattern.match(name)), None)
+    return next((verdict for pattern, verdict in FAMILIES if re.match(pattern, name)), None)

@@ -92,6 +92,17 @@ def test_app_dir_is_first_on_the_path_and_once(project: Project) -> None:
     assert sys.path.count(str(project.root)) == 1
 
 
+def test_several_places_come_first_in_their_order_and_a_missing_one_is_told(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As gunicorn's pythonpath, which its files bring it. Fails with an app_dir that has to be one folder."""
+    project.write("lib/helper.py", "")
+    project.write("main.py", "import helper\n" + APP)
+    project.load("main:app", app_dir="nowhere,lib,.")
+    assert sys.path[:2] == [str(project.root / "lib"), str(project.root)]
+    assert "app_dir names nowhere, which is not a directory" in caplog.text
+
+
 def test_load_object_takes_anything(project: Project) -> None:
     project.write("hooks.py", "settings = {'a': 1}\n")
     assert load_object("hooks:settings", app_dir=str(project.root)) == {"a": 1}
