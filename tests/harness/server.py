@@ -3,6 +3,7 @@
 All that the tests know of the server's log texts is in the patterns at the top.
 """
 
+import json
 import os
 import re
 import signal
@@ -12,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from tests.harness import processes
 from tests.harness.client import RawConnection, RawResponse, Where, fetch
@@ -273,6 +274,10 @@ class ServerProcess:
     ) -> RawResponse:
         """One request to the first listener on a connection of its own."""
         return fetch(self.where, path, method=method, headers=headers, body=body)
+
+    def ask(self, path: str = "/") -> Any:
+        """What an application that answers in JSON says."""
+        return json.loads(self.fetch(path).body)
 
     def children(self) -> list[Process]:
         """All living descendants of the master (zygotes, workers, ...), oldest first."""

@@ -4,12 +4,13 @@ import os
 import re
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from bench.load.wrk import SCRIPT, WrkResult, parse
-from tests.harness import Process, RawConnection, ServerProcess, require_tool
+from tests.harness import ClosedEarlyError, Process, RawConnection, ServerProcess, require_tool
 
 Start = Callable[..., ServerProcess]
 
@@ -28,11 +29,11 @@ def ready_pids(server: ServerProcess, generation: int | None = None) -> list[int
     return [pid for number, pid in found if generation in (None, number)]
 
 
-def settle(server: ServerProcess, count: int, generation: int | None = None) -> list[Process]:
-    """Wait until `count` workers live, each said to be ready and of this generation, and return them."""
+def settle(server: ServerProcess, count: int, generation: int | None = None, *, other_than: int = 0) -> list[Process]:
+    """Wait until `count` workers live, each ready and of this generation, none of pid `other_than`; return them."""
 
     def settled() -> list[Process]:
-        workers, ready = server.workers(), set(ready_pids(server, generation))
+        workers, ready = server.workers(), {*ready_pids(server, generation)} - {other_than}
         return workers if len(workers) == count and all(each.pid in ready for each in workers) else []
 
     return server.wait_for(settled, what=f"{count} ready workers of generation {generation or 'whichever'}")
@@ -46,13 +47,14 @@ def hold(server: ServerProcess, path: str) -> RawConnection:
 
 
 def keep_to(server: ServerProcess, pid: int) -> RawConnection:
-    """A kept connection to that worker."""
+    """A kept connection to that worker; the others may die of being asked."""
     others: list[RawConnection] = []
 
     def attempt() -> RawConnection | None:
         connection = server.connect()
-        if int(connection.request("/").body) == pid:
-            return connection
+        with suppress(ClosedEarlyError, ConnectionResetError):
+            if int(connection.request("/").body) == pid:
+                return connection
         others.append(connection)
         return None
 

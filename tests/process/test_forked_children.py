@@ -23,10 +23,6 @@ HOUSEHOLD = "tests.apps.lifecycle.household:app"
 Start = Callable[..., ServerProcess]
 
 
-def _ask(server: ServerProcess, question: str) -> Any:
-    return json.loads(server.fetch(question).body)
-
-
 def _living(pid: int) -> Process:
     found = process(pid)
     assert found is not None
@@ -49,13 +45,13 @@ def test_a_child_has_pythons_own_signals_and_sigterm_ends_it_alone(server: Start
     SIGTERM"). Fails in parts without set_wakeup_fd(-1) there, and without the loop's handlers.
     """
     running = server(HOUSEHOLD, mode, "--min-lifetime", "0")
-    worker = _ask(running, "/")
-    answer = _ask(running, f"/child?way={way}")
+    worker = running.ask("/")
+    answer = running.ask(f"/child?way={way}")
     _check_disposition(answer)
     child = _living(answer["pid"])
     os.kill(child.pid, signal.SIGTERM)
     running.wait_for(lambda: not child.alive, what="the child to end")
-    assert _ask(running, "/") == worker
+    assert running.ask("/") == worker
     assert running.stop() == 0
     assert "SIGTERM)" in running.log, "the stop"
     assert "it got SIGTERM" not in running.log
@@ -64,8 +60,8 @@ def test_a_child_has_pythons_own_signals_and_sigterm_ends_it_alone(server: Start
 def test_multiprocessing_terminates_its_children(server: Start) -> None:
     """Process.terminate() and join(). Fails without unix.give_back_signals in ForkGuard.let_go: join times out."""
     running = server(HOUSEHOLD, "--min-lifetime", "0")
-    _ask(running, "/child?way=multiprocessing")
-    assert _ask(running, "/terminate") == -signal.SIGTERM
+    running.ask("/child?way=multiprocessing")
+    assert running.ask("/terminate") == -signal.SIGTERM
     assert running.stop() == 0
     assert "it got SIGTERM" not in running.log
 
@@ -96,7 +92,7 @@ def test_later_workers_have_their_listeners_and_let_their_children_go(server: St
     running = server(HOUSEHOLD)
     running.workers()[0].kill()
     running.wait_log("is ready after", count=2)
-    answer = _ask(running, "/child?way=fork")
+    answer = running.ask("/child?way=fork")
     _check_disposition(answer)
     _living(answer["pid"]).kill()
     assert running.stop() == 0
@@ -106,7 +102,7 @@ def test_the_crash_of_a_child_is_not_told_as_its_workers(server: Start) -> None:
     """Fails without faulthandler.disable in ForkGuard.let_go: the stacks of the child stand in the worker's trace."""
     running = server(HOUSEHOLD)
     (worker,) = running.workers()
-    assert os.WTERMSIG(_ask(running, "/crash")) == signal.SIGABRT
+    assert os.WTERMSIG(running.ask("/crash")) == signal.SIGABRT
     worker.kill()
     running.wait_log("is ready after", count=2)
     assert "Fatal Python error" not in running.log

@@ -3,12 +3,10 @@
 Each test starts the real command. Each docstring says how it was seen to fail.
 """
 
-import json
 import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,10 +17,6 @@ pytestmark = pytest.mark.process
 HOUSEHOLD = "tests.apps.lifecycle.household:app"
 Start = Callable[..., ServerProcess]
 MODES = pytest.mark.parametrize("mode", ["--preload", "--lazy"])
-
-
-def _ask(server: ServerProcess, question: str) -> Any:
-    return json.loads(server.fetch(question).body)
 
 
 # ── threads and pools ────────────────────────────────────────────────────────────────────────
@@ -38,7 +32,7 @@ def test_work_under_way_is_finished_at_a_stop(server: Start, what: str, mode: st
     """
     notes = Notes(tmp_path)
     running = server(HOUSEHOLD, mode, "--hang-timeout", "1", "--slow-callback", "0.5", env=notes.env)
-    _ask(running, f"/begin?what={what}&seconds=2")
+    running.ask(f"/begin?what={what}&seconds=2")
     running.wait_for(lambda: notes.of("begun"), what="the job to begin")
     assert running.stop() == 0
     assert len(notes.of("done")) == 1
@@ -54,10 +48,10 @@ def test_work_under_way_is_finished_at_a_recycle(server: Start, tmp_path: Path) 
     """The replacement serves meanwhile. Fails without threading._shutdown in ProcessExit.go."""
     notes = Notes(tmp_path)
     running = server(HOUSEHOLD, "--min-lifetime", "0", "--max-requests", "1", "--hang-timeout", "1", env=notes.env)
-    old = _ask(running, "/begin?what=executor&seconds=2")
+    old = running.ask("/begin?what=executor&seconds=2")
     running.wait_log("has left after")
     assert notes.pids("done") == [old]
-    assert _ask(running, "/") != old
+    assert running.ask("/") != old
     assert running.stop() == 0
 
 
@@ -70,7 +64,7 @@ def test_idle_pools_cost_a_worker_no_time(server: Start, what: str, tmp_path: Pa
     """
     notes = Notes(tmp_path)
     running = server(HOUSEHOLD, env=notes.env)
-    _ask(running, f"/begin?what={what}")
+    running.ask(f"/begin?what={what}")
     (child,) = notes.pids("pool")
     assert running.stop() == 0
     assert not Path(f"/proc/{child}").exists()
@@ -81,7 +75,7 @@ def test_daemon_threads_are_no_reason_to_wait(server: Start, tmp_path: Path) -> 
     """As in Python. Fails with all threads joined."""
     notes = Notes(tmp_path)
     running = server(HOUSEHOLD, env=notes.env)
-    _ask(running, "/begin?what=daemon&seconds=600")
+    running.ask("/begin?what=daemon&seconds=600")
     assert running.stop() == 0
     assert "waits up to" not in running.log
 
@@ -107,8 +101,8 @@ def test_what_takes_longer_than_graceful_timeout_is_cut_off_and_named(
     """
     notes = Notes(tmp_path)
     running = server(HOUSEHOLD, "--graceful-timeout", "1.5", "--hang-timeout", "1", env=notes.env)
-    _ask(running, "/register")
-    _ask(running, f"/begin?what={what}&seconds=600")
+    running.ask("/register")
+    running.ask(f"/begin?what={what}&seconds=600")
     if what != "atexit":
         running.wait_for(lambda: notes.of("begun"), what="the job to begin")
     assert running.stop() == 0
@@ -121,7 +115,7 @@ def test_it_is_said_what_is_waited_for_and_an_impatient_operator_is_heard(server
     """A second SIGTERM ends the wait. Fails without `listen` in the worker's ProcessExit: it lasts for 600 s."""
     notes = Notes(tmp_path)
     running = server(HOUSEHOLD, "--graceful-timeout", "600", env=notes.env)
-    _ask(running, "/begin?what=thread&seconds=1200")
+    running.ask("/begin?what=thread&seconds=1200")
     running.terminate()
     running.wait_log(r"this process waits up to \d+\.\d s for: thread 'lingering' at \S+household\.py")
     running.terminate()
@@ -134,7 +128,7 @@ def test_signals_of_a_terminal_do_no_harm_to_who_leaves(server: Start, tmp_path:
     notes = Notes(tmp_path)
     running = server(HOUSEHOLD, env=notes.env)
     (worker,) = running.workers()
-    _ask(running, "/begin?what=thread&seconds=3")
+    running.ask("/begin?what=thread&seconds=3")
     running.terminate()
     running.wait_log("this process waits up to")
     for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
@@ -157,7 +151,7 @@ def test_preloaded_exit_hooks_run_once_in_the_zygote_and_in_no_worker(server: St
     running = server(HOUSEHOLD, "--min-lifetime", "0", "--max-requests", "9", env=notes.env)
     (zygote,) = running.zygotes()
     while running.log.count("has left after") < 2:
-        assert _ask(running, "/read") == "shared by all workers"
+        assert running.ask("/read") == "shared by all workers"
     directories = [Path(each) for each in notes.of("directory")]
     assert len(directories) == 2
     assert all(directory.is_dir() for directory in directories)
@@ -172,7 +166,7 @@ def test_what_a_worker_registers_runs_in_that_worker(server: Start, mode: str, t
     """After lifespan shutdown, once. Fails without atexit._run_exitfuncs, and without weakref's in _LIBRARY."""
     notes = Notes(tmp_path)
     running = server(HOUSEHOLD, mode, "--workers", "2", env=notes.env)
-    paths = [Path(each) for each in _ask(running, "/register")]
+    paths = [Path(each) for each in running.ask("/register")]
     assert all(path.is_dir() for path in paths)
     assert running.stop() == 0
     (worker,) = notes.pids("atexit-worker")

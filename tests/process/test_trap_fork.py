@@ -3,14 +3,12 @@
 Each test starts the real command. Each docstring says how the test was seen to fail.
 """
 
-import json
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -29,10 +27,6 @@ def _signals(process_: Process, field: str) -> set[int]:
     """The signals in a mask of /proc/PID/status, without the two that glibc keeps for itself (32, 33)."""
     mask = int(process_.status(field), 16)
     return {number for number in range(1, 65) if mask & (1 << (number - 1))} - {32, 33}
-
-
-def _ask(server: ServerProcess, question: str) -> Any:
-    return json.loads(server.fetch(question).body)
 
 
 def _under_strace(target: str, trace: Path, calls: str) -> list[str]:
@@ -96,7 +90,7 @@ def test_trap_02_subprocesses_of_the_app_start_clean(server: Start) -> None:
     Fails with SIG_IGN in unix.ignore_signals, and with TTIN and TTOU ignored where no terminal controls us.
     """
     running = server(PROBE)
-    status = _ask(running, "/child-signals")
+    status = running.ask("/child-signals")
     assert int(status["SigBlk"], 16) == 0
     ignored = int(status["SigIgn"], 16)
     assert [number for number in range(1, 32) if ignored & (1 << (number - 1))] == []
@@ -187,10 +181,10 @@ def test_trap_09_a_full_collection_leaves_preloaded_memory_shared(server: Start)
     Fails without gc.freeze() in Zygote.load: the collection then dirties 50 MB and more.
     """
     running = server(PROBE, env={"PROBE_MEGABYTES": "100"})
-    state = _ask(running, "/state")
+    state = running.ask("/state")
     assert state["gc"] is True
     assert state["frozen"] > 100_000
-    collected = _ask(running, "/collect")
+    collected = running.ask("/collect")
     assert collected["objects"] > 100_000
     assert collected["dirtied"] < 5 << 20, collected
 
@@ -198,7 +192,7 @@ def test_trap_09_a_full_collection_leaves_preloaded_memory_shared(server: Start)
 def test_trap_09_gc_is_on_and_frozen_in_lazy_workers_too(server: Start) -> None:
     """Fails without gc.freeze() after load_app in WorkerProcess.run."""
     running = server(PROBE, "--lazy", env={"PROBE_MEGABYTES": "20"})
-    state = _ask(running, "/state")
+    state = running.ask("/state")
     assert state["gc"] is True
     assert state["frozen"] > 60_000, "the zygote alone has 29,000"
 
@@ -227,10 +221,10 @@ def test_trap_15_a_subprocess_of_the_app_sees_only_the_standard_streams(server: 
     Fails with any descriptor made inheritable, such as by Channel._read without MSG_CMSG_CLOEXEC.
     """
     running = server(PROBE, "--workers", "2")
-    assert _ask(running, "/child-descriptors") == ["0", "1", "2", "3"]
+    assert running.ask("/child-descriptors") == ["0", "1", "2", "3"]
     os.kill(running.workers()[0].pid, signal.SIGKILL)  # a second look, at a worker that was forked later
     running.wait_log("is ready", count=3)
-    seen = {tuple(_ask(running, "/child-descriptors")) for _ in range(8)}
+    seen = {tuple(running.ask("/child-descriptors")) for _ in range(8)}
     assert seen == {("0", "1", "2", "3")}
 
 
@@ -245,7 +239,7 @@ def test_trap_15_a_subprocess_started_at_import_sees_only_the_standard_streams(s
         "    await send({'type': 'http.response.body', 'body': json.dumps(listing.split()).encode()})\n"
     )
     running = server("lister:app", "--app-dir", str(tmp_path))
-    assert _ask(running, "/") == ["0", "1", "2", "3"]
+    assert running.ask("/") == ["0", "1", "2", "3"]
 
 
 def test_trap_16_a_forked_child_of_a_worker_holds_no_listener(server: Start) -> None:
@@ -254,7 +248,7 @@ def test_trap_16_a_forked_child_of_a_worker_holds_no_listener(server: Start) -> 
     Fails without ForkGuard.begin in WorkerProcess.run: the orphan keeps the port open and answers nobody.
     """
     running = server(PROBE)
-    child = process(_ask(running, "/multiprocessing"))
+    child = process(running.ask("/multiprocessing"))
     assert child is not None
     try:
         (worker,) = running.workers()
@@ -275,7 +269,7 @@ def test_trap_17_interpreter_flags_and_variables_reach_the_workers(server: Start
     flags = ["-O", "-W", "error::SyntaxWarning", "-X", "utf8=1", "-X", "no_debug_ranges", "-s"]
     command = [sys.executable, *flags, *ServerProcess.command(PROBE)[1:], "--bind", "127.0.0.1:0", mode]
     running = server("", argv=command, env={"PYTHONHASHSEED": "7"})
-    state = _ask(running, "/state")
+    state = running.ask("/state")
     assert state["optimize"] == 1
     assert "error::SyntaxWarning" in state["warnoptions"]
     assert state["xoptions"]["utf8"] == "1"
@@ -291,8 +285,8 @@ def test_trap_18_privileges_are_dropped_before_the_app_is_imported(server: Start
     command = ServerProcess.command("tests.apps.lifecycle.identity:app")
     argv = [sys.executable, "-c", grouped, *command, "--bind", "127.0.0.1:0", "--user", "nobody", mode]
     running = server("", argv=argv)
-    nobody = _ask(running, "/")
-    assert _ask(running, "/import") == nobody
+    nobody = running.ask("/")
+    assert running.ask("/import") == nobody
     assert 0 not in nobody["uids"]
     assert 0 not in nobody["gids"]
     assert not {0, 4} & set(nobody["groups"])

@@ -10,26 +10,23 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import pytest
 
 from tests.harness import (
     PATIENCE,
-    ClosedEarlyError,
     Load,
     Notes,
     Process,
-    RawConnection,
     ServerProcess,
     free_port,
     process,
     require_tool,
     wait_for,
 )
-from tests.process.rolling import Start, hold
+from tests.process.rolling import Start, hold, keep_to, settle
 
 pytestmark = pytest.mark.process
 
@@ -37,38 +34,8 @@ PROBE = "tests.apps.lifecycle.probe:app"
 LIFESPANS = "tests.apps.lifecycle.lifespans"
 
 
-def _ask(server: ServerProcess, question: str) -> Any:
-    return json.loads(server.fetch(question).body)
-
-
 def _the(processes: list[Process], pid: int) -> Process:
     return next(each for each in processes if each.pid == pid)
-
-
-def _wait_for_workers(server: ServerProcess, count: int, *, other_than: int = 0) -> list[Process]:
-    """Wait until `count` workers are there, each of them said to be ready, and none is `other_than`."""
-
-    def complete() -> list[Process]:
-        ready = {int(pid) for pid in re.findall(r"pid (\d+)\) is ready", server.log)}
-        found = server.workers()
-        good = len(found) == count and all(each.pid in ready and each.pid != other_than for each in found)
-        return found if good else []
-
-    return server.wait_for(complete, what=f"{count} ready workers")
-
-
-def _keep_to(server: ServerProcess, pid: int) -> RawConnection:
-    """A connection to this worker; the others may die of being asked."""
-
-    def attempt() -> RawConnection | None:
-        connection = server.connect()
-        with suppress(ClosedEarlyError, ConnectionResetError):
-            if int(connection.request("/").body) == pid:
-                return connection
-        connection.close()
-        return None
-
-    return server.wait_for(attempt, what=f"a connection to worker {pid}") or server.connect()
 
 
 def _port_is_free(server: ServerProcess) -> bool:
@@ -102,7 +69,7 @@ def test_trap_20_a_killed_worker_is_replaced_and_its_neighbours_notice_nothing(s
         survivor = int(kept.request("/").body)
         victim = next(each for each in running.workers() if each.pid != survivor)
         victim.kill()
-        _wait_for_workers(running, 2, other_than=victim.pid)
+        settle(running, 2, other_than=victim.pid)
         assert int(kept.request("/").body) == survivor
     assert running.stop() == 0
 
@@ -238,7 +205,7 @@ def test_trap_25_a_killed_master_leaves_nothing_behind(server: Start, deputy: st
 def test_trap_27_a_living_grandchild_does_not_hide_a_death(server: Start) -> None:
     """It holds the worker's end of the channel, so there is no EOF. Fails with EOF as the death notice."""
     running = server(PROBE)
-    grandchild = process(_ask(running, "/bare-child"))
+    grandchild = process(running.ask("/bare-child"))
     assert grandchild is not None
     try:
         (worker,) = (each for each in running.workers() if each.pid == grandchild.parent)
@@ -274,7 +241,7 @@ def test_trap_28_workers_are_signalled_through_pidfds_only(server: Start, tmp_pa
 def test_trap_29_orphans_of_user_code_are_reaped(server: Start) -> None:
     """A daemon that a handler made ends, and leaves no zombie. Fails without unix.reap_strangers in the chores."""
     running = server(PROBE)
-    for pid in [_ask(running, "/daemon") for _ in range(3)]:
+    for pid in [running.ask("/daemon") for _ in range(3)]:
         running.wait_for(lambda: process(pid) is None, what=f"pid {pid} to be reaped")  # noqa: B023
     assert running.stop() == 0
 
@@ -331,7 +298,7 @@ def test_trap_31_a_crash_loop_backs_off_and_leaves_the_others_alone(server: Star
     running = server("tests.apps.lifecycle.leaving:app", "--workers", "2", env=env, ready=False)
     running.wait_log("listening on")
     (stayer,) = running.wait_for(lambda: notes.pids("stays"), what="the worker that stays")
-    with _keep_to(running, stayer) as kept:
+    with keep_to(running, stayer) as kept:
         seen: list[float] = []
         while len(seen) < 4:
             found = running.wait_log(r"exit code 41 .*a new one starts (?:now|in ([\d.]+) s)", count=len(seen) + 3)
