@@ -52,7 +52,7 @@ QUESTION_MARK: Final = 0x3F
 
 
 class HttpConnection(Connection):
-    """One client's HTTP/1 connection."""
+    """A client's HTTP/1 connection."""
 
     __slots__ = (
         "_offered",
