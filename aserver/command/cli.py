@@ -153,7 +153,12 @@ def cli() -> None:
     """aserver, a production ASGI server."""
 
 
-@cli.command("run", cls=_Command, params=list(_OPTIONS))
+@cli.command(
+    "run",
+    cls=_Command,
+    params=list(_OPTIONS),
+    epilog="Flags of gunicorn, uvicorn, Hypercorn and granian are understood, too: docs/migrate.md.",
+)
 @click.pass_context
 def _run(context: click.Context, /, **_: object) -> int:
     """Serve TARGET, such as module:app, until told to stop."""

@@ -79,6 +79,15 @@ def test_the_usual_flags_of_uvicorn(resolve: Resolve) -> None:
     assert {note.partition(":")[0] for note in resolved.notes} >= {"--loop", "--http", "--ws", "--ssl-version"}
 
 
+def test_cmd_args_may_name_the_file(resolve: Resolve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`-c file:conf.py` in the variable, as gunicorn has it. Fails if the file is looked for among our own alone."""
+    (tmp_path / "conf.py").write_text("workers = 3\nwsgi_app = 'shop:app'\n")
+    monkeypatch.setenv("GUNICORN_CMD_ARGS", "-c file:conf.py -t 9")
+    config = resolve("run").config
+    assert (config.workers, config.target, config.hang_timeout) == (3, "shop:app", 9.0)
+    assert config.config == str(tmp_path / "conf.py")
+
+
 @pytest.mark.parametrize("server", ["gunicorn", "uvicorn", "hypercorn", "granian"])
 def test_every_flag_of_the_other_servers_is_known(server: str) -> None:
     """A spelling may be another server's with the same name, or ours. Fails without one server's options."""
