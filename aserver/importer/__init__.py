@@ -1,4 +1,4 @@
-"""From `module:attribute` to an ASGI app that can be served, or a sentence that says what is missing.
+"""From `module:attribute` to an ASGI app that can be served, or a sentence about the part that is missing.
 
 Runs in processes that may import user code: the zygote (preload), lazy workers, `aserver check`; never the master. It
 starts no thread and no event loop, because the zygote forks after it.

@@ -34,7 +34,7 @@ class LogView(logging.LoggerAdapter[logging.Logger]):
 class SettingsView:
     """`server.cfg`: each setting by its name here and by gunicorn's. Values without a setting here are the file's.
 
-    Raises AttributeError for a name that is nobody's setting.
+    Raises AttributeError for a name that neither aserver nor gunicorn has a setting for.
     """
 
     def __init__(self, config: Config, namespace: Mapping[str, Any]) -> None:

@@ -29,7 +29,7 @@ class Hooks:
     """The hooks of one settings file; without one, and before `define`, `run` does nothing."""
 
     def __init__(self, path: str | None, names: tuple[str, ...], server: ServerView) -> None:
-        """Read and compile the file, while this process may still read what only root may read."""
+        """Read and compile the file, before privileges are dropped: only root may be allowed to read it."""
         self._functions: dict[str, Callable[..., Any]] = {}
         self._path, self._names = path, names
         self._code: CodeType | None = None

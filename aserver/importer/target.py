@@ -123,7 +123,7 @@ def _put_one_on_path(app_dir: str) -> Path:
         raise AppLoadError(f"app_dir {app_dir!r} ({place}) is not a directory, so no app can be imported from it")
     sys.path[:] = [str(place), *(entry for entry in sys.path if entry != str(place))]
     # A deploy may have written files within the granularity of the directory times that finders cache. Not
-    # importlib.invalidate_caches(): since 3.12 it imports importlib.metadata, 10 ms that nobody else may need, from a
+    # importlib.invalidate_caches(): since 3.12 it imports importlib.metadata, which takes 10 ms, from a
     # Python that the user to whom the rights were dropped may not be allowed to read.
     sys.path_importer_cache.pop(str(place), None)
     return place

@@ -17,7 +17,7 @@ SYSTEMD_STOP = 90.0
 #: With more workers than this for each usable CPU, they mostly wait for each other. An app that waits for a database
 #: needs several.
 WORKERS_PER_CPU = 4
-#: Descriptors besides the connections: logs, channels, listeners, and what an app usually has open.
+#: Descriptors besides the connections: logs, channels, listeners, and files that an app usually has open.
 OTHER_FDS = 100
 #: Below this, a burst of browsers runs out of descriptors.
 FEW_FDS = 1024

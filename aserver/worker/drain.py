@@ -100,7 +100,9 @@ class ServerDrain:
             await acceptor.serve_queued(taken, until)
 
     async def _end_idle_and_streams(self, service: Service) -> None:
-        """End what may never end by itself. For a final drain, also one that becomes final while it runs.
+        """End connections, streams and WebSockets that may never end by themselves.
+
+        Part of a final drain, also of one that becomes final while it runs.
 
         Idle connections have `idle_grace`, streams and WebSockets `stream_grace`. An application that has not even
         looked by the end of a second `stream_grace` is cancelled (HTTP: `Service.sweep`). Others still have their time.
@@ -128,7 +130,7 @@ class ServerDrain:
         return not (service.connections or service.active or self._handshakes)
 
     async def _close_idle(self, service: Service) -> None:
-        """Close idle connections. TLS clients, who may not look at a pooled one for hours, are not waited for long."""
+        """Close idle connections. TLS clients get GOODBYE, because they may not look at a pooled one for hours."""
         silent = [connection for connection in service.connections if connection.tls and connection.idle]
         service.close_idle()
         await self._until(lambda: service.connections.isdisjoint(silent), self._loop.time() + GOODBYE)

@@ -1,4 +1,4 @@
-"""`python -P .../aserver/zygote/__main__.py FD`: what the master execs for each generation.
+"""`python -P .../aserver/zygote/__main__.py FD`: the program that the master starts for each generation.
 
 It is run by its path, so that zygote and master are of the same aserver, wherever that is: an installation, a checkout,
 an embedding program's own path. With -P nothing in the working directory can take its place.

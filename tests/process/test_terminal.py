@@ -3,6 +3,7 @@
 Each test starts the real command, most of them on a pseudoterminal. Each docstring says how the test was seen to fail.
 """
 
+import json
 import os
 import signal
 import sys
@@ -186,6 +187,20 @@ def test_a_worker_in_the_background_that_reads_the_terminal_stops_nobody(server:
         assert "scaling" not in running.log
         _master(running).kill(signal.SIGTERM)
         assert running.wait_exit() == 0
+
+
+def test_under_a_terminal_subprocesses_ignore_its_signals_to_background_jobs_alone(server: Start) -> None:
+    """All else is at its default, and no signal blocked.
+
+    Fails without unix.discard_signals in terminal.leave_to_master, and with it for every signal.
+    """
+    with Terminal() as terminal:
+        running = server(argv=terminal.attach(_command()))
+        status = json.loads(running.fetch("/child-signals").body)
+        ignored = int(status["SigIgn"], 16)
+        assert {number for number in range(1, 32) if ignored >> (number - 1) & 1} == {signal.SIGTTIN, signal.SIGTTOU}
+        assert int(status["SigBlk"], 16) == 0
+        assert running.stop() == 0
 
 
 def test_a_terminal_that_hangs_up_leaves_the_service_running(server: Start, tmp_path: Path) -> None:
