@@ -89,8 +89,7 @@ class HttpConnection(Connection):
         self._offered: Exchange | None = None  # becomes a WebSocket when its turn comes
         self._refusal: ClientError | None = None  # to be answered when the queue is empty
         self._refused: Exchange | None = None  # the exchange whose body was bad, if its head was good
-        self.reader = RequestReader(self, limits, heads)
-        self.feed = self.reader.feed
+        self.reader = RequestReader(self, limits, heads)  # `feed` takes its place when the connection ends
 
     # ── bytes in ─────────────────────────────────────────────────────────────────────────────
 
@@ -98,7 +97,10 @@ class HttpConnection(Connection):
         """Read, then start what can be started."""
         error = None
         try:
-            self.feed(data)
+            if self.stage is OPEN:
+                self.reader.feed(data)
+            else:
+                self.feed(data)
         except ClientError as refusal:
             error = refusal
         if error is not None:  # not above: what is raised while another error is handled, forgets its own cause

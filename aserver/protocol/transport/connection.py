@@ -122,7 +122,7 @@ class Connection:
         self.write_deadline = inf  # before it, the client has to read
         self.write_paused = False
         self._unsent = 0  # bytes in the transport's buffer when `write_deadline` was set
-        self._write_waiters: list[asyncio.Future[None]] = []
+        self._write_waiters: list[asyncio.Future[None]] | None = None  # made for the first
         self._discarded = 0
         self.logged: tuple[Any, ...] | None = None  # the access log's, which formats the same fields again and again
 
@@ -179,14 +179,17 @@ class Connection:
         """Wait until the transport takes more, or the connection is gone."""
         while self.write_paused and self.stage is not CLOSED:
             waiter: asyncio.Future[None] = self.context.loop.create_future()
-            self._write_waiters.append(waiter)
+            waiters = self._write_waiters
+            if waiters is None:
+                waiters = self._write_waiters = []
+            waiters.append(waiter)
             try:
                 await waiter
             finally:
-                self._write_waiters.remove(waiter)
+                waiters.remove(waiter)
 
     def _wake_writers(self) -> None:
-        for waiter in self._write_waiters:
+        for waiter in self._write_waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
 
