@@ -15,6 +15,7 @@ from aserver.errors import ClientError
 from aserver.protocol.application.access_record import Refusal
 from aserver.protocol.application.body import RequestBody
 from aserver.protocol.application.exchange import Exchange
+from aserver.protocol.application.origin import apply_origin
 from aserver.protocol.application.parting import HEAR_OUT
 from aserver.protocol.application.tasks import Tasks
 from aserver.protocol.context import Context
@@ -23,7 +24,6 @@ from aserver.protocol.http1.head_cache import HeadCache
 from aserver.protocol.http1.reader import BETWEEN, OVER, RequestReader
 from aserver.protocol.http1.rules import RequestLimits
 from aserver.protocol.http1.sink import CHUNKED, Headers
-from aserver.protocol.peer.forwarded import with_port
 from aserver.protocol.semantics import fields
 from aserver.protocol.semantics.response import DONE, HEADED, START, TRAILERS, Response
 from aserver.protocol.semantics.response_head import Pairs
@@ -215,8 +215,8 @@ class HttpConnection(Connection):
             exchange.complete = True
         else:
             self._prepare(exchange, framing, length)
-        if forwarding:
-            self.believe(forwarding, exchange)
+        if forwarding and context.forwarding is not None and context.forwarding.trusts(self.client):
+            apply_origin(context.forwarding.read(forwarding), exchange)
         if self.current is None:
             self.current = exchange
         else:
@@ -243,31 +243,6 @@ class HttpConnection(Connection):
                 exchange.scope["extensions"]["http.response.trailers"] = {}
         else:
             del exchange.scope["extensions"]["http.response.early_hint"]
-
-    def believe(self, forwarding: Mapping[bytes, bytes], exchange: Exchange) -> None:
-        """Take from a trusted proxy what the client and its request were."""
-        scope = exchange.scope
-        reader = self.context.forwarding
-        if reader is None or not reader.trusts(self.client):
-            return
-        origin = reader.read(forwarding)
-        if origin.client is not None:
-            exchange.client = scope["client"] = origin.client
-        if origin.scheme is not None:
-            scope["scheme"] = origin.scheme
-        if origin.host is not None or origin.port is not None:
-            headers = exchange.headers
-            host = origin.host or next((value for name, value in headers if name == b"host"), None)
-            if host:
-                host = with_port(host, origin.port, scope["scheme"])
-                exchange.headers = [(b"host", host), *[pair for pair in headers if pair[0] != b"host"]]
-                scope["headers"] = exchange.headers.copy()
-        if origin.prefix is not None and scope["path"] != "*":
-            raw = origin.prefix.encode("ascii")
-            prefix = decode_path(raw)
-            scope["root_path"] = prefix + scope["root_path"]
-            scope["path"] = prefix + scope["path"]
-            scope["raw_path"] = raw + scope["raw_path"]
 
     def on_body(self, data: bytes) -> None:
         """Hand a piece of the body on."""
