@@ -13,7 +13,8 @@ from aserver.config import Layer, foreign
 from aserver.config.schema import NAMES, convert
 from aserver.errors import ConfigError
 
-#: In the order of who has a spelling first. uWSGI's are of another make: `-p 4`, `-M`, `-b 32768`.
+#: In this order: a spelling that several servers share is the first one's. uWSGI is left out, because its flags are of
+#: another make: `-p 4`, `-M`, `-b 32768`.
 _SERVERS = ("gunicorn", "uvicorn", "hypercorn", "granian")
 #: They end the command by themselves, or are commands of our own.
 _NOT_HERE = frozenset({"--version", "--help", "--config"})

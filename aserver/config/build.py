@@ -51,8 +51,7 @@ class Layer:
     """Settings from one place. `origin` is its name for people; `spell` turns a setting's name into that used there.
 
     `lines` are those of the file, by the name that was written there. `errors`, `changes` and `notes` were found while
-    the layer was read: mistakes, what does not mean here what it means to the server whose setting it is, and what
-    else is to be said.
+    the layer was read: mistakes, settings of other servers with another meaning here, and remarks for the log.
     """
 
     origin: str
