@@ -51,9 +51,10 @@ names it, where it came from and the nearest known name. `aserver config` prints
 * **An empty variable** in the environment counts as unset. Variables that Kubernetes makes for a service named
   `aserver` (`ASERVER_PORT=tcp://…`, `ASERVER_SERVICE_HOST`) are not settings and are ignored.
 * **The file** is `-c FILE` or `ASERVER_CONFIG`, else `aserver.toml`, else `[tool.aserver]` in `pyproject.toml`,
-  else, for the command, `gunicorn.conf.py` ([migrate.md](migrate.md)), all in the current directory. A `.py` file runs in a process of its own, never in the master, has 30 s for it, and
-  ends with the master (on Linux); functions in it with gunicorn's hook names are hooks. Started as root, a file that
-  `user` may change is refused: the application could make itself root by it."""
+  else, for the command, `gunicorn.conf.py` ([migrate.md](migrate.md)), all in the current directory. A `.py` file
+  runs in a process of its own, never in the master, has 30 s for it, and ends with the master (on Linux); functions
+  in it with gunicorn's hook names are hooks. Started as root, a file that `user` may change is refused: the
+  application could make itself root by it."""
 
 if __name__ == "__main__":
     sys.stdout.write(markdown())

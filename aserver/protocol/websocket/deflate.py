@@ -21,7 +21,7 @@ LEAST_SIZE = 64
 
 #: Bytes of a message that are compressed in one turn of the loop: 0.2 ms of JSON, 3 ms of the hardest texts to compress
 #: (long ones of two letters).
-PORTION: Final = 16384
+DEFLATED_AT_ONCE: Final = 16384
 
 #: Every message ends with these bytes, which are not sent (RFC 7692 section 7.2.1).
 _TAIL = b"\x00\x00\xff\xff"

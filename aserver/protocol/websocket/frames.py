@@ -2,8 +2,8 @@
 
 Pure: no transport, no loop, no clock. `Reader` is fed the bytes that arrive, however they were cut, and calls its sink.
 It must never hold more than one message, hand on a part of a message that breaks a rule later, or work for long at a
-time (see `PORTION`). Most frames come whole and short, and have a path of their own at the top of `Reader.feed`. All
-others take the long path: a frame's payload is unmasked, inflated, counted and decoded as it arrives, so that a bad
+time (see PORTION_FRAMES). Most frames come whole and short, and have a path of their own at the top of `Reader.feed`.
+All others take the long path: a frame's payload is unmasked, inflated, counted and decoded as it arrives, so that a bad
 byte is refused when it is read and not megabytes later.
 """
 
@@ -44,7 +44,7 @@ PIECES: Final = 1024
 #: Frames that a reader works through before it stops and asks for another turn of the loop: 0.15 ms of the shortest
 #: messages, 0.2 to 0.3 of fragments. Counted, not timed, so that results are deterministic; counted in small numbers,
 #: which Python has ready-made (a sum in bytes took 5 % of an echo).
-PORTION: Final = 160
+PORTION_FRAMES: Final = 160
 
 #: Other work counts as frames, each about 1 us. A compressed message is INFLATED_COST frames, because it may need eight
 #: new contexts (see `deflate`). INFLATED_BYTES inflated (1.5 to 2.6 ns each) are a frame, and so are TEXT_BYTES of text
@@ -54,7 +54,7 @@ INFLATED_BYTES: Final = 400
 TEXT_BYTES: Final = 1024
 
 #: Compressed bytes given to the inflater at once, which returns what it has not used.
-SLICE: Final = 16384
+INFLATED_AT_ONCE: Final = 16384
 
 _WHOLE_TEXT: Final = FIN | TEXT
 _WHOLE_BINARY: Final = FIN | BINARY
@@ -108,8 +108,8 @@ class Reader:
     """Reads the client's frames. `limit` bounds a message, over its fragments and after inflation (bytes).
 
     While `paused`, which a sink may set from inside a call, nothing is parsed and bytes that come are kept; `feed(b"")`
-    goes on with them. The reader pauses itself, and is `spent`, when it has worked through a `PORTION` since bytes last
-    came or `refill` was called; then only the caller of `refill` may resume it. After ViolationError feed it no more.
+    goes on with them. The reader pauses itself, and is `spent`, when it has worked through PORTION_FRAMES since bytes
+    last came or `refill` was called; then only the caller of `refill` may resume it. After ViolationError it is over.
     """
 
     __slots__ = (
@@ -136,7 +136,7 @@ class Reader:
     def __init__(self, sink: MessageSink, limit: int, inflater: Inflater | None = None) -> None:
         self.paused = False
         self.spent = False
-        self._room = PORTION  # the rest of it
+        self._room = PORTION_FRAMES  # the rest of it
         self._sink = sink
         self._limit = limit
         self._short = 6 + min(limit, 125)  # the longest frame with a head of 6 bytes
@@ -166,7 +166,7 @@ class Reader:
                 self._sink.on_text(_decode(apply_mask(data[6:], data[2:6])))
                 return
         if data and not self.paused:
-            self._room = PORTION
+            self._room = PORTION_FRAMES
         at = 0
         if self._held:
             if data:
@@ -230,7 +230,7 @@ class Reader:
     def refill(self) -> None:
         """Allow another portion: no longer `spent`, and to be resumed as after any other pause."""
         self.spent = False
-        self._room = PORTION
+        self._room = PORTION_FRAMES
 
     def _frame(self, data: bytes, at: int, start: int, length: int) -> int:
         """Take a frame of which the head at `at` is complete; return where to go on, `at` if more is needed."""
@@ -287,7 +287,7 @@ class Reader:
         if self._inflating:
             end = at + take
             while at < end and self._room > 0:
-                at += self._inflate(memoryview(data)[at : min(end, at + SLICE)])
+                at += self._inflate(memoryview(data)[at : min(end, at + INFLATED_AT_ONCE)])
         elif take:
             piece = apply_mask(memoryview(data)[at : at + take], self._mask)
             at += take

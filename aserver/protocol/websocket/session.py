@@ -23,7 +23,7 @@ from aserver.protocol.websocket.connection import APP_CLOSED, CONNECTING, DENYIN
 from aserver.protocol.websocket.frames import BINARY, FIN, RSV1, TEXT
 
 #: Up to this size (bytes) a message is joined to its frame's head; above it, copying costs more than writing both.
-JOIN_LIMIT: Final = 8192
+JOIN_FRAME_LIMIT: Final = 8192
 
 _TEXT: Final = FIN | TEXT
 _BINARY: Final = FIN | BINARY
@@ -196,7 +196,7 @@ class WebSocketConnection(Socket):
             self._write_frame(frames.head(first | RSV1, size) + data)
         elif size < 126:
             self._write_frame(heads[size] + data)
-        elif size < JOIN_LIMIT:
+        elif size < JOIN_FRAME_LIMIT:
             self._write_frame(frames.head(first, size) + data)
         else:
             self.writer.write_pieces([frames.head(first, size), data])
@@ -206,7 +206,7 @@ class WebSocketConnection(Socket):
 
     async def _compress(self, deflater: deflate.Deflater, data: bytes) -> bytes:
         """Compress a message; a large one in portions, between which the worker serves others."""
-        if len(data) <= deflate.PORTION:
+        if len(data) <= deflate.DEFLATED_AT_ONCE:
             return deflater.message(data)
         context = self.context
         compressing: asyncio.Future[None] = context.loop.create_future()
@@ -215,12 +215,12 @@ class WebSocketConnection(Socket):
         pieces: list[bytes] = []
         whole = False
         try:
-            for begin in range(0, len(data), deflate.PORTION):
+            for begin in range(0, len(data), deflate.DEFLATED_AT_ONCE):
                 if begin:
                     await context.fair_queue.turn()
                 if self._phase is not OPEN:
                     raise ClientDisconnectedError("the WebSocket was closed while a message was compressed")
-                pieces.append(deflater.feed(view[begin : begin + deflate.PORTION]))
+                pieces.append(deflater.feed(view[begin : begin + deflate.DEFLATED_AT_ONCE]))
             pieces.append(deflater.end())
             whole = True
         finally:

@@ -13,7 +13,14 @@ from aserver.asgi import ASGIApp
 from aserver.protocol.application.body import HIGH_WATER
 from aserver.protocol.websocket import deflate
 from aserver.protocol.websocket.deflate import Inflater
-from aserver.protocol.websocket.frames import INFLATED_BYTES, INFLATED_COST, PORTION, TEXT_BYTES, Reader, ViolationError
+from aserver.protocol.websocket.frames import (
+    INFLATED_BYTES,
+    INFLATED_COST,
+    PORTION_FRAMES,
+    TEXT_BYTES,
+    Reader,
+    ViolationError,
+)
 from tests.harness.waiting import eventually
 from tests.protocol.narrows import PIECES, Narrows
 from tests.protocol.serving import GET, service_of, status
@@ -135,19 +142,19 @@ def test_no_turn_is_long(data: bytes) -> None:
     sink.feed(data)
     assert sink.events[-1] == "end"
     assert len(sink.turns) > 5
-    assert max(events for events, _ in sink.turns) <= PORTION
-    assert max(made for _, made in sink.turns) <= PORTION * INFLATED_BYTES + deflate.STEP
+    assert max(events for events, _ in sink.turns) <= PORTION_FRAMES
+    assert max(made for _, made in sink.turns) <= PORTION_FRAMES * INFLATED_BYTES + deflate.STEP
 
 
 def test_fragments_count_though_nothing_comes_of_them() -> None:
     sink = Turns()
     sink.feed(FLOODS["fragments"])
-    assert len(sink.turns) >= READ // 7 // PORTION
+    assert len(sink.turns) >= READ // 7 // PORTION_FRAMES
 
 
 @pytest.mark.parametrize(
     ("flood", "most"),
-    [("texts of a kilobyte", PORTION // 2), ("compressed messages", -(-PORTION // (1 + INFLATED_COST)))],
+    [("texts of a kilobyte", PORTION_FRAMES // 2), ("compressed messages", -(-PORTION_FRAMES // (1 + INFLATED_COST)))],
 )
 def test_messages_that_cost_more_are_fewer(flood: str, most: int) -> None:
     sink = Turns()
@@ -158,7 +165,7 @@ def test_messages_that_cost_more_are_fewer(flood: str, most: int) -> None:
 def test_who_sends_little_at_once_never_waits() -> None:
     """Each read has a portion of its own. Fails where only a turn gives another."""
     sink = Turns()
-    for _ in range(PORTION):
+    for _ in range(PORTION_FRAMES):
         sink.reader.feed(frame(TEXT, b"x") * 10)
         assert not sink.reader.spent
 
@@ -166,7 +173,7 @@ def test_who_sends_little_at_once_never_waits() -> None:
 def test_a_read_of_text_is_one_turn() -> None:
     """A loop may read several times in a turn if nobody stops it. Fails where only what is held can be spent."""
     sink = Turns()
-    sink.reader.feed(frame(TEXT, b"x" * 1_000_000)[: PORTION * TEXT_BYTES + 14])
+    sink.reader.feed(frame(TEXT, b"x" * 1_000_000)[: PORTION_FRAMES * TEXT_BYTES + 14])
     assert sink.reader.spent
     assert not sink.events
 
@@ -259,7 +266,7 @@ def spent(line: Tap) -> bool:
 
 @floods
 async def test_others_are_answered_before_a_flood_is_read(data: bytes) -> None:
-    """Fails with a huge PORTION; for messages also if the application's `receive()` makes the reader go on."""
+    """Fails with a huge PORTION_FRAMES; for messages also if the application's `receive()` makes the reader go on."""
     ended: list[Application] = []
 
     async def take(app: Application) -> None:
@@ -294,7 +301,7 @@ async def test_an_echo_does_not_go_on_by_itself() -> None:
             await asyncio.sleep(0)
             most = max(most, len(line.written) - before)
             before = len(line.written)
-        assert most <= (PORTION + 32) * 3
+        assert most <= (PORTION_FRAMES + 32) * 3
         assert line.reading
 
 
@@ -333,7 +340,7 @@ async def test_a_slow_application_is_not_asked_in_each_turn() -> None:
 
 async def test_room_in_the_queue_does_not_open_what_waits_for_its_turn() -> None:
     """Two reasons not to read. Fails without `spent` in `go_on_reading`."""
-    async with wired(Application(listen), ws_max_queue=PORTION + 1) as service:
+    async with wired(Application(listen), ws_max_queue=PORTION_FRAMES + 1) as service:
         line = await service.open()
         for _ in range(50):
             service.service.context.fair_queue.wait(lambda: None)
@@ -342,7 +349,7 @@ async def test_room_in_the_queue_does_not_open_what_waits_for_its_turn() -> None
             await asyncio.sleep(0)
         assert spent(line)
         assert not line.reading
-        assert len(service.app.got) == PORTION
+        assert len(service.app.got) == PORTION_FRAMES
 
 
 async def test_a_turn_does_not_open_a_full_queue() -> None:
@@ -350,12 +357,12 @@ async def test_a_turn_does_not_open_a_full_queue() -> None:
         await app.go_on.wait()
         await app.until_disconnected()
 
-    async with wired(Application(slow), ws_max_queue=PORTION + 10) as service:
+    async with wired(Application(slow), ws_max_queue=PORTION_FRAMES + 10) as service:
         line = await service.open()
         line.protocol.data_received(FLOODS["messages"])
         assert spent(line)
         await eventually(lambda: not service.service.context.fair_queue.waiting)
-        assert len(line.protocol._messages) == PORTION + 10
+        assert len(line.protocol._messages) == PORTION_FRAMES + 10
         assert not line.reading
         assert not spent(line)
         service.app.go_on.set()
@@ -398,7 +405,7 @@ async def test_a_worker_that_leaves_amid_a_flood(answered: bool) -> None:
         *_, (first, payload) = frames_of(line.written)
         assert first == 0x80 | CLOSE
         assert payload[:2] == (1012).to_bytes(2, "big")
-        assert pongs <= PORTION
+        assert pongs <= PORTION_FRAMES
         if answered:
             await eventually(lambda: line.closed)
         else:
@@ -487,7 +494,7 @@ async def test_any_order_of_sending_and_reading(ws_max_queue: int, seed: int) ->
 # ── what an application sends ────────────────────────────────────────────────────────────────
 
 #: Compressed to a thousandth; half a second if it were compressed in one call.
-LARGE = bytes(range(256)) * (40 * deflate.PORTION // 256)
+LARGE = bytes(range(256)) * (40 * deflate.DEFLATED_AT_ONCE // 256)
 
 
 def messages_of(written: bytes) -> list[bytes]:
