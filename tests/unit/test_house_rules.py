@@ -60,7 +60,7 @@ BROAD = {
 MODULE_LINES = 400
 LONG_MODULES = {
     "protocol/application/exchange.py": 430,
-    "protocol/http1/connection.py": 562,
+    "protocol/http1/connection.py": 570,
     "protocol/http1/reader.py": 510,
     "protocol/websocket/frames.py": 430,
 }
@@ -68,7 +68,7 @@ LONG_MODULES = {
 #: Lines of a function: 50 and no more, except these.
 FUNCTION_LINES = 50
 LONG_FUNCTIONS = {
-    "protocol/http1/connection.py::HttpConnection.on_request": 63,
+    "protocol/http1/connection.py::HttpConnection.on_request": 62,
     "protocol/http1/reader.py::RequestReader.on_headers_complete": 64,
     "protocol/websocket/frames.py::Reader.feed": 72,
 }
@@ -101,7 +101,7 @@ PRIVATE_READS = {
     "fuzz": 1,
     "peers": 1,
     "process": 1,
-    "protocol/http1": 11,
+    "protocol/http1": 10,
     "protocol/peer": 4,
     "protocol/semantics": 3,
     "protocol/websocket": 9,
