@@ -251,7 +251,8 @@ class HttpConnection(Connection):
             return
         exchange.request_body.received += len(data)
         if exchange is self.current:
-            self.await_body()
+            self.awaited = BODY
+            self.deadline = self.context.now + self.context.body_timeout
         exchange.body_received(data)
 
     def on_end(self) -> None:
