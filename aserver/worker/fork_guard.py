@@ -11,6 +11,7 @@ import faulthandler
 import functools
 import os
 import signal
+from _thread import get_ident
 from collections.abc import Callable, Iterable
 
 from aserver import unix
@@ -74,13 +75,33 @@ _guards: list[ForkGuard] = []
 @functools.cache
 def _hook() -> None:
     """Register for every fork from now on. Python cannot unregister it; without guards it does nothing."""
-    os.register_at_fork(after_in_child=_let_go)  # noqa: TID251
+    os.register_at_fork(before=_hold_signals, after_in_parent=_take_signals, after_in_child=_let_go)  # noqa: TID251
+
+
+#: The signal masks of the threads that are forking now.
+_masks: dict[int, set[int]] = {}
+
+
+def _hold_signals() -> None:
+    """Let signals wait until the child has Python's own dispositions.
+
+    Our handlers would swallow a SIGTERM that comes before, as `Process.terminate()` right after `start()` sends it.
+    """
+    if _guards:
+        _masks[get_ident()] = set(signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()))
+
+
+def _take_signals() -> None:
+    mask = _masks.pop(get_ident(), None)
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _let_go() -> None:
     for guard in _guards:
         guard.let_go()
     _guards.clear()  # a child of the child has nothing of ours any more
+    _take_signals()
 
 
 def _identity(fd: int) -> _Identity:

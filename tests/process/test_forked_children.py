@@ -66,6 +66,32 @@ def test_multiprocessing_terminates_its_children(server: Start) -> None:
     assert "it got SIGTERM" not in running.log
 
 
+TERMINATES_AT_ONCE = """
+import multiprocessing, time
+async def app(scope, receive, send):
+    codes = []
+    for _ in range(20 if scope["type"] == "http" else 0):
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child.start()
+        child.terminate()
+        child.join(2)
+        codes.append(child.exitcode)
+        if child.exitcode is None:
+            child.kill()
+            break
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": repr(set(codes)).encode()})
+"""
+
+
+def test_a_child_that_is_terminated_at_its_first_instant_ends(server: Start, tmp_path: Path) -> None:
+    """Fails without ForkGuard's mask: our handlers, which the child has for a moment, swallow the signal."""
+    (tmp_path / "hasty.py").write_text(TERMINATES_AT_ONCE)
+    running = server("hasty:app", "--app-dir", str(tmp_path), "--lifespan", "off")
+    assert running.fetch().body == b"{-15}"
+    assert running.stop() == 0
+
+
 def test_a_child_forked_at_import_has_neither_handlers_nor_listeners(server: Start, tmp_path: Path) -> None:
     """The zygote's. Fails without ForkGuard.begin in the zygote: it survives SIGTERM, and keeps the port."""
     notes = Notes(tmp_path)
