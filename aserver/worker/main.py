@@ -22,7 +22,7 @@ import uvloop
 
 from aserver import importer, terminal, unix
 from aserver.config import Config
-from aserver.errors import AppLoadError, AserverError, BootError, ExitCode
+from aserver.errors import AppLoadError, AserverError, BootError, ChannelError, ExitCode
 from aserver.importer.application import load_app
 from aserver.importer.hooks import Hooks, WorkerView
 from aserver.ipc.board import Board, Field
@@ -203,13 +203,17 @@ class WorkerProcess:
 
     def _listen(self, seconds: float) -> None:
         """Hear the master after the loop has ended: orders to hurry, reopened logs. Runs in the thread of `exit`."""
-        if not unix.readable([] if self._channel.eof else [self._channel.fileno()], seconds):
-            return
-        for message, fds in self._channel.receive():
-            if isinstance(message, Drain):
-                self.exit.hurry(message.graceful)
-            else:
-                self._seed.logs.replace(fds[0], fds[1] if len(fds) > 1 else None)
+        try:
+            if not unix.readable([] if self._channel.eof else [self._channel.fileno()], seconds):
+                return
+            for message, fds in self._channel.receive():
+                if isinstance(message, Drain):
+                    self.exit.hurry(message.graceful)
+                else:
+                    self._seed.logs.replace(fds[0], fds[1] if len(fds) > 1 else None)
+        except (OSError, ValueError, ChannelError):
+            # The main thread has closed the logs or the channel meanwhile: the process is about to end.
+            unix.readable([], seconds)
 
     def _beat(self) -> None:
         self._cell[Field.BEAT] = time.monotonic_ns()
