@@ -40,7 +40,7 @@ test: $(VENV)/.test
 COPY := build/compiled
 test-compiled: $(VENV)/.test
 	rm -rf $(COPY) && mkdir -p $(COPY)
-	tar --exclude '.env-*' --exclude results --exclude __pycache__ -cf - aserver bench deploy docs tests *.md LICENSE Makefile pyproject.toml | tar -xf - -C $(COPY)
+	tar --exclude '.env-*' --exclude results --exclude __pycache__ -cf - aserver bench deploy docs tests *.md LICENSE Makefile pyproject.toml .importlinter | tar -xf - -C $(COPY)
 	cd $(COPY) && HATCH_BUILD_HOOKS_ENABLE=1 $(abspath $(BIN))/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 	cd $(COPY) && export TEST_COMPILED=1 && $(suite)
 
