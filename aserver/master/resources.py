@@ -153,6 +153,7 @@ class AllResources:
     def close_listeners(self) -> None:
         """Accept no more; each listener closes again with its generation, which does nothing."""
         for listener in self.listeners:
+            listener.open_no_more()
             listener.close()
 
     def reopen_logs(self) -> None:

@@ -4,13 +4,25 @@ Runs in the master and in the embedding program; a worker has no Listener. It mu
 order from its owner, so there is no `__del__`.
 """
 
+import contextlib
+import ctypes
 import errno
 import socket
+import struct
+import sys
 
 from aserver.errors import BindError
 from aserver.sockets import port_owner
 
 Address = tuple[str, int] | str
+
+#: socket(7); Python has no name for it.
+_SO_ATTACH_FILTER = 26
+#: A classic BPF program over the TCP header: a packet that opens a connection (SYN without ACK, in byte 13) is dropped,
+#: all others pass.
+_NO_SYN = struct.pack(
+    "HBBI" * 5, 0x30, 0, 0, 13, 0x54, 0, 0, 0x12, 0x15, 0, 1, 0x02, 0x06, 0, 0, 0, 0x06, 0, 0, 0xFFFFFFFF
+)
 
 
 class Listener:
@@ -45,6 +57,26 @@ class Listener:
     def tend(self) -> str | None:
         """Keep the address reachable; call it about once a second. Returns a sentence for the log, or None."""
         return None
+
+    def open_no_more(self) -> None:
+        """Have the kernel begin no new connection (Linux, TCP), before the workers empty the queue for the last time.
+
+        Between a worker's last accept(2) and its close(2) a client could connect, and the close would reset it. Dropped
+        is only the first packet: the client sends it again a second later, and is refused if the address is free then.
+        Not for adopted sockets, which outlive this server.
+        """
+        if (
+            sys.platform != "linux"
+            or self.family == "unix"
+            or self.name.startswith("fd://")
+            or self.socket.fileno() < 0
+        ):
+            return
+        program = ctypes.create_string_buffer(_NO_SYN, len(_NO_SYN))
+        with contextlib.suppress(OSError):  # the rest of the stop does not depend on it
+            self.socket.setsockopt(
+                socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", 5, ctypes.addressof(program))
+            )
 
     def close(self) -> None:
         """Close the socket; may be called again. Clients in its queue are reset unless another process holds it too."""

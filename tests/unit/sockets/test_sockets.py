@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import select
 import socket
 import subprocess
 import sys
@@ -555,3 +556,35 @@ def test_what_is_handed_over_is_the_same_listener(bind: Bind, tmp_path: Path, ki
     finally:
         successor.close()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="socket filters are Linux's")
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_listener_begins_no_more_connections_and_keeps_those_there_are(host: str) -> None:
+    """Fails without the filter in `open_no_more`: the second client is in the queue, and would be reset by a close."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as sock, socket.socket(family) as first, socket.socket(family) as second:
+        sock.bind((host, 0))
+        listener = Listener(sock, "http://test", sock.getsockname()[:2])
+        listener.listen(5)
+        first.connect(sock.getsockname())
+        listener.open_no_more()
+        second.setblocking(False)
+        second.connect_ex(sock.getsockname())
+        served, _ = sock.accept()
+        with served:
+            first.sendall(b"ping")
+            served.setblocking(True)
+            assert served.recv(4) == b"ping"
+        assert select.select([sock], [], [], 0.2)[0] == [], "a connection has begun"
+
+
+def test_an_adopted_listener_goes_on_after_this_server() -> None:
+    """Fails without the look at the name in `open_no_more`: systemd's socket would be dead for the next service."""
+    with socket.socket() as sock, socket.socket() as client:
+        sock.bind(("127.0.0.1", 0))
+        listener = Listener(sock, "fd://3 (tcp)", sock.getsockname())
+        listener.listen(5)
+        listener.open_no_more()
+        client.connect(sock.getsockname())
+        sock.accept()[0].close()
