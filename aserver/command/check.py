@@ -18,7 +18,7 @@ from aserver.errors import AppLoadError, BindError, BootError, ConfigError, Exit
 from aserver.log.access.format import compile_format
 from aserver.log.setup import read_log_config
 from aserver.master.pidfile import refuse_other_files
-from aserver.sockets.bind import bind_for, path_of
+from aserver.sockets.bind import bind_for, is_taken, path_of
 from aserver.sockets.path import check_length, group_id, user_id
 from aserver.tls import Certificates
 from aserver.worker.lifespan import Lifespan
@@ -113,7 +113,7 @@ def _look_at_address(spec: str, config: Config) -> None:
     try:
         listeners = bind_for(config, (spec,), {})
     except BindError as error:
-        if not (isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE):
+        if not is_taken(error):
             raise
     else:
         for listener in listeners:

@@ -308,8 +308,12 @@ class Sink:
     def replace(self, fd: int) -> None:
         """Go on with `fd` (taken over and closed), under the same number and with nothing lost; for reopening.
 
-        In the loop's thread. The lines that the old file did not take go to the new one. Raises OSError for a bad `fd`.
+        In the loop's thread. The lines that the old file did not take go to the new one. A sink that is closed only
+        closes `fd`. Raises OSError for a bad `fd`.
         """
+        if self.fd < 0:
+            os.close(fd)
+            return
         kind = kind_of(fd)
         self.flush()
         if self.descriptor.leads_to(fd):

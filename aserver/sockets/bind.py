@@ -161,12 +161,16 @@ def _bind_tcp(host: str, port: int, *, reuse_port: bool, tls: bool) -> list[List
         try:
             sockets = _bind_addresses(addresses, port, reuse_port=reuse_port)
         except BindError as error:
-            taken = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
-            if port == 0 and taken:
+            if port == 0 and is_taken(error):
                 continue
             raise
         return [_tcp_listener(sock, tls=tls) for sock in sockets]
     raise BindError(f"cannot bind {host}:0: no port was free on all of its {len(addresses)} addresses at once")
+
+
+def is_taken(error: BindError) -> bool:
+    """Whether the address is in use already, and nothing else is wrong with it."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
 
 
 def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:

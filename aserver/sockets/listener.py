@@ -9,8 +9,8 @@ import ctypes
 import errno
 import socket
 import struct
-import sys
 
+from aserver import unix
 from aserver.errors import BindError
 from aserver.sockets import port_owner
 
@@ -43,6 +43,11 @@ class Listener:
     def __repr__(self) -> str:
         return f"<Listener {self.name} fd={self.socket.fileno()}>"
 
+    @property
+    def adopted(self) -> bool:
+        """Whether another process bound the socket and passed it on."""
+        return self.name.startswith("fd://")
+
     def listen(self, backlog: int) -> None:
         """Let clients connect, with a queue of `backlog`; may be called again, also on an adopted socket.
 
@@ -65,12 +70,7 @@ class Listener:
         is only the first packet: the client sends it again a second later, and is refused if the address is free then.
         Not for adopted sockets, which outlive this server.
         """
-        if (
-            sys.platform != "linux"
-            or self.family == "unix"
-            or self.name.startswith("fd://")
-            or self.socket.fileno() < 0
-        ):
+        if not unix.LINUX or self.family == "unix" or self.adopted or self.socket.fileno() < 0:
             return
         program = ctypes.create_string_buffer(_NO_SYN, len(_NO_SYN))
         with contextlib.suppress(OSError):  # the rest of the stop does not depend on it

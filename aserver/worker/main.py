@@ -6,6 +6,7 @@ a terminal's SIGINT and SIGQUIT are left to the master. It must never return int
 """
 
 import asyncio
+import contextlib
 import faulthandler
 import gc
 import logging
@@ -14,7 +15,7 @@ import signal
 import socket
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -190,30 +191,28 @@ class WorkerProcess:
 
     def _on_message(self) -> None:
         assert self._server is not None
-        for message, fds in self._channel.receive():
-            if isinstance(message, Drain):
-                self._server.drain(final=message.final, graceful=message.graceful)
-            else:
-                self._seed.logs.replace(fds[0], fds[1] if len(fds) > 1 else None)
+        server = self._server
+        self._hear(lambda order: server.drain(final=order.final, graceful=order.graceful))
         if self._channel.eof:
             # The master is gone, and no other worker will take the connections that come: this is a final drain.
             asyncio.get_running_loop().remove_reader(self._channel.fileno())
             log.error("the master is gone: this worker drains and leaves")
-            self._server.drain(final=True, graceful=self._seed.config.graceful_timeout)
+            server.drain(final=True, graceful=self._seed.config.graceful_timeout)
 
     def _listen(self, seconds: float) -> None:
         """Hear the master after the loop has ended: orders to hurry, reopened logs. Runs in the thread of `exit`."""
-        try:
-            if not unix.readable([] if self._channel.eof else [self._channel.fileno()], seconds):
-                return
-            for message, fds in self._channel.receive():
-                if isinstance(message, Drain):
-                    self.exit.hurry(message.graceful)
-                else:
-                    self._seed.logs.replace(fds[0], fds[1] if len(fds) > 1 else None)
-        except (OSError, ValueError, ChannelError):
-            # The main thread has closed the logs or the channel meanwhile: the process is about to end.
-            unix.readable([], seconds)
+        if unix.readable([] if self._channel.eof else [self._channel.fileno()], seconds):
+            # The main thread has just closed the logs; or the master is broken, and its channel cut off by `receive`.
+            with contextlib.suppress(OSError, ChannelError):
+                self._hear(lambda order: self.exit.hurry(order.graceful))
+
+    def _hear(self, drain: Callable[[Drain], None]) -> None:
+        """Take in the master's orders: to drain, or to go on in reopened logs."""
+        for message, fds in self._channel.receive():
+            if isinstance(message, Drain):
+                drain(message)
+            else:
+                self._seed.logs.replace(fds[0], fds[1] if len(fds) > 1 else None)
 
     def _beat(self) -> None:
         self._cell[Field.BEAT] = time.monotonic_ns()

@@ -804,3 +804,14 @@ def test_lines_after_the_loop_closed_are_written(
     add_line(out, "two\n")
     out.close()
     assert (tmp_path / "log").read_bytes() == b"one\ntwo\n"
+
+
+def test_a_closed_sink_closes_the_file_that_it_is_to_go_on_in(tmp_path: Path) -> None:
+    """A worker's log may be reopened at the worker's last moment. Fails without the look at `fd` in `Sink.replace`."""
+    log = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
+    closed = Sink(log, kind_of(log), name="log", bound=ACCESS_BOUND)
+    closed.close()
+    fd = os.open(tmp_path / "new", os.O_WRONLY | os.O_CREAT)
+    closed.replace(fd)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
