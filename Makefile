@@ -2,7 +2,7 @@
 # make test   environment, the whole suite        make test ARGS='tests/unit -k sockets'
 # make test-compiled   the same suite with the protocol modules compiled (mypyc; needs a C compiler)
 # make lint   ruff, mypy, import rules             make bench ARGS='...'   see bench/README.md
-# make docs   docs/settings.md, docs/states.md       make clean              all that this file made
+# make docs   what is generated: docs/settings.md and others      make clean              all that this file made
 # make chaos  a minute of kills, reloads, upgrades and broken deploys under load (TEST_CHAOS_SEED repeats one)
 # make storm  50,000 signals to a logging server, for each of six kinds of log; make fuzz: raw bytes for a minute
 # make long   the suite with its longer variants: 50,000 signals, 20 upgrades, thousands of random histories
@@ -75,6 +75,8 @@ bench: $(VENV)/.run
 docs: $(VENV)/.run
 	$(BIN)/python -m aserver.command.config_page > $(VENV)/settings.md
 	mv $(VENV)/settings.md docs/settings.md
+	$(BIN)/python -m aserver.command.keywords_page > $(VENV)/keywords.py
+	mv $(VENV)/keywords.py aserver/config/keywords.py
 	$(BIN)/python -m aserver.command.migrate_page > $(VENV)/migrate.md
 	mv $(VENV)/migrate.md docs/migrate.md
 	$(BIN)/python -m aserver.command.states_page > $(VENV)/states.md

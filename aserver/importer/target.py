@@ -58,15 +58,20 @@ def load(
     place = _put_on_path(app_dir)
     module = _import(module_name, place)
     full_name, found = _find(module, module_name, attribute, factory=factory)
+    return adapt(found, full_name, interface, factory=factory)
+
+
+def adapt(
+    app: object, name: str, interface: Literal["auto", "asgi", "wsgi"] = "auto", *, factory: bool = False
+) -> LoadedApp:
+    """Make an app object servable, which speaks ASGI or WSGI, or, as a `factory`, returns such an object.
+
+    Errors call it `name`. Raises AppLoadError.
+    """
     if factory:
         with loading.application_code():
-            found = _call_factory(found, full_name)
-        full_name += "()"
-    return adapt(found, full_name, interface)
-
-
-def adapt(app: object, name: str, interface: Literal["auto", "asgi", "wsgi"] = "auto") -> LoadedApp:
-    """Make an app object servable, which speaks ASGI or WSGI. Errors call it `name`. Raises AppLoadError."""
+            app = _call_factory(app, name)
+        name += "()"
     spoken = interfaces.recognise(app, name) if interface == "auto" else _trust(app, name, interface)
     return LoadedApp(app=_servable(app, spoken), interface=spoken, target=name)
 

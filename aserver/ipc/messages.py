@@ -77,6 +77,7 @@ class Boot(Message):
     listeners: tuple[ListenerInfo, ...]
     access_log: bool
     directory: str | None = None  # to change to at the start; None: stay in the master's
+    arguments: tuple[bytes, ...] = ()  # sys.argv of the program that the user has started
 
 
 class Fork(Message):

@@ -10,15 +10,17 @@ import errno
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import anyio
 import anyio.abc
 
 from aserver import __version__, loading, terminal, unix
 from aserver.config import Config, Resolved, layers
+from aserver.config.keywords import Settings
 from aserver.errors import AppLoadError, AserverError, BindError, BootError, ConfigError, ExitCode
 from aserver.launch.advice import advise
 from aserver.log.opening import open_private
@@ -34,20 +36,44 @@ from aserver.sockets import Address, Listener
 
 log = logging.getLogger("aserver.master")
 
+#: The way out for a program under trio.
+NO_TRIO = "uvloop and asyncio are its loops: under trio start `aserver run` as a process (trio.run_process)"
 
-def run(target: str, **settings: object) -> ExitCode:
-    """Serve `target` ("module:attribute") until a signal ends it, as the command `aserver run` does. Blocks.
+
+def run(app_or_target: Callable[..., Any] | str, **settings: Unpack[Settings]) -> ExitCode:
+    """Serve until a signal ends it. Blocks.
+
+    A target string ("module:attribute") is served as by the command `aserver run`, with processes of its own; an app
+    object, ASGI or WSGI, by one worker in this very process, so that a debugger sees it. SIGTERM stops gracefully,
+    SIGINT (Ctrl-C) at once.
 
     `settings` are those of docs/settings.md. Returns OK, or KILLED if something had to be killed at the end. Raises
     ConfigError, BindError, AppLoadError or BootError.
     """
     loading.refuse_nested("aserver.run()")
-    keywords, cwd = {"target": target, **settings}, started_in()
+    _refuse_running_loop()
+    target = {"target": app_or_target} if isinstance(app_or_target, str) else {}
+    keywords, cwd = {**target, **settings}, started_in()
 
     def read() -> Resolved:
         return layers.load(keywords=keywords, environ=os.environ, cwd=cwd)
 
-    return run_resolved(read(), read)
+    if isinstance(app_or_target, str):
+        return run_resolved(read(), read)
+    # Imported only here, because a master must never load a parser or a loop implementation.
+    from aserver.launch.embedded import run_here  # noqa: PLC0415
+
+    return run_here(app_or_target, read())
+
+
+def _refuse_running_loop() -> None:
+    """Raise AserverError inside a running loop, asyncio's or trio's, which `run` would block."""
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_run():
+        raise AserverError(f"aserver.run() is called under trio, which it would block; {NO_TRIO}")
+    with contextlib.suppress(RuntimeError):
+        asyncio.get_running_loop()
+        raise AserverError("aserver.run() is called in a running event loop; use `await aserver.serve(...)` there")
 
 
 def started_in() -> Path:
@@ -190,7 +216,7 @@ async def serve(
     *,
     task_status: anyio.abc.TaskStatus[tuple[Address, ...]] = anyio.TASK_STATUS_IGNORED,
     install_signal_handlers: bool = False,
-    **settings: object,
+    **settings: Unpack[Settings],
 ) -> None:
     """Serve inside the caller's running event loop (asyncio or uvloop, or an anyio program on one) until cancelled.
 
@@ -201,12 +227,11 @@ async def serve(
     Raises ConfigError, BindError, AppLoadError or BootError.
     """
     loading.refuse_nested("aserver.serve()")
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise AserverError(f"aserver.serve() needs a running asyncio loop; {NO_TRIO}") from None
     target = {"target": app_or_target} if isinstance(app_or_target, str) else {}
-    if not target and settings.get("workers", 1) != 1:
-        raise ConfigError(
-            f"workers = {settings['workers']!r} (argument): an app object is served by one worker, in this process; "
-            'give a target string, such as "module:app", for more'
-        )
     resolved = layers.load(
         keywords={**target, **settings}, environ=os.environ, cwd=layers.working_directory(os.environ)
     )
@@ -215,10 +240,9 @@ async def serve(
     if isinstance(app_or_target, str):
         await _serve_master(resolved, task_status, install_signal_handlers=install_signal_handlers)
     else:
-        # Imported only here, because a master must never load a parser or a loop implementation.
-        from aserver.launch.embedded import serve_here  # noqa: PLC0415
+        from aserver.launch.embedded import serve_here  # noqa: PLC0415 - as in `run`
 
-        await serve_here(app_or_target, resolved.config, task_status, install_signal_handlers=install_signal_handlers)
+        await serve_here(app_or_target, resolved, task_status, install_signal_handlers=install_signal_handlers)
 
 
 async def _serve_master(

@@ -7,6 +7,7 @@ address is never let go of in between; what only a gone generation used is close
 import contextlib
 import logging
 import os
+import sys
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Self
@@ -87,6 +88,7 @@ class Resources:
             listeners=tuple(msg.ListenerInfo(li.name, li.family, li.tls) for li in listeners),
             access_log=len(self.logs) > 1,
             directory=self.directory,
+            arguments=tuple(map(os.fsencode, sys.argv)),
         )
         return boot, [*self.log_fds, *(listener.socket.fileno() for listener in listeners)]
 

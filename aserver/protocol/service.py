@@ -138,6 +138,10 @@ class Service:
     def _websockets(self) -> list[WebSocketConnection]:
         return [each for each in self.connections if isinstance(each, WebSocketConnection)]
 
+    def describe(self) -> list[str]:
+        """`GET /x, 31.2 s` for each request whose application has not returned."""
+        return self.tasks.describe()
+
     def cancel(self, reason: str) -> list[str]:
         """Cancel the requests that still run, and close idle connections; return `GET /x, 31.2 s` for each request.
 

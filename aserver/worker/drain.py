@@ -86,6 +86,10 @@ class ServerDrain:
         await self._until(empty)
         departure.cancel()
         await self._close_idle(service)
+        await self.cut_off(service)
+
+    async def cut_off(self, service: Service) -> None:
+        """End all that is left, by itself also in the middle of `run`."""
         await self._cancel(service)
         self._handshakes.give_up()
         service.abort()

@@ -103,8 +103,15 @@ class Server:
                 with anyio.CancelScope(shield=True):
                     if not self._drain.ordered.is_set():  # cancelled by the embedding program
                         self.drain(final=True, graceful=self.config.graceful_timeout)
-                    await self._run_drain()
-                    await lifespan.shutdown(self.config.lifespan_shutdown_timeout)
+                        self._say_for_what_it_waits()
+                    try:
+                        await self._run_drain()
+                    except asyncio.CancelledError:  # a second time, as by a second Ctrl-C under asyncio.run()
+                        if self.service is not None:
+                            await self._drain.cut_off(self.service)
+                        raise
+                    finally:
+                        await lifespan.shutdown(self.config.lifespan_shutdown_timeout)
         finally:
             self.phase = ServingPhase.STOPPED
             self._close_acceptors()
@@ -120,6 +127,13 @@ class Server:
         self._drain.order(final=final, graceful=graceful)
         if self.phase is ServingPhase.STARTING:
             self._boot_scope.cancel()
+
+    def _say_for_what_it_waits(self) -> None:
+        """Warn, because a program whose logging is not set up shows nothing less."""
+        waiting = self.service.describe() if self.service is not None else []
+        if waiting:
+            text = "cancelled: requests under way have up to %g s (cancel again to end them at once): %s"
+            log.warning(text, self.config.graceful_timeout, "; ".join(waiting))
 
     @property
     def time_left(self) -> float:

@@ -162,7 +162,8 @@ class Zygote:
         self._tell_loaded(hazards, time.monotonic() - began)
 
     def _enter_surroundings(self) -> None:
-        """Directory, environment, user and standard streams, as the app is to find them. Raises ConfigError."""
+        """Directory, environment, user, arguments and streams, as the app is to find them. Raises ConfigError."""
+        sys.argv[:] = map(os.fsdecode, self._boot.arguments)
         unix.enter_environment((), self._boot.directory, None)  # its name may lead to another release by now
         certificates = self._load_certificates()
         unix.enter_environment(self._config.env, self._config.chdir, self._config.umask)

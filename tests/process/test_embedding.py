@@ -4,18 +4,22 @@ The tests' own loop is the caller's; where signals or the whole process matter, 
 """
 
 import asyncio
+import contextlib
 import gc
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -171,7 +175,7 @@ async def test_errors_are_raised_as_what_they_are() -> None:
     """Each type, with nothing left behind. Fails with a task group around that wraps them."""
     before = Footprint()
     with pytest.raises(ConfigError, match="workres"):
-        await aserver.serve(lifespans.good, workres=2)
+        await aserver.serve(lifespans.good, workres=2)  # type: ignore[call-arg]
     with pytest.raises(ConfigError, match=r"workers = 4.*one worker"):
         await aserver.serve(lifespans.good, workers=4, **ANYWHERE)
     with pytest.raises(AppLoadError, match="takes no arguments"):
@@ -343,18 +347,99 @@ def test_without_handlers_ctrl_c_is_the_callers(app: str) -> None:
     wait_for(lambda: not descendants(session), what="its processes to go")
 
 
-def test_run_blocks_and_returns_the_exit_code() -> None:
-    """`aserver.run` is what the command calls. Fails if run_resolved is not given what `run` was."""
-    code = (
-        "import aserver\n"
-        "code = aserver.run('tests.apps.lifecycle.probe:app', bind='127.0.0.1:0', workers=2)\n"
-        "print('returned', int(code))\n"
-    )
-    with _program(code) as program:
-        _lines_to(program, "all 2 workers are ready")
-        program.terminate()
+MAIN = """
+import signal, sys
+import aserver
+signal.signal(signal.SIGINT, signal.default_int_handler)  # deaf, if the tests run in the background of a script
+
+async def app(scope, receive, send):
+    if scope["type"] == "http":
+        await send({{"type": "http.response.start", "status": 200, "headers": []}})
+        await send({{"type": "http.response.body", "body": " ".join(sys.argv[1:]).encode()}})
+
+if __name__ == "__main__":
+    print("returned", int(aserver.run({app}, bind="127.0.0.1:0", errorlog={errors!r})))
+"""
+
+
+@pytest.mark.parametrize(("app", "stop"), [("app", signal.SIGINT), ("'main:app'", signal.SIGTERM)])
+def test_run_blocks_and_returns_the_exit_code(app: str, stop: signal.Signals, tmp_path: Path) -> None:
+    """With an object as with a target; the app finds the program's own arguments.
+
+    Fails without `Boot.arguments` for the target, and with a loop without handlers (run_here) for the object.
+    """
+    errors = tmp_path / "errors"
+    (tmp_path / "main.py").write_text(MAIN.format(app=app, errors=str(errors)))
+    arguments = [sys.executable, "-X", "dev", "-W", "error", "main.py", "--of", "the user"]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("ASERVER_")}
+    with subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, env=environ, text=True) as program:
+        ready = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
+        wait_for(lambda: errors.exists() and ready.search(errors.read_text()), what="the server to listen")
+        port = int(ready.findall(errors.read_text())[0])
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=PATIENCE) as answer:
+            assert answer.read() == b"--of the user"
+        program.send_signal(stop)
         rest = program.communicate(timeout=PATIENCE)[0]
     assert "returned 0" in rest
+    assert '"GET / HTTP/1.1" 200' in rest
+    assert "stopped" in errors.read_text()
+
+
+async def test_an_object_has_no_processes_of_the_servers_own(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An argument that needs them is refused; of the environment it is told. Fails without _weigh."""
+    monkeypatch.setattr(logging.getLogger("aserver"), "propagate", True)
+    with pytest.raises(ConfigError, match=r"user = 'nobody' \(argument\).*target string"):
+        await aserver.serve(lifespans.good, user="nobody", **ANYWHERE)
+    monkeypatch.setenv("ASERVER_WORKERS", "3")
+    async with served(lifespans.good):
+        assert any("workers = 3" in text and "does nothing" in text for text in caplog.messages)
+
+
+async def test_a_factory_is_called() -> None:
+    """As uvicorn has it, also for an object. Fails without `factory` in `adapt`."""
+    async with served(lambda: lifespans.good, factory=True) as address:
+        assert await get(address)
+
+
+async def test_cancelling_twice_ends_at_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Ctrl-C does under asyncio.run(): the first says for which requests it waits, the second ends them.
+
+    Fails without the `except` in Server.run: the request goes on, and its connection is left behind.
+    """
+    monkeypatch.setattr(logging.getLogger("aserver"), "propagate", True)
+    before = Footprint()
+    ended = False
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal ended
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+            await asyncio.Event().wait()
+        finally:
+            ended = True
+
+    patient: dict[str, Any] = {"lifespan": "off", "graceful_timeout": 2 * PATIENCE, "stream_grace": 2 * PATIENCE}
+    started = asyncio.get_running_loop().create_future()
+    status = SimpleNamespace(started=started.set_result)
+    serving = asyncio.create_task(aserver.serve(app, task_status=status, **patient, **ANYWHERE))
+    (address,) = await started
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(b"GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await reader.readuntil(b"begun")
+    serving.cancel()
+    await eventually(lambda: any("GET /stream" in text for text in caplog.messages), "the word for which it waits")
+    assert not ended
+    serving.cancel()
+    with anyio.fail_after(PATIENCE), pytest.raises(asyncio.CancelledError):
+        await serving
+    assert ended
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    before.check()
 
 
 async def test_a_deleted_unix_path_comes_back(tmp_path: Path) -> None:

@@ -171,12 +171,15 @@ class Tasks:
         A client without an answer gets 503, the others a connection that is broken off. The tasks need some turns of
         the loop to end.
         """
-        now = self._loop.time()
-        running = list(self.running)
-        for request in running:
+        for request in list(self.running):
             # Not at once: a task that is cancelled before its first step never runs the `finally` that ends a request.
             self._loop.call_soon(request.cancel, reason)
-        return [request.describe(now) for request in running]
+        return self.describe()
+
+    def describe(self) -> list[str]:
+        """`GET /x, 31.2 s` for each task that still runs."""
+        now = self._loop.time()
+        return [request.describe(now) for request in self.running]
 
     def stop_streams(self, now: float) -> None:
         """Give each stream `stream_grace` from now on, or from when it begins; call `end_streams` after that."""
