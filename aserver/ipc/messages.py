@@ -66,7 +66,7 @@ class ListenerInfo(msgspec.Struct, frozen=True):
 class Boot(Message):
     """The first message, with everything that the zygote needs.
 
-    Fds: board, error log, access log if there is one, listeners.
+    Fds: board, trace file, error log, access log if there is one, listeners.
     """
 
     generation: int
@@ -241,7 +241,7 @@ ToWorker = Drain | Reopen
 
 #: How many descriptors travel with a message: (least, most).
 FDS: dict[type[Message], tuple[int, int]] = {
-    Boot: (2, 250),
+    Boot: (3, 250),
     Reopen: (1, 2),
     Adopt: (1, 1),
     Forked: (2, 3),

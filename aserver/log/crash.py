@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from aserver.log.access.escape import printable
 
-#: The file in which a worker's own stack begins; the frames below it are the same in every dump.
-_BOTTOM = "/aserver/worker/main.py"
+#: The files in which a worker's, or a zygote's, own stack begins; the frames below it are the same in every dump.
+_BOTTOM = ("/aserver/worker/main.py", "/aserver/importer/target.py", "/aserver/zygote/")
 #: Bytes; enough for the stacks of 100 threads. The application can write more: then only the end is read.
 LONGEST = 256 << 10
 #: The most stacks that are told: the last ones, because a process that filled the file itself died at the end of it.
@@ -40,6 +40,8 @@ def read_trace(fd: int, offset: int = 0) -> Trace:
 def tidy(text: str) -> str:
     """The stacks without the frames that every worker has at the bottom (loop, worker, zygote), and each stack once.
 
+    Frames of the import system between two modules say nothing either.
+
     A signal and the abort that follows it dump the same stack. The list of extension modules is left out.
     """
     stacks: dict[str, None] = {}
@@ -47,11 +49,12 @@ def tidy(text: str) -> str:
     for block in blocks[-MOST_STACKS:]:
         lines: list[str] = []
         for line in block.splitlines():
-            if line.startswith("  File ") and _BOTTOM in line:
+            if line.startswith("  File ") and any(bottom in line for bottom in _BOTTOM):
                 if lines and "asyncio" in lines[-1] and lines[-1].endswith(" in run"):
                     lines.pop()
                 break
-            lines.append(line)
+            if "<frozen importlib" not in line and not line.endswith(" in import_module"):
+                lines.append(line)
         # A thread's stack may follow another's heading ("Fatal Python error: ...") without a blank line.
         if lines and not lines[0].startswith("Extension modules"):
             stacks["\n".join(lines)] = None

@@ -13,6 +13,8 @@ same record are indented, so that no message can pass for a record. JSON: one ob
     logger      name of the logger
     message     text
     request_id  text, where the record has one (`extra={"request_id": ...}`)
+    event, worker, generation, reason, outcome
+                of the master's decisions (docs/operate.md)
     traceback   text, where there is an exception
     part, parts numbers, where a traceback was too long for one line of a pipe: its parts follow each other
 """
@@ -35,8 +37,10 @@ _SHORT = {"WARNING": "WARN", "CRITICAL": "CRIT"}
 _INDENT = b"    "
 #: The end of a text that was cut.
 _CUT = " [cut]"
+#: Fields of the master's decisions (docs/operate.md).
+FACTS = ("reason", "outcome", "generation", "worker", "event")
 #: Fields that are left out, in this order, of a JSON line that is too long although its texts were cut.
-_DISPENSABLE = ("request_id", "logger", "pid", "process", "time", "level", "message")
+_DISPENSABLE = (*FACTS, "request_id", "logger", "pid", "process", "time", "level", "message")
 #: Characters that could end a line early or command a terminal: C0 but tab and newline, DEL, C1, Unicode's line ends.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _traceback = logging.Formatter().formatException
@@ -151,6 +155,7 @@ class JsonLayout:
         request_id = getattr(record, "request_id", None)
         if request_id:
             fields["request_id"] = str(request_id)
+        fields.update({name: value for name in FACTS if isinstance(value := getattr(record, name, None), str | int)})
         details = _details(record)
         whole = _json_line({**fields, "traceback": details} if details else fields)
         if limit is None or len(whole) <= limit:
@@ -178,7 +183,7 @@ def _shorten(text: str, size: int) -> str:
 def _fit(fields: dict[str, object], limit: int) -> dict[str, object]:
     """Cut message and request id to a third of `limit` each; if that is not enough, leave out whole fields."""
     fitted = fields.copy()
-    for name in ("message", "request_id"):
+    for name in ("message", "request_id", "reason"):
         if name in fitted:
             fitted[name] = _shorten(str(fitted[name]), limit // 3)
     for name in _DISPENSABLE:

@@ -40,6 +40,7 @@ class ZygoteHandle:
     pid: int
     pidfd: int | None
     channel: Channel[FromZygote]
+    trace: int
     files: Files = field(default_factory=dict)
     said: int = 0
     may_say: int = SPARE_MESSAGES
@@ -51,23 +52,23 @@ class ZygoteHandle:
     @classmethod
     def restored(cls, saved: SavedZygote) -> Self:
         """A zygote that this master's former image started."""
-        return cls(saved.generation, saved.pid, saved.pidfd, _channel(saved.channel, FromZygote))
+        return cls(saved.generation, saved.pid, saved.pidfd, _channel(saved.channel, FromZygote), saved.trace)
 
     def saved(self) -> SavedZygote:
         """For the next image of this master, which there is only where there are pidfds."""
         assert self.pidfd is not None
-        return SavedZygote(self.generation, self.pid, self.pidfd, self.channel.fileno())
+        return SavedZygote(self.generation, self.pid, self.pidfd, self.channel.fileno(), self.trace)
 
     def know(self, files: Files) -> None:
         """Add a part of the fingerprint of its code."""
         _add(self.files, files)
 
-    def kill(self) -> None:
-        """SIGKILL; our own unreaped child, so the pid is still its."""
+    def kill(self, signum: signal.Signals = signal.SIGKILL) -> None:
+        """End it; our own unreaped child, so the pid is still its."""
         if self.pidfd is not None:
-            unix.send_signal(self.pidfd, signal.SIGKILL)
+            unix.send_signal(self.pidfd, signum)
         else:
-            os.kill(self.pid, signal.SIGKILL)
+            os.kill(self.pid, signum)
 
     def reap(self) -> int | None:
         """The wait status once it is dead; None if it lives, or its status was taken elsewhere."""
@@ -80,6 +81,7 @@ class ZygoteHandle:
     def close(self) -> None:
         """Let go of its descriptors."""
         self.channel.close()
+        os.close(self.trace)
         if self.pidfd is not None:
             os.close(self.pidfd)
 
@@ -167,6 +169,7 @@ def spawn(command: list[str], environ: Mapping[str, str], fds: Mapping[int, int]
 def spawn_zygote(generation: int, environ: Mapping[str, str]) -> ZygoteHandle:
     """Exec a zygote with one channel. Raises OSError."""
     ours, theirs = unix.stream_pair()
+    trace = unix.memory_file("aserver-trace")
     # The interpreter's flags (-X, -W, -O, ...) go along (docs/traps.md, 17). -P: the working directory is the app's,
     # and a logging.py in it must not be ours; the importer puts it on the path when its time comes.
     command = [sys.executable, *interpreter_flags(), "-P", str(_ZYGOTE), str(ZYGOTE_FD)]
@@ -174,10 +177,11 @@ def spawn_zygote(generation: int, environ: Mapping[str, str]) -> ZygoteHandle:
         pid = spawn(command, environ, {ZYGOTE_FD: theirs.fileno()})
     except OSError:
         ours.close()
+        os.close(trace)
         raise
     finally:
         theirs.close()
-    return ZygoteHandle(generation, pid, unix.open_pidfd(pid), Channel(ours, FromZygote))
+    return ZygoteHandle(generation, pid, unix.open_pidfd(pid), Channel(ours, FromZygote), trace)
 
 
 def interpreter_flags() -> list[str]:

@@ -7,12 +7,14 @@ them. It decides nothing. `workers` does the same for the workers.
 import asyncio
 import logging
 import os
+import signal
 from collections.abc import Callable, Sequence
 from typing import assert_never
 
 from aserver import unix
 from aserver.ipc import messages as msg
 from aserver.ipc.board import BoardFile
+from aserver.log.crash import read_trace
 from aserver.master import border, handles
 from aserver.master.border import clean
 from aserver.master.code_watch import Fingerprint
@@ -104,7 +106,7 @@ class Processes:
             self._loop.call_soon(self._on_event, ev.ZygoteGone(boot.generation, how))
             return
         try:
-            zygote.channel.send(boot, [self.board.fd, *fds])
+            zygote.channel.send(boot, [self.board.fd, zygote.trace, *fds])
         except OSError as error:  # no descriptor is left for the copies
             text = "zygote of generation %d is ended: its settings cannot be sent (%s)"
             log.error(text, boot.generation, error.strerror)  # noqa: TRY400
@@ -124,10 +126,10 @@ class Processes:
         if (zygote := self.zygotes.get(generation)) is not None:
             zygote.channel.send(message, fds)
 
-    def kill(self, generation: int) -> None:
-        """SIGKILL, if there is such a zygote."""
+    def kill(self, generation: int, signum: signal.Signals) -> None:
+        """Send a signal that ends it, if there is such a zygote."""
         if (zygote := self.zygotes.get(generation)) is not None:
-            zygote.kill()
+            zygote.kill(signum)
 
     def adopt_workers(self, generation: int) -> None:
         """Make a zygote the deputy of every living worker."""
@@ -155,9 +157,8 @@ class Processes:
                 zygote.know(message.fingerprint)
                 interface = clean(message.interface, border.LONGEST_WORD)
                 lazy = "each worker loads the app" if message.lazy else f"{interface} app loaded"
-                log.info("zygote of generation %d is up after %.2f s: %s", generation, message.seconds, lazy)
                 self._on_files(generation, zygote.files)
-                self._on_event(ev.ZygoteUp(generation))
+                self._on_event(ev.ZygoteUp(generation, f"up after {message.seconds:.2f} s: {lazy}"))
             case msg.Unforkable():
                 self._on_event(ev.ZygoteUnforkable(generation))
             case msg.LoadFailed():
@@ -187,13 +188,15 @@ class Processes:
             self._loop.remove_reader(zygote.pidfd)
         self._hear(zygote, border.LAST_TURNS)
         status = zygote.reap()
+        stacks = read_trace(zygote.trace).text
         self._forget(zygote)
         self.workers.orphaned(zygote.generation)
         code, signum = handles.decode_status(status)
         how = explain_exit(code, signum, Intent.NONE, out_of_memory=self.workers.memory.ran_out())
         if zygote.broken and signum == "SIGKILL":
             how = f"broke the protocol and was killed ({zygote.broken})"
-        self._on_event(ev.ZygoteGone(zygote.generation, how))
+        detail = f"the stacks at its end:\n{stacks}" if stacks else ""
+        self._on_event(ev.ZygoteGone(zygote.generation, how, detail))
 
     def _forget(self, zygote: ZygoteHandle) -> None:
         handles.unwatch(self._loop, zygote.channel, zygote.pidfd)

@@ -14,10 +14,28 @@ from dataclasses import dataclass, field
 from aserver import terminal
 from aserver.config import Config, Resolved
 from aserver.errors import AserverError
+from aserver.master.core.events import Say, Upgrade
 from aserver.master.resources import AllResources, Resources, provide_next
 from aserver.obeyed import refuse_changeable
 
 log = logging.getLogger("aserver.master")
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadOrder:
+    """A reload that was asked for: why, the upgrade that it completes, and the tickets that its end answers."""
+
+    why: str
+    upgrade: Upgrade | None = None
+    tickets: tuple[int, ...] = ()
+
+    def refused(self, reason: str) -> Say:
+        """The end of a reload whose settings are wrong."""
+        text = f"reload ({self.why}) refused, everything stays as it is: {reason}"
+        if self.upgrade is None:
+            return Say("error", text, event="reload.ends", reason=reason, outcome="refused", tickets=self.tickets)
+        text, tickets = f"upgrade incomplete: the new master runs, but its {text}", self.upgrade.tickets
+        return Say("error", text, event="upgrade.ends", reason=reason, outcome="incomplete", tickets=tickets)
 
 
 @dataclass(slots=True)
@@ -29,7 +47,8 @@ class Reloads:
 
     resources: AllResources
     reread: Callable[[], Resolved]
-    begin: Callable[[Resources, str], None]
+    begin: Callable[[Resources, ReloadOrder], None]
+    say: Callable[[Say], None]
     own_process: bool
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -38,12 +57,12 @@ class Reloads:
         """Whether settings are being read."""
         return any(not task.done() for task in self.tasks)
 
-    def request(self, why: str) -> None:
+    def request(self, request: ReloadOrder) -> None:
         """Reload, beside other reloads that are under way."""
         self.tasks = [task for task in self.tasks if not task.done()]
-        self.tasks.append(asyncio.get_running_loop().create_task(self._reload(why)))
+        self.tasks.append(asyncio.get_running_loop().create_task(self._reload(request)))
 
-    async def _reload(self, why: str) -> None:
+    async def _reload(self, request: ReloadOrder) -> None:
         if self.own_process:
             terminal.keep_standard_streams()  # a HUP may mean that the terminal is gone, and the zygote inherits them
         try:
@@ -51,12 +70,12 @@ class Reloads:
             # Only now look at `next`: another reload may have come to its end while the settings were read.
             fresh, remarks = provide_next(self.resources.next, resolved)
         except AserverError as error:
-            log.error("reload (%s) refused, everything stays as it is: %s", why, error)  # noqa: TRY400
+            self.say(request.refused(str(error)))
             return
         for remark in remarks:
-            log.warning("reload (%s): %s", why, remark)
+            log.warning("reload (%s): %s", request.why, remark)
         self.resources.replace_next(fresh)
-        self.begin(fresh, why)
+        self.begin(fresh, request)
 
 
 async def read(reread: Callable[[], Resolved], running: Config) -> Resolved:

@@ -27,9 +27,10 @@ from aserver.master.core import events as ev
 from aserver.master.core.limits import BEAT_PERIOD, Limits
 from aserver.master.core.machine import Master
 from aserver.master.core.model import ServerPhase
+from aserver.master.journal import Journal
 from aserver.master.pidfile import PidFile
 from aserver.master.processes import Processes
-from aserver.master.reload import Reloads
+from aserver.master.reload import Reloads, ReloadOrder
 from aserver.master.resources import AllResources, Resources
 from aserver.master.snapshot import SCHEMA, SavedLog, Snapshot, read_model, write_model
 from aserver.master.upgrade import become, preflight
@@ -69,11 +70,14 @@ class Runner:
         #: Signals that have come and that the loop has not obeyed yet; an upgrade takes them along.
         self.noted: list[int] = []
         self._chores = 0
+        self.journal = Journal()
         self._state = Master(Limits.of(first.config, first.workers), random.random, lazy=not first.config.preload)
         self._processes = Processes(self._handle, self._code.know, board)
         if logs is not None:
             logs.share_half_lines(self._processes.board.fd)
-        self._reloads = Reloads(self._resources, reread, self._begin_generation, own_process=logs is not None)
+        self._reloads = Reloads(
+            self._resources, reread, self._begin_generation, self.journal.say, own_process=logs is not None
+        )
         self._upgrade: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[ev.Exit] = self._loop.create_future()
@@ -92,9 +96,10 @@ class Runner:
         for generation, files in snapshot.files.items():
             runner._code.know(generation, files)
         runner._state = read_model(snapshot.model, random.random)
+        runner.journal.restore(snapshot.records)
         runner._processes.inherit(snapshot)
         runner._listening.set()
-        runner._loop.call_soon(runner.reload, "after the upgrade")
+        runner._loop.call_soon(runner._reloads.request, ReloadOrder("after the upgrade", snapshot.upgrade))
         return runner
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────
@@ -126,27 +131,35 @@ class Runner:
         """Ask for the end; asked again, it is quicker."""
         self._handle(ev.StopRequested(mode, why))
 
-    def reload(self, why: str) -> None:
+    def reload(self, why: str, *tickets: int) -> None:
         """Read the settings again and start a new generation; a mistake in them is logged and changes nothing."""
-        self._reloads.request(why)
+        self._reloads.request(ReloadOrder(why, tickets=tickets))
 
-    def _begin_generation(self, resources: Resources, why: str) -> None:
+    def _begin_generation(self, resources: Resources, request: ReloadOrder) -> None:
         self._state.lazy = not resources.config.preload
-        self._handle(ev.ReloadRequested(Limits.of(resources.config, resources.workers), why))
+        limits = Limits.of(resources.config, resources.workers)
+        self._handle(ev.ReloadRequested(limits, request.why, request.upgrade, request.tickets))
 
-    def upgrade(self, why: str) -> None:
+    def upgrade(self, why: str, *tickets: int) -> None:
         """Become a new image of this program, if a preflight says that it would work."""
+        upgrade = ev.Upgrade(time.monotonic(), tickets)
         if self._upgrade is not None and not self._upgrade.done():
-            log.warning("upgrade (%s) refused: one is under way", why)
+            self._end_upgrade(upgrade, "warning", f"({why}) refused", "one is under way")
         elif self._logs is None:
-            log.warning("upgrade (%s) refused: this process is not aserver's own", why)
+            self._end_upgrade(upgrade, "warning", f"({why}) refused", "this process is not aserver's own")
         else:
-            self._upgrade = self._loop.create_task(self._do_upgrade(why))
+            self._upgrade = self._loop.create_task(self._do_upgrade(why, upgrade))
 
-    async def _do_upgrade(self, why: str) -> None:
-        log.info("upgrade (%s): preflight", why)
+    def _end_upgrade(self, upgrade: ev.Upgrade, level: str, how: str, reason: str) -> None:
+        """Tell that the re-exec did not take place."""
+        more: dict[str, Any] = {"reason": reason, "tickets": upgrade.tickets}
+        text = f"upgrade {how}{', everything stays as it is' if level == 'error' else ''}: {reason}"
+        self.journal.say(ev.Say(level, text, event="upgrade.ends", outcome="refused", **more))
+
+    async def _do_upgrade(self, why: str, upgrade: ev.Upgrade) -> None:
+        self.journal.say(ev.Say("info", f"upgrade ({why}): preflight", event="upgrade.begins", reason=why))
         if (reason := await preflight(self._resources.next.config)) is not None:
-            log.error("upgrade (%s) refused, everything stays as it is: %s", why, reason)
+            self._end_upgrade(upgrade, "error", f"({why}) refused", reason)
             return
         self._run_hook("pre_exec")
         patience = self._loop.time() + MESSAGE_PATIENCE
@@ -157,13 +170,13 @@ class Runner:
                 )
             await asyncio.sleep(BEAT_PERIOD)
         if self._state.over or self._state.server is not ServerPhase.SERVING:
-            log.warning("upgrade (%s) given up: the server is %s", why, self._state.server.value)
+            self._end_upgrade(upgrade, "warning", f"({why}) given up", f"the server is {self._state.server.value}")
             return
         log.info("upgrade (%s): the master re-executes itself", why)
-        error = become(self._snapshot(), self.noted)
-        log.error("upgrade (%s) failed, everything stays as it is: %s", why, error.strerror)
+        error = become(self._snapshot(upgrade), self.noted)
+        self._end_upgrade(upgrade, "error", f"({why}) failed", str(error.strerror))
 
-    def _snapshot(self) -> Snapshot:
+    def _snapshot(self, upgrade: ev.Upgrade) -> Snapshot:
         resources = self._resources
         logs = {(file.which, file.path): SavedLog(file.path, file.which, file.fd) for file in resources.logs}
         return Snapshot(
@@ -177,14 +190,16 @@ class Runner:
             resources={generation: each.saved() for generation, each in resources.of.items()},
             files=self._code.saved(),
             serving=resources.serving,
+            records=list(self.journal.records),
+            upgrade=upgrade,
             pidfile=self._pidfile.fd if self._pidfile else None,
             pidfile_lock=self._pidfile.lock.fd if self._pidfile and self._pidfile.lock else None,
         )
 
-    def scale(self, *, delta: int = 0, to: int | None = None) -> None:
+    def scale(self, *tickets: int, delta: int = 0, to: int | None = None) -> None:
         """Change the number of workers."""
         before = self._state.target
-        self._handle(ev.Scale(delta, to))
+        self._handle(ev.Scale(delta, to, tickets))
         if self._state.target != before:
             self._run_hook("nworkers_changed", self._state.target, before)
 
@@ -195,7 +210,7 @@ class Runner:
         if self._logs is not None:
             self._logs.replace(open_private(of[max(of)].log_fds[0]), None)
         self._processes.reopen_logs(lambda generation: of[generation].log_fds)
-        log.info("logs reopened")
+        self.journal.say(ev.Say("info", "logs reopened", event="logs.reopened"))
 
     def _run_hook(self, name: str, *numbers: int) -> None:
         current = self._state.current
@@ -238,7 +253,7 @@ class Runner:
         return {
             ev.SpawnZygote: self._spawn_zygote,
             ev.QuitZygote: self._quit_zygote,
-            ev.KillZygote: lambda order: zygotes.kill(order.generation),
+            ev.KillZygote: lambda order: zygotes.kill(order.generation, signal.Signals[order.signal]),
             ev.AdoptWorkers: lambda order: zygotes.adopt_workers(order.generation),
             ev.Fork: workers.fork,
             ev.Drain: lambda order: tell(order.serial, msg.Drain(order.final, order.graceful)),
@@ -246,7 +261,7 @@ class Runner:
             ev.DumpStacks: workers.dump_stacks,
             ev.StartListening: lambda _: self._start_listening(1),
             ev.CloseListeners: lambda _: self._resources.close_listeners(),
-            ev.Say: _say,
+            ev.Say: self.journal.say,
             ev.Notify: lambda _: None,  # the service manager's protocol comes with operations
             ev.Exit: self._done.set_result,
         }
@@ -304,7 +319,7 @@ class Runner:
     def _do_chores(self) -> None:
         for listener in self._resources.listeners:
             if (news := listener.tend()) is not None:
-                log.warning("%s", news)
+                self.journal.say(ev.Say("warning", news, event="listener.changed"))
         self._chores += 1
         if self._state.current is not None:
             self._code.look(self._state.current.number, begin=self._chores % CODE_CHORES == 0)
@@ -313,8 +328,3 @@ class Runner:
         waited_for = self._reloads.busy or (self._upgrade is not None and not self._upgrade.done())
         if self._logs is not None and not waited_for:
             unix.reap_strangers(self._processes.pids)
-
-
-def _say(order: ev.Say) -> None:
-    text = f"{order.text}\n{order.detail.rstrip()}" if order.detail else order.text
-    log.log(logging.getLevelNamesMapping()[order.level.upper()], "%s", text)

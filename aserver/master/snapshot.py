@@ -13,11 +13,13 @@ import msgspec
 
 from aserver.errors import ConfigError
 from aserver.master.core.backoff import BackOff, Rng
+from aserver.master.core.events import Upgrade
 from aserver.master.core.machine import Master
 from aserver.master.core.model import Model
+from aserver.master.journal import Record
 from aserver.sockets import Handover
 
-SCHEMA = 6
+SCHEMA = 7
 
 #: Fields that stay behind: chance is the new image's own, and commands are carried out before the exec.
 _OWN = ("rng", "out")
@@ -30,6 +32,7 @@ class SavedZygote(msgspec.Struct):
     pid: int
     pidfd: int
     channel: int
+    trace: int
 
 
 class SavedWorker(msgspec.Struct):
@@ -78,13 +81,15 @@ class Snapshot(msgspec.Struct):
     files: dict[int, dict[str, tuple[int, int]]]
     logs: list[SavedLog]
     serving: int
+    records: list[Record] = []
+    upgrade: Upgrade = Upgrade(0.0)
     pidfile: int | None = None
     pidfile_lock: int | None = None
 
     def fds(self) -> list[int]:
         """Every descriptor that must live through the exec."""
         found: list[int | None] = [self.board, self.pidfile, self.pidfile_lock]
-        found += [fd for z in self.zygotes for fd in (z.pidfd, z.channel)]
+        found += [fd for z in self.zygotes for fd in (z.pidfd, z.channel, z.trace)]
         found += [fd for w in self.workers for fd in (w.pidfd, w.channel, w.trace)]
         found += [log.fd for log in self.logs]
         found += [listener.fd for listener in self.listeners]

@@ -43,6 +43,7 @@ class ServerDrain:
     ) -> None:
         self.ordered = anyio.Event()
         self.final = False
+        self.patient = True  # whether requests were given any time
         self.deadline = 0.0
         self._config = config
         self._loop = loop
@@ -57,6 +58,7 @@ class ServerDrain:
         deadline = self._loop.time() + graceful
         self.deadline = min(self.deadline, deadline) if self.ordered.is_set() else deadline
         self.final = self.final or final
+        self.patient = self.patient and graceful > 0
         self.ordered.set()
 
     @property
@@ -145,8 +147,9 @@ class ServerDrain:
     async def _cancel(self, service: Service) -> None:
         """Cancel the requests that are left, each with a line in the log."""
         if service.active:
-            for request in service.cancel("the time to drain is over"):
-                log.warning("request cancelled, the time to drain is over: %s", request)
+            reason = "the time to drain is over" if self.patient else "the stop is to be at once"
+            for request in service.cancel(reason):
+                log.warning("request cancelled, %s: %s", reason, request)
             self.deadline = self._loop.time() + UNWIND
             await self._until(lambda: not service.active)
 

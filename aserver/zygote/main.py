@@ -6,6 +6,7 @@ the master dies (EOF) it gives the workers their time to drain, and then ends th
 """
 
 import contextlib
+import faulthandler
 import gc
 import importlib
 import logging
@@ -104,9 +105,10 @@ class Zygote:
         self._config = Config.from_wire(boot.settings)
         self._channel = channel
         self._wake = wake
-        board_fd, error_fd, *rest = fds
+        board_fd, self._trace, error_fd, *rest = fds
         access_fd, listeners = (rest[0], rest[1:]) if boot.access_log else (None, rest)
         self._board = Board(board_fd)
+        faulthandler.enable(file=self._trace, all_threads=True)  # a crash, or SIGABRT of a master that waits no longer
         unix.set_process_title(f"{self._config.proc_name}: zygote (generation {boot.generation})")
         self._logs: Logging = configure(
             self._config, process=f"zygote g{boot.generation}", error_fd=error_fd, access_fd=access_fd
@@ -323,6 +325,8 @@ class Zygote:
             ours.close()
             self._channel.close()
             self._wake.close()
+            faulthandler.disable()  # the worker has a trace of its own
+            os.close(self._trace)
             for pidfd in self._pidfds():
                 os.close(pidfd)
             unix.reset_signals()

@@ -152,7 +152,7 @@ class Shell:
                 case ev.Say():
                     assert len(order.text) + len(order.detail) < LONGEST_RECORD
                     assert "\x1b" not in order.text + order.detail
-                    assert order.level in ("info", "warning", "error")
+                    assert order.level in ("debug", "info", "warning", "error")
                 case ev.Exit():
                     assert 0 <= order.code <= 255
                 case _:
@@ -160,7 +160,7 @@ class Shell:
 
     def _spawn(self, generation: int) -> None:
         peer = self.zygotes[generation] = Peer()
-        self.processes.keep(Puppet(generation, 1, None, Channel(peer.ours, msg.FromZygote)))
+        self.processes.keep(Puppet(generation, 1, None, Channel(peer.ours, msg.FromZygote), os.memfd_create("fuzz")))
 
     def born(self, serial: int) -> None:
         """The honest answer to an order to fork."""
@@ -182,7 +182,7 @@ class Shell:
 class Puppet(ZygoteHandle):
     """Without a process: to end it is to hear no more of it."""
 
-    def kill(self) -> None:
+    def kill(self, signum: signal.Signals = signal.SIGKILL) -> None:
         """There is none."""
         assert self.broken
 

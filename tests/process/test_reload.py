@@ -47,6 +47,7 @@ def test_trap_42_and_45_new_code_serves_after_a_reload_and_nobody_notices(server
         settle(running, 1, generation=2)
         load.wait_for_more(50)
         running.wait_for(lambda: running.fetch().text == "two", what="the new code")
+        running.wait_log(r"reload complete: generation 2 serves with 1 worker, \d+\.\d s")
     load.outcome.check()
     assert set(load.outcome.bodies) == {b"one", b"two"}
     running.wait_for(lambda: len(running.zygotes()) == 1, what="the old zygote to go")
@@ -63,7 +64,7 @@ BROKEN = {
     ),
     "hangs in lifespan": ({"startup": "await asyncio.sleep(3600)"}, "was not ready within 5 s"),
     "blocks in lifespan": ({"startup": "time.sleep(3600)"}, "was not ready within 5 s"),
-    "hangs at import": ({"before": "time.sleep(3600)"}, "had not loaded the app within 5 s"),
+    "hangs at import": ({"before": "time.sleep(3600)"}, r"line \d+ in <module>"),
     "dies in lifespan": ({"startup": "os._exit(9)"}, "exit code 9"),
 }
 
@@ -82,7 +83,7 @@ def test_trap_41_a_broken_deploy_leaves_the_old_generation_as_it_was(server: Sta
             site.deploy(how, **deploy)
             start, number = len(running.log), number + 1
             _reload(running, f"reload failed: generation {number}: ", start=start)
-            running.wait_log(re.escape(reason), start=start)
+            running.wait_log(reason, start=start)
             running.wait_log(r"generation 1 stays \(2 of 2 workers serve\)", start=start)
             running.wait_for(lambda: {each.pid for each in running.workers()} == before, what="the canary to go")
         load.wait_for_more(50)

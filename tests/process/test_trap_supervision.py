@@ -174,7 +174,7 @@ def test_trap_23_a_stopped_zygote_is_replaced(server: Start) -> None:
     running.signal(signal.SIGTTIN)
     running.wait_log("scaling from 2 to 3 workers")
     running.wait_log("zygote of generation 1 did not answer and was killed", PATIENCE + 10)
-    running.wait_log("all 3 workers are ready")
+    running.wait_log("scale complete: 3 workers serve")
     assert not zygote.alive
     assert running.stop() == 0
 

@@ -281,6 +281,10 @@ class World:
             assert not any(isinstance(o, ev.SpawnZygote | ev.Fork) for o in orders), "something new while stopping"
         deadlines = [w.deadline for w in master.workers.values()] + [g.deadline for g in master.generations.values()]
         assert all(d is None or d > master.now for d in deadlines), f"a deadline is left behind: {master}"
+        said = [order.event for order in self.orders(ev.Say) if order.outcome != "refused"]
+        open_ = sum(each.kind != "scale" for each in master.operations)
+        ended = said.count("reload.ends") + said.count("upgrade.ends")
+        assert said.count("reload.begins") == ended + open_, "each reload has one end"
         if master.server is not ServerPhase.DONE:
             again = master.handle(ev.Tick(), self.now)
             assert again == [], f"{event} was answered by half: {again} came only at the next tick"

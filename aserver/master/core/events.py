@@ -34,9 +34,10 @@ class Started(_Shape, frozen=True):
 
 
 class ZygoteUp(_Shape, frozen=True):
-    """The zygote has loaded and can fork."""
+    """The zygote has loaded and can fork; `how` is for the log."""
 
     generation: int
+    how: str = "up"
 
 
 class ZygoteUnforkable(_Shape, frozen=True):
@@ -59,6 +60,7 @@ class ZygoteGone(_Shape, frozen=True):
 
     generation: int
     how: str
+    detail: str = ""
 
 
 class Breached(_Shape, frozen=True):
@@ -90,11 +92,20 @@ class StopRequested(_Shape, frozen=True):
     why: str
 
 
+class Upgrade(_Shape, frozen=True):
+    """A re-exec of the master: when it was asked for (monotonic seconds), and by which requests."""
+
+    began: float
+    tickets: tuple[int, ...] = ()
+
+
 class ReloadRequested(_Shape, frozen=True):
     """New code or settings are to be taken up; `limits` come from the settings as read again."""
 
     limits: Limits
     why: str
+    upgrade: Upgrade | None = None  # that this reload completes
+    tickets: tuple[int, ...] = ()
 
 
 class Scale(_Shape, frozen=True):
@@ -102,6 +113,14 @@ class Scale(_Shape, frozen=True):
 
     delta: int = 0
     to: int | None = None
+    tickets: tuple[int, ...] = ()
+
+
+class Recycle(_Shape, frozen=True):
+    """The operator wants the worker of a slot replaced."""
+
+    slot: int
+    why: str
 
 
 class Tick(_Shape, frozen=True):
@@ -125,6 +144,7 @@ Event = (
     | StopRequested
     | ReloadRequested
     | Scale
+    | Recycle
     | Tick
 )
 
@@ -146,9 +166,10 @@ class QuitZygote(_Shape, frozen=True):
 
 
 class KillZygote(_Shape, frozen=True):
-    """SIGKILL a zygote."""
+    """Send SIGKILL or SIGABRT to a zygote."""
 
     generation: int
+    signal: str = "SIGKILL"
 
 
 class AdoptWorkers(_Shape, frozen=True):
@@ -198,11 +219,21 @@ class CloseListeners(_Shape, frozen=True):
 
 
 class Say(_Shape, frozen=True):
-    """Log one record."""
+    """Log one record. With an `event` it is kept, too: one of the master's decisions (docs/operate.md).
+
+    `worker` is a slot. `tickets` are the numbers of the requests (`aserver reload`) that this record is the answer to.
+    """
 
     level: str
     text: str
     detail: str = ""
+    event: str = ""
+    worker: int | None = None
+    pid: int | None = None
+    generation: int | None = None
+    reason: str = ""
+    outcome: str = ""
+    tickets: tuple[int, ...] = ()
 
 
 class Notify(_Shape, frozen=True):

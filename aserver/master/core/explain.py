@@ -1,4 +1,4 @@
-"""Why a process ended, in one clause. Pure."""
+"""Why a process ended, in one clause; numbers in words. Pure."""
 
 import enum
 
@@ -12,6 +12,11 @@ class Intent(enum.Enum):
     SLOW_BOOT = "slow boot"  # not ready in time, killed
     HUNG = "hung"  # its loop stood still, killed
     STOP = "stop"  # killed because the operator would wait no longer
+
+
+def count(number: int, noun: str) -> str:
+    """`1 worker`, `2 workers`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def explain_exit(code: int | None, signal: str | None, intent: Intent, *, out_of_memory: bool = False) -> str:  # noqa: PLR0911

@@ -6,8 +6,9 @@ one as it was.
 
 from aserver.errors import ExitCode
 from aserver.master.core import events as ev
-from aserver.master.core import transitions
+from aserver.master.core import operations, transitions
 from aserver.master.core.backoff import BackOff, when
+from aserver.master.core.explain import count
 from aserver.master.core.limits import RELOAD_SPACING, Limits
 from aserver.master.core.model import Generation, Model, Role, Worker, WorkerPhase
 
@@ -37,11 +38,14 @@ def promote(model: Model, generation: Generation) -> None:
         model.target = _target_after(model, generation)
         older = [w for w in model.workers.values() if w.holds and w.generation != generation.number]
         serving = sum(w.serves for w in older)
-        model.say("info", f"generation {generation.number} serves; {serving} older workers are replaced one by one")
+        follows = {0: "", 1: "; the older worker is replaced"}.get(
+            serving, f"; {serving} older workers are replaced one by one"
+        )
+        model.say("info", f"generation {generation.number} serves{follows}", "generation.serves", generation)
         model.out.append(ev.Notify("READY=1"))
         for worker in older:
             if worker.phase is WorkerPhase.BOOTING:  # it would only serve to be replaced
-                transitions.drain(model, worker)
+                transitions.drain(model, worker, "it boots, and is of an older generation")
     generation.failure = None
     model.limits = generation.limits
 
@@ -69,29 +73,29 @@ def candidate_failed(model: Model, generation: Generation, code: int, reason: st
     transitions.fail(generation)
     for worker in model.of(generation):
         if worker.holds:
-            transitions.drain(model, worker)
-    model.say(
-        "error",
-        f"reload failed: generation {generation.number}: {reason}; generation {current.number} stays "
-        f"({model.ready} of {model.target} workers serve)",
-        detail,
-    )
+            transitions.drain(model, worker, "its generation failed")
+    operations.fail_reload(model, generation, reason, detail)
     model.out.append(ev.Notify("READY=1"))
 
 
 def boot_failed(model: Model, worker: Worker, code: int, reason: str, detail: str) -> None:
     """Book the failure of `worker`, which is gone: retry, or give its generation up."""
     generation = model.generations[worker.generation]
-    reason = f"{worker} could not boot: {reason}"
+    why, reason = reason, f"{worker} could not boot: {reason}"
     if model.over or generation.role in (Role.OLD, Role.FAILED):
-        model.say("warning", reason, detail)
+        model.say("warning", reason, "worker.boot_failed", worker, reason=why, detail=detail)
     elif generation.role is Role.CURRENT:
         pause = generation.backoff.boot_failed(model.now, worker.began)
+        again = generation.failure is not None and generation.failure.detail == detail
+        generation.failure = ev.Exit(code, reason, detail)
         model.say(
             "error",
-            f"{reason}; {model.ready} of {model.target} workers serve{_mix(model, generation)}, "
+            f"{reason}; {model.tally}{_mix(model, generation)}, "
             f"attempt {generation.backoff.failures + 1} {when(pause)}",
-            detail,
+            "worker.boot_failed",
+            worker,
+            reason=why,
+            detail="" if again else detail,  # the same traceback stands above
         )
     # An import that fails will fail again in a second; a lifespan may find its database then.
     elif model.current is not None or code == ExitCode.APP_LOAD:
@@ -111,10 +115,22 @@ def first_boot_failed(model: Model, generation: Generation, began: float, failur
     pause = generation.backoff.boot_failed(model.now, began)
     tries = model.limits.boot_retries
     if not model.exhausted:
-        what = f"attempt {generation.backoff.failures + 1} of {tries} {when(pause)}"
-        model.say("error", f"{failure.reason}; {what}", failure.detail)
+        follows = f"attempt {generation.backoff.failures + 1} of {tries} {when(pause)}"
     elif booting := sum(w.phase is WorkerPhase.BOOTING for w in model.workers.values()):
-        model.say("error", f"{failure.reason}; no attempt is left, {booting} workers still boot", failure.detail)
+        follows = f"no attempt is left, {count(booting, 'worker')} still {'boots' if booting == 1 else 'boot'}"
+    else:
+        return
+    # Without its traceback: that is the last thing printed when no attempt is left, and stands there once.
+    model.say("error", f"{failure.reason}; {follows}", "worker.boot_failed", generation, reason=failure.reason)
+
+
+def booted(model: Model, generation: Generation) -> None:
+    """A worker is ready: if others failed before it, tell now of the last failure."""
+    generation.backoff.succeeded()
+    if generation.failure is not None and model.current is None and generation.failure.detail:
+        text = "the boot succeeds after a failure; its traceback"
+        model.say("warning", text, "", generation, detail=generation.failure.detail)
+    generation.failure = None
 
 
 def give_up(model: Model, code: int, reason: str, detail: str) -> None:

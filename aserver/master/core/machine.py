@@ -15,6 +15,7 @@ docs/states.md has every step. The modules, each pure:
     model        what there is               transitions  every step, its deadline and its command
     on_event     what an event means         generations  begun, promoted, failed
     reconcile    what is to be done          shutdown     how the server ends
+    operations   reloads and the like, to their end
     backoff, limits, explain                 pauses, numbers, sentences
 
 Rules an editor must keep (tests/stateful holds them under lost, doubled and reordered events):
@@ -106,5 +107,6 @@ OF_SERVER: dict[type, Callable[[Master, Any], None]] = {
     ev.StopRequested: shutdown.on_stop_requested,
     ev.ReloadRequested: on_event.on_reload_requested,
     ev.Scale: on_event.on_scale,
+    ev.Recycle: on_event.on_recycle,
     ev.Tick: on_event.on_tick,
 }

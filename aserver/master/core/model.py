@@ -5,6 +5,7 @@ Pure: shapes, and questions about them that change nothing. Phases and deadlines
 
 import enum
 from dataclasses import dataclass, field
+from typing import Any
 
 from aserver.errors import ExitCode
 from aserver.ipc import messages as msg
@@ -66,6 +67,8 @@ class Worker:
     phase: WorkerPhase = WorkerPhase.BOOTING
     pid: int | None = None
     ready_at: float | None = None
+    recycle_requests: int = 0  # after so many requests and seconds it is to ask to be recycled; 0: never
+    recycle_seconds: float = 0.0
     recycle_reason: str = ""  # why it asked to be recycled
     intent: Intent = Intent.NONE
     failure: msg.BootFailed | None = None
@@ -123,6 +126,16 @@ class Generation:
 
 
 @dataclass(slots=True)
+class Operation:
+    """A reload, an upgrade or a change of the number of workers that has begun, and whose end has not been told."""
+
+    kind: str  # reload, upgrade, scale
+    began: float
+    generation: int = 0  # that is to serve; 0: any
+    tickets: tuple[int, ...] = ()
+
+
+@dataclass(slots=True)
 class Model:
     """The whole state, and the orders that are not yet handed out. `rng` is as random.random."""
 
@@ -144,12 +157,17 @@ class Model:
     clock_restart: float = 0.0
     serials: int = 0
     numbers: int = 0
-    announced: int = -1
+    announced: bool = False  # that the first boot is complete
+    operations: list[Operation] = field(default_factory=list)
     out: list[ev.Command] = field(default_factory=list)
 
-    def say(self, level: str, text: str, detail: str = "") -> None:
-        """Log a record."""
-        self.out.append(ev.Say(level, text, detail))
+    def say(self, level: str, text: str, event: str, about: Worker | Generation | None = None, **more: Any) -> None:
+        """Log a record, and keep it as `event`; `more` are further fields of `Say`."""
+        if isinstance(about, Worker):
+            more |= {"worker": about.slot, "pid": about.pid, "generation": about.generation}
+        elif about is not None:
+            more["generation"] = about.number
+        self.out.append(ev.Say(level, text, event=event, **more))
 
     def _role(self, role: Role) -> Generation | None:
         return next((g for g in self.generations.values() if g.role is role), None)
@@ -181,6 +199,13 @@ class Model:
     def ready(self) -> int:
         """How many workers serve."""
         return sum(w.serves for w in self.workers.values())
+
+    @property
+    def tally(self) -> str:
+        """How many workers serve, as a clause."""
+        if self.target == 1:
+            return f"{'the' if self.ready else 'no'} worker serves"
+        return f"{self.ready} of {self.target} workers serve"
 
     def of(self, generation: Generation) -> list[Worker]:
         """The workers of a generation."""

@@ -4,12 +4,16 @@ Pure. An event may be late, doubled or lost, so each function asks first whether
 unknown serial or generation changes nothing. `reconcile` and `shutdown` decide afterwards what is to be done.
 """
 
+from typing import Any
+
+from msgspec.structs import replace
+
 from aserver.errors import ExitCode
 from aserver.ipc import messages as msg
 from aserver.master.core import events as ev
-from aserver.master.core import generations, limits, transitions
+from aserver.master.core import generations, limits, operations, transitions
 from aserver.master.core.backoff import when
-from aserver.master.core.explain import Intent, explain_exit
+from aserver.master.core.explain import Intent, count, explain_exit
 from aserver.master.core.model import Generation, Model, Role, ServerPhase, Worker, WorkerPhase, ZygotePhase
 
 # ── zygotes ──────────────────────────────────────────────────────────────────────────────────
@@ -22,9 +26,10 @@ def on_started(model: Model, _event: ev.Started) -> None:
         generations.begin(model, model.limits)
 
 
-def on_zygote_up(model: Model, generation: Generation, _event: ev.ZygoteUp) -> None:
+def on_zygote_up(model: Model, generation: Generation, event: ev.ZygoteUp) -> None:
     """The zygote can fork."""
     if generation.zygote is ZygotePhase.LOADING:
+        model.say("info", f"the zygote of generation {generation.number} is {event.how}", "zygote.up", generation)
         generation.spawns.succeeded()
         transitions.zygote_up(model, generation)
 
@@ -50,8 +55,11 @@ def on_zygote_failed(model: Model, generation: Generation, event: ev.ZygoteFaile
         model.say(
             "error",
             f"generation {generation.number}: a new zygote could not load the app: {event.reason}; "
-            f"{model.ready} of {model.target} workers serve on, a reload with working code is due",
-            event.detail,
+            f"{model.tally}, and a reload with working code is due",
+            "zygote.failed",
+            generation,
+            reason=event.reason,
+            detail=event.detail,
         )
 
 
@@ -70,21 +78,22 @@ def on_zygote_gone(model: Model, generation: Generation, event: ev.ZygoteGone) -
     elif generation.role is Role.CANDIDATE and (before is ZygotePhase.LOADING or model.current is not None):
         reason = f"the zygote of generation {generation.number} {how}"
         transitions.zygote_gone(generation)
-        generations.candidate_failed(model, generation, ExitCode.BOOT, reason, "")
+        generations.candidate_failed(model, generation, ExitCode.BOOT, reason, event.detail)
     else:
-        transitions.zygote_down(model, generation, _pause_before_another(model, generation, before, how))
+        transitions.zygote_down(model, generation, _pause_before_another(model, generation, before, how, event.detail))
 
 
-def _pause_before_another(model: Model, generation: Generation, before: ZygotePhase, how: str) -> float:
+def _pause_before_another(model: Model, generation: Generation, before: ZygotePhase, how: str, detail: str) -> float:
     subject = f"the zygote of generation {generation.number} {how}"
     if generation.role is Role.CANDIDATE:
-        generations.first_boot_failed(model, generation, model.now, ev.Exit(ExitCode.BOOT, subject))
+        generations.first_boot_failed(model, generation, model.now, ev.Exit(ExitCode.BOOT, subject, detail))
         return max(0.0, generation.backoff.not_before - model.now)
     if before is ZygotePhase.LOADING:
         pause = generation.spawns.boot_failed(model.now)
     else:
         pause = generation.spawns.died(model.now, model.now - generation.began)
-    model.say("error", f"{subject}; its workers serve on, another zygote starts {when(pause)}")
+    text = f"{subject}; its workers serve on, another zygote starts {when(pause)}"
+    model.say("error", text, "zygote.died", generation, reason=how, detail=detail)
     return pause
 
 
@@ -120,8 +129,8 @@ def on_ready(model: Model, worker: Worker, _event: msg.Ready) -> None:
     if not booted:
         return
     generation = model.generations[worker.generation]
-    generation.backoff.succeeded()
-    model.say("info", f"{worker} is ready after {model.now - worker.began:.2f} s")
+    generations.booted(model, generation)
+    model.say("info", f"{worker} is ready after {model.now - worker.began:.2f} s", "worker.ready", worker)
     if model.server is ServerPhase.BOOTING:
         transitions.serve(model)
         generations.promote(model, generation)
@@ -153,7 +162,13 @@ def on_breached(model: Model, worker: Worker, event: ev.Breached) -> None:
     elif worker.serves:
         transitions.recycle(worker, reason)
         follows = "; it serves until its replacement does"
-    model.say("error", f"{worker}: {reason}; nothing that it says counts any more{follows}")
+    model.say(
+        "error",
+        f"{worker}: {reason}; nothing that it says counts any more{follows}",
+        "worker.breached",
+        worker,
+        reason=reason,
+    )
     generation = model.generations[worker.generation]
     if not worker.serves or model.over:
         return
@@ -175,13 +190,14 @@ def on_died(model: Model, worker: Worker, event: ev.Died) -> None:
         failure = worker.failure
         generations.boot_failed(model, worker, failure.exit_code, failure.reason, failure.detail)
     elif worker.phase is WorkerPhase.DRAINING and event.code == 0:
-        model.say("info", f"{worker} has left after {model.now - worker.began:.1f} s")
+        model.say("info", f"{worker} has left after {model.now - worker.began:.1f} s", "worker.left", worker)
     elif model.over or worker.intent in (Intent.LEAVE, Intent.OVERRAN):
-        model.say("warning", f"{worker} {how}")
+        model.say("warning", f"{worker} {how}", "worker.died", worker, reason=how)
     elif worker.ready_at is None:
         code = ExitCode.APP_LOAD if event.code == ExitCode.APP_LOAD else ExitCode.BOOT
         generations.boot_failed(model, worker, code, f"it {how}", "")
     elif generation.role is Role.CANDIDATE:
+        model.say("error", f"{worker} {how}; it was the canary", "worker.died", worker, reason=how)
         generations.candidate_failed(model, generation, ExitCode.BOOT, f"{worker} {how}", "")
     else:
         _crashed(model, generation, worker, how)
@@ -192,9 +208,15 @@ def _crashed(model: Model, generation: Generation, worker: Worker, how: str) -> 
     pause = 0.0
     if generation.role is Role.CURRENT:
         pause = generation.backoff.died(model.now, model.now - worker.ready_at)
-    taken = worker.slot > model.target or any(w.slot == worker.slot and w.holds for w in model.workers.values())
-    follows = "its replacement is there already" if taken else f"a new one starts {when(pause)}"
-    model.say("error", f"{worker} {how}; {model.ready} of {model.target} serve, {follows}")
+    others = [w for w in model.workers.values() if w.slot == worker.slot and w.holds]
+    if worker.slot > model.target:
+        follows = "its place is not wanted any more"
+    elif any(w.serves for w in others):
+        follows = "its replacement serves already"
+    else:
+        follows = "its replacement boots already" if others else f"a new one starts {when(pause)}"
+    text = f"{worker} {how}; {model.ready} of {model.target} serve, {follows}"
+    model.say("error", text, "worker.died", worker, reason=how)
 
 
 def on_beats(model: Model, event: ev.Beats) -> None:
@@ -210,10 +232,12 @@ def on_beats(model: Model, event: ev.Beats) -> None:
         limit = model.limits.hang_timeout
         if limit and silent >= limit:
             still = f"its event loop stands still for {silent:.1f} s (hang_timeout is {limit:g} s)"
-            model.say("error", f"{worker}: {still}; it is aborted and replaced")
+            model.say("error", f"{worker}: {still}; it is aborted and replaced", "worker.hung", worker, reason=still)
             transitions.kill(model, worker, Intent.HUNG, "SIGABRT")  # faulthandler writes the stacks once more
         elif model.limits.slow_callback and silent >= model.limits.slow_callback and worker.reported_beat != beat:
             worker.reported_beat = beat
+            text = f"{worker}: its event loop has stood still for {silent:.1f} s; its stacks are dumped"
+            model.say("debug", text, "worker.slow", worker)
             model.out.append(ev.DumpStacks(serial, silent))
 
 
@@ -227,17 +251,35 @@ def on_tick(_model: Model, _event: ev.Tick) -> None:
 def on_reload_requested(model: Model, event: ev.ReloadRequested) -> None:
     """Note the request; the latest one wins, and begins when no other reload is under way."""
     if model.over:
-        model.say("warning", f"reload ({event.why}) refused: the server is stopping")
+        text = f"reload ({event.why}) refused: the server is stopping"
+        more: dict[str, Any] = {"reason": "the server is stopping", "outcome": "refused", "tickets": event.tickets}
+        model.say("warning", text, "reload.ends", **more)
         return
+    if (before := model.pending) is not None:  # this one answers for both
+        tickets = (*before.tickets, *event.tickets)
+        event = replace(event, upgrade=event.upgrade or before.upgrade, tickets=tickets)
     model.pending = event
 
 
 def on_scale(model: Model, event: ev.Scale) -> None:
     """Another number of workers; fewer by one never means none, which only WINCH asks for."""
     if model.over or not model.generations:
+        more: dict[str, Any] = {"reason": "the server stops", "outcome": "refused", "tickets": event.tickets}
+        model.say("warning", "scaling refused: the server stops", "scale.ends", **more)
         return
     relative = max(min(1, model.target), model.target + event.delta)
     wanted = relative if event.to is None else max(0, event.to)
     if wanted != model.target:
-        model.say("info", f"scaling from {model.target} to {wanted} workers")
-        model.target = wanted
+        operations.begin_scale(model, wanted, event.tickets)
+    else:
+        text = f"scale complete: {count(wanted, 'worker')}, as before"
+        model.say("info", text, "scale.ends", outcome="complete", tickets=event.tickets)
+
+
+def on_recycle(model: Model, event: ev.Recycle) -> None:
+    """Replace the workers of a slot that serve, whatever their age."""
+    for worker in model.workers.values():
+        if worker.slot == event.slot and worker.phase is WorkerPhase.READY and not model.over:
+            transitions.recycle(worker, event.why)
+            text = f"{worker} is to be recycled: {event.why}; it serves until its replacement does"
+            model.say("info", text, "worker.recycle", worker, reason=event.why)

@@ -5,8 +5,8 @@ keeps no state of its own, so an event that was lost costs at most the time unti
 """
 
 from aserver.master.core import events as ev
-from aserver.master.core import generations, shutdown, transitions
-from aserver.master.core.explain import Intent
+from aserver.master.core import generations, operations, shutdown, transitions
+from aserver.master.core.explain import Intent, count
 from aserver.master.core.model import Generation, Model, Role, ServerPhase, Worker, WorkerPhase, ZygotePhase
 
 
@@ -35,6 +35,7 @@ def _reconcile_once(model: Model) -> None:
         _announce(model)
     elif model.server is ServerPhase.STOPPING:
         shutdown.proceed(model)
+    operations.proceed(model)
     _forget_generations(model)
 
 
@@ -48,11 +49,12 @@ def _expire_workers(model: Model) -> None:
         if worker.killed:
             transitions.kill(model, worker, worker.intent)  # SIGABRT was not enough, or the kernel is slow: again
         elif worker.phase in (WorkerPhase.DRAINING, WorkerPhase.FAILED):
-            model.say("error", f"{worker} did not leave in time; it is killed")
+            model.say("error", f"{worker} did not leave in time; it is killed", "worker.overdue", worker)
             transitions.kill(model, worker, Intent.OVERRAN)
         else:
             limit = model.generations[worker.generation].limits.boot_timeout
-            model.say("error", f"{worker} was not ready within {limit:g} s; it is aborted")
+            reason = f"was not ready within {limit:g} s"
+            model.say("error", f"{worker} {reason}; it is aborted", "worker.overdue", worker, reason=reason)
             transitions.kill(model, worker, Intent.SLOW_BOOT, "SIGABRT")  # faulthandler writes where it hangs
 
 
@@ -68,12 +70,14 @@ def _expire_zygotes(model: Model) -> None:
             continue
         if generation.zygote is ZygotePhase.LOADING:
             limit = generation.limits.boot_timeout
+            signal = "SIGKILL" if generation.overdue else "SIGABRT"  # faulthandler writes where it hangs
             generation.overdue = f"had not loaded the app within {limit:g} s and was killed"
         else:
-            generation.overdue = "did not answer and was killed"
+            signal, generation.overdue = "SIGKILL", "did not answer and was killed"
             transitions.note_violence(model, "a zygote")
-        model.say("error", f"the zygote of generation {generation.number} {generation.overdue}")
-        transitions.kill_zygote(model, generation)
+        text = f"the zygote of generation {generation.number} {generation.overdue}"
+        model.say("error", text, "zygote.overdue", generation, reason=generation.overdue)
+        transitions.kill_zygote(model, generation, signal)
 
 
 def _end_first_boot(model: Model) -> None:
@@ -90,8 +94,7 @@ def _start_pending_reload(model: Model) -> None:
     if model.pending is None or model.candidate is not None or model.reload_not_before > model.now:
         return
     pending, model.pending = model.pending, None
-    generation = generations.begin(model, pending.limits)
-    model.say("info", f"reload ({pending.why}): generation {generation.number} starts")
+    operations.begin_reload(model, generations.begin(model, pending.limits), pending)
     model.out.append(ev.Notify("RELOADING=1"))
 
 
@@ -104,7 +107,8 @@ def _try_candidate(model: Model) -> None:
         return
     canaries = model.of(candidate)
     if not canaries and model.can_fork(candidate):
-        transitions.fork(model, candidate, min((w.slot for w in model.workers.values() if w.serves), default=1))
+        slot = min((w.slot for w in model.workers.values() if w.serves), default=1)
+        transitions.fork(model, candidate, slot, "the canary")
     elif any(proven_at(candidate, w) <= model.now for w in canaries if w.serves):
         generations.promote(model, candidate)
 
@@ -144,7 +148,8 @@ def _recycle(model: Model) -> None:
         due = recycle_at(model, worker)
         if due is not None and due <= model.now:
             transitions.recycle(worker, worker.recycle_reason)
-            model.say("info", f"{worker} is due: {worker.recycle_reason}; it serves until its replacement does")
+            text = f"{worker} is due: {worker.recycle_reason}; it serves until its replacement does"
+            model.say("info", text, "worker.recycle", worker, reason=worker.recycle_reason)
 
 
 def _fill_slots(model: Model) -> None:
@@ -154,7 +159,7 @@ def _fill_slots(model: Model) -> None:
     held = {w.slot for w in model.workers.values() if w.fills and model.counts(w)}
     for slot in range(1, model.target + 1):
         if slot not in held and model.can_fork(source):
-            transitions.fork(model, source, slot)
+            transitions.fork(model, source, slot, "no worker has this slot")
 
 
 def _shrink(model: Model) -> None:
@@ -162,7 +167,7 @@ def _shrink(model: Model) -> None:
         if worker.slot <= model.target or not worker.holds or not model.counts(worker):
             continue
         if worker.phase is WorkerPhase.BOOTING or model.can_lose_one():
-            transitions.drain(model, worker)
+            transitions.drain(model, worker, f"it is not wanted any more: {count(model.target, 'worker')} are")
 
 
 def _replace_outgoing(model: Model) -> None:
@@ -174,11 +179,12 @@ def _replace_outgoing(model: Model) -> None:
             continue
         partner = _partner(model, current, worker)
         if partner is None and model.can_fork(current):
-            transitions.fork(model, current, worker.slot)
+            transitions.fork(model, current, worker.slot, f"to replace {worker}")
         elif partner is None and not _can_refill(model, current):
             continue  # put off: a worker that left now would be missing
         elif (partner is None or partner.phase is WorkerPhase.READY) and model.can_lose_one():
-            transitions.drain(model, worker)
+            why = "its replacement serves" if partner else "max_unavailable lets it go before its replacement serves"
+            transitions.drain(model, worker, why)
 
 
 def _partner(model: Model, current: Generation, worker: Worker) -> Worker | None:
@@ -193,12 +199,11 @@ def _can_refill(model: Model, current: Generation) -> bool:
 
 
 def _announce(model: Model) -> None:
-    """Say once, whenever the number that is wanted has been reached."""
-    reached = model.ready == model.target != model.announced and model.server is ServerPhase.SERVING
-    if not reached or any(w.boots for w in model.workers.values()):
+    """Say once that the number of workers that is wanted has been reached; later changes are operations."""
+    reached = model.ready == model.target and model.server is ServerPhase.SERVING
+    if model.announced or not reached or any(w.boots for w in model.workers.values()):
         return
     texts = {0: "no worker serves, as told", 1: "the one worker is ready"}
-    model.say("info", texts.get(model.target, f"all {model.target} workers are ready"))
-    if model.announced == -1:
-        model.out.append(ev.Notify("READY=1"))
-    model.announced = model.target
+    model.say("info", texts.get(model.target, f"all {model.target} workers are ready"), "server.ready")
+    model.out.append(ev.Notify("READY=1"))
+    model.announced = True

@@ -21,7 +21,7 @@ def on_stop_requested(model: Model, event: ev.StopRequested) -> None:
         ev.StopMode.QUICK: "requests in flight are cancelled",
         ev.StopMode.KILL: "what still runs is killed",
     }
-    model.say("info", f"stopping ({event.why}): {how[mode]}")
+    model.say("info", f"stopping ({event.why}): {how[mode]}", "server.stops", reason=event.why)
     transitions.begin_stop(model, mode)
 
 
@@ -45,7 +45,7 @@ def proceed(model: Model) -> None:
 def _stop_worker(model: Model, worker: Worker) -> None:
     if worker.holds:
         quick = model.stop is not ev.StopMode.GRACEFUL
-        transitions.drain(model, worker, final=True, graceful=0.0 if quick else None)
+        transitions.drain(model, worker, "the server stops", final=True, graceful=0.0 if quick else None)
         worker.hurried = quick
     if model.stop is ev.StopMode.KILL and not worker.killed:
         transitions.kill(model, worker, Intent.STOP)

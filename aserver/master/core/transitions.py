@@ -66,11 +66,11 @@ WORKER = (
     Row(_W.KILLING, "its deadline passes", _W.KILLING, _KILLED),
 )
 ZYGOTE = (
-    Row(_Z.DOWN, "its generation begins, or its deadline passes", _Z.LOADING, "`boot_timeout`: SIGKILL"),
+    Row(_Z.DOWN, "its generation begins, or its deadline passes", _Z.LOADING, "`boot_timeout`"),
     Row(_Z.DOWN, "it is not wanted any more", _Z.GONE),
     Row(_Z.LOADING, "it has loaded", _Z.UP, "none"),
     Row(_Z.LOADING, "it holds what does not survive a fork", _Z.TURNING, "as LOADING"),
-    Row(_Z.LOADING, "its deadline passes", _Z.LOADING, _KILLED),
+    Row(_Z.LOADING, "its deadline passes", _Z.LOADING, _ABORTED),
     Row(_Z.LOADING, "it is not wanted any more", _Z.LEAVING, "SIGKILL at once, and after 5 s again"),
     Row(_Z.LOADING, "it died, and its generation is current", _Z.DOWN, "a pause, then another one starts"),
     Row(_Z.LOADING, "it died otherwise", _Z.GONE),
@@ -117,16 +117,21 @@ def _step(subject: object, before: P, after: P) -> P:
 # ── workers ──────────────────────────────────────────────────────────────────────────────────
 
 
-def fork(model: Model, generation: Generation, slot: int) -> None:
-    """Fork a worker for `slot`; the caller has asked `can_fork`."""
+def fork(model: Model, generation: Generation, slot: int, why: str) -> None:
+    """Fork a worker for `slot`, because of `why`; the caller has asked `can_fork`."""
     model.serials += 1
     # The deadline counts from before the fork, so that a hanging import is caught in lazy mode too.
     deadline = model.now + generation.limits.boot_timeout
-    model.workers[model.serials] = Worker(model.serials, slot, generation.number, deadline, began=model.now)
+    worker = Worker(model.serials, slot, generation.number, deadline, began=model.now)
+    model.workers[model.serials] = worker
     if generation.deadline is None:
         generation.deadline = model.now + FORK_TIMEOUT
-    requests, seconds = generation.limits.draw_lifetime(model.rng)
-    model.out.append(ev.Fork(generation.number, model.serials, slot, requests, seconds))
+    worker.recycle_requests, worker.recycle_seconds = generation.limits.draw_lifetime(model.rng)
+    model.say(
+        "debug", f"worker {slot} (generation {generation.number}) is forked: {why}", "worker.fork", worker, reason=why
+    )
+    lifetime = (worker.recycle_requests, worker.recycle_seconds)
+    model.out.append(ev.Fork(generation.number, model.serials, slot, *lifetime))
 
 
 def fork_answered(model: Model, worker: Worker) -> None:
@@ -159,8 +164,8 @@ def recycle(worker: Worker, reason: str) -> None:
     worker.recycle_reason = reason
 
 
-def drain(model: Model, worker: Worker, *, final: bool = False, graceful: float | None = None) -> None:
-    """Tell a worker that `holds` its slot to leave; `graceful` seconds are for its requests.
+def drain(model: Model, worker: Worker, why: str, *, final: bool = False, graceful: float | None = None) -> None:
+    """Tell a worker that `holds` its slot to leave, because of `why`; `graceful` seconds are for its requests.
 
     A worker that boots has none, and gets no time for them. But it may become ready before the order reaches it, and
     then gets that time after all (`ready`), so the order itself is the same.
@@ -170,6 +175,7 @@ def drain(model: Model, worker: Worker, *, final: bool = False, graceful: float 
     for_requests = 0.0 if worker.phase is WorkerPhase.BOOTING else graceful
     worker.phase = _step(worker, worker.phase, WorkerPhase.DRAINING)
     worker.intent = Intent.LEAVE
+    model.say("debug", f"{worker} is told to leave: {why}", "worker.drain", worker, reason=why)
     worker.final = final
     worker.deadline = model.now + for_requests + model.limits.leave_allowance
     order = ev.Drain(worker.serial, final, graceful)
@@ -249,10 +255,11 @@ def zygote_gone(generation: Generation) -> None:
     _enter(generation, ZygotePhase.GONE, None)
 
 
-def kill_zygote(model: Model, generation: Generation) -> None:
+def kill_zygote(model: Model, generation: Generation, signal: str = "SIGKILL") -> None:
     """End a zygote; the workers that it has forked live on."""
-    _enter(generation, generation.zygote, model.now + KILL_ALLOWANCE)
-    order = ev.KillZygote(generation.number)
+    allowance = ABORT_ALLOWANCE if signal == "SIGABRT" else KILL_ALLOWANCE
+    _enter(generation, generation.zygote, model.now + allowance)
+    order = ev.KillZygote(generation.number, signal)
     if order not in model.out:
         model.out.append(order)
 

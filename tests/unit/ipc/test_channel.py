@@ -107,7 +107,7 @@ def test_the_rest_of_a_message_does_not_send_its_descriptors_again(pair: Pair) -
     zygote, master = pair
     file = os.memfd_create("file")
     boot = Boot(1, {"app": "x" * 500_000}, False, (), 1, (), False)
-    master.send(boot, [file, file])
+    master.send(boot, [file, file, file])
     assert master.pending, "the premise: the socket took a part of it"
     os.close(file)
     received: list[tuple[ToZygote, list[int]]] = []
@@ -116,7 +116,7 @@ def test_the_rest_of_a_message_does_not_send_its_descriptors_again(pair: Pair) -
         master.flush()
     ((message, fds),) = received
     assert message == boot
-    assert len(fds) == 2
+    assert len(fds) == 3
     assert zygote.quiet
     for fd in fds:
         os.close(fd)
@@ -337,7 +337,7 @@ def test_a_channel_whose_description_is_made_blocking_does_not_block_us(pair: Pa
     for end in pair:
         os.set_blocking(end.fileno(), True)
     assert master.receive() == []
-    master.send(Boot(1, {"app": "x" * 500_000}, False, (), 1, (), False), [0, 0])
+    master.send(Boot(1, {"app": "x" * 500_000}, False, (), 1, (), False), [0, 0, 0])
     assert master.pending
     assert zygote.receive() == []
 

@@ -55,7 +55,9 @@ def zygote_process(*arguments: str) -> Iterator[tuple[ZygoteHandle, Callable[[st
             return int(process.stdout.readline())
 
         ours, theirs = unix.stream_pair()
-        handle = ZygoteHandle(1, process.pid, os.pidfd_open(process.pid), Channel(ours, msg.FromZygote))
+        handle = ZygoteHandle(
+            1, process.pid, os.pidfd_open(process.pid), Channel(ours, msg.FromZygote), unix.memory_file("trace")
+        )
         try:
             yield handle, fork
         finally:
@@ -202,7 +204,7 @@ def test_a_trace_is_a_file_in_memory() -> None:
 def zygote() -> Iterator[ZygoteHandle]:
     """One without a process, and, as on macOS, without a pidfd."""
     ours, theirs = unix.stream_pair()
-    yield ZygoteHandle(1, 500, None, Channel(ours, msg.FromZygote))
+    yield ZygoteHandle(1, 500, None, Channel(ours, msg.FromZygote), unix.memory_file("trace"))
     ours.close()
     theirs.close()
 

@@ -34,7 +34,7 @@ class FakeZygote(ZygoteHandle):
     killed: bool = False
     status: int | None = None
 
-    def kill(self) -> None:
+    def kill(self, signum: signal.Signals = signal.SIGKILL) -> None:
         self.killed = True
 
     def reap(self) -> int | None:
@@ -51,7 +51,7 @@ class Stage:
         self.all = Processes(self.heard.append, lambda generation, files: self.files.append((generation, len(files))))
         self.sock, ours = unix.stream_pair()
         self.ends: list[int] = []
-        self.zygote = FakeZygote(1, 901, self._pidfd(), Channel(ours, msg.FromZygote))
+        self.zygote = FakeZygote(1, 901, self._pidfd(), Channel(ours, msg.FromZygote), unix.memory_file("trace"))
         self.all.keep(self.zygote)
         self.socks: dict[int, socket.socket] = {}
 
@@ -133,15 +133,13 @@ async def bare() -> AsyncIterator[Stage]:
 # ── zygotes ──────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_zygote_that_has_loaded(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_zygote_that_has_loaded(stage: Stage) -> None:
     """The parts of its fingerprint are put together. Fails without `know`."""
     say(stage.sock, msg.MoreFiles({"/a.py": (1, 2)}))
-    with caplog.at_level("INFO"):
-        say(stage.sock, msg.Loaded(False, "asgi\x1b[0m", (), 1.5, {"/b.py": (3, 4)}))
-        await turn()
-    assert stage.heard == [ev.ZygoteUp(1)]
+    say(stage.sock, msg.Loaded(False, "asgi\x1b[0m", (), 1.5, {"/b.py": (3, 4)}))
+    await turn()
+    assert stage.heard == [ev.ZygoteUp(1, "up after 1.50 s: asgi\\x1b[0m app loaded")]
     assert stage.files == [(1, 2)]
-    assert caplog.messages == ["zygote of generation 1 is up after 1.50 s: asgi\\x1b[0m app loaded"]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +160,7 @@ async def test_orders_to_a_zygote(stage: Stage) -> None:
     """An order to a generation that is gone is dropped. Fails without the look-up in `tell` and `kill`."""
     for generation in (1, 7):
         stage.all.tell(generation, msg.Quit())
-        stage.all.kill(generation)
+        stage.all.kill(generation, signal.SIGKILL)
     assert sent(stage.sock) == [("Quit", 0)]
     assert stage.zygote.killed
 

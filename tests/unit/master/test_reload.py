@@ -9,8 +9,9 @@ import pytest
 
 from aserver.config import Layer, Resolved, build
 from aserver.errors import ConfigError
-from aserver.master.reload import Reloads
-from aserver.master.resources import AllResources, provide
+from aserver.master.journal import Journal
+from aserver.master.reload import Reloads, ReloadOrder
+from aserver.master.resources import AllResources, Resources, provide
 from tests.harness import PATIENCE
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]  # the master's loop
@@ -31,7 +32,11 @@ class Stage:
     def __init__(self, resources: AllResources, reread: Callable[[], Resolved]) -> None:
         self.resources = resources
         self.begun: list[str] = []
-        self.reloads = Reloads(resources, reread, lambda fresh, why: self.begun.append(why), own_process=False)
+        self.journal = Journal()
+        self.reloads = Reloads(resources, reread, self._begin, self.journal.say, own_process=False)
+
+    def _begin(self, _fresh: Resources, request: ReloadOrder) -> None:
+        self.begun.append(request.why)
 
 
 @pytest.fixture
@@ -52,8 +57,8 @@ async def test_reloads_whose_settings_are_read_at_once_build_on_each_other(
         return _settings(tmp_path, bind=[f"unix:{tmp_path}/new.sock"])
 
     stage = Stage(resources, reread)
-    stage.reloads.request("one")
-    stage.reloads.request("two")
+    stage.reloads.request(ReloadOrder("one"))
+    stage.reloads.request(ReloadOrder("two"))
     assert stage.reloads.busy
     await asyncio.gather(*stage.reloads.tasks)
     assert not stage.reloads.busy
@@ -72,10 +77,12 @@ async def test_a_mistake_in_the_settings_changes_nothing(
         raise ConfigError("workers = 'many' (aserver.toml) is no number")
 
     stage, before = Stage(resources, reread), resources.next
-    stage.reloads.request("SIGHUP")
+    stage.reloads.request(ReloadOrder("SIGHUP", tickets=(7,)))
     await asyncio.gather(*stage.reloads.tasks)
     refused = "reload (SIGHUP) refused, everything stays as it is: workers = 'many' (aserver.toml) is no number"
     assert caplog.messages == [refused]
+    (record,) = stage.journal.records
+    assert (record.event, record.outcome, record.tickets) == ("reload.ends", "refused", (7,))
     assert resources.next is before
     assert stage.begun == []
 
@@ -85,7 +92,7 @@ async def test_a_setting_that_a_reload_cannot_change_is_named(
 ) -> None:
     """Fails without the remarks of `provide_next`."""
     stage = Stage(resources, lambda: _settings(tmp_path, proc_name="other"))
-    stage.reloads.request("SIGHUP")
+    stage.reloads.request(ReloadOrder("SIGHUP", tickets=(7,)))
     await asyncio.gather(*stage.reloads.tasks)
     (remark,) = caplog.messages
     assert remark.startswith("reload (SIGHUP): proc_name is 'other' in the settings, but stays ")

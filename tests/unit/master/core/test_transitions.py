@@ -134,7 +134,7 @@ CASES: dict[tuple[transitions.Phase | None, str], Callable[[], Case]] = {
     (Z.DOWN, "it is not wanted"): lambda: Case(Scene(zygote=Z.DOWN), GRACEFUL),
     (Z.LOADING, "it has loaded"): lambda: Case(Scene(W.READY, zygote=Z.LOADING), ev.ZygoteUp(1)),
     (Z.LOADING, "it holds"): lambda: Case(Scene(zygote=Z.LOADING), ev.ZygoteUnforkable(1), 50.0),
-    (Z.LOADING, "its deadline"): lambda: Case(Scene(zygote=Z.LOADING, due=True), TICK, 2.0),
+    (Z.LOADING, "its deadline"): lambda: Case(Scene(zygote=Z.LOADING, due=True), TICK, 1.0),
     (Z.LOADING, "it is not wanted"): lambda: Case(Scene(zygote=Z.LOADING), GRACEFUL, 5.0),
     (Z.LOADING, "it died, and"): lambda: Case(Scene(zygote=Z.LOADING), GONE, 0.375),
     (Z.LOADING, "it died otherwise"): lambda: Case(Scene(zygote=Z.LOADING, role=Role.FAILED), GONE),
@@ -219,7 +219,7 @@ def test_every_case_is_a_row() -> None:
 def _wrong() -> Iterator[Any]:
     steps: list[tuple[Callable[[Scene], object], WorkerPhase]] = [
         (lambda scene: transitions.recycle(_worker(scene), "due"), W.RECYCLING),
-        (lambda scene: transitions.drain(scene.master, _worker(scene)), W.DRAINING),
+        (lambda scene: transitions.drain(scene.master, _worker(scene), "a test"), W.DRAINING),
         (lambda scene: transitions.fail_boot(scene.master, _worker(scene), msg.BootFailed(1, 3, "", "")), W.FAILED),
     ]
     known = {(row.before, row.after) for row in WORKER}
