@@ -30,7 +30,7 @@ from aserver.master.core.model import ServerPhase
 from aserver.master.journal import Journal
 from aserver.master.pidfile import PidFile
 from aserver.master.processes import Processes
-from aserver.master.reload import Reloads, ReloadOrder
+from aserver.master.reload import ReloadOrder, Reloads
 from aserver.master.resources import AllResources, Resources
 from aserver.master.snapshot import SCHEMA, SavedLog, Snapshot, read_model, write_model
 from aserver.master.upgrade import become, preflight

@@ -10,7 +10,7 @@ import pytest
 from aserver.config import Layer, Resolved, build
 from aserver.errors import ConfigError
 from aserver.master.journal import Journal
-from aserver.master.reload import Reloads, ReloadOrder
+from aserver.master.reload import ReloadOrder, Reloads
 from aserver.master.resources import AllResources, Resources, provide
 from tests.harness import PATIENCE
 
