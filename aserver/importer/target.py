@@ -4,6 +4,7 @@ Runs in the zygote, in lazy workers and in `aserver check`; never in the master.
 and turns each exception of it into an AppLoadError. It changes sys.path, and nothing else.
 """
 
+import contextlib
 import difflib
 import importlib
 import importlib.util
@@ -11,6 +12,7 @@ import inspect
 import logging
 import os
 import pkgutil
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -149,7 +151,7 @@ def _import(module_name: str, place: Path) -> ModuleType:
             user_traceback(error),
         ) from error
     except BaseException as error:
-        raise _user_code_failed(f"importing module {module_name!r}", error) from error
+        raise _user_code_failed(f"importing module {module_name!r}", error, place) from error
 
 
 def _is_hidden(place: str | Path) -> bool:
@@ -175,17 +177,28 @@ def _is_part(missing: str, module_name: str) -> bool:
     return module_name == missing or module_name.startswith(missing + ".")
 
 
-def _user_code_failed(doing: str, error: BaseException) -> AppLoadError:
+def _user_code_failed(doing: str, error: BaseException, place: Path | None = None) -> AppLoadError:
     if isinstance(error, SystemExit):
         what = f"called sys.exit({error.code!r})"
     elif isinstance(error, KeyboardInterrupt):
         what = "was interrupted (KeyboardInterrupt)"
     elif isinstance(error, AppLoadError):  # `loading.refuse_nested`
         what = f"is refused: {error}"
+    elif "DJANGO_SETTINGS_MODULE" in str(error) and not os.environ.get("DJANGO_SETTINGS_MODULE"):
+        what = f"found no settings: DJANGO_SETTINGS_MODULE is not set; {_settings_text(place or Path())}"
     else:
         message = str(error).partition("\n")[0]
         what = f"raised {type(error).__name__}" + (f": {message}" if message else "")
     return AppLoadError(f"{doing} {what}", user_traceback(error))
+
+
+def _settings_text(place: Path) -> str:
+    """The setting that names Django's settings, with the module that the project's own manage.py takes."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        manage = (place / "manage.py").read_text(encoding="utf-8")
+        if named := re.search(r"""["']DJANGO_SETTINGS_MODULE["'],\s*["']([\w.]+)["']""", manage):
+            return f"try -e DJANGO_SETTINGS_MODULE={named[1]}"
+    return "give it by -e DJANGO_SETTINGS_MODULE=package.settings"
 
 
 def _missing_module_text(module_name: str, missing: str, place: Path) -> str:

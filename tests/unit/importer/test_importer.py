@@ -423,3 +423,16 @@ def test_user_traceback_of_a_context(project: Project) -> None:
         raising()
     text = user_traceback(caught.value)
     assert text.index("KeyError: 'first'") < text.index("ValueError: second")
+
+
+@pytest.mark.parametrize(("manage", "hint"), [("", "package.settings"), ('("DJANGO_SETTINGS_MODULE", "a.b")', "a.b")])
+def test_missing_django_settings_are_a_sentence(
+    project: Project, monkeypatch: pytest.MonkeyPatch, manage: str, hint: str
+) -> None:
+    """With the module that manage.py names. Fails without _settings_text: Django's own words are of other remedies."""
+    monkeypatch.delenv("DJANGO_SETTINGS_MODULE", raising=False)
+    project.write("manage.py", f"os.environ.setdefault{manage}\n")
+    project.write("site_a.py", "raise ValueError('define the environment variable DJANGO_SETTINGS_MODULE or call x')")
+    text = str(project.fail("site_a:app"))
+    assert "DJANGO_SETTINGS_MODULE is not set" in text
+    assert text.endswith(f"-e DJANGO_SETTINGS_MODULE={hint}")
