@@ -6,8 +6,8 @@ Only its last line touches the system: it prints the module. Run by `make docs`.
 import sys
 import textwrap
 
-from aserver.config.schema import BIND_PARTS, SettingInfo, settings
-from aserver.config.values import ACCOUNT, ASSIGNMENT, DURATION, HEADER, OCTAL, SIZE, SWITCH
+from aserver.config.schema import BIND_PARTS, PAIRS, SettingInfo, settings
+from aserver.config.values import ACCOUNT, DURATION, OCTAL, SIZE, SWITCH
 
 #: Columns of a line of code.
 _WIDTH = 120
@@ -36,7 +36,7 @@ def _type_of(info: SettingInfo) -> str:
     if info.kind is SWITCH:
         hint = "bool"
     elif info.repeatable:
-        pairs = " | Mapping[str, str]" if info.kind in (HEADER, ASSIGNMENT) else ""
+        pairs = " | Mapping[str, str]" if info.kind in PAIRS else ""
         hint = f"str | list[str] | tuple[str, ...]{pairs}"
     elif info.kind in _OF_NUMBERS:
         hint = _OF_NUMBERS[info.kind]

@@ -130,6 +130,8 @@ class Settings(TypedDict, total=False):
     header: str | list[str] | tuple[str, ...] | Mapping[str, str]
     """`Name: value`, added where the application set none."""
     headers: str | list[str] | tuple[str, ...] | Mapping[str, str]
+    static: str | list[str] | tuple[str, ...] | Mapping[str, str]
+    """`PREFIX=DIRECTORY`: below that path files are served, and the application is not asked."""
     pathsend: bool
     """Offer `http.response.pathsend`: frameworks then send files by name, and middleware that reads or changes bodies
     (compression) does not see them. Default: `off`.

@@ -15,11 +15,13 @@ import msgspec
 from msgspec import Meta
 
 from aserver.config.table import Group, Setting, Table
-from aserver.config.values import ASSIGNMENT, CHOICE, HEADER, NUMBER, OCTAL, SWITCH, TEXT, Kind
+from aserver.config.values import ASSIGNMENT, CHOICE, HEADER, NUMBER, OCTAL, STATIC, SWITCH, TEXT, Kind
 from aserver.errors import ConfigError
 
 #: The messages between our processes carry no greater number.
 LARGEST = 2**63 - 1
+#: Kinds whose values may be given as a mapping.
+PAIRS = (HEADER, ASSIGNMENT, STATIC)
 
 
 class _ItemError(ValueError):
@@ -218,9 +220,9 @@ def _read(info: SettingInfo, value: object) -> object:
 
 
 def _split(info: SettingInfo, value: object) -> Iterator[object]:
-    """The single values in text, a list, or (of `header` and `env`) a mapping. Items of a list keep their newlines."""
-    if isinstance(value, Mapping) and info.kind in {HEADER, ASSIGNMENT}:
-        joint = "=" if info.kind is ASSIGNMENT else ": "
+    """The single values in text, a list, or (of PAIRS) a mapping. Items of a list keep their newlines."""
+    if isinstance(value, Mapping) and info.kind in PAIRS:
+        joint = ": " if info.kind is HEADER else "="
         value = [f"{key}{joint}{text}" for key, text in value.items()]
     for item in value.splitlines() if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]:
         if isinstance(item, str) and info.commas:

@@ -18,6 +18,7 @@ from aserver.config.values import (
     PEER,
     PREFIX,
     ROOT,
+    STATIC,
     TEXT,
     WORKERS,
     Account,
@@ -216,6 +217,11 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         tuple[str, ...],
         HEADER,
         Setting(Group.HTTP, "`Name: value`, added where the application set none", ("headers",), commas=False),
+    ] = ()
+    static: Annotated[
+        tuple[str, ...],
+        STATIC,
+        Setting(Group.HTTP, "`PREFIX=DIRECTORY`: below that path files are served, and the application is not asked"),
     ] = ()
     pathsend: Annotated[
         bool,

@@ -156,6 +156,16 @@ def _parse_prefix(text: str) -> str:
     return text
 
 
+def _parse_static(text: str) -> str:
+    prefix, equals, directory = text.partition("=")
+    prefix = _parse_prefix(prefix.strip()).rstrip("/")
+    if not (prefix and equals and directory.strip()):
+        raise ValueError(
+            "a directory is /PREFIX=DIRECTORY, and the prefix is more than /: the rest is the application's"
+        )
+    return f"{prefix}={directory.strip()}"
+
+
 def _parse_root(text: str) -> str:
     return _parse_prefix(text).rstrip("/") if text else ""
 
@@ -192,6 +202,7 @@ ASSIGNMENT = Kind("NAME=VALUE", "NAME=VALUE", _parse_assignment)
 PEER = Kind("an address or a network", "ADDRESS", _parse_peer)
 PREFIX = Kind("a path prefix", "PREFIX", _parse_prefix)
 ROOT = Kind("a path prefix", "PREFIX", _parse_root)
+STATIC = Kind("PREFIX=DIRECTORY", "PREFIX=DIR", _parse_static)
 HOOK = Kind("module:function", "MODULE:FUNCTION", _parse_hook)
 
 Seconds = Annotated[float, Meta(ge=0), DURATION]

@@ -6,18 +6,21 @@ touched (a worker's own memory went from 40 to 9.5 MB, docs/design.md). The cens
 
 import asyncio
 import inspect
+from dataclasses import replace
 
 import uvloop
 
 from aserver import importer
 from aserver.config import Config
 from aserver.errors import AppLoadError
+from aserver.static.app import with_static
 
 
 def load_app(config: Config) -> importer.LoadedApp:
-    """Import `config.target`. Raises AppLoadError."""
+    """Import `config.target`, and put `config.static` before it. Raises AppLoadError."""
     assert config.target is not None
-    return importer.load(config.target, factory=config.factory, app_dir=config.app_dir, interface=config.interface)
+    loaded = importer.load(config.target, factory=config.factory, app_dir=config.app_dir, interface=config.interface)
+    return replace(loaded, app=with_static(loaded.app, config.static))
 
 
 def warm_up(config: Config) -> None:

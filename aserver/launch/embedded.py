@@ -28,6 +28,7 @@ from aserver.log.setup import Lines, configure, report_access_log
 from aserver.log.sink import ACCESS_BOUND, Sink, SinkState
 from aserver.log.waker import LOOK_PAUSE
 from aserver.sockets import Address, Listener, bind_for
+from aserver.static.app import with_static
 from aserver.tls import Certificates
 from aserver.worker.acceptor import Endpoint
 from aserver.worker.fork_guard import ForkGuard
@@ -199,6 +200,6 @@ async def _serve(
 
         certificates = Certificates(config) if any(listener.tls for listener in listeners) else None
         endpoints = [Endpoint(li.socket, li.name, certificates if li.tls else None) for li in listeners]
-        server = Server(loaded.app, config, endpoints, release, access=access, on_beat=tend)
+        server = Server(with_static(loaded.app, config.static), config, endpoints, release, access=access, on_beat=tend)
         with _stop_signals(server, config) if signals else contextlib.nullcontext():
             await server.run(ready)

@@ -9,13 +9,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
-from tests.harness import PATIENCE
+from tests.harness import PATIENCE, wait_for
 from tests.harness.server import REPOSITORY
 
 pytestmark = pytest.mark.process
 
+LISTENS = re.compile(r"listening on (http://\S+)")
 PAGE = (REPOSITORY / "docs" / "develop.md").read_text()
 
 
@@ -70,3 +72,26 @@ def test_the_tests_of_the_page_pass(project: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^3 passed", done.stdout, re.MULTILINE), done.stdout
+
+
+def test_the_commands_of_the_page_work(project: Path) -> None:
+    """Those that serve get to where they listen, and stop as asked; the others end with 0."""
+    for line in (line for block in blocks("sh") for line in block.splitlines()):
+        command = line.partition("  #")[0].strip()
+        serves = command.startswith("aserver run")
+        with (project / "output").open("w+") as output:
+            run = subprocess.Popen(
+                ["sh", "-c", f"exec {command}" if serves else command],
+                cwd=project,
+                env={**environ(), "ASERVER_BIND": "127.0.0.1:0"},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        if serves:
+            wait_for(lambda: LISTENS.search((project / "output").read_text()), what=f"{line} to listen")
+            url = LISTENS.findall((project / "output").read_text())[0]
+            if "--static" in line:
+                assert "teal" in httpx.get(f"{url}/static/site.css", timeout=PATIENCE).text
+            run.terminate()
+        run.wait(PATIENCE)
+        assert run.returncode == 0, (line, (project / "output").read_text())

@@ -23,7 +23,7 @@ from aserver.config.later import WSGI_THREADS
 _HTTP2 = "this server speaks HTTP/1.1; let the proxy in front speak HTTP/2"
 _RUST = "there is no Rust runtime whose threads could be counted"
 _RESPAWN = "a worker that dies is always replaced, after growing pauses"
-_STATIC = "serve files by the proxy, or by the application (starlette.staticfiles, whitenoise) with pathsend"
+_STATIC = "files are served by `static` (--static /PREFIX=DIRECTORY); a path that has no file is 404"
 _METRICS = "no metrics are sent yet; the admin endpoint (admin) will have them"
 _RELOAD = "give patterns (reload_include, reload_exclude) and folders (reload_dir)"
 

@@ -19,7 +19,7 @@ _LOG = "the log has errorlog, accesslog, access_log_format, log_format and log_c
 _RELOAD = "send SIGHUP: new code comes as a new generation and never costs a request"
 _HOOK = "use the hooks of a Python settings file (docs/signals.md)"
 _INI = "the file is read as it stands: the logic of uWSGI's configuration language is not carried out"
-_STATIC = "serve files by the proxy, or by the application (whitenoise)"
+_STATIC = "`static` serves files (--static /PREFIX=DIRECTORY), else the proxy does"
 _PROFILE = "use py-spy on a worker"
 
 
