@@ -34,7 +34,7 @@ _MORE_TYPES = {
 }
 #: Types beside text/* that are text, which is UTF-8.
 _TEXTS = frozenset({"application/json", "application/manifest+json", "application/xml", "image/svg+xml"})
-#: One range. Several are not served: the whole file is an answer, too (section 14.2).
+#: A single range. Several are not served: the whole file is an answer, too (section 14.2).
 _RANGE = re.compile(r"bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})", re.ASCII | re.IGNORECASE)
 _CODING = re.compile(r"([^\s;]+)\s*(?:;\s*q\s*=\s*([01](?:\.\d{0,3})?))?", re.ASCII | re.IGNORECASE)
 
@@ -61,8 +61,8 @@ class Representation:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """Status and fields, and the bytes of the file from `start` to before `end`."""
+class Selection:
+    """The status and fields, and the bytes of the file from `start` to before `end`."""
 
     status: int
     fields: Fields
@@ -90,7 +90,7 @@ def accepted(value: str | None) -> frozenset[str]:
     return frozenset(coding for coding in ENCODINGS.values() if weights.get(coding, every) > 0)
 
 
-def answer(method: str, fields: Mapping[str, str], file: Representation) -> Answer:
+def answer(method: str, fields: Mapping[str, str], file: Representation) -> Selection:
     """The answer to a GET or HEAD with those request fields (names in lower case)."""
     common: Fields = [
         (b"etag", file.etag.encode()),
@@ -100,7 +100,7 @@ def answer(method: str, fields: Mapping[str, str], file: Representation) -> Answ
         common.append((b"vary", b"accept-encoding"))
     status = _precondition(fields, file)
     if status:
-        return Answer(status, common if status == 304 else [*common, (b"content-length", b"0")])
+        return Selection(status, common if status == 304 else [*common, (b"content-length", b"0")])
     common += [
         (b"content-type", media_type(file.name).encode("ascii")),
         (b"accept-ranges", b"bytes"),
@@ -113,10 +113,10 @@ def answer(method: str, fields: Mapping[str, str], file: Representation) -> Answ
     if wanted is not None and _range_holds(fields.get("if-range"), file):
         status, (start, end) = 206, wanted
         if start >= end:
-            return Answer(416, [(b"content-range", b"bytes */%d" % file.size), (b"content-length", b"0")])
+            return Selection(416, [(b"content-range", b"bytes */%d" % file.size), (b"content-length", b"0")])
         common.append((b"content-range", b"bytes %d-%d/%d" % (start, end - 1, file.size)))
     common.append((b"content-length", b"%d" % (end - start)))
-    return Answer(status, common, start, end)
+    return Selection(status, common, start, end)
 
 
 def _precondition(fields: Mapping[str, str], file: Representation) -> int:
