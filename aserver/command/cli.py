@@ -8,24 +8,28 @@ import json
 import os
 import platform
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
 from aserver import __version__, loading, terminal
 from aserver.command.foreign_options import ForeignOption, foreign_flags, foreign_options, understood
 from aserver.config import Resolved, SettingInfo, layers, settings
 from aserver.config.schema import BIND_PARTS
 from aserver.config.table import Group
-from aserver.config.values import CHOICE, SWITCH
+from aserver.config.values import CHOICE, SWITCH, TEXT
 from aserver.errors import AserverError, ConfigError, ExitCode
 
 #: Columns that a value may take in `aserver config` before its origin is pushed aside.
 _VALUE_WIDTH = 34
 
+#: Columns of the names in `--help`, at most.
+_LABEL_WIDTH = 36
 #: Options that stand before a command.
 _OWN_OPTIONS = ("-h", "--help", "--version")
 
@@ -33,14 +37,30 @@ Handler = Callable[[Resolved], int]
 
 
 class _Option(click.Option):
-    """An option of one settings group, whose help shows its first name only and mentions the rest."""
+    """An option of one settings group, whose help shows its first name only and mentions the rest.
+
+    Without `shown` it is neither in the help nor completed by a shell.
+    """
 
     def __init__(
-        self, declarations: Sequence[str], *, topic: Group, shown: tuple[str, str] | None = None, **more: Any
+        self,
+        declarations: Sequence[str],
+        *,
+        topic: Group,
+        shown: tuple[str, str] | None = None,
+        completes: Sequence[str] | None = (),
+        **more: Any,
     ) -> None:
-        super().__init__(declarations, **more)
+        super().__init__(declarations, hidden=shown is None, **more)
+        self.completes = completes
         self.topic = topic
         self.shown = shown
+
+    def shell_complete(self, _: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The words of a choice; files where a value is free text (None)."""
+        if self.completes is None:
+            return [CompletionItem(incomplete, type="file")]
+        return [CompletionItem(word) for word in self.completes if word.startswith(incomplete)]
 
 
 class _Command(click.Command):
@@ -51,10 +71,21 @@ class _Command(click.Command):
         for group in Group:
             if records := [option.shown for option in options if option.shown and option.topic is group]:
                 with formatter.section(str(group)):
-                    formatter.write_dl(records, col_max=34)
+                    _write_options(formatter, records)
         rest = [param.get_help_record(ctx) for param in self.get_params(ctx) if not isinstance(param, _Option)]
         with formatter.section("Other"):
             formatter.write_dl([record for record in rest if record is not None])
+
+
+def _write_options(formatter: click.HelpFormatter, records: Sequence[tuple[str, str]]) -> None:
+    """As click does, but each line of a text begins a line: the last one is the example."""
+    left = min(max(len(label) for label, _ in records) + 2, _LABEL_WIDTH)
+    room = formatter.width - formatter.current_indent - left
+    for label, text in records:
+        lines = [piece for line in text.splitlines() for piece in textwrap.wrap(line, room, break_on_hyphens=False)]
+        first = lines.pop(0) if len(label) + 2 <= left else ""
+        for column, piece in ((label, first), *(("", piece) for piece in lines)):
+            formatter.write(f"{'':{formatter.current_indent}}{column:<{left}}{piece}".rstrip() + "\n")
 
 
 def _dashed(name: str) -> str:
@@ -70,6 +101,7 @@ def _options(info: SettingInfo) -> list[click.Parameter]:
     text = info.help.replace("`", "") + ("; repeatable" if info.repeatable else "") + (f"; also {also}" if also else "")
     if info.default:
         text += f"  [{info.default}]"
+    text += f"\n{info.assignment}"
     if info.kind is SWITCH:
         names = [f"{name}/--no-{name[2:]}" for name in names]
         label = f"--[no-]{info.option[2:]}"
@@ -81,6 +113,7 @@ def _options(info: SettingInfo) -> list[click.Parameter]:
         shown=(", ".join([*short, label]), text),
         default=None,
         multiple=info.repeatable,
+        completes=None if info.kind is TEXT else info.choices,
         type=bool if info.kind is SWITCH else str,
     )
     return [own, *(_Option([flag[2:].replace("-", "_"), flag], topic=info.group, is_flag=True) for flag in flags)]
@@ -191,6 +224,31 @@ def _migrate(*, source: tuple[str, ...], load: bool) -> int:
     from aserver.command import migrate  # noqa: PLC0415 - as above
 
     return migrate.migrate(source, load=load)
+
+
+@cli.command("init")
+def _init() -> int:
+    """Write an aserver.toml for the project in this directory, with the settings that matter and what they do."""
+    from aserver.command import init  # noqa: PLC0415 - as above
+
+    click.echo(init.write(Path.cwd()))
+    return ExitCode.OK
+
+
+@cli.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def _completion(*, shell: str) -> int:
+    """Print what completes aserver's commands and options in SHELL.
+
+    For bash: echo 'source <(aserver completion bash)' >> ~/.bashrc
+    """
+    from click.shell_completion import ShellComplete, get_completion_class  # noqa: PLC0415 - as above
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    # Not the method of the shell's own class, which starts a bash to look at its version.
+    click.echo(ShellComplete.source(kind(cli, {}, "aserver", "_ASERVER_COMPLETE")))
+    return ExitCode.OK
 
 
 @cli.command("config", cls=_Command, params=list(_OPTIONS))

@@ -13,7 +13,7 @@ def markdown() -> str:
     """The whole text of docs/settings.md."""
     lines = [_PREFACE]
     for group in Group:
-        lines += [f"\n## {group}\n", "| setting | default | value | meaning |", "|---|---|---|---|"]
+        lines += [f"\n## {group}\n", "| setting | default | value | meaning | for example |", "|---|---|---|---|---|"]
         lines += [_row(info) for info in settings() if info.group is group]
     return "\n".join(lines) + "\n"
 
@@ -28,7 +28,7 @@ def _row(info: SettingInfo) -> str:
     default = "unset" if info.default is None else f"`{info.default}`" if info.default else "empty"
     if info.name == "workers":
         default += " (`$WEB_CONCURRENCY`)"
-    return f"| `{info.name}` | {default} | {value} | {meaning} |"
+    return f"| `{info.name}` | {default} | {value} | {meaning} | `{info.assignment}` |"
 
 
 _PREFACE = """\

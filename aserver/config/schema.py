@@ -6,6 +6,7 @@ also be a number of the ssl module.
 
 import dataclasses
 import math
+import shlex
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import msgspec
 from msgspec import Meta
 
+from aserver.config.examples import EXAMPLES
 from aserver.config.table import Group, Setting, Table
 from aserver.config.values import ASSIGNMENT, CHOICE, HEADER, NUMBER, OCTAL, STATIC, SWITCH, TEXT, Kind
 from aserver.errors import ConfigError
@@ -51,6 +53,7 @@ class SettingInfo:
     off: bool
     secret: bool
     commas: bool
+    example: str
     hint: Any
 
     @property
@@ -62,6 +65,11 @@ class SettingInfo:
     def variable(self) -> str:
         """The name in the environment."""
         return "ASERVER_" + self.name.upper()
+
+    @property
+    def assignment(self) -> str:
+        """An example for a shell, by the environment: `ASERVER_WORKERS=4`."""
+        return f"{self.variable}={shlex.quote(self.example)}"
 
     def expects(self) -> str:
         """The values that the setting takes, in words."""
@@ -133,11 +141,13 @@ def _describe(name: str, hint: Any, default: object) -> SettingInfo:
         off=setting.off,
         secret=setting.secret,
         commas=setting.commas,
+        example=EXAMPLES.get(name, kind.example),
         hint=hint,
     )
     if (default is None and not info.off) or default == ():
         return info
-    return dataclasses.replace(info, default=info.show(default))
+    other = "off" if default is True else "on" if default is False else next((x for x in choices if x != default), "")
+    return dataclasses.replace(info, default=info.show(default), example=info.example or other)
 
 
 def _describe_all() -> Mapping[str, SettingInfo]:

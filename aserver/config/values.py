@@ -185,25 +185,26 @@ class Kind:
     parse: Callable[[str], object]
     show: Callable[[Any], str] = str
     numbers: bool = False  # a bare number in a file or an argument is taken as its text
+    example: str = ""  # for help and documents, where a setting has none of its own
 
 
 SWITCH = Kind("on or off", "", _parse_switch, lambda value: "on" if value else "off")
-NUMBER = Kind("a whole number", "N", int)
+NUMBER = Kind("a whole number", "N", int, example="1000")
 TEXT = Kind("text", "TEXT", _parse_text)
 CHOICE = Kind("one of", "", lambda text: text.strip().lower(), numbers=True)
-DURATION = Kind("a duration (30, 500ms, 5m, 1h)", "TIME", parse_duration, format_duration)
-SIZE = Kind("a size (8190, 64K, 512M, 1GiB)", "SIZE", parse_size, format_size)
-OCTAL = Kind("an octal number", "OCTAL", _parse_octal, "{:04o}".format)
-WORKERS = Kind("auto or a whole number", "N|auto", _parse_workers)
-ACCOUNT = Kind("a name or a number", "NAME", _parse_account, numbers=True)
-ADDRESS = Kind("an address", "ADDRESS", parse_address)
-HEADER = Kind("Name: value", "HEADER", _parse_header)
-ASSIGNMENT = Kind("NAME=VALUE", "NAME=VALUE", _parse_assignment)
-PEER = Kind("an address or a network", "ADDRESS", _parse_peer)
-PREFIX = Kind("a path prefix", "PREFIX", _parse_prefix)
-ROOT = Kind("a path prefix", "PREFIX", _parse_root)
-STATIC = Kind("PREFIX=DIRECTORY", "PREFIX=DIR", _parse_static)
-HOOK = Kind("module:function", "MODULE:FUNCTION", _parse_hook)
+DURATION = Kind("a duration (30, 500ms, 5m, 1h)", "TIME", parse_duration, format_duration, example="90s")
+SIZE = Kind("a size (8190, 64K, 512M, 1GiB)", "SIZE", parse_size, format_size, example="512K")
+OCTAL = Kind("an octal number", "OCTAL", _parse_octal, "{:04o}".format, example="0660")
+WORKERS = Kind("auto or a whole number", "N|auto", _parse_workers, example="auto")
+ACCOUNT = Kind("a name or a number", "NAME", _parse_account, numbers=True, example="www-data")
+ADDRESS = Kind("an address", "ADDRESS", parse_address, example="127.0.0.1:9000")
+HEADER = Kind("Name: value", "HEADER", _parse_header, example="X-Frame-Options: DENY")
+ASSIGNMENT = Kind("NAME=VALUE", "NAME=VALUE", _parse_assignment, example="TZ=UTC")
+PEER = Kind("an address or a network", "ADDRESS", _parse_peer, example="10.0.0.0/8,unix")
+PREFIX = Kind("a path prefix", "PREFIX", _parse_prefix, example="/healthz")
+ROOT = Kind("a path prefix", "PREFIX", _parse_root, example="/api")
+STATIC = Kind("PREFIX=DIRECTORY", "PREFIX=DIR", _parse_static, example="/static=dist")
+HOOK = Kind("module:function", "MODULE:FUNCTION", _parse_hook, example="app:warm_up")
 
 Seconds = Annotated[float, Meta(ge=0), DURATION]
 SomeSeconds = Annotated[float, Meta(gt=0), DURATION]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from aserver import __version__
 from aserver.command import check
 from aserver.command.cli import main
-from aserver.config import Resolved, settings
+from aserver.config import Config, Resolved, convert, settings
 from aserver.errors import AppLoadError, AserverError, BindError, ExitCode
 from aserver.launch import run
 from aserver.sockets import bind_all
@@ -282,3 +283,45 @@ def test_help_is_grouped_and_shows_defaults(aserver: Command) -> None:
     for part in ("Workers:\n", "-w, --workers N|auto", "[30s]", "--timeout", "-c, --config", "--[no-]preload"):
         assert part in outcome.out
     assert aserver("--version").out.startswith(f"aserver {__version__} (")
+
+
+def test_help_has_an_example_of_each_setting_in_80_columns(aserver: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the environment, as the option's name stands beside it. Fails with click's own list, whose lines run on."""
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = aserver("run", "--help").out.splitlines()
+    assert max(map(len, lines)) <= 80
+    shown = {line.strip() for line in lines}
+    assert {info.assignment for info in settings() if info.name != "target"} <= shown
+
+
+@pytest.mark.parametrize("name", [info.name for info in settings()])
+def test_the_example_of_a_setting_is_a_value_of_it(name: str) -> None:
+    """And none that changes nothing."""
+    info = next(info for info in settings() if info.name == name)
+    assert convert(name, info.example, "example") != getattr(Config(), name)
+
+
+def test_a_real_bash_completes_commands_options_and_choices(aserver: Command) -> None:
+    """Fails without `hidden`: flags of other servers would be offered as well."""
+    bash = shutil.which("bash")
+    assert bash
+    script = aserver("completion", "bash").out
+    script += """
+    try() {
+        COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _aserver_completion aserver; echo "${COMPREPLY[*]}"
+    }
+    try aserver che; try aserver run --max-req; try aserver main:app --interface w; try aserver run --worker-c
+    """
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        [bash, "--norc", "-c", script], env={**os.environ, "PATH": path}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["check", "--max-requests --max-requests-jitter", "wsgi", ""]
+
+
+@pytest.mark.parametrize(("shell", "word"), [("zsh", "compdef"), ("fish", "complete --no-files")])
+def test_completion_of_other_shells(aserver: Command, shell: str, word: str) -> None:
+    outcome = aserver("completion", shell)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert word in outcome.out
+    assert "_ASERVER_COMPLETE" in outcome.out

@@ -1,0 +1,51 @@
+"""A value for each setting, as text: the example in `--help` and docs/settings.md.
+
+Pure. Settings that are not here have that of their kind; for switches and choices it is one that is not the default.
+"""
+
+from collections.abc import Mapping
+
+EXAMPLES: Mapping[str, str] = {
+    "target": "main:app",
+    "app_dir": "src",
+    "bind": "0.0.0.0:80,unix:/run/app.sock",
+    "workers": "4",
+    "max_lifetime": "12h",
+    "max_lifetime_jitter": "1h",
+    "max_memory": "512M",
+    "max_surge": "2",
+    "max_unavailable": "1",
+    "canary_time": "10s",
+    "boot_retries": "10",
+    "slow_callback": "500ms",
+    "idle_grace": "500ms",
+    "stream_grace": "10s",
+    "drain_delay": "5s",
+    "limit_request_line": "16K",
+    "limit_request_fields": "200",
+    "limit_request_field_size": "16K",
+    "limit_request_body": "10M",
+    "ws_max_size": "1M",
+    "ws_max_queue": "100",
+    "certfile": "/etc/ssl/site.pem",
+    "keyfile": "/etc/ssl/site.key",
+    "keyfile_password": "secret",
+    "ca_certs": "/etc/ssl/clients.pem",
+    "ciphers": "ECDHE+AESGCM",
+    "errorlog": "/var/log/app/error.log",
+    "accesslog": "off",
+    "access_log_format": "json",
+    "log_config": "logging.toml",
+    "pidfile": "/run/app/app.pid",
+    "umask": "027",
+    "chdir": "/srv/app/current",
+    "env_file": ".env",
+    "proc_name": "shop",
+    "control": "/run/app/control.sock",
+    "admin": "127.0.0.1:9100",
+    "reload_dir": "src,templates",
+    "reload_include": "*.py,*.html",
+    "reload_exclude": "test_*",
+    "reload_delay": "1s",
+    "config": "production.toml",
+}
