@@ -25,35 +25,35 @@ GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 @contextmanager
-def _kept(server: ServerProcess, count: int) -> Iterator[Counter[int]]:
-    """`count` connections in a burst, all kept; gives how many each worker has."""
+def _kept(server: ServerProcess, count: int, bursts: int = 1) -> Iterator[Counter[int]]:
+    """`count` connections in each burst, all kept; gives how many each worker has."""
+    shares: Counter[int] = Counter()
     with ExitStack() as stack:
-        connections = []
-        for _ in range(count):
-            connection = stack.enter_context(RawConnection(server.where))
-            connection.send(GET)
-            connections.append(connection)
-        yield Counter(int(each.read_response().body) for each in connections)
+        for _ in range(bursts):
+            connections = []
+            for _ in range(count):
+                connection = stack.enter_context(RawConnection(server.where))
+                connection.send(GET)
+                connections.append(connection)
+            shares.update(int(each.read_response().body) for each in connections)
+        yield shares
 
 
 @pytest.mark.alone
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
-def test_trap_67_a_burst_of_800_connections_is_shared_fairly(server: Start, kind: str, tmp_path: Path) -> None:
-    """Over 4 workers, max/mean below 1.3. Fails with `return False` in Fairness.crowded (1.2 to 2.8).
+def test_trap_67_bursts_of_connections_are_shared_fairly(server: Start, kind: str, tmp_path: Path) -> None:
+    """800 in bursts of 40 over 4 workers, max/mean below 1.3.
 
-    A worker that the machine gives no CPU for a tenth of a second takes no connection meanwhile (1.305 was seen, in one
-    of some 60 runs), so it is the median of three bursts.
+    Fails with `return False` in Fairness.crowded (1.4 to 1.9). Not 800 at once: a worker that a busy machine gives no
+    CPU for 20 ms loses its share of them (1.3 was seen without any load). Of the smaller bursts it loses one and makes
+    up for it in the next (1.17 at most beside two CPU hogs).
     """
     bind = ["127.0.0.1:0" if kind == "tcp" else f"unix:{tmp_path}/a.sock"]
     running = server(APP, "--workers", "4", "--no-access-log", bind=bind)
-    idle = _descriptors(running)
-    most = []
-    for _ in range(3):
-        with _kept(running, 800) as shares:
-            assert set(shares) == {each.pid for each in running.workers()}
-            most.append(max(shares.values()) / 200)
-        running.wait_for(lambda: _descriptors(running) < idle + 20, what="the workers to have seen them go")
-    assert sorted(most)[1] < 1.3, most
+    running.fetch("/slow?amount=0.3")  # several heartbeats, at each of which a worker looks around for its neighbours
+    with _kept(running, 40, bursts=20) as shares:
+        assert set(shares) == {each.pid for each in running.workers()}
+        assert max(shares.values()) < 1.3 * 200, shares
     assert running.stop() == 0
 
 
