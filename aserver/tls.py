@@ -299,6 +299,16 @@ def _is_address(text: str) -> bool:
     return True
 
 
+def expiry(certfile: Path) -> float | None:
+    """When a certificate ends, in seconds since 1970; None if it cannot be read."""
+    try:
+        # The ssl module decodes a certificate that no handshake has shown by this function alone.
+        decoded = ssl._ssl._test_decode_cert(str(certfile))  # type: ignore[attr-defined]
+        return float(ssl.cert_time_to_seconds(decoded["notAfter"]))
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None
+
+
 def _check_dates(certfile: Path, decoded: Mapping[str, Any]) -> None:
     now = datetime.now(UTC).timestamp()
     if ssl.cert_time_to_seconds(decoded["notAfter"]) < now:

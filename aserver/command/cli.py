@@ -18,6 +18,7 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from aserver import __version__, loading, terminal
+from aserver.command import operate
 from aserver.command.foreign_options import ForeignOption, foreign_flags, foreign_options, understood
 from aserver.config import Resolved, SettingInfo, layers, settings
 from aserver.config.schema import BIND_PARTS
@@ -263,6 +264,10 @@ def _config(context: click.Context, /, *, as_json: bool, **_: object) -> int:
     for message in () if as_json else resolved.warnings:
         click.echo(f"aserver: warning: {message}", err=True)
     return ExitCode.OK
+
+
+for _command in operate.COMMANDS:
+    cli.add_command(_command)
 
 
 def _as_table(resolved: Resolved) -> str:

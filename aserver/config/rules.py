@@ -89,7 +89,6 @@ def warnings(config: Table) -> tuple[str, ...]:
         (config.certfile and plain, "certfile does nothing: every address in bind is plain"),
         (config.preload_warmup is not None and not config.preload, "preload_warmup does nothing: preload is off"),
         (config.admin is not None, "admin does nothing: this version has no admin endpoint yet"),
-        (config.control not in (None, "auto"), "control does nothing: this version has no control socket yet"),
         (config.reload, "reload does nothing: this version does not watch files yet; SIGHUP reloads"),
         (config.daemon, "daemon does nothing: this version does not detach yet"),
     )

@@ -35,6 +35,8 @@ class Field(IntEnum):
     REQUESTS = 2  # requests finished
     ACTIVE = 3  # requests under way
     ACCEPTING = 4  # 1 while the worker accepts, so that others share the load with it
+    WEBSOCKETS = 5  # connections that are WebSockets, counted about once a second
+    LAG = 6  # nanoseconds: the latest that a heartbeat was in the last second, which is how long the loop was kept
 
 
 class BoardFile:
@@ -52,6 +54,11 @@ class BoardFile:
         """The heartbeat in a cell; 0 where the file has been cut."""
         data = os.pread(self.fd, _WORD.size, index * CELL_SIZE + Field.BEAT * _WORD.size)
         return int(_WORD.unpack(data)[0]) if len(data) == _WORD.size else 0
+
+    def words(self, index: int) -> tuple[int, ...] | None:
+        """The words of a cell, by `Field`; None where the file has been cut."""
+        data = os.pread(self.fd, _WORDS, index * CELL_SIZE)
+        return struct.unpack(f"={_WORDS // _WORD.size}Q", data) if len(data) == _WORDS else None
 
     def read_text(self, index: int) -> str:
         """The text noted last, fit for a log line."""

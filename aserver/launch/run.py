@@ -25,6 +25,8 @@ from aserver.errors import AppLoadError, AserverError, BindError, BootError, Con
 from aserver.launch.advice import advise
 from aserver.log.opening import open_private
 from aserver.log.setup import configure, read_log_config
+from aserver.master.control.answers import controlled
+from aserver.master.control.place import bind as bind_control
 from aserver.master.core.events import Exit
 from aserver.master.pidfile import PidFile
 from aserver.master.resources import AllResources, provide
@@ -130,6 +132,7 @@ async def _run_master(resolved: Resolved, reread: Callable[[], Resolved], *, las
                         else _resumed(snapshot, undo, reread)
                     )
                 standing.enter_context(handled(loop, runner))
+                standing.enter_context(controlled(runner))
             obey_pending()
             result = await runner.run()
             if last and result.code in (ExitCode.OK, ExitCode.KILLED):
@@ -149,18 +152,22 @@ def _first(resolved: Resolved, undo: contextlib.ExitStack, reread: Callable[[], 
         pidfile = PidFile(config.pidfile) if config.pidfile else None
         if pidfile is not None:
             failed.callback(pidfile.remove)
+        control, uncontrolled = bind_control(config)
+        if control is not None:
+            failed.callback(control.close)
         resources = provide(resolved, os.environ)
         failed.pop_all()
     logs = configure(
         config, process="master", error_fd=open_private(resources.log_fds[0]), loop=asyncio.get_running_loop()
     )
-    runner = Runner(AllResources(resources), logs=logs, reread=reread, pidfile=pidfile)
+    runner = Runner(AllResources(resources), logs=logs, reread=reread, pidfile=pidfile, control=control)
     undo.callback(logs.close)
     count = f"{resources.workers} worker{'' if resources.workers == 1 else 's'}"
     log.info("aserver %s, pid %d: %s, %s", __version__, os.getpid(), config.target, count)
     for note in resolved.notes:
         log.info("%s", note)
     for warning in (
+        *([uncontrolled] if uncontrolled else []),
         *resolved.warnings,
         *_replaced(resolved, resources.listeners),
         *advise(config, resources.workers, environ=os.environ, fd_limit=fd_limit),

@@ -34,7 +34,7 @@ from aserver.master.reload import ReloadOrder, Reloads
 from aserver.master.resources import AllResources, Resources
 from aserver.master.snapshot import SCHEMA, SavedLog, Snapshot, read_model, write_model
 from aserver.master.upgrade import become, preflight
-from aserver.sockets import hand_over
+from aserver.sockets import Listener, hand_over, take_over
 
 log = logging.getLogger("aserver.master")
 
@@ -56,6 +56,7 @@ class Runner:
         logs: Logging | None,
         reread: Callable[[], Resolved],
         pidfile: PidFile | None = None,
+        control: Listener | None = None,
         board: BoardFile | None = None,
     ) -> None:
         """`resources` are closed at the end. `reread` reads the settings again for a reload; it raises ConfigError.
@@ -65,6 +66,9 @@ class Runner:
         """
         self._logs = logs
         self._pidfile = pidfile
+        #: The control socket; `control.answers` obeys what comes there.
+        self.control = control
+        self.began = time.monotonic()  # of the server, not of this image
         self._resources, first = resources, resources.next
         self._code = CodeWatch()
         #: Signals that have come and that the loop has not obeyed yet; an upgrade takes them along.
@@ -92,7 +96,10 @@ class Runner:
     ) -> Self:
         """Go on where this process's former image stopped (SIGUSR2), then reload. Raises ConfigError."""
         resources = AllResources.restored(snapshot)
-        runner = cls(resources, logs=logs, reread=reread, pidfile=pidfile, board=BoardFile(snapshot.board))
+        control = take_over(snapshot.control) if snapshot.control is not None else None
+        board = BoardFile(snapshot.board)
+        runner = cls(resources, logs=logs, reread=reread, pidfile=pidfile, control=control, board=board)
+        runner.began = snapshot.began
         for generation, files in snapshot.files.items():
             runner._code.know(generation, files)
         runner._state = read_model(snapshot.model, random.random)
@@ -191,6 +198,8 @@ class Runner:
             files=self._code.saved(),
             serving=resources.serving,
             records=list(self.journal.records),
+            began=self.began,
+            control=hand_over(self.control) if self.control is not None else None,
             upgrade=upgrade,
             pidfile=self._pidfile.fd if self._pidfile else None,
             pidfile_lock=self._pidfile.lock.fd if self._pidfile and self._pidfile.lock else None,
@@ -202,6 +211,10 @@ class Runner:
         self._handle(ev.Scale(delta, to, tickets))
         if self._state.target != before:
             self._run_hook("nworkers_changed", self._state.target, before)
+
+    def recycle(self, slot: int, why: str) -> None:
+        """Replace the worker of a slot."""
+        self._handle(ev.Recycle(slot, why))
 
     def reopen_logs(self) -> None:
         """Open the log files again and hand them to every process, for rotation (SIGUSR1)."""
@@ -216,6 +229,21 @@ class Runner:
         current = self._state.current
         if current is not None:
             self._processes.tell(current.number, msg.RunHook(name, numbers))
+
+    @property
+    def model(self) -> Master:
+        """The decisions' side of the processes, to look at."""
+        return self._state
+
+    @property
+    def processes(self) -> Processes:
+        """The processes, to look at."""
+        return self._processes
+
+    @property
+    def resources(self) -> AllResources:
+        """Settings, listeners and logs, to look at."""
+        return self._resources
 
     @property
     def errorlog(self) -> str:
@@ -317,7 +345,8 @@ class Runner:
         self._handle(ev.Beats(self._processes.workers.beats()))
 
     def _do_chores(self) -> None:
-        for listener in self._resources.listeners:
+        listeners = [*self._resources.listeners, *([self.control] if self.control is not None else [])]
+        for listener in listeners:
             if (news := listener.tend()) is not None:
                 self.journal.say(ev.Say("warning", news, event="listener.changed"))
         self._chores += 1

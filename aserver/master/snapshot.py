@@ -19,7 +19,7 @@ from aserver.master.core.model import Model
 from aserver.master.journal import Record
 from aserver.sockets import Handover
 
-SCHEMA = 7
+SCHEMA = 8
 
 #: Fields that stay behind: chance is the new image's own, and commands are carried out before the exec.
 _OWN = ("rng", "out")
@@ -82,6 +82,8 @@ class Snapshot(msgspec.Struct):
     logs: list[SavedLog]
     serving: int
     records: list[Record] = []
+    began: float = 0.0
+    control: Handover | None = None
     upgrade: Upgrade = Upgrade(0.0)
     pidfile: int | None = None
     pidfile_lock: int | None = None
@@ -92,7 +94,7 @@ class Snapshot(msgspec.Struct):
         found += [fd for z in self.zygotes for fd in (z.pidfd, z.channel, z.trace)]
         found += [fd for w in self.workers for fd in (w.pidfd, w.channel, w.trace)]
         found += [log.fd for log in self.logs]
-        found += [listener.fd for listener in self.listeners]
+        found += [listener.fd for listener in (*self.listeners, self.control) if listener is not None]
         return [fd for fd in found if fd is not None]
 
 

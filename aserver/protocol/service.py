@@ -135,6 +135,11 @@ class Service:
         """Close WebSockets with 1012, spread until `until` (of the loop's clock), lest all come back at once."""
         return Departure(self.context.loop, self._websockets(), until)
 
+    @property
+    def websockets(self) -> int:
+        """How many connections are WebSockets."""
+        return len(self._websockets())
+
     def _websockets(self) -> list[WebSocketConnection]:
         return [each for each in self.connections if isinstance(each, WebSocketConnection)]
 

@@ -18,6 +18,8 @@ Address = tuple[str, int] | str
 
 #: socket(7); Python has no name for it.
 _SO_ATTACH_FILTER = 26
+#: Of a listening socket, tcpi_unacked is the length of its queue, tcpi_sacked the limit of that (linux/tcp.h).
+_TCP_INFO_BYTES, _TCPI_UNACKED = 104, 24
 #: A classic BPF program over the TCP header: a packet that opens a connection (SYN without ACK, in byte 13) is dropped,
 #: all others pass.
 _NO_SYN = struct.pack(
@@ -62,6 +64,13 @@ class Listener:
     def tend(self) -> str | None:
         """Keep the address reachable; call it about once a second. Returns a sentence for the log, or None."""
         return None
+
+    def queue(self) -> tuple[int, int] | None:
+        """(clients that wait to be accepted, the most that may wait) on Linux over TCP; else None."""
+        if not unix.LINUX or self.family == "unix" or self.socket.fileno() < 0:
+            return None
+        info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        return struct.unpack_from("II", info, _TCPI_UNACKED)
 
     def open_no_more(self) -> None:
         """Have the kernel begin no new connection (Linux, TCP), before the workers empty the queue for the last time.

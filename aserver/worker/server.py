@@ -7,6 +7,7 @@ listening sockets stay the caller's.
 import asyncio
 import enum
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -75,6 +76,8 @@ class Server:
     _boot_scope: anyio.CancelScope = field(init=False)
     _timer: asyncio.TimerHandle | None = None
     beats: int = 0
+    _due: float = math.inf  # when the next heartbeat is due, by the loop's clock
+    _lag: float = 0.0
 
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -217,6 +220,8 @@ class Server:
         self.beats += 1
         service = self.service
         if self.cell is not None:
+            self._lag = max(self._lag, self._loop.time() - self._due)
+            self._due = self._loop.time() + BEAT
             self.cell[Field.BEAT] = time.monotonic_ns()
             if service is not None:
                 self.cell[Field.CONNECTIONS] = len(service.connections)
@@ -244,6 +249,9 @@ class Server:
         if late > STANDSTILL:
             service.postpone(late)
             self._handshakes.postpone(late)
+        if self.cell is not None:
+            self.cell[Field.WEBSOCKETS] = service.websockets
+            self.cell[Field.LAG], self._lag = int(self._lag * 1e9), 0.0
         service.sweep(now)
         self._handshakes.sweep(now)
         for acceptor in self._acceptors:

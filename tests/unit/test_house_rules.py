@@ -333,7 +333,7 @@ def test_each_trap_has_its_tests() -> None:
     }
     assert {test for _, test in listed} <= tests
     assert named <= listed
-    assert {int(number) for number, held in rows if "`" not in held} == {92}, "the control socket is not built yet"
+    assert all("`" in held for _, held in rows)
 
 
 def test_sentences_name_their_subject() -> None:

@@ -35,6 +35,7 @@ DIGESTS = {
     5: "75e651b0202ba8d6",
     6: "51bf62c406bb71ee",
     7: "8a65ae6fb2cd7ca2",
+    8: "3fa7634d6d377920",
 }
 
 
@@ -113,6 +114,8 @@ def _snapshot(master: Master) -> Snapshot:
         serving=3,
         records=[Record(number=7, time="2026", event="worker.ready", level="info", message="it is ready", worker=1)],
         upgrade=ev.Upgrade(11.0, (4,)),
+        began=3.25,
+        control=Handover(17, "unix:/run/c.sock", "/run/c.sock", (1, 2), public=True),
         pidfile=14,
         pidfile_lock=16,
     )
@@ -158,7 +161,7 @@ def test_the_state_that_comes_back_goes_on() -> None:
 def test_all_descriptors_are_named_once() -> None:
     """Whatever is not in fds() is closed by the exec. Fails with any of them left out."""
     snapshot = _snapshot(_master())
-    assert sorted(snapshot.fds()) == [4, 5, 6, 7, 10, 11, 12, 14, 15, 16]
+    assert sorted(snapshot.fds()) == [4, 5, 6, 7, 10, 11, 12, 14, 15, 16, 17]
 
 
 def test_what_is_no_state_is_refused() -> None:

@@ -1,0 +1,94 @@
+"""Obeys the orders that come by the control socket.
+
+Runs in the master. The runner does the work and the journal tells its outcome: the reply to an order that takes its
+time is a ticket, and the record of the end has that ticket.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from aserver.master.control.measures import Measures
+from aserver.master.control.orders import Order, OrderRefused
+from aserver.master.control.server import ControlServer
+from aserver.master.control.status import status
+from aserver.master.core.events import StopMode
+from aserver.master.core.model import WorkerPhase
+from aserver.master.runner import Runner
+
+
+@contextlib.contextmanager
+def controlled(runner: Runner) -> Iterator[None]:
+    """AnswerOrder on the runner's control socket, if it has one, and remove it at the end."""
+    if runner.control is None:
+        yield
+        return
+    server = ControlServer(runner.control.socket, Answers(runner), runner.journal)
+    try:
+        yield
+    finally:
+        server.close()
+        runner.control.close()
+
+
+class Answers:
+    """Gives each order to the runner."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._measures = Measures()
+
+    def __call__(self, order: Order, reply: Callable[[object], None]) -> None:
+        """Obey. Raises OrderRefused."""
+        after = self._runner.journal.last
+        if order.command == "status":
+            reply({"status": status(self._runner, self._measures)})
+        elif order.command in ("stacks", "requests"):
+            self._ask(order, reply)
+        else:
+            reply({"after": after, **self._do(order)})
+
+    def _do(self, order: Order) -> dict[str, Any]:
+        """Begin what takes its time; the reply has its ticket."""
+        runner, why = self._runner, f"aserver {order.command}"
+        ticket = time.monotonic_ns()  # of one clock over all images of this process, so never given twice
+        match order.command:
+            case "reload":
+                runner.reload(why, ticket)
+            case "upgrade":
+                runner.upgrade(why, ticket)
+            case "scale":
+                if order.to is None:
+                    raise OrderRefused("scale needs a number of workers")
+                runner.scale(ticket, to=order.to)
+            case "recycle":
+                return {"serials": self._recycle(self._slot(order), why)}
+            case "reopen":
+                runner.reopen_logs()
+                return {}
+            case _:
+                runner.stop(StopMode.QUICK if order.now else StopMode.GRACEFUL, why)
+                return {}
+        return {"ticket": ticket, "workers_wanted": runner.model.target}
+
+    def _slot(self, order: Order) -> int:
+        slots = {worker.slot for worker in self._runner.model.workers.values()}
+        if order.slot is None:
+            raise OrderRefused(f"{order.command} needs the slot of a worker")
+        if order.slot not in slots:
+            known = ", ".join(map(str, sorted(slots))) or "none"
+            raise OrderRefused(f"no worker has slot {order.slot}; there is {known}")
+        return order.slot
+
+    def _recycle(self, slot: int, why: str) -> list[int]:
+        """Returns the serials of the workers that will leave."""
+        self._runner.recycle(slot, why)
+        workers = self._runner.model.workers.values()
+        serials = [w.serial for w in workers if w.slot == slot and w.phase is WorkerPhase.RECYCLING]
+        if not serials:
+            raise OrderRefused(f"the worker of slot {slot} does not serve, so it cannot be recycled")
+        return serials
+
+    def _ask(self, order: Order, _reply: Callable[[object], None]) -> None:
+        raise OrderRefused(f"{order.command} is not there yet")

@@ -1,0 +1,28 @@
+"""The orders of the control socket's clients: a JSON object a line. Pure: only shapes."""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+Number = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Slot = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
+
+
+class OrderRefused(Exception):  # noqa: N818  (an answer, and no failure of the server's)
+    """The order cannot be obeyed; the text is the reply."""
+
+
+class Order(msgspec.Struct, forbid_unknown_fields=True):
+    """A request. `slot`: of recycle, stacks, requests. `to`: of scale. `now`: of stop. `after`: of events.
+
+    With `follow` the records that come from then on follow the reply, a line each, until the client hangs up.
+    """
+
+    command: Literal[
+        "status", "events", "reload", "upgrade", "stop", "scale", "recycle", "reopen", "stacks", "requests"
+    ]
+    slot: Slot | None = None
+    to: Number | None = None
+    now: bool = False
+    after: Number = 0
+    follow: bool = False

@@ -1,0 +1,286 @@
+"""The clients of the control socket: at most MOST_CLIENTS, each a line in, a line out.
+
+Runs in the master's loop. A client is another program of the same user: it may stall, flood, or send anything. So it is
+read only when its last answer is out and its share of the master's time allows; no answer waits for more than one
+client's buffer, and what a follower has not taken is read from the journal when it takes it.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from aserver.master.control.orders import Order, OrderRefused
+from aserver.master.journal import Journal, Record
+
+MOST_CLIENTS = 16
+#: Bytes of a request's line.
+LONGEST_LINE = 4096
+#: Seconds that a client may take for the rest of a line, to send the next one, or to take an answer; no limit for a
+#: follower that takes what comes.
+PATIENCE = 60.0
+#: After a request a client pauses this many times as long as the answer took: it has a hundredth of the master's time.
+SHARE = 100
+#: Bytes that are given to a follower's socket at once.
+_CHUNK = 64 << 10
+#: Seconds without accepting where no descriptor is left.
+_RETRY = 1.0
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Order).decode
+
+
+class AnswerOrder(Protocol):
+    """Gives the reply to an order: a structure for JSON, at once or, for what a worker is asked, later."""
+
+    def __call__(self, order: Order, reply: Callable[[object], None], /) -> None: ...
+
+
+class ControlServer:
+    """Accepts on `listener` until closed. `companions` are children of this process that may ask, too."""
+
+    def __init__(self, listener: socket.socket, answer: AnswerOrder, journal: Journal) -> None:
+        self.companions: set[int] = set()
+        self.answer = answer
+        self.journal = journal
+        self.loop = asyncio.get_running_loop()
+        self._listener = listener
+        self._clients: set[ControlClient] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self.loop.add_reader(listener, self._accept)
+        journal.followers.append(self._on_record)
+
+    def close(self) -> None:
+        """Let go of the clients; the listener stays its owner's."""
+        self.loop.remove_reader(self._listener)
+        self.journal.followers.remove(self._on_record)
+        if self._timer is not None:
+            self._timer.cancel()
+        for client in list(self._clients):
+            client.last_words()
+
+    def forget(self, client: "ControlClient") -> None:
+        """A client is gone."""
+        self._clients.discard(client)
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        except OSError:  # no descriptor is left: the kernel keeps the client waiting
+            self.loop.remove_reader(self._listener)
+            self._timer = self.loop.call_later(_RETRY, self.loop.add_reader, self._listener, self._accept)
+            return
+        sock.setblocking(False)
+        refusal = refuse(sock, self.companions)
+        if not refusal and len(self._clients) >= MOST_CLIENTS:
+            refusal = f"{MOST_CLIENTS} clients are connected already, which is the most"
+        if refusal:
+            with contextlib.suppress(OSError):
+                sock.send(_line({"error": refusal}))
+            sock.close()
+        else:
+            self._clients.add(ControlClient(self, sock))
+
+    def _on_record(self, _record: Record) -> None:
+        """Tell followers in a turn of the loop of their own: the master is in the middle of a decision."""
+        for client in self._clients:
+            client.pump_soon()
+
+
+class ControlClient:
+    """A client: a request at a time; `after` is the number of the last record that a follower has been given."""
+
+    def __init__(self, server: ControlServer, sock: socket.socket) -> None:
+        self._server = server
+        self._sock = sock
+        self._incoming = b""
+        self._outgoing = b""
+        self._after: int | None = None
+        self._follows = False
+        self._busy = False  # an answer is on its way
+        self._rested = True
+        self._ends = False
+        self._scheduled = False
+        self._overdue: asyncio.TimerHandle | None = None
+        self._pause: asyncio.TimerHandle | None = None
+        self._listen()
+
+    # ── in ───────────────────────────────────────────────────────────────────────────────────
+
+    def _listen(self) -> None:
+        self._server.loop.add_reader(self._sock, self._read)
+        if not self._follows:
+            self._await_client()
+
+    def _await_client(self) -> None:
+        """The client has PATIENCE for its next step."""
+        if self._overdue is not None:
+            self._overdue.cancel()
+        self._overdue = self._server.loop.call_later(PATIENCE, self.close)
+
+    def _read(self) -> None:
+        try:
+            data = self._sock.recv(LONGEST_LINE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+            return
+        self._incoming += data
+        self._obey_line()
+
+    def _obey_line(self) -> None:
+        line, end, rest = self._incoming.partition(b"\n")
+        if not end and len(line) <= LONGEST_LINE:
+            return
+        self._server.loop.remove_reader(self._sock)
+        self._incoming, self._busy, self._rested = rest, True, False
+        began = self._server.loop.time()
+        try:
+            self._ends = not end  # the bytes that follow begin no line
+            order = _decode(line) if end else _refuse_length()
+            if order.command == "events" or order.follow:
+                self._after = order.after if order.command == "events" else self._server.journal.last
+                self._follows = order.follow
+            if order.command == "events":
+                self._reply(None)
+            else:
+                self._server.answer(order, self._reply)
+        except (OrderRefused, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            self._reply({"error": str(error)})
+        pause = SHARE * (self._server.loop.time() - began)
+        self._pause = self._server.loop.call_later(pause, self._rest)
+
+    def _rest(self) -> None:
+        self._rested = True
+        self._next()
+
+    def _next(self) -> None:
+        """Take the next request, if the answer to the last one is out."""
+        if self._busy or self._outgoing or not self._rested or self._sock.fileno() < 0:
+            return
+        if b"\n" in self._incoming:
+            self._obey_line()
+        else:
+            self._listen()
+
+    # ── out ──────────────────────────────────────────────────────────────────────────────────
+
+    def _reply(self, reply: object) -> None:
+        if self._sock.fileno() < 0:  # the client has gone meanwhile
+            return
+        self._busy = False
+        if reply is not None:
+            self._outgoing += _line(reply)
+        self.pump()
+
+    def pump_soon(self) -> None:
+        """Look for records in the next turn of the loop."""
+        if self._follows and not self._scheduled:
+            self._scheduled = True
+            self._server.loop.call_soon(self.pump)
+
+    def pump(self) -> None:
+        """Write what the socket takes: the answer, then records for a follower."""
+        self._scheduled = False
+        if self._sock.fileno() < 0:
+            return
+        while self._outgoing or self._fetch():
+            try:
+                self._outgoing = self._outgoing[self._sock.send(self._outgoing) :]
+            except BlockingIOError:
+                self._server.loop.add_writer(self._sock, self.pump)
+                return
+            except OSError:
+                self.close()
+                return
+            self._await_client()
+        self._server.loop.remove_writer(self._sock)
+        if self._ends:
+            self.close()
+        elif self._follows and self._overdue is not None:
+            self._overdue.cancel()
+        self._next()
+
+    def _fetch(self) -> bool:
+        """Take the next records from the journal, if the client wants any; without `follow` there is a last line."""
+        if self._after is None:
+            return False
+        lines = []
+        size = 0
+        for record in self._server.journal.since(self._after):
+            lines.append(_line({"record": record}))
+            self._after, size = record.number, size + len(lines[-1])
+            if size > _CHUNK:
+                break
+        else:
+            if not self._follows:
+                lines.append(_line({"last": self._server.journal.last}))
+                self._after = None
+        self._outgoing = b"".join(lines)
+        return bool(lines)
+
+    def last_words(self) -> None:
+        """Close; what the socket takes at once is still sent."""
+        self.pump()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._sock.fileno() < 0:
+            return
+        self._server.loop.remove_reader(self._sock)
+        self._server.loop.remove_writer(self._sock)
+        for timer in (self._overdue, self._pause):
+            if timer is not None:
+                timer.cancel()
+        self._sock.close()
+        self._server.forget(self)
+
+
+def _refuse_length() -> Order:
+    raise OrderRefused(f"a request is a line of at most {LONGEST_LINE} bytes")
+
+
+def _line(reply: object) -> bytes:
+    return _encode(reply) + b"\n"
+
+
+# ── who may ask ──────────────────────────────────────────────────────────────────────────────
+
+
+def refuse(sock: socket.socket, companions: Collection[int]) -> str:
+    """Why the process at the other end may not ask; empty if it may: root, and this user but for our own processes.
+
+    A worker runs the application's code, maybe as the user of this process. It, its children and what they have left
+    behind are below this process (docs/traps.md, 92).
+    """
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:  # no Linux: the mode of the directory and the socket have to do
+        return ""
+    pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i")))
+    if uid not in (0, os.geteuid()):
+        return f"uid {uid} may not control this server, which belongs to uid {os.geteuid()}"
+    if pid not in companions and _is_below(pid, os.getpid()):
+        return f"process {pid} is one of this server's own, whose application must not control it"
+    return ""
+
+
+def _is_below(pid: int, ancestor: int) -> bool:
+    """Whether a process descends from another; not so if /proc does not show it."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        while pid > 1:
+            pid = int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
+            if pid == ancestor:
+                return True
+    return False

@@ -1,0 +1,59 @@
+"""A clause that says for what a worker or the server waits. Pure."""
+
+from aserver.master.core.explain import count
+from aserver.master.core.model import Generation, Model, Role, ServerPhase, Worker, WorkerPhase, ZygotePhase
+
+
+def worker_waits_for(model: Model, worker: Worker) -> str:
+    """Empty for a worker that just serves."""
+    left = f", for at most {max(0.0, worker.deadline - model.now):.0f} s" if worker.deadline is not None else ""
+    match worker.phase:
+        case WorkerPhase.BOOTING:
+            return f"{'its process' if worker.pid is None else 'its application to start'}{left}"
+        case WorkerPhase.DRAINING:
+            return f"its clients and lifespan shutdown{left}"
+        case WorkerPhase.FAILED | WorkerPhase.KILLING:
+            return "its process to end"
+        case WorkerPhase.READY | WorkerPhase.RECYCLING if model.outgoing(worker):
+            return _replacement(model, worker)
+        case _:
+            generation = model.generations[worker.generation]
+            if generation.role is Role.CANDIDATE and model.current is not None and worker.ready_at is not None:
+                left = f"{max(0.0, worker.ready_at + generation.limits.canary_time - model.now):.0f} s"
+                return f"canary_time, another {left}"
+            return ""
+
+
+def _replacement(model: Model, worker: Worker) -> str:
+    others = [w for w in model.workers.values() if w.slot == worker.slot and w.serial > worker.serial and w.fills]
+    if others:
+        return f"its replacement, which {'serves' if others[0].serves else 'boots'}"
+    current = model.current
+    if current is not None and current.backoff.not_before > model.now:
+        return f"the pause after a failed boot, another {current.backoff.not_before - model.now:.0f} s"
+    if current is not None and current.zygote is not ZygotePhase.UP:
+        return f"the zygote of generation {current.number}, which is {current.zygote.value}"
+    leaving = sum(w.phase is WorkerPhase.DRAINING for w in model.workers.values())
+    draining = f", and {count(leaving, 'worker')} still {'drains' if leaving == 1 else 'drain'}" if leaving else ""
+    return f"its turn: max_surge is {model.limits.max_surge}{draining}"
+
+
+def server_waits_for(model: Model) -> str:
+    """Empty for a server that just serves."""
+    if model.server is ServerPhase.STOPPING:
+        left = model.stop_begins - model.now
+        if left > 0:
+            return f"drain_delay, another {left:.0f} s"
+        return f"{count(len(model.workers), 'worker')} to leave"
+    if (candidate := model.candidate) is not None:
+        return _candidate(model, candidate)
+    if model.pending is not None:
+        return "the next reload to begin"
+    missing = model.target - model.ready
+    return f"{count(missing, 'worker')} to serve" if missing > 0 else ""
+
+
+def _candidate(model: Model, candidate: Generation) -> str:
+    if candidate.zygote is not ZygotePhase.UP:
+        return f"generation {candidate.number} to load the application"
+    return f"the first worker of generation {candidate.number}" + ("" if model.current is None else " to prove itself")
