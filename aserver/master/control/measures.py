@@ -1,6 +1,7 @@
 """Measures of the workers' processes, by the kernel's word and by their cells on the board.
 
-Runs in the master, when a client asks. Numbers on the board are the application's word: they are shown and never trusted.
+Runs in the master, when a client asks. Numbers on the board are the application's word: they are shown, and never
+trusted.
 """
 
 import contextlib
