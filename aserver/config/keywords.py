@@ -38,11 +38,11 @@ class Settings(TypedDict, total=False):
     backlog: int
     """Listen queue. Default: `2048`."""
     uds_mode: int | str | None
-    """Mode of a unix socket, from its first instant."""
+    """Mode of a unix socket (unset: 0777 less `umask`)."""
     uds_owner: int | str | None
-    """Owner of a unix socket."""
+    """Owner of a unix socket (unset: `user`)."""
     uds_group: int | str | None
-    """Group of a unix socket."""
+    """Group of a unix socket (unset: `group`)."""
     reuse_port: bool
     """SO_REUSEPORT, for several servers on one port. Default: `off`."""
     workers: int | Literal["auto"]
@@ -202,7 +202,7 @@ class Settings(TypedDict, total=False):
     group: int | str | None
     """To drop to after binding."""
     umask: int | str | None
-    """File mode mask."""
+    """File mode mask of the application and of unix sockets."""
     chdir: str | None
     """Directory to change to before loading the app."""
     env: str | list[str] | tuple[str, ...] | Mapping[str, str]

@@ -103,9 +103,9 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         ),
     ] = ("127.0.0.1:8000",)
     backlog: Annotated[Backlog, Setting(Group.LISTEN, "listen queue")] = 2048
-    uds_mode: Annotated[Mode | None, Setting(Group.LISTEN, "mode of a unix socket, from its first instant")] = None
-    uds_owner: Annotated[Account | None, Setting(Group.LISTEN, "owner of a unix socket")] = None
-    uds_group: Annotated[Account | None, Setting(Group.LISTEN, "group of a unix socket")] = None
+    uds_mode: Annotated[Mode | None, Setting(Group.LISTEN, "mode of a unix socket (unset: 0777 less `umask`)")] = None
+    uds_owner: Annotated[Account | None, Setting(Group.LISTEN, "owner of a unix socket (unset: `user`)")] = None
+    uds_group: Annotated[Account | None, Setting(Group.LISTEN, "group of a unix socket (unset: `group`)")] = None
     reuse_port: Annotated[bool, Setting(Group.LISTEN, "SO_REUSEPORT, for several servers on one port")] = False
 
     workers: Annotated[
@@ -303,7 +303,9 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     pidfile: Annotated[str | None, Setting(Group.PROCESS, "where to write the master's pid", ("pid",), "p")] = None
     user: Annotated[Account | None, Setting(Group.PROCESS, "to drop to after binding", short="u")] = None
     group: Annotated[Account | None, Setting(Group.PROCESS, "to drop to after binding", short="g")] = None
-    umask: Annotated[Mode | None, Setting(Group.PROCESS, "file mode mask", short="m")] = None
+    umask: Annotated[
+        Mode | None, Setting(Group.PROCESS, "file mode mask of the application and of unix sockets", short="m")
+    ] = None
     chdir: Annotated[str | None, Setting(Group.PROCESS, "directory to change to before loading the app")] = None
     env: Annotated[
         tuple[str, ...],

@@ -6,11 +6,14 @@ Runs once, in the master of the command or of `run()`. Mistakes that can be foun
 
 import contextlib
 import ipaddress
+import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from aserver import unix
 from aserver.config import Config
+from aserver.sockets.bind import socket_mode
 
 #: systemd's TimeoutStopSec unless the unit or the distribution says otherwise (systemd-system.conf(5)).
 SYSTEMD_STOP = 90.0
@@ -47,9 +50,24 @@ def advise(config: Config, workers: int, *, environ: Mapping[str, str], fd_limit
         )
     if config.limit_request_body == 0 and any(map(_is_public, config.bind)):
         yield "limit_request_body is 0: anybody who can connect can send a body of any size to the application"
+    yield from _closed_socket(config)
     wanted = max(FEW_FDS, config.limit_connections + OTHER_FDS)
     if fd_limit < wanted:
         yield f"the limit of open descriptors is {fd_limit}, below {wanted}: connections will be refused (ulimit -n)"
+
+
+def _closed_socket(config: Config) -> Iterator[str]:
+    """A sentence if a unix socket lets in one user alone, which a proxy usually is not."""
+    paths = [spec for spec in config.bind if spec.startswith("unix:") and not spec.startswith("unix:@")]
+    mode = socket_mode(config)
+    group = config.uds_group or config.group or str(os.getegid())
+    by_group = mode & stat.S_IWGRP and group not in ("0", "root")
+    if paths and config.uds_owner is None and not mode & stat.S_IWOTH and not by_group:
+        user = config.user or f"uid {os.geteuid()}"
+        yield (
+            f"{paths[0]} has mode {mode:04o}, so only {user} may connect: a proxy of another user answers 502; "
+            "let uds_group name its group, or change uds_mode or umask"
+        )
 
 
 def memory_limit() -> int | None:

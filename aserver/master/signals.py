@@ -16,14 +16,28 @@ from aserver.master.runner import Runner
 
 log = logging.getLogger("aserver.master")
 
+#: Seconds in which the same signal to stop counts once: timeout(1) and some supervisors send it to the process and to
+#: its group, a terminal's Ctrl-C comes by itself and from a wrapper such as npm or make.
+ECHO = 1.0
+
 
 @contextlib.contextmanager
 def handled(loop: asyncio.AbstractEventLoop, runner: Runner) -> Iterator[None]:
     """Obey the master's signals (docs/signals.md) within this context."""
+    heard: dict[signal.Signals, float] = {}  # when a signal to stop counted last
+
+    def stop(signum: signal.Signals, mode: StopMode) -> None:
+        now = loop.time()
+        if now - heard.get(signum, -ECHO) < ECHO:
+            log.info("%s again within %g s: it counts once; from then on it hurries the stop", signum.name, ECHO)
+            return
+        heard[signum] = now
+        runner.stop(mode, signum.name)
+
     actions: dict[signal.Signals, Callable[[], None]] = {
-        signal.SIGTERM: lambda: runner.stop(StopMode.GRACEFUL, "SIGTERM"),
-        signal.SIGINT: lambda: runner.stop(StopMode.QUICK, "SIGINT"),
-        signal.SIGQUIT: lambda: runner.stop(StopMode.QUICK, "SIGQUIT"),
+        signal.SIGTERM: lambda: stop(signal.SIGTERM, StopMode.GRACEFUL),
+        signal.SIGINT: lambda: stop(signal.SIGINT, StopMode.QUICK),
+        signal.SIGQUIT: lambda: stop(signal.SIGQUIT, StopMode.QUICK),
         signal.SIGHUP: lambda: runner.reload("SIGHUP"),
         signal.SIGUSR1: runner.reopen_logs,
         signal.SIGUSR2: lambda: runner.upgrade("SIGUSR2"),

@@ -31,6 +31,7 @@ from typing import NamedTuple
 
 from aserver.config import Config
 from aserver.errors import BindError, ConfigError
+from aserver.privileges import identity
 from aserver.sockets import port_owner
 from aserver.sockets.listener import Listener
 from aserver.sockets.path import SUN_PATH_BYTES, PathListener, peer_pid
@@ -52,17 +53,30 @@ class _Wanted(NamedTuple):
 
 
 def bind_for(config: Config, specs: Sequence[str], environ: Mapping[str, str]) -> list[Listener]:
-    """`bind_all` of `specs`, for this process and with its settings."""
+    """`bind_all` of `specs`, for this process and with its settings.
+
+    Unless `uds_*` say otherwise, a unix socket belongs to `user` and `group`, and has the mode that `umask` leaves of
+    0777, as in gunicorn: proxies run as a user of their own. Raises as `bind_all`.
+    """
+    owner, group = config.uds_owner, config.uds_group
+    if config.user is not None or config.group is not None:
+        uid, gid, _ = identity(config.user, config.group)
+        owner, group = owner or str(uid), group or str(gid)
     return bind_all(
         specs,
-        uds_mode=config.uds_mode,
-        uds_owner=config.uds_owner,
-        uds_group=config.uds_group,
+        uds_mode=socket_mode(config),
+        uds_owner=owner,
+        uds_group=group,
         reuse_port=config.reuse_port,
         environ=environ,
         pid=os.getpid(),
         tls=bool(config.certfile),
     )
+
+
+def socket_mode(config: Config) -> int:
+    """The mode of a unix socket's file."""
+    return 0o777 & ~(config.umask or 0) if config.uds_mode is None else config.uds_mode
 
 
 def bind_all(

@@ -69,12 +69,16 @@ def running(command: list[str], port: int, directory: Path) -> Iterator[int]:
         process.wait()
 
 
-def nginx(directory: Path, http: str, **values: object) -> AbstractContextManager[int]:
-    """`http` is what stands in the block of that name; `{port}` in it, and `values`, are filled in."""
+def nginx(directory: Path, http: str, *, uid: int = 0, **values: object) -> AbstractContextManager[int]:
+    """`http` is what stands in the block of that name; `{port}` in it, and `values`, are filled in.
+
+    Started by root, it becomes `uid`.
+    """
     port, config = free_port(), directory / "nginx.conf"
     user = "" if os.geteuid() else "user root;"
     config.write_text(_NGINX.format(directory=directory, user=user, http=http.format(port=port, **values)))
-    return running([require_tool("nginx"), "-c", str(config), "-p", str(directory)], port, directory)
+    become = [require_tool("setpriv"), f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if uid else []
+    return running([*become, require_tool("nginx"), "-c", str(config), "-p", str(directory)], port, directory)
 
 
 def h2o(directory: Path, upstream: str, more: str = "") -> AbstractContextManager[int]:

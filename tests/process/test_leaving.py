@@ -112,13 +112,13 @@ def test_what_takes_longer_than_graceful_timeout_is_cut_off_and_named(
 
 
 def test_it_is_said_what_is_waited_for_and_an_impatient_operator_is_heard(server: Start, tmp_path: Path) -> None:
-    """A second SIGTERM ends the wait. Fails without `listen` in the worker's ProcessExit: it lasts for 600 s."""
+    """SIGINT after SIGTERM ends the wait. Fails without `listen` in the worker's ProcessExit: it lasts for 600 s."""
     notes = Notes(tmp_path)
     running = server(HOUSEHOLD, "--graceful-timeout", "600", env=notes.env)
     running.ask("/begin?what=thread&seconds=1200")
     running.terminate()
     running.wait_log(r"this process waits up to \d+\.\d s for: thread 'lingering' at \S+household\.py")
-    running.terminate()
+    running.signal(signal.SIGINT)
     assert running.wait_exit() == 0
     assert "cuts off: thread 'lingering'" in running.log
 

@@ -367,7 +367,11 @@ def test_trap_37_ctrl_c_to_the_whole_group_is_one_stop(server: Start, tmp_path: 
 
 
 def test_trap_38_a_second_sigterm_shortens_the_drain(server: Start, tmp_path: Path) -> None:
-    """The request under way is cancelled, in order. Fails with `mode = self.stop` for a repeated request."""
+    """Once a second has gone by. The request under way is cancelled, in order.
+
+    Fails with `mode = self.stop` for a repeated request.
+    """
+    hurried = r"stopping (SIGTERM): requests in flight are cancelled"
     notes = Notes(tmp_path)
     running = server(PROBE, env=notes.env)
     with hold(running, "/slow?seconds=600") as slow:
@@ -375,9 +379,13 @@ def test_trap_38_a_second_sigterm_shortens_the_drain(server: Start, tmp_path: Pa
         running.terminate()
         running.wait_log(r"stopping \(SIGTERM\): requests in flight get up to 30 s")
         assert running.returncode is None
-        running.terminate()
+
+        def told_again() -> bool:
+            running.terminate()
+            return hurried in running.log
+
+        running.wait_for(told_again, what="SIGTERM to count again")
         assert running.wait_exit() == 0
-        running.wait_log(r"stopping \(SIGTERM\): requests in flight are cancelled")
         running.wait_log(r"request cancelled.*GET /slow")
         slow.sock.close()
 

@@ -99,7 +99,7 @@ HYPERCORN: Table = {
     "startup_timeout": renamed("boot_timeout", ""),
     "statsd_host": later("statsd_host", "no metrics are sent yet"),
     "statsd_prefix": later("statsd_prefix", "no metrics are sent yet"),
-    "umask": same("-m --umask", "the umask is of the whole process here, not of the socket alone; see uds_mode"),
+    "umask": same("-m --umask", "the application's files have it too; uds_mode is the socket's alone"),
     "use_reloader": renamed("reload", "--reload=on"),
     "user": renamed("uds_owner", "-u --user"),
     "verify_flags": unequal("OpenSSL's own flags are used", ""),

@@ -60,7 +60,8 @@ def _target_after(model: Model, generation: Generation) -> int:
     if before and not model.target:
         return 0  # WINCH came after the reload
     changed = generation.limits.workers != model.limits.workers
-    base = generation.limits.workers if changed or not before else before
+    base = generation.limits.workers if changed or model.parked else before
+    model.parked = False
     return max(1, base + model.target - before)
 
 

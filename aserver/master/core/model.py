@@ -146,6 +146,7 @@ class Model:
     generations: dict[int, Generation] = field(default_factory=dict)
     workers: dict[int, Worker] = field(default_factory=dict)
     target: int = 0
+    parked: bool = False  # WINCH came, and no reload has brought the workers back since
     pending: ev.ReloadRequested | None = None
     stop: ev.StopMode | None = None
     stop_begins: float = 0.0

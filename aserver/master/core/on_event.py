@@ -269,6 +269,7 @@ def on_scale(model: Model, event: ev.Scale) -> None:
         return
     relative = max(min(1, model.target), model.target + event.delta)
     wanted = relative if event.to is None else max(0, event.to)
+    model.parked |= wanted == 0
     if wanted != model.target:
         operations.begin_scale(model, wanted, event.tickets)
     else:

@@ -56,6 +56,8 @@ def advised(workers: int = 1, fd_limit: int = 4096, environ: Mapping[str, str] |
         {"bind": ("[::1]:80", "localhost:81", "127.0.0.2:82", "unix:/x", "fd://3")},
         {"max_memory": 1 << 29, "workers": 2},
         {"graceful_timeout": 300.0},
+        {"bind": ("unix:/x",), "umask": 0o7, "group": "www-data"},
+        {"bind": ("unix:/x",), "uds_mode": 0o600, "uds_owner": "www-data"},
     ],
 )
 def test_what_is_plain_is_silent(settings: dict[str, Any]) -> None:
@@ -74,6 +76,8 @@ def test_what_is_plain_is_silent(settings: dict[str, Any]) -> None:
         ({"fd_limit": 256}, "the limit of open descriptors is 256, below 1024"),
         ({"limit_connections": 5000}, "4096, below 5100"),
         ({"environ": {"SCRIPT_NAME": "/x"}}, "SCRIPT_NAME in the environment is not read"),
+        ({"bind": ("unix:/x",), "umask": 0o77}, "unix:/x has mode 0700, so only uid"),
+        ({"bind": ("unix:/x",), "uds_mode": 0o660, "user": "app", "group": "0"}, "so only app may connect"),
         ({"env": ("SCRIPT_NAME=/x",)}, "SCRIPT_NAME in the environment is not read"),
     ],
 )

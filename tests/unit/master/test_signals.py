@@ -8,17 +8,18 @@ from unittest.mock import Mock, call
 import pytest
 
 from aserver import terminal
+from aserver.master import signals
 from aserver.master.core.events import StopMode
 from aserver.master.signals import handled
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]  # the master's loop
 
 
-async def _calls(*signals: signal.Signals) -> list[Any]:
+async def _calls(*numbers: signal.Signals) -> list[Any]:
     """What a runner is called for, when these signals have come in one turn of the loop."""
     runner = Mock(noted=[])
     with handled(asyncio.get_running_loop(), runner):
-        for signum in signals:
+        for signum in numbers:
             signal.raise_signal(signum)
         for _ in range(10):
             await asyncio.sleep(0)
@@ -46,6 +47,17 @@ async def test_every_signal_of_the_page(signum: signal.Signals, called: Any, mon
     before = signal.getsignal(signum)
     assert await _calls(signum) == [called]
     assert signal.getsignal(signum) in (before, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+async def test_a_stop_that_echoes_counts_once_and_another_one_hurries(
+    signum: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails without ECHO: `timeout -s INT` would kill what still runs."""
+    other = signal.SIGINT if signum is signal.SIGTERM else signal.SIGTERM
+    assert [each.args[1] for each in await _calls(signum, other, signum)] == [signum.name, other.name]
+    monkeypatch.setattr(signals, "ECHO", 0.0)
+    assert len(await _calls(signum, other, signum)) == 3, "a second later"
 
 
 async def test_a_terminals_winch_is_left_aside(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,7 @@ DIGESTS = {
     6: "51bf62c406bb71ee",
     7: "8a65ae6fb2cd7ca2",
     8: "3fa7634d6d377920",
+    9: "e72076af55fc6c56",
 }
 
 
@@ -87,7 +88,7 @@ def _master() -> Master:
             hurried=serial == 5,
             reported_beat=4.5,
         )
-    master.server, master.target, master.announced = ServerPhase.SERVING, 3, True
+    master.server, master.target, master.announced, master.parked = ServerPhase.SERVING, 3, True, True
     master.pending = ev.ReloadRequested(limits, "SIGHUP", ev.Upgrade(3.5, (1,)), (2, 3))
     master.operations = [Operation("reload", 11.0, 4, (1,)), Operation("scale", 11.5)]
     master.now, master.serials, master.numbers = 12.0, len(WorkerPhase), 4

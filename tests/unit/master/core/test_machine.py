@@ -564,6 +564,20 @@ def test_winch_parks_and_ttin_or_reload_bring_back() -> None:
     assert world.serving == [(1, 2), (2, 2)]
 
 
+def test_a_reload_after_winch_and_ttin_has_the_number_of_the_settings() -> None:
+    """Later reloads keep the number of TTIN and TTOU again. Fails without `parked`: one worker is left for good."""
+    world = World(quick(workers=3)).start()
+    for scale in (ev.Scale(to=0), ev.Scale(delta=1)):
+        world.send(scale)
+        world.run(5.0)
+    for expected in (3, 2):
+        reload(world, workers=3)
+        world.run(20.0)
+        assert len(world.serving) == expected
+        world.send(ev.Scale(delta=-1))
+        world.run(5.0)
+
+
 @pytest.mark.parametrize(
     ("workers", "scale", "wanted"),
     [
