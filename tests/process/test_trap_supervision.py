@@ -229,8 +229,8 @@ def test_trap_28_workers_are_signalled_through_pidfds_only(server: Start, tmp_pa
     running = server("", argv=argv, env=notes.env)
     with hold(running, "/block?seconds=600"):
         running.wait_for(lambda: "blocking" in notes.lines, what="the worker to hang")
-        for count in (1, 2, 3):
-            running.terminate()
+        for count, signum in enumerate((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT), 1):
+            running.signal(signum)
             running.wait_log("stopping", count=count)
         assert running.wait_exit() == 6
     lines = trace.read_text().splitlines()
