@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 from aserver.errors import AppLoadError
 
+#: The end of the refusal. The master, which gets its text alone, knows it by this.
+REMEDY = 'put the call under `if __name__ == "__main__":`'
 _under_way = 0
 
 
@@ -28,6 +30,5 @@ def refuse_nested(call: str) -> None:
     """Called first by `call`, which starts a server. Raises AppLoadError inside `application_code`."""
     if _under_way:
         raise AppLoadError(
-            f"{call} is called while a server imports the module, and would start a server in each server; "
-            'put the call under `if __name__ == "__main__":`'
+            f"{call} is called while a server imports the module, and would start a server in each server; {REMEDY}"
         )

@@ -50,7 +50,8 @@ def run(app_or_target: Callable[..., Any] | str, **settings: Unpack[Settings]) -
     SIGINT (Ctrl-C) at once.
 
     `settings` are those of docs/settings.md. Returns OK, or KILLED if something had to be killed at the end. Raises
-    ConfigError, BindError, AppLoadError or BootError.
+    ConfigError, BindError, AppLoadError or BootError. If the target's module calls it unguarded, a sentence on standard
+    error and SystemExit: that module is mostly the program itself, and a traceback would show correct code.
     """
     loading.refuse_nested("aserver.run()")
     _refuse_running_loop()
@@ -61,7 +62,13 @@ def run(app_or_target: Callable[..., Any] | str, **settings: Unpack[Settings]) -
         return layers.load(keywords=keywords, environ=os.environ, cwd=cwd)
 
     if isinstance(app_or_target, str):
-        return run_resolved(read(), read)
+        try:
+            return run_resolved(read(), read)
+        except AppLoadError as error:
+            if not str(error).endswith(loading.REMEDY):
+                raise
+            sys.stderr.write(f"aserver: error: {error}\n")
+            raise SystemExit(error.exit_code) from None
     # Imported only here, because a master must never load a parser or a loop implementation.
     from aserver.launch.embedded import run_here  # noqa: PLC0415
 

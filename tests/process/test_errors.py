@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from aserver.errors import ExitCode
 from tests.harness import PATIENCE, Notes, ServerProcess
 from tests.harness.server import REPOSITORY
 
@@ -122,12 +123,17 @@ def test_exit_4_a_factory_that_starts_a_server(server: Start, tmp_path: Path) ->
 
 
 def test_an_unguarded_run_in_the_program_itself_ends(server: Start, tmp_path: Path) -> None:
-    """`python nested.py`, of which the zygote imports a second copy. Fails without loading.refuse_nested."""
+    """`python nested.py`, of which the zygote imports a second copy: a sentence, and no traceback of a correct call.
+
+    Fails without loading.refuse_nested, and without SystemExit in `run`.
+    """
     (tmp_path / "nested.py").write_text(NESTED.format(top=RUN, factory="pass"))
     running = server(argv=[sys.executable, str(tmp_path / "nested.py")], cwd=tmp_path, ready=False)
-    assert running.wait_exit() == 1
-    assert 'put the call under `if __name__ == "__main__":`' in running.log.splitlines()[-1]
-    assert running.log.count("aserver 0.1.0, pid") == 1
+    assert running.wait_exit() == ExitCode.APP_LOAD
+    started, error = running.log.splitlines()
+    assert "aserver 0.1.0, pid" in started
+    assert error.startswith("aserver: error: importing module 'nested' is refused: aserver.run() is called while")
+    assert error.endswith('put the call under `if __name__ == "__main__":`')
 
 
 def test_exit_2_a_settings_file_that_starts_a_server(server: Start, tmp_path: Path) -> None:
