@@ -11,7 +11,7 @@ import os
 import click
 import uvloop
 
-from aserver import importer, privileges, rights, unix
+from aserver import privileges, rights, unix
 from aserver.asgi import ASGIApp
 from aserver.config import Config, Resolved
 from aserver.errors import AppLoadError, BindError, BootError, ConfigError, ExitCode
@@ -42,7 +42,7 @@ def check(resolved: Resolved) -> ExitCode:
         say(f"warning    {warning}")
     loaded = preload(config)
     say(f"app        {config.target}: {loaded.app.interface} app loaded")
-    for remark in importer.remarks(loaded.app, config):
+    for remark in loaded.remarks:
         say(f"warning    {remark}")
     for hazard in loaded.hazards:
         say(f"hazard     {hazard}")

@@ -112,9 +112,10 @@ makes when it is imported is then shared or copied:
   worker then loads the application itself (`on_fork_hazard`); better, open them in lifespan startup or at the first
   request.
 * **Threads** (pools, schedulers, exporters) do not live in a fork. They are found as well, with the same end.
-* **Random numbers:** `random`, `secrets` and `uuid4()` differ in each worker. A `random.Random()` that the
-  application made itself gives the same numbers in all of them, as do numpy's generators, and an id that it drew at
-  import is the same.
+* **Random numbers:** the functions of `random`, `secrets` and `uuid4()` differ in each worker. A `random.Random()` that
+  the application made itself gives the same numbers in all of them: a warning names its line. So do numpy's generators,
+  which are not seen. An id that was drawn at import (`INSTANCE = uuid4()`) is the same in all workers, also in those
+  that replace others: draw it in lifespan startup.
 * **Time:** a value computed at import is as old as the generation, not as the worker.
 
 `lazy = true` loads it in each worker, as there.

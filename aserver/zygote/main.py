@@ -135,6 +135,7 @@ class Zygote:
         """Load the app (unless lazy), take the census, tell the master. Leaves if there is nothing to fork from."""
         began = time.monotonic()
         hazards: tuple[str, ...] = ()
+        remarks: tuple[str, ...] = ()
         # The channel is not read while the app is imported: code that hangs there would outlive a master that dies.
         unix.signal_at_parents_end(signal.SIGKILL)
         try:
@@ -145,16 +146,16 @@ class Zygote:
                 # A collection during the import finds little, and the fork does not share the memory that it moves.
                 gc.disable()
                 preloaded = preload(self._config)
-                self._app, hazards, self._unused_loops = preloaded.app, preloaded.hazards, preloaded.unused_loops
+                self._app, self._unused_loops = preloaded.app, preloaded.unused_loops
+                hazards, remarks = preloaded.hazards, preloaded.remarks
                 terminal.keep_standard_streams()  # the app may have closed some
         except AserverError as error:
             detail = error.detail if isinstance(error, AppLoadError) else ""
             self._give_up(LoadFailed(error.exit_code, str(error), detail))
         if hazards:
             self._weigh(hazards)
-        if self._app is not None:
-            for remark in importer.remarks(self._app, self._config):
-                log.warning("%s", remark)
+        for remark in remarks:
+            log.warning("%s", remark)
         # anyio imports its backend when a loop runs first: without this 40 ms and 2 MB in each worker.
         with contextlib.suppress(ImportError):
             importlib.import_module("anyio._backends._asyncio")

@@ -17,10 +17,11 @@ from typing import Any, Self
 
 from aserver import unix
 from aserver.config import Config
-from aserver.importer import LoadedApp, user_place
+from aserver.importer import LoadedApp, remarks, user_place
 from aserver.importer.application import load_app, warm_up
 from aserver.zygote import native
 from aserver.zygote.descriptors import LoopWatch, descriptor_hazards
+from aserver.zygote.generators import RandomWatch
 
 #: Seconds. The kernel shows a thread that Python has joined for a moment more; it looks like a native one (seen).
 LEAVING = 0.1
@@ -97,7 +98,7 @@ def _child_hazards() -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Preloaded:
-    """The app, and a clause for each hazard that loading it has left.
+    """The app, a clause for each hazard that loading it has left, and sentences on what else may surprise.
 
     `unused_loops` are no hazard if each worker calls `descriptors.make_private` on them.
     """
@@ -105,14 +106,15 @@ class Preloaded:
     app: LoadedApp
     hazards: tuple[str, ...]
     unused_loops: tuple[Any, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def preload(config: Config) -> Preloaded:
     """Import the app and warm it up under watch, then take the census. Raises AppLoadError."""
     before = unix.open_fds()
-    with ThreadWatch() as threads, LoopWatch() as loops:
+    with ThreadWatch() as threads, LoopWatch() as loops, RandomWatch() as generators:
         app = load_app(config)
         warm_up(config)
     unused = loops.unused()
     hazards = (*threads.hazards(), *descriptor_hazards(before, unused), *_child_hazards())
-    return Preloaded(app, hazards, tuple(unused))
+    return Preloaded(app, hazards, tuple(unused), (*remarks(app, config), *generators.remarks()))

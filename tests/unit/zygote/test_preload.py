@@ -39,6 +39,14 @@ def test_a_clean_app_leaves_nothing(tmp_path: Path) -> None:
     assert loaded.app.interface == "asgi"
 
 
+def test_a_generator_is_named_and_is_no_hazard(tmp_path: Path) -> None:
+    """Fails without RandomWatch in `preload`."""
+    loaded = _load(tmp_path, "census_dice", "import random\nDICE = random.Random()")
+    (remark,) = loaded.remarks
+    assert f"{tmp_path}/census_dice.py:2 in <module>: DICE = random.Random()" in remark
+    assert loaded.hazards == ()
+
+
 def test_a_thread_is_named_with_the_users_line(tmp_path: Path) -> None:
     """Not with the library's line that called start(). Fails with the innermost frame for the place."""
     code = (

@@ -1,0 +1,38 @@
+"""Generators made at import are named by their line, and nothing is changed."""
+
+import random
+from secrets import SystemRandom
+
+from aserver.zygote.generators import RandomWatch
+
+
+def test_a_generator_without_a_seed_that_still_exists_is_named() -> None:
+    """Once for each line. Fails without the patch of `__init__`."""
+    original = random.Random.__init__
+    with RandomWatch() as watch:
+        kept = [random.Random() for _ in range(2)]
+        random.Random()
+        seeded, kernel = random.Random(7), SystemRandom()
+    (told,) = watch.remarks()
+    assert told.count("random.Random() for _ in range(2)") == 1
+    assert told.count(__file__) == 1
+    assert random.Random.__init__ is original
+    assert seeded.random() == random.Random(7).random()
+    assert kernel.random() != kept[0].random() != kept[1].random()
+
+
+def test_a_subclass_is_named_and_many_are_few() -> None:
+    class Dice(random.Random):
+        pass
+
+    with RandomWatch() as watch:
+        kept = [
+            Dice(),
+            Dice(),
+            Dice(),
+            Dice(),
+        ]
+    (told,) = watch.remarks()
+    assert "and 1 more: all workers get the same numbers" in told
+    assert len(kept) == 4
+    assert RandomWatch().remarks() == ()
