@@ -1,7 +1,7 @@
 """Random generators that the app made at import: a fork gives each worker the same numbers from them.
 
-Runs in the zygote (and in `aserver check`), called by `preload`. It must change no generator: a program may count on its
-numbers. It undoes its patch of `random.Random`. Python seeds its own generator anew in a fork, and `secrets` and
+Runs in the zygote (and in `aserver check`), called by `preload`. It must change no generator: a program may count on
+its numbers. It undoes its patch of `random.Random`. Python seeds its own generator anew in a fork, and `secrets` and
 `uuid4()` ask the kernel; numpy's generators are not seen.
 """
 
