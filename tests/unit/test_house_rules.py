@@ -23,6 +23,7 @@ TESTS = ROOT / "tests"
 #: Where a process may end itself: `module::function`, and the call.
 EXITS = {
     ("command/cli.py::main", "sys.exit"): "the command",
+    ("launch/run.py::run", "SystemExit"): "a program that calls it unguarded, in which a traceback shows correct code",
     ("worker/exit.py::ProcessExit._keep_watch", "os._exit"): "a worker whose time to leave has run out",
     ("worker/exit.py::ProcessExit.go", "os._exit"): "a worker's end",
     ("worker/exit.py::ProcessExit._finish", "os._exit"): "a worker's end",
