@@ -88,6 +88,10 @@ def warnings(config: Table) -> tuple[str, ...]:
         (config.ciphers is not None and not config.certfile, "ciphers does nothing: there is no TLS"),
         (config.certfile and plain, "certfile does nothing: every address in bind is plain"),
         (config.preload_warmup is not None and not config.preload, "preload_warmup does nothing: preload is off"),
+        (
+            config.capture_output and config.log_format == "json",
+            "capture_output with log_format json: what C code and subprocesses write stays as it is, lines without JSON",
+        ),
         (config.admin is not None, "admin does nothing: this version has no admin endpoint yet"),
         (config.reload, "reload does nothing: this version does not watch files yet; SIGHUP reloads"),
         (config.daemon, "daemon does nothing: this version does not detach yet"),

@@ -385,6 +385,7 @@ def test_settings_that_exclude_each_other(values: dict[str, object], says: str) 
         {"ciphers": "X"},
         {"daemon": True},
         {"preload": False, "preload_warmup": "a:b"},
+        {"capture_output": True, "log_format": "json"},
     ],
 )
 def test_likely_mistakes_are_warned_of(values: dict[str, object]) -> None:
