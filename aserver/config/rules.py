@@ -90,7 +90,7 @@ def warnings(config: Table) -> tuple[str, ...]:
         (config.preload_warmup is not None and not config.preload, "preload_warmup does nothing: preload is off"),
         (
             config.capture_output and config.log_format == "json",
-            "capture_output with log_format json: what C code and subprocesses write stays as it is, lines without JSON",
+            "capture_output with log_format json: what C code and subprocesses write stays as it is, not JSON",
         ),
         (config.admin is not None, "admin does nothing: this version has no admin endpoint yet"),
         (config.reload, "reload does nothing: this version does not watch files yet; SIGHUP reloads"),
