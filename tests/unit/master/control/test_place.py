@@ -21,6 +21,11 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield Path(directory)
 
 
+def running(runtime: Path) -> list[str]:
+    """The sockets that a command finds, without those in the user's other places: other tests' servers run meanwhile."""
+    return [path for path in place.running() if Path(path).parent == runtime]
+
+
 def test_its_own_place_is_for_its_user_alone(runtime: Path) -> None:
     """Mode 0600 in a directory of mode 0700, and found by a command. Fails without the mode."""
     listener, sentence = place.bind(Config())
@@ -28,7 +33,7 @@ def test_its_own_place_is_for_its_user_alone(runtime: Path) -> None:
     assert not sentence
     path = runtime / f"aserver-{os.getpid()}.sock"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert place.running() == [str(path)]
+    assert running(runtime) == [str(path)]
     listener.close()
     assert not path.exists()
 
@@ -57,7 +62,7 @@ def test_what_a_killed_server_left_is_removed(runtime: Path) -> None:
     os.link(runtime / f"aserver-{os.getpid()}.sock", stale)
     os.unlink(runtime / f"aserver-{os.getpid()}.sock")
     listener.socket.close()
-    assert place.running() == []
+    assert running(runtime) == []
     again, _ = place.bind(Config())
     assert again is not None
     assert not stale.exists()
