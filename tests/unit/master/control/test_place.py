@@ -22,7 +22,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def running(runtime: Path) -> list[str]:
-    """The sockets that a command finds, without those in the user's other places: other tests' servers run meanwhile."""
+    """The sockets that a command finds, without those in other places, where other tests' servers run meanwhile."""
     return [path for path in place.running() if Path(path).parent == runtime]
 
 
