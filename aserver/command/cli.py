@@ -204,6 +204,20 @@ def _run(context: click.Context, /, **_: object) -> int:
     )
 
 
+@cli.command("dev", cls=_Command, params=list(_OPTIONS))
+@click.pass_context
+def _dev(context: click.Context, /, **_: object) -> int:
+    """Serve TARGET while you write it: new code at each save, errors in the browser (run --reload)."""
+    from aserver.launch import run as launch  # noqa: PLC0415 - as above
+
+    context.params["reload"] = True
+    context.set_parameter_source("reload", ParameterSource.COMMANDLINE)
+    cwd = launch.started_in()
+    return launch.run_resolved(
+        _with_target(_resolve(context, cwd)), lambda: _with_target(_resolve(context, cwd)), last=True
+    )
+
+
 @cli.command("check", cls=_Command, params=list(_OPTIONS))
 @click.pass_context
 def _check(context: click.Context, /, **_: object) -> int:

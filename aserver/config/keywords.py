@@ -221,17 +221,21 @@ class Settings(TypedDict, total=False):
     admin: str | Literal[False] | None
     """Address of /livez, /readyz, /metrics, /status and the dashboard; or `off`. Default: `off`."""
     reload: bool
-    """Reload when files change. Default: `off`."""
+    """Develop: one worker, new code at each save, errors in the browser. Default: `off`."""
+    keep_serving: bool
+    """While the saved code is broken, the code before it serves on. Default: `off`."""
+    live: bool
+    """Pages in the browser load again at each save. Default: `off`."""
     reload_dir: str | list[str] | tuple[str, ...]
     """Directory to watch; unset: the current one."""
     reload_dirs: str | list[str] | tuple[str, ...]
     reload_include: str | list[str] | tuple[str, ...]
-    """Pattern of file names to watch. Default: `*.py`."""
+    """Pattern of file names to watch besides code, templates, CSS and scripts."""
     reload_includes: str | list[str] | tuple[str, ...]
     reload_exclude: str | list[str] | tuple[str, ...]
-    """Pattern of file names to ignore. Default: `.*`."""
+    """Pattern of file names, or a directory, to ignore besides hidden ones."""
     reload_excludes: str | list[str] | tuple[str, ...]
     reload_delay: float | str
-    """Files must be quiet this long before a reload. Default: `250ms`."""
+    """Files must be quiet this long before a reload. Default: `10ms`."""
     config: str | None
     """Settings file, .toml or .py; unset: aserver.toml, else [tool.aserver] in pyproject.toml."""

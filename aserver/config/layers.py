@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from aserver.config.build import Layer, Resolved, build
+from aserver.config.development import develop
 from aserver.config.env_file import read_env_file
 from aserver.config.environment import environment_layer
 from aserver.config.files import SettingsFile, find_file, read_file
@@ -59,7 +60,7 @@ def load(
     directory = str(cwd) if os.access(cwd, os.X_OK) else None
     resolved = replace(build(layers), directory=directory, file=str(file.path) if file else None)
     changes = tuple(unread(environ)) if command else ()
-    resolved = replace(resolved, notes=(*notes, *resolved.notes), changes=(*resolved.changes, *changes))
+    resolved = develop(replace(resolved, notes=(*notes, *resolved.notes), changes=(*resolved.changes, *changes)))
     config = resolved.config
     refuse_changeable("config", resolved.file, config.user, config.group)
     if config.log_config is not None and not config.log_config.startswith("{"):

@@ -65,7 +65,7 @@ def warnings(config: Table) -> tuple[str, ...]:
             f"max_lifetime {config.max_lifetime:g} s is below min_lifetime {config.min_lifetime:g} s, which wins",
         ),
         (
-            isinstance(config.workers, int) and replaced >= config.workers,
+            isinstance(config.workers, int) and replaced >= config.workers and not config.reload,
             f"max_unavailable {replaced} with {config.workers} workers lets a reload leave nobody to serve",
         ),
         (
@@ -93,7 +93,8 @@ def warnings(config: Table) -> tuple[str, ...]:
             "capture_output with log_format json: what C code and subprocesses write stays as it is, not JSON",
         ),
         (config.admin is not None, "admin does nothing: this version has no admin endpoint yet"),
-        (config.reload, "reload does nothing: this version does not watch files yet; SIGHUP reloads"),
+        (config.live and not config.reload, "live does nothing: reload is off"),
+        (config.keep_serving and not config.reload, "keep_serving does nothing: reload is off"),
         (config.daemon, "daemon does nothing: this version does not detach yet"),
     )
     return tuple(message for wrong, message in likely if wrong)

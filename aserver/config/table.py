@@ -337,17 +337,33 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Setting(Group.CONTROL, "address of /livez, /readyz, /metrics, /status and the dashboard; or `off`", off=True),
     ] = None
 
-    reload: Annotated[bool, Setting(Group.DEVELOPMENT, "reload when files change")] = False
+    reload: Annotated[
+        bool, Setting(Group.DEVELOPMENT, "develop: one worker, new code at each save, errors in the browser")
+    ] = False
+    keep_serving: Annotated[
+        bool, Setting(Group.DEVELOPMENT, "while the saved code is broken, the code before it serves on")
+    ] = False
+    live: Annotated[bool, Setting(Group.DEVELOPMENT, "pages in the browser load again at each save")] = False
     reload_dir: Annotated[
         tuple[str, ...], Setting(Group.DEVELOPMENT, "directory to watch; unset: the current one", ("reload_dirs",))
     ] = ()
     reload_include: Annotated[
-        tuple[str, ...], Setting(Group.DEVELOPMENT, "pattern of file names to watch", ("reload_includes",))
-    ] = ("*.py",)
+        tuple[str, ...],
+        Setting(
+            Group.DEVELOPMENT,
+            "pattern of file names to watch besides code, templates, CSS and scripts",
+            ("reload_includes",),
+        ),
+    ] = ()
     reload_exclude: Annotated[
-        tuple[str, ...], Setting(Group.DEVELOPMENT, "pattern of file names to ignore", ("reload_excludes",))
-    ] = (".*",)
-    reload_delay: Annotated[Seconds, Setting(Group.DEVELOPMENT, "files must be quiet this long before a reload")] = 0.25
+        tuple[str, ...],
+        Setting(
+            Group.DEVELOPMENT,
+            "pattern of file names, or a directory, to ignore besides hidden ones",
+            ("reload_excludes",),
+        ),
+    ] = ()
+    reload_delay: Annotated[Seconds, Setting(Group.DEVELOPMENT, "files must be quiet this long before a reload")] = 0.01
 
     config: Annotated[
         str | None,

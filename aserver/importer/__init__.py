@@ -8,17 +8,20 @@ from aserver.importer.fingerprint import fingerprint
 from aserver.importer.interface import Interface
 from aserver.importer.remarks import remarks
 from aserver.importer.target import LoadedApp, adapt, load, load_object
-from aserver.importer.tracebacks import user_place, user_traceback, waiting
+from aserver.importer.tracebacks import is_installed, places, user_place, user_traceback, users_part, waiting
 
 __all__ = [
     "Interface",
     "LoadedApp",
     "adapt",
     "fingerprint",
+    "is_installed",
     "load",
     "load_object",
+    "places",
     "remarks",
     "user_place",
     "user_traceback",
+    "users_part",
     "waiting",
 ]

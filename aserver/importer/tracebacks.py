@@ -8,6 +8,7 @@ import gc
 import importlib
 import inspect
 import os
+import re
 import traceback
 from pathlib import Path
 
@@ -20,6 +21,9 @@ _OWN_PLACES = (
     "<frozen runpy",
     "<frozen zipimport",
 )
+
+_LIBRARY = str(Path(os.__file__).parent) + os.sep
+_FRAME = re.compile(r'  File "(.+)", line (\d+)(?:, in (.+))?')
 
 
 def user_frames(error: BaseException) -> list[traceback.FrameSummary]:
@@ -44,6 +48,34 @@ def waiting(awaited: object) -> str:
         awaited = getattr(awaited, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
     summary = traceback.StackSummary.extract(frames)
     return "".join(traceback.StackSummary.from_list([frame for frame in summary if not _is_ours(frame)]).format())
+
+
+def is_installed(file: str) -> bool:
+    """Whether a file belongs to an installed package."""
+    return f"{os.sep}site-packages{os.sep}" in file or f"{os.sep}dist-packages{os.sep}" in file
+
+
+def is_users(file: str) -> bool:
+    """Whether a file is neither installed, nor Python's library, nor ours."""
+    return not (is_installed(file) or file.startswith((*_OWN_PLACES, _LIBRARY, "<")))
+
+
+def users_part(text: str) -> str:
+    """A traceback, as text, without the frames that are not of the user's files; whole if there are no others."""
+    kept, whole, keeps = [], text.splitlines(keepends=True), True
+    for line in whole:
+        if match := _FRAME.match(line):
+            keeps = is_users(match[1])
+        elif not line.startswith("    "):
+            keeps = True
+        if keeps:
+            kept.append(line)
+    return "".join(kept) if any(map(_FRAME.match, kept)) else text
+
+
+def places(text: str) -> list[tuple[str, int, str]]:
+    """File, line and function of each frame in a traceback, outermost first."""
+    return [(match[1], int(match[2]), match[3] or "") for match in map(_FRAME.match, text.splitlines()) if match]
 
 
 def user_place(stack: traceback.StackSummary) -> str | None:

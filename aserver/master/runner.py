@@ -22,7 +22,7 @@ from aserver.ipc import messages as msg
 from aserver.ipc.board import BoardFile
 from aserver.log.opening import open_private
 from aserver.log.setup import Logging
-from aserver.master.code_watch import CodeWatch
+from aserver.master.code_watch import CodeWatch, Fingerprint
 from aserver.master.core import events as ev
 from aserver.master.core.limits import BEAT_PERIOD, Limits
 from aserver.master.core.machine import Master
@@ -32,6 +32,7 @@ from aserver.master.pidfile import PidFile
 from aserver.master.processes import Processes
 from aserver.master.reload import ReloadOrder, Reloads
 from aserver.master.resources import AllResources, Resources
+from aserver.master.saves import Saves
 from aserver.master.snapshot import SCHEMA, SavedLog, Snapshot, read_model, write_model
 from aserver.master.upgrade import become, preflight
 from aserver.sockets import Listener, hand_over, take_over
@@ -76,7 +77,8 @@ class Runner:
         self._chores = 0
         self.journal = Journal()
         self._state = Master(Limits.of(first.config, first.workers), random.random, lazy=not first.config.preload)
-        self._processes = Processes(self._handle, self._code.know, board)
+        self._processes = Processes(self._handle, self._know_files, board)
+        self._saves = Saves.watched(first, self._handle, self.reload)
         if logs is not None:
             logs.share_half_lines(self._processes.board.fd)
         self._reloads = Reloads(
@@ -141,6 +143,13 @@ class Runner:
     def reload(self, why: str, *tickets: int) -> None:
         """Read the settings again and start a new generation; a mistake in them is logged and changes nothing."""
         self._reloads.request(ReloadOrder(why, tickets=tickets))
+
+    def _know_files(self, generation: int, files: Fingerprint) -> None:
+        """Watch the files that a generation's code came from."""
+        if self._saves is None:
+            self._code.know(generation, files)
+        else:
+            self._saves.watch.look_at(files)
 
     def _begin_generation(self, resources: Resources, request: ReloadOrder) -> None:
         self._state.lazy = not resources.config.preload
@@ -254,6 +263,8 @@ class Runner:
         for timer in (self._timer, *self._periodic):
             if timer is not None:
                 timer.cancel()
+        if self._saves is not None:
+            self._saves.watch.close()
         self._processes.close()
         self._resources.close()
         if self._pidfile is not None:

@@ -19,7 +19,7 @@ from aserver.master.core.model import Model
 from aserver.master.journal import Record
 from aserver.sockets import Handover
 
-SCHEMA = 9
+SCHEMA = 10
 
 #: Fields that stay behind: chance is the new image's own, and commands are carried out before the exec.
 _OWN = ("rng", "out")

@@ -16,6 +16,7 @@ from aserver.config import Config
 from aserver.protocol.service import Service
 from aserver.protocol.transport.handshakes import Handshakes
 from aserver.worker.acceptor import Acceptor
+from aserver.worker.relay import Relay
 
 log = logging.getLogger("aserver.error")
 
@@ -40,7 +41,9 @@ class ServerDrain:
         loop: asyncio.AbstractEventLoop,
         handshakes: Handshakes,
         release: Callable[[], None],
+        relay: Relay | None = None,
     ) -> None:
+        """`relay`: idle connections go to the successor, and nothing is waited for but requests."""
         self.ordered = anyio.Event()
         self.final = False
         self.patient = True  # whether requests were given any time
@@ -49,6 +52,7 @@ class ServerDrain:
         self._loop = loop
         self._handshakes = handshakes
         self._release = release
+        self._relay = relay
 
     def order(self, *, final: bool, graceful: float) -> None:
         """Give requests `graceful` seconds from now.
@@ -73,6 +77,11 @@ class ServerDrain:
             await self._serve_queued(acceptors)
         service.drain()
         await asyncio.sleep(0)  # connections that the loop had accepted already are made now
+        if self._relay is not None and not self.final:
+            self._relay.hand_on(service.connections)
+            service.close_idle()
+            service.stop_streams()
+            service.close_websockets(self._loop.time())
 
         def empty() -> bool:
             return self._is_empty(service)

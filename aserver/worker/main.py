@@ -22,9 +22,11 @@ from typing import NoReturn
 import uvloop
 
 from aserver import importer, terminal, unix
+from aserver.asgi import ASGIApp
 from aserver.config import Config
 from aserver.errors import AppLoadError, AserverError, BootError, ChannelError, ExitCode
 from aserver.importer.application import load_app
+from aserver.importer.bytecode import keep_fresh_bytecode_out
 from aserver.importer.hooks import Hooks, WorkerView
 from aserver.ipc.board import Board, Field
 from aserver.ipc.channel import Channel
@@ -32,10 +34,12 @@ from aserver.ipc.messages import BootFailed, Drain, Fork, MoreFiles, Ready, Recy
 from aserver.log.access.recorder import AccessLog
 from aserver.log.setup import Logging
 from aserver.worker.acceptor import Endpoint
+from aserver.worker.development import DevelopedApp
 from aserver.worker.exit import ProcessExit, disown_exit_hooks
 from aserver.worker.fairness import Fairness
 from aserver.worker.fork_guard import DUMP_SIGNAL, ForkGuard
 from aserver.worker.recycling import RecycleLimits
+from aserver.worker.relay import Relay
 from aserver.worker.server import Server
 
 log = logging.getLogger("aserver.error")
@@ -67,6 +71,8 @@ class Seed:
     logs: Logging
     hooks: Hooks
     view: WorkerView
+    on_loaded: Callable[[], None] | None = None  # for a worker that loads the app itself
+    relay: Relay | None = None
 
 
 def run(seed: Seed) -> NoReturn:
@@ -119,13 +125,10 @@ class WorkerProcess:
         gc.enable()
         try:
             seed.hooks.run("post_fork", seed.hooks.server, seed.view)
-            app = seed.app or load_app(seed.config)
+            app = seed.app.app if seed.app else self._load()
         except AppLoadError as error:
             return self._boot_failed(error, error.detail)
         if seed.app is None:
-            if self._order.serial == FIRST:
-                for remark in importer.remarks(app, seed.config):
-                    log.warning("%s", remark)
             gc.freeze()  # as the zygote does after preload: it takes half a second out of each full collection
         seed.hooks.run("post_worker_init", seed.view)
         terminal.keep_standard_streams()  # the app may have closed some; libuv aborts at its own below 3
@@ -133,12 +136,43 @@ class WorkerProcess:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(self._main(app))
 
+    def _load(self) -> ASGIApp:
+        """Load the app in this process. Raises AppLoadError."""
+        config = self._seed.config
+        if config.reload:
+            keep_fresh_bytecode_out()
+        try:
+            loaded = load_app(config)
+        except AppLoadError as error:
+            if not self._shows_failures:
+                raise
+            return self._failure(error, error.detail)
+        finally:
+            if self._seed.on_loaded is not None:
+                self._seed.on_loaded()
+        if self._order.serial == FIRST:
+            for remark in importer.remarks(loaded, config):
+                log.warning("%s", remark)
+        return DevelopedApp(loaded.app, live=config.live) if config.reload else loaded.app
+
+    @property
+    def _shows_failures(self) -> bool:
+        """Whether a failure of the app is served as a page, instead of ending this process."""
+        config = self._seed.config
+        return config.reload and (not config.keep_serving or self._order.serial == FIRST)
+
+    def _failure(self, error: AserverError, detail: str) -> ASGIApp:
+        """Log a failure of the app; returns the app that shows it."""
+        detail = importer.users_part(detail).rstrip()
+        log.error("%s%s", error, f"\n{detail}" if detail else "")
+        return DevelopedApp(None, failure=detail or str(error))
+
     def _boot_failed(self, error: AserverError, detail: str) -> int:
         self._channel.send(BootFailed(self._order.serial, error.exit_code, str(error), detail))
         self._channel.flush_blocking(LAST_WORDS)
         return error.exit_code
 
-    async def _main(self, app: importer.LoadedApp) -> int:
+    async def _main(self, app: ASGIApp) -> int:
         code: int = ExitCode.UNEXPECTED
         try:
             code = await self._serve(app)
@@ -147,7 +181,7 @@ class WorkerProcess:
             self.exit.begin(code, self._server.time_left if self._server is not None else 0.0)
         return code
 
-    async def _serve(self, app: importer.LoadedApp) -> int:
+    async def _serve(self, app: ASGIApp) -> int:
         seed, loop = self._seed, asyncio.get_running_loop()
         seed.logs.set_process(f"worker {self._order.slot}/g{seed.generation}", loop)
         # loop.add_signal_handler is a wake-up: the callback runs in the loop, never in signal context.
@@ -155,21 +189,19 @@ class WorkerProcess:
         for signum in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1):
             loop.add_signal_handler(signum, _nothing)
         self._loop_handlers.append(signal.getsignal(signal.SIGTERM))  # the same for all signals
-        self._server = Server(
-            app.app,
-            seed.config,
-            seed.endpoints,
-            release=self._close_listeners,
-            access=AccessLog(seed.config, seed.logs.lines) if seed.logs.lines is not None else None,
-            cell=self._cell,
-            note=seed.board.writer(self._order.cell) if seed.config.slow_callback else None,
-            fairness=Fairness(seed.board, self._order.cell),
-            on_beat=self._on_beat,
-        )
+        access = AccessLog(seed.config, seed.logs.lines) if seed.logs.lines is not None else None
+        self._server = self._make_server(app, access)
         loop.add_reader(self._channel.fileno(), self._on_message)
         self._channel.flush_by(loop)
         try:
-            await self._server.run(self._on_ready)
+            try:
+                await self._server.run(self._on_ready)
+            except BootError as error:
+                if not self._shows_failures or self._server.service is not None:
+                    raise
+                page = self._failure(error, "\n".join(getattr(error, "__notes__", ())))
+                self._server = self._make_server(page, access)
+                await self._server.run(self._on_ready)
         except BootError as error:
             return self._boot_failed(error, "\n".join(getattr(error, "__notes__", ())))
         except OSError as error:  # of the loop or of a listener, such as too many open files: the master logs why
@@ -182,6 +214,21 @@ class WorkerProcess:
                     loop.remove_signal_handler(signum)
                 unix.ignore_signals(_HEARD)
         return ExitCode.OK
+
+    def _make_server(self, app: ASGIApp, access: AccessLog | None) -> Server:
+        seed = self._seed
+        return Server(
+            app,
+            seed.config,
+            seed.endpoints,
+            release=self._close_listeners,
+            access=access,
+            cell=self._cell,
+            note=seed.board.writer(self._order.cell) if seed.config.slow_callback else None,
+            fairness=Fairness(seed.board, self._order.cell),
+            on_beat=self._on_beat,
+            relay=seed.relay,
+        )
 
     def _on_ready(self) -> None:
         *parts, last = in_pieces(importer.fingerprint() if self._seed.app is None else {})

@@ -29,6 +29,7 @@ from aserver.worker.capacity import Capacity
 from aserver.worker.drain import ServerDrain
 from aserver.worker.fairness import PAUSE, Fairness
 from aserver.worker.lifespan import Lifespan
+from aserver.worker.relay import Relay
 
 log = logging.getLogger("aserver.error")
 
@@ -54,7 +55,7 @@ class Server:
     `cell` is the worker's place on the board, if it has one, and `note` writes there the request that was begun last.
     `on_beat` is called at every heartbeat, so that the process can watch its age, requests and memory. `release` closes
     the listeners for good, on a final drain: a client that connects after that is refused at once, instead of waiting
-    in a queue that no process reads.
+    in a queue that no process reads. `relay` takes idle connections to and from other workers (`reload`).
     """
 
     app: ASGIApp
@@ -66,6 +67,7 @@ class Server:
     note: Callable[[bytes], None] | None = None
     fairness: Fairness | None = None
     on_beat: Callable[["Server"], None] | None = None
+    relay: Relay | None = None
     phase: ServingPhase = ServingPhase.STARTING
     service: Service | None = None
     _loop: asyncio.AbstractEventLoop = field(init=False)
@@ -83,7 +85,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._capacity = Capacity.of(self.config)
         self._handshakes = Handshakes(self._loop, self.config.header_timeout)
-        self._drain = ServerDrain(self.config, self._loop, self._handshakes, self.release)
+        self._drain = ServerDrain(self.config, self._loop, self._handshakes, self.release, self.relay)
         self._boot_scope = anyio.CancelScope()
 
     async def run(self, ready: Callable[[], None]) -> None:
@@ -164,6 +166,8 @@ class Server:
             )
         for acceptor in self._acceptors:
             await acceptor.open()
+        if self.relay is not None:
+            self.relay.take(self._loop, self.service.protocol_factory())
         self.phase = ServingPhase.SERVING
 
     def _politely(self, factory: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.Protocol]:
@@ -204,6 +208,8 @@ class Server:
     def _close_acceptors(self) -> None:
         for acceptor in self._acceptors:
             acceptor.close()
+        if self.relay is not None:
+            self.relay.take_no_more(self._loop)
 
     async def _run_drain(self) -> None:
         if self.service is None:

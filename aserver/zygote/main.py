@@ -33,6 +33,7 @@ from aserver.ipc.messages import (
     Fork,
     Forked,
     ForkFailed,
+    FromZygote,
     Kill,
     Loaded,
     LoadFailed,
@@ -53,9 +54,11 @@ from aserver.worker.exit import ProcessExit
 from aserver.worker.fork_guard import ForkGuard
 from aserver.worker.main import Seed
 from aserver.worker.main import run as run_worker
+from aserver.zygote.adopted import Adopted
 from aserver.zygote.allocator import keep_freed_memory
 from aserver.zygote.descriptors import make_private
 from aserver.zygote.preload import preload
+from aserver.zygote.warm import Teller, Warmth, wait
 
 log = logging.getLogger("aserver.error")
 
@@ -123,11 +126,12 @@ class Zygote:
         self._app: importer.LoadedApp | None = None
         self._unused_loops: tuple[object, ...] = ()
         self._children: dict[int, tuple[int, int | None]] = {}  # pid: (serial, pidfd)
-        self._adopted: dict[int, int] = {}  # serial: pidfd
+        self._adopted = Adopted()
         self._quitting: Quit | None = None
         server = ServerView(self._config, boot.generation, boot.master_pid)
         self._hooks = Hooks(self._config.config, boot.hooks, server)
         self._views: dict[int, WorkerView] = {}  # by pid, for `child_exit`
+        self._warmth = Warmth() if self._config.reload and boot.lazy else None
 
     # ── load ─────────────────────────────────────────────────────────────────────────────────
 
@@ -199,9 +203,8 @@ class Zygote:
         return certificates
 
     def _weigh(self, hazards: tuple[str, ...]) -> None:
-        found = (
-            f"loading {self._config.target} before the fork left behind what does not survive it: {'; '.join(hazards)}"
-        )
+        what = "; ".join(hazards)
+        found = f"loading {self._config.target} before the fork left behind what does not survive it: {what}"
         if self._config.on_fork_hazard == "warn":
             log.error("%s; the workers are forked all the same (on_fork_hazard=warn)", found)
         elif self._config.on_fork_hazard == "refuse":
@@ -227,13 +230,13 @@ class Zygote:
         poll.register(self._wake, select.POLLIN)
         while self._quitting is None or self._children:
             poll.modify(self._channel, select.POLLIN | (select.POLLOUT if self._channel.pending else 0))
-            poll.poll()
+            wait(poll, self._warmth)
             self._channel.flush()
             with contextlib.suppress(BlockingIOError):
                 while self._wake.recv(4096):
                     pass
             self._reap()
-            self._forget_dead()
+            self._adopted.forget_dead()
             for message, fds in self._channel.receive():
                 self._obey(message, fds)
             if self._channel.eof:
@@ -247,14 +250,15 @@ class Zygote:
             case Fork():
                 self._fork(message)
             case Adopt():
-                self._adopted[message.serial] = fds[0]
+                self._adopted.add(message.serial, fds[0])
             case Kill():
                 for pid, (serial, _) in self._children.items():
                     if serial == message.serial:
                         os.kill(pid, message.signal)  # its pid is not used again before it is reaped, below
             case Quit():
                 self._quitting = message
-                self._close_listeners()
+                for listener in self._listeners:
+                    listener.close()
             case RunHook():
                 self._hooks.run(message.name, self._hooks.server, *message.numbers)
             case Reopen():
@@ -262,9 +266,7 @@ class Zygote:
             case Boot():
                 raise AssertionError("a zygote boots once")
 
-    def _tell(
-        self, message: MoreFiles | Loaded | LoadFailed | Unforkable | Forked | ForkFailed | Exited, *fds: int
-    ) -> None:
+    def _tell(self, message: FromZygote, *fds: int) -> None:
         """Send `message`. A rest that the socket does not take is written later, by `run` or by `leave`."""
         self._channel.send(message, fds)
 
@@ -299,6 +301,7 @@ class Zygote:
                 ours, theirs = (parents.enter_context(end) for end in unix.stream_pair())
                 trace = unix.memory_file("aserver-trace")
                 parents.callback(os.close, trace)
+                teller = self._warmth.ask(parents) if self._warmth is not None else None
                 # Blocked across the fork: a signal to the child would be written to the zygote's wakeup socket.
                 blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
                 parents.callback(signal.pthread_sigmask, signal.SIG_SETMASK, blocked)
@@ -311,7 +314,7 @@ class Zygote:
                 self._tell(ForkFailed(order.serial, error.strerror or str(error)))
                 return
             if pid == 0:
-                self._become_worker(order, view, ours, theirs, trace)
+                self._become_worker(order, view, (ours, theirs), trace, teller)
             pidfd = unix.open_pidfd(pid)
             self._children[pid] = (order.serial, pidfd)
             view.pid = pid
@@ -319,11 +322,16 @@ class Zygote:
             self._tell(Forked(order.serial, pid), ours.fileno(), trace, *([] if pidfd is None else [pidfd]))
 
     def _become_worker(
-        self, order: Fork, view: WorkerView, ours: socket.socket, theirs: socket.socket, trace: int
+        self,
+        order: Fork,
+        view: WorkerView,
+        ends: tuple[socket.socket, socket.socket],
+        trace: int,
+        teller: Teller | None,
     ) -> NoReturn:
         """In the child: close everything that is the zygote's, then be a worker."""
         try:
-            ours.close()
+            ends[0].close()
             self._channel.close()
             self._wake.close()
             faulthandler.disable()  # the worker has a trace of its own
@@ -341,11 +349,13 @@ class Zygote:
                 app=self._app,
                 endpoints=self._endpoints,
                 board=self._board,
-                channel=theirs,
+                channel=ends[1],
                 trace=trace,
                 logs=self._logs,
                 hooks=self._hooks,
                 view=view,
+                on_loaded=teller.tell if teller is not None else None,
+                relay=self._warmth.relay if self._warmth is not None else None,
             )
             run_worker(seed)
         finally:
@@ -353,18 +363,15 @@ class Zygote:
 
     def _pidfds(self) -> Iterator[int]:
         yield from (pidfd for _, pidfd in self._children.values() if pidfd is not None)
-        yield from self._adopted.values()
+        yield from self._adopted
 
     # ── leave ────────────────────────────────────────────────────────────────────────────────
-
-    def _close_listeners(self) -> None:
-        for listener in self._listeners:
-            listener.close()
 
     def _be_deputy(self) -> None:
         """After the master's death: workers drain by themselves; end those that have not left in time."""
         log.error("the master is gone: %d workers drain, then this zygote ends what is left", self._alive())
-        self._close_listeners()
+        for listener in self._listeners:
+            listener.close()
         allowed = self._config.graceful_timeout + self._config.lifespan_shutdown_timeout + DEPUTY_ALLOWANCE
         deadline = time.monotonic() + allowed
         while self._alive() and time.monotonic() < deadline:
@@ -376,18 +383,11 @@ class Zygote:
             log.error("%d workers did not drain within %g s: they are killed", left, allowed)
         for pid in self._children:
             os.kill(pid, signal.SIGKILL)
-        for pidfd in self._adopted.values():
-            unix.send_signal(pidfd, signal.SIGKILL)
+        self._adopted.kill()
 
     def _alive(self) -> int:
-        self._forget_dead()
+        self._adopted.forget_dead()
         return len(self._children) + len(self._adopted)
-
-    def _forget_dead(self) -> None:
-        """Forget adopted workers that have ended. They are not our children, so only their pidfds tell."""
-        for serial, pidfd in list(self._adopted.items()):
-            if unix.readable([pidfd], 0):
-                os.close(self._adopted.pop(serial))
 
     def leave(self, code: int, *, join: bool = True, last: Callable[[], None] | None = None) -> NoReturn:
         """End the process as Python ends it. Exit hooks of the loaded app run here, once, and in no worker."""

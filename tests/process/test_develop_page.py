@@ -78,7 +78,7 @@ def test_the_commands_of_the_page_work(project: Path) -> None:
     """Those that serve get to where they listen, and stop as asked; the others end with 0."""
     for line in (line for block in blocks("sh") for line in block.splitlines()):
         command = line.partition("  #")[0].strip()
-        serves = command.startswith("aserver run")
+        serves = command.startswith(("aserver run", "aserver dev"))
         with (project / "output").open("w+") as output:
             run = subprocess.Popen(
                 ["sh", "-c", f"exec {command}" if serves else command],

@@ -29,6 +29,7 @@ EXITS = {
     ("worker/exit.py::ProcessExit._finish", "os._exit"): "a worker's end",
     ("zygote/main.py::_first_message", "os._exit"): "a zygote that nobody wants any more has no settings yet",
     ("zygote/main.py::Zygote._become_worker", "os._exit"): "a forked child must never return into the zygote's loop",
+    ("zygote/warm.py::Warmth._rehearse", "os._exit"): "the child in which an import is tried",
     ("zygote/native.py::_fork_and_end", "os._exit"): "the child that only looks which threads survive a fork",
 }
 
@@ -51,9 +52,11 @@ BROAD = {
     "protocol/application/tasks.py::Tasks._run": "the application",
     "protocol/websocket/session.py::WebSocketConnection.receive": "gives back an event not taken, then raises again",
     "sockets/bind.py::_bind_address": "closes the sockets bound so far, then raises again",
+    "worker/development.py::DevelopedApp._serve": "the application",
     "worker/exit.py::_guarded": "exit functions of the application",
     "worker/lifespan.py::Lifespan._run": "the application",
     "worker/main.py::run": "the process's last line of defence: logs, and tells the master",
+    "zygote/warm.py::_imported": "modules of installed packages, which may want what is not there",
     "zygote/main.py::main": "the process's last line of defence: logs, and tells the master",
 }
 

@@ -108,6 +108,12 @@ class ReloadRequested(_Shape, frozen=True):
     tickets: tuple[int, ...] = ()
 
 
+class CodeChanged(_Shape, frozen=True):
+    """The user's own code was saved (`reload`): workers forked before have the old one, or a part of each."""
+
+    why: str
+
+
 class Scale(_Shape, frozen=True):
     """More or fewer workers, relative (TTIN, TTOU) or absolute (WINCH: 0)."""
 
@@ -143,6 +149,7 @@ Event = (
     | Beats
     | StopRequested
     | ReloadRequested
+    | CodeChanged
     | Scale
     | Recycle
     | Tick

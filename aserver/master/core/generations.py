@@ -85,6 +85,13 @@ def boot_failed(model: Model, worker: Worker, code: int, reason: str, detail: st
     why, reason = reason, f"{worker} could not boot: {reason}"
     if model.over or generation.role in (Role.OLD, Role.FAILED):
         model.say("warning", reason, "worker.boot_failed", worker, reason=why, detail=detail)
+    elif generation.role is Role.CURRENT and model.limits.keep_serving and model.ready:
+        for old in model.workers.values():
+            if old.phase is WorkerPhase.RECYCLING:
+                transitions.stay(old)
+        model.say(
+            "error", f"{reason}; the code before serves on", "worker.boot_failed", worker, reason=why, detail=detail
+        )
     elif generation.role is Role.CURRENT:
         pause = generation.backoff.boot_failed(model.now, worker.began)
         again = generation.failure is not None and generation.failure.detail == detail

@@ -44,12 +44,19 @@ class Limits:
     max_lifetime: float
     max_lifetime_jitter: float
     drain_delay: float
+    reload: bool
+    keep_serving: bool
 
     @classmethod
     def of(cls, config: Config, workers: int) -> "Limits":
         """Cut out of `config`; `workers` is the number that `auto` came to."""
         names = [name for name in cls.__dataclass_fields__ if name != "workers"]
         return cls(workers=workers, **{name: getattr(config, name) for name in names})
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether a worker leaves as soon as its successor boots: clients wait for that one, and its code."""
+        return self.reload and not self.keep_serving
 
     @property
     def leave_allowance(self) -> float:

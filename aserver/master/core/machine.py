@@ -106,6 +106,7 @@ OF_SERVER: dict[type, Callable[[Master, Any], None]] = {
     ev.Beats: on_event.on_beats,
     ev.StopRequested: shutdown.on_stop_requested,
     ev.ReloadRequested: on_event.on_reload_requested,
+    ev.CodeChanged: on_event.on_code_changed,
     ev.Scale: on_event.on_scale,
     ev.Recycle: on_event.on_recycle,
     ev.Tick: on_event.on_tick,

@@ -261,6 +261,21 @@ def on_reload_requested(model: Model, event: ev.ReloadRequested) -> None:
     model.pending = event
 
 
+def on_code_changed(model: Model, event: ev.CodeChanged) -> None:
+    """Replace every worker that is wanted; if one boots, it may have read files of before."""
+    source = model.current or model.candidate
+    if model.over or source is None:
+        return
+    source.backoff.succeeded()  # a failure of the code before counts no more
+    source.failure = None
+    for worker in model.of(source):
+        if worker.phase is WorkerPhase.BOOTING:
+            transitions.drain(model, worker, f"it boots, and {event.why}")
+        elif worker.phase is WorkerPhase.READY:
+            transitions.recycle(worker, event.why)
+    model.say("info", f"{event.why}: the new code is loaded", "code.changed", reason=event.why)
+
+
 def on_scale(model: Model, event: ev.Scale) -> None:
     """Another number of workers; fewer by one never means none, which only WINCH asks for."""
     if model.over or not model.generations:

@@ -182,9 +182,16 @@ def _replace_outgoing(model: Model) -> None:
             transitions.fork(model, current, worker.slot, f"to replace {worker}")
         elif partner is None and not _can_refill(model, current):
             continue  # put off: a worker that left now would be missing
-        elif (partner is None or partner.phase is WorkerPhase.READY) and model.can_lose_one():
-            why = "its replacement serves" if partner else "max_unavailable lets it go before its replacement serves"
+        elif (
+            partner is None or partner.phase is WorkerPhase.READY or _gives_way(model, worker)
+        ) and model.can_lose_one():
+            serves = partner is not None and partner.phase is WorkerPhase.READY
+            why = "its replacement serves" if serves else "max_unavailable lets it go before its replacement serves"
             transitions.drain(model, worker, why)
+
+
+def _gives_way(model: Model, worker: Worker) -> bool:
+    return model.limits.gives_way and worker.phase is WorkerPhase.RECYCLING
 
 
 def _partner(model: Model, current: Generation, worker: Worker) -> Worker | None:

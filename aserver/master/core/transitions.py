@@ -57,6 +57,7 @@ WORKER = (
         f"`graceful_timeout` + {_LEAVE}",
     ),
     Row(_W.RECYCLING, "it breaks the protocol of its channel", _W.RECYCLING, "none; it serves on"),
+    Row(_W.RECYCLING, "its replacement has broken code (`keep_serving`)", _W.READY, "none; it serves on"),
     Row(_W.RECYCLING, "it is silent for `hang_timeout`", _W.KILLING, _ABORTED),
     Row(_W.DRAINING, "it reports that it is ready, which crossed the order", _W.DRAINING, "`graceful_timeout` later"),
     Row(_W.DRAINING, "a stop, while it drains for another reason", _W.DRAINING, "unchanged; it is told once more"),
@@ -162,6 +163,12 @@ def recycle(worker: Worker, reason: str) -> None:
     """The worker serves until its replacement does."""
     worker.phase = _step(worker, worker.phase, WorkerPhase.RECYCLING)
     worker.recycle_reason = reason
+
+
+def stay(worker: Worker) -> None:
+    """The worker is not replaced after all."""
+    worker.phase = _step(worker, worker.phase, WorkerPhase.READY)
+    worker.recycle_reason = ""
 
 
 def drain(model: Model, worker: Worker, why: str, *, final: bool = False, graceful: float | None = None) -> None:

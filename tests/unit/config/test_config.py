@@ -29,8 +29,8 @@ NAMES = [
     "ca_certs", "cert_reqs", "ciphers", "tls_min_version", "proxy_headers", "forwarded_allow_ips",
     "proxy_protocol", "loglevel", "log_format", "errorlog", "accesslog", "access_log_format",
     "access_log_exclude", "capture_output", "log_config", "pidfile", "user", "group", "umask", "chdir", "env",
-    "env_file", "proc_name", "daemon", "control", "admin", "reload", "reload_dir", "reload_include",
-    "reload_exclude", "reload_delay", "config",
+    "env_file", "proc_name", "daemon", "control", "admin", "reload", "keep_serving", "live",
+    "reload_dir", "reload_include", "reload_exclude", "reload_delay", "config",
 ]  # fmt: skip
 
 DEFAULTS = {
@@ -42,7 +42,7 @@ DEFAULTS = {
     "limit_request_line": 8190, "limit_request_fields": 100, "limit_request_field_size": 8190,
     "server_header": False, "date_header": True, "ws_max_size": 16 * 1024 * 1024, "ws_max_queue": 32,
     "forwarded_allow_ips": ("127.0.0.1", "::1", "unix"), "accesslog": "-", "admin": None, "control": "auto",
-    "reload_delay": 0.25, "lifespan_shutdown_timeout": 10.0, "tls_min_version": "1.2", "umask": None,
+    "reload_delay": 0.01, "lifespan_shutdown_timeout": 10.0, "tls_min_version": "1.2", "umask": None,
 }  # fmt: skip
 
 ALIASES = {

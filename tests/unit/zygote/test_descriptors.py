@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from aserver.zygote import main
+from aserver.zygote.adopted import Adopted
 from aserver.zygote.main import Zygote
 
 
@@ -22,12 +23,13 @@ def test_ended_workers_are_seen_by_descriptors_above_1024() -> None:
     pidfd = os.pidfd_open(child.pid)
     high = fcntl.fcntl(pidfd, fcntl.F_DUPFD_CLOEXEC, 1024)
     os.close(pidfd)
-    zygote: Any = SimpleNamespace(_adopted={1: high})
-    Zygote._forget_dead(zygote)
-    assert zygote._adopted == {1: high}
+    adopted = Adopted()
+    adopted.add(1, high)
+    adopted.forget_dead()
+    assert list(adopted) == [high]
     child.communicate(b"\n")
-    Zygote._forget_dead(zygote)
-    assert not zygote._adopted
+    adopted.forget_dead()
+    assert not adopted
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="no pidfds here")
@@ -40,7 +42,8 @@ def test_a_deputy_counts_the_workers_that_it_adopted(
     pidfd = os.pidfd_open(child.pid)
     zygote: Any = Zygote.__new__(Zygote)
     zygote._config = SimpleNamespace(graceful_timeout=0.0, lifespan_shutdown_timeout=0.0)
-    zygote._listeners, zygote._children, zygote._adopted = [], {}, {1: pidfd}
+    zygote._listeners, zygote._children, zygote._adopted = [], {}, Adopted()
+    zygote._adopted.add(1, pidfd)
     with caplog.at_level(logging.ERROR, logger="aserver.error"):
         zygote._be_deputy()
     os.close(pidfd)

@@ -103,6 +103,13 @@ def _replaced() -> Scene:
     return scene
 
 
+def _failed_to_replace() -> Scene:
+    scene = Scene(WorkerPhase.RECYCLING, reload=True, keep_serving=True)
+    worker = scene.hold(2, WorkerPhase.FAILED, scene.generation)
+    worker.failure = msg.BootFailed(2, 4, "SyntaxError", "")
+    return scene
+
+
 W, Z, S = WorkerPhase, ZygotePhase, ServerPhase
 TICK, SILENT, GONE = ev.Tick(), ev.Beats({1: 0.0}), ev.ZygoteGone(1, "died")
 GRACEFUL, QUICK = ev.StopRequested(ev.StopMode.GRACEFUL, "TERM"), ev.StopRequested(ev.StopMode.QUICK, "INT")
@@ -121,7 +128,8 @@ CASES: dict[tuple[transitions.Phase | None, str], Callable[[], Case]] = {
     (W.READY, "it breaks"): lambda: Case(Scene(W.READY, min_lifetime=1e6), BREACH),
     (W.READY, "it is not wanted"): lambda: Case(Scene(W.READY), NONE_WANTED, 8.0),
     (W.READY, "it is silent"): lambda: Case(Scene(W.READY), SILENT, 1.0),
-    (W.RECYCLING, "its replacement"): lambda: Case(_replaced(), TICK, 8.0),
+    (W.RECYCLING, "its replacement is"): lambda: Case(_replaced(), TICK, 8.0),
+    (W.RECYCLING, "its replacement has"): lambda: Case(_failed_to_replace(), ev.Died(2, 4)),
     (W.RECYCLING, "it breaks"): lambda: Case(Scene(W.RECYCLING), BREACH),
     (W.RECYCLING, "it is silent"): lambda: Case(Scene(W.RECYCLING), SILENT, 1.0),
     (W.DRAINING, "it reports"): lambda: Case(_with(Scene(W.DRAINING), ready_at=None), msg.Ready(1, {}), 55.0),
