@@ -116,7 +116,9 @@ def find(control: str | None, pid: int | None) -> str:
     if found:
         raise Unreachable("several servers run, choose one with --pid or --control:\n" + "\n".join(_introduce(found)))
     whose = f"no server with pid {pid} has" if pid is not None else "no running server of this user has"
-    raise Unreachable(f"{whose} a control socket in its usual place; name it with --control PATH")
+    others = "".join(f"\n  {path}" for path in place.of_others())
+    also = f"; others are{others}" if others else ""
+    raise Unreachable(f"{whose} a control socket in its usual place; name it with --control PATH{also}")
 
 
 def _configured() -> str | None:

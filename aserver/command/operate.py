@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from aserver.command import instances, status_view
+from aserver.command import instances, looks, status_view
 from aserver.errors import ExitCode
 
 _Command = Callable[..., Any]
@@ -147,4 +147,27 @@ def _print(records: Iterable[dict[str, Any]], *, as_json: bool, wanted: int = 0)
     return last
 
 
-COMMANDS: tuple[click.Command, ...] = (status, events, reload, upgrade, scale, recycle, reopen, stop)
+@click.command("stacks")
+@click.argument("slot", type=click.IntRange(min=1))
+@_reaches
+def stacks(*, slot: int, control: str | None, pid: int | None, as_json: bool) -> int:
+    """Print where the threads and tasks of the worker of SLOT stand, with the requests that they serve."""
+    return _look("stacks", slot, control, pid, looks.stacks, as_json=as_json)
+
+
+@click.command("requests")
+@click.argument("slot", type=click.IntRange(min=1))
+@_reaches
+def requests(*, slot: int, control: str | None, pid: int | None, as_json: bool) -> int:
+    """Print the requests under way in the worker of SLOT: for how long, and for whom."""
+    return _look("requests", slot, control, pid, looks.requests, as_json=as_json)
+
+
+def _look(command: str, slot: int, control: str | None, pid: int | None, show: looks.Show, *, as_json: bool) -> int:
+    with instances.Line(instances.find(control, pid)) as line:
+        reply = line.ask(command, slot=slot)
+    click.echo(json.dumps(reply) if as_json else "\n".join(text for each in reply["workers"] for text in show(each)))
+    return ExitCode.OK
+
+
+COMMANDS: tuple[click.Command, ...] = (status, events, reload, upgrade, scale, recycle, reopen, stop, stacks, requests)

@@ -18,6 +18,9 @@ import msgspec
 LONGEST_TEXT = 1 << 16
 #: Characters of a reason, which is read as one line.
 LONGEST_REASON = 2000
+#: Of what a worker tells that runs in it: requests, tasks and threads, each, and characters of each stack. Together
+#: they fit into a message.
+MOST_SEEN, LONGEST_STACK = 200, 1500
 #: Files of a fingerprint in one message: some 110 bytes each (measured: litellm's 3,863 files made 435 KB).
 FILES_AT_ONCE = 1000
 #: The most files of one process's code that are reported and watched: a look at so many takes 0.1 s.
@@ -214,6 +217,35 @@ class RecycleAsked(Message):
     reason: str
 
 
+class Stack(msgspec.Struct):
+    """A thread, or a task without a request, and where it stands."""
+
+    name: str
+    stack: str
+
+
+class RequestSeen(msgspec.Struct):
+    """A request under way: for how many seconds, for whom, and where its application waits."""
+
+    request: str  # `GET /x`, without the query
+    client: str
+    seconds: float
+    begun: bool  # whether the answer has begun
+    request_id: str
+    stack: str
+
+
+class Seen(Message):
+    """The answer to Look. `of` is the number of requests and tasks that there are; some may be left out."""
+
+    serial: Serial
+    number: int
+    of: int
+    requests: list[RequestSeen]
+    tasks: list[Stack]
+    threads: list[Stack]
+
+
 # ── master → worker ──────────────────────────────────────────────────────────────────────────
 
 
@@ -227,6 +259,12 @@ class Drain(Message):
     graceful: float
 
 
+class Look(Message):
+    """Tell what runs; `number` is for the answer."""
+
+    number: int
+
+
 # ── master → both ────────────────────────────────────────────────────────────────────────────
 
 
@@ -236,8 +274,8 @@ class Reopen(Message):
 
 ToZygote = Boot | Fork | Adopt | Kill | Quit | RunHook | Reopen
 FromZygote = MoreFiles | Loaded | Unforkable | LoadFailed | Forked | ForkFailed | Exited
-FromWorker = MoreFiles | Ready | BootFailed | RecycleAsked
-ToWorker = Drain | Reopen
+FromWorker = MoreFiles | Ready | BootFailed | RecycleAsked | Seen
+ToWorker = Drain | Reopen | Look
 
 #: How many descriptors travel with a message: (least, most).
 FDS: dict[type[Message], tuple[int, int]] = {

@@ -21,6 +21,7 @@ from aserver.master.border import clean
 from aserver.master.code_watch import Fingerprint
 from aserver.master.core import events as ev
 from aserver.master.handles import WorkerHandle, ZygoteHandle
+from aserver.master.looks import Looks
 from aserver.master.snapshot import SavedWorker
 
 log = logging.getLogger("aserver.master")
@@ -50,6 +51,7 @@ class Workers:
         self._free_cells = list(range(CELLS - 1, 0, -1))
         self._loop = asyncio.get_running_loop()
         self.memory = OutOfMemory()
+        self.looks = Looks(self.signal, board.read_text)
 
     def beats(self) -> dict[int, float]:
         """The last heartbeat of each worker, in monotonic seconds.
@@ -152,6 +154,9 @@ class Workers:
                 message.reason, message.detail = clean(message.reason), clean(message.detail, msg.LONGEST_TEXT)
             case msg.RecycleAsked():
                 message.reason = clean(message.reason)
+            case msg.Seen():
+                self.looks.answered(worker, message)
+                return
             case _:
                 assert_never(message)
         self._on_event(message)
@@ -180,6 +185,7 @@ class Workers:
             return
         if worker.channel is not None:
             self._hear(worker, border.LAST_TURNS)
+        self.looks.died(worker)
         self._log_trace(worker, f"the stacks at its end{self._owner(worker)}")
         self._forget(worker)
         code, signum = handles.decode_status(worker.status)

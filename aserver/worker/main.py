@@ -30,7 +30,7 @@ from aserver.importer.bytecode import keep_fresh_bytecode_out
 from aserver.importer.hooks import Hooks, WorkerView
 from aserver.ipc.board import Board, Field
 from aserver.ipc.channel import Channel
-from aserver.ipc.messages import BootFailed, Drain, Fork, MoreFiles, Ready, RecycleAsked, ToWorker, in_pieces
+from aserver.ipc.messages import BootFailed, Drain, Fork, Look, MoreFiles, Ready, RecycleAsked, ToWorker, in_pieces
 from aserver.log.access.recorder import AccessLog
 from aserver.log.setup import Logging
 from aserver.worker.acceptor import Endpoint
@@ -38,6 +38,7 @@ from aserver.worker.development import DevelopedApp
 from aserver.worker.exit import ProcessExit, disown_exit_hooks
 from aserver.worker.fairness import Fairness
 from aserver.worker.fork_guard import DUMP_SIGNAL, ForkGuard
+from aserver.worker.inspection import inspect
 from aserver.worker.recycling import RecycleLimits
 from aserver.worker.relay import Relay
 from aserver.worker.server import Server
@@ -239,7 +240,10 @@ class WorkerProcess:
     def _on_message(self) -> None:
         assert self._server is not None
         server = self._server
-        self._hear(lambda order: server.drain(final=order.final, graceful=order.graceful))
+        self._hear(
+            lambda order: server.drain(final=order.final, graceful=order.graceful),
+            lambda look: self._channel.send(inspect(look, self._order.serial, server.service)),
+        )
         if self._channel.eof:
             # The master is gone, and no other worker will take the connections that come: this is a final drain.
             asyncio.get_running_loop().remove_reader(self._channel.fileno())
@@ -253,11 +257,14 @@ class WorkerProcess:
             with contextlib.suppress(OSError, ChannelError):
                 self._hear(lambda order: self.exit.hurry(order.graceful))
 
-    def _hear(self, drain: Callable[[Drain], None]) -> None:
-        """Take in the master's orders: to drain, or to go on in reopened logs."""
+    def _hear(self, drain: Callable[[Drain], None], look: Callable[[Look], None] | None = None) -> None:
+        """Take in the master's orders: to drain, to tell what runs, or to go on in reopened logs."""
         for message, fds in self._channel.receive():
             if isinstance(message, Drain):
                 drain(message)
+            elif isinstance(message, Look):
+                if look is not None:  # else the master takes the trace instead
+                    look(message)
             else:
                 self._seed.logs.replace(fds[0], fds[1] if len(fds) > 1 else None)
 

@@ -27,13 +27,9 @@ class Desk:
     """An operator: a runtime directory of their own, and the commands."""
 
     def __init__(self, runtime: Path) -> None:
-        self.env = {"XDG_RUNTIME_DIR": str(runtime)}
+        self.env = {"XDG_RUNTIME_DIR": str(runtime), "TMPDIR": str(runtime)}  # where other tests' servers are not
 
     def begin(self, *command: str) -> "subprocess.Popen[str]":
-        """With the name of the only server here, because other tests' servers, in the usual places, run meanwhile."""
-        sockets = list(Path(self.env["XDG_RUNTIME_DIR"]).glob("aserver-*.sock"))
-        if len(sockets) == 1:
-            command = (*command, "--control", str(sockets[0]))
         return subprocess.Popen(
             [sys.executable, "-m", "aserver", *command],
             env=os.environ | self.env,
@@ -119,8 +115,8 @@ def test_trap_92_status_commands_and_events_through_reload_and_upgrade(server: S
     assert (code, out.splitlines()[-1]) == (0, "stopped")
     assert running.wait_exit() == 0
     assert not path.exists()
-    code, _, err = desk.run("status", "--control", str(path))
-    assert (code, "no server answers" in err) == (2, True)
+    code, _, err = desk.run("status")
+    assert (code, "no running server of this user" in err) == (2, True)
 
 
 def test_a_failed_reload_is_the_callers_to_read(server: Start, desk: Desk, tmp_path: Path) -> None:
@@ -176,3 +172,29 @@ def test_commands_during_boot_drain_and_stop(server: Start, desk: Desk) -> None:
     assert stopping.returncode == 0
     waiting.close()
     assert running.wait_exit() == 0
+
+
+def test_requests_and_stacks_of_a_worker(server: Start, desk: Desk) -> None:
+    """Of one that serves, and of one whose loop is blocked. Fails without Look, and without the trace."""
+    running = server(APP, "--slow-callback", "0", "--hang-timeout", "0", env=desk.env)
+    waiting = hold(running, "/wait?secret=1")
+    running.wait_for(lambda: desk.status()["workers"][0]["active"] == 1, what="the request")
+    ((worker,),) = (reply["workers"] for reply in desk.told("requests", "1"))
+    (request,) = worker["requests"]
+    assert request["request"] == "GET /wait"
+    assert request["client"].startswith("127.0.0.1:")
+    assert "controlled.py" in request["stack"]
+    text = desk.run("stacks", "1")[1]
+    assert re.search(r"request GET /wait of 127\.0\.0\.1:\d+, .*\n.*controlled.py", text)
+    blocking = hold(running, "/block?600")
+
+    def blocked() -> bool:
+        with Line(str(desk.path)) as line:
+            (seen,) = line.ask("stacks", slot=1)["workers"]
+        return bool(seen["blocked"]) and "controlled.py" in str(seen["trace"])
+
+    running.wait_for(blocked, what="the blocked loop")
+    for client in (waiting, blocking):
+        client.close()
+    running.workers()[0].kill()
+    assert running.stop() == 0

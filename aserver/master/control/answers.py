@@ -90,5 +90,18 @@ class Answers:
             raise OrderRefused(f"the worker of slot {slot} does not serve, so it cannot be recycled")
         return serials
 
-    def _ask(self, order: Order, _reply: Callable[[object], None]) -> None:
-        raise OrderRefused(f"{order.command} is not there yet")
+    def _ask(self, order: Order, reply: Callable[[object], None]) -> None:
+        """Ask the processes of a slot what runs there; the reply comes when each has answered, or is given up."""
+        slot = self._slot(order)
+        handles = [w for w in self._runner.processes.workers.all.values() if w.slot == slot and w.pid is not None]
+        if not handles:
+            raise OrderRefused(f"the worker of slot {slot} is not there yet")
+        found: list[dict[str, Any]] = []
+
+        def answered(seen: dict[str, Any]) -> None:
+            found.append(seen)
+            if len(found) == len(handles):
+                reply({"workers": found})
+
+        for handle in handles:
+            self._runner.processes.workers.looks.ask(handle, answered)

@@ -72,9 +72,9 @@ def _own_place() -> str:
 
 def _directories() -> list[str]:
     """The directories of this user, the best one first."""
-    own = [os.path.join(base, f"aserver-{os.geteuid()}") for base in dict.fromkeys((tempfile.gettempdir(), "/tmp"))]  # noqa: S108
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    return [runtime, *own] if runtime and _is_private(runtime) else own
+    own = os.path.join(tempfile.gettempdir(), f"aserver-{os.geteuid()}")
+    return [runtime, own] if runtime and _is_private(runtime) else [own]
 
 
 def _is_private(directory: str) -> bool:
@@ -91,12 +91,16 @@ def _sockets(directory: str) -> Iterator[str]:
 
 
 def running() -> list[str]:
-    """The control sockets on which a server of this user answers; for root, if it has none, those of other users."""
-    found = [path for directory in _directories() for path in _sockets(directory)]
-    if os.geteuid() == 0 and not (found := _alive(found)):
-        patterns = ("run/user/*/", "tmp/aserver-*/")
-        found = [str(path) for pattern in patterns for path in sorted(Path("/").glob(pattern + _PATTERN))]
-    return _alive(found)
+    """The control sockets of this user in their usual places on which a server answers."""
+    return _alive(path for directory in _directories() for path in _sockets(directory))
+
+
+def of_others() -> list[str]:
+    """For root: those of other users, which are not taken unasked."""
+    if os.geteuid() != 0:
+        return []
+    patterns = ("run/user/*/", "tmp/aserver-*/")
+    return _alive(str(path) for pattern in patterns for path in sorted(Path("/").glob(pattern + _PATTERN)))
 
 
 def _alive(paths: Iterable[str]) -> list[str]:

@@ -31,6 +31,8 @@ class Request(Protocol):
     task: asyncio.Task[None] | None
     scope: Scope
     target: bytes
+    client: tuple[str, int] | None
+    started: float  # by the loop's clock
     request_id: str | None
 
     @property

@@ -18,6 +18,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """This user's own directory; short, as a socket's path has to be."""
     with tempfile.TemporaryDirectory(prefix="actl") as directory:
         monkeypatch.setenv("XDG_RUNTIME_DIR", directory)
+        monkeypatch.setattr(tempfile, "tempdir", directory)  # where servers of other tests are not
         yield Path(directory)
 
 
