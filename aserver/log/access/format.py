@@ -74,7 +74,7 @@ _CGI: Mapping[str, Callable[[AccessRecord], bytes | str]] = {
     "raw_uri": lambda record: record.target,
     "path_info": lambda record: record.target.partition(b"?")[0],
     "query_string": lambda record: record.target.partition(b"?")[2],
-    "server_protocol": lambda record: f"HTTP/{record.version}",
+    "server_protocol": lambda record: record.version and f"HTTP/{record.version}",
     "request_id": lambda record: record.request_id or "",
     "script_name": lambda record: str((record.scope or {}).get("root_path", "")),
 }
@@ -93,7 +93,13 @@ def _variable(name: str) -> Callable[[AccessRecord], bytes | str]:
 _SIZES = tuple(map(str, range(1024)))
 #: The value that most requests have is compared, which takes 8 ns; a look-up takes 27.
 _METHOD = "method if method == 'GET' else escape[method]"
-_VERSION = "version if version == '1.1' else escape[version]"
+_PROTOCOL = "'HTTP/1.1' if version == '1.1' else version and 'HTTP/' + escape[version]"
+#: Of a request line that could not be read, method, target and version are empty: it is `-`, as in nginx.
+_REQUEST_LINE = (
+    "'GET ' if method == 'GET' else method and escape[method] + ' '",
+    "text or DASH",
+    "' HTTP/1.1' if version == '1.1' else version and ' HTTP/' + escape[version]",
+)
 _STATUS = "'200' if status == 200 else escape[status]"
 _BYTES = "SIZES[sent] if sent < KNOWN_SIZES else sent"
 #: The place of a value in a template. Literals cannot hold this character, because it is escaped in them.
@@ -104,11 +110,11 @@ _ATOMS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "l": ("-", ()),
     "u": ("\0", ("DASH if {authorization}i is MISSING else escape[user({authorization}i)] or DASH",)),
     "t": ("\0", ("time",)),
-    "r": ("\0 \0 HTTP/\0", (_METHOD, "text", _VERSION)),
+    "r": ("\0\0\0", _REQUEST_LINE),
     "m": ("\0", (_METHOD,)),
     "U": ("\0", ("escape[target.partition(QUESTION)[0]]",)),
     "q": ("\0", ("escape[target.partition(QUESTION)[2]]",)),
-    "H": ("HTTP/\0", (_VERSION,)),
+    "H": ("\0", (f"({_PROTOCOL}) or DASH",)),
     "s": ("\0", (_STATUS,)),
     "B": ("\0", (_BYTES,)),
     "b": ("\0", ("SIZES[sent] if 0 < sent < KNOWN_SIZES else sent or DASH",)),
@@ -129,7 +135,7 @@ _FORMATS = {
 }
 _JSON: tuple[str, tuple[str, ...]] = (
     (
-        '{"time":"\0","client":"\0","user":"\0","method":"\0","target":"\0","protocol":"HTTP/\0","status":\0,'
+        '{"time":"\0","client":"\0","user":"\0","method":"\0","target":"\0","protocol":"\0","status":\0,'
         '"bytes":\0,"duration":\0,"referer":"\0","user_agent":"\0","request_id":"\0"}\n'
     ),
     (
@@ -138,7 +144,7 @@ _JSON: tuple[str, tuple[str, ...]] = (
         "NOTHING if {authorization}i is MISSING else escape[user({authorization}i)]",
         _METHOD,
         "text",
-        _VERSION,
+        _PROTOCOL,
         _STATUS,
         _BYTES,
         "record.duration:.6f",

@@ -56,6 +56,22 @@ def test_common_without_client_and_body() -> None:
     assert line("common", bare) == b'- - alice [21/Nov/2026:12:01:07 +0100] "GET /a/b?c=d HTTP/1.1" 200 -\n'
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("common", b'192.0.2.7 - - [21/Nov/2026:12:01:07 +0100] "-" 505 27\n'),
+        ("%(r)s %(H)s", b"- -\n"),
+        ("%({server_protocol}e)s", b"-\n"),
+    ],
+)
+def test_a_request_line_that_could_not_be_read_is_a_dash(text: str, told: bytes) -> None:
+    """As in nginx. Fails with a template for the request line (`"  HTTP/"`)."""
+    unread = Answer(method="", target=b"", version="", status=505, sent=27)
+    assert line(text, unread) == told
+    fields = json.loads(line("json", unread))
+    assert (fields["method"], fields["target"], fields["protocol"]) == ("", "", "")
+
+
 def test_json_has_the_documented_fields() -> None:
     assert json.loads(line("json", Answer(headers=BROWSER, request_id="r1", scope={}))) == {
         "time": "2026-11-21T12:01:07+01:00",
