@@ -110,9 +110,6 @@ BOUNDED = {
     "http1/framing": {"digits, 16"},  # at most sixteen
     "semantics/response_head": {"value"},  # the application's; ValueError is caught
     "semantics/status": {"status"},  # the application's, an int
-    "http1/reader": {
-        "fields.get(b'content-length', b'0')"
-    },  # `rules.examine` has called `fields.content_length` before
     "peer/proxy_protocol": {"text"},  # at most five
     "semantics/fields": {"value"},  # `content_length`
     "websocket/deflate": {

@@ -63,8 +63,8 @@ BROAD = {
 #: Lines of a module: 400 and no more, except these.
 MODULE_LINES = 400
 LONG_MODULES = {
-    "protocol/application/exchange.py": 430,
-    "protocol/http1/connection.py": 570,
+    "protocol/application/exchange.py": 440,
+    "protocol/http1/connection.py": 540,
     "protocol/http1/reader.py": 510,
     "protocol/websocket/frames.py": 430,
 }
@@ -72,8 +72,7 @@ LONG_MODULES = {
 #: Lines of a function: 50 and no more, except these.
 FUNCTION_LINES = 50
 LONG_FUNCTIONS = {
-    "protocol/http1/connection.py::HttpConnection.on_request": 62,
-    "protocol/http1/reader.py::RequestReader.on_headers_complete": 64,
+    "protocol/http1/reader.py::RequestReader.on_headers_complete": 67,
     "protocol/websocket/frames.py::Reader.feed": 72,
 }
 

@@ -24,21 +24,21 @@ class Source(Protocol):
 class RequestBody:
     """Pieces of a body that the application has not taken yet."""
 
-    __slots__ = ("_pieces", "_size", "continue_expected", "length", "paused", "received")
+    __slots__ = ("_pieces", "continue_expected", "length", "paused", "received", "size")
 
     def __init__(self, length: int | None, *, continue_expected: bool) -> None:
         self.length = length  # of Content-Length; None if chunked
         self.received = 0
         self.continue_expected = continue_expected  # the client waits for 100 before it sends
         self._pieces: list[bytes] = []
-        self._size = 0
+        self.size = 0  # bytes that wait
         self.paused = False  # reading, because the application does not keep up
 
     def add(self, data: bytes, source: Source) -> None:
         """Keep a piece; pause reading if the application does not keep up."""
         self._pieces.append(data)
-        self._size += len(data)
-        if self._size > HIGH_WATER and not self.paused:
+        self.size += len(data)
+        if self.size > HIGH_WATER and not self.paused:
             self.paused = True
             source.pause_body()
 
@@ -46,16 +46,11 @@ class RequestBody:
         """Return what is there, possibly nothing, and go on reading."""
         pieces = self._pieces
         self._pieces = []
-        self._size = 0
+        self.size = 0
         if self.paused:
             self.paused = False
             source.resume_body()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    @property
-    def waiting(self) -> bool:
-        """Whether there is something to take."""
-        return bool(self._pieces)
 
     @property
     def missing(self) -> float:

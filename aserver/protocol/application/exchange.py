@@ -104,8 +104,16 @@ class Exchange(Response):
         headers: list[tuple[bytes, bytes]],
         keep_alive: bool,  # noqa: FBT001
     ) -> None:
-        context = connection.context
-        Response.__init__(self, heads, version != "1.0", method == "HEAD", keep_alive)
+        # Not by `Response.__init__`, whose call would be 1 % of a short request.
+        self.heads = heads
+        self.head = None
+        self._trailers = None
+        self.modern = version != "1.0"
+        self.head_only = method == "HEAD"
+        self.keep_alive = keep_alive
+        self.state = START
+        self.sent = 0
+        self.trailers_allowed = False
         self.connection = connection
         self.scope = scope
         # For the logs, because the application may change or empty its scope.
@@ -114,7 +122,7 @@ class Exchange(Response):
         self.version = version
         self.headers = headers  # not the scope's list
         self.client = connection.client  # or what a trusted proxy says
-        self.started = context.now
+        self.started = connection.context.now
         self.launched = False  # its turn has come; `task` may follow a turn of the loop later
         self.task: asyncio.Task[None] | None = None
         self.gone = False  # nothing that is sent reaches the client any more
@@ -126,7 +134,7 @@ class Exchange(Response):
         self.request_id: str | None = None
         ids = connection.tasks.ids
         if ids is not None:
-            forwarding = context.forwarding
+            forwarding = connection.context.forwarding
             trusted = forwarding is not None and forwarding.trusts(connection.client)
             self.request_id = scope["request_id"] = ids.choose(headers, trusted=trusted)
 
@@ -197,7 +205,7 @@ class Exchange(Response):
                 if not self._read:
                     self._read = True
                     return {"type": "http.request", "body": b"", "more_body": False}
-            elif body.waiting or (self.complete and not self._read):
+            elif body.size or (self.complete and not self._read):
                 self._read = self.complete
                 return {"type": "http.request", "body": body.take(connection), "more_body": not self.complete}
             elif not self.complete:
@@ -231,6 +239,7 @@ class Exchange(Response):
         """Keep a piece of the body for the application, or drop it after the response."""
         body = self.request_body
         assert body is not None
+        body.received += len(data)
         body.continue_expected = False
         if self.state is DONE or self.gone:
             return

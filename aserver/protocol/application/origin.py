@@ -1,15 +1,22 @@
 """The original request that a trusted proxy reports, put into the scope of the request that the proxy made of it.
 
-Runs in the worker's loop, for requests with forwarding fields only. It must never be given fields of an untrusted peer.
+Runs in the worker's loop, for requests with forwarding fields only. It must never believe an untrusted peer.
 """
 
+from collections.abc import Mapping
+
 from aserver.protocol.application.exchange import Exchange
-from aserver.protocol.peer.forwarded import Origin, with_port
+from aserver.protocol.peer.forwarded import with_port
 from aserver.protocol.semantics.target import decode_path
+from aserver.protocol.transport.connection import Connection
 
 
-def apply_origin(origin: Origin, exchange: Exchange) -> None:
-    """Set client, scheme, host and path of a request to those that its client has used."""
+def apply_origin(connection: Connection, fields: Mapping[bytes, bytes], exchange: Exchange) -> None:
+    """Set client, scheme, host and path of a request to those that its client has used, if its peer is trusted."""
+    forwarding = connection.context.forwarding
+    if forwarding is None or not forwarding.trusts(connection.client):
+        return
+    origin = forwarding.read(fields)
     scope = exchange.scope
     if origin.client is not None:
         exchange.client = scope["client"] = origin.client

@@ -10,13 +10,13 @@ from math import inf
 from time import monotonic
 from typing import Final
 
-from aserver.asgi import Scope
 from aserver.errors import ClientError
 from aserver.protocol.application.access_record import Refusal
 from aserver.protocol.application.body import RequestBody
 from aserver.protocol.application.exchange import Exchange
 from aserver.protocol.application.origin import apply_origin
 from aserver.protocol.application.parting import HEAR_OUT
+from aserver.protocol.application.scope import SLASH, make_scope
 from aserver.protocol.application.tasks import Tasks
 from aserver.protocol.context import Context
 from aserver.protocol.http1.encoder import Encoder, is_close_delimited
@@ -27,7 +27,7 @@ from aserver.protocol.http1.sink import CHUNKED, Headers
 from aserver.protocol.semantics import fields
 from aserver.protocol.semantics.response import DONE, HEADED, START, TRAILERS, Response
 from aserver.protocol.semantics.response_head import Pairs
-from aserver.protocol.semantics.target import decode_path, split_target
+from aserver.protocol.semantics.target import split_target
 from aserver.protocol.transport.connection import (
     BODY,
     FIRST_REQUEST,
@@ -45,10 +45,6 @@ log: Final = logging.getLogger("aserver.error")
 
 #: Requests that wait for the current one's response; above it, reading pauses.
 PIPELINE_LIMIT: Final = 16
-
-# `int in bytes` is a memchr; `bytes in bytes` costs 0.1 us more.
-SLASH: Final = 0x2F
-QUESTION_MARK: Final = 0x3F
 
 
 class HttpConnection(Connection):
@@ -95,20 +91,22 @@ class HttpConnection(Connection):
 
     def data_received(self, data: bytes) -> None:
         """Read, then start what can be started."""
-        error = None
-        try:
-            if self.stage is OPEN:
-                self.reader.feed(data)
-            else:
-                self.feed(data)
-        except ClientError as refusal:
-            error = refusal
-        if error is not None:  # not above: what is raised while another error is handled, forgets its own cause
-            self.refuse(error)
+        if self.stage is not OPEN:
+            self.feed(data)
+            return
+        reader = self.reader
+        if not reader.take_known(data):
+            error = None
+            try:
+                reader.feed(data)
+            except ClientError as refusal:
+                error = refusal
+            if error is not None:  # not above: what is raised while another error is handled, forgets its own cause
+                self.refuse(error)
         current = self.current
         if current is not None and not current.launched and not self.write_paused:
             self.launch(current)
-        if self.reader.phase is not BETWEEN:
+        if reader.phase is not BETWEEN:
             self._after_piece(data)
 
     def _after_piece(self, data: bytes) -> None:
@@ -176,47 +174,18 @@ class HttpConnection(Connection):
         length: int,
     ) -> None:
         """Make an exchange of a head that was found good, and put it behind those that wait."""
-        context = self.context
         if target[0] != SLASH:
-            path, query, authority = split_target(method, target)
+            authority = split_target(method, target)[2]
             if authority is not None:  # it wins over Host (RFC 9112 section 3.2.2)
                 headers = [(b"host", authority), *[pair for pair in headers if pair[0] != b"host"]]
-        elif QUESTION_MARK in target:
-            path, _, query = target.partition(b"?")
-        else:
-            path = target
-            query = b""
-        text = path.decode("ascii")
-        if "%" in text:
-            text = decode_path(path)
-        if context.root_path and target != b"*":
-            text = context.root_path + text
-            path = context.raw_root_path + path
-        scope: Scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": version,
-            "server": self.server,
-            "client": self.client,
-            "scheme": self.scheme,
-            "root_path": context.root_path,
-            "method": method,
-            "path": text,
-            "raw_path": path,
-            "query_string": query,
-            "headers": headers.copy(),  # the application may change its list
-            "state": context.state.copy(),
-            "extensions": context.extensions.copy()
-            if self.tls_told is None
-            else {**context.extensions, "tls": self.tls_told},
-        }
+        scope = make_scope(self, method, target, version, headers)
         exchange = Exchange(self, self.encoder.heads, scope, target, method, version, headers, keep_alive)
         if framing is None:
             exchange.complete = True
         else:
             self._prepare(exchange, framing, length)
-        if forwarding and context.forwarding is not None and context.forwarding.trusts(self.client):
-            apply_origin(context.forwarding.read(forwarding), exchange)
+        if forwarding:
+            apply_origin(self, forwarding, exchange)
         if self.current is None:
             self.current = exchange
         else:
@@ -247,9 +216,8 @@ class HttpConnection(Connection):
     def on_body(self, data: bytes) -> None:
         """Hand a piece of the body on."""
         exchange = self.receiving
-        if exchange is None or exchange.request_body is None:
+        if exchange is None:
             return
-        exchange.request_body.received += len(data)
         if exchange is self.current:
             self.awaited = BODY
             self.deadline = self.context.now + self.context.body_timeout
@@ -284,7 +252,13 @@ class HttpConnection(Connection):
         """See `Carrier`."""
         if not exchange.complete or self.context.draining:
             self._consider_close(exchange)
-        self._send(exchange, self.encoder.first(exchange, body))
+        data = self.encoder.first(exchange, body)
+        writer = self.writer
+        if exchange.state is DONE and writer.held is None and isinstance(data, bytes):  # as nearly always
+            writer.write_answer(data)
+            self.answered(exchange)
+        else:
+            self._send(exchange, data)
 
     def send_data(self, exchange: Exchange, body: bytes) -> None:
         """See `Carrier`."""
@@ -296,24 +270,18 @@ class HttpConnection(Connection):
 
     def _send(self, exchange: Exchange, data: bytes | list[bytes]) -> None:
         """Write what belongs together with what comes before or after it; go on if the response is complete."""
-        if exchange.state is not DONE:
-            self._write(data)
-            return
         writer = self.writer
+        if exchange.state is not DONE:
+            writer.write_soon(data)
+            return
         if writer.held is None and isinstance(data, bytes):
             if data:
                 writer.write_answer(data)
         else:
-            self._write(data)
+            writer.write_soon(data)
             if self.last():
                 writer.flush()
         self.answered(exchange)
-
-    def _write(self, data: bytes | list[bytes]) -> None:
-        if not isinstance(data, bytes):
-            self.writer.write_pieces(data)
-        elif data:
-            self.writer.write_soon(data)
 
     def _consider_close(self, exchange: Exchange) -> None:
         """Before the head is made: announce a close that is already known."""
@@ -382,7 +350,6 @@ class HttpConnection(Connection):
 
     def answered(self, exchange: Exchange) -> None:
         """Go on after a complete response."""
-        context = self.context
         tasks = self.tasks
         if tasks.access is not None:
             if tasks.timed:
@@ -397,12 +364,12 @@ class HttpConnection(Connection):
             else:
                 self.linger()
         elif exchange.complete:
-            if exchange.request_body is not None:
+            if exchange.request_body is not None and exchange.request_body.size:
                 exchange.drop_body()  # for as long as the application has left it there, nothing is read
             self.current = None
             if self.awaited is not HEAD:
                 self.awaited = NEXT_REQUEST
-                self.deadline = context.now + context.keep_alive
+                self.deadline = self.context.now + self.context.keep_alive
             if self._queue or self._refusal is not None or self.eof:
                 self._next()
         elif exchange.discardable:
@@ -479,7 +446,7 @@ class HttpConnection(Connection):
         line = self.reader.request_line or ("", b"", "")
         head_only = line[0] == "HEAD" if exchange is None else exchange.head_only
         response = Response(self.encoder.heads, True, head_only, False)
-        self._write(self.encoder.first(response, response.answer(error.status)))
+        self.writer.write_soon(self.encoder.first(response, response.answer(error.status)))
         if self.tasks.access is not None:
             self.tasks.access(
                 Refusal(

@@ -24,7 +24,7 @@ from aserver.protocol.http1.framing import PLAIN_GET, ChunkWalk, has_more_lines
 from aserver.protocol.http1.head import END_OF_HEAD, HASH, DoubtError, RequestHead, parser_of_body
 from aserver.protocol.http1.head_cache import REMEMBERED_SIZE, HeadCache, KnownHead
 from aserver.protocol.http1.rules import RequestLimits
-from aserver.protocol.http1.sink import CHUNKED, Headers, RequestSink
+from aserver.protocol.http1.sink import Headers, RequestSink
 
 #: Bytes of a head given to the parser at once. It cannot be stopped, and 256 KB (uvloop's read) of fields make 26 MB
 #: of objects.
@@ -139,9 +139,6 @@ class RequestReader:
         """Read a piece. Raises ClientError."""
         phase = self.phase
         if phase is BETWEEN and not self._pipelined:
-            known = self._known
-            if known is not None and data.endswith(known[0]) and self._take_known(data, known):
-                return
             self._read_whole(data)
         elif phase is WAITING:
             self.unread += data
@@ -189,12 +186,15 @@ class RequestReader:
 
     # ── whole ────────────────────────────────────────────────────────────────────────────────
 
-    def _take_known(self, data: bytes, known: KnownHead) -> bool:
-        """Take a request whose fields came before without parsing them; return False if its line is not a plain GET's.
+    def take_known(self, data: bytes) -> bool:
+        """Take, without parsing it, a plain GET whose fields came before; return False if this is none: then `feed` it.
 
         The bytes before a known block are the request line's beginning and nothing else, or they do not match; so the
         block's empty line is the first one, and llhttp would find what it has found before.
         """
+        known = self._known
+        if known is None or not data.endswith(known[0]) or self.phase is not BETWEEN or self.paused:
+            return False
         block, headers, forwarding, keep_alive = known
         match = PLAIN_GET.fullmatch(data, 0, len(data) - len(block))
         if match is None or len(data) > self._limits.small_head:
@@ -291,8 +291,7 @@ class RequestReader:
         if end < len(END_OF_HEAD):
             return 0
         piece = data[position:end]
-        known = self._known
-        if known is not None and piece.endswith(known[0]) and self._take_known(piece, known):
+        if self.take_known(piece):
             return end
         head = self._head
         assert head is not None
@@ -438,7 +437,10 @@ class RequestReader:
         headers = head.fields
         fields = head.framing
         host = fields.get(b"host")
-        common = host is not None and (len(fields) == 1 or (len(fields) == 2 and b"connection" in fields))
+        others = len(fields) - (2 if b"connection" in fields else 1)  # than Host and Connection
+        common = host is not None and not others
+        # A body of a known length, and nothing odd: as the forms and calls that most clients send.
+        sized = host is not None and others == 1 and b"content-length" in fields
         plain = (
             common
             and piece.startswith(b"GET /")
@@ -460,7 +462,7 @@ class RequestReader:
             method, target, version = line or head.vouch_for(piece, self._parser.get_method())
             keep_alive = rules.keeps_alive(fields.get(b"connection"), version)
         if (
-            not common
+            not (common or sized)
             or host != self._good_host
             or version != "1.1"
             or len(piece) > limits.small_head
@@ -475,7 +477,7 @@ class RequestReader:
             sink.on_request(method, target, version, headers, keep_alive, forwarding, None, 0)
             self.phase = BETWEEN if keep_alive else OVER
         else:
-            length = CHUNKED if b"transfer-encoding" in fields else int(fields.get(b"content-length", b"0"))
+            length = rules.body_length(limits, fields)
             sink.on_request(method, target, version, headers, keep_alive, forwarding, fields, length)
             self._after_body = BETWEEN if keep_alive else OVER
             if length:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from math import inf
 
 from aserver.errors import ClientError
+from aserver.protocol.http1.sink import CHUNKED
 from aserver.protocol.semantics.fields import content_length, tokens
 from aserver.protocol.semantics.target import check_host
 
@@ -35,7 +36,7 @@ def examine(
     headers: Sequence[tuple[bytes, bytes]],
     framing: Mapping[bytes, bytes],
 ) -> None:
-    """Raise ClientError unless the request may be served.
+    """Raise ClientError unless the request may be served, but for the length of its body (`body_length`).
 
     `framing` holds the fields of `FRAMING_NAMES`; Host and Content-Length are not repeated.
     """
@@ -46,15 +47,22 @@ def examine(
             raise ClientError(400, "HTTP/1.1 without Host")
     elif host or version == "1.1":
         check_host(host)
-    length = framing.get(b"content-length")
     coding = framing.get(b"transfer-encoding")
     if coding is not None:
-        check_transfer_encoding(coding, version, has_length=length is not None)
+        check_transfer_encoding(coding, version, has_length=b"content-length" in framing)
     expectation = framing.get(b"expect")
     if expectation is not None and version == "1.1" and expectation.lower() != b"100-continue":
         raise ClientError(417, f"unknown expectation {expectation[:80]!r}")
-    if length is not None and (size := content_length(length)) > limits.body:
-        raise ClientError(413, f"body of {size} bytes, limit is {limits.body}")
+
+
+def body_length(limits: RequestLimits, framing: Mapping[bytes, bytes]) -> int:
+    """Return the length of the body, or CHUNKED. Raises ClientError."""
+    if b"transfer-encoding" in framing:
+        return CHUNKED
+    length = content_length(framing.get(b"content-length", b"0"))
+    if length > limits.body:
+        raise ClientError(413, f"body of {length} bytes, limit is {limits.body}")
+    return length
 
 
 def _examine_sizes(limits: RequestLimits, method: str, target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> None:

@@ -93,7 +93,10 @@ class Response:
         headers = message.get("headers") or []
         if type(headers) is not list:
             headers = list(headers)
-        head = self.heads.find(message["status"], headers)
+        try:
+            head = self.heads.made.get((message["status"], *headers))
+        except TypeError:  # pairs that are lists, or values that are no bytes
+            head = None
         if head is None:
             headers = fields.as_pairs(headers)
             head = self.heads.make(message["status"], headers)
@@ -109,7 +112,7 @@ class Response:
     def answer(self, status: int, *extra: tuple[bytes, bytes]) -> bytes:
         """Give the server's own answer instead of the application's: return its body, which completes it."""
         headers = [*plain_fields(status), *extra]
-        self.head = head = self.heads.find(status, headers) or self.heads.make(status, headers)
+        self.head = head = self.heads.made.get((status, *headers)) or self.heads.make(status, headers)
         self.length = head.length
         self.response_headers = ()
         text = plain_text(status)
@@ -127,9 +130,13 @@ class Response:
         more = message.get("more_body", False)
         state = self.state
         head = self.head
+        size = len(body)
+        if state is HEADED and size == self.length and not more and head is not None and head.plain:  # as most are
+            self.sent = size
+            self.state = DONE if self._trailers is None else TRAILERS
+            return b"" if self.head_only else body
         if (state is not HEADED and state is not BODY) or head is None:
             raise self._unexpected(message)
-        size = len(body)
         if head.bodiless:
             if body:
                 self.body_dropped(size)
@@ -140,7 +147,7 @@ class Response:
             if length is None:
                 if state is HEADED and not more and self._trailers is None and (size or not self.head_only):
                     self.length = size
-            elif (total > length or (total < length and not more)) and not self.head_only:
+            elif total != length and (total > length or not more) and not self.head_only:
                 raise _wrong_size(total, length)  # to HEAD the length may be that of a body that is not sent
             self.sent = total
         if more:

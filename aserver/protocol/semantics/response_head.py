@@ -5,7 +5,7 @@ Pure. An application says the same few heads again and again, so a head is made 
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from aserver.errors import ApplicationError
 from aserver.protocol.semantics.fields import RESPONSE_NAMES, check_fields, check_name, tokens
@@ -59,27 +59,20 @@ class Defaults:
 class Heads:
     """The remembered heads of one version of HTTP, whose `encode` makes bytes of a status and fields."""
 
-    __slots__ = ("_encode", "_heads", "defaults")
+    __slots__ = ("_encode", "defaults", "made")
 
     def __init__(self, defaults: Defaults, encode: Callable[[int, Pairs], bytes]) -> None:
         self.defaults = defaults
         self._encode = encode
-        self._heads: dict[object, Head] = {}
-
-    def find(self, status: object, headers: list[Any]) -> Head | None:
-        """Return the remembered head for a status and headers, which then are pairs, or None."""
-        try:
-            return self._heads.get((status, *headers))
-        except TypeError:  # pairs that are lists, or values that are no bytes
-            return None
+        self.made: dict[object, Head] = {}  # by (status, *headers)
 
     def make(self, status: object, headers: Pairs) -> Head:
         """Make and remember the head for a status and headers that `as_pairs` made. Raises ApplicationError."""
         head = compile_head(status, headers, self.defaults.names, self._encode)
         if len(head.block) <= REMEMBERED_SIZE:
-            if len(self._heads) >= REMEMBERED:
-                self._heads.clear()
-            self._heads[(status, *headers)] = head
+            if len(self.made) >= REMEMBERED:
+                self.made.clear()
+            self.made[(status, *headers)] = head
         return head
 
 

@@ -64,10 +64,14 @@ class Writer:
             for piece in pieces:
                 transport.write(piece)
 
-    def write_soon(self, data: bytes) -> None:
-        """Write a piece that others may follow: the first of a turn at once, so that its client does not wait."""
+    def write_soon(self, data: bytes | list[bytes]) -> None:
+        """Write what others may follow: the first of a turn at once, so that its client does not wait."""
         held = self.held
-        if held is None:
+        if not isinstance(data, bytes):
+            self.write_pieces(data)
+        elif not data:
+            pass
+        elif held is None:
             self.hold(pipelined=False)
             self.transport.write(data)
         elif len(data) >= JOIN_LIMIT:
@@ -86,9 +90,9 @@ class Writer:
             self.held = [data]
             self._size = len(data)
             self._until = context.gather_until
-            context.gathered.append(self)
-            if len(context.gathered) == 1:
+            if not context.gathered:
                 context.loop.call_soon(context.write_gathered, context=context.variables)
+            context.gathered.append(self)
         else:
             if context.gathered:
                 context.write_gathered()

@@ -180,10 +180,10 @@ def test_remembered_heads_are_bounded() -> None:
     heads = Heads(Defaults((), None), encode_head)
     for number in range(3 * REMEMBERED):
         heads.make(200, [(b"etag", b"%d" % number)])
-    assert len(heads._heads) <= REMEMBERED
-    before = len(heads._heads)
+    assert len(heads.made) <= REMEMBERED
+    before = len(heads.made)
     heads.make(200, [(b"etag", b"x" * REMEMBERED_SIZE)])
-    assert len(heads._heads) == before
+    assert len(heads.made) == before
 
 
 @pytest.mark.parametrize("messages", ILLEGAL)
