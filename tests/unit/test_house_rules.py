@@ -65,7 +65,7 @@ MODULE_LINES = 400
 LONG_MODULES = {
     "protocol/application/exchange.py": 440,
     "protocol/http1/connection.py": 540,
-    "protocol/http1/reader.py": 510,
+    "protocol/http1/reader.py": 511,
     "protocol/websocket/frames.py": 430,
 }
 
