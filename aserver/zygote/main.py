@@ -120,7 +120,7 @@ class Zygote:
         self._logs.share_half_lines(board_fd)
         self._listeners = [socket.socket(fileno=listener) for listener in listeners]
         own = (channel.fileno(), wake.fileno(), *(listener.fileno() for listener in self._listeners))
-        self._fork_guard = ForkGuard(own, tuple)  # the import of the app may fork
+        self._fork_guard = ForkGuard(own, tuple, traced=True)  # the import of the app may fork
         self._fork_guard.begin()
         self._endpoints: tuple[Endpoint, ...] = ()
         self._app: importer.LoadedApp | None = None
