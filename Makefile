@@ -7,6 +7,7 @@
 # make storm  50,000 signals to a logging server, for each of six kinds of log; make fuzz: raw bytes for a minute
 # make long   the suite with its longer variants: 50,000 signals, 20 upgrades, thousands of random histories
 # make migrate-tables  the verdicts on other servers' options against those servers, in an environment of their own
+# make apps   Django, Flask, datasette, NiceGUI and others, recycled and reloaded while clients visit (an environment of their own)
 # make autobahn  the Autobahn WebSocket suite, if there is a Python 2.7 to run it
 #
 # PYTHON=python3.12 (or a path) chooses the interpreter, and then has an environment of its own: .venv-3.12.
@@ -23,7 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests of real processes mostly wait: five at once on two cores are three times as fast.
 JOBS ?= 5
 
-.PHONY: migrate-tables run test test-compiled lint bench docs clean chaos long autobahn storm fuzz
+.PHONY: migrate-tables apps run test test-compiled lint bench docs clean chaos long autobahn storm fuzz
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -61,6 +62,9 @@ fuzz: $(VENV)/.test
 
 migrate-tables: $(VENV)-peers/.peers
 	TEST_REQUIRE_PEERS=1 $(VENV)-peers/bin/python -m pytest tests/peers $(ARGS)
+
+apps: $(VENV)-apps/.apps
+	TEST_APPLICATIONS=1 $(VENV)-apps/bin/python -m pytest -n 2 --dist worksteal tests/applications $(ARGS)
 
 autobahn: $(VENV)/.test
 	$(BIN)/python -m tests.conformance.autobahn $(ARGS)
@@ -106,6 +110,13 @@ $(VENV)-peers/.peers: pyproject.toml | $(VENV)/.test
 	$(BIN)/python -m venv $(VENV)-peers
 	$(VENV)-peers/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(VENV)-peers/bin/python -m pip install --quiet --editable . --group peers pytest pytest-timeout hypothesis httpx trustme anyio
+	touch $@
+
+$(VENV)-apps/.apps: pyproject.toml | $(BIN)/python
+	rm -rf $(VENV)-apps
+	$(BIN)/python -m venv $(VENV)-apps
+	$(VENV)-apps/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(VENV)-apps/bin/python -m pip install --quiet --editable . --group apps
 	touch $@
 
 $(VENV)/.lint: pyproject.toml | $(VENV)/.test

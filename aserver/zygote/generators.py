@@ -15,6 +15,8 @@ from aserver.importer import user_place
 
 #: Places that one line names.
 NAMED = 3
+#: Generators of installed packages are not told: their users cannot change them (aiohttp makes one for its masks).
+LIBRARIES = ("site-packages", "dist-packages")
 
 
 class RandomWatch:
@@ -31,7 +33,7 @@ class RandomWatch:
             original(generator, x)
             if x is None and type(generator).random is random.Random.random:  # SystemRandom has no numbers of its own
                 place = user_place(traceback.extract_stack(limit=40))
-                if place is not None:
+                if place is not None and not any(folder in place for folder in LIBRARIES):
                     made.append((weakref.ref(generator), place))
 
         random.Random.__init__ = init  # type: ignore[method-assign, assignment]

@@ -1,6 +1,7 @@
 """Generators made at import are named by their line, and nothing is changed."""
 
 import random
+from pathlib import Path
 from secrets import SystemRandom
 
 from aserver.zygote.generators import RandomWatch
@@ -36,3 +37,13 @@ def test_a_subclass_is_named_and_many_are_few() -> None:
     assert "and 1 more: all workers get the same numbers" in told
     assert len(kept) == 4
     assert RandomWatch().remarks() == ()
+
+
+def test_a_librarys_is_not_told(tmp_path: Path) -> None:
+    """Fails without LIBRARIES: each user of aiohttp would be warned, who cannot change it."""
+    line = compile("kept = random.Random()", str(tmp_path / "site-packages/aiohttp/writer.py"), "exec")
+    names = {"random": random}
+    with RandomWatch() as watch:
+        exec(line, names)
+    assert "kept" in names
+    assert watch.remarks() == ()
