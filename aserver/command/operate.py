@@ -1,10 +1,14 @@
-"""The commands that speak to a running server: status, events, reload, stop, scale, recycle, reopen, upgrade.
+"""The commands that speak to a running server: status, events, reload, stop, scale, and what else COMMANDS has.
 
 Run in the operator's process. Each finds the server by itself if only one runs, prints for people or, with --json, for
 programs, and ends with a code that says how it went: 0, 1 for an outcome that was not wanted, 2 for no answer.
 """
 
+import contextlib
 import json
+import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,7 +16,7 @@ from typing import Any
 import click
 
 from aserver.command import instances, looks, status_view
-from aserver.errors import ExitCode
+from aserver.errors import AserverError, ConfigError, ExitCode
 
 _Command = Callable[..., Any]
 #: Columns of the bar of a roll-over.
@@ -170,4 +174,64 @@ def _look(command: str, slot: int, control: str | None, pid: int | None, show: l
     return ExitCode.OK
 
 
-COMMANDS: tuple[click.Command, ...] = (status, events, reload, upgrade, scale, recycle, reopen, stop, stacks, requests)
+@click.command("top")
+@_reaches
+def top(*, control: str | None, pid: int | None, as_json: bool) -> int:
+    """Show a running server live, with keys to recycle, to reload, and to look into a worker."""
+    if as_json or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise ConfigError("aserver top is for a terminal; programs ask aserver status --json")
+    try:
+        from rich.console import Console  # noqa: PLC0415 - an extra
+
+        from aserver.command import top as screen  # noqa: PLC0415
+    except ModuleNotFoundError:
+        raise ConfigError("aserver top needs rich: pip install 'aserver[top]'") from None
+    with contextlib.suppress(KeyboardInterrupt):
+        screen.top(instances.find(control, pid), Console())
+    return ExitCode.OK
+
+
+@click.command("profile")
+@click.argument("slot", type=click.IntRange(min=1))
+@click.option("--seconds", type=click.IntRange(min=1), default=10, show_default=True, help="To watch for.")
+@click.option("-o", "--output", metavar="FILE", default="flame.svg", show_default=True, help="To write to.")
+@click.option("--speedscope", is_flag=True, help="A file for speedscope instead of a flame graph.")
+@_reaches
+def profile(
+    *, slot: int, seconds: int, output: str, speedscope: bool, control: str | None, pid: int | None, as_json: bool
+) -> int:
+    """Record where the worker of SLOT spends its time, from outside, and draw it (py-spy)."""
+    beside = os.path.dirname(sys.executable)
+    program = shutil.which("py-spy", path=os.pathsep.join((beside, os.environ.get("PATH", ""))))
+    if program is None:
+        raise ConfigError("aserver profile needs py-spy: pip install 'aserver[profile]'")
+    with instances.Line(instances.find(control, pid)) as line:
+        workers = line.ask("status")["status"]["workers"]
+    pids = [each["pid"] for each in workers if each["slot"] == slot and each["phase"] in ("ready", "recycling")]
+    if not pids:
+        raise AserverError(f"no worker of slot {slot} serves")
+    form = "speedscope" if speedscope else "flamegraph"
+    options = ("--pid", str(pids[-1]), "--duration", str(seconds), "--format", form, "--output", output)
+    ended = subprocess.run([program, "record", *options], check=False, capture_output=True, text=True)  # noqa: S603
+    if ended.returncode:
+        raise AserverError(f"py-spy could not record worker {slot} (pid {pids[-1]}):\n{ended.stderr.strip()}")
+    click.echo(
+        json.dumps({"pid": pids[-1], "output": output}) if as_json else f"{output}: {seconds} s of worker {slot}"
+    )
+    return ExitCode.OK
+
+
+COMMANDS: tuple[click.Command, ...] = (
+    status,
+    events,
+    reload,
+    upgrade,
+    scale,
+    recycle,
+    reopen,
+    stop,
+    stacks,
+    requests,
+    top,
+    profile,
+)

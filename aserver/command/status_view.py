@@ -22,6 +22,15 @@ COLUMNS = (
 
 def show(status: Mapping[str, Any]) -> Iterator[str]:
     """The whole page."""
+    yield from head(status)
+    yield from table([COLUMNS, *(row(worker) for worker in status["workers"])])
+    for worker in status["workers"]:
+        if worker["waits_for"]:
+            yield f"worker {worker['slot']} (pid {worker['pid'] or '-'}) waits for {worker['waits_for']}"
+
+
+def head(status: Mapping[str, Any]) -> Iterator[str]:
+    """The server itself, and an empty line."""
     phase = status["phase"] + (f", waits for {status['waits_for']}" if status["waits_for"] else "")
     yield f"{status['target']}  aserver {status['version']}, pid {status['pid']}, up {span(status['uptime'])}: {phase}"
     ready, wanted = status["workers_ready"], status["workers_wanted"]
@@ -37,10 +46,6 @@ def show(status: Mapping[str, Any]) -> Iterator[str]:
         days = "cannot be read" if each["days"] is None else f"ends in {each['days']:.0f} days"
         yield f"  certificate   {each['file']} {days}"
     yield ""
-    yield from table([COLUMNS, *(_row(worker) for worker in status["workers"])])
-    for worker in status["workers"]:
-        if worker["waits_for"]:
-            yield f"worker {worker['slot']} (pid {worker['pid'] or '-'}) waits for {worker['waits_for']}"
 
 
 def _record(record: Mapping[str, Any] | None) -> str:
@@ -49,19 +54,15 @@ def _record(record: Mapping[str, Any] | None) -> str:
     return f"{record['time'][:19].replace('T', ' ')} UTC, {record['message']}"
 
 
-def _row(worker: Mapping[str, Any]) -> tuple[str, ...]:
-    head = (
-        str(worker["slot"]),
-        str(worker["pid"] or "-"),
-        str(worker["generation"]),
-        worker["phase"],
-        span(worker["age"]),
-    )
+def row(worker: Mapping[str, Any]) -> tuple[str, ...]:
+    """A worker's fields, by COLUMNS."""
+    names = (str(worker["slot"]), str(worker["pid"] or "-"), str(worker["generation"]), worker["phase"])
+    begin = (*names, span(worker["age"]))
     if "requests" not in worker:
-        return (*head, *("-" for _ in COLUMNS[5:]))
+        return (*begin, *("-" for _ in COLUMNS[5:]))
     counts = (str(worker[name]) for name in ("requests", "active", "connections", "websockets"))
     measured = (f"{worker['loop_lag'] * 1000:.0f} ms", size(worker["memory"]), f"{worker['cpu']:.0%}")
-    return (*head, *counts, *measured, recycle(worker["next_recycle"]))
+    return (*begin, *counts, *measured, recycle(worker["next_recycle"]))
 
 
 def recycle(limits: Sequence[Mapping[str, Any]]) -> str:
@@ -76,9 +77,9 @@ def recycle(limits: Sequence[Mapping[str, Any]]) -> str:
 
 def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Columns; all but the last are as wide as their widest field."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        yield "  ".join(f"{field:<{width}}" for field, width in zip(row, widths, strict=True)).rstrip()
+    widths = [max(len(fields[column]) for fields in rows) for column in range(len(rows[0]))]
+    for fields in rows:
+        yield "  ".join(f"{field:<{width}}" for field, width in zip(fields, widths, strict=True)).rstrip()
 
 
 def span(seconds: float) -> str:

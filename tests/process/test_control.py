@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from aserver.command.instances import Line
-from tests.harness import PATIENCE
+from tests.harness import PATIENCE, Terminal
 from tests.harness.server import REPOSITORY
 from tests.process.rolling import Site, Start, hold
 
@@ -186,6 +186,14 @@ def test_requests_and_stacks_of_a_worker(server: Start, desk: Desk) -> None:
     assert "controlled.py" in request["stack"]
     text = desk.run("stacks", "1")[1]
     assert re.search(r"request GET /wait of 127\.0\.0\.1:\d+, .*\n.*controlled.py", text)
+    with Terminal() as terminal:
+        command = terminal.attach([sys.executable, "-m", "aserver", "top"])
+        top = subprocess.Popen(command, env=os.environ | desk.env, cwd=REPOSITORY, start_new_session=True)
+        running.wait_for(lambda: b"controlled:app" in terminal.screen, what="the screen")
+        terminal.press(b"e")
+        running.wait_for(lambda: b"GET /wait" in terminal.screen, what="the answer to a key")
+        terminal.press(b"q")
+        assert top.wait(PATIENCE) == 0
     blocking = hold(running, "/block?600")
 
     def blocked() -> bool:
