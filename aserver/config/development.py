@@ -14,7 +14,7 @@ from aserver.config.build import Resolved
 #: ready, so that clients wait for the new code. The surge is for saves that follow one another faster than that.
 FIXED = {"workers": 1, "preload": False, "max_surge": 8, "max_unavailable": 1, "canary_time": 0.0}
 #: Unless they are set.
-PREFERRED = {"graceful_timeout": 5.0, "stream_grace": 0.0}
+PREFERRED = {"graceful_timeout": 5.0, "stream_grace": 0.0, "access_log_format": "short"}
 
 
 def develop(resolved: Resolved) -> Resolved:

@@ -186,7 +186,7 @@ class Settings(TypedDict, total=False):
     access_logfile: str | Literal[False] | None
     no_access_log: bool
     access_log_format: str
-    """Combined, common, json, or a format of gunicorn's atoms. Default: `combined`."""
+    """Combined, common, short, json, or a format of gunicorn's atoms. Default: `combined`."""
     access_logformat: str
     access_log_exclude: str | list[str] | tuple[str, ...]
     """Path prefix that is not logged, such as health checks."""

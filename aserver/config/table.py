@@ -290,7 +290,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = "-"
     access_log_format: Annotated[
         str,
-        Setting(Group.LOGGING, "combined, common, json, or a format of gunicorn's atoms", ("access_logformat",)),
+        Setting(Group.LOGGING, "combined, common, short, json, or a format of gunicorn's atoms", ("access_logformat",)),
     ] = "combined"
     access_log_exclude: Annotated[
         tuple[str, ...], PREFIX, Setting(Group.LOGGING, "path prefix that is not logged, such as health checks")

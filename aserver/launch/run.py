@@ -165,7 +165,11 @@ def _first(resolved: Resolved, undo: contextlib.ExitStack, reread: Callable[[], 
         resources = provide(resolved, os.environ)
         failed.pop_all()
     logs = configure(
-        config, process="master", error_fd=open_private(resources.log_fds[0]), loop=asyncio.get_running_loop()
+        config,
+        process="master",
+        error_fd=open_private(resources.log_fds[0]),
+        loop=asyncio.get_running_loop(),
+        brief=config.reload,
     )
     runner = Runner(AllResources(resources), logs=logs, reread=reread, pidfile=pidfile, control=control)
     undo.callback(logs.close)
@@ -197,7 +201,7 @@ def _resumed(snapshot: Snapshot, undo: contextlib.ExitStack, reread: Callable[[]
     error_fd = next(
         open_private(log.fd) for log in snapshot.logs if (log.which, log.path) == ("error", config.errorlog)
     )
-    logs = configure(config, process="master", error_fd=error_fd, loop=asyncio.get_running_loop())
+    logs = configure(config, process="master", error_fd=error_fd, loop=asyncio.get_running_loop(), brief=config.reload)
     pidfile = None
     if snapshot.pidfile is not None and config.pidfile is not None:
         pidfile = PidFile.adopt(config.pidfile, snapshot.pidfile, snapshot.pidfile_lock)

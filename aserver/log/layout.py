@@ -82,13 +82,19 @@ def _encode(text: str) -> bytes:
 class TextLayout:
     """Lines for people, in the form that the module's docstring shows."""
 
-    def __init__(self, process: str, *, dated: bool = False, colour: bool = False) -> None:
+    def __init__(self, process: str, *, dated: bool = False, colour: bool = False, brief: bool = False) -> None:
+        """`brief` is for a developer's terminal: the time alone stands before a message, and a level that matters."""
         self.process = process
         self.dated = dated
         self.colour = colour
+        self.brief = brief
 
     def _head(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%Y-%m-%d %H:%M:%S" if self.dated else "%H:%M:%S", time.localtime(record.created))
+        if self.brief:
+            name = "" if record.levelno == logging.INFO else record.levelname.lower() + ": "
+            colour = (_DIM, _PLAIN, _COLOURS.get(record.levelno, ""), _PLAIN) if self.colour else ("",) * 4
+            return f"{colour[0]}{clock}{colour[1]} {colour[2]}{name}{colour[3]}"
         level = f"{_SHORT.get(record.levelname, record.levelname):<5}"
         # 11 is the width of "worker 1/g3".
         origin = f"{clock}.{int(record.msecs):03d} {self.process:<11} [{record.process}]"

@@ -216,7 +216,8 @@ class Logging:
         root.setLevel(config.loglevel.upper())
         root.propagate = config.log_config is not None
         self.error.replace(error_fd)
-        self._layout = _layout(config.log_format, self._layout.process, self.error.kind, environ)
+        brief = isinstance(self._layout, TextLayout) and self._layout.brief
+        self._layout = _layout(config.log_format, self._layout.process, self.error.kind, environ, brief=brief)
         if config.log_config is None:
             root.addHandler(LineHandler(self.error, self._layout))
 
@@ -264,12 +265,13 @@ def configure(
     access_fd: int | None = None,
     loop: AbstractEventLoop | None = None,
     environ: Mapping[str, str] = os.environ,
+    brief: bool = False,
 ) -> Logging:
     """Set up the `aserver` loggers of this process over descriptors from `open_log`, which are taken over.
 
     `log_config` replaces our handler: records of `aserver.*` then reach the handlers that it gives `aserver` or the
     root logger, and access lines are logged to `aserver.access` if it names that. Raises ConfigError if `log_config`
-    is unusable.
+    is unusable. `brief`: lines on a terminal are short (`TextLayout`).
     """
     theirs = apply_log_config(config.log_config) if config.log_config is not None else {}  # fails before all else
     error = Sink.for_fd(error_fd, name="error log")
@@ -281,7 +283,7 @@ def configure(
         access = error
     else:
         access = Sink.for_fd(access_fd, name="access log", bound=ACCESS_BOUND)
-    layout = _layout(config.log_format, process, error.kind, environ)
+    layout = _layout(config.log_format, process, error.kind, environ, brief=brief)
     logs = Logging(error, access, layout, captures=config.capture_output)
     root = logging.getLogger(ROOT)
     for handler in [handler for handler in root.handlers if isinstance(handler, LineHandler)]:
@@ -298,13 +300,20 @@ def configure(
     return logs
 
 
-def _layout(log_format: str, process: str, kind: SinkKind, environ: Mapping[str, str]) -> Layout:
+def shows_colours(kind: SinkKind, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether lines may be coloured: on a terminal that does not say no."""
+    # https://no-color.org: set to anything but the empty string.
+    return kind is SinkKind.TERMINAL and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+
+
+def _layout(
+    log_format: str, process: str, kind: SinkKind, environ: Mapping[str, str], *, brief: bool = False
+) -> Layout:
     if log_format == "json":
         return JsonLayout(process)
-    # https://no-color.org: set to anything but the empty string.
-    colour = kind is SinkKind.TERMINAL and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
     # A file is read long after. A terminal is watched now, and collectors behind pipes and sockets add the date.
-    return TextLayout(process, dated=kind is SinkKind.FILE, colour=colour)
+    colour, brief = shows_colours(kind, environ), brief and kind is SinkKind.TERMINAL
+    return TextLayout(process, dated=kind is SinkKind.FILE, colour=colour, brief=brief)
 
 
 def read_log_config(path: str) -> dict[str, Any]:

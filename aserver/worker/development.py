@@ -3,13 +3,17 @@
 Runs in the worker, around the user's application. It must never be there without `reload`, as it shows source code.
 """
 
+import logging
 import os
 import traceback
 from collections.abc import Iterable
 from typing import Any
 
+from aserver import importer
 from aserver.asgi import ASGIApp, Message, Receive, Scope, Send
 from aserver.worker.error_page import page
+
+log = logging.getLogger("aserver.error")
 
 #: A stream that ends with this worker: the browser asks again, and hears from the next worker that it is another.
 LIVE_PATH = "/_aserver/live"
@@ -59,16 +63,20 @@ class DevelopedApp:
         try:
             await app(scope, receive, hold_errors)
         except Exception as error:
-            if not begun:
-                await self._answer(scope, send, "".join(traceback.format_exception(error)))
-            raise
+            if begun:
+                raise
+            failure = importer.users_part("".join(traceback.format_exception(error)))
+            log.error("%s %s: %s", scope["method"], scope["path"], failure.rstrip())  # noqa: TRY400 - cut to the user's part
+            await self._answer(scope, send, failure)
+            return
         for message in held:
             await send(message)
 
     async def _say_failure(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            raise RuntimeError("there is no application")  # so there is no lifespan
-        if scope["type"] == "http":
+            while True:
+                await send({"type": f"{(await receive())['type']}.complete"})
+        elif scope["type"] == "http":
             await self._answer(scope, send, self._failure)
         else:
             await receive()
@@ -97,6 +105,15 @@ class DevelopedApp:
         await send({"type": "http.response.body", "body": body, "more_body": True})
         while (await receive())["type"] != "http.disconnect":
             pass
+
+
+def welcome(app: object, addresses: Iterable[str]) -> str:
+    """The first lines that a developer needs: where to click, where the documentation and the errors are."""
+    urls = [name.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]") for name in addresses]  # noqa: S104
+    url = next((each for each in urls if each.startswith("http")), urls[0])
+    docs = getattr(app, "docs_url", None)  # FastAPI's
+    documented = f", its API at {url}{docs}" if isinstance(docs, str) else ""
+    return f"open {url}{documented}\nErrors are shown here and in the browser. Ctrl-C stops."
 
 
 class _Live:

@@ -32,9 +32,9 @@ from aserver.ipc.board import Board, Field
 from aserver.ipc.channel import Channel
 from aserver.ipc.messages import BootFailed, Drain, Fork, Look, MoreFiles, Ready, RecycleAsked, ToWorker, in_pieces
 from aserver.log.access.recorder import AccessLog
-from aserver.log.setup import Logging
+from aserver.log.setup import Logging, shows_colours
 from aserver.worker.acceptor import Endpoint
-from aserver.worker.development import DevelopedApp
+from aserver.worker.development import DevelopedApp, welcome
 from aserver.worker.exit import ProcessExit, disown_exit_hooks
 from aserver.worker.fairness import Fairness
 from aserver.worker.fork_guard import DUMP_SIGNAL, ForkGuard
@@ -154,7 +154,11 @@ class WorkerProcess:
         if self._order.serial == FIRST:
             for remark in importer.remarks(loaded, config):
                 log.warning("%s", remark)
-        return DevelopedApp(loaded.app, live=config.live) if config.reload else loaded.app
+        if not config.reload:
+            return loaded.app
+        if self._order.serial == FIRST:
+            log.info("%s", welcome(loaded.app, [endpoint.name for endpoint in self._seed.endpoints]))
+        return DevelopedApp(loaded.app, live=config.live)
 
     @property
     def _shows_failures(self) -> bool:
@@ -190,7 +194,9 @@ class WorkerProcess:
         for signum in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1):
             loop.add_signal_handler(signum, _nothing)
         self._loop_handlers.append(signal.getsignal(signal.SIGTERM))  # the same for all signals
-        access = AccessLog(seed.config, seed.logs.lines) if seed.logs.lines is not None else None
+        logs = seed.logs
+        colour = logs.access is not None and shows_colours(logs.access.kind)
+        access = AccessLog(seed.config, logs.lines, colour=colour) if logs.lines is not None else None
         self._server = self._make_server(app, access)
         loop.add_reader(self._channel.fileno(), self._on_message)
         self._channel.flush_by(loop)

@@ -46,7 +46,7 @@ from aserver.ipc.messages import (
     in_pieces,
 )
 from aserver.log import stdio
-from aserver.log.setup import Logging, configure
+from aserver.log.setup import configure
 from aserver.protocol.context import COMPILED
 from aserver.tls import Certificates
 from aserver.worker.acceptor import Endpoint
@@ -113,9 +113,8 @@ class Zygote:
         self._board = Board(board_fd)
         faulthandler.enable(file=self._trace, all_threads=True)  # a crash, or SIGABRT of a master that waits no longer
         unix.set_process_title(f"{self._config.proc_name}: zygote (generation {boot.generation})")
-        self._logs: Logging = configure(
-            self._config, process=f"zygote g{boot.generation}", error_fd=error_fd, access_fd=access_fd
-        )
+        process, brief = f"zygote g{boot.generation}", self._config.reload
+        self._logs = configure(self._config, process=process, error_fd=error_fd, access_fd=access_fd, brief=brief)
         self._logs.serve_others()
         self._logs.share_half_lines(board_fd)
         self._listeners = [socket.socket(fileno=listener) for listener in listeners]

@@ -36,8 +36,8 @@ class AccessLog:
 
     __slots__ = ("timed", "write")
 
-    def __init__(self, config: AccessSettings, lines: Lines) -> None:
-        formatter = compile_format(config.access_log_format, pid=os.getpid(), limit=lines.limit)
+    def __init__(self, config: AccessSettings, lines: Lines, *, colour: bool = False) -> None:
+        formatter = compile_format(config.access_log_format, pid=os.getpid(), limit=lines.limit, colour=colour)
         self.timed = formatter.timed
         self.write = _writer(formatter, lines, lines.limit)
         exclude = tuple(prefix.encode() for prefix in config.access_log_exclude)

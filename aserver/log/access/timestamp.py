@@ -24,3 +24,13 @@ def iso_time(when: When) -> str:
     sign, hours, minutes = _offset(offset)
     zone = f"{sign}{hours:02d}:{minutes:02d}"
     return f"{year:04d}-{month:02d}-{day:02d}T{hour:02d}:{minute:02d}:{second:02d}{zone}"
+
+
+def clock_time(when: When) -> str:
+    """Return `12:01:07`."""
+    return f"{when[3]:02d}:{when[4]:02d}:{when[5]:02d}"
+
+
+def dim_time(when: When) -> str:
+    """Return it for a terminal, less bright than the rest."""
+    return f"\x1b[2m{clock_time(when)}\x1b[0m"

@@ -135,6 +135,10 @@ class Operation:
     tickets: tuple[int, ...] = ()
 
 
+#: Events that each save brings: a developer sees the save, and then the answers.
+_ROUTINE = frozenset({"zygote.up", "worker.ready", "worker.left"})
+
+
 @dataclass(slots=True)
 class Model:
     """The whole state, and the orders that are not yet handed out. `rng` is as random.random."""
@@ -168,6 +172,8 @@ class Model:
             more |= {"worker": about.slot, "pid": about.pid, "generation": about.generation}
         elif about is not None:
             more["generation"] = about.number
+        if self.limits.reload and event in _ROUTINE:
+            level = "debug"
         self.out.append(ev.Say(level, text, event=event, **more))
 
     def _role(self, role: Role) -> Generation | None:

@@ -189,7 +189,7 @@ def on_died(model: Model, worker: Worker, event: ev.Died) -> None:
     if worker.failure is not None:
         failure = worker.failure
         generations.boot_failed(model, worker, failure.exit_code, failure.reason, failure.detail)
-    elif worker.phase is WorkerPhase.DRAINING and event.code == 0:
+    elif worker.phase is WorkerPhase.DRAINING and (event.code == 0 or _unreported(model, event)):
         model.say("info", f"{worker} has left after {model.now - worker.began:.1f} s", "worker.left", worker)
     elif model.over or worker.intent in (Intent.LEAVE, Intent.OVERRAN):
         model.say("warning", f"{worker} {how}", "worker.died", worker, reason=how)
@@ -201,6 +201,11 @@ def on_died(model: Model, worker: Worker, event: ev.Died) -> None:
         generations.candidate_failed(model, generation, ExitCode.BOOT, f"{worker} {how}", "")
     else:
         _crashed(model, generation, worker, how)
+
+
+def _unreported(model: Model, event: ev.Died) -> bool:
+    """Under `reload` a zygote may be importing packages, and reports when it has done so."""
+    return model.limits.reload and event.code is None and event.signal is None
 
 
 def _crashed(model: Model, generation: Generation, worker: Worker, how: str) -> None:

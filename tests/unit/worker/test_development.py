@@ -1,11 +1,12 @@
 """The application under `reload`: exceptions become pages, pages get the script, and everything else stays as it is."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from aserver.asgi import ASGIApp, Message
-from aserver.worker.development import LIVE_PATH, DevelopedApp
+from aserver.worker.development import LIVE_PATH, DevelopedApp, welcome
 from aserver.worker.error_page import page
 
 HTML = ((b"accept", b"text/html,*/*"),)
@@ -43,7 +44,9 @@ def start(status: int = 200, kind: bytes = b"text/html", **more: bytes) -> Messa
 BODY: Message = {"type": "http.response.body", "body": b"<p>hello"}
 
 
-async def test_an_exception_becomes_a_page_also_behind_a_frameworks_own_answer() -> None:
+async def test_an_exception_becomes_a_page_also_behind_a_frameworks_own_answer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """Starlette answers 500 and raises again. Fails without `hold_errors`."""
     app = DevelopedApp(answering(start(500), BODY, error=ValueError("<b>no</b>")))
     sent: list[Message] = []
@@ -54,8 +57,10 @@ async def test_an_exception_becomes_a_page_also_behind_a_frameworks_own_answer()
     async def send(message: Message) -> None:
         sent.append(message)
 
-    with pytest.raises(ValueError, match="no"):  # the log tells of it as ever
-        await app({"type": "http", "method": "GET", "path": "/", "headers": HTML}, receive, send)
+    with caplog.at_level("ERROR", logger="aserver.error"):
+        await app({"type": "http", "method": "GET", "path": "/x", "headers": HTML}, receive, send)
+    assert caplog.messages[0].startswith("GET /x: Traceback")
+    assert "aserver/worker" not in caplog.messages[0], "the user's frames alone"
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
     text = sent[1]["body"].decode()
     assert sent[0]["status"] == 500
@@ -77,11 +82,20 @@ async def test_curl_gets_text() -> None:
     assert dict(sent[0]["headers"])[b"content-type"].startswith(b"text/plain")
 
 
-async def test_an_app_that_could_not_be_loaded_has_no_lifespan_and_closes_websockets() -> None:
-    app = DevelopedApp(None, failure="broken")
-    with pytest.raises(RuntimeError):
-        await ask(app, kind="lifespan")
-    assert (await ask(app, kind="websocket"))[0]["code"] == 1012
+async def test_an_app_that_could_not_be_loaded_closes_websockets() -> None:
+    assert (await ask(DevelopedApp(None, failure="broken"), kind="websocket"))[0]["code"] == 1012
+
+
+async def test_an_exception_in_the_middle_of_an_answer_breaks_it_off() -> None:
+    with pytest.raises(ValueError, match="late"):
+        await ask(DevelopedApp(answering(start(), error=ValueError("late"))))
+
+
+def test_the_welcome_names_an_address_that_can_be_clicked() -> None:
+    assert welcome(object(), ["http://0.0.0.0:80"]).startswith("open http://127.0.0.1:80\n")
+    api = SimpleNamespace(docs_url="/docs")
+    assert "its API at http://[::1]:80/docs" in welcome(api, ["unix:/x", "http://[::]:80"])
+    assert max(map(len, welcome(api, ["http://127.0.0.1:8000"]).splitlines())) <= 80 - len("12:01:07 ")
 
 
 async def test_live_adds_the_script_to_pages_only() -> None:

@@ -317,3 +317,13 @@ def test_time_zones(offset: int, clf: str, iso: str) -> None:
     when: When = (2026, 1, 2, 3, 4, 5, offset)
     assert clf_time(when) == f"[02/Jan/2026:03:04:05 {clf}]"
     assert iso_time(when) == f"2026-01-02T03:04:05{iso}"
+
+
+def test_short_is_for_a_terminal() -> None:
+    """The time of day, as the terminal's other lines have it; colours only where it is asked for."""
+    answer: Any = Answer(status=404, duration=0.00123)
+    plain, colour = compile_format("short"), compile_format("short", colour=True)
+    assert plain.timed
+    assert plain.lines([answer], plain.stamp(WHEN)) == ["12:01:07 404 GET /a/b?c=d 1.2 ms\n"]
+    coloured = "\x1b[2m12:01:07\x1b[0m \x1b[33m404\x1b[0m GET /a/b?c=d 1.2 ms\n"
+    assert colour.lines([answer], colour.stamp(WHEN)) == [coloured]
