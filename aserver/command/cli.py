@@ -19,7 +19,7 @@ from click.shell_completion import CompletionItem
 
 from aserver import __version__, loading, terminal
 from aserver.command import operate
-from aserver.command.foreign_options import ForeignOption, foreign_flags, foreign_options, understood
+from aserver.command.foreign_options import ForeignOption, foreign_flags, foreign_options, strange_options, understood
 from aserver.config import Resolved, SettingInfo, layers, settings
 from aserver.config.schema import BIND_PARTS
 from aserver.config.table import Group
@@ -65,7 +65,16 @@ class _Option(click.Option):
 
 
 class _Command(click.Command):
-    """A command whose options are listed by topic."""
+    """A command whose options are listed by topic, and that tells all options at once that it does not have."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, list(args))
+        except click.NoSuchOption:
+            names = [name for option in self.get_params(ctx) for name in (*option.opts, *option.secondary_opts)]
+            if strange := strange_options(args, names):
+                raise ConfigError.of(strange) from None
+            raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         options = [parameter for parameter in self.get_params(ctx) if isinstance(parameter, _Option)]

@@ -4,12 +4,14 @@ Runs in the command. The flags come from the tables of verdicts (`config.foreign
 spelling that is our own stays ours; one that two servers have is gunicorn's before uvicorn's.
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
 
 from aserver.config import Layer, foreign
+from aserver.config.build import nearest
 from aserver.config.schema import NAMES, convert
 from aserver.errors import ConfigError
 
@@ -42,6 +44,23 @@ def foreign_options(taken: Iterable[str]) -> list[click.Parameter]:
                 seen.add(flag.spelling)
                 repeated = row in foreign.REPEATED
                 found.append(ForeignOption(name, row, flag.spelling, flag.value, multiple=repeated))
+    return found
+
+
+def strange_options(words: Sequence[str], known: Sequence[str]) -> list[str]:
+    """A sentence for each option among `words` that is not `known`, with those whose names are really close."""
+    long = [name for name in known if name.startswith("--")]
+    found = []
+    for word in words:
+        if word == "--":
+            break
+        name = word.partition("=")[0]
+        if name.startswith("--") and name not in known:
+            near = nearest(name.removeprefix("--"), [each.removeprefix("--") for each in long])
+            hint = f"; did you mean {' or '.join('--' + each for each in near)}?" if near else ""
+            found.append(f"there is no option {name}{hint}")
+        elif re.fullmatch(r"-[^\W\d].*", name) and name[:2] not in known:
+            found.append(f"there is no option {name[:2]}")
     return found
 
 

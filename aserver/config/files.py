@@ -5,6 +5,7 @@ file is run by a child process (`python_file`).
 """
 
 import os
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from aserver.config.build import Layer
 from aserver.config.python_file import run_file
 from aserver.config.schema import NAMES
 from aserver.errors import ConfigError
+
+_HEADER = re.compile(r"\s*\[\[?\s*([\w.\-\"]+)\s*\]\]?\s*(?:#.*)?")
+_KEY = re.compile(r"\s*[\"']?([\w-]+)[\"']?\s*[.=]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +70,34 @@ def _parse_toml(path: Path, text: bytes) -> Layer:
         end = f"at the end, line {len(text.splitlines())}"
         raise ConfigError(f"{path}: {str(error).replace('at end of document', end)}") from None
     if path.name != "pyproject.toml":
-        for name, value in values.items():
-            if isinstance(value, dict) and name not in NAMES:
-                raise ConfigError(f"there is no setting [{name}] ({path.name}); settings stand there in no table")
-        return Layer(path.name, values)
+        lines = _lines(text.decode(), "")
+        tables = {name for name, value in values.items() if isinstance(value, dict) and name not in NAMES}
+        errors = tuple(
+            f"there is no setting [{name}] ({path.name} line {lines.get(name, 1)}); settings stand there in no table"
+            for name in values
+            if name in tables
+        )
+        settings = {name: value for name, value in values.items() if name not in tables}
+        return Layer(path.name, settings, lines=lines, errors=errors)
     table = values.get("tool", {}).get("aserver", {})
     if not isinstance(table, dict):
         raise ConfigError(f"{path}: tool.aserver is no table")
-    return Layer("pyproject.toml [tool.aserver]", table)
+    return Layer("pyproject.toml [tool.aserver]", table, lines=_lines(text.decode(), "tool.aserver"))
+
+
+def _lines(text: str, table: str) -> dict[str, int]:
+    """The line of each key in `table`, and of each table in it, by a look that is no parser.
+
+    A key in a text of several lines may be taken for one, which only puts a wrong line into a message.
+    """
+    found: dict[str, int] = {}
+    inside = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := _HEADER.fullmatch(line):
+            inside = header[1].replace('"', "")
+            name = inside.removeprefix(table).removeprefix(".")
+            if inside.startswith(table) and name:
+                found.setdefault(name.partition(".")[0], number)
+        elif inside == table and (key := _KEY.match(line)):
+            found.setdefault(key[1], number)
+    return found

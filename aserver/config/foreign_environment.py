@@ -68,15 +68,20 @@ def lowest_layers(environ: Mapping[str, str], *, command: bool) -> Iterator[Laye
 
 def unread(environ: Mapping[str, str]) -> Iterator[str]:
     """A warning for each variable of another server that is not read, with ours that says the same."""
-    for name in ("uvicorn", "granian"):
+    for name in ("uvicorn", "granian", "uwsgi"):
         server, prefix = foreign.SERVERS[name], f"{name.upper()}_"
         for variable, text in environ.items():
             option = variable.removeprefix(prefix).lower()
-            verdict = server.table.get(option) if variable.startswith(prefix) and text else None
+            if name == "uwsgi":
+                option = option.replace("_", "-")
+            verdict = server.verdict(option) if variable.startswith(prefix) and text else None
             if verdict is None:
                 continue
             settings = verdict.meaning(option, text, {option: text}).settings
-            ours = " ".join(f"ASERVER_{NAMES.get(key, key).upper()}={value}" for key, value in settings.items())
-            yield f"{variable} is {name}'s and is not read" + (
-                f"; say {ours}" if ours and "password" not in option else ""
-            )
+            ours = " ".join(f"ASERVER_{NAMES.get(key, key).upper()}={_text(value)}" for key, value in settings.items())
+            instead = f"say {ours}" if ours and "password" not in option else verdict.text
+            yield f"{variable} is {name}'s and is not read{'; ' if instead else ''}{instead}"
+
+
+def _text(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -312,7 +312,7 @@ UWSGI: Table = {
     "ini": same("--ini"),
 }
 
-VARIABLES = {"UWSGI_*": "not read: a warning says so"}
+VARIABLES = {"UWSGI_*": "its options: not read, and a warning names each that is set"}
 
 DEFAULTS = (
     ("accesslog", "in the log", "-"),

@@ -123,7 +123,10 @@ def test_config_warns_of_likely_mistakes(aserver: Command) -> None:
             ["config", "--workers", "four"],
             "workers = 'four' (command line, --workers): expected auto or a",
         ),
-        (["config", "--worker", "4"], "No such option '--worker'."),
+        (["config", "--worker", "4"], "there is no option --worker; did you mean --workers?\n"),
+        (["config", "--log-lvl=info"], "there is no option --log-lvl; did you mean --log-level or --loglevel?\n"),
+        (["config", "--zzz"], "there is no option --zzz\n"),
+        (["config", "-y"], "there is no option -y\n"),
         (["config", "-c", "none.toml"], "none.toml cannot be read"),
         (["run"], "there is no target to serve"),
         (["check"], "there is no target to serve"),
@@ -325,3 +328,14 @@ def test_completion_of_other_shells(aserver: Command, shell: str, word: str) -> 
     assert (outcome.status, outcome.err) == (0, "")
     assert word in outcome.out
     assert "_ASERVER_COMPLETE" in outcome.out
+
+
+def test_options_that_there_are_not_are_told_at_once(aserver: Command) -> None:
+    """Fails with click's own message: it names the first, and offers whatever is a little like it."""
+    outcome = aserver("config", "--work-class", "sync", "-b", ":1", "--tmieout=3", "-w", "2", "--", "--rest")
+    assert outcome.status == 2
+    assert outcome.err.splitlines() == [
+        "aserver: error: 2 settings are wrong:",
+        "  there is no option --work-class; did you mean --worker-class?",
+        "  there is no option --tmieout; did you mean --timeout?",
+    ]

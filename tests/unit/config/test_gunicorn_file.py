@@ -165,17 +165,36 @@ def test_port_and_other_variables(tmp_path: Path) -> None:
     assert resolved.warnings == ("UVICORN_TIMEOUT_KEEP_ALIVE is uvicorn's and is not read; say ASERVER_KEEP_ALIVE=9",)
 
 
+def test_uwsgis_variables_are_not_read_and_told(tmp_path: Path) -> None:
+    """Each that is an option of uWSGI's. Fails with uvicorn's and granian's alone."""
+    environ = {
+        "UWSGI_HTTP_SOCKET": ":80",
+        "UWSGI_PROCESSES": "4",
+        "UWSGI_CHEAPER": "2",
+        "UWSGI_ORIGINAL_PROC_NAME": "x",
+    }
+    listen, processes, cheaper = load(command_line={}, environ=environ, cwd=tmp_path).warnings
+    assert listen == "UWSGI_HTTP_SOCKET is uwsgi's and is not read; say ASERVER_BIND=:80"
+    assert processes == "UWSGI_PROCESSES is uwsgi's and is not read; say ASERVER_WORKERS=4"
+    assert cheaper.startswith("UWSGI_CHEAPER is uwsgi's and is not read; ")
+    assert load(keywords={}, environ=environ, cwd=tmp_path).warnings == ()
+
+
 def test_settings_of_other_servers_in_our_own_files_are_answered(tmp_path: Path) -> None:
     """Fails with a guess by likeness: `statsd_host` was answered with "host?", `threads` with "headers?"."""
     write(tmp_path / "aserver.toml", "worker_class = 'gthread'\nblocking_threads = 4\n")
     with pytest.raises(ConfigError) as caught:
         load(environ={}, cwd=tmp_path)
-    assert "there is no setting worker_class (aserver.toml); it is gunicorn's: the application's" in str(caught.value)
-    assert "there is no setting blocking_threads (aserver.toml); it is granian's: threads: does" in str(caught.value)
+    assert "there is no setting worker_class (aserver.toml line 1); it is gunicorn's: the application's" in str(
+        caught.value
+    )
+    assert "there is no setting blocking_threads (aserver.toml line 2); it is granian's: threads: does" in str(
+        caught.value
+    )
     write(tmp_path / "aserver.toml", "threads = 4\nstatsd_host = 'x:1'\n")
     threads, statsd = load(environ={}, cwd=tmp_path).warnings
-    assert threads.startswith("threads (aserver.toml) does nothing yet")
-    assert statsd.startswith("statsd_host (aserver.toml) does nothing yet")
+    assert threads.startswith("threads (aserver.toml line 1) does nothing yet")
+    assert statsd.startswith("statsd_host (aserver.toml line 2) does nothing yet")
 
 
 def test_a_logconfig_dict_stands_over_gunicorns_defaults(tmp_path: Path) -> None:

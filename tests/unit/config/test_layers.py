@@ -29,7 +29,7 @@ def test_the_file_is_above_web_concurrency_which_is_above_the_default(tmp_path: 
     assert load(environ=environ | {"ASERVER_WORKERS": "8"}, cwd=tmp_path).config.workers == 8
     write(tmp_path / "aserver.toml", "workers = 2")
     resolved = load(environ=environ, cwd=tmp_path)
-    assert (resolved.config.workers, resolved.origins["workers"]) == (2, "aserver.toml")
+    assert (resolved.config.workers, resolved.origins["workers"]) == (2, "aserver.toml line 1")
     assert "workers = 'x' ($WEB_CONCURRENCY)" in str(failure(environ={"WEB_CONCURRENCY": "x"}, cwd=tmp_path))
 
 
