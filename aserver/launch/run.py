@@ -269,11 +269,17 @@ async def _serve_master(
     *,
     install_signal_handlers: bool,
 ) -> None:
-    resources = provide(resolved, os.environ)
-    runner = Runner(AllResources(resources), logs=None, reread=lambda: resolved)
+    with contextlib.ExitStack() as failed:
+        # In a program of others there is a control socket only if it was asked for.
+        control = None if resolved.config.control == "auto" else bind_control(resolved.config)[0]
+        if control is not None:
+            failed.callback(control.close)
+        resources = provide(resolved, os.environ)
+        failed.pop_all()
+    runner = Runner(AllResources(resources), logs=None, reread=lambda: resolved, control=control)
     loop = asyncio.get_running_loop()
     handlers = handled(loop, runner) if install_signal_handlers else contextlib.nullcontext()
-    with handlers:
+    with handlers, controlled(runner):
         async with anyio.create_task_group() as group:
 
             async def announce() -> None:

@@ -13,6 +13,7 @@ import struct
 from aserver import unix
 from aserver.errors import BindError
 from aserver.sockets import port_owner
+from aserver.sockets.unix_diag import unix_queue
 
 Address = tuple[str, int] | str
 
@@ -66,9 +67,11 @@ class Listener:
         return None
 
     def queue(self) -> tuple[int, int] | None:
-        """(clients that wait to be accepted, the most that may wait) on Linux over TCP; else None."""
-        if not unix.LINUX or self.family == "unix" or self.socket.fileno() < 0:
+        """(clients that wait to be accepted, the most that may wait); None if the system does not tell."""
+        if not unix.LINUX or self.socket.fileno() < 0:
             return None
+        if self.family == "unix":
+            return unix_queue(self.socket.fileno())
         info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
         return struct.unpack_from("II", info, _TCPI_UNACKED)
 
