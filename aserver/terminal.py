@@ -55,6 +55,22 @@ def background_output() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def modes_kept() -> Iterator[None]:
+    """Give the terminal, at the end, the modes that it has now: a debugger's prompt that is killed leaves others."""
+    try:
+        modes = termios.tcgetattr(0)
+    except termios.error:  # no terminal
+        yield
+        return
+    try:
+        yield
+    finally:
+        with contextlib.suppress(termios.error), background_output():
+            if termios.tcgetattr(0) != modes:
+                termios.tcsetattr(0, termios.TCSANOW, modes)
+
+
 def controls_us() -> bool:
     """Whether a terminal controls this process, and signals it for reasons of its own (credentials(7))."""
     try:

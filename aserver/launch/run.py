@@ -106,6 +106,7 @@ def run_resolved(resolved: Resolved, reread: Callable[[], Resolved], *, last: bo
             read_log_config(resolved.config.log_config)  # the next master could not begin without it
         return ExitCode.OK
     with contextlib.ExitStack() as loops:
+        loops.enter_context(terminal.modes_kept())
         with _start():
             runner = loops.enter_context(asyncio.Runner())
             runner.get_loop()

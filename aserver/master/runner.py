@@ -137,7 +137,9 @@ class Runner:
         await self._listening.wait()
 
     def stop(self, mode: ev.StopMode, why: str) -> None:
-        """Ask for the end; asked again, it is quicker."""
+        """Ask for the end; asked again, it is quicker. A worker that a debugger holds does not hear of it."""
+        if mode is ev.StopMode.QUICK and self._processes.workers.debugged():
+            mode = ev.StopMode.KILL
         self._handle(ev.StopRequested(mode, why))
 
     def reload(self, why: str, *tickets: int) -> None:
@@ -353,7 +355,7 @@ class Runner:
         self._periodic.append(self._loop.call_later(period, turn))
 
     def _look_at_beats(self) -> None:
-        self._handle(ev.Beats(self._processes.workers.beats()))
+        self._handle(ev.Beats(self._processes.workers.beats(), self._processes.workers.debugged()))
 
     def _do_chores(self) -> None:
         listeners = [*self._resources.listeners, *([self.control] if self.control is not None else [])]

@@ -62,6 +62,10 @@ class Workers:
         now = time.monotonic_ns()
         return {serial: beat / 1e9 if beat <= now else 0.0 for serial, beat in beats.items()}
 
+    def debugged(self) -> frozenset[int]:
+        """The serials of the workers that a debugger may hold."""
+        return frozenset(worker.serial for worker in self.all.values() if self._board.debugged(worker.cell))
+
     # ── from the order to fork to the grave ──────────────────────────────────────────────────
 
     def fork(self, order: ev.Fork) -> None:

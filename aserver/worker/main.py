@@ -34,6 +34,7 @@ from aserver.ipc.messages import BootFailed, Drain, Fork, Look, MoreFiles, Ready
 from aserver.log.access.recorder import AccessLog
 from aserver.log.setup import Logging, shows_colours
 from aserver.worker.acceptor import Endpoint
+from aserver.worker.debugger import DebuggerWatch
 from aserver.worker.development import DevelopedApp, welcome
 from aserver.worker.exit import ProcessExit, disown_exit_hooks
 from aserver.worker.fairness import Fairness
@@ -105,6 +106,8 @@ class WorkerProcess:
         own = (seed.channel.fileno(), *(endpoint.sock.fileno() for endpoint in seed.endpoints))
         self._fork_guard = ForkGuard(own, lambda: self._loop_handlers, traced=True)
         self._cell = seed.board.cell(self._order.cell)
+        single = config.workers == 1
+        self._debugger = DebuggerWatch(self._on_debugger) if single else None
         self.exit = ProcessExit(
             seed.logs,
             inherits=True,
@@ -274,10 +277,19 @@ class WorkerProcess:
             else:
                 self._seed.logs.replace(fds[0], fds[1] if len(fds) > 1 else None)
 
+    def _on_debugger(self, here: bool) -> None:  # noqa: FBT001 - a callback
+        """Tell the master; pdb's `continue` has left a handler of its own, with which Ctrl-C would come back to it."""
+        self._cell[Field.DEBUGGED] = here
+        if not here:
+            log.debug("the debugger has gone")
+            unix.ignore_signals((signal.SIGINT,))
+
     def _beat(self) -> None:
         self._cell[Field.BEAT] = time.monotonic_ns()
 
     def _on_beat(self, server: Server) -> None:
+        if self._debugger is not None:
+            self._debugger.look()
         if self._asked or server.service is None:
             return
         if reason := self._recycle_limits.reached(server.service.requests, time.monotonic()):

@@ -80,9 +80,13 @@ class Died(_Shape, frozen=True):
 
 
 class Beats(_Shape, frozen=True):
-    """The last heartbeat of each worker, in monotonic seconds; sent every BEAT_PERIOD."""
+    """The last heartbeat of each worker, in monotonic seconds; sent every BEAT_PERIOD.
+
+    A debugger may hold the workers in `held`.
+    """
 
     beats: Mapping[int, float]
+    held: frozenset[int] = frozenset()
 
 
 class StopRequested(_Shape, frozen=True):

@@ -225,12 +225,18 @@ def _crashed(model: Model, generation: Generation, worker: Worker, how: str) -> 
 
 
 def on_beats(model: Model, event: ev.Beats) -> None:
-    """End the workers that are silent. If this look itself came late, every worker's clock starts anew."""
+    """End the workers that are silent, unless a debugger holds them.
+
+    If this look itself came late, every worker's clock starts anew.
+    """
     if model.beats_at is None or model.now - model.beats_at > 2 * limits.BEAT_PERIOD:
         model.clock_restart = model.now
     model.beats_at = model.now
     for serial, beat in event.beats.items():
         worker = model.workers.get(serial)
+        if worker is not None and serial in event.held and not model.over:
+            transitions.hold(model, worker)
+            continue
         if worker is None or worker.ready_at is None or worker.phase is WorkerPhase.KILLING:
             continue
         silent = model.now - max(beat, worker.ready_at, model.clock_restart)

@@ -165,6 +165,12 @@ def recycle(worker: Worker, reason: str) -> None:
     worker.recycle_reason = reason
 
 
+def hold(model: Model, worker: Worker) -> None:
+    """A debugger holds the worker: a deadline that it has waits."""
+    if worker.deadline is not None:
+        worker.deadline = max(worker.deadline, model.now + KILL_ALLOWANCE)
+
+
 def stay(worker: Worker) -> None:
     """The worker is not replaced after all."""
     worker.phase = _step(worker, worker.phase, WorkerPhase.READY)

@@ -71,3 +71,18 @@ def test_a_stop_wins() -> None:
     world = World(_limits()).start()
     world.send(ev.StopRequested(ev.StopMode.GRACEFUL, "SIGTERM"))
     assert [order for order in world.send(SAVED) if isinstance(order, ev.Fork)] == []
+
+
+def test_a_worker_that_a_debugger_holds_is_not_ended() -> None:
+    """Neither for its silence nor at a deadline; as soon as it is let go, both count again."""
+    world = World(quick(workers=1)).start()
+    silent = {1: world.now}
+    for _ in range(100):
+        world.run(0.25)
+        world.send(ev.Beats(silent, frozenset({1})))
+    assert world.orders(ev.Kill) == []
+    assert not world.said("stood still")
+    for _ in range(100):
+        world.run(0.25)
+        world.send(ev.Beats(silent))
+    assert [order.signal for order in world.orders(ev.Kill)][:1] == ["SIGABRT"]
