@@ -65,14 +65,12 @@ MODULE_LINES = 400
 LONG_MODULES = {
     "protocol/application/exchange.py": 440,
     "protocol/http1/connection.py": 540,
-    "protocol/http1/reader.py": 511,
     "protocol/websocket/frames.py": 430,
 }
 
 #: Lines of a function: 50 and no more, except these.
 FUNCTION_LINES = 50
 LONG_FUNCTIONS = {
-    "protocol/http1/reader.py::RequestReader.on_headers_complete": 67,
     "protocol/websocket/frames.py::Reader.feed": 72,
 }
 

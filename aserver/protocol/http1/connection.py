@@ -129,7 +129,7 @@ class HttpConnection(Connection):
 
     def _take_turn(self) -> None:
         reader = self.reader
-        reader.refill()
+        reader.spent = False
         self._go_on()
         if not reader.spent and self.stage is OPEN:
             self.gate.resume(Pause.TURN)
@@ -443,7 +443,8 @@ class HttpConnection(Connection):
 
     def _answer_refusal(self, error: ClientError, exchange: Exchange | None = None) -> None:
         log.debug("%s:%s is answered %d: %s", *(self.client or ("a client", "-")), error.status, error.reason)
-        line = self.reader.request_line or ("", b"", "")
+        head = self.reader.head
+        line = (None if head is None else head.line) or ("", b"", "")
         head_only = line[0] == "HEAD" if exchange is None else exchange.head_only
         response = Response(self.encoder.heads, True, head_only, False)
         self.writer.write_soon(self.encoder.first(response, response.answer(error.status)))
@@ -454,7 +455,7 @@ class HttpConnection(Connection):
                     exchange,
                     client=self.client,
                     line=line,
-                    headers=self.reader.headers,
+                    headers=[] if head is None else head.fields,
                     now=monotonic(),
                 )
             )

@@ -1,4 +1,4 @@
-"""A request's head while it is being parsed.
+"""A request's head while it is being read: its line, and its fields as llhttp finds them.
 
 Pure. llhttp calls `RequestHead`, which collects, and holds what has come to the limits before the head is complete. It
 must never look at what the fields mean: `RequestReader.on_headers_complete` and `rules` do.
@@ -10,6 +10,7 @@ from typing import Any, Final
 import httptools
 
 from aserver.errors import ClientError
+from aserver.protocol.http1.framing import check_begun, empty_lines, has_more_lines, parse_request_line
 from aserver.protocol.http1.rules import RequestLimits
 from aserver.protocol.http1.sink import CHUNKED, Headers
 from aserver.protocol.semantics.fields import FORWARDING_NAMES, FRAMING_NAMES, REQUEST_NAMES, content_length
@@ -17,8 +18,22 @@ from aserver.protocol.semantics.target import METHODS
 
 END_OF_HEAD: Final = b"\r\n\r\n"
 
+#: Bytes of a head given to the parser at once. It cannot be stopped, and 256 KB (uvloop's read) of fields make 26 MB
+#: of objects.
+SLICE: Final = 8192
+
+#: The lines that llhttp is given in place of a request line that `framing` has read: llhttp knows a fixed list of
+#: methods.
+_STAND_INS: Final = {"1.1": b"GET / HTTP/1.1\r\n", "1.0": b"GET / HTTP/1.0\r\n"}
+
+CR: Final = 0x0D
+
 #: `int in bytes` is a memchr; `bytes in bytes` costs 0.1 us more.
 HASH: Final = 0x23
+
+
+#: Of heads without such fields; never written to. Two empty ones of its own would be a tenth of an idle connection.
+_NONE: Final[dict[bytes, bytes]] = {}
 
 
 class DoubtError(Exception):
@@ -34,11 +49,15 @@ class RequestHead:
     __slots__ = (
         "_fields_before",
         "_growth",
+        "_lead",
         "_limits",
+        "_tail",
+        "begun",
         "expected",
         "fields",
         "forwarding",
         "framing",
+        "line",
         "on_body",
         "on_headers_complete",
         "on_message_complete",
@@ -54,31 +73,63 @@ class RequestHead:
         on_message_complete: Callable[[], None],
     ) -> None:
         self._limits = limits
-        self.expected = False  # a head, at this place
-        self.target = b""
-        self.fields: Headers = []
-        self.framing: dict[bytes, bytes] = {}
-        self.forwarding: dict[bytes, bytes] = {}
-        self._fields_before = 0  # fields complete when the last piece had been parsed
-        self._growth = 0  # bytes since a field, or the request line, was last completed
+        self.line: tuple[str, bytes, str] | None = None  # method, target, version, if `read_line` has read it
+        self.begun = b""  # of a request line, or of the CR before it
+        self._lead = b""  # bytes that the parser is fed before the fields
+        self._tail = b""  # the last bytes of the head, where its end may have begun
+        self.forget()
         self.on_headers_complete = on_headers_complete
         self.on_body = on_body
         self.on_message_complete = on_message_complete
 
     def forget(self) -> None:
-        """Begin again."""
-        self.expected = False
+        """Collect from the beginning."""
+        self.expected = False  # a head, at this place
         self.target = b""
-        self.fields = []
-        self.framing = {}
-        self.forwarding = {}
-        self._fields_before = self._growth = 0
+        self.fields: Headers = []
+        self.framing = self.forwarding = _NONE
+        self._fields_before = 0  # fields complete when the last piece had been parsed
+        self._growth = 0  # bytes since a field, or the request line, was last completed
 
-    def begin(self, line: int) -> None:
-        """Collect the fields behind a request line of so many bytes."""
-        self.expected = True
-        self._fields_before = 0
-        self._growth = line
+    # ── part by part ─────────────────────────────────────────────────────────────────────────
+
+    def read_line(self, data: bytes, position: int) -> int:
+        """Read what there is of a request line, to which `line` is set at its end. Raises ClientError."""
+        begun = self.begun
+        if not begun:
+            position = empty_lines(data, position, SLICE)
+        end = data.find(b"\n", position) + 1
+        line = begun + data[position : end or len(data)]
+        limit = self._limits.line
+        self.begun = b""
+        self.line = None
+        if not end:
+            check_begun(line, limit, len(begun))
+            self.begun = line
+            return len(data)
+        if line != b"\r\n":  # an empty line that came in two pieces
+            self.line = parse_request_line(line, limit)
+            self._lead = _STAND_INS[self.line[2]]
+            self._tail = b"\r\n"
+            self.expected = True
+            self._fields_before = 0
+            self._growth = len(line)
+        return end
+
+    def next_fields(self, data: bytes, position: int) -> tuple[bytes, int, bool]:
+        """Return what the parser is fed next, and how many bytes of `data` that are, up to the head's end.
+
+        Also, whether the head is of one piece that breaks no limit of size.
+        """
+        before = len(self._tail)
+        piece = self._tail + data[position : position + SLICE]
+        found = piece.find(END_OF_HEAD)
+        end = found + len(END_OF_HEAD) if found >= 0 else len(piece)
+        if end > SLICE // 8 and has_more_lines(piece[:end], self._limits.fields):
+            found, end = -1, SLICE // 8  # some of so many fields show that they are too many
+        self._tail = piece[end - 3 : end] if end > 3 else piece
+        lead, self._lead = self._lead, b""
+        return lead + piece[before:end], end - before, found >= 0 and self._growth + end <= self._limits.small_head
 
     # ── calls of the parser ──────────────────────────────────────────────────────────────────
 
@@ -99,13 +150,17 @@ class RequestHead:
             known = name.lower()
             if known in FRAMING_NAMES:
                 fields = self.framing
-                if known in fields:
+                if not fields:
+                    self.framing = {known: value}
+                elif known in fields:
                     if known in {b"host", b"content-length"}:
                         raise ClientError(400, f"repeated {known.decode()} field")
                     fields[known] = self._joined(fields[known], known, value)
                 else:
                     fields[known] = value
             elif known in FORWARDING_NAMES:
+                if not self.forwarding:
+                    self.forwarding = {}
                 fields = self.forwarding
                 fields[known] = self._joined(fields[known], known, value) if known in fields else value
         self.fields.append((known, value))
@@ -120,6 +175,17 @@ class RequestHead:
         if len(name) + len(": ") + len(before) + len(", ") + len(value) > limit:
             raise ClientError(431, f"field {name.decode()} in several lines above {limit} bytes")
         return before + b", " + value
+
+    def is_plain(self, piece: bytes) -> bool:
+        """Tell whether `piece` is the head of a GET, as most are, and nothing else."""
+        return (
+            piece.startswith(b"GET /")
+            and piece.startswith(b" HTTP/1.1\r\n", 4 + len(self.target))
+            # The head ends where the piece ends, and begins no second time behind an empty line.
+            and piece.endswith(END_OF_HEAD)
+            and piece[-5] > CR
+            and HASH not in self.target
+        )
 
     def vouch_for(self, piece: bytes, name: bytes) -> tuple[str, bytes, str]:
         """Return method, target and version of a head that is not of the plainest kind; `name` is the parser's method.
@@ -143,10 +209,6 @@ class RequestHead:
 
     # ── limits before the end ────────────────────────────────────────────────────────────────
 
-    def is_small(self, more: int) -> bool:
-        """Tell whether the head is of one piece which, with `more` bytes, breaks no limit of size."""
-        return self._growth + more <= self._limits.small_head
-
     def check_piece(self, size: int) -> None:
         """Hold a head that is not complete yet to the limits; the last piece had `size` bytes. Raises ClientError."""
         limits = self._limits
@@ -162,6 +224,15 @@ class RequestHead:
         """Raise ClientError if there are more fields than there may be."""
         if len(self.fields) > self._limits.fields:
             raise ClientError(431, f"more than {self._limits.fields} fields")
+
+
+def is_costly(data: bytes, limits: RequestLimits) -> bool:
+    """Tell whether the parser, which cannot be stopped, would take long for a piece that begins with a head."""
+    if len(data) > SLICE:
+        return True
+    # Behind a GET is another head, if anything; behind others a body, and if it is too long for that, they stop it.
+    heads = data if data.startswith(b"GET /") else data[: data.find(END_OF_HEAD)]
+    return has_more_lines(heads, limits.fields)
 
 
 class _TrailersOnly:

@@ -6,11 +6,15 @@ which), so it may take its time. It must never change its arguments.
 
 from collections.abc import Mapping, Sequence
 from math import inf
+from typing import Final
 
 from aserver.errors import ClientError
 from aserver.protocol.http1.sink import CHUNKED
 from aserver.protocol.semantics.fields import content_length, tokens
 from aserver.protocol.semantics.target import check_host
+
+#: The usual values of Connection, of which the first is what browsers send.
+KEEP_ALIVE: Final = (b"keep-alive", b"Keep-Alive")
 
 
 class RequestLimits:
@@ -99,5 +103,7 @@ def keeps_alive(connection: bytes | None, version: str) -> bool:
     """
     if connection is None:
         return version == "1.1"
+    if connection in KEEP_ALIVE:
+        return True
     options = tokens(connection)
     return b"close" not in options and (version == "1.1" or b"keep-alive" in options)

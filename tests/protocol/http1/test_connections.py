@@ -738,7 +738,7 @@ async def test_a_head_that_trickles_has_one_deadline() -> None:
         await eventually(lambda: not connection.idle)
         await after(server, 6)
         await client.send(b"TP/")
-        await eventually(lambda: connection.reader._line.endswith(b"/"))
+        await eventually(lambda: connection.reader.head.begun.endswith(b"/"))
         await after(server, 12)
         assert status(await client.rest()) == 408
 
