@@ -205,7 +205,7 @@ async def test_no_turn_is_long(data: bytes, answered: int, counted: Counted) -> 
     ],
 )
 async def test_a_head_of_tiny_fields_is_not_parsed_to_its_end(data: bytes, most: int, counted: Counted) -> None:
-    """Eight kilobytes that took 1.1 ms. Fails without `_is_costly`, or without `has_more_lines` in `_read_fields`."""
+    """Eight kilobytes that took 1.1 ms. Fails without `is_costly`, or without `has_more_lines` in `_read_fields`."""
     wired = Wired()
     attacker, line = wired.connect()
     attacker.data_received(data)
