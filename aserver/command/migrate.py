@@ -42,7 +42,9 @@ def migrate(words: Sequence[str], *, load: bool) -> ExitCode:
     for text in resolved.notes:
         click.echo(f"note      {text}", err=True)
     if load and resolved.config.target is None:
-        raise ConfigError("there is no target to load: neither the file nor the line names an application")
+        raise ConfigError(
+            "there is no target to load: neither the file nor the line names an application; name it behind the file"
+        )
     if load:
         from aserver.command.check import check  # noqa: PLC0415 - it loads the importer, and that uvloop
 
@@ -53,23 +55,27 @@ def migrate(words: Sequence[str], *, load: bool) -> ExitCode:
 
 def _read(words: Sequence[str]) -> tuple[Resolved, str, list[str]]:
     """The settings, the server whose they were, and what was not understood. Raises ConfigError."""
-    if len(words) == 1 and (path := Path(words[0])).is_file():
+    target: list[Layer] = []
+    if len(words) in {1, 2} and (path := Path(words[0])).is_file():
+        target = [Layer("command line", {"target": words[1]})] if len(words) == 2 else []
         if path.suffix == ".py":
-            return _resolve([read_file(path.absolute(), dict(os.environ)).layer], foreign.SERVERS["gunicorn"], [])
+            file = read_file(path.absolute(), dict(os.environ))
+            return _resolve([*target, file.layer], foreign.SERVERS["gunicorn"], [])
         found = _in_file(path)
     else:
         found = lines.in_words(words)
     if found is None:
         raise ConfigError(f"{' '.join(words)} is nothing that can be read: give {_KINDS}")
+    _read_uwsgi_ini(found)
     said = lines.without_variables(found)
     layer = foreign_layer(found.server.name, found.server, found.values, notes=tuple(found.notes))
-    layers = [replace(layer, changes=(*said, *layer.changes))]
+    layers = [*target, replace(layer, changes=(*said, *layer.changes))]
     config = found.values.get("config")
     if found.server.name == "gunicorn":
-        file = Path(str(config or "gunicorn.conf.py").removeprefix("file:"))
-        if config or file.is_file():
-            file_layer = read_file(file.absolute(), dict(os.environ)).layer
-            layers.append(replace(file_layer, notes=(f"{file} is read, too", *file_layer.notes)))
+        settings_file = Path(str(config or "gunicorn.conf.py").removeprefix("file:"))
+        if config or settings_file.is_file():
+            below = read_file(settings_file.absolute(), dict(os.environ)).layer
+            layers.append(replace(below, notes=(f"{settings_file} is read, too", *below.notes)))
     elif config and not str(config).endswith(".toml"):
         found.strange.append(f"--config {config} that is TOML")
     elif config:
@@ -78,6 +84,20 @@ def _read(words: Sequence[str]) -> tuple[Resolved, str, list[str]]:
         if "config" in each.values:
             layers[layers.index(each)] = replace(each, values=_without(each.values, "config"))
     return _resolve(layers, found.server, found.strange)
+
+
+def _read_uwsgi_ini(found: lines.Found) -> None:
+    """Put the file of `uwsgi --ini FILE` or `uwsgi FILE` below the words of its command line."""
+    values = found.values
+    name = values.pop("ini", None)
+    if name is None and str(values.get("module")).endswith(".ini"):
+        name = values.pop("module")
+    if found.server.name != "uwsgi" or name is None:
+        return
+    if (file := _in_file(Path(str(name)))) is not None:
+        found.values = {**file.values, **values}
+        found.strange += file.strange
+        found.notes.append(f"{name} is read, too")
 
 
 def _without(values: object, name: str) -> dict[str, object]:
@@ -91,7 +111,12 @@ def _resolve(
     resolved = build(layers)
     known = {name: origin for name, origin in resolved.origins.items() if origin != "default"}
     defaults = lines.missing_defaults(server, known)
-    words = [f"{server.name} has no option {word}" for word in strange]
+    words = [
+        f"{word} is a variable of the shell, whose options are not seen here"
+        if word.startswith("$")
+        else f"{server.name} has no option {word}"
+        for word in strange
+    ]
     return replace(resolved, notes=(*resolved.notes, *defaults)), server.name, words
 
 
@@ -109,7 +134,7 @@ def _in_file(path: Path) -> lines.Found | None:
     if path.suffix == ".toml":
         return _hypercorn_toml(path)
     if path.suffix in {".ini", ".cfg", ".conf"}:
-        return lines.in_uwsgi_ini(text, str(path.absolute().parent))
+        return lines.in_uwsgi_ini(text, str(path.absolute()))
     return lines.in_unit(text) or lines.in_procfile(text)
 
 

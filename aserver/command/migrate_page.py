@@ -87,6 +87,7 @@ _PREFACE = """\
     aserver -c gunicorn.conf.py shop:app        # the file as it is, hooks included; ./gunicorn.conf.py is found unasked
     aserver migrate gunicorn.conf.py            # or: prints an aserver.toml, and what changes by the move
     aserver migrate --check -- gunicorn -w 4 -k uvicorn.workers.UvicornWorker app:app
+    aserver migrate --check gunicorn.conf.py shop:app
 
 `aserver migrate` reads gunicorn's Python file, a uwsgi.ini, Hypercorn's TOML, a Procfile, a systemd unit, or a
 command line of gunicorn, uvicorn, granian, Hypercorn or uWSGI behind `--`. The file goes to standard output, the

@@ -4,6 +4,7 @@ Pure: it is given text. `aserver migrate` reads the files. It must never guess: 
 nothing.
 """
 
+import itertools
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,8 @@ from dataclasses import dataclass, field
 from aserver.config.foreign.translate import REPEATED, SERVERS, ForeignServer, read_command_line
 
 _PLACEHOLDER = re.compile(r"%\((\w[\w-]*)\)")
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*")
+_SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ash"})
 
 
 @dataclass(slots=True)
@@ -25,12 +28,28 @@ class Found:
 
 
 def in_words(words: Sequence[str]) -> Found | None:
-    """The command line of a server, also behind `exec`, `env A=B`, `python -m` or `uv run`; None: there is none."""
+    """The command line of a server, up to a shell's next command. None: there is none.
+
+    `exec`, `env A=B`, `python -m`, `uv run` or `sh -c` may stand before it.
+    """
     for index, word in enumerate(words):
-        server = SERVERS.get(word.rpartition("/")[2])
-        if server is not None:
-            values, strange = read_command_line(server, words[index + 1 :])
-            return Found(server, values, strange)
+        name = word.rpartition("/")[2]
+        if name in _SHELLS and (script := _script(words[index + 1 :])) is not None:
+            return in_words(_split(script))
+        if (server := SERVERS.get(name)) is not None:
+            arguments = list(itertools.takewhile(lambda each: not set(each) <= set(";&|<>"), words[index + 1 :]))
+            values, strange = read_command_line(server, arguments)
+            before = [each for each in words[:index] if _ASSIGNMENT.fullmatch(each)]
+            notes = [f"{' '.join(before)} stays before the command, or becomes `env` here"] if before else []
+            return Found(server, values, strange, notes)
+    return None
+
+
+def _script(words: Sequence[str]) -> str | None:
+    """The text behind a shell's `-c`, `-lc`..."""
+    for option, script in itertools.pairwise(words):
+        if re.fullmatch(r"-[a-z]*c", option):
+            return script
     return None
 
 
@@ -57,8 +76,10 @@ def in_unit(text: str) -> Found | None:
     return None
 
 
-def in_uwsgi_ini(text: str, directory: str) -> Found | None:
-    """The section [uwsgi]. `%(name)` is an option of the file, `%d` its directory."""
+def in_uwsgi_ini(text: str, path: str) -> Found | None:
+    """The section [uwsgi]. `%(name)` is an option of the file, `%d` its directory, `%n` its name without the suffix."""
+    directory, _, file = path.rpartition("/")
+    magic = {"%d": f"{directory}/", "%n": file.rpartition(".")[0], "%s": file, "%p": path}
     values: dict[str, object] = {}
     used: set[str] = set()
     section = ""
@@ -75,7 +96,8 @@ def in_uwsgi_ini(text: str, directory: str) -> Found | None:
             continue
         used |= set(_PLACEHOLDER.findall(value))
         value = _PLACEHOLDER.sub(lambda match: str(values.get(match[1], match[0])), value)
-        value = value.replace("%d", directory.rstrip("/") + "/")
+        for letter, meaning in magic.items():
+            value = value.replace(letter, meaning)
         _set(values, name, value if equals else "true")
     if not values:
         return None
@@ -94,8 +116,12 @@ def _set(values: dict[str, object], name: str, value: str) -> None:
 
 
 def _split(command: str) -> list[str]:
+    """A shell's words; what stands between commands is a word of its own."""
+    command = re.sub(r"(?<=\s)\d(?=[<>])", "", command)  # 2>&1
+    words = shlex.shlex(command, posix=True, punctuation_chars=";&|<>")
+    words.whitespace_split = True
     try:
-        return shlex.split(command, comments=True)
+        return list(words)
     except ValueError:  # quotes that do not match
         return command.split()
 

@@ -52,6 +52,62 @@ def test_a_command_line_becomes_a_file_that_aserver_reads(migrate: Migrate, tmp_
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "made", "said"),
+    [
+        (
+            "Procfile",
+            "web: A=1 B=2 gunicorn shop:app -w 2 2>&1 | tee log\n",
+            {"target": "shop:app", "workers": 2},
+            "A=1 B=2 stays before the command, or becomes `env` here",
+        ),
+        (
+            "Procfile",
+            "web: python manage.py migrate; exec uvicorn a:b --port 9 && echo over\n",
+            {"target": "a:b", "bind": ["127.0.0.1:9"]},
+            "the process type web is read",
+        ),
+        (
+            "shop.service",
+            "[Service]\nExecStart=/bin/bash -lc 'cd /srv && exec gunicorn shop:app --bind :9'\n",
+            {"target": "shop:app", "bind": ["0.0.0.0:9"]},
+            "Type=exec",
+        ),
+        (
+            "shop.service",
+            "[Service]\nExecStart=/srv/bin/uwsgi --ini small.ini -p 7\n",
+            {"target": "shop:web", "workers": 7, "errorlog": "/var/log/small.log"},
+            "small.ini is read, too",
+        ),
+    ],
+)
+def test_lines_as_they_stand_in_the_wild(
+    migrate: Migrate, tmp_path: Path, name: str, text: str, made: dict[str, object], said: str
+) -> None:
+    """Assignments, shells, several commands, a file behind an option. Fails without the look for each of them."""
+    (tmp_path / name).write_text(text)
+    (tmp_path / "small.ini").write_text("[uwsgi]\nmodule = shop:web\nprocesses = 3\nlogto = /var/log/%n.log\n")
+    outcome = migrate(name)
+    assert outcome.status == 0, outcome.err
+    assert tomllib.loads(outcome.out).items() >= made.items()
+    assert said in outcome.err
+
+
+def test_a_file_and_the_target_behind_it(migrate: Migrate, tmp_path: Path) -> None:
+    """As `gunicorn -c FILE TARGET`. Fails with one word alone, and `--check` said that there is no target."""
+    (tmp_path / "conf.py").write_text("workers = 3\n")
+    outcome = migrate("conf.py", "shop:app")
+    assert (outcome.status, tomllib.loads(outcome.out)) == (0, {"target": "shop:app", "workers": 3})
+    assert "name it behind the file" in migrate("--check", "conf.py").err
+    outcome = migrate("--", "uwsgi", "none.ini")
+    assert (outcome.status, "none.ini cannot be read" in outcome.err) == (2, True)
+    outcome = migrate("--", "uvicorn", "a:b", "$MORE")
+    assert (outcome.status, outcome.err.splitlines()[0]) == (
+        2,
+        "unknown   $MORE is a variable of the shell, whose options are not seen here",
+    )
+
+
+@pytest.mark.parametrize(
     ("words", "made", "said"),
     [
         ("uvicorn a:b --port 9 --no-access-log --http2", {"bind": ["127.0.0.1:9"], "accesslog": "off"}, "HTTP/1.1"),
