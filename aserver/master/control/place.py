@@ -15,7 +15,7 @@ from aserver.config import Config
 from aserver.errors import BindError, ConfigError
 from aserver.obeyed import refuse_changeable
 from aserver.sockets.listener import Listener
-from aserver.sockets.path import PathListener, PathUse, probe
+from aserver.sockets.path import PathListener, PathUse, hidden_name, probe
 
 AUTO = "auto"
 #: Clients in the kernel's queue.
@@ -65,8 +65,9 @@ def _own_place() -> str:
             raise ConfigError(f"{directory} is not a directory of this user's alone (mode 700)")
     for stale in _sockets(directory):
         if probe(stale)[0] is PathUse.STALE:
-            with contextlib.suppress(OSError):  # left over by a server that was killed
-                os.unlink(stale)
+            for name in (stale, hidden_name(stale)):  # left over by a server that was killed
+                with contextlib.suppress(OSError):
+                    os.unlink(name)
     return os.path.join(directory, f"aserver-{os.getpid()}.sock")
 
 

@@ -63,10 +63,13 @@ def test_what_a_killed_server_left_is_removed(runtime: Path) -> None:
     os.link(runtime / f"aserver-{os.getpid()}.sock", stale)
     os.unlink(runtime / f"aserver-{os.getpid()}.sock")
     listener.socket.close()
+    hidden = runtime / ".aserver-1.sock~"
+    hidden.touch()
     assert running(runtime) == []
     again, _ = place.bind(Config())
     assert again is not None
     assert not stale.exists()
+    assert not hidden.exists()
     again.close()
 
 

@@ -1,0 +1,51 @@
+"""The clauses of aserver status that say for what a worker or the server waits."""
+
+from aserver.master.core import events as ev
+from aserver.master.core.waiting import server_waits_for, worker_waits_for
+from tests.stateful.world import World, quick
+
+
+def waits(world: World) -> dict[str, str]:
+    workers = sorted(world.master.workers.values(), key=lambda w: w.serial)
+    return {f"{w.slot}/g{w.generation} {w.phase.value}": worker_waits_for(world.master, w) for w in workers}
+
+
+def test_a_server_that_serves_waits_for_nothing() -> None:
+    """Fails with a clause for each phase."""
+    world = World(quick(workers=2)).start()
+    assert server_waits_for(world.master) == ""
+    assert waits(world) == {"1/g1 ready": "", "2/g1 ready": ""}
+
+
+def test_while_it_boots() -> None:
+    """Fails with the load of the application left out."""
+    world = World(quick(workers=1))
+    world.send(ev.Started())
+    assert server_waits_for(world.master) == "generation 1 to load the application"
+    world.run(0.15)
+    assert server_waits_for(world.master) == "the first worker of generation 1"
+    assert waits(world) == {"1/g1 booting": "its application to start, for at most 10 s"}
+
+
+def test_in_a_roll_over_that_a_drain_holds_up() -> None:
+    """The operator learns why nothing moves. Fails without `_replacement`."""
+    world = World(quick(workers=2, canary_time=1.0)).start()
+    world.ways.leave = "slow"
+    world.send(ev.ReloadRequested(world.limits, "SIGHUP"))
+    world.run(0.5)
+    assert server_waits_for(world.master) == "the first worker of generation 2 to prove itself"
+    assert waits(world)["1/g2 ready"].startswith("canary_time, another ")
+    world.run(1.5)
+    found = waits(world)
+    assert found["1/g1 draining"].startswith("its clients and lifespan shutdown, for at most ")
+    assert found["2/g1 ready"] == "its turn: max_surge is 1, and 1 worker still drains"
+
+
+def test_while_it_stops() -> None:
+    """Fails without drain_delay, and without the workers that are left."""
+    world = World(quick(workers=2, drain_delay=3.0)).start()
+    world.ways.leave = "slow"
+    world.send(ev.StopRequested(ev.StopMode.GRACEFUL, "SIGTERM"))
+    assert server_waits_for(world.master) == "drain_delay, another 3 s"
+    world.run(3.1)
+    assert server_waits_for(world.master) == "2 workers to leave"
