@@ -7,6 +7,7 @@ the only function of aserver that calls `sys.exit`.
 import json
 import os
 import platform
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -178,9 +179,18 @@ class _Commands(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         first = args[0] if args else ""
-        if first not in self.commands and (":" in first or first.startswith("-")) and first not in _OWN_OPTIONS:
+        if first not in self.commands and re.search("^-|[:.]", first) and first not in _OWN_OPTIONS:
             args = ["run", *args]
         return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            hint = f"A module is served by `aserver run {args[0]}`."
+            raise click.UsageError(f"{error.format_message()} {hint}", ctx) from None
 
 
 #: Of all commands that have settings; made once, because there are 400.

@@ -131,6 +131,8 @@ def test_config_warns_of_likely_mistakes(aserver: Command) -> None:
         (["run"], "there is no target to serve"),
         (["check"], "there is no target to serve"),
         (["rum"], "No such command 'rum'."),
+        (["shop", "-w", "2"], "A module is served by `aserver run shop`.\n"),
+        (["shop.wsgi", "-w", "two"], "workers = 'two' (command line, -"),
         (["-w", "two", "app:x"], "workers = 'two' (command line, --workers)"),
         (["check", "app:x", "--user", "nobody-of-that-name"], "user nobody-of-that-name does not exist"),
         (["check", "app:x", "--certfile", "none", "--keyfile", "none"], "cannot be read by uid"),
