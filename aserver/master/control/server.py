@@ -12,7 +12,6 @@ import socket
 import struct
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
@@ -36,10 +35,8 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Order).decode
 
 
-class AnswerOrder(Protocol):
-    """Gives the reply to an order: a structure for JSON, at once or, for what a worker is asked, later."""
-
-    def __call__(self, order: Order, reply: Callable[[object], None], /) -> None: ...
+#: Gives the reply to an order: a structure for JSON, at once or, for what a worker is asked, later.
+AnswerOrder = Callable[[Order, Callable[[object], None]], None]
 
 
 class ControlServer:

@@ -57,12 +57,8 @@ def status(runner: Runner, measures: Measures) -> dict[str, Any]:
 
 def _certificate(path: str) -> dict[str, Any]:
     ends = tls.expiry(Path(path))
-    return {"file": path, "days": None if ends is None else round((ends - time_now()) / _DAY, 1)}
-
-
-def time_now() -> float:
-    """Seconds since 1970, for what is dated by the world outside."""
-    return time.clock_gettime(time.CLOCK_REALTIME)
+    now = time.clock_gettime(time.CLOCK_REALTIME)
+    return {"file": path, "days": None if ends is None else round((ends - now) / _DAY, 1)}
 
 
 def _generation(runner: Runner, generation: Generation) -> dict[str, Any]:
