@@ -1,4 +1,4 @@
-"""The command: `python -m bench run | list | setup | table | plot | simulate`.
+"""The command: `python -m bench run | dev | list | setup | table | plot | simulate`.
 
 Runs in the harness process; the only module that exits it.
 """
@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from bench import environment, machine, rounds, servers
+from bench import dev, environment, machine, rounds, servers
 from bench.figures import Sample
 from bench.report import Report, ScenarioReport, markdown
 from bench.scenarios import QUICK, SCENARIOS
@@ -285,6 +285,16 @@ def plot(file: Path, out: Path | None) -> None:
     command = [str(made.python), "-m", "bench.plotting", str(file.resolve()), str(target.resolve())]
     done = subprocess.run(command, cwd=environment.CHECKOUT, check=False)
     sys.exit(done.returncode)
+
+
+@main.command("dev")
+@click.option("--python", help="Interpreter that has the servers; unset: the bench's own environment, made if needed.")
+@click.option("--saves", default=10, show_default=True, help="Saves of each application under each server.")
+def dev_(python: str | None, saves: int) -> None:
+    """Measure save-to-answer under each server's reload."""
+    python = python or str(environment.prepare()[0].python)
+    for line in dev.table(python, saves, environment.CHECKOUT):
+        click.echo(line)
 
 
 @main.command()
