@@ -54,7 +54,7 @@ async def test_an_app_object_is_served_in_the_callers_loop(tmp_path: Path, monke
         assert address[1] > 0
         during = Footprint()
         assert during.handlers == before.handlers, "no signal handler is installed"
-        assert during.threads == before.threads
+        assert during.threads <= before.threads
         assert during.children == before.children
         assert json.loads(await get(address)) == {"pid": os.getpid(), "state": {"number": 0, "list": []}}
     assert notes.lines == ["startup", "shutdown"]
@@ -145,7 +145,7 @@ async def test_a_wsgi_object_is_served_and_leaves_no_thread() -> None:
     try:
         async with served(wsgi) as address:
             assert await get(address, "/a") == b"/a"
-        await eventually(lambda: threading.active_count() == len(before.threads), "the app's threads to end")
+        await eventually(lambda: threading.active_count() <= len(before.threads), "the app's threads to end")
     finally:
         gc.enable()
     before.check()

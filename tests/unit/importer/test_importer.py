@@ -203,7 +203,7 @@ def test_loading_asgi_starts_nothing(project: Project) -> None:
     before = threading.enumerate()
     project.load("main:app")
     project.load("main:wsgi")
-    assert threading.enumerate() == before, "the zygote forks after this"
+    assert set(threading.enumerate()) <= set(before), "the zygote forks after this"
 
 
 # ── what is missing ──────────────────────────────────────────────────────────────────────────
