@@ -431,3 +431,13 @@ def _resumed(
                 side.do_handshake()
     assert other.session_reused
     return tls.extension(other)
+
+
+def test_when_a_certificate_ends(tmp_path: Path) -> None:
+    """For aserver status. Fails if the ssl module has no such decoder any more: all would be unreadable."""
+    ends = datetime(2040, 1, 2, 3, 4, 5, tzinfo=UTC)
+    first = write(tmp_path, trustme.CA().issue_cert("a.test", not_after=ends))
+    assert tls.expiry(Path(first["certfile"][0])) == ends.timestamp()
+    (tmp_path / "none.pem").write_text("no certificate")
+    assert tls.expiry(tmp_path / "none.pem") is None
+    assert tls.expiry(tmp_path / "missing.pem") is None
