@@ -47,6 +47,10 @@ class Settings(TypedDict, total=False):
     """SO_REUSEPORT, for several servers on one port. Default: `off`."""
     workers: int | Literal["auto"]
     """Worker processes; auto: usable CPUs by affinity and cgroup. Default: `1`."""
+    threads: int
+    """Requests that a worker with a WSGI application works on at once, each in a thread; 1: one after the other, as
+    gunicorn's sync worker; of no use to ASGI applications. Default: `10`.
+    """
     preload: bool
     """Load the app once per generation, before forking; `lazy` loads it in each worker. Default: `on`."""
     preload_app: bool
@@ -86,6 +90,11 @@ class Settings(TypedDict, total=False):
     timeout: float | str
     slow_callback: float | str
     """The loop blocked this long: log what blocks it, once per incident; 0: never. Default: `1s`."""
+    request_timeout: float | str
+    """A request for which its application has done nothing this long (no answer begun, no next piece) is logged with
+    the stack, answered 504 or cut off, and cancelled; a worker with a stuck WSGI thread is replaced; 0: never. Default:
+    `0`.
+    """
     graceful_timeout: float | str
     """For requests in flight at recycling or stop. Default: `30s`."""
     timeout_graceful_shutdown: float | str
@@ -121,6 +130,10 @@ class Settings(TypedDict, total=False):
     """Of a request body; above it 413; 0: no limit. Default: `0`."""
     limit_concurrency: int
     """Requests under way per worker; above it 503 with Retry-After; 0: no limit. Default: `0`."""
+    backpressure: int
+    """Requests that a worker with a WSGI application takes at once, those that wait for a thread included; above it 503
+    with Retry-After. Default: `1000`.
+    """
     limit_connections: int
     """Open connections per worker; above it the worker stops accepting; 0: no limit. Default: `0`."""
     server_header: bool

@@ -113,6 +113,14 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         WORKERS,
         Setting(Group.WORKERS, "worker processes; auto: usable CPUs by affinity and cgroup", short="w"),
     ] = 1
+    threads: Annotated[
+        SomeCount,
+        Setting(
+            Group.WORKERS,
+            "requests that a worker with a WSGI application works on at once, each in a thread; 1: one after the "
+            "other, as gunicorn's sync worker; of no use to ASGI applications",
+        ),
+    ] = 10
     preload: Annotated[
         bool,
         Setting(
@@ -159,6 +167,15 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     slow_callback: Annotated[
         Seconds, Setting(Group.LIFE, "the loop blocked this long: log what blocks it, once per incident; 0: never")
     ] = 1.0
+    request_timeout: Annotated[
+        Seconds,
+        Setting(
+            Group.LIFE,
+            "a request for which its application has done nothing this long (no answer begun, no next piece) is logged "
+            "with the stack, answered 504 or cut off, and cancelled; a worker with a stuck WSGI thread is replaced; 0: "
+            "never",
+        ),
+    ] = 0.0
     graceful_timeout: Annotated[
         Seconds,
         Setting(Group.LIFE, "for requests in flight at recycling or stop", ("timeout_graceful_shutdown",)),
@@ -207,6 +224,14 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     limit_concurrency: Annotated[
         Count, Setting(Group.LIMITS, "requests under way per worker; above it 503 with Retry-After; 0: no limit")
     ] = 0
+    backpressure: Annotated[
+        SomeCount,
+        Setting(
+            Group.LIMITS,
+            "requests that a worker with a WSGI application takes at once, those that wait for a thread included; "
+            "above it 503 with Retry-After",
+        ),
+    ] = 1000
     limit_connections: Annotated[
         Count, Setting(Group.LIMITS, "open connections per worker; above it the worker stops accepting; 0: no limit")
     ] = 0

@@ -14,13 +14,20 @@ from aserver import importer
 from aserver.config import Config
 from aserver.errors import AppLoadError
 from aserver.static.app import with_static
+from aserver.wsgi.application import WSGIApplication
 
 
 def load_app(config: Config) -> importer.LoadedApp:
-    """Import `config.target`, and put `config.static` before it. Raises AppLoadError."""
+    """Import `config.target`, and make it servable. Raises AppLoadError."""
     assert config.target is not None
     loaded = importer.load(config.target, factory=config.factory, app_dir=config.app_dir, interface=config.interface)
-    return replace(loaded, app=with_static(loaded.app, config.static))
+    return servable(loaded, config)
+
+
+def servable(loaded: importer.LoadedApp, config: Config) -> importer.LoadedApp:
+    """Make an ASGI app of a WSGI one, and put `config.static` before it. Raises AppLoadError."""
+    wsgi = WSGIApplication(loaded.app, config) if loaded.interface == "wsgi" else None
+    return replace(loaded, app=with_static(wsgi or loaded.app, config.static), wsgi=wsgi)
 
 
 def warm_up(config: Config) -> None:

@@ -14,17 +14,17 @@ import os
 import pkgutil
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 from aserver import loading
-from aserver.asgi import ASGIApp
 from aserver.errors import AppLoadError
 from aserver.importer import interface as interfaces
 from aserver.importer.tracebacks import user_frames, user_traceback
+from aserver.wsgi.application import WSGIApplication
 
 log = logging.getLogger("aserver.error")
 
@@ -36,11 +36,15 @@ _DEFAULT_FACTORY_NAMES = ("create_app",)
 
 @dataclass(frozen=True, slots=True)
 class LoadedApp:
-    """An app ready to be served: `app` speaks ASGI 3, `interface` is that of the user's object."""
+    """An app by the interface that it speaks, and, once it is servable, what serves a WSGI one.
 
-    app: ASGIApp
+    An ASGI app makes a coroutine for certain.
+    """
+
+    app: Callable[..., Any]
     interface: interfaces.Interface
     target: str
+    wsgi: WSGIApplication | None = None
 
 
 def load(
@@ -53,7 +57,7 @@ def load(
     """Import `target` ("module:attribute", "module:dotted.attribute" or "module") and make it servable.
 
     `factory`: the attribute is a function without arguments that returns the app. `app_dir` is put first on
-    sys.path. `interface` "auto" looks at the app's signature; a WSGI app is wrapped. Raises AppLoadError, also
+    sys.path. `interface` "auto" looks at the app's signature. Raises AppLoadError, also
     for SystemExit and KeyboardInterrupt out of the user's module; its `detail` is the user's own traceback.
     """
     module_name, attribute = _split(target)
@@ -75,7 +79,8 @@ def adapt(
             app = _call_factory(app, name)
         name += "()"
     spoken = interfaces.recognise(app, name) if interface == "auto" else _trust(app, name, interface)
-    return LoadedApp(app=_servable(app, spoken), interface=spoken, target=name)
+    servable: Any = interfaces.as_coroutine_app(app) if spoken == "asgi" else app
+    return LoadedApp(app=servable, interface=spoken, target=name)
 
 
 def load_object(target: str, *, app_dir: str = ".") -> object:
@@ -336,12 +341,3 @@ def _trust(app: object, name: str, interface: interfaces.Interface) -> interface
     if interface == "wsgi" and interfaces.is_coroutine_callable(app):
         raise AppLoadError(f"{name} is a coroutine function, so it cannot be WSGI; use --interface asgi or auto")
     return interface
-
-
-def _servable(app: Any, interface: interfaces.Interface) -> ASGIApp:
-    if interface == "asgi":
-        return interfaces.as_coroutine_app(app)
-    # Imported only here: it brings asyncio and concurrent.futures, which an ASGI app's zygote need not have.
-    from aserver.importer.wsgi import WSGIAdapter  # noqa: PLC0415
-
-    return WSGIAdapter(app)

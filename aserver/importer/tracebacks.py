@@ -39,8 +39,8 @@ def waiting(awaited: object) -> str:
     frames = []
     while awaited is not None:
         kind = next((kind for kind in ("cr", "ag", "gi") if hasattr(awaited, f"{kind}_frame")), None)
-        if kind is None:  # `anext()`, as in a context manager, refers to its generator by no attribute
-            awaited = next((each for each in gc.get_referents(awaited) if inspect.isasyncgen(each)), None)
+        if kind is None:
+            awaited = next((each for each in gc.get_referents(awaited) if _is_awaited(each, by=awaited)), None)
             continue
         frame = getattr(awaited, f"{kind}_frame")
         if frame is not None:
@@ -48,6 +48,16 @@ def waiting(awaited: object) -> str:
         awaited = getattr(awaited, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
     summary = traceback.StackSummary.extract(frames)
     return "".join(traceback.StackSummary.from_list([frame for frame in summary if not _is_ours(frame)]).format())
+
+
+def _is_awaited(found: object, *, by: object) -> bool:
+    """Does `by`, which names what it awaits by no attribute, await `found`?
+
+    `anext()`, as in a context manager, refers to its generator; our compiled coroutines to the wrapper of a coroutine.
+    """
+    if type(by).__name__ == "coroutine_wrapper":
+        return inspect.iscoroutine(found)
+    return inspect.isasyncgen(found) or type(found).__name__ == "coroutine_wrapper"
 
 
 def is_installed(file: str) -> bool:

@@ -22,13 +22,13 @@ from aserver import __version__, terminal
 from aserver.config import Config, Resolved
 from aserver.errors import ConfigError, ExitCode
 from aserver.importer import adapt, remarks
+from aserver.importer.application import servable
 from aserver.log.access.recorder import AccessLog
 from aserver.log.opening import open_log
 from aserver.log.setup import Lines, configure, report_access_log
 from aserver.log.sink import ACCESS_BOUND, Sink, SinkState
 from aserver.log.waker import LOOK_PAUSE
 from aserver.sockets import Address, Listener, bind_for
-from aserver.static.app import with_static
 from aserver.tls import Certificates
 from aserver.worker.acceptor import Endpoint
 from aserver.worker.fork_guard import ForkGuard
@@ -176,6 +176,7 @@ async def _serve(
     Raises AppLoadError, ConfigError, BindError or BootError.
     """
     loaded = adapt(app, f"the {type(app).__name__} object", config.interface, factory=config.factory)
+    loaded = servable(loaded, config)
     for remark in remarks(loaded, config):
         log.warning("%s", remark)
     access = None if lines is None else AccessLog(config, lines)
@@ -200,6 +201,6 @@ async def _serve(
 
         certificates = Certificates(config) if any(listener.tls for listener in listeners) else None
         endpoints = [Endpoint(li.socket, li.name, certificates if li.tls else None) for li in listeners]
-        server = Server(with_static(loaded.app, config.static), config, endpoints, release, access=access, on_beat=tend)
+        server = Server(loaded.app, config, endpoints, release, access=access, on_beat=tend, wsgi=loaded.wsgi)
         with _stop_signals(server, config) if signals else contextlib.nullcontext():
             await server.run(ready)

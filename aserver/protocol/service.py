@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, cast
 
-from aserver.asgi import ASGIApp
+from aserver.asgi import ASGIApp, Scope
 from aserver.config import Config
 from aserver.log.access.record import AccessRecord
 from aserver.protocol.application.tasks import Tasks
@@ -28,7 +28,7 @@ log = logging.getLogger("aserver.error")
 class Service:
     """The connections and the application's tasks of one worker, and the handles to end them.
 
-    `access`, `timed`, `on_limit` and `note`: see `Tasks`. `leaving` is set when the drain begins.
+    `access`, `timed`, `on_limit`, `note` and `overdue`: see `Tasks`. `leaving` is set when the drain begins.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Service:
         on_limit: Callable[[], None] | None = None,
         note: Callable[[bytes], None] | None = None,
         leaving: Draining | None = None,
+        overdue: Callable[[Scope], str] | None = None,
     ) -> None:
         self.context = Context(config, loop=loop, state=state)
         if leaving is not None:
@@ -63,6 +64,7 @@ class Service:
             timed=timed,
             on_limit=on_limit,
             note=note,
+            overdue=overdue,
         )
         self.encoder = Encoder(self.context.defaults)
 

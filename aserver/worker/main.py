@@ -101,6 +101,7 @@ class WorkerProcess:
         self._server: Server | None = None
         config = seed.config
         self._recycle_limits = RecycleLimits(seed.order, time.monotonic(), config.max_memory, config.memory_metric)
+        self._wsgi = seed.app.wsgi if seed.app is not None else None
         self._asked = False
         self._loop_handlers: list[object] = []  # those that the loop installs, to be woken by signals
         own = (seed.channel.fileno(), *(endpoint.sock.fileno() for endpoint in seed.endpoints))
@@ -154,6 +155,7 @@ class WorkerProcess:
         finally:
             if self._seed.on_loaded is not None:
                 self._seed.on_loaded()
+        self._wsgi = loaded.wsgi
         if self._order.serial == FIRST:
             for remark in importer.remarks(loaded, config):
                 log.warning("%s", remark)
@@ -238,6 +240,7 @@ class WorkerProcess:
             fairness=Fairness(seed.board, self._order.cell),
             on_beat=self._on_beat,
             relay=seed.relay,
+            wsgi=self._wsgi,
         )
 
     def _on_ready(self) -> None:
@@ -292,7 +295,9 @@ class WorkerProcess:
             self._debugger.look()
         if self._asked or server.service is None:
             return
-        if reason := self._recycle_limits.reached(server.service.requests, time.monotonic()):
+        if server.stuck:
+            self._ask("a thread of its WSGI application is stuck in a request (request_timeout)")
+        elif reason := self._recycle_limits.reached(server.service.requests, time.monotonic()):
             self._ask(reason)
 
     def _ask(self, reason: str) -> None:

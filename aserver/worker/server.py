@@ -30,6 +30,7 @@ from aserver.worker.drain import ServerDrain
 from aserver.worker.fairness import PAUSE, Fairness
 from aserver.worker.lifespan import Lifespan
 from aserver.worker.relay import Relay
+from aserver.wsgi.application import WSGIApplication
 
 log = logging.getLogger("aserver.error")
 
@@ -56,6 +57,7 @@ class Server:
     `on_beat` is called at every heartbeat, so that the process can watch its age, requests and memory. `release` closes
     the listeners for good, on a final drain: a client that connects after that is refused at once, instead of waiting
     in a queue that no process reads. `relay` takes idle connections to and from other workers (`reload`).
+    `wsgi` has the threads, if the app is a WSGI one.
     """
 
     app: ASGIApp
@@ -68,6 +70,7 @@ class Server:
     fairness: Fairness | None = None
     on_beat: Callable[["Server"], None] | None = None
     relay: Relay | None = None
+    wsgi: WSGIApplication | None = None
     phase: ServingPhase = ServingPhase.STARTING
     service: Service | None = None
     _loop: asyncio.AbstractEventLoop = field(init=False)
@@ -118,6 +121,9 @@ class Server:
                     finally:
                         await lifespan.shutdown(self.config.lifespan_shutdown_timeout)
         finally:
+            if self.wsgi is not None:
+                with anyio.CancelScope(shield=True):
+                    await self.wsgi.close()
             self.phase = ServingPhase.STOPPED
             self._close_acceptors()
             if self._timer is not None:
@@ -145,13 +151,24 @@ class Server:
         """Seconds of the time to drain that are left; 0 without a drain."""
         return self._drain.time_left
 
+    @property
+    def stuck(self) -> int:
+        """The number of threads that do not come back from requests that were given up (`request_timeout`)."""
+        return self.wsgi.stuck if self.wsgi is not None else 0
+
     async def _open(self, state: dict[str, Any]) -> None:
         access: dict[str, Any] = {}
         if self.access is not None:
             access = {"access": self.access.write, "timed": self.access.timed}
-        leaving = state["aserver.draining"]
         self.service = Service(
-            self.app, self.config, loop=self._loop, state=state, note=self.note, leaving=leaving, **access
+            self.app,
+            self.config,
+            loop=self._loop,
+            state=state,
+            note=self.note,
+            leaving=state["aserver.draining"],
+            overdue=self.wsgi.overdue if self.wsgi is not None else None,
+            **access,
         )
         mode = self.config.proxy_protocol
         proxy = None if mode == "off" else (mode, Peers(self.config.forwarded_allow_ips))

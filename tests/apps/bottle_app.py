@@ -1,4 +1,4 @@
-"""bottle: WSGI, through a2wsgi."""
+"""bottle: WSGI."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Flask: WSGI, through a2wsgi."""
+"""Flask: WSGI."""
 
 from collections.abc import Iterator
 

@@ -92,7 +92,8 @@ def service_of(
     config = build([Layer("test", {"target": "x:y", **settings})]).config
     state = {} if state is None else state
     loop = asyncio.get_running_loop()
-    return Service(app, config, loop=loop, state=state, access=access, on_limit=on_limit, note=note)
+    overdue = getattr(app, "overdue", None)  # a WSGI application's
+    return Service(app, config, loop=loop, state=state, access=access, on_limit=on_limit, note=note, overdue=overdue)
 
 
 @asynccontextmanager

@@ -53,6 +53,7 @@ BROAD = {
     "protocol/websocket/session.py::WebSocketConnection.receive": "gives back an event not taken, then raises again",
     "sockets/bind.py::_bind_address": "closes the sockets bound so far, then raises again",
     "worker/development.py::DevelopedApp._serve": "the application",
+    "wsgi/call.py::Call.run": "the application; the loop raises it again",
     "worker/exit.py::_guarded": "exit functions of the application",
     "worker/lifespan.py::Lifespan._run": "the application",
     "worker/main.py::run": "the process's last line of defence: logs, and tells the master",

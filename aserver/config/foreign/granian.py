@@ -10,7 +10,6 @@ from aserver.config.foreign.verdict import (
     Table,
     converted,
     into,
-    later,
     renamed,
     same,
     seconds_of,
@@ -18,7 +17,6 @@ from aserver.config.foreign.verdict import (
     unequal,
     unneeded,
 )
-from aserver.config.later import WSGI_THREADS
 
 _HTTP2 = "this server speaks HTTP/1.1; let the proxy in front speak HTTP/2"
 _RUST = "there is no Rust runtime whose threads could be counted"
@@ -40,19 +38,6 @@ def _interface(value: object, _: Mapping[str, object]) -> Meaning:
 
 def _http(value: object, _: Mapping[str, object]) -> Meaning:
     return Meaning(changes=(_HTTP2,)) if str(value) == "2" else Meaning()
-
-
-def _threads(value: object, _: Mapping[str, object]) -> Meaning:
-    if value is None:
-        return Meaning()
-    return Meaning(
-        changes=(
-            (
-                f"blocking_threads = {value} does nothing yet: each worker runs WSGI requests in up to {WSGI_THREADS} "
-                "threads, and an ASGI application needs none"
-            ),
-        )
-    )
 
 
 def _level(value: object) -> object:
@@ -83,7 +68,7 @@ GRANIAN: Table = {
     "http": converted("", _http, "HTTP/1.1 alone is spoken"),
     "websockets": converted("", _websockets, "always on", "--ws=on --no-ws=off"),
     "workers": same(),
-    "blocking_threads": converted("threads", _threads, "does nothing yet: up to 10 threads a worker for WSGI"),
+    "blocking_threads": renamed("threads"),
     "blocking_threads_idle_timeout": unneeded("idle threads cost nothing"),
     "runtime_threads": unneeded(_RUST),
     "runtime_blocking_threads": unneeded(_RUST),
@@ -91,10 +76,7 @@ GRANIAN: Table = {
     "loop": unneeded("the loop is uvloop, whichever is asked for"),
     "task_impl": unneeded("tasks are asyncio's"),
     "backlog": same(),
-    "backpressure": later(
-        "backpressure",
-        "backpressure does nothing yet: requests wait for a thread without a bound; limit_concurrency answers 503",
-    ),
+    "backpressure": same(),
     "http1_buffer_size": unneeded("buffers grow as they are needed, up to a bound"),
     "http1_header_read_timeout": converted(
         "header_timeout", into("header_timeout", seconds_of("ms")), "milliseconds become a duration"

@@ -24,7 +24,6 @@ from aserver.config.foreign.verdict import (
     unequal,
     unneeded,
 )
-from aserver.config.later import WSGI_THREADS
 
 #: No line and no field is longer than this in a request that a browser or a proxy sends.
 LONGEST = 65536
@@ -32,17 +31,6 @@ _HTTP2 = "this server speaks HTTP/1.1; let the proxy in front speak HTTP/2"
 _DIRTY = "there are no dirty workers here: give long work to a task queue, or to a server of its own"
 _LENIENT = "requests that the standard forbids are refused, as they smuggle others past a proxy; mend the client"
 _SYSLOG = "log to standard error and let journald or the container forward it, or name a SysLogHandler in log_config"
-
-
-def _threads_text(threads: object) -> str:
-    return (
-        f"threads = {threads} does nothing yet: each worker runs WSGI requests in up to {WSGI_THREADS} threads, "
-        "and an ASGI application needs none"
-    )
-
-
-def _threads(value: object, _: Mapping[str, object]) -> Meaning:
-    return Meaning() if value is None else Meaning(changes=(_threads_text(value),))
 
 
 def _several_threads(others: Mapping[str, object]) -> bool:
@@ -55,14 +43,7 @@ def _worker_class(value: object, others: Mapping[str, object]) -> Meaning:
     if value is None:
         return Meaning()
     if name == "sync" and not _several_threads(others):
-        return Meaning(
-            changes=(
-                (
-                    "a sync worker runs one request at a time; here up to "
-                    f"{WSGI_THREADS} WSGI requests run at once in threads, so the application has to be thread-safe"
-                ),
-            )
-        )
+        return Meaning({"threads": 1}, notes=("a sync worker runs one request at a time: threads = 1",))
     if name in {"sync", "gthread", "asgi"} or short in {"UvicornWorker", "UvicornH11Worker", "ThreadWorker"}:
         return Meaning(notes=(f"{name} is not needed: the application's own interface, ASGI or WSGI, decides",))
     if short in {"SyncWorker", "ASGIWorker"}:
@@ -82,18 +63,19 @@ def _worker_class(value: object, others: Mapping[str, object]) -> Meaning:
 
 
 def _timeout(value: object, others: Mapping[str, object]) -> Meaning:
-    """A warning for a sync worker. Without a class the command line may have one, so that it is only said."""
+    """A sync worker's is a limit for each request, too. Without a class the command line may have one: it is said."""
     if value is None:
         return Meaning()
     settings = {"hang_timeout": value}
     known = others.get("worker_class")
     if asks_nothing(value) or known not in {None, "sync"} or _several_threads(others):
         return Meaning(settings)
+    settings["request_timeout"] = value
     text = (
-        f"timeout = {value} watches the worker's event loop (hang_timeout), which a WSGI request that is stuck in its "
-        "thread does not stop; request_timeout, which will end such a request, is not there yet"
+        f"timeout = {value} ends requests, too (request_timeout), as in a sync worker; an ASGI application that may be "
+        "silent for longer wants --request-timeout 0"
     )
-    return Meaning(settings, changes=(text,)) if known == "sync" else Meaning(settings, notes=(text,))
+    return Meaning(settings, notes=() if known == "sync" else (text,))
 
 
 def _connections(value: object, others: Mapping[str, object]) -> Meaning:
@@ -184,16 +166,19 @@ GUNICORN: Table = {
     "backlog": same(),
     "workers": same("-w --workers"),
     "worker_class": converted(
-        "", _worker_class, "the application's interface decides; gevent and eventlet have no equal", "-k --worker-class"
+        "",
+        _worker_class,
+        "the application's interface decides; `sync` is `threads = 1`; gevent and eventlet have no equal",
+        "-k --worker-class",
     ),
-    "threads": converted("threads", _threads, "does nothing yet: up to 10 threads a worker for WSGI"),
+    "threads": same(),
     "worker_connections": converted("limit_connections", _connections, "not for sync workers, where it does nothing"),
     "max_requests": same(),
     "max_requests_jitter": same(),
     "timeout": converted(
         "hang_timeout",
         _timeout,
-        "watches the event loop; a WSGI request stuck in a thread is not ended by it",
+        "watches the event loop; of a sync worker it is `request_timeout`, too",
         "-t --timeout",
     ),
     "graceful_timeout": same(),
@@ -349,6 +334,7 @@ DEFAULTS = (
     ("preload", "off", "on"),
     ("keep_alive", "2s", "65s"),
     ("limit_request_line", "4094", "8190"),
+    ("threads", "1", "10"),
 )
 
 

@@ -21,7 +21,6 @@ from aserver.config.foreign.verdict import (
     unequal,
     unneeded,
 )
-from aserver.config.later import WSGI_THREADS
 
 _UWSGI_PROTOCOL = (
     "the uwsgi protocol is not spoken: the address speaks HTTP, so change the proxy "
@@ -69,23 +68,6 @@ def _module(value: object, others: Mapping[str, object]) -> Meaning:
 
 def _callable(_value: object, _: Mapping[str, object]) -> Meaning:
     return Meaning()  # `_module` and `_file` take it
-
-
-def _harakiri(value: object, _: Mapping[str, object]) -> Meaning:
-    return Meaning(
-        changes=(
-            (
-                f"harakiri = {value} has no equal yet: request_timeout will end a request that takes longer; "
-                "hang_timeout ends a worker whose event loop stands still"
-            ),
-        )
-    )
-
-
-def _threads(value: object, _: Mapping[str, object]) -> Meaning:
-    return Meaning(
-        changes=(f"threads = {value} does nothing yet: each worker runs WSGI requests in up to {WSGI_THREADS} threads",)
-    )
 
 
 def _lifetime(value: object, _: Mapping[str, object]) -> Meaning:
@@ -145,8 +127,8 @@ UWSGI: Table = {
     "socket-protocol": unneeded("HTTP is spoken on each address"),
     "processes": renamed("workers", "-p --processes"),
     "workers": same("--workers"),
-    "threads": converted("threads", _threads, "does nothing yet: up to 10 threads a worker for WSGI"),
-    "harakiri": converted("request_timeout", _harakiri, "not there yet", "-t --harakiri"),
+    "threads": same(),
+    "harakiri": renamed("request_timeout", "-t --harakiri"),
     "listen": renamed("backlog", "-l --listen"),
     "chmod-socket": converted(
         "uds_mode",
@@ -318,4 +300,5 @@ DEFAULTS = (
     ("accesslog", "in the log", "-"),
     ("backlog", "100", "2048"),
     ("graceful_timeout", "60s", "30s"),
+    ("threads", "1", "10"),
 )

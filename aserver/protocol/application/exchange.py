@@ -158,29 +158,36 @@ class Exchange(Response):
         if self.parting is None and self.connection.open:
             fault = "the application returned without completing its response (expected %s); %s"
             report(self, fault, self.state.value, self._consequence())
-        self._give_up(500)
+        self.give_up(500)
 
     def failed(self, error: BaseException) -> None:
         """React to an exception of the application."""
         if isinstance(error, asyncio.CancelledError):
-            self._give_up(503)
+            self.give_up(503)
             return
         if self.parting is None or not (isinstance(error, OSError) or is_disconnect(error)):
             report(self, "the application raised %s; %s", type(error).__name__, self._consequence(), error=error)
-        self._give_up(500)
+        self.give_up(500)
 
-    def _consequence(self) -> str:
+    def progress(self) -> int | None:
+        """See `Request`: bytes of both bodies; None after the answer, and while the client does not send or read."""
+        body = self.request_body
+        if self.state is DONE or self.connection.write_paused or (self.waiters and not (self.complete or self.gone)):
+            return None
+        return self.sent if body is None else self.sent + body.received
+
+    def _consequence(self, status: int = 500) -> str:
         if self.state is DONE:
             return "its response was complete"
         if self.gone:
             return "the client had gone"
-        return "answered 500" if self.state in (START, HEADED) else "the connection was broken off"
+        return f"answered {status}" if self.state in (START, HEADED) else "the connection was broken off"
 
-    def _give_up(self, status: int) -> None:
+    def give_up(self, status: int) -> str:
         """Answer for the application if nothing was sent, else make sure that the end does not look good."""
-        connection = self.connection
+        connection, consequence = self.connection, self._consequence(status)
         if self.state is DONE or not connection.open:
-            return
+            return consequence
         if self.state in (START, HEADED) and not (self.gone or connection.eof):
             if self.parting is not None:  # a stream that was ended by the stop, before its first piece
                 status = 503
@@ -188,6 +195,7 @@ class Exchange(Response):
             self.refuse(status)
         else:
             connection.broken(self)
+        return consequence
 
     def refuse(self, status: int) -> None:
         """Answer for the application; nothing may have been sent."""
@@ -417,22 +425,15 @@ class Exchange(Response):
             self.keep_alive = self.keep_alive and self.discardable
             connection.send_head(self, b"")
             if not self.silent:
-                await self._send_file(descriptor, size, message["path"])
+                while self.sent < size and connection.open:
+                    chunk = await read_chunk(loop, descriptor, self.sent, size, message["path"])
+                    if connection.open:
+                        self.file_piece(len(chunk))
+                        connection.send_data(self, chunk)
+                        await connection.until_writable()
         finally:
             os.close(descriptor)
         if self.parting is not None and self.gone:
             raise self.parting.error()
         self.file_sent()
         connection.send_data(self, b"")
-
-    async def _send_file(self, descriptor: int, size: int, path: str) -> None:
-        """Send a file as fast as the client reads. Raises ApplicationError if it gets shorter."""
-        connection = self.connection
-        offset = 0
-        while offset < size and connection.open:
-            chunk = await read_chunk(connection.context.loop, descriptor, offset, size, path)
-            offset += len(chunk)
-            if connection.open:
-                self.file_piece(len(chunk))
-                connection.send_data(self, chunk)
-                await connection.until_writable()

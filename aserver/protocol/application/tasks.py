@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 from aserver.asgi import ASGIApp, Message, Scope
 from aserver.config import Config
+from aserver.importer.tracebacks import waiting
 from aserver.log.access.record import AccessRecord
 from aserver.protocol.application.dropped import DroppedBodies
 from aserver.protocol.application.request_ids import RequestIds
@@ -75,13 +76,20 @@ class Request(Protocol):
     def abandon(self) -> bool:
         """End an answer whose client left long ago; return whether the application had to be cancelled."""
 
+    def progress(self) -> int | None:
+        """Return a number that grows with all that the application does; None while it owes nothing."""
+
+    def give_up(self, status: int) -> str:
+        """Answer for the application if nothing was sent, else break the answer off; return which, for the log."""
+
 
 class Tasks:
     """The application of one worker, and its tasks.
 
     `requests` counts finished requests (for `max_requests`). `access`, if given, is called once for each finished
     response with an `AccessRecord`, which has a duration if that is to be `timed`; `on_limit` each time that
-    `limit_concurrency` turns a request away; `note` with the target of each request whose application begins.
+    `limit_concurrency` turns a request away; `note` with the target of each request whose application begins;
+    `overdue` with the scope of each that is given up, to return where it stands, if its task does not show that.
     """
 
     def __init__(
@@ -95,6 +103,7 @@ class Tasks:
         timed: bool = True,
         on_limit: Callable[[], None] | None = None,
         note: Callable[[bytes], None] | None = None,
+        overdue: Callable[[Scope], str] | None = None,
     ) -> None:
         self._app = app
         self._config = config
@@ -104,6 +113,7 @@ class Tasks:
         self.timed = timed and access is not None
         self._on_limit = on_limit
         self._note = note
+        self._overdue = overdue
         self._limit = config.limit_concurrency or inf
         self.ids = RequestIds() if RequestIds.wanted(config) else None
         self.dropped = DroppedBodies()
@@ -114,6 +124,9 @@ class Tasks:
         #: until its answer has begun.
         self.abandoned: dict[Request, float] = {}
         self._patience = config.disconnect_grace
+        self._timeout = config.request_timeout
+        #: With `request_timeout`: the progress that each request had made when it was last seen to, and when that was.
+        self._progress: dict[Request, tuple[int, float]] = {}
         self._stopping = False  # no other process will serve these clients
         self._streams: dict[Request, float] = {}  # since when each has been one, as far as `end_streams` has looked
 
@@ -204,6 +217,7 @@ class Tasks:
     def postpone(self, seconds: float) -> None:
         """Put off all deadlines, because the loop stood still for so long."""
         self.abandoned = {request: deadline + seconds for request, deadline in self.abandoned.items()}
+        self._progress = {request: (progress, since + seconds) for request, (progress, since) in self._progress.items()}
 
     def sweep(self, now: float) -> None:
         """End what has overrun a deadline."""
@@ -211,6 +225,34 @@ class Tasks:
             self._end_abandoned(now)
         if self._stopping:
             self.end_streams(now)
+        if self._timeout:
+            self._end_overdue(now)
+
+    def _end_overdue(self, now: float) -> None:
+        """End requests for which their applications have done nothing for `request_timeout`."""
+        before, self._progress = self._progress, {}
+        for request in list(self.running):
+            progress = request.progress()
+            if progress is None:
+                continue
+            last, since = before.get(request, (None, now))
+            if last != progress:
+                since = now
+            if now - since < self._timeout:
+                self._progress[request] = progress, since
+                continue
+            stack = self._overdue(request.scope) if self._overdue is not None else ""
+            if not stack and request.task is not None:
+                stack = waiting(request.task.get_coro())
+            report(
+                request,
+                "its application has done nothing for %.1f s (request_timeout); %s; client %s; it stands here:\n%s",
+                now - since,
+                request.give_up(504),
+                ":".join(map(str, request.client or ("unknown",))),
+                stack.rstrip(),
+            )
+            request.cancel("request_timeout")
 
     def _end_abandoned(self, now: float) -> None:
         """End answers that go on though their client left `disconnect_grace` ago, or has been taken for gone.

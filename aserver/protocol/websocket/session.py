@@ -86,6 +86,13 @@ class WebSocketConnection(Socket):
         """Do nothing: an application whose client has left has heard of it, and may work on."""
         return False
 
+    def progress(self) -> None:
+        """See `Request`: between two messages an application may take as long as it likes."""
+
+    def give_up(self, status: int) -> str:  # noqa: ARG002 - see `Request`
+        """Do nothing: it is never overdue."""
+        return ""
+
     @property
     def open_ended(self) -> bool:
         """Not as HTTP is: WebSockets leave by a closing offer."""

@@ -457,7 +457,7 @@ async def test_pathsend_of_what_is_no_file(tmp_path: Path) -> None:
 
 
 async def test_pathsend_waits_for_a_client_that_does_not_read(tmp_path: Path) -> None:
-    """No more of the file is read than goes out. Fails without `until_writable` in `_send_file`."""
+    """No more of the file is read than goes out. Fails without `until_writable` in `_send_path`."""
     size = 64 << 20
     with (tmp_path / "file").open("wb") as file:
         file.truncate(size)

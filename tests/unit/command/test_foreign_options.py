@@ -46,8 +46,7 @@ def test_the_usual_flags_of_gunicorn(resolve: Resolve) -> None:
     resolved = resolve("app:app", "-k", "uvicorn.workers.UvicornWorker", "-t", "7", "--threads", "3", "--name", "shop")
     config = resolved.config
     assert (config.hang_timeout, config.proc_name) == (7.0, "shop")
-    (warning,) = resolved.warnings
-    assert warning.startswith("--threads: threads = 3 does nothing yet")
+    assert (config.threads, config.request_timeout, resolved.warnings) == (3, 0.0, ())
     assert resolved.origins["hang_timeout"] == "command line, -t"
     (note,) = resolved.notes
     assert note.startswith("-k: uvicorn.workers.UvicornWorker is not needed")

@@ -113,6 +113,10 @@ def test_a_file_and_the_target_behind_it(migrate: Migrate, tmp_path: Path) -> No
         ("uvicorn a:b --port 9 --no-access-log --http2", {"bind": ["127.0.0.1:9"], "accesslog": "off"}, "HTTP/1.1"),
         ("python -m uvicorn a:b --interface asgi2", {"target": "a:b"}, "asgi2 is not spoken"),
         ("granian --interface rsgi a:b --workers-max-rss 9", {"max_memory": "9MiB", "memory_metric": "rss"}, "rsgi"),
+        ("gunicorn -k sync -t 9 a:b", {"hang_timeout": "9s", "request_timeout": "9s", "threads": 1}, "threads = 1"),
+        ("gunicorn -t 9 a:b", {"hang_timeout": "9s", "request_timeout": "9s"}, "--request-timeout 0"),
+        ("gunicorn -k gthread -t 9 a:b", {"hang_timeout": "9s"}, ""),
+        ("granian a:b --blocking-threads 3 --backpressure 9", {"threads": 3, "backpressure": 9}, ""),
         ("granian a:b --http1-header-read-timeout 1500", {"header_timeout": "1.5s"}, ""),
         ("hypercorn -k trio --verify-mode CERT_NONE -b 0.0.0.0:9 a:b", {"bind": ["0.0.0.0:9"]}, "trio's loop"),
         ("uv run gunicorn -k gevent a:b", {"target": "a:b"}, "gevent has no equal"),
@@ -162,9 +166,10 @@ def test_a_uwsgi_ini(migrate: Migrate, tmp_path: Path) -> None:
         "max_requests": 5000,
         "env": ["A=1", "B=2"],
         "max_lifetime": "60m",
+        "request_timeout": "30s",
     }
     changes = [line for line in outcome.err.splitlines() if line.startswith("changes")]
-    assert [line.split()[2] for line in changes] == ["socket:", "harakiri:", "static-map:"]
+    assert [line.split()[2] for line in changes] == ["socket:", "static-map:"]
     assert "note      uwsgi, vacuum: " in outcome.err
 
 
@@ -196,7 +201,7 @@ def test_what_is_not_understood_or_wrong_is_exit_2(migrate: Migrate, tmp_path: P
     """Fails with 0: a script would go on with half of the settings."""
     outcome = migrate("--", "gunicorn", "--frobnicate", "a:b")
     assert (outcome.status, outcome.err.splitlines()[0]) == (2, "unknown   gunicorn has no option --frobnicate")
-    outcome = migrate("--", "gunicorn", "-w", "four", "-t", "x", "a:b")
+    outcome = migrate("--", "gunicorn", "-w", "four", "--keep-alive", "x", "a:b")
     assert outcome.status == 2
     assert "2 settings are wrong" in outcome.err
     outcome = migrate("no-such-file")

@@ -53,9 +53,9 @@ def test_a_file_with_all_that_gunicorn_takes(tmp_path: Path) -> None:
     assert any("worker_class: uvicorn.workers.UvicornWorker is not needed" in note for note in resolved.notes)
     assert any("worker_tmp_dir: workers' heartbeats are in memory" in note for note in resolved.notes)
     warned = "\n".join(resolved.warnings)
-    assert "gunicorn.conf.py line 8, threads: threads = 4 does nothing yet" in warned
+    assert config.threads == 4
     assert "limit_request_line is 65536 here" in warned
-    assert len(resolved.warnings) == 2, resolved.warnings
+    assert len(resolved.warnings) == 1, resolved.warnings
 
 
 def test_everything_that_is_wrong_is_said_at_once_with_its_line(tmp_path: Path) -> None:
@@ -91,7 +91,6 @@ def test_everything_that_is_wrong_is_said_at_once_with_its_line(tmp_path: Path) 
         ),
         ("def pre_request(w, r): pass", "hook pre_request does nothing: never called: use middleware"),
         ("worker_class = 'gevent'", "gevent has no equal"),
-        ("worker_class = 'sync'", "one request at a time"),
         ("statsd_host = 'localhost:8125'", "statsd_host: no metrics are sent yet"),
         ("spew = True", "py-spy"),
         (
@@ -104,6 +103,27 @@ def test_what_gunicorn_ignores_and_what_has_no_equal_is_warned_of(tmp_path: Path
     """The server starts all the same. Fails with an error for an unknown name, and without a word for each."""
     (warning,) = run_file(tmp_path, text).warnings
     assert says in warning
+
+
+@pytest.mark.parametrize(
+    ("text", "threads", "limit"),
+    [
+        ("worker_class = 'sync'", 1, 0.0),
+        ("worker_class = 'sync'\ntimeout = 7", 1, 7.0),
+        ("worker_class = 'sync'\nthreads = 3\ntimeout = 7", 3, 0.0),
+        ("timeout = 7", 10, 7.0),
+        ("timeout = 0", 10, 0.0),
+        ("worker_class = 'gthread'\nthreads = 4\ntimeout = 7", 4, 0.0),
+        ("worker_class = 'uvicorn_worker.UvicornWorker'\ntimeout = 7", 10, 0.0),
+    ],
+)
+def test_a_sync_worker_has_one_thread_and_its_timeout_is_each_requests(
+    tmp_path: Path, text: str, threads: int, limit: float
+) -> None:
+    """Only a sync worker is killed in a request that takes too long. Fails without `request_timeout` in `_timeout`."""
+    config = run_file(tmp_path, text).config
+    assert (config.threads, config.request_timeout) == (threads, limit)
+    assert config.hang_timeout == (0.0 if text == "timeout = 0" else 7.0 if "timeout" in text else 30.0)
 
 
 def test_names_that_the_file_uses_itself_are_its_own(tmp_path: Path) -> None:
@@ -188,12 +208,9 @@ def test_settings_of_other_servers_in_our_own_files_are_answered(tmp_path: Path)
     assert "there is no setting worker_class (aserver.toml line 1); it is gunicorn's: the application's" in str(
         caught.value
     )
-    assert "there is no setting blocking_threads (aserver.toml line 2); it is granian's: threads: does" in str(
-        caught.value
-    )
+    assert "there is no setting blocking_threads (aserver.toml line 2); it is granian's: threads" in str(caught.value)
     write(tmp_path / "aserver.toml", "threads = 4\nstatsd_host = 'x:1'\n")
-    threads, statsd = load(environ={}, cwd=tmp_path).warnings
-    assert threads.startswith("threads (aserver.toml line 1) does nothing yet")
+    (statsd,) = load(environ={}, cwd=tmp_path).warnings
     assert statsd.startswith("statsd_host (aserver.toml line 2) does nothing yet")
 
 

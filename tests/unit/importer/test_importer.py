@@ -190,7 +190,7 @@ async def test_what_is_not_a_coroutine_function_is_made_one(project: Project) ->
                 return iter(())
         """,
     )
-    coroutine: Any = project.load("main:app").app({"type": "http"}, None, None)  # type: ignore[arg-type]
+    coroutine: Any = project.load("main:app").app({"type": "http"}, None, None)
     assert coroutine.send is not None, "a task can be made of it"
     await coroutine
     assert sys.modules["main"].seen == [{"type": "http"}]

@@ -1,0 +1,186 @@
+"""A WSGI request between its two sides: the application in a thread, the client in the worker's loop.
+
+The thread posts ASGI messages into the mailbox of all calls; the loop sends them, and hands pieces of the body back. It
+must never let a thread run far ahead of its client, nor wait for a client that has gone.
+"""
+
+import asyncio
+import sys
+import traceback
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context
+from enum import Enum
+from queue import SimpleQueue
+from threading import get_ident
+from typing import IO, Any
+
+from aserver.asgi import Message, Scope
+from aserver.wsgi.response import WSGIResponse
+
+#: Bytes of an answer that may be on their way to the client before the thread waits.
+WINDOW = 65536
+
+
+class Notice(Enum):
+    """The things that a thread posts beside messages for the client."""
+
+    BODY = "it waits for a piece of the request's body"
+    OVER = "the application has returned, and its response is closed"
+
+
+Posted = Message | Notice
+
+
+class Call:
+    """A request under way. Fields without an underscore are the loop's, except where it says otherwise."""
+
+    __slots__ = (
+        "_app",
+        "_body",
+        "_body_over",
+        "_context",
+        "_environ",
+        "_inbox",
+        "_post",
+        "_posted",
+        "_signals",
+        "_waits_for_room",
+        "error",
+        "gone",
+        "held_since",
+        "lent",
+        "loop",
+        "scope",
+        "taken",
+        "thread",
+        "waiter",
+    )
+
+    def __init__(
+        self,
+        app: Callable[..., Any],
+        scope: Scope,
+        context: Context,
+        loop: asyncio.AbstractEventLoop,
+        post: "Callable[[Call, Posted], None]",
+    ) -> None:
+        self._app = app
+        self._environ: dict[str, Any] | None = None
+        self._body: IO[bytes] | None = None
+        self._body_over = False  # its last piece has been handed to the thread
+        self._context = context
+        self._post = post
+        self._posted = 0  # bytes; the thread's
+        self._signals: SimpleQueue[bytes | None] = SimpleQueue()  # the thread waits for them
+        self._waits_for_room = False  # the thread's
+        self._inbox: deque[Posted] = deque()
+        self.scope = scope
+        self.loop = loop
+        self.waiter: asyncio.Future[None] | None = None
+        self.taken = 0  # bytes that the client's connection has taken
+        self.gone = False  # nothing that is sent reaches the client any more
+        self.thread = 0  # set by the thread: its identity, while it runs the application
+        self.error: BaseException | None = None  # set by the thread, before OVER
+        self.held_since: float | None = None  # since when the thread may wait for the client, or for nothing
+        self.lent = False  # the thread does not count any more: another takes its place
+
+    # ── in the thread ────────────────────────────────────────────────────────────────────────
+
+    def run(self) -> None:
+        """Call the application, send what it answers, close its response."""
+        self.thread = get_ident()
+        try:
+            if not self.gone:  # while it waited for a thread
+                self._context.run(self._answer)
+        except BaseException as error:  # noqa: BLE001 - the application's; the loop raises it in the request's task
+            self.error = error
+        self.thread = 0
+        self._environ = None
+        if self._body is not None:
+            self._body.close()
+            self._body = None
+        self._post(self, Notice.OVER)
+
+    def _answer(self) -> None:
+        answer = WSGIResponse(self._emit, head_only=self.scope["method"] == "HEAD")
+        pieces = self._app(self._environ, answer.start_response)
+        try:
+            for piece in pieces:
+                answer.write(piece)
+                if self.gone or answer.silent:
+                    return
+            answer.end()
+        finally:
+            close = getattr(pieces, "close", None)
+            if close is not None:
+                close()
+
+    def _emit(self, message: Message, size: int) -> None:
+        """Post a message for the client; wait while more than WINDOW bytes are on their way."""
+        self._post(self, message)
+        self._posted += size
+        if message.get("more_body") and self._posted - self.taken > WINDOW:
+            self._waits_for_room = True  # before the look at `taken`, which the loop changes before it looks at this
+            while self._posted - self.taken > WINDOW and not self.gone:
+                self._signals.get()
+            self._waits_for_room = False
+
+    def read(self) -> bytes | None:
+        """Wait for the next piece of the request's body; None at its end.
+
+        Raises ConnectionResetError if the client has left.
+        """
+        if self._body_over:
+            return None
+        self._post(self, Notice.BODY)
+        while not self.gone:
+            piece = self._signals.get()
+            if piece is not None:
+                return piece
+        raise ConnectionResetError("the client disconnected before the request body was complete")
+
+    # ── in the loop ──────────────────────────────────────────────────────────────────────────
+
+    def prepare(self, environ: dict[str, Any], body: IO[bytes]) -> None:
+        """Take the environ, and the body that is to be closed at the end, before the call is given to a thread."""
+        self._environ, self._body = environ, body
+
+    def deliver(self, posted: Posted) -> None:
+        """Take what the thread has posted, and wake the request's task."""
+        self._inbox.append(posted)
+        if self.held_since is None and (posted is Notice.BODY or (posted is not Notice.OVER and "body" in posted)):
+            self.held_since = self.loop.time()
+        if self.waiter is not None:
+            if not self.waiter.done():
+                self.waiter.set_result(None)
+            self.waiter = None
+
+    async def next(self) -> Posted:
+        """Wait for what the thread posts next."""
+        if not self._inbox:
+            self.waiter = self.loop.create_future()
+            await self.waiter
+        return self._inbox.popleft()
+
+    def give(self, piece: bytes, *, more: bool) -> None:
+        """Hand on a piece of the request's body, for which the thread waits."""
+        self.held_since = None
+        self._body_over = not more
+        self._signals.put(piece)
+
+    def sent(self, size: int) -> None:
+        """Note that the client's connection has taken `size` bytes."""
+        self.taken += size
+        if self._waits_for_room:
+            self._signals.put(None)
+
+    def leave(self) -> None:
+        """Let the thread end the answer at its next piece: the client has gone, or its request was given up."""
+        self.gone = True
+        self._signals.put(None)
+
+    def stack(self) -> str | None:
+        """Return where the thread stands, in lines of a traceback; None if no thread runs this call."""
+        frame = sys._current_frames().get(self.thread)  # there is no public name for it
+        return None if frame is None else "".join(traceback.format_stack(frame))

@@ -1,0 +1,110 @@
+"""The response of a WSGI application: `start_response`, `write()` and the pieces of its body, as ASGI messages.
+
+Pure. The rules of PEP 3333 that an editor must obey:
+
+* the head goes out with the first piece that is not empty, or at the end, and until then `start_response` may be called
+  again with `exc_info`; after that such a call raises what `exc_info` has;
+* a body that has its whole Content-Length is complete, whatever the application still does.
+"""
+
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any
+
+from aserver.asgi import Message
+from aserver.errors import ApplicationError
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
+
+#: Statuses of which no body is sent.
+_BODILESS = frozenset((204, 205, 304))
+
+
+class WSGIResponse:
+    """The response of one request, as far as the application has made it.
+
+    `emit` takes each message and the number of its bytes.
+    """
+
+    __slots__ = ("_emit", "_head", "_head_only", "_length", "_sent", "_size", "complete")
+
+    def __init__(self, emit: Callable[[Message, int], None], *, head_only: bool) -> None:
+        self._emit = emit
+        self._head_only = head_only
+        self._head: tuple[int, list[tuple[bytes, bytes]]] | None = None
+        self._length: int | None = None
+        self._sent = False
+        self._size = 0
+        self.complete = False
+
+    def start_response(
+        self, status: str, headers: Iterable[tuple[str, str]], exc_info: ExcInfo | None = None
+    ) -> Callable[[bytes], object]:
+        """Take status and headers; return `write`."""
+        if exc_info is not None:
+            try:
+                if self._sent:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # no cycle through the frames of the traceback
+        elif self._head is not None:
+            raise ApplicationError("start_response was called a second time, and without exc_info")
+        code, pairs = _status(status), _pairs(headers)
+        self._head, self._length = (code, pairs), _length(pairs)
+        self._head_only = self._head_only or code in _BODILESS
+        return self.write
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing that follows is sent: the request was HEAD, or the status has no body."""
+        return self.complete and self._head_only
+
+    def write(self, piece: Any) -> None:
+        """Send a piece of the body, and before the first one the head."""
+        if not isinstance(piece, bytes):
+            raise ApplicationError(f"a piece of the body is {type(piece).__name__}, must be bytes")
+        if self._head is None:
+            raise ApplicationError("the body has begun before start_response was called")
+        if not piece or self.silent:
+            return
+        if self.complete:
+            raise ApplicationError(f"the body goes on after the {self._length} bytes of its Content-Length")
+        self._begin()
+        self._size += len(piece)
+        self.complete = self._size == self._length or self._head_only
+        self._emit({"type": "http.response.body", "body": piece, "more_body": not self.complete}, len(piece))
+
+    def end(self) -> None:
+        """Complete the response after the last piece."""
+        if self._head is None:
+            raise ApplicationError("the application returned without having called start_response")
+        if not self.complete:
+            self._begin()
+            self.complete = True
+            self._emit({"type": "http.response.body", "body": b"", "more_body": False}, 0)
+
+    def _begin(self) -> None:
+        if not self._sent and self._head is not None:
+            self._sent = True
+            status, headers = self._head
+            self._emit({"type": "http.response.start", "status": status, "headers": headers}, 0)
+
+
+def _status(status: object) -> int:
+    if not (isinstance(status, str) and status[:3].isdecimal() and not status[3:4].strip()):
+        raise ApplicationError(f"start_response: status is {status!r}, must be like '200 OK'")
+    return int(status[:3])
+
+
+def _pairs(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    try:
+        return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ApplicationError(f"start_response: headers must be pairs of latin-1 texts: {error}") from error
+
+
+def _length(pairs: list[tuple[bytes, bytes]]) -> int | None:
+    for name, value in pairs:
+        if len(name) == 14 and name.lower() == b"content-length" and value.isdigit():
+            return int(value)
+    return None

@@ -1,0 +1,90 @@
+"""The streams that a WSGI application finds in its environ: the body, the log of errors, the wrapper of files.
+
+Runs in the threads of the application. They must never touch the loop but by the functions that they are given.
+"""
+
+import io
+import logging
+from collections.abc import Callable
+from typing import IO, Any
+
+log = logging.getLogger("aserver.error")
+
+#: Bytes of a file that are read at once, at the least; applications ask for 4096 or 8192, by PEP 3333's example.
+_BLOCK = 65536
+
+
+class InputStream(io.RawIOBase):
+    """`wsgi.input` of a body that is still to come, to be read through `io.BufferedReader`.
+
+    `more` waits for the next piece; it returns None at the end, and raises ConnectionResetError if the client leaves.
+    """
+
+    def __init__(self, piece: bytes, more: Callable[[], bytes | None]) -> None:
+        super().__init__()
+        self._piece: memoryview = memoryview(piece)
+        self._more: Callable[[], bytes | None] | None = more
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill as much of `buffer` as one piece has; return 0 at the end."""
+        while not self._piece:
+            piece = self._more() if self._more is not None else None
+            if piece is None:
+                self._more = None
+                return 0
+            self._piece = memoryview(piece)
+        size = min(len(buffer), len(self._piece))
+        buffer[:size] = self._piece[:size]
+        self._piece = self._piece[size:]
+        return size
+
+
+class ErrorStream(io.TextIOBase):
+    """`wsgi.errors` of one request: what is written up to the end of a line is one record of the error log."""
+
+    def __init__(self, request_id: str | None = None) -> None:
+        super().__init__()
+        self._extra = {"request_id": request_id}
+        self._text = ""
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Log what ends with a line's end, as a logging handler or print() writes it; keep anything else for later."""
+        self._text += text
+        if text.endswith("\n"):
+            self.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        """Log what is there."""
+        text, self._text = self._text.rstrip("\n"), ""
+        if text:
+            log.error("%s", text, extra=self._extra)
+
+
+class FileWrapper:
+    """`wsgi.file_wrapper`: a file as an iterable of blocks; `close` is the file's."""
+
+    def __init__(self, filelike: IO[bytes], blksize: int = _BLOCK) -> None:
+        self.filelike = filelike
+        self.blksize = max(blksize, _BLOCK)
+        if hasattr(filelike, "close"):
+            self.close = filelike.close
+
+    def __iter__(self) -> "FileWrapper":
+        """Return itself."""
+        return self
+
+    def __next__(self) -> bytes:
+        """Return the next block."""
+        block = self.filelike.read(self.blksize)
+        if not block:
+            raise StopIteration
+        return block
