@@ -42,6 +42,10 @@ class ClientConnection(Protocol):
     write_deadline: float
 
     @property
+    def handler(self) -> object:
+        """The protocol that is spoken on it."""
+
+    @property
     def idle(self) -> bool:
         """Whether no request is under way, also none half received."""
 

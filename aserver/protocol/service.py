@@ -19,8 +19,10 @@ from aserver.protocol.http1.connection import HttpConnection
 from aserver.protocol.http1.encoder import Encoder
 from aserver.protocol.http1.head_cache import HeadCache
 from aserver.protocol.http1.rules import RequestLimits
+from aserver.protocol.transport.connection import Connection
+from aserver.protocol.websocket.connection import Socket
 from aserver.protocol.websocket.departure import Departure
-from aserver.protocol.websocket.session import WebSocketConnection
+from aserver.protocol.websocket.session import WebSocket
 
 log = logging.getLogger("aserver.error")
 
@@ -98,8 +100,10 @@ class Service:
         """
         context, tasks, encoder, limits, heads = self.context, self.tasks, self.encoder, self.limits, self.heads
 
-        def make() -> HttpConnection:
-            return HttpConnection(context, tasks, encoder, limits, heads, scheme=scheme, tls=tls, server=server)
+        def make() -> Connection:
+            link = Connection(context, scheme=scheme, tls=tls, server=server)
+            link.speak(HttpConnection(link, tasks, encoder, limits, heads))
+            return link
 
         return cast("Callable[[], asyncio.Protocol]", make)
 
@@ -120,9 +124,9 @@ class Service:
         """Cut the connections of WebSockets that were told to leave, and cancel applications that never looked."""
         for socket in self._websockets():
             if socket.over:
-                socket.abort()
+                socket.tunnel.abort()
         for request in list(self.tasks.running):
-            if isinstance(request, WebSocketConnection) and request.over and not request.told:
+            if isinstance(request, WebSocket) and request.socket.over and not request.socket.told:
                 age = request.describe(self.context.loop.time())
                 log.info("request cancelled, its WebSocket was closed by the stop: %s", age)
                 request.cancel("the server stops")
@@ -142,8 +146,8 @@ class Service:
         """How many connections are WebSockets."""
         return len(self._websockets())
 
-    def _websockets(self) -> list[WebSocketConnection]:
-        return [each for each in self.connections if isinstance(each, WebSocketConnection)]
+    def _websockets(self) -> list[Socket]:
+        return [each.handler for each in self.connections if isinstance(each.handler, Socket)]
 
     def describe(self) -> list[str]:
         """`GET /x, 31.2 s` for each request whose application has not returned."""

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Iterable
 
 from aserver.protocol.context import ClientConnection
-from aserver.protocol.http1.connection import HttpConnection
+from aserver.protocol.transport.connection import Connection
 
 
 class Relay:
@@ -27,7 +27,7 @@ class Relay:
         """Give the idle ones away. If the queue is full, or the system lacks descriptors, they stay."""
         with contextlib.suppress(OSError):
             for connection in list(connections):
-                if not isinstance(connection, HttpConnection) or connection.tls or not connection.idle:
+                if not isinstance(connection, Connection) or connection.tls or not connection.idle:
                     continue
                 connection.writer.flush()
                 if not connection.transport.get_write_buffer_size():

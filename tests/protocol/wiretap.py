@@ -147,7 +147,9 @@ class Wiretap:
                 connection.data_received(piece)
             for _ in range(TURNS if self.service.active else 1):
                 await asyncio.sleep(0)
-        while connection.reader.unread or (self.service.active and not (connection.receiving is not None)):
+        while connection.handler.reader.unread or (
+            self.service.active and not (connection.handler.receiving is not None)
+        ):
             await asyncio.sleep(0)
         await asyncio.sleep(0)  # answers are written at the end of the turn they are given in
         outcome = Outcome(called=self._called, open=not (tap.closed or tap.half_closed), written=tap.written)

@@ -30,7 +30,6 @@ class Carrier(Protocol):
 
     context: Context
     tasks: Tasks
-    client: tuple[str, int] | None
     eof: bool  # the client has shut down its sending side; it may still read
     write_paused: bool  # the client reads less fast than the application writes
 
@@ -121,7 +120,7 @@ class Exchange(Response):
         self.method = method
         self.version = version
         self.headers = headers  # not the scope's list
-        self.client = connection.client  # or what a trusted proxy says
+        self.client: tuple[str, int] | None = scope["client"]  # or what a trusted proxy says
         self.started = connection.context.now
         self.launched = False  # its turn has come; `task` may follow a turn of the loop later
         self.task: asyncio.Task[None] | None = None
@@ -135,7 +134,7 @@ class Exchange(Response):
         ids = connection.tasks.ids
         if ids is not None:
             forwarding = connection.context.forwarding
-            trusted = forwarding is not None and forwarding.trusts(connection.client)
+            trusted = forwarding is not None and forwarding.trusts(self.client)
             self.request_id = scope["request_id"] = ids.choose(headers, trusted=trusted)
 
     # ── the record ───────────────────────────────────────────────────────────────────────────

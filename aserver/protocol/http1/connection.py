@@ -5,10 +5,10 @@ of its calls, which may come from the parser.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from math import inf
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from aserver.errors import ClientError
 from aserver.protocol.application.access_record import Refusal
@@ -18,12 +18,12 @@ from aserver.protocol.application.origin import apply_origin
 from aserver.protocol.application.parting import HEAR_OUT
 from aserver.protocol.application.scope import SLASH, make_scope
 from aserver.protocol.application.tasks import Tasks
-from aserver.protocol.context import Context
 from aserver.protocol.http1.encoder import Encoder, is_close_delimited
 from aserver.protocol.http1.head_cache import HeadCache
 from aserver.protocol.http1.reader import BETWEEN, OVER, RequestReader
 from aserver.protocol.http1.rules import RequestLimits
 from aserver.protocol.http1.sink import CHUNKED, Headers
+from aserver.protocol.http1.upgrade import UpgradeAnswer
 from aserver.protocol.semantics import fields
 from aserver.protocol.semantics.response import DONE, HEADED, START, TRAILERS, Response
 from aserver.protocol.semantics.response_head import Pairs
@@ -32,7 +32,6 @@ from aserver.protocol.transport.connection import (
     BODY,
     FIRST_REQUEST,
     HEAD,
-    LINGER,
     NEXT_REQUEST,
     NOTHING,
     OPEN,
@@ -47,35 +46,33 @@ log: Final = logging.getLogger("aserver.error")
 PIPELINE_LIMIT: Final = 16
 
 
-class HttpConnection(Connection):
-    """A client's HTTP/1 connection."""
+class HttpConnection:
+    """HTTP/1 on a connection, its `link`: the handler of what comes, and the carrier of exchanges."""
 
     __slots__ = (
         "_offered",
         "_queue",
         "_refusal",
         "_refused",
+        "context",
         "current",
         "encoder",
         "eof",
+        "link",
+        "logged",
         "reader",
         "receiving",
         "tasks",
+        "write_paused",
     )
 
     def __init__(
-        self,
-        context: Context,
-        tasks: Tasks,
-        encoder: Encoder,
-        limits: RequestLimits,
-        heads: HeadCache,
-        *,
-        scheme: str = "http",
-        tls: bool = False,
-        server: tuple[str, int | None] | None = None,
+        self, link: Connection, tasks: Tasks, encoder: Encoder, limits: RequestLimits, heads: HeadCache
     ) -> None:
-        super().__init__(context, scheme=scheme, tls=tls, server=server)
+        self.link = link
+        self.context = link.context
+        self.write_paused = False
+        self.logged: tuple[Any, ...] | None = None  # the access log's, which formats the same fields again and again
         self.tasks = tasks
         self.encoder = encoder
         self.eof = False  # the client has shut down its sending side; it may still read
@@ -85,15 +82,12 @@ class HttpConnection(Connection):
         self._offered: Exchange | None = None  # becomes a WebSocket when its turn comes
         self._refusal: ClientError | None = None  # to be answered when the queue is empty
         self._refused: Exchange | None = None  # the exchange whose body was bad, if its head was good
-        self.reader = RequestReader(self, limits, heads)  # `feed` takes its place when the connection ends
+        self.reader = RequestReader(self, limits, heads)
 
     # ── bytes in ─────────────────────────────────────────────────────────────────────────────
 
     def data_received(self, data: bytes) -> None:
         """Read, then start what can be started."""
-        if self.stage is not OPEN:
-            self.feed(data)
-            return
         reader = self.reader
         if not reader.take_known(data):
             error = None
@@ -116,23 +110,23 @@ class HttpConnection(Connection):
             if self._offered is self.current:
                 self._hand_over(self._offered)
         elif reader.in_head:
-            if self.awaited is not HEAD:
-                self.awaited = HEAD
-                self.deadline = self.context.now + self.context.header_timeout
-        elif reader.phase is OVER and self.stage is OPEN:
-            self._discard(data)
+            if self.link.awaited is not HEAD:
+                self.link.awaited = HEAD
+                self.link.deadline = self.context.now + self.context.header_timeout
+        elif reader.phase is OVER and self.link.stage is OPEN:
+            self.link.discard(data)
 
     def on_spent(self) -> None:
         """Let others have their turn; what is read meanwhile would have to be kept."""
-        self.gate.pause(Pause.TURN)
+        self.link.gate.pause(Pause.TURN)
         self.context.fair_queue.wait(self._take_turn)
 
     def _take_turn(self) -> None:
         reader = self.reader
         reader.spent = False
         self._go_on()
-        if not reader.spent and self.stage is OPEN:
-            self.gate.resume(Pause.TURN)
+        if not reader.spent and self.link.stage is OPEN:
+            self.link.gate.resume(Pause.TURN)
 
     def _consider_room(self) -> None:
         """Read on if few enough requests wait: at once, or, if some are read already, once half of them are begun."""
@@ -140,7 +134,7 @@ class HttpConnection(Connection):
         if not reader.unread:
             if waiting < PIPELINE_LIMIT:
                 reader.paused = False
-                self.gate.resume(Pause.PIPELINE)
+                self.link.gate.resume(Pause.PIPELINE)
         elif waiting == PIPELINE_LIMIT // 2:
             # Not from here: this may be a call of the reader's, or deep in an application.
             self.context.loop.call_soon(self._make_room, context=self.context.variables)
@@ -150,12 +144,12 @@ class HttpConnection(Connection):
         reader = self.reader
         reader.paused = False
         self._go_on()
-        if not reader.paused and self.stage is OPEN:
-            self.gate.resume(Pause.PIPELINE)
+        if not reader.paused and self.link.stage is OPEN:
+            self.link.gate.resume(Pause.PIPELINE)
 
     def _go_on(self) -> None:
         """Read what had to wait, if it still matters."""
-        if self.stage is OPEN:
+        if self.link.stage is OPEN:
             self.data_received(b"")
         else:
             self.reader.stop()
@@ -178,23 +172,23 @@ class HttpConnection(Connection):
             authority = split_target(method, target)[2]
             if authority is not None:  # it wins over Host (RFC 9112 section 3.2.2)
                 headers = [(b"host", authority), *[pair for pair in headers if pair[0] != b"host"]]
-        scope = make_scope(self, method, target, version, headers)
+        scope = make_scope(self.link, method, target, version, headers)
         exchange = Exchange(self, self.encoder.heads, scope, target, method, version, headers, keep_alive)
         if framing is None:
             exchange.complete = True
         else:
             self._prepare(exchange, framing, length)
         if forwarding:
-            apply_origin(self, forwarding, exchange)
+            apply_origin(self.link, forwarding, exchange)
         if self.current is None:
             self.current = exchange
         else:
             self._queue.append(exchange)
             if len(self._queue) == PIPELINE_LIMIT:
                 self.reader.paused = True
-                self.gate.pause(Pause.PIPELINE)
-        self.awaited = NOTHING
-        self.deadline = inf
+                self.link.gate.pause(Pause.PIPELINE)
+        self.link.awaited = NOTHING
+        self.link.deadline = inf
 
     def _prepare(self, exchange: Exchange, framing: Mapping[bytes, bytes], length: int) -> None:
         """Set what the less usual fields ask for."""
@@ -219,8 +213,8 @@ class HttpConnection(Connection):
         if exchange is None:
             return
         if exchange is self.current:
-            self.awaited = BODY
-            self.deadline = self.context.now + self.context.body_timeout
+            self.link.awaited = BODY
+            self.link.deadline = self.context.now + self.context.body_timeout
         exchange.body_received(data)
 
     def on_end(self) -> None:
@@ -231,7 +225,7 @@ class HttpConnection(Connection):
         self.receiving = None
         exchange.complete = True
         if exchange is self.current:
-            self.deadline = inf
+            self.link.deadline = inf
             if exchange.state is DONE:
                 self._next()
             elif exchange.launched:
@@ -242,18 +236,18 @@ class HttpConnection(Connection):
     @property
     def open(self) -> bool:
         """See `Carrier`."""
-        return self.stage is OPEN
+        return self.link.stage is OPEN
 
     def send_interim(self, status: int, fields: Pairs) -> None:
         """See `Carrier`."""
-        self.writer.write(self.encoder.interim(status, fields))
+        self.link.writer.write(self.encoder.interim(status, fields))
 
     def send_head(self, exchange: Exchange, body: bytes) -> None:
         """See `Carrier`."""
         if not exchange.complete or self.context.draining:
             self._consider_close(exchange)
         data = self.encoder.first(exchange, body)
-        writer = self.writer
+        writer = self.link.writer
         if exchange.state is DONE and writer.held is None and isinstance(data, bytes):  # as nearly always
             writer.write_answer(data)
             self.answered(exchange)
@@ -270,7 +264,7 @@ class HttpConnection(Connection):
 
     def _send(self, exchange: Exchange, data: bytes | list[bytes]) -> None:
         """Write what belongs together with what comes before or after it; go on if the response is complete."""
-        writer = self.writer
+        writer = self.link.writer
         if exchange.state is not DONE:
             writer.write_soon(data)
             return
@@ -293,17 +287,21 @@ class HttpConnection(Connection):
     def await_body(self) -> None:
         """Give the client `body_timeout` for the next piece of the current request's body, unless it is complete."""
         if self.receiving is not None and self.receiving is self.current:
-            self.awaited = BODY
-            self.deadline = self.context.now + self.context.body_timeout
+            self.link.awaited = BODY
+            self.link.deadline = self.context.now + self.context.body_timeout
+
+    def until_writable(self) -> Coroutine[Any, Any, None]:
+        """See `Carrier`."""
+        return self.link.until_writable()
 
     def pause_body(self) -> None:
         """Read nothing, because the application does not take the body as fast as it comes."""
-        self.gate.pause(Pause.BODY)
-        self.deadline = inf  # it is the application that is slow
+        self.link.gate.pause(Pause.BODY)
+        self.link.deadline = inf  # it is the application that is slow
 
     def resume_body(self) -> None:
         """Read on, now that the application has taken what there was."""
-        self.gate.resume(Pause.BODY)
+        self.link.gate.resume(Pause.BODY)
         self.await_body()
 
     # ── WebSockets ───────────────────────────────────────────────────────────────────────────
@@ -315,7 +313,7 @@ class HttpConnection(Connection):
             return False
         self._offered = exchange
         if self._queue:
-            self.gate.pause(Pause.OFFER)
+            self.link.gate.pause(Pause.OFFER)
         else:
             exchange.launched = True
         return True
@@ -326,16 +324,17 @@ class HttpConnection(Connection):
         self.context.loop.call_soon(self._hand_over_waiting, exchange, context=self.context.variables)
 
     def _hand_over_waiting(self, exchange: Exchange) -> None:
-        if self.current is exchange and self.stage is OPEN:
+        if self.current is exchange and self.link.stage is OPEN:
             self._hand_over(exchange)
 
     def _hand_over(self, exchange: Exchange) -> None:
         self.current = self._offered = None
         rest = self.reader.take_rest()
         self.reader.close()
-        self.writer.flush()
-        self.gate.open()  # a long head may have been read in several turns
-        session.take_over(self, self.tasks, self.encoder, exchange, rest)
+        link = self.link
+        link.writer.flush()
+        link.gate.open()  # a long head may have been read in several turns
+        session.take_over(link, self.tasks, UpgradeAnswer(self.encoder, link.writer), exchange, rest)
 
     # ── requests in order ────────────────────────────────────────────────────────────────────
 
@@ -360,23 +359,23 @@ class HttpConnection(Connection):
         if not exchange.keep_alive:
             self.current = None
             if self.reader.phase is OVER and self._refusal is None and exchange.complete and not self._queue:
-                self.close()
+                self.link.close()
             else:
-                self.linger()
+                self.link.linger()
         elif exchange.complete:
             if exchange.request_body is not None and exchange.request_body.size:
                 exchange.drop_body()  # for as long as the application has left it there, nothing is read
             self.current = None
-            if self.awaited is not HEAD:
-                self.awaited = NEXT_REQUEST
-                self.deadline = self.context.now + self.context.keep_alive
+            if self.link.awaited is not HEAD:
+                self.link.awaited = NEXT_REQUEST
+                self.link.deadline = self.context.now + self.context.keep_alive
             if self._queue or self._refusal is not None or self.eof:
                 self._next()
         elif exchange.discardable:
             self.await_body()
             exchange.drop_body()
         else:
-            self.linger()
+            self.link.linger()
 
     def _next(self) -> None:
         """Begin what waits behind the request that was answered."""
@@ -384,10 +383,10 @@ class HttpConnection(Connection):
         queue = self._queue
         if queue:
             exchange = self.current = queue.pop(0)
-            if self.writer.held is None:
-                self.writer.hold(pipelined=True)
-            if self.awaited is not HEAD:
-                self.deadline = inf
+            if self.link.writer.held is None:
+                self.link.writer.hold(pipelined=True)
+            if self.link.awaited is not HEAD:
+                self.link.deadline = inf
             if self.reader.paused:
                 self._consider_room()
             if exchange is self._offered:
@@ -399,10 +398,10 @@ class HttpConnection(Connection):
         elif self._refusal is not None:
             self._answer_refusal(self._refusal, self._refused)
         elif self.eof and not self.reader.unread:
-            self.close()
-        elif self.awaited is not HEAD:
-            self.awaited = NEXT_REQUEST
-            self.deadline = self.context.now + self.context.keep_alive
+            self.link.close()
+        elif self.link.awaited is not HEAD:
+            self.link.awaited = NEXT_REQUEST
+            self.link.deadline = self.context.now + self.context.keep_alive
 
     def writable(self) -> None:
         """Start what had to wait for the client to read."""
@@ -418,7 +417,7 @@ class HttpConnection(Connection):
 
     def refuse(self, error: ClientError) -> None:
         """Answer a request that cannot be served, when its turn comes, and read no other."""
-        if self.stage is not OPEN:
+        if self.link.stage is not OPEN:
             return
         self.reader.stop()
         broken, self.receiving = self.receiving, None
@@ -431,7 +430,7 @@ class HttpConnection(Connection):
                 self._answer_refusal(error, broken)
                 return
             elif broken.state is DONE:
-                self.linger()
+                self.link.linger()
                 return
             else:
                 self.broken(broken)
@@ -442,24 +441,24 @@ class HttpConnection(Connection):
             self._refusal = error
 
     def _answer_refusal(self, error: ClientError, exchange: Exchange | None = None) -> None:
-        log.debug("%s:%s is answered %d: %s", *(self.client or ("a client", "-")), error.status, error.reason)
+        log.debug("%s:%s is answered %d: %s", *(self.link.client or ("a client", "-")), error.status, error.reason)
         head = self.reader.head
         line = (None if head is None else head.line) or ("", b"", "")
         head_only = line[0] == "HEAD" if exchange is None else exchange.head_only
         response = Response(self.encoder.heads, True, head_only, False)
-        self.writer.write_soon(self.encoder.first(response, response.answer(error.status)))
+        self.link.writer.write_soon(self.encoder.first(response, response.answer(error.status)))
         if self.tasks.access is not None:
             self.tasks.access(
                 Refusal(
                     error.status,
                     exchange,
-                    client=self.client,
+                    client=self.link.client,
                     line=line,
                     headers=[] if head is None else head.fields,
                     now=monotonic(),
                 )
             )
-        self.linger()
+        self.link.linger()
 
     def broken(self, exchange: Exchange) -> None:
         """End the connection, because this response cannot be completed."""
@@ -467,14 +466,14 @@ class HttpConnection(Connection):
         exchange.disconnect()
         self.current = None
         if is_close_delimited(exchange):
-            self.reset()
+            self.link.reset()
         else:
-            self.close()
+            self.link.close()
 
     def eof_received(self) -> bool:
         """Take the client's half-close: what it has asked for completely is still answered."""
         current = self.current
-        if self.stage is not OPEN or self.tls or self.receiving is not None or current is None:
+        if self.link.tls or self.receiving is not None or current is None:
             return False
         self.eof = True
         self._hear_out(current)
@@ -485,13 +484,18 @@ class HttpConnection(Connection):
         context = self.context
         context.loop.call_later(HEAR_OUT, exchange.half_closed, context=context.variables)
 
+    def postpone(self, seconds: float) -> None:
+        """Do nothing: all deadlines are the connection's."""
+
+    def cut(self) -> None:
+        """Do nothing before `lost`, which follows."""
+
     def lost(self) -> None:
         """Tell the application, and let go of the reader, which holds the connection."""
         current, self.current = self.current, None
         self.receiving = None
         self._queue.clear()
         self._offered = None
-        self.feed = drop
         self.reader.close()
         if current is not None:
             current.disconnect()
@@ -506,26 +510,20 @@ class HttpConnection(Connection):
 
     def expire(self) -> None:
         """React to `deadline` having passed."""
-        awaited = self.awaited
-        if awaited is LINGER:
-            self.close()
-        elif self.gate.reasons - {Pause.TURN}:
-            self.deadline = inf  # it is the application that is late
+        awaited = self.link.awaited
+        if self.link.gate.reasons - {Pause.TURN}:
+            self.link.deadline = inf  # it is the application that is late
         elif awaited is BODY:
             self.refuse(ClientError(408, "request body timed out"))
         elif awaited is HEAD:
             self.refuse(ClientError(408, "request head timed out"))
         elif awaited is FIRST_REQUEST or awaited is NEXT_REQUEST:
-            self.close()
+            self.link.close()
         else:
-            self.deadline = inf
+            self.link.deadline = inf
 
     @property
     def idle(self) -> bool:
         """Whether no request is under way, also none half received."""
         reader = self.reader
-        return self.current is None and self.stage is OPEN and not reader.in_head and not reader.unread
-
-
-def drop(data: bytes) -> None:
-    """Feed of a connection that is gone; no bound method, so that no cycle keeps it."""
+        return self.current is None and not reader.in_head and not reader.unread

@@ -1,8 +1,8 @@
 """The transport side of a client connection: flow control, deadlines, and how a connection ends.
 
-Runs in the worker's loop, as callbacks of the transport; `http1` and `websocket` give the bytes their meaning. It must
-never run application code, and never end a connection in a way that takes an answer from the client that was already
-written: see `linger`.
+Runs in the worker's loop, as callbacks of the transport; a `Handler` (`http1`, `websocket`) gives the bytes their
+meaning. It must never run application code, and never end a connection in a way that takes an answer from the client
+that was already written: see `linger`.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 from enum import Enum
 from math import inf
-from typing import Any, Final, cast
+from typing import Final, Protocol, cast
 
 from aserver.protocol.context import SWEEP_PERIOD, Context
 from aserver.protocol.transport.read_gate import ReadGate
@@ -37,7 +37,7 @@ class Stage(Enum):
 
 
 class Awaited(Enum):
-    """The reason of `Connection.deadline`: the bytes that the client has to send before it."""
+    """The reason of a deadline: what the client has to do before it."""
 
     NOTHING = "nothing"
     FIRST_REQUEST = "its first request"
@@ -74,10 +74,42 @@ LINGERING: Final = Stage.LINGERING
 CLOSED: Final = Stage.CLOSED
 
 
+class Handler(Protocol):
+    """The protocol that is spoken on a connection. It has the connection, and is called for what comes and ends."""
+
+    write_paused: bool  # the client reads less fast than is written; set by the connection
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of the client; none come once the connection's end was decided."""
+
+    def eof_received(self) -> bool:
+        """Take the client's half-close; return whether the transport stays open for the answers that are due."""
+
+    def writable(self) -> None:
+        """React to a client that reads again."""
+
+    def expire(self) -> None:
+        """React to `deadline` having passed; not called while the connection lingers."""
+
+    def postpone(self, seconds: float) -> None:
+        """Put off deadlines of its own."""
+
+    def cut(self) -> None:
+        """React to an end without warning: nothing that is sent from now on reaches the client."""
+
+    def lost(self) -> None:
+        """React to the transport's end, and let go of what holds the handler."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is under way, also none half received."""
+
+
 class Connection:
-    """A client's transport. Subclasses give `feed`, and react to the client in `lost`, `writable` and `expire`.
+    """A client's transport, and the one `handler` at a time that speaks with the client.
 
     An `asyncio.Protocol` in all but name: mypyc makes fast only those classes whose bases it compiles too.
+    `data_received` is the handler's own, so that the loop calls it directly.
     """
 
     __slots__ = (
@@ -87,10 +119,10 @@ class Connection:
         "awaited",
         "client",
         "context",
+        "data_received",
         "deadline",
-        "feed",
         "gate",
-        "logged",
+        "handler",
         "scheme",
         "server",
         "stage",
@@ -98,14 +130,14 @@ class Connection:
         "tls_told",
         "transport",
         "write_deadline",
-        "write_paused",
         "writer",
     )
 
     transport: asyncio.Transport
     gate: ReadGate
     writer: Writer
-    feed: Callable[[Any], object]  # bytes, or a memoryview of some
+    handler: Handler
+    data_received: Callable[[bytes], None]
 
     def __init__(
         self, context: Context, *, scheme: str, tls: bool, server: tuple[str, int | None] | None = None
@@ -120,11 +152,31 @@ class Connection:
         self.deadline = inf  # seconds of the loop's clock
         self.awaited = NOTHING  # before `deadline`
         self.write_deadline = inf  # before it, the client has to read
-        self.write_paused = False
         self._unsent = 0  # bytes in the transport's buffer when `write_deadline` was set
         self._write_waiters: list[asyncio.Future[None]] | None = None  # made for the first
         self._discarded = 0
-        self.logged: tuple[Any, ...] | None = None  # the access log's, which formats the same fields again and again
+
+    def speak(self, handler: Handler) -> None:
+        """Give the connection the handler that it begins with."""
+        self.handler = handler
+        self.data_received = handler.data_received
+
+    def hand_over(self, handler: Handler) -> None:
+        """Give the connection another handler, as if it were a new connection."""
+        handler.write_paused = self.handler.write_paused
+        self.speak(handler)
+        self.deadline = inf
+        self.awaited = NOTHING
+        self._tell_transport()
+
+    def _tell_transport(self) -> None:
+        """Have the loop call the present `data_received`: uvloop remembers the one that it has found at first."""
+        self.transport.set_protocol(cast("asyncio.BaseProtocol", self))
+
+    @property
+    def open(self) -> bool:
+        """Whether its end has not been decided."""
+        return self.stage is OPEN
 
     # ── callbacks of the transport ───────────────────────────────────────────────────────────
 
@@ -152,32 +204,29 @@ class Connection:
         self.deadline = self.write_deadline = inf
         self.context.connections.discard(self)
         self._wake_writers()
-        self.lost()
-
-    def data_received(self, data: bytes) -> None:
-        """Take bytes of the client."""
-        raise NotImplementedError
+        self.handler.lost()
+        self.data_received = _drop  # a bound method would be a cycle
 
     def eof_received(self) -> bool:
         """Take the client's half-close; return whether the transport stays open for the answers that are due."""
-        return False
+        return self.stage is OPEN and self.handler.eof_received()
 
     def pause_writing(self) -> None:
         """Make `send()` wait: the client does not read as fast as the application writes."""
-        self.write_paused = True
+        self.handler.write_paused = True
         self._unsent = self.transport.get_write_buffer_size()
         self.write_deadline = self.context.now + self.context.write_timeout
 
     def resume_writing(self) -> None:
         """Let `send()` go on."""
-        self.write_paused = False
+        self.handler.write_paused = False
         self.write_deadline = inf
         self._wake_writers()
-        self.writable()
+        self.handler.writable()
 
     async def until_writable(self) -> None:
         """Wait until the transport takes more, or the connection is gone."""
-        while self.write_paused and self.stage is not CLOSED:
+        while self.handler.write_paused and self.stage is not CLOSED:
             waiter: asyncio.Future[None] = self.context.loop.create_future()
             waiters = self._write_waiters
             if waiters is None:
@@ -193,29 +242,25 @@ class Connection:
             if not waiter.done():
                 waiter.set_result(None)
 
-    # ── for subclasses ───────────────────────────────────────────────────────────────────────
-
-    def lost(self) -> None:
-        """React to the connection's end; `stage` is CLOSED."""
-        raise NotImplementedError
-
-    def writable(self) -> None:
-        """React to a client that reads again."""
-        raise NotImplementedError
+    # ── deadlines ────────────────────────────────────────────────────────────────────────────
 
     def expire(self) -> None:
         """React to `deadline` having passed."""
-        raise NotImplementedError
+        if self.stage is LINGERING:
+            self.close()
+        else:
+            self.handler.expire()
 
     def postpone(self, seconds: float) -> None:
         """Put off the deadlines."""
         self.deadline += seconds
         self.write_deadline += seconds
+        self.handler.postpone(seconds)
 
     @property
     def idle(self) -> bool:
         """Whether no request is under way, also none half received."""
-        raise NotImplementedError
+        return self.stage is OPEN and self.handler.idle
 
     # ── ends ─────────────────────────────────────────────────────────────────────────────────
 
@@ -224,11 +269,16 @@ class Connection:
         if self.stage is not CLOSED:
             self.writer.flush()
             self.writer.stopped = True
-            self.stage = CLOSED
-            self.feed = self._ignore
+            self._end(CLOSED)
             self.deadline = inf
             self._bound_flush()
             self.transport.close()
+
+    def _end(self, stage: Stage) -> None:
+        """Have the handler hear no more."""
+        self.stage = stage
+        self.data_received = self.discard
+        self._tell_transport()
 
     def _bound_flush(self) -> None:
         """Give the transport's buffer a deadline, since no application waits for it any more."""
@@ -254,8 +304,7 @@ class Connection:
         if self.stage is not OPEN:
             return
         self.writer.flush()
-        self.stage = LINGERING
-        self.feed = self._discard
+        self._end(LINGERING)
         self.awaited = LINGER
         self.deadline = self.context.now + LINGER_SECONDS + SWEEP_PERIOD
         self._bound_flush()
@@ -266,11 +315,18 @@ class Connection:
             except OSError:  # asyncio's own loop calls shutdown(2) here; the client has gone meanwhile
                 self.abort()
 
+    def finish(self) -> None:
+        """End after a last piece that a reset must not take from the client."""
+        if self.transport.can_write_eof():
+            self.linger()
+        else:  # over TLS a client would wait for our close until the lingering ends
+            self.close()
+
     def abort(self) -> None:
         """End at once; bytes that were written and not sent are lost."""
-        self.stage = CLOSED
+        self._end(CLOSED)
         self.writer.stopped = True
-        self.feed = self._ignore
+        self.handler.cut()
         self.transport.abort()
 
     def reset(self) -> None:
@@ -280,10 +336,12 @@ class Connection:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.abort()
 
-    def _discard(self, data: bytes) -> None:
+    def discard(self, data: bytes) -> None:
+        """Drop bytes that come after the end was decided."""
         self._discarded += len(data)
         if self._discarded > LINGER_BYTES:
             self.close()
 
-    def _ignore(self, data: bytes) -> None:
-        """Drop bytes that come after the end was decided."""
+
+def _drop(data: bytes) -> None:
+    """Drop bytes that come after the end."""

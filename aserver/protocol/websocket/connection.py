@@ -1,31 +1,26 @@
 """The client's side of a WebSocket: frames in, what waits for the application, pings, and how a socket ends.
 
-Runs in the worker's loop. `frames` reads the bytes; the application's side is `session`, built on this. It must never
+Runs in the worker's loop. `reader` reads the bytes; the application's side is `session`, which has this. It must never
 hold more messages for a slow application than `ws_max_queue`, or arm a timer: pings are sent when `expire` is called,
 which the worker's sweep does once a `deadline` has passed.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable
 from enum import Enum
 from math import inf
-from time import monotonic
-from typing import Final
+from typing import Final, Protocol
 
-from aserver.asgi import Message, Scope
+from aserver.asgi import Message
 from aserver.protocol.application.body import HIGH_WATER
-from aserver.protocol.application.exchange import Exchange
-from aserver.protocol.application.tasks import Tasks
 from aserver.protocol.context import SWEEP_PERIOD
-from aserver.protocol.semantics.response import Response
-from aserver.protocol.semantics.status import plain_text
-from aserver.protocol.transport.connection import CLOSE_FRAME, CLOSED, LINGER, SIGN_OF_LIFE, Connection
+from aserver.protocol.transport.connection import CLOSE_FRAME, SIGN_OF_LIFE
 from aserver.protocol.transport.read_gate import Pause
-from aserver.protocol.websocket import deflate, frames, handshake
+from aserver.protocol.websocket import frames
 from aserver.protocol.websocket.frames import FIN, PING, PONG, ViolationError
-from aserver.protocol.websocket.handshake import ResponseEncoder
-from aserver.protocol.websocket.record import SocketRecord
+from aserver.protocol.websocket.reader import FrameReader, Inflater
+from aserver.protocol.websocket.tunnel import Tunnel
 
 #: Seconds that a client has to answer our close frame before the connection is cut (as in the `websockets` library).
 CLOSE_TIMEOUT: Final = 10.0
@@ -56,123 +51,151 @@ APP_CLOSED: Final = Phase.CLOSED
 ENDED: Final = Phase.ENDED
 
 
-class Socket(Connection):
-    """A WebSocket, as its client sees it."""
+class Owner(Protocol):
+    """The application's side of a `Socket`."""
+
+    def lost(self, code: int, *, accepted: bool) -> None:
+        """React to the connection's end; the application gets `code`."""
+
+
+class Socket:
+    """A WebSocket, as its client sees it: the handler of its `tunnel`."""
 
     __slots__ = (
-        "_answered",
-        "_deflater",
         "_disconnect",
-        "_early",
-        "_encoder",
-        "_messages",
+        "_feed",
+        "_gate",
         "_next_ping",
-        "_phase",
-        "_ping_owed",
-        "_queued",
-        "_reader",
         "_silent_since",
         "_streak",
-        "_waiter",
-        "headers",
-        "request_id",
-        "response_headers",
-        "scope",
-        "sent",
-        "started",
-        "status",
-        "target",
-        "task",
-        "tasks",
+        "context",
+        "early",
+        "messages",
+        "owner",
+        "phase",
+        "ping_owed",
+        "queued",
+        "reader",
         "told",
+        "tunnel",
+        "waiter",
+        "write_paused",
+        "writer",
     )
 
-    def __init__(self, http: Connection, tasks: Tasks, encoder: ResponseEncoder, exchange: Exchange) -> None:
-        super().__init__(http.context, scheme=http.scheme, tls=http.tls)
-        self.tasks = tasks
-        self._encoder = encoder
-        self.transport = http.transport
-        self.gate = http.gate
-        self.writer = http.writer
-        self.client = exchange.client
-        self.server = http.server
-        self.write_paused = http.write_paused
-        self.write_deadline = http.write_deadline
-        self._unsent = http._unsent
-        self.scope: Scope = exchange.scope
-        # Not of the scope, which the application may change or empty.
-        self.target = exchange.target
-        self.headers = exchange.headers
-        self.request_id = exchange.request_id
-        self.started = monotonic()  # the loop's clock, but in full: uvloop's has milliseconds
-        self.sent = 0
-        self.status = 0  # of the HTTP answer
-        self._answered = False  # that is out, whole
-        self.response_headers: Sequence[tuple[bytes, bytes]] = ()
-        self.task: asyncio.Task[None] | None = None
+    def __init__(self, tunnel: Tunnel, owner: Owner) -> None:
+        self.tunnel = tunnel
+        self.context = tunnel.context
+        self.writer = tunnel.writer
+        self.write_paused = False
+        self.phase = CONNECTING
         self.told = False  # the application has heard of the end, by `receive()` or `send()`
-        self._phase = CONNECTING
-        self._early = bytearray()  # sent by the client before it was accepted
-        self._reader: frames.Reader | None = None
-        self._deflater: deflate.Deflater | None = None
-        self._messages: deque[tuple[Message, int]] = deque()  # not taken yet, with their sizes
-        self._queued = 0  # sum of the sizes
-        self._waiter: asyncio.Future[Message] | None = None
+        self.owner: Owner | None = owner
+        self._gate = tunnel.gate
+        self.early = bytearray()  # sent by the client before it was accepted
+        self.reader: FrameReader | None = None
+        #: Not taken yet, with their sizes.
+        self.messages: deque[tuple[Message, int]] = deque([({"type": "websocket.connect"}, 0)])
+        self.queued = 0  # sum of the sizes
+        self.waiter: asyncio.Future[Message] | None = None
         self._streak = False  # the application has sent something since it last waited for a message
         self._disconnect: tuple[int, str] | None = None  # code and reason for websocket.disconnect
-        self._ping_owed: bytes | None = None  # the last ping not answered, because the client does not read
+        self.ping_owed: bytes | None = None  # the last ping not answered, because the client does not read
         self._silent_since = inf  # when we sent the first ping that nothing has followed
         self._next_ping = inf
-        self.feed = self._keep_early
+        self._feed: Callable[[bytes], None] = self._keep_early
+
+    def open(self, inflater: Inflater | None) -> None:
+        """Read frames, now that the client has been told that the WebSocket is open."""
+        config = self.context.config
+        self.phase = OPEN
+        reader = self.reader = FrameReader(self, config.ws_max_size, inflater)
+        self._feed = reader.feed
+        if config.ws_ping_interval:
+            self.tunnel.awaited = SIGN_OF_LIFE
+            self.tunnel.deadline = self._next_ping = self.context.now + config.ws_ping_interval
+        if self.early:
+            early, self.early = bytes(self.early), bytearray()
+            reader.paused = True
+            reader.feed(early)
+            self.resume()
 
     # ── what waits for the application ───────────────────────────────────────────────────────
 
     def _keep(self, message: Message, size: int) -> None:
-        if self._phase is OPEN:
-            messages = self._messages
+        if self.phase is OPEN:
+            messages = self.messages
             messages.append((message, size))
-            self._queued += size
-            if len(messages) >= self.context.config.ws_max_queue or self._queued > QUEUE_BYTES:
-                assert self._reader is not None
-                self._reader.paused = True
-                self.gate.pause(Pause.MESSAGES)
+            self.queued += size
+            if len(messages) >= self.context.config.ws_max_queue or self.queued > QUEUE_BYTES:
+                assert self.reader is not None
+                self.reader.paused = True
+                self._gate.pause(Pause.MESSAGES)
+
+    async def receive(self) -> Message:
+        """ASGI `receive()`."""
+        while self.messages or self._disconnect is not None or self.waiter is not None:
+            if self.messages:
+                message, size = self.messages.popleft()
+                self.queued -= size
+                if self.reader is not None and self.reader.paused:
+                    self.go_on_reading()
+                return message
+            if self._disconnect is not None:
+                self.told = True
+                code, reason = self._disconnect
+                return {"type": "websocket.disconnect", "code": code, "reason": reason}
+            assert self.waiter is not None  # another task is waiting already; the first message is its
+            await asyncio.wait([self.waiter])
+        self._streak = False
+        waiter: asyncio.Future[Message] = self.context.loop.create_future()
+        self.waiter = waiter
+        try:
+            return await waiter
+        except BaseException:
+            if self.waiter is waiter:
+                self.waiter = None
+            elif waiter.done() and not waiter.cancelled():  # it had come, and must not be lost
+                self.messages.appendleft((waiter.result(), 0))
+            raise
 
     def go_on_reading(self) -> None:
         """Read again once half of the queue has been taken."""
-        reader = self._reader
+        reader = self.reader
         if (
-            self._phase is OPEN
+            self.phase is OPEN
             and reader is not None
             and not reader.spent
-            and len(self._messages) <= self.context.config.ws_max_queue // 2
-            and self._queued <= QUEUE_BYTES // 2
+            and len(self.messages) <= self.context.config.ws_max_queue // 2
+            and self.queued <= QUEUE_BYTES // 2
         ):
             self.resume()
 
     def resume(self) -> None:
         """Parse what the reader has kept, and read on unless that is too much already."""
-        reader = self._reader
+        reader = self.reader
         assert reader is not None
-        reader.paused = False
-        self.data_received(b"")
-        if not reader.paused and self.stage is not CLOSED:
-            self.gate.open()
+        if self.tunnel.open:
+            reader.paused = False
+            self.data_received(b"")
+            if not reader.paused and self.tunnel.open:
+                self._gate.open()
 
     def on_spent(self) -> None:
         """Let others have their turn before the reader goes on; what comes meanwhile would have to be kept."""
-        self.gate.pause(Pause.TURN)
+        self._gate.pause(Pause.TURN)
         self.context.fair_queue.wait(self._take_turn)
 
     def _take_turn(self) -> None:
-        if self._reader is not None:
-            self._reader.refill()
+        if self.reader is not None:
+            self.reader.refill()
             self.resume()
 
     def _wake(self) -> None:
         """Hand the disconnect to an application that waits."""
-        waiter = self._waiter
+        waiter = self.waiter
         if waiter is not None and not waiter.done():
-            self._waiter = None
+            self.waiter = None
             assert self._disconnect is not None
             self.told = True
             code, reason = self._disconnect
@@ -184,39 +207,39 @@ class Socket(Connection):
         """Feed the reader; what it makes of the bytes comes back in the calls below."""
         self._silent_since = inf
         try:
-            self.feed(data)
+            self._feed(data)
         except ViolationError as error:
             self._fail(error)
 
     def _keep_early(self, data: bytes) -> None:
         """Keep what comes before the application has accepted; an honest client sends nothing then."""
-        self._early += data
-        if len(self._early) > HIGH_WATER:
-            self.gate.pause(Pause.MESSAGES)
+        self.early += data
+        if len(self.early) > HIGH_WATER:
+            self._gate.pause(Pause.MESSAGES)
 
     def on_text(self, text: str) -> None:
         """Take a text message from the reader."""
-        waiter = self._waiter
+        waiter = self.waiter
         if waiter is None or waiter.done():
             self._keep({"type": "websocket.receive", "text": text}, len(text))
         else:
-            self._waiter = None
+            self.waiter = None
             waiter.set_result({"type": "websocket.receive", "text": text})
 
     def on_binary(self, data: bytes) -> None:
         """Take a binary message from the reader."""
-        waiter = self._waiter
+        waiter = self.waiter
         if waiter is None or waiter.done():
             self._keep({"type": "websocket.receive", "bytes": data}, len(data))
         else:
-            self._waiter = None
+            self.waiter = None
             waiter.set_result({"type": "websocket.receive", "bytes": data})
 
     def on_ping(self, data: bytes) -> None:
-        """Answer, or remember the last ping as long as the client does not read (RFC 6455 section 5.5.3)."""
-        if self._phase is OPEN:
+        """OpeningAnswer, or remember the last ping as long as the client does not read (RFC 6455 section 5.5.3)."""
+        if self.phase is OPEN:
             if self.write_paused:
-                self._ping_owed = data
+                self.ping_owed = data
             else:
                 self.writer.write_soon(frames.head(FIN | PONG, len(data)) + data)
 
@@ -225,166 +248,133 @@ class Socket(Connection):
 
     def on_close(self, code: int, reason: str) -> None:
         """Complete the closing handshake, which either side has begun."""
-        if self._phase is OPEN:
-            self._phase = ENDED
+        if self.phase is OPEN:
+            self.phase = ENDED
             self._disconnect = (code, reason)
             self.writer.write(frames.close_frame(code))
             self._wake()
-            self._shut()
+            self.tunnel.finish()
         else:
-            self.close()
+            self.tunnel.close()
+
+    def eof_received(self) -> bool:
+        """Close: half a WebSocket is none."""
+        return False
 
     def writable(self) -> None:
-        """Answer the ping that had to wait."""
-        if self._ping_owed is not None and self._phase is OPEN:
-            data, self._ping_owed = self._ping_owed, None
+        """OpeningAnswer the ping that had to wait."""
+        if self.ping_owed is not None and self.phase is OPEN:
+            data, self.ping_owed = self.ping_owed, None
             self.on_ping(data)
+
+    # ── frames out ───────────────────────────────────────────────────────────────────────────
+
+    def write_frame(self, frame: bytes) -> None:
+        """Write at once what answers a message; what answers more of them, or is sent in a row, once in a turn."""
+        writer = self.writer
+        if self.messages and writer.held is None:  # their answers will follow: ten in one write take 0.4 of the CPU
+            writer.hold(pipelined=False)
+        if self._streak or writer.held is not None:
+            writer.write_soon(frame)
+        else:
+            self._streak = True
+            writer.transport.write(frame)
 
     # ── ends ─────────────────────────────────────────────────────────────────────────────────
 
     def leave(self) -> None:
         """Close with 1012, because the worker goes; the application gets the disconnect and may finish."""
-        if self._phase is OPEN:
+        if self.phase is OPEN:
             self.end(frames.SERVICE_RESTART, RESTART_REASON)
 
-    def abort(self) -> None:
-        """End at once. The application sees 1006, and its next `send()` fails."""
-        self._lost()
-        super().abort()
+    @property
+    def over(self) -> bool:
+        """Whether it has been closed or denied, by any side."""
+        return self.phase in (APP_CLOSED, ENDED)
 
     def end(self, code: int, reason: str, phase: Phase = ENDED) -> None:
         """Begin the closing handshake."""
-        self._phase = phase
+        self.phase = phase
         self._disconnect = (code, reason)
         self.writer.write(frames.close_frame(code, reason))
-        self.awaited = CLOSE_FRAME
-        self.deadline = self.context.now + CLOSE_TIMEOUT + SWEEP_PERIOD
+        self.tunnel.awaited = CLOSE_FRAME
+        self.tunnel.deadline = self.context.now + CLOSE_TIMEOUT + SWEEP_PERIOD
         self._wake()
-        reader = self._reader
+        reader = self.reader
         assert reader is not None
         if phase is APP_CLOSED:
-            self._messages.clear()
+            self.messages.clear()
         if reader.paused and not reader.spent:  # the client's close frame may be behind what the application never took
             self.resume()
 
     def _fail(self, error: ViolationError) -> None:
         """Fail the connection (RFC 6455 section 7.1.7)."""
-        if self._phase is not OPEN:
-            self.close()
+        if self.phase is not OPEN:
+            self.tunnel.close()
             return
-        self._phase = ENDED
+        self.phase = ENDED
         self._disconnect = (error.code, error.reason)
         self.writer.write(frames.close_frame(error.code, error.reason))
         self._wake()
-        self._shut()
+        self.tunnel.finish()
 
-    def _shut(self) -> None:
-        """End the connection after the last frame, which a reset must not take from the client."""
-        if self.transport.can_write_eof():
-            self.linger()
-        else:  # over TLS a client would wait for our close until the lingering ends
-            self.close()
-
-    def refuse(self, status: int) -> None:
-        """Answer the request instead of the application."""
-        self._phase = ENDED
-        response = Response(self._encoder.heads, True, False, False)
-        body = response.answer(status, *(handshake.VERSION_FIELDS if status == 426 else ()))
-        self.write_response(self._encoder.first(response, body))
-        self.sent = len(plain_text(status))
-        self.denied(status)
-
-    def write_response(self, data: bytes | list[bytes]) -> None:
-        """Write a piece of an HTTP response."""
-        if isinstance(data, bytes):
-            self.writer.write(data)
-        else:
-            self.writer.write_pieces(data)
-
-    def denied(self, status: int) -> None:
-        """End after an HTTP answer that is no 101."""
+    def deny(self) -> None:
+        """End after an HTTP answer that opened no WebSocket."""
         self._disconnect = (frames.ABNORMAL, "")
-        self.record("GET", status)
         self._wake()
-        self.linger()
+        self.tunnel.linger()
 
-    def lost(self) -> None:
-        """Tell the application, and let go of the reader, which holds us."""
-        code = self._lost()
-        if self._reader is not None:
-            self.record("WEBSOCKET", code)
-        elif not self._answered:
-            self.record("GET", self.status)
-        self.feed = _drop
-        self._reader = None
-        self._deflater = None
-
-    def _lost(self) -> int:
-        """Tell the application, and return the close code it gets."""
+    def cut(self) -> None:
+        """Tell the application of an end without a close frame: it sees 1006, and its next `send()` fails."""
         if self._disconnect is None:
             self._disconnect = (frames.ABNORMAL, "")
-        if self._phase is not APP_CLOSED:
-            self._phase = ENDED
+        if self.phase is not APP_CLOSED:
+            self.phase = ENDED
         self._wake()
-        return self._disconnect[0]
 
-    def record(self, method: str, status: int) -> None:
-        """Write to the access log, if there is one."""
-        self._answered = True
-        if self.tasks.access is not None:
-            self.tasks.access(
-                SocketRecord(
-                    method=method,
-                    status=status,
-                    client=self.client,
-                    target=self.target,
-                    sent=self.sent,
-                    headers=self.headers,
-                    response_headers=self.response_headers,
-                    started=self.started,
-                    duration=monotonic() - self.started,
-                    request_id=self.request_id,
-                    scope=self.scope,
-                )
-            )
+    def lost(self) -> None:
+        """Tell the application, and let go of the reader and the owner, which hold us."""
+        self.cut()
+        owner, reader = self.owner, self.reader
+        self.owner = self.reader = None
+        self._feed = _drop
+        if owner is not None and self._disconnect is not None:
+            owner.lost(self._disconnect[0], accepted=reader is not None)
 
     def expire(self) -> None:
         """React to `deadline` having passed."""
-        awaited = self.awaited
-        if awaited is LINGER:
-            self.close()
-        elif awaited is SIGN_OF_LIFE:
+        awaited = self.tunnel.awaited
+        if awaited is SIGN_OF_LIFE:
             self._keep_alive()
         elif awaited is CLOSE_FRAME:
-            self.abort()
+            self.tunnel.abort()
         else:
-            self.deadline = inf
+            self.tunnel.deadline = inf
 
     def postpone(self, seconds: float) -> None:
-        """Put off the deadlines, and let no client seem silent for as long."""
-        super().postpone(seconds)
+        """Let no client seem silent while the loop stood still."""
         self._silent_since += seconds
 
     def _keep_alive(self) -> None:
         """Send a ping if one is due, and give up a client that is silent since the last."""
-        context, config, reader = self.context, self.context.config, self._reader
+        context, config, reader = self.context, self.context.config, self.reader
         assert reader is not None
         timeout = config.ws_ping_timeout or inf
         if reader.paused:
             self._silent_since = inf  # nothing is read, so the silence is ours
         if context.now - self._silent_since >= timeout:
-            self._phase = ENDED
+            self.phase = ENDED
             self._disconnect = (frames.ABNORMAL, "ping timeout")
             self.writer.write(frames.close_frame(frames.INTERNAL_ERROR, "ping timeout"))
             self._wake()
-            self.close()
+            self.tunnel.close()
             return
         if self._next_ping <= context.now:
             self._next_ping = context.now + config.ws_ping_interval
             if not self.write_paused:  # else `write_deadline` watches the client
                 self.writer.write(frames.head(FIN | PING, 0))
                 self._silent_since = min(self._silent_since, context.now)
-        self.deadline = min(self._next_ping, self._silent_since + timeout)
+        self.tunnel.deadline = min(self._next_ping, self._silent_since + timeout)
 
     @property
     def idle(self) -> bool:
@@ -393,4 +383,4 @@ class Socket(Connection):
 
 
 def _drop(data: bytes) -> None:
-    """Feed of a connection that is gone; no bound method, so that no cycle keeps it."""
+    """Drop bytes that come after the end; no bound method, so that no cycle keeps the socket."""

@@ -6,12 +6,11 @@ Pure. It decides nothing that the application should: `Origin` and the choice am
 import base64
 import binascii
 import hashlib
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from aserver.errors import ApplicationError, ClientError
 from aserver.protocol.semantics.fields import TOKEN, check_fields, tokens
-from aserver.protocol.semantics.response import Response
-from aserver.protocol.semantics.response_head import Heads, Pairs
+from aserver.protocol.semantics.response_head import Pairs
 
 #: Fields by which a refusal names the version that is served (RFC 6455 section 4.4, RFC 9110 section 15.5.22).
 VERSION_FIELDS = ((b"sec-websocket-version", b"13"), (b"upgrade", b"websocket"))
@@ -25,21 +24,6 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 #: handshake's, from an application, would contradict ours.
 _DROPPED = frozenset((b"connection", b"upgrade", b"content-length", b"transfer-encoding"))
 _REFUSED = frozenset((b"sec-websocket-accept", b"sec-websocket-extensions", b"sec-websocket-protocol"))
-
-
-class ResponseEncoder(Protocol):
-    """Makes bytes of the HTTP response that opens or refuses a WebSocket (`http1/encoder`)."""
-
-    heads: Heads
-
-    def first(self, response: Response, body: bytes) -> bytes | list[bytes]:
-        """Return the head with the first piece of the body."""
-
-    def piece(self, response: Response, body: bytes) -> bytes | list[bytes]:
-        """Return the next piece of the body."""
-
-    def switch(self, fields: Pairs, headers: Pairs) -> bytes:
-        """Return the response that opens a WebSocket; `headers` are those of `fields` that the application set."""
 
 
 class OpeningHandshake(NamedTuple):

@@ -1,26 +1,29 @@
 """A WebSocket as its application sees it: scope, `receive()` and `send()`; and how one begins.
 
-Runs in the worker's loop. It takes an HTTP/1 connection's transport over (`take_over`); the handshake's rules are
-`handshake`'s, the client's side is `connection`. It must never let an application's exception reach the loop.
+Runs in the worker's loop. It takes a request's tunnel over (`take_over`); the handshake's rules are `handshake`'s, the
+client's side is `connection`. It must never let an application's exception reach the loop.
 
 Sources: the ASGI specification's WebSocket part (version 2.5) and its Websocket Denial Response extension.
 """
 
 import asyncio
-from math import inf
-from typing import Final, cast
+from collections.abc import Sequence
+from time import monotonic
+from typing import Final
 
-from aserver.asgi import Message
+from aserver.asgi import Message, Scope
 from aserver.errors import ApplicationError, ClientDisconnectedError, ClientError
 from aserver.protocol.application.exchange import Exchange
 from aserver.protocol.application.parting import is_disconnect
 from aserver.protocol.application.tasks import Tasks, describe, report
 from aserver.protocol.semantics import fields
 from aserver.protocol.semantics.response import DONE, HEADED, Response
-from aserver.protocol.transport.connection import CLOSED, SIGN_OF_LIFE, Connection
+from aserver.protocol.semantics.status import plain_text
 from aserver.protocol.websocket import deflate, frames, handshake
-from aserver.protocol.websocket.connection import APP_CLOSED, CONNECTING, DENYING, ENDED, OPEN, Socket
+from aserver.protocol.websocket.connection import APP_CLOSED, CONNECTING, DENYING, ENDED, OPEN, Phase, Socket
 from aserver.protocol.websocket.frames import BINARY, FIN, RSV1, TEXT
+from aserver.protocol.websocket.record import SocketRecord
+from aserver.protocol.websocket.tunnel import OpeningAnswer, Tunnel
 
 #: Up to this size (bytes) a message is joined to its frame's head; above it, copying costs more than writing both.
 JOIN_FRAME_LIMIT: Final = 8192
@@ -32,15 +35,52 @@ _BINARY_HEADS: Final = tuple(frames.head(_BINARY, size) for size in range(126))
 _SCHEMES: Final = {"http": "ws", "https": "wss"}
 
 
-class WebSocketConnection(Socket):
+class WebSocket:
     """A WebSocket, from the client's complete request to the end of the connection."""
 
-    __slots__ = ("_compressing", "_handshake", "_response")
+    __slots__ = (
+        "_answer",
+        "_answered",
+        "_deflater",
+        "_handshake",
+        "_response",
+        "client",
+        "compressing",
+        "context",
+        "headers",
+        "receive",
+        "request_id",
+        "response_headers",
+        "scope",
+        "sent",
+        "socket",
+        "started",
+        "status",
+        "target",
+        "task",
+        "tasks",
+    )
 
-    def __init__(self, http: Connection, tasks: Tasks, encoder: handshake.ResponseEncoder, exchange: Exchange) -> None:
-        super().__init__(http, tasks, encoder, exchange)
-        self._messages.append(({"type": "websocket.connect"}, 0))
-        self._compressing: asyncio.Future[None] | None = None  # until a large message is compressed
+    def __init__(self, tunnel: Tunnel, tasks: Tasks, answer: OpeningAnswer, exchange: Exchange) -> None:
+        self.socket = Socket(tunnel, self)
+        self.context = tunnel.context
+        self.tasks = tasks
+        self._answer = answer
+        self.client = exchange.client
+        self.scope: Scope = exchange.scope
+        # Not of the scope, which the application may change or empty.
+        self.target = exchange.target
+        self.headers = exchange.headers
+        self.request_id = exchange.request_id
+        self.started = monotonic()  # the loop's clock, but in full: uvloop's has milliseconds
+        self.sent = 0
+        self.status = 0  # of the HTTP answer
+        self._answered = False  # that is out, whole
+        self.response_headers: Sequence[tuple[bytes, bytes]] = ()
+        self.task: asyncio.Task[None] | None = None
+        self.receive = self.socket.receive
+        self._deflater: deflate.Deflater | None = None
+        self.compressing: asyncio.Future[None] | None = None  # until a large message is compressed
         self._handshake: handshake.OpeningHandshake | None = None
         self._response: Response | None = None  # a denial response
         scope = self.scope
@@ -75,12 +115,12 @@ class WebSocketConnection(Socket):
     @property
     def begun(self) -> bool:
         """Whether the application has begun to answer."""
-        return self._phase is not CONNECTING
+        return self.socket.phase is not CONNECTING
 
     @property
     def answered(self) -> bool:
         """Whether it has been closed or denied, by any side."""
-        return self.over
+        return self.socket.over
 
     def abandon(self) -> bool:
         """Do nothing: an application whose client has left has heard of it, and may work on."""
@@ -101,85 +141,52 @@ class WebSocketConnection(Socket):
     def end_stream(self) -> None:
         """Do nothing; see `leave`."""
 
-    @property
-    def over(self) -> bool:
-        """Whether it has been closed or denied, by any side."""
-        return self._phase in (APP_CLOSED, ENDED)
-
     def cancel(self, reason: str) -> None:
         """Close with 1012 (503 before the offer) and cancel the application."""
-        self.leave()
+        self.socket.leave()
         if self.task is not None:
             self.task.cancel(reason)
 
     def returned(self) -> None:
         """React to the application's return: complain unless it has answered."""
-        if self._phase is OPEN:
-            self.end(frames.NORMAL, "")
-        elif self._phase in (CONNECTING, DENYING):
-            report(self, "the application returned without an answer (expected %s)", self._phase.value)
+        if self.socket.phase is OPEN:
+            self.socket.end(frames.NORMAL, "")
+        elif self.socket.phase in (CONNECTING, DENYING):
+            report(self, "the application returned without an answer (expected %s)", self.socket.phase.value)
             self._give_up(500)
 
     def failed(self, error: BaseException) -> None:
         """React to an exception of the application."""
         cancelled = isinstance(error, asyncio.CancelledError)
-        if not cancelled and not (self._phase is ENDED and (isinstance(error, OSError) or is_disconnect(error))):
+        if not cancelled and not (self.socket.phase is ENDED and (isinstance(error, OSError) or is_disconnect(error))):
             report(self, "the application raised %s", type(error).__name__, error=error)
-        if self._phase is not OPEN:
+        if self.socket.phase is not OPEN:
             self._give_up(503 if cancelled else 500)
         elif cancelled:
-            self.leave()
+            self.socket.leave()
         else:
-            self.end(frames.INTERNAL_ERROR, "internal error")
+            self.socket.end(frames.INTERNAL_ERROR, "internal error")
 
     def _give_up(self, status: int) -> None:
-        """Answer for an application that has not, or break off what it began."""
-        if self._phase is CONNECTING:
+        """OpeningAnswer for an application that has not, or break off what it began."""
+        if self.socket.phase is CONNECTING:
             self.refuse(status)
-        elif self._phase is DENYING:
+        elif self.socket.phase is DENYING:
             assert self._response is not None
             if self._response.state is HEADED:  # nothing is out yet
                 self.refuse(status)
             else:
-                self._phase = ENDED
-                self.close()
-
-    # ── receive ──────────────────────────────────────────────────────────────────────────────
-
-    async def receive(self) -> Message:
-        """ASGI `receive()`."""
-        while self._messages or self._disconnect is not None or self._waiter is not None:
-            if self._messages:
-                message, size = self._messages.popleft()
-                self._queued -= size
-                if self._reader is not None and self._reader.paused:
-                    self.go_on_reading()
-                return message
-            if self._disconnect is not None:
-                self.told = True
-                code, reason = self._disconnect
-                return {"type": "websocket.disconnect", "code": code, "reason": reason}
-            assert self._waiter is not None  # another task is waiting already; the first message is its
-            await asyncio.wait([self._waiter])
-        self._streak = False
-        waiter: asyncio.Future[Message] = self.context.loop.create_future()
-        self._waiter = waiter
-        try:
-            return await waiter
-        except BaseException:
-            if self._waiter is waiter:
-                self._waiter = None
-            elif waiter.done() and not waiter.cancelled():  # it had come, and must not be lost
-                self._messages.appendleft((waiter.result(), 0))
-            raise
+                self.socket.phase = ENDED
+                self.socket.tunnel.close()
 
     # ── send ─────────────────────────────────────────────────────────────────────────────────
 
     async def send(self, message: Message) -> None:
         """ASGI `send()`. Raises ApplicationError, and ClientDisconnectedError (an OSError) when there is no client."""
-        while self._compressing is not None:  # another task's message comes before this one
-            await asyncio.wait([self._compressing])
-        if self._phase is not OPEN or message["type"] != "websocket.send":
+        while self.compressing is not None:  # another task's message comes before this one
+            await asyncio.wait([self.compressing])
+        socket = self.socket
+        if socket.phase is not OPEN or message["type"] != "websocket.send":
             await self._send_other(message)
             return
         data = message.get("bytes")
@@ -200,16 +207,16 @@ class WebSocketConnection(Socket):
         if self._deflater is not None and size >= deflate.LEAST_SIZE:
             data = await self._compress(self._deflater, data)
             size = len(data)
-            self._write_frame(frames.head(first | RSV1, size) + data)
+            socket.write_frame(frames.head(first | RSV1, size) + data)
         elif size < 126:
-            self._write_frame(heads[size] + data)
+            socket.write_frame(heads[size] + data)
         elif size < JOIN_FRAME_LIMIT:
-            self._write_frame(frames.head(first, size) + data)
+            socket.write_frame(frames.head(first, size) + data)
         else:
-            self.writer.write_pieces([frames.head(first, size), data])
+            socket.writer.write_pieces([frames.head(first, size), data])
         self.sent += size
-        if self.write_paused:
-            await self.until_writable()
+        if socket.write_paused:
+            await socket.tunnel.until_writable()
 
     async def _compress(self, deflater: deflate.Deflater, data: bytes) -> bytes:
         """Compress a message; a large one in portions, between which the worker serves others."""
@@ -217,7 +224,7 @@ class WebSocketConnection(Socket):
             return deflater.message(data)
         context = self.context
         compressing: asyncio.Future[None] = context.loop.create_future()
-        self._compressing = compressing
+        self.compressing = compressing
         view = memoryview(data)
         pieces: list[bytes] = []
         whole = False
@@ -225,7 +232,7 @@ class WebSocketConnection(Socket):
             for begin in range(0, len(data), deflate.DEFLATED_AT_ONCE):
                 if begin:
                     await context.fair_queue.turn()
-                if self._phase is not OPEN:
+                if self.socket.phase is not OPEN:
                     raise ClientDisconnectedError("the WebSocket was closed while a message was compressed")
                 pieces.append(deflater.feed(view[begin : begin + deflate.DEFLATED_AT_ONCE]))
             pieces.append(deflater.end())
@@ -233,35 +240,23 @@ class WebSocketConnection(Socket):
         finally:
             if not whole:
                 deflater.forget()
-            self._compressing = None
+            self.compressing = None
             compressing.set_result(None)
         return b"".join(pieces)
 
-    def _write_frame(self, frame: bytes) -> None:
-        """Write at once what answers a message; what answers more of them, or is sent in a row, once in a turn."""
-        writer = self.writer
-        if self._messages and writer.held is None:  # their answers will follow: ten in one write take 0.4 of the CPU
-            writer.hold(pipelined=False)
-        if self._streak or writer.held is not None:
-            writer.write_soon(frame)
-        else:
-            self._streak = True
-            self.transport.write(frame)
-
     async def _send_other(self, message: Message) -> None:
-        kind, phase = message["type"], self._phase
+        kind, phase = message["type"], self.socket.phase
         if phase is ENDED or (phase is APP_CLOSED and kind == "websocket.send"):
             # To close what is closed already is what `finally` clauses do, and asks for nothing that cannot be had.
             if kind != "websocket.close":
-                self.told = True
+                self.socket.told = True
                 raise ClientDisconnectedError("the WebSocket is closed")
         elif phase is OPEN and kind == "websocket.close":
             self._close(message)
         elif phase is CONNECTING and kind == "websocket.accept":
             self._accept(message)
         elif phase is CONNECTING and kind == "websocket.close":
-            self.refuse(403)
-            self._phase = APP_CLOSED
+            self.refuse(403, APP_CLOSED)
         elif kind in ("websocket.http.response.start", "websocket.http.response.body"):
             await self._deny(message)
         else:
@@ -272,27 +267,17 @@ class WebSocketConnection(Socket):
         assert offer is not None
         headers = fields.as_pairs(message.get("headers") or ())
         agreement = deflate.negotiate(offer.extensions) if context.config.ws_per_message_deflate else None
-        answer = b"" if agreement is None else agreement.answer
-        head = self._encoder.switch(handshake.accept(offer, message.get("subprotocol"), headers, answer), headers)
+        extensions = b"" if agreement is None else agreement.answer
+        # All that can fail comes before this: no close frame may precede the answer.
+        self._answer.accept(handshake.accept(offer, message.get("subprotocol"), headers, extensions), headers)
         self.response_headers = headers
-        self._phase = OPEN  # after all that can fail: a close frame must not come before the 101
-        self.writer.write(head)
+        self._handshake = None
+        self.record("GET", 101)
         inflater = None
         if agreement is not None:
             inflater = deflate.Inflater(agreement)
             self._deflater = deflate.Deflater(agreement)
-        self._reader = frames.Reader(self, context.config.ws_max_size, inflater)
-        self.feed = self._reader.feed
-        self._handshake = None
-        if context.config.ws_ping_interval:
-            self.awaited = SIGN_OF_LIFE
-            self.deadline = self._next_ping = context.now + context.config.ws_ping_interval
-        self.record("GET", 101)
-        if self._early:
-            early, self._early = bytes(self._early), bytearray()
-            self._reader.paused = True
-            self._reader.feed(early)
-            self.resume()
+        self.socket.open(inflater)
 
     def _close(self, message: Message) -> None:
         code = message.get("code")
@@ -303,29 +288,70 @@ class WebSocketConnection(Socket):
             raise ApplicationError(f"websocket.close: code {code!r} may not be sent (RFC 6455 section 7.4)")
         if len(reason.encode("utf-8", "replace")) > frames.REASON_LIMIT:
             raise ApplicationError(f"websocket.close: reason above {frames.REASON_LIMIT} bytes")
-        self.end(code, reason, APP_CLOSED)
+        self.socket.end(code, reason, APP_CLOSED)
 
     async def _deny(self, message: Message) -> None:
         """The denial response extension: an ordinary HTTP response instead of the 101."""
-        if self._phase is CONNECTING:
-            self._response = Response(self._encoder.heads, True, False, False)
+        if self.socket.phase is CONNECTING:
+            self._response = Response(self._answer.heads, True, False, False)
         response = self._response
-        if response is None or self._phase not in (CONNECTING, DENYING):
-            raise ApplicationError(f"unexpected ASGI message {message['type']!r}; expected {self._phase.value}")
+        if response is None or self.socket.phase not in (CONNECTING, DENYING):
+            raise ApplicationError(f"unexpected ASGI message {message['type']!r}; expected {self.socket.phase.value}")
         if message["type"] == "websocket.http.response.start":
             response.start(message)
             self.status = response.status
-            self._phase = DENYING
+            self.socket.phase = DENYING
             return
-        encode = self._encoder.first if response.state is HEADED else self._encoder.piece
-        self.write_response(encode(response, response.body(message)))
+        send = self._answer.send_head if response.state is HEADED else self._answer.send_data
+        send(response, response.body(message))
         if response.state is DONE:
             self.response_headers = response.response_headers
             self.sent = response.sent
-            self._phase = APP_CLOSED
-            self.denied(response.status)
-        elif self.write_paused:
-            await self.until_writable()
+            self._denied(response.status, APP_CLOSED)
+        elif self.socket.write_paused:
+            await self.socket.tunnel.until_writable()
+
+    # ── ends ─────────────────────────────────────────────────────────────────────────────────
+
+    def refuse(self, status: int, phase: Phase = ENDED) -> None:
+        """OpeningAnswer the request instead of the application."""
+        response = Response(self._answer.heads, True, False, False)
+        self._answer.send_head(response, response.answer(status, *(handshake.VERSION_FIELDS if status == 426 else ())))
+        self.sent = len(plain_text(status))
+        self._denied(status, phase)
+
+    def _denied(self, status: int, phase: Phase) -> None:
+        self.socket.phase = phase
+        self.record("GET", status)
+        self.socket.deny()
+
+    def lost(self, code: int, *, accepted: bool) -> None:
+        """React to the connection's end: write the record that is due."""
+        self._deflater = None
+        if accepted:
+            self.record("WEBSOCKET", code)
+        elif not self._answered:
+            self.record("GET", self.status)
+
+    def record(self, method: str, status: int) -> None:
+        """Write to the access log, if there is one."""
+        self._answered = True
+        if self.tasks.access is not None:
+            self.tasks.access(
+                SocketRecord(
+                    method=method,
+                    status=status,
+                    client=self.client,
+                    target=self.target,
+                    sent=self.sent,
+                    headers=self.headers,
+                    response_headers=self.response_headers,
+                    started=self.started,
+                    duration=monotonic() - self.started,
+                    request_id=self.request_id,
+                    scope=self.scope,
+                )
+            )
 
 
 def _as_bytes(data: object) -> bytes:
@@ -339,21 +365,10 @@ def is_offered(exchange: Exchange) -> bool:
     return exchange.modern and handshake.is_offered(exchange.method, exchange.headers)
 
 
-def take_over(
-    http: Connection, tasks: Tasks, encoder: handshake.ResponseEncoder, exchange: Exchange, rest: bytes
-) -> None:
-    """Make a WebSocket of an HTTP connection on which `exchange`, not begun, asks for one; `rest` came after it.
-
-    The HTTP connection is not to be used again; what it is still fed goes on to the socket.
-    """
-    context = http.context
-    socket = WebSocketConnection(http, tasks, encoder, exchange)
-    http.stage = CLOSED
-    http.deadline = http.write_deadline = inf
-    http.feed = socket.data_received
-    context.connections.discard(http)
-    context.connections.add(socket)
-    http.transport.set_protocol(cast("asyncio.BaseProtocol", socket))
-    socket.open()
+def take_over(tunnel: Tunnel, tasks: Tasks, answer: OpeningAnswer, exchange: Exchange, rest: bytes) -> None:
+    """Make a WebSocket of the tunnel of `exchange`, which asks for one and has not begun; `rest` came after it."""
+    websocket = WebSocket(tunnel, tasks, answer, exchange)
+    tunnel.hand_over(websocket.socket)
+    websocket.open()
     if rest:
-        socket.data_received(rest)
+        websocket.socket.data_received(rest)

@@ -33,7 +33,6 @@ class Frames:
         service = service_of(app, date_header=False, server_header=False, **settings)
         self.context, self.tasks = service.context, service.tasks
         self.heads = Heads(self.context.defaults, encode)
-        self.client: tuple[str, int] | None = None
         self.open, self.eof, self.write_paused = True, False, False
         self.frames: list[tuple[str, bytes]] = []
         self.reading: list[str] = []
@@ -75,7 +74,7 @@ class Frames:
 
     def begin(self, method: str = "GET", body: RequestBody | None = None) -> Exchange:
         """Start the application for a request whose body, if there is one, is still to come."""
-        scope: Scope = {"type": "http", "method": method, "path": "/", "headers": []}
+        scope: Scope = {"type": "http", "method": method, "path": "/", "headers": [], "client": None}
         exchange = Exchange(self, self.heads, scope, b"/", method, "2", [], keep_alive=True)
         exchange.request_body, exchange.complete, exchange.trailers_allowed = body, body is None, True
         assert self.tasks.start(exchange)

@@ -193,7 +193,7 @@ async def test_a_client_that_does_not_read_is_not_the_applications_fault(caplog:
         client = await server.connect(limit=1 << 16)
         await client.send(GET)
         await client.until(b"\r\n\r\n")
-        await eventually(lambda: any(each.write_paused for each in server.connections))
+        await eventually(lambda: any(each.handler.write_paused for each in server.connections))
         await Clock(server).pass_(8)
         assert not records(caplog)
         while not over.is_set():

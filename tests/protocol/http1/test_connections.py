@@ -86,7 +86,7 @@ async def test_a_flood_of_pipelined_requests_is_held_back_and_answered(count: in
         nonlocal most
         await first.wait()
         (connection,) = server.connections
-        most = max(most, len(connection._queue))
+        most = max(most, len(connection.handler._queue))
         await answer(send, scope["raw_path"])
 
     async with serving(app) as server:
@@ -147,7 +147,7 @@ async def test_nothing_behind_a_bad_request_that_waits_for_its_turn_is_read() ->
         await eventually(lambda: server.service.active)
         (connection,) = server.connections
         await client.send(b"GET / HTTP/1.1\r\n\r\n")
-        await eventually(lambda: connection._refusal)
+        await eventually(lambda: connection.handler._refusal)
         await client.send(get(b"/3"))
         await eventually(lambda: connection._discarded)
         go.set()
@@ -230,8 +230,8 @@ async def test_a_large_body_behind_a_full_pipeline_is_not_buffered() -> None:
         await eventually(lambda: server.service.active == 1)
         (connection,) = server.connections
         received = -1
-        while received != connection.receiving.request_body.received:
-            received = connection.receiving.request_body.received
+        while received != connection.handler.receiving.request_body.received:
+            received = connection.handler.receiving.request_body.received
             await asyncio.sleep(0.1)
         assert received < 1 << 20
         go.set()
@@ -252,7 +252,7 @@ async def test_a_head_behind_a_running_request_is_limited_too() -> None:
         (connection,) = server.connections
         for _ in range(200):
             await client.send(b"A: b\r\n" * 10)
-        await eventually(lambda: connection._refusal is not None)
+        await eventually(lambda: connection.handler._refusal is not None)
         go.set()
         response = await client.rest()
     assert [part[:3] for part in response.split(b"HTTP/1.1 ")[1:]] == [b"200", b"431"]
@@ -332,7 +332,7 @@ async def test_no_continue_when_the_body_has_begun() -> None:
         await client.send(post(6, b"Expect: 100-continue") + b"abc")
         await eventually(lambda: any(c.deadline < float("inf") for c in server.connections))
         (connection,) = server.connections
-        await eventually(lambda: connection.current and connection.current.waiters)
+        await eventually(lambda: connection.handler.current and connection.handler.current.waiters)
         await client.send(b"def" + LAST_GET)
         response = await client.rest()
     assert [part[:3] for part in response.split(b"HTTP/1.1 ")[1:]] == [b"200", b"200"]
@@ -738,7 +738,7 @@ async def test_a_head_that_trickles_has_one_deadline() -> None:
         await eventually(lambda: not connection.idle)
         await after(server, 6)
         await client.send(b"TP/")
-        await eventually(lambda: connection.reader.head.begun.endswith(b"/"))
+        await eventually(lambda: connection.handler.reader.head.begun.endswith(b"/"))
         await after(server, 12)
         assert status(await client.rest()) == 408
 
@@ -754,9 +754,9 @@ async def test_body_deadline(begun: bytes) -> None:
     async with serving(app, body_timeout=60) as server:
         client = await server.connect()
         await client.send(post(10) + begun)
-        await eventually(lambda: any(c.deadline < float("inf") and c.current for c in server.connections))
+        await eventually(lambda: any(c.deadline < float("inf") and c.handler.current for c in server.connections))
         (connection,) = server.connections
-        await eventually(lambda: connection.current.waiters)
+        await eventually(lambda: connection.handler.current.waiters)
         await after(server, 59)
         assert len(seen) == bool(begun)
         await after(server, 62)
@@ -785,7 +785,7 @@ async def test_each_piece_of_a_body_has_its_own_time() -> None:
         await eventually(lambda: took)
         await after(server, 50)
         await client.send(b"def")
-        await eventually(lambda: connection.receiving.request_body.received == 6)
+        await eventually(lambda: connection.handler.receiving.request_body.received == 6)
         await after(server, 100)
         go.set()
         await client.send(b"ghi")
@@ -804,7 +804,7 @@ async def test_a_body_that_nobody_takes_has_a_deadline_and_then_the_connection_h
             await client.send(post(10))
             assert status((await client.response())[0]) == 403
         await late.send(b"x" * 10)
-        await eventually(lambda: [connection.current for connection in server.connections].count(None) == 1)
+        await eventually(lambda: [connection.handler.current for connection in server.connections].count(None) == 1)
         await after(server, 59)
         assert len(server.service.connections) == 2
         await after(server, 62)
@@ -850,7 +850,7 @@ async def test_write_deadline() -> None:
     async with serving(app, write_timeout=60) as server:
         client = await server.connect(limit=1 << 16)
         await client.send(GET)
-        await eventually(lambda: any(c.write_paused for c in server.connections))
+        await eventually(lambda: any(c.handler.write_paused for c in server.connections))
         await asyncio.sleep(0.2)  # the kernel's buffers fill
         (connection,) = server.connections
         connection._unsent = connection.transport.get_write_buffer_size()
@@ -924,7 +924,7 @@ async def test_a_client_that_is_heard_out_does_not_stay() -> None:
 
 @pytest.mark.parametrize("end", ["close", "abort"])
 async def test_what_comes_after_the_end_is_ignored(end: str) -> None:
-    """A loop may have read already. Fails without `_ignore`: the application would run for a client that is gone."""
+    """A loop may have read already. Fails without `_end`: the application would run for a client that is gone."""
     service, connection, transport = stuck(0)
     getattr(connection, end)()
     connection.data_received(GET)
@@ -994,7 +994,7 @@ async def test_who_reads_again_has_no_write_deadline_any_more() -> None:
     async with serving(app, write_timeout=60, keep_alive=10000) as server:
         client = await server.connect(limit=1 << 16)
         await client.send(GET)
-        await eventually(lambda: any(c.write_paused for c in server.connections))
+        await eventually(lambda: any(c.handler.write_paused for c in server.connections))
         await client.response()
         await eventually(lambda: all(connection.idle for connection in server.connections))
         for seconds in (62, 124, 186):

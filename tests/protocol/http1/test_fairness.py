@@ -12,7 +12,7 @@ from httptools import HttpRequestParser
 
 from aserver.asgi import Receive, Scope, Send
 from aserver.protocol.fair_queue import FairQueue
-from aserver.protocol.http1.connection import PIPELINE_LIMIT, HttpConnection
+from aserver.protocol.http1.connection import PIPELINE_LIMIT
 from aserver.protocol.http1.reader import PORTION
 from tests.harness.waiting import eventually
 from tests.protocol.serving import GET, LAST_GET, echo, field, service_of, serving, status
@@ -103,18 +103,20 @@ class Wired:
     def __init__(self, app: Any = echo, **settings: Any) -> None:
         self.service = service_of(app, **settings)
 
-    def connect(self) -> tuple[HttpConnection, Tap]:
+    def connect(self) -> tuple[Any, Tap]:
         line = Tap().plug(self.service)
         return line.protocol, line
 
-    async def end(self, *connections: HttpConnection) -> None:
+    async def end(self, *connections: Any) -> None:
         for connection in connections:
             connection.connection_lost(None)
         await eventually(lambda: not self.service.active and not self.service.connections)
 
 
-async def answer_of(connection: HttpConnection, line: Tap) -> None:
-    await eventually(lambda: line.written and not connection.reader.unread and connection.receiving is None)
+async def answer_of(connection: Any, line: Tap) -> None:
+    await eventually(
+        lambda: line.written and not connection.handler.reader.unread and connection.handler.receiving is None
+    )
 
 
 # ── turns ────────────────────────────────────────────────────────────────────────────────────
@@ -168,10 +170,10 @@ async def test_others_are_answered_before_a_flood_is_read(data: bytes, answered:
     attackers = [wired.connect() for _ in range(3)]
     honest, line = wired.connect()
     unread: list[bool] = []
-    line.on_write = lambda: unread.extend(bool(attacker.reader.unread) for attacker, _ in attackers)
+    line.on_write = lambda: unread.extend(bool(attacker.handler.reader.unread) for attacker, _ in attackers)
     for attacker, _ in attackers:
         attacker.data_received(data)
-        assert attacker.reader.unread
+        assert attacker.handler.reader.unread
     honest.data_received(GET)
     await eventually(lambda: line.written)
     assert status(line.written) == 200
@@ -246,11 +248,11 @@ async def test_nothing_is_read_that_would_have_to_wait() -> None:
     wired = Wired()
     attacker, line = wired.connect()
     attacker.data_received(LONG)
-    assert attacker.reader.unread
+    assert attacker.handler.reader.unread
     assert not line.reading
     await eventually(lambda: line.written)
     assert line.reading
-    assert not attacker.reader.unread
+    assert not attacker.handler.reader.unread
     assert status(line.written) == 200
     await wired.end(attacker)
 
@@ -265,7 +267,7 @@ async def test_what_is_read_all_the_same_is_not_lost() -> None:
     await eventually(lambda: line.written)
     assert line.written.endswith(b"POST / " + b"x" * (2 * 40_002 // 6))
     attacker.data_received(GET * 3 * PIPELINE_LIMIT)
-    assert attacker.reader.unread
+    assert attacker.handler.reader.unread
     attacker.data_received(GET * 5)
     await eventually(lambda: line.written.count(b"HTTP/1.1 200") == 1 + 3 * PIPELINE_LIMIT + 5)
     await wired.end(attacker)
@@ -282,7 +284,7 @@ async def test_who_waits_for_room_does_not_ask_in_each_turn() -> None:
     wired = Wired(app)
     client, line = wired.connect()
     client.data_received(GET * 3 * PIPELINE_LIMIT)
-    assert client.reader.unread
+    assert client.handler.reader.unread
     assert not wired.service.context.fair_queue.waiting
     answer.set()
     await eventually(lambda: line.written.count(b"HTTP/1.1 200") == 3 * PIPELINE_LIMIT)
@@ -294,7 +296,7 @@ async def test_a_connection_that_waits_is_not_idle() -> None:
     wired = Wired()
     waiting, line = wired.connect()
     waiting.data_received(filled(b"\r\n") + GET)  # nothing of a head has come yet
-    assert not waiting.reader.in_head
+    assert not waiting.handler.reader.in_head
     wired.service.drain()
     wired.service.close_idle()
     assert not line.closed
@@ -309,10 +311,10 @@ async def test_a_connection_that_ends_meanwhile(gone: bool, counted: Counted) ->
     wired = Wired()
     attacker, line = wired.connect()
     attacker.data_received(LONG)
-    assert attacker.reader.unread
+    assert attacker.handler.reader.unread
     if gone:
         attacker.connection_lost(None)
-        assert not attacker.reader.unread
+        assert not attacker.handler.reader.unread
     else:
         attacker.linger()
         assert line.reading
@@ -320,7 +322,7 @@ async def test_a_connection_that_ends_meanwhile(gone: bool, counted: Counted) ->
     for _ in range(10):
         await asyncio.sleep(0)
     assert counted.total == parsed > 0
-    assert not attacker.reader.unread
+    assert not attacker.handler.reader.unread
     assert not line.written
     await wired.end(attacker)
 
@@ -330,7 +332,7 @@ async def test_a_head_that_waits_has_its_time_still() -> None:
     wired = Wired(header_timeout=5)
     attacker, line = wired.connect()
     attacker.data_received(LONG)
-    assert attacker.reader.in_head
+    assert attacker.handler.reader.in_head
     assert attacker.deadline < inf
     wired.service.sweep(wired.service.now + 60)
     assert status(line.written) == 408
@@ -352,8 +354,8 @@ async def test_bytes_behind_the_last_request_never_wait() -> None:
     last += b"B: %s\r\n\r\n" % (b"x" * (PORTION - len(last) - 7))
     assert len(last) == PORTION  # the head ends where the turn does
     client.data_received(last + b"more")
-    assert client.current is not None
-    assert not client.reader.unread
+    assert client.handler.current is not None
+    assert not client.handler.reader.unread
     assert line.reading
     await eventually(lambda: line.written)
     assert status(line.written) == 200
@@ -375,7 +377,7 @@ async def test_a_websocket_after_a_long_head() -> None:
     head = websocket_request()
     long = head[:-2] + b"A: %s\r\n" % (b"x" * 8000) * 4 + b"\r\n"
     client.data_received(long)
-    assert client.reader.unread
+    assert client.handler.reader.unread
     assert not line.reading
     await eventually(lambda: line.written)
     assert status(line.written) == 101

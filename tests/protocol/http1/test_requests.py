@@ -301,8 +301,8 @@ async def test_nothing_is_made_of_bytes_behind_the_last_request(last: bytes, beh
         connection = Tap().plug(service).protocol
         connection.data_received(sent[:cut])  # no turn of the loop: no application has begun
         connection.data_received(sent[cut:])
-        assert (connection.current is not None) + len(connection._queue) == wanted, cut
-        assert connection._refusal is None, cut
+        assert (connection.handler.current is not None) + len(connection.handler._queue) == wanted, cut
+        assert connection.handler._refusal is None, cut
         connection.connection_lost(None)
     await eventually(lambda: not service.active)
 
@@ -329,7 +329,7 @@ async def test_a_flood_of_fields_is_not_parsed_to_its_end(before: bytes) -> None
     tap = Tap().plug(service)
     connection = tap.protocol
     connection.data_received(before + b"GET / HTTP/1.1\r\nHost: t\r\n" + b"A: b\r\n" * 40_000)
-    assert 100 < len(connection.reader.head.fields) < 2000  # made by the parser, and kept for the access log
+    assert 100 < len(connection.handler.reader.head.fields) < 2000  # made by the parser, and kept for the access log
     await eventually(lambda: b" 431 " in tap.written)
     connection.connection_lost(None)
     await eventually(lambda: not service.active)

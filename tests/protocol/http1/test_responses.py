@@ -469,7 +469,7 @@ async def test_pathsend_waits_for_a_client_that_does_not_read(tmp_path: Path) ->
     async with serving(app) as server:
         client = await server.connect(limit=1 << 16)
         await client.send(GET)
-        await eventually(lambda: any(c.write_paused for c in server.connections))
+        await eventually(lambda: any(c.handler.write_paused for c in server.connections))
         (connection,) = server.connections
         assert connection.transport.get_write_buffer_size() < 2 * CHUNK
         await client.until(b"\r\n\r\n")

@@ -59,11 +59,11 @@ async def test_echoed_messages(ws_max_queue: int, seed: int) -> None:
     )
 
     async def careful_echo(app: Application) -> None:
-        socket = transport.protocol
+        socket = transport.protocol.handler
         while not isinstance(got := await app.receive(), tuple):
-            assert transport.reading is not socket._reader.paused
-            assert len(socket._messages) <= ws_max_queue
-            assert socket._queued <= 2 * ws_socket.QUEUE_BYTES + 1  # one message may go beyond
+            assert transport.reading is not socket.reader.paused
+            assert len(socket.messages) <= ws_max_queue
+            assert socket.queued <= 2 * ws_socket.QUEUE_BYTES + 1  # one message may go beyond
             await app.say(got)
 
     app = Application(careful_echo)

@@ -41,7 +41,7 @@ async def test_an_application_that_blocks_the_loop_between_pieces_holds_none_bac
         await send(START)
         for body in (b"a", b"b", b"c", b"d", b"e"):
             await send(piece(body))
-            written.append(sum(map(len, connection.writer.held)))
+            written.append(sum(map(len, connection.link.writer.held)))
             time.sleep(0.02)
         await send(piece(b"f", more=False))
 
@@ -89,8 +89,9 @@ async def test_many_small_pieces_are_few_writes() -> None:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         connection = send.__self__.connection  # type: ignore[attr-defined]
-        connection.transport = Writes(connection.transport)
-        writes.append(connection.transport)
+        writer = connection.link.writer
+        writer.transport = Writes(writer.transport)
+        writes.append(writer.transport)
         await send({"type": "http.response.start", "status": 200, "headers": []})
         for _ in range(100):
             await send(piece(b"x" * 1000))
@@ -111,7 +112,7 @@ async def test_answers_close_together_wait_for_the_end_of_the_turn_and_no_longer
         connection.context.gather_until = time.monotonic() + 60  # as if one had just been written
         await send(START)
         await send(piece(b"abcdef", more=False))
-        held.append(len(connection.writer.held or ()))
+        held.append(len(connection.link.writer.held or ()))
 
     async with serving(app) as server:
         clients = [await server.connect() for _ in range(3)]
@@ -132,7 +133,7 @@ async def test_an_application_that_takes_long_between_answers_holds_none_back() 
         time.sleep(0.005)
         await send(START)
         await send(piece(b"abcdef", more=False))
-        held.append(connection.writer.held)
+        held.append(connection.link.writer.held)
 
     async with serving(app) as server:
         clients = [await server.connect() for _ in range(3)]

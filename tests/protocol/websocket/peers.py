@@ -8,7 +8,8 @@ from typing import Any
 from aserver.asgi import Receive, Scope, Send
 from aserver.protocol.websocket import mask
 from aserver.protocol.websocket.deflate import Agreement, negotiate
-from aserver.protocol.websocket.frames import Reader, head
+from aserver.protocol.websocket.frames import head
+from aserver.protocol.websocket.reader import FrameReader
 
 MASK = bytes.fromhex("37fa213d")
 TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 0x1, 0x2, 0x0, 0x8, 0x9, 0xA
@@ -94,7 +95,7 @@ class Told:
         """Have another turn soon: `feed` does."""
 
 
-def feed(reader: Reader, piece: bytes) -> None:
+def feed(reader: FrameReader, piece: bytes) -> None:
     """Feed in as many turns as it takes."""
     reader.feed(piece)
     while reader.spent:

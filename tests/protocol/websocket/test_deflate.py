@@ -10,7 +10,8 @@ import pytest
 
 from aserver.protocol.websocket import deflate
 from aserver.protocol.websocket.deflate import Deflater, Inflater, negotiate
-from aserver.protocol.websocket.frames import Reader, ViolationError
+from aserver.protocol.websocket.frames import ViolationError
+from aserver.protocol.websocket.reader import FrameReader
 from tests.protocol.websocket.peers import (
     BINARY,
     CONTINUATION,
@@ -113,7 +114,7 @@ def test_the_context_is_taken_over_unless_the_client_says_no() -> None:
 
 def read(*pieces: bytes, limit: int = 1000, offer: bytes = P) -> list[Any]:
     told = Told()
-    reader = Reader(told, limit, Inflater(agreement(offer)))
+    reader = FrameReader(told, limit, Inflater(agreement(offer)))
     try:
         for piece in pieces:
             feed(reader, piece)

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aserver.protocol.websocket import frames, mask
-from aserver.protocol.websocket.frames import Reader, ViolationError, close_frame, head
+from aserver.protocol.websocket import mask
+from aserver.protocol.websocket.frames import ViolationError, close_frame, head
+from aserver.protocol.websocket.reader import PIECES, FrameReader
 from tests.protocol.websocket.peers import BINARY, CLOSE, CONTINUATION, MASK, PING, PONG, TEXT, Told, feed, frame
 
 LIMIT = 100_000
@@ -19,7 +20,7 @@ LIMIT = 100_000
 def read(*pieces: bytes, limit: int = LIMIT) -> list[Any]:
     """What a reader tells of the pieces; a violation is the last event."""
     told = Told()
-    reader = Reader(told, limit)
+    reader = FrameReader(told, limit)
     try:
         for piece in pieces:
             feed(reader, piece)
@@ -200,13 +201,13 @@ def test_the_limit_holds_over_fragments() -> None:
 
 def test_a_message_in_tiny_fragments_is_kept_in_few_pieces() -> None:
     told = Told()
-    reader = Reader(told, LIMIT)
+    reader = FrameReader(told, LIMIT)
     reader.feed(frame(BINARY, b"ab", fin=False))
-    for _ in range(3 * frames.PIECES):
+    for _ in range(3 * PIECES):
         reader.feed(frame(CONTINUATION, b"cd", fin=False))
-    assert len(reader._pieces) + len(reader._blocks) < frames.PIECES
+    assert len(reader._pieces) + len(reader._blocks) < PIECES
     reader.feed(frame(CONTINUATION, b"ef"))
-    assert told.events == [b"ab" + b"cd" * 3 * frames.PIECES + b"ef"]
+    assert told.events == [b"ab" + b"cd" * 3 * PIECES + b"ef"]
 
 
 # ── pausing ──────────────────────────────────────────────────────────────────────────────────
@@ -215,7 +216,7 @@ def test_a_message_in_tiny_fragments_is_kept_in_few_pieces() -> None:
 class Pausing(Told):
     """A sink that pauses its reader with each message."""
 
-    reader: Reader
+    reader: FrameReader
 
     def on_text(self, text: str) -> None:
         super().on_text(text)
@@ -225,7 +226,7 @@ class Pausing(Told):
 @pytest.mark.parametrize("step", [5, 7], ids=["anyhow", "frame by frame"])
 def test_a_paused_reader_keeps_what_comes(step: int) -> None:
     told = Pausing()
-    reader = told.reader = Reader(told, LIMIT)
+    reader = told.reader = FrameReader(told, LIMIT)
     data = b"".join(frame(TEXT, b"%d" % number) for number in range(4))
     for at in range(0, len(data), step):
         reader.feed(data[at : at + step])
@@ -238,7 +239,7 @@ def test_a_paused_reader_keeps_what_comes(step: int) -> None:
 
 def test_a_paused_reader_takes_more_behind_what_it_has_begun() -> None:
     told = Pausing()
-    reader = told.reader = Reader(told, LIMIT)
+    reader = told.reader = FrameReader(told, LIMIT)
     data = b"".join(frame(TEXT, b"%d" % number) for number in range(6))
     reader.feed(data[:30])
     reader.paused = False
@@ -252,7 +253,7 @@ def test_a_paused_reader_takes_more_behind_what_it_has_begun() -> None:
 
 def test_pausing_inside_a_frame() -> None:
     told = Told()
-    reader = Reader(told, LIMIT)
+    reader = FrameReader(told, LIMIT)
     data = frame(BINARY, bytes(1000))
     reader.feed(data[:500])
     reader.paused = True

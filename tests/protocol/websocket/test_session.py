@@ -69,7 +69,7 @@ def stop_reading(client: Client, socket: connection.Socket) -> None:
     """Let the client read no more, with buffers that a kernel does not make larger by itself."""
     client.writer.transport.pause_reading()  # type: ignore[attr-defined]
     client.writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_RCVBUF, 65536)
-    socket.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_SNDBUF, 65536)
+    socket.writer.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_SNDBUF, 65536)
 
 
 async def stuck(socket: connection.Socket) -> None:
@@ -77,7 +77,7 @@ async def stuck(socket: connection.Socket) -> None:
     before, quiet = -1, 0
     while quiet < 20:
         await asyncio.sleep(0.005)
-        unsent = socket.transport.get_write_buffer_size()
+        unsent = socket.writer.transport.get_write_buffer_size()
         quiet = quiet + 1 if socket.write_paused and unsent == before else 0
         before = unsent
 
@@ -297,12 +297,12 @@ async def test_a_flood_before_the_accept_pauses_reading() -> None:
         whole = frame(BINARY, bytes(65536))
         client.writer.write(whole * 200)
         await eventually(lambda: app.scope)
-        socket = next(iter(server.service.connections))
+        socket = next(iter(server.service.connections)).handler
         assert isinstance(socket, connection.Socket)
-        await eventually(lambda: len(socket._early) > 65536)
+        await eventually(lambda: len(socket.early) > 65536)
         for _ in range(20):
             await asyncio.sleep(0)
-        assert len(socket._early) < 2_000_000
+        assert len(socket.early) < 2_000_000
         app.go_on.set()
         await client.writer.drain()
         await client.send(frame(CLOSE))
@@ -409,9 +409,9 @@ async def test_messages_of_every_size_come_back() -> None:
 
 
 def count_writes(app: Application) -> Writes:
-    socket = app.send.__self__  # type: ignore[attr-defined]
-    socket.transport = socket.writer.transport = Writes(socket.transport)
-    counting: Writes = socket.transport
+    socket = app.send.__self__.socket  # type: ignore[attr-defined]
+    socket.writer.transport = Writes(socket.writer.transport)
+    counting: Writes = socket.writer.transport
     return counting
 
 
@@ -443,7 +443,7 @@ async def test_answers_to_messages_of_one_packet_are_few_writes(monkeypatch: pyt
         for _ in range(30):
             await app.say(await app.receive())
             counts.append(len(writes.sizes))
-            collecting.append(app.send.__self__.writer.held is not None)  # type: ignore[attr-defined]
+            collecting.append(app.send.__self__.socket.writer.held is not None)  # type: ignore[attr-defined]
 
     counts: list[int] = []
     collecting: list[bool] = []
@@ -567,9 +567,9 @@ async def test_a_message_is_not_lost_when_its_receiver_is_cancelled() -> None:
     tasks: list[asyncio.Future[Any]] = []
     app = Application(hesitant)
     async with opened(app) as (client, server):
-        socket = next(iter(server.service.connections))
+        socket = next(iter(server.service.connections)).handler
         assert isinstance(socket, connection.Socket)
-        await eventually(lambda: socket._waiter is not None)
+        await eventually(lambda: socket.waiter is not None)
         socket.data_received(frame(TEXT, b"kept"))
         tasks[0].cancel()  # it has the message, but has not run since
         assert await close_of(client) == (1000, "")
@@ -598,15 +598,15 @@ async def test_a_slow_application_stops_the_reading() -> None:
 
     app = Application(slow)
     async with opened(app, ws_max_queue=4) as (client, server):
-        socket = next(iter(server.service.connections))
+        socket = next(iter(server.service.connections)).handler
         assert isinstance(socket, connection.Socket)
         numbers = [b"%d" % number for number in range(1000)]
         await client.send(b"".join(frame(TEXT, number) for number in numbers))
-        await eventually(lambda: len(socket._messages) == 4)
+        await eventually(lambda: len(socket.messages) == 4)
         await client.send(frame(PING))  # waits behind the messages
         for _ in range(20):
             await asyncio.sleep(0)
-        assert len(socket._messages) == 4
+        assert len(socket.messages) == 4
         app.go_on.set()
         assert await next_frame(client) == (0x80 | PONG, b"")
         await client.send(frame(CLOSE))
@@ -621,16 +621,16 @@ async def test_a_large_message_that_waits_stops_the_reading() -> None:
 
     app = Application(slow)
     async with opened(app) as (client, server):
-        socket = next(iter(server.service.connections))
+        socket = next(iter(server.service.connections)).handler
         assert isinstance(socket, connection.Socket)
         size = connection.QUEUE_BYTES + 1
         client.writer.write(frame(BINARY, bytes(size)) * 20)
-        await eventually(lambda: socket._messages)
+        await eventually(lambda: socket.messages)
         for _ in range(50):
             await asyncio.sleep(0.001)
-        assert len(socket._messages) == 1
-        assert socket._reader is not None
-        assert len(socket._reader._held) < 1_000_000  # of 5 MB
+        assert len(socket.messages) == 1
+        assert socket.reader is not None
+        assert socket.reader.unread < 1_000_000  # of 5 MB
         app.go_on.set()
         await client.send(frame(CLOSE))
         await eventually(lambda: app.returned)
@@ -643,10 +643,10 @@ async def test_a_close_is_heard_behind_messages_that_nobody_took() -> None:
 
     app = Application(leave)
     async with opened(app, ws_max_queue=1) as (client, server):
-        socket = next(iter(server.service.connections))
+        socket = next(iter(server.service.connections)).handler
         assert isinstance(socket, connection.Socket)
         client.writer.write(frame(BINARY, bytes(100_000)) * 50)
-        await eventually(lambda: socket._messages)
+        await eventually(lambda: socket.messages)
         app.go_on.set()
         assert await close_of(client) == (1000, "")
         await client.send(frame(CLOSE, close_frame(1000)[2:]))
@@ -657,14 +657,14 @@ async def test_both_directions_full_until_the_client_reads() -> None:
     """`test_flow_control` has the orders of events; this has the kernel's buffers and the loop's own transport."""
     app = Application(echo)
     async with opened(app) as (client, server):
-        socket = next(iter(server.service.connections))
+        socket = next(iter(server.service.connections)).handler
         assert isinstance(socket, connection.Socket)
         stop_reading(client, socket)
         messages = [bytes([number]) * 300_000 for number in range(40)]
         for message in messages:
             client.writer.write(frame(BINARY, message))
         await stuck(socket)
-        await eventually(lambda: socket._reader is not None and socket._reader.paused)
+        await eventually(lambda: socket.reader is not None and socket.reader.paused)
         assert len(app.got) < 40
         client.writer.transport.resume_reading()  # type: ignore[attr-defined]
         for message in messages:
@@ -685,15 +685,15 @@ async def test_a_slow_client_suspends_send_and_gets_one_pong() -> None:
 
     app = Application(flood)
     async with opened(app) as (client, server):
-        socket = next(iter(server.service.connections))
+        socket = next(iter(server.service.connections)).handler
         assert isinstance(socket, connection.Socket)
         stop_reading(client, socket)
         app.go_on.set()
         await stuck(socket)
         await client.send(b"".join(frame(PING, b"%d" % number) for number in range(100)))
-        await eventually(lambda: socket._ping_owed == b"99")
+        await eventually(lambda: socket.ping_owed == b"99")
         assert len(sent) < 199
-        assert socket.transport.get_write_buffer_size() < 1_000_000
+        assert socket.writer.transport.get_write_buffer_size() < 1_000_000
         client.writer.transport.resume_reading()  # type: ignore[attr-defined]
         pongs = 0
         for _ in range(201):
@@ -721,7 +721,7 @@ async def test_a_slow_client_suspends_a_denial() -> None:
         client = await server.connect()
         await client.send(request())
         await eventually(lambda: app.scope)
-        socket = next(iter(server.service.connections))
+        socket = next(iter(server.service.connections)).handler
         assert isinstance(socket, connection.Socket)
         stop_reading(client, socket)
         app.go_on.set()
@@ -799,16 +799,16 @@ async def test_no_ping_for_a_client_that_does_not_read() -> None:
 
     app = Application(flood)
     async with opened(app, write_timeout=1000, ws_ping_interval=20, ws_ping_timeout=20) as (client, server):
-        socket = next(iter(server.service.connections))
+        socket = next(iter(server.service.connections)).handler
         assert isinstance(socket, connection.Socket)
         stop_reading(client, socket)
         app.go_on.set()
         await stuck(socket)
-        unsent = socket.transport.get_write_buffer_size()
+        unsent = socket.writer.transport.get_write_buffer_size()
         begin = server.service.now
         for elapsed in (20, 40, 60):
             server.service.sweep(begin + elapsed)
-        assert socket.transport.get_write_buffer_size() == unsent
+        assert socket.writer.transport.get_write_buffer_size() == unsent
         client.writer.transport.resume_reading()  # type: ignore[attr-defined]
         for _ in range(200):
             assert (await next_frame(client))[0] == 0x82
@@ -834,10 +834,10 @@ async def test_no_ping_timeout_while_it_is_the_application_that_is_slow() -> Non
 
     app = Application(slow)
     async with opened(app, ws_max_queue=1, ws_ping_interval=20, ws_ping_timeout=20) as (client, server):
-        socket = next(iter(server.service.connections))
+        socket = next(iter(server.service.connections)).handler
         assert isinstance(socket, connection.Socket)
         await client.send(frame(TEXT, b"1"))
-        await eventually(lambda: socket._messages)
+        await eventually(lambda: socket.messages)
         begin = server.service.now
         for turn in range(1, 5):
             server.service.sweep(begin + 20 * turn)
@@ -905,10 +905,10 @@ async def test_what_an_application_has_not_taken_is_dropped_when_it_closes() -> 
 
     app = Application(close)
     async with opened(app) as (client, server):
-        socket = next(iter(server.service.connections))
+        socket = next(iter(server.service.connections)).handler
         assert isinstance(socket, connection.Socket)
         await client.send(frame(TEXT, b"1") + frame(TEXT, b"2"))
-        await eventually(lambda: len(socket._messages) == 2)
+        await eventually(lambda: len(socket.messages) == 2)
         app.go_on.set()
         assert await close_of(client) == (1000, "")
         await eventually(lambda: app.returned)
@@ -935,7 +935,7 @@ class WebSocketDisconnect(Exception):  # noqa: N818 - Starlette's, which endpoin
 
 @pytest.mark.parametrize("how", ["close frame", "connection"])
 async def test_no_error_is_logged_for_a_client_that_leaves(how: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Fails with OSError alone in WebSocketConnection._failed, as uvicorn does."""
+    """Fails with OSError alone in WebSocket.failed, as uvicorn does."""
 
     async def listen_on(app: Application) -> None:
         await app.until_disconnected()
@@ -1101,7 +1101,7 @@ async def test_a_client_that_never_reads_is_given_up() -> None:
 
     app = Application(flood)
     async with opened(app, write_timeout=5, ws_ping_interval=0) as (client, server):
-        socket = next(iter(server.service.connections))
+        socket = next(iter(server.service.connections)).handler
         assert isinstance(socket, connection.Socket)
         stop_reading(client, socket)
         app.go_on.set()

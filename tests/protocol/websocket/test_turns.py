@@ -13,14 +13,8 @@ from aserver.asgi import ASGIApp
 from aserver.protocol.application.body import HIGH_WATER
 from aserver.protocol.websocket import deflate
 from aserver.protocol.websocket.deflate import Inflater
-from aserver.protocol.websocket.frames import (
-    INFLATED_BYTES,
-    INFLATED_COST,
-    PORTION_FRAMES,
-    TEXT_BYTES,
-    Reader,
-    ViolationError,
-)
+from aserver.protocol.websocket.frames import ViolationError
+from aserver.protocol.websocket.reader import INFLATED_BYTES, INFLATED_COST, PORTION_FRAMES, TEXT_BYTES, FrameReader
 from tests.harness.waiting import eventually
 from tests.protocol.narrows import PIECES, Narrows
 from tests.protocol.serving import GET, service_of, status
@@ -115,7 +109,7 @@ class Turns(Told):
     def __init__(self, limit: int = LIMIT) -> None:
         super().__init__()
         self.inflater = Metered()
-        self.reader = Reader(self, limit, self.inflater)
+        self.reader = FrameReader(self, limit, self.inflater)
         self.turns: list[tuple[int, int]] = []  # events and bytes inflated
 
     def feed(self, piece: bytes) -> None:
@@ -260,7 +254,7 @@ async def wired(app: ASGIApp, **settings: Any) -> AsyncIterator[Wired]:
 
 
 def spent(line: Tap) -> bool:
-    reader = line.protocol._reader
+    reader = line.protocol.handler.reader
     return reader is not None and reader.spent
 
 
@@ -317,7 +311,7 @@ async def test_nothing_is_read_that_would_have_to_wait(flood: str) -> None:
         app = service.app
         await eventually(lambda: app.got[-2:] == ["end", "end"])
         assert line.reading
-        assert not line.protocol._reader.paused
+        assert not line.protocol.handler.reader.paused
 
 
 async def test_a_slow_application_is_not_asked_in_each_turn() -> None:
@@ -362,7 +356,7 @@ async def test_a_turn_does_not_open_a_full_queue() -> None:
         line.protocol.data_received(FLOODS["messages"])
         assert spent(line)
         await eventually(lambda: not service.service.context.fair_queue.waiting)
-        assert len(line.protocol._messages) == PORTION_FRAMES + 10
+        assert len(line.protocol.handler.messages) == PORTION_FRAMES + 10
         assert not line.reading
         assert not spent(line)
         service.app.go_on.set()
@@ -399,7 +393,7 @@ async def test_a_worker_that_leaves_amid_a_flood(answered: bool) -> None:
         line.protocol.data_received(FLOODS["pings"] + (frame(CLOSE) if answered else b""))
         assert spent(line)
         pongs = len(frames_of(line.written))
-        line.protocol.leave()
+        line.protocol.handler.leave()
         assert spent(line)
         assert service.service.context.fair_queue.waiting == 1
         *_, (first, payload) = frames_of(line.written)
@@ -474,10 +468,10 @@ async def test_any_order_of_sending_and_reading(ws_max_queue: int, seed: int) ->
     sent = b"".join(frame(BINARY, message) + (frame(PING, b"p") if rng.random() < 0.1 else b"") for message in messages)
 
     async def careful_echo(app: Application) -> None:
-        socket = transport.protocol
+        socket = transport.protocol.handler
         while not isinstance(got := await app.receive(), tuple):
-            assert transport.reading is not socket._reader.paused
-            assert len(socket._reader._held) <= 2 * max(PIECES)
+            assert transport.reading is not socket.reader.paused
+            assert socket.reader.unread <= 2 * max(PIECES)
             await app.say(got)
 
     app = Application(careful_echo)
@@ -515,7 +509,7 @@ def messages_of(written: bytes) -> list[bytes]:
 async def compressing(line: Tap) -> None:
     """Wait until a large message is being compressed, which takes some forty turns."""
     for _ in range(10_000):
-        if line.protocol._compressing is not None:
+        if line.protocol.handler.owner.compressing is not None:
             return
         await asyncio.sleep(0)
     raise AssertionError("nothing is compressed in turns")
@@ -549,7 +543,7 @@ async def test_a_large_message_is_compressed_in_portions_between_which_others_ar
 
 
 async def test_messages_of_other_tasks_wait_for_a_large_one() -> None:
-    """A small one, another large one, and the close. Fails without `_compressing`: their bytes are mixed."""
+    """A small one, another large one, and the close. Fails without `compressing`: their bytes are mixed."""
 
     async def several(app: Application) -> None:
         await app.receive()
