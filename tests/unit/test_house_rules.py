@@ -100,15 +100,14 @@ PRIVATE_READS = {
     "fuzz": 1,
     "peers": 1,
     "process": 1,
-    "protocol/http1": 10,
+    "protocol/http1": 7,
     "protocol/peer": 4,
-    "protocol/semantics": 3,
-    "protocol/websocket": 9,
+    "protocol/websocket": 3,
     "unit": 2,
     "unit/ipc": 1,
     "unit/master": 25,
     "unit/worker": 10,
-    "unit/zygote": 12,
+    "unit/zygote": 9,
 }
 
 

@@ -113,14 +113,13 @@ class Connection:
     """
 
     __slots__ = (
-        "_discarded",
-        "_unsent",
         "_write_waiters",
         "awaited",
         "client",
         "context",
         "data_received",
         "deadline",
+        "discarded",
         "gate",
         "handler",
         "scheme",
@@ -129,6 +128,7 @@ class Connection:
         "tls",
         "tls_told",
         "transport",
+        "unsent",
         "write_deadline",
         "writer",
     )
@@ -152,9 +152,9 @@ class Connection:
         self.deadline = inf  # seconds of the loop's clock
         self.awaited = NOTHING  # before `deadline`
         self.write_deadline = inf  # before it, the client has to read
-        self._unsent = 0  # bytes in the transport's buffer when `write_deadline` was set
+        self.unsent = 0  # bytes in the transport's buffer when `write_deadline` was set
         self._write_waiters: list[asyncio.Future[None]] | None = None  # made for the first
-        self._discarded = 0
+        self.discarded = 0
 
     def speak(self, handler: Handler) -> None:
         """Give the connection the handler that it begins with."""
@@ -214,7 +214,7 @@ class Connection:
     def pause_writing(self) -> None:
         """Make `send()` wait: the client does not read as fast as the application writes."""
         self.handler.write_paused = True
-        self._unsent = self.transport.get_write_buffer_size()
+        self.unsent = self.transport.get_write_buffer_size()
         self.write_deadline = self.context.now + self.context.write_timeout
 
     def resume_writing(self) -> None:
@@ -283,16 +283,16 @@ class Connection:
     def _bound_flush(self) -> None:
         """Give the transport's buffer a deadline, since no application waits for it any more."""
         if self.write_deadline == inf:
-            self._unsent = self.transport.get_write_buffer_size()
+            self.unsent = self.transport.get_write_buffer_size()
             self.write_deadline = self.context.now + self.context.write_timeout
 
     def write_expired(self) -> None:
         """React to `write_deadline` having passed: cut off a client that has read less than LEAST_PROGRESS."""
         unsent = self.transport.get_write_buffer_size()
-        if unsent > self._unsent - LEAST_PROGRESS:
+        if unsent > self.unsent - LEAST_PROGRESS:
             self.abort()
         else:
-            self._unsent = unsent
+            self.unsent = unsent
             self.write_deadline = self.context.now + self.context.write_timeout
 
     def linger(self) -> None:
@@ -338,8 +338,8 @@ class Connection:
 
     def discard(self, data: bytes) -> None:
         """Drop bytes that come after the end was decided."""
-        self._discarded += len(data)
-        if self._discarded > LINGER_BYTES:
+        self.discarded += len(data)
+        if self.discarded > LINGER_BYTES:
             self.close()
 
 

@@ -149,7 +149,7 @@ async def test_nothing_behind_a_bad_request_that_waits_for_its_turn_is_read() ->
         await client.send(b"GET / HTTP/1.1\r\n\r\n")
         await eventually(lambda: connection.handler._refusal)
         await client.send(get(b"/3"))
-        await eventually(lambda: connection._discarded)
+        await eventually(lambda: connection.discarded)
         go.set()
         response = await client.rest()
     assert [part[:3] for part in response.split(b"HTTP/1.1 ")[1:]] == [b"200", b"400"]
@@ -853,7 +853,7 @@ async def test_write_deadline() -> None:
         await eventually(lambda: any(c.handler.write_paused for c in server.connections))
         await asyncio.sleep(0.2)  # the kernel's buffers fill
         (connection,) = server.connections
-        connection._unsent = connection.transport.get_write_buffer_size()
+        connection.unsent = connection.transport.get_write_buffer_size()
         await after(server, 59)
         assert server.service.connections
         await after(server, 62)
