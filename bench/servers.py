@@ -55,6 +55,7 @@ class Launch:
     max_requests: int = 0
     loading: str = ""  # "", "preload" or "lazy"
     reloads: bool = False
+    wsgi: bool = False
     env: dict[str, str] = field(default_factory=dict)
 
 
@@ -72,6 +73,7 @@ class Server:
     cannot: dict[str, str]
     reload: signal.Signals | None
     single: bool
+    wsgi: bool = False  # it serves WSGI applications alone
 
     def refusal(self, scenario: str, launch: Launch) -> str | None:
         """Return why this server has no row in a scenario, or None if it has one."""
@@ -79,6 +81,8 @@ class Server:
             return self.cannot[scenario]
         if self.role is Role.LIMIT and launch.answer is None:
             return "no fixed answer for this app"
+        if launch.wsgi != self.wsgi and self.role is Role.PEER:
+            return "ASGI only" if launch.wsgi else "WSGI only"
         if launch.workers > 1 and (self.single or self.role is Role.LIMIT):
             return "one process only"
         if launch.reloads and self.reload is None:
@@ -113,7 +117,7 @@ def read(path: Path = HERE / "servers.toml") -> dict[str, Server]:
 
 
 def _server(name: str, table: dict[str, Any]) -> Server:
-    known = {"role", "module", "distribution", "command", "env", "cannot", "reload", "single", *_OPTIONS}
+    known = {"role", "module", "distribution", "command", "env", "cannot", "reload", "single", "wsgi", *_OPTIONS}
     unknown = sorted(set(table) - known)
     if unknown:
         raise ValueError(f"servers.toml: [{name}] has unknown keys: {', '.join(unknown)}")
@@ -128,6 +132,7 @@ def _server(name: str, table: dict[str, Any]) -> Server:
         cannot=table.get("cannot", {}),
         reload=signal.Signals[table["reload"]] if "reload" in table else None,
         single=table.get("single", False),
+        wsgi=table.get("wsgi", False),
     )
 
 

@@ -46,6 +46,7 @@ class Load:
     workers: int = 1
     columns: Sequence[Column] = _COLUMNS
     most_rounds: int = 99
+    wsgi: bool = False
     env: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -58,7 +59,16 @@ class Load:
         log = None
         if self.access_log:
             log = Path("/dev/null") if stage.access_log == "null" else stage.directory / "access.log"
-        return Launch(self.app, self.answer, self.workers, unix=self.nginx, tls=self.tls, access_log=log, env=self.env)
+        return Launch(
+            self.app,
+            self.answer,
+            self.workers,
+            unix=self.nginx,
+            tls=self.tls,
+            access_log=log,
+            wsgi=self.wsgi,
+            env=self.env,
+        )
 
     def estimate(self, stage: Stage) -> float:
         """The time for load, warm-up, start and stop."""
@@ -255,6 +265,8 @@ LOADS = (
         columns=tuple(column for column in _COLUMNS if not column.key.startswith("p")) + _COLUMNS[-1:],
         connections=16,
     ),
+    Load(name="wsgi-hello", title="WSGI: hello world", app="wsgi_hello:app", wsgi=True),
+    Load(name="wsgi-flask", title="WSGI: hello world by Flask", app="flask_hello:app", wsgi=True),
     Load(name="tls", title="Hello world over TLS, keep-alive", answer="hello:app", tls=True),
     Load(name="nginx-unix", title="Behind nginx on a unix socket", nginx=True),
     # The cost of more workers: the same load, on as many CPUs as there are (one is always left to the load).
