@@ -63,9 +63,10 @@ def test_runserver_serves_asgi_and_static_files(tmp_path: Path) -> None:
                 assert client.get("/").text == "hello over ASGIRequest"
                 assert client.get("/static/style.css").text == "body {}"
                 assert client.get("/static/nothing.css").status_code == 404
+            # Not after Ctrl-C: a thread that Django starts at a request's end may come too late for the interpreter.
+            assert "Traceback" not in (tmp_path / "output").read_text()
             os.killpg(program.pid, signal.SIGINT)  # as a terminal does
             program.wait(PATIENCE)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(program.pid, signal.SIGKILL)
-    assert "Traceback" not in (tmp_path / "output").read_text()
