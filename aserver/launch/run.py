@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Unpack
@@ -62,6 +63,8 @@ def run(app_or_target: Callable[..., Any] | str, **settings: Unpack[Settings]) -
         return layers.load(keywords=keywords, environ=os.environ, cwd=cwd)
 
     if isinstance(app_or_target, str):
+        if threading.current_thread() is not threading.main_thread():
+            raise AserverError("aserver.run() with a target hears signals, as only the main thread can; run it there")
         try:
             return run_resolved(read(), read)
         except AppLoadError as error:

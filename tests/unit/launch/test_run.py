@@ -5,6 +5,7 @@ import pydoc
 import re
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -46,6 +47,21 @@ def test_under_trio_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trio", SimpleNamespace(lowlevel=SimpleNamespace(in_trio_run=lambda: True)))
     with pytest.raises(aserver.AserverError, match="trio"):
         aserver.run(app)
+
+
+def test_a_whole_server_in_a_thread_is_refused() -> None:
+    """Fails with the ValueError of `signal`, after the address is bound."""
+    raised = []
+
+    def start() -> None:
+        with pytest.raises(aserver.AserverError, match="main thread") as caught:
+            aserver.run("main:app", port=0)
+        raised.append(caught.value)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    thread.join()
+    assert raised
 
 
 def test_the_package_shows_its_names_and_stays_cheap() -> None:
