@@ -12,7 +12,7 @@ from typing import Any, cast
 from aserver.asgi import ASGIApp, Scope
 from aserver.config import Config
 from aserver.log.access.record import AccessRecord
-from aserver.protocol.application.tasks import Tasks
+from aserver.protocol.application.tasks import Tasks, describe
 from aserver.protocol.context import ClientConnection, Context
 from aserver.protocol.drain_notice import Draining
 from aserver.protocol.http1.connection import HttpConnection
@@ -127,7 +127,7 @@ class Service:
                 socket.tunnel.abort()
         for request in list(self.tasks.running):
             if isinstance(request, WebSocket) and request.socket.over and not request.socket.told:
-                age = request.describe(self.context.loop.time())
+                age = describe(request, self.context.loop.time())
                 log.info("request cancelled, its WebSocket was closed by the stop: %s", age)
                 request.cancel("the server stops")
 

@@ -62,7 +62,7 @@ def test_a_stream_whose_client_has_left_is_ended(server: Start, tmp_path: Path) 
     """In each framework, by FIN and by RST; background tasks run, and the log is silent.
 
     Fails with spec_version 2.5 (Starlette's "quiet" streams go on), and with an exception from the first
-    `send()` in Exchange._is_heard (no background tasks behind middleware).
+    `send()` in Parting.take (no background tasks behind middleware).
     """
     notes = Notes(tmp_path)
     running = server(APP, env=notes.env)

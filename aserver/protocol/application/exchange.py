@@ -14,9 +14,9 @@ from aserver.asgi import Message, Scope
 from aserver.errors import ApplicationError
 from aserver.protocol.application.body import HIGH_WATER, RequestBody
 from aserver.protocol.application.files import open_regular, read_chunk
-from aserver.protocol.application.parting import PACE, QUIET, WHOLE, Parting, is_disconnect
+from aserver.protocol.application.parting import QUIET, Parting, is_disconnect
 from aserver.protocol.application.request_ids import with_id
-from aserver.protocol.application.tasks import Tasks, describe, report
+from aserver.protocol.application.tasks import Tasks, report
 from aserver.protocol.context import Context
 from aserver.protocol.semantics.response import BODY, DONE, HEADED, START, TRAILERS, Response
 from aserver.protocol.semantics.response_head import Heads, Pairs
@@ -137,12 +137,6 @@ class Exchange(Response):
             trusted = forwarding is not None and forwarding.trusts(self.client)
             self.request_id = scope["request_id"] = ids.choose(headers, trusted=trusted)
 
-    # ── the record ───────────────────────────────────────────────────────────────────────────
-
-    def describe(self, now: float) -> str:
-        """Return `GET /x, 31.2 s` for the log."""
-        return describe(self, now - self.started)
-
     # ── the application's task ───────────────────────────────────────────────────────────────
 
     def cancel(self, reason: str) -> None:
@@ -216,21 +210,17 @@ class Exchange(Response):
                 self._read = self.complete
                 return {"type": "http.request", "body": body.take(connection), "more_body": not self.complete}
             elif not self.complete:
-                self._ask_for_body(body)
+                if body.continue_expected:
+                    body.continue_expected = False
+                    if self.state in (START, HEADED):
+                        connection.send_interim(100, ())
+                connection.await_body()
             if self.parting is not None:
                 break
             await self._wait()
         if self.parting is not None:
             self.parting.tell()
         return {"type": "http.disconnect"}
-
-    def _ask_for_body(self, body: RequestBody) -> None:
-        connection = self.connection
-        if body.continue_expected:
-            body.continue_expected = False
-            if self.state in (START, HEADED):
-                connection.send_interim(100, ())
-        connection.await_body()
 
     async def _wait(self) -> None:
         waiter = self.connection.context.loop.create_future()
@@ -253,11 +243,6 @@ class Exchange(Response):
         body.add(data, self.connection)
         if self.waiters:
             self.wake()
-
-    def drop_body(self) -> None:
-        """Forget the body that will not be taken; the rest is dropped as it comes."""
-        if self.request_body is not None:
-            self.request_body.take(self.connection)
 
     @property
     def discardable(self) -> bool:
@@ -339,41 +324,17 @@ class Exchange(Response):
         self.cancel("the client has gone")
         return True
 
-    async def _is_heard(self, message: Message, parting: Parting) -> bool:
-        """Tell whether a message can still reach a client that has left, or has stopped sending and may have left.
-
-        Raises ClientDisconnectedError to a task that has heard of it before, and where the answer is a stream or had
-        begun: there is something to stop. Any other is dropped in silence, so that what the application does after its
-        answer (commits, background tasks) is done whether or not its client waited.
-        """
-        if self.state is DONE or not parting.is_news_here():
-            raise parting.error()
-        if not self.gone:
-            return True
-        kind = message["type"]
-        if kind == "http.response.start":
-            self.start(message)
-        elif kind == "http.response.body":
-            self.body(message)
-            whole = self.length is not None and not parting.begun and self.sent <= WHOLE
-            if self.state is BODY and not whole:
-                if not (self.waiters or parting.told) or self.connection.context.loop.time() >= parting.quiet_until:
-                    raise parting.error()
-                await asyncio.sleep(PACE)
-        elif kind == "http.response.trailers" and self.state is TRAILERS:
-            self.trailers(message)
-        elif kind == "http.response.pathsend" and self.state is HEADED:
-            self.file_sent()
-        elif kind != "http.response.early_hint":
-            raise parting.error()
-        return False
-
     # ── send ─────────────────────────────────────────────────────────────────────────────────
 
     async def send(self, message: Message) -> None:
         """ASGI `send()`. Raises ApplicationError, and ClientDisconnectedError (an OSError)."""
-        if self.parting is not None and not await self._is_heard(message, self.parting):
-            return
+        parting = self.parting
+        if parting is not None:
+            if self.state is DONE or not parting.is_news_here():
+                raise parting.error()
+            if self.gone:
+                await parting.take(message, self, self.connection.context.loop, receiving=bool(self.waiters))
+                return
         kind = message["type"]
         if kind == "http.response.body":
             connection = self.connection
@@ -423,13 +384,12 @@ class Exchange(Response):
             self.file(message, size)
             self.keep_alive = self.keep_alive and self.discardable
             connection.send_head(self, b"")
-            if not self.silent:
-                while self.sent < size and connection.open:
-                    chunk = await read_chunk(loop, descriptor, self.sent, size, message["path"])
-                    if connection.open:
-                        self.file_piece(len(chunk))
-                        connection.send_data(self, chunk)
-                        await connection.until_writable()
+            while self.sent < size and connection.open and not self.silent:
+                chunk = await read_chunk(loop, descriptor, self.sent, size, message["path"])
+                if connection.open:
+                    self.file_piece(len(chunk))
+                    connection.send_data(self, chunk)
+                    await connection.until_writable()
         finally:
             os.close(descriptor)
         if self.parting is not None and self.gone:

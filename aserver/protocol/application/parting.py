@@ -1,4 +1,4 @@
-"""Notes how an application has learnt that its client left, and tells the exceptions that come only of that.
+"""A client's leaving: how the application learns of it, what becomes of its messages, and which exceptions come of it.
 
 Runs in the worker's loop. A `Parting` is made only for a request whose client has left, or may have. It must never
 decide whether an application is cancelled: the sweep does, after `disconnect_grace`.
@@ -7,7 +7,9 @@ decide whether an application is cancelled: the sweep does, after `disconnect_gr
 import asyncio
 from typing import Final
 
+from aserver.asgi import Message
 from aserver.errors import ClientDisconnectedError
+from aserver.protocol.semantics.response import BODY, HEADED, TRAILERS, Response
 
 #: Seconds after a client's FIN before the application is told. A client that only stops sending (`printf ... | nc`)
 #: looks the same as one that leaves, and most answers are out by then.
@@ -65,6 +67,32 @@ class Parting:
     def is_news_here(self) -> bool:
         """Tell whether the current task has not been told itself, nor any task by an exception."""
         return not self.raised and (not self._told or asyncio.current_task() not in self._told)
+
+    async def take(
+        self, message: Message, response: Response, loop: asyncio.AbstractEventLoop, *, receiving: bool
+    ) -> None:
+        """Take a message of a task that has not heard of it, for a client that has gone.
+
+        Raises ClientDisconnectedError where the answer is a stream or had begun: there is something to stop. Any other
+        is dropped in silence, so that the work of the application after its answer (commits, background tasks) is done
+        whether or not its client waited. `receiving` says that another task waits in `receive()`.
+        """
+        kind = message["type"]
+        if kind == "http.response.start":
+            response.start(message)
+        elif kind == "http.response.body":
+            response.body(message)
+            whole = response.length is not None and not self.begun and response.sent <= WHOLE
+            if response.state is BODY and not whole:
+                if not (receiving or self.told) or loop.time() >= self.quiet_until:
+                    raise self.error()
+                await asyncio.sleep(PACE)
+        elif kind == "http.response.trailers" and response.state is TRAILERS:
+            response.trailers(message)
+        elif kind == "http.response.pathsend" and response.state is HEADED:
+            response.file_sent()
+        elif kind != "http.response.early_hint":
+            raise self.error()
 
     def error(self) -> ClientDisconnectedError:
         """Make the exception for `send()`."""

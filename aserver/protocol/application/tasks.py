@@ -52,9 +52,6 @@ class Request(Protocol):
     def failed(self, error: BaseException) -> None:
         """React to an exception of the application."""
 
-    def describe(self, now: float) -> str:
-        """Return `GET /x, 31.2 s`."""
-
     def cancel(self, reason: str) -> None:
         """Cancel the application's task."""
 
@@ -194,7 +191,7 @@ class Tasks:
     def describe(self) -> list[str]:
         """`GET /x, 31.2 s` for each task that still runs."""
         now = self._loop.time()
-        return [request.describe(now) for request in self.running]
+        return [describe(request, now) for request in self.running]
 
     def stop_streams(self, now: float) -> None:
         """Give each stream `stream_grace` from now on, or from when it begins; call `end_streams` after that."""
@@ -270,7 +267,7 @@ class Tasks:
                 del self.abandoned[request]
                 if cancelled:
                     reason = "the stop has ended its stream" if self._stopping else "its client has gone"
-                    log.info("request cancelled, %s: %s", reason, request.describe(now))
+                    log.info("request cancelled, %s: %s", reason, describe(request, now))
 
 
 def report(request: Request, fault: str, *details: object, level: int = logging.ERROR, error: object = None) -> None:
@@ -290,6 +287,6 @@ def report(request: Request, fault: str, *details: object, level: int = logging.
     )
 
 
-def describe(request: Request, seconds: float) -> str:
-    """Return `GET /x, 31.2 s` for a request that has run for so long."""
-    return f"{request.method} {request.target.decode('ascii', 'backslashreplace')}, {seconds:.1f} s"
+def describe(request: Request, now: float) -> str:
+    """Return `GET /x, 31.2 s` (or `WEBSOCKET /x, 31.2 s`) for the log."""
+    return f"{request.method} {request.target.decode('ascii', 'backslashreplace')}, {now - request.started:.1f} s"

@@ -225,7 +225,7 @@ class HttpConnection:
         self.receiving = None
         exchange.complete = True
         if exchange is self.current:
-            self.link.deadline = inf
+            self.link.await_nothing()
             if exchange.state is DONE:
                 self._next()
             elif exchange.launched:
@@ -297,7 +297,7 @@ class HttpConnection:
     def pause_body(self) -> None:
         """Read nothing, because the application does not take the body as fast as it comes."""
         self.link.gate.pause(Pause.BODY)
-        self.link.deadline = inf  # it is the application that is slow
+        self.link.await_nothing()  # it is the application that is slow
 
     def resume_body(self) -> None:
         """Read on, now that the application has taken what there was."""
@@ -364,16 +364,16 @@ class HttpConnection:
                 self.link.linger()
         elif exchange.complete:
             if exchange.request_body is not None and exchange.request_body.size:
-                exchange.drop_body()  # for as long as the application has left it there, nothing is read
+                exchange.request_body.take(self)  # for as long as the application has left it there, nothing is read
             self.current = None
             if self.link.awaited is not HEAD:
                 self.link.awaited = NEXT_REQUEST
                 self.link.deadline = self.context.now + self.context.keep_alive
             if self._queue or self._refusal is not None or self.eof:
                 self._next()
-        elif exchange.discardable:
+        elif exchange.discardable and exchange.request_body is not None:
             self.await_body()
-            exchange.drop_body()
+            exchange.request_body.take(self)  # the rest is dropped as it comes
         else:
             self.link.linger()
 
@@ -386,7 +386,7 @@ class HttpConnection:
             if self.link.writer.held is None:
                 self.link.writer.hold(pipelined=True)
             if self.link.awaited is not HEAD:
-                self.link.deadline = inf
+                self.link.await_nothing()
             if self.reader.paused:
                 self._consider_room()
             if exchange is self._offered:
@@ -512,15 +512,13 @@ class HttpConnection:
         """React to `deadline` having passed."""
         awaited = self.link.awaited
         if self.link.gate.reasons - {Pause.TURN}:
-            self.link.deadline = inf  # it is the application that is late
+            self.link.await_nothing()  # it is the application that is late
         elif awaited is BODY:
             self.refuse(ClientError(408, "request body timed out"))
         elif awaited is HEAD:
             self.refuse(ClientError(408, "request head timed out"))
         elif awaited is FIRST_REQUEST or awaited is NEXT_REQUEST:
             self.link.close()
-        else:
-            self.link.deadline = inf
 
     @property
     def idle(self) -> bool:

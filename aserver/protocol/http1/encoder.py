@@ -8,15 +8,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from aserver.protocol.semantics.fields import RESPONSE_NAMES
-from aserver.protocol.semantics.response import BODY, DONE, Response
+from aserver.protocol.semantics.response import BODY, DONE, JOIN_LIMIT, Response
 from aserver.protocol.semantics.response_head import Defaults, Head, Heads
 from aserver.protocol.semantics.status import PHRASES
 
 Pairs = Sequence[tuple[bytes, bytes]]
-
-#: Up to this size a body is joined to the head and written at once; above it, copying costs more than a second
-#: entry in the writev that the loop makes of both anyway.
-JOIN_LIMIT: Final = 16384
 
 #: Without the final CRLF, because every field line below begins with one. The version is 1.1 for 1.0 requests
 #: too: it says what the server can do, not what the request was (RFC 9110 section 2.5).

@@ -22,6 +22,10 @@ from aserver.protocol.semantics import fields
 from aserver.protocol.semantics.response_head import Head, Heads
 from aserver.protocol.semantics.status import plain_fields, plain_text
 
+#: Bytes up to which the pieces of a response are joined before they are written; above it, copying costs more than
+#: another entry in the writev that the loop makes of both.
+JOIN_LIMIT: Final = 16384
+
 
 class State(Enum):
     """The message that the application may send next."""

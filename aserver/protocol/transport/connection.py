@@ -165,8 +165,7 @@ class Connection:
         """Give the connection another handler, as if it were a new connection."""
         handler.write_paused = self.handler.write_paused
         self.speak(handler)
-        self.deadline = inf
-        self.awaited = NOTHING
+        self.await_nothing()
         self._tell_transport()
 
     def _tell_transport(self) -> None:
@@ -201,7 +200,8 @@ class Connection:
         """Forget the connection, and wake the tasks that wait for it."""
         self.stage = CLOSED
         self.writer.stopped = True
-        self.deadline = self.write_deadline = inf
+        self.await_nothing()
+        self.write_deadline = inf
         self.context.connections.discard(self)
         self._wake_writers()
         self.handler.lost()
@@ -251,6 +251,11 @@ class Connection:
         else:
             self.handler.expire()
 
+    def await_nothing(self) -> None:
+        """Give the client no deadline: something else is waited for."""
+        self.awaited = NOTHING
+        self.deadline = inf
+
     def postpone(self, seconds: float) -> None:
         """Put off the deadlines."""
         self.deadline += seconds
@@ -270,13 +275,13 @@ class Connection:
             self.writer.flush()
             self.writer.stopped = True
             self._end(CLOSED)
-            self.deadline = inf
             self._bound_flush()
             self.transport.close()
 
     def _end(self, stage: Stage) -> None:
         """Have the handler hear no more."""
         self.stage = stage
+        self.await_nothing()
         self.data_received = self.discard
         self._tell_transport()
 

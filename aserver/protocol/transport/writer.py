@@ -10,10 +10,7 @@ from time import monotonic
 from typing import Final
 
 from aserver.protocol.context import Context
-
-#: Bytes up to which pieces are joined before they are written; above it, copying costs more than another entry in the
-#: writev that the loop makes of both.
-JOIN_LIMIT: Final = 16384
+from aserver.protocol.semantics.response import JOIN_LIMIT
 
 #: Bytes that are held at most; when more wait, they are written.
 HOLD_BYTES: Final = 65536

@@ -348,8 +348,6 @@ class Socket:
             self._keep_alive()
         elif awaited is CLOSE_FRAME:
             self.tunnel.abort()
-        else:
-            self.tunnel.deadline = inf
 
     def postpone(self, seconds: float) -> None:
         """Let no client seem silent while the loop stood still."""

@@ -15,7 +15,7 @@ from aserver.asgi import Message, Scope
 from aserver.errors import ApplicationError, ClientDisconnectedError, ClientError
 from aserver.protocol.application.exchange import Exchange
 from aserver.protocol.application.parting import is_disconnect
-from aserver.protocol.application.tasks import Tasks, describe, report
+from aserver.protocol.application.tasks import Tasks, report
 from aserver.protocol.semantics import fields
 from aserver.protocol.semantics.response import DONE, HEADED, Response
 from aserver.protocol.semantics.status import plain_text
@@ -107,10 +107,6 @@ class WebSocket:
     def method(self) -> str:
         """The log's word for a WebSocket."""
         return "WEBSOCKET"
-
-    def describe(self, now: float) -> str:
-        """Return `WEBSOCKET /x, 31.2 s` for the log."""
-        return describe(self, now - self.started)
 
     @property
     def begun(self) -> bool:

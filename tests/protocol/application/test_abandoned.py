@@ -129,7 +129,7 @@ async def test_the_task_that_listens_is_not_overtaken_by_an_exception(caplog: py
     """The pieces that another task sends before the listener has ended it are dropped, and do not hold the loop up.
 
     Starlette ends its streams so: an exception from `send()` would end its background tasks and the middleware, too.
-    Fails with `raise parting.error()` at once in Exchange._is_heard, and hangs without the sleep there.
+    Fails with `raise parting.error()` at once in Parting.take, and hangs without the sleep there.
     """
     ended: list[str] = []
 

@@ -726,6 +726,29 @@ async def test_deadlines_without_a_request() -> None:
         assert await used.rest() == b""
 
 
+async def test_the_reason_of_a_deadline_comes_and_goes_with_it() -> None:
+    """Fails without `await_nothing`: BODY would stay the reason after the body's end."""
+    service = Wiretap().service
+    connection = Tap().plug(service).protocol
+
+    def awaited() -> tuple[str, bool]:
+        return connection.awaited.name, connection.deadline < float("inf")
+
+    assert awaited() == ("FIRST_REQUEST", True)
+    connection.data_received(post(3) + b"ab")
+    assert awaited() == ("BODY", True)
+    connection.data_received(b"c")
+    assert awaited() == ("NOTHING", False)
+    await eventually(lambda: not service.active)
+    assert awaited() == ("NEXT_REQUEST", True)
+    connection.data_received(b"GET / HT")
+    assert awaited() == ("HEAD", True)
+    connection.data_received(b"TP/1.2\r\n")
+    assert awaited() == ("LINGER", True)
+    connection.close()
+    assert awaited() == ("NOTHING", False)
+
+
 async def test_a_head_that_trickles_has_one_deadline() -> None:
     """From its first byte on, which the pieces after it do not put off; it is not `keep_alive`'s any more."""
     async with serving(echo, header_timeout=10, keep_alive=65) as server:

@@ -8,9 +8,8 @@ import pytest
 
 from aserver.errors import ApplicationError
 from aserver.protocol.http1.encoder import Encoder, encode_head, is_close_delimited
-from aserver.protocol.semantics.response import Response, State
+from aserver.protocol.semantics.response import JOIN_LIMIT, Response, State
 from aserver.protocol.semantics.response_head import REMEMBERED, REMEMBERED_SIZE, Defaults, Heads, compile_head
-from aserver.protocol.transport.writer import JOIN_LIMIT
 from tests.protocol.response_rows import DATE, ILLEGAL, LEGAL, LENGTH_3, body, start
 
 
