@@ -7,16 +7,19 @@ import itertools
 import os
 import random
 import signal
+import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from tests.chaos import books, tree
 from tests.chaos.clients import Crowd, Key, Ledger, Request
-from tests.chaos.havoc import WORKERS, ChaosServer, Harm, Havoc, Site
+from tests.chaos.havoc import LONG, WORKERS, ChaosServer, Harm, Havoc, Site
 from tests.chaos.script import Act, draw
 from tests.harness.processes import process
 
@@ -136,6 +139,25 @@ def test_a_script_repeats_and_meets_everything() -> None:
     assert draw(7, 60) == draw(7, 60) != draw(8, 60)
     assert {step.act for step in draw(7, 60)} == set(Act)
     assert all(0 < step.at < 60 for step in draw(7, 60))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pending signals are read from /proc")
+def test_a_worker_that_was_halted_for_long_is_continued_to_its_abort() -> None:
+    """Fails if it is continued whenever its time is over: then it served until its abort, and lost new requests."""
+    with subprocess.Popen(["sleep", "60"]) as child:
+        victim = process(child.pid)
+        assert victim is not None
+        victim.kill(signal.SIGSTOP)
+        assert tree.halted(victim)
+        harm = Harm(child.pid, time.monotonic() - LONG, 0.0, frozenset(), killed=False)
+        havoc = Havoc(Mock(), Mock(), halted={child.pid: victim}, slight={child.pid: harm})
+        for _ in range(2):
+            havoc.let_go(victim)
+            assert (tree.halted(victim), havoc.halted, havoc.harms) == (True, {child.pid: victim}, [harm])
+        child.send_signal(signal.SIGABRT)
+        havoc.let_go(victim)
+        assert child.wait(10) == -signal.SIGABRT
+        assert not havoc.halted
 
 
 KEY = Key(2, ("127.0.0.1", 4000))

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import re
+import signal
 import socket
 from collections import Counter
 from contextlib import suppress
@@ -48,6 +49,11 @@ def halted(each: Process) -> bool:
 
     state = wait_for(settled, what=f"{each} to stop")
     return state in "Tt"
+
+
+def is_aborted(each: Process) -> bool:
+    """Whether a halted process has SIGABRT pending, and so ends as soon as it is continued."""
+    return bool(int(each.status("ShdPnd") or "0", 16) >> (signal.SIGABRT - 1) & 1)
 
 
 def held_by(each: Process) -> set[Key]:
