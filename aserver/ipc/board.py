@@ -6,6 +6,8 @@ of a draining worker would hide that the new worker of its slot hangs (docs/trap
 
 The application's code can write to every cell. So the file is sealed against another size (`unix.memory_file`), and the
 master never maps it: `BoardFile` uses pread(2) and pwrite(2), which cannot end in SIGBUS where sealing is missing.
+
+Behind the cells each has a page of counters (`metrics/page`), apart from them because a worker reads others' cells.
 """
 
 import mmap
@@ -16,10 +18,12 @@ from enum import IntEnum
 from functools import partial
 
 from aserver import unix
+from aserver.metrics.page import PAGE_SIZE, WORDS
 
 CELL_SIZE = 256  # bytes: whole cache lines, so that workers do not slow each other down
 CELLS = 1024  # 256 KB in all, for more processes at once than a server has
-_SIZE = CELL_SIZE * CELLS
+_PAGES = CELL_SIZE * CELLS  # where the pages of counters begin; unused ones take no memory
+_SIZE = _PAGES + PAGE_SIZE * CELLS
 _WORDS = 64  # bytes of a cell that hold words; the rest is text
 _TEXT = struct.Struct(f"{CELL_SIZE - _WORDS}s")  # cut to that length, or filled up with NULs
 _WORD = struct.Struct("=Q")
@@ -71,9 +75,14 @@ class BoardFile:
         text = os.pread(self.fd, _TEXT.size, index * CELL_SIZE + _WORDS).rstrip(b"\0")
         return ascii(text.decode("latin-1"))[1:-1]
 
+    def page(self, index: int) -> bytes:
+        """The counters of a cell; shorter where the file has been cut."""
+        return os.pread(self.fd, PAGE_SIZE, _PAGES + index * PAGE_SIZE)
+
     def clear(self, index: int) -> None:
         """Zero a cell: before it is given to a new process, and when that has died."""
         os.pwrite(self.fd, bytes(CELL_SIZE), index * CELL_SIZE)
+        os.pwrite(self.fd, bytes(PAGE_SIZE), _PAGES + index * PAGE_SIZE)
         data = os.pread(self.fd, _WORD.size, _HEADER)
         given_out = int(_WORD.unpack(data)[0]) if len(data) == _WORD.size else 0
         if not index <= given_out < CELLS:
@@ -121,6 +130,11 @@ class Board:
         """The words of one cell, by `Field`."""
         width = CELL_SIZE // 8
         return self._words[index * width : (index + 1) * width]
+
+    def page(self, index: int) -> memoryview:
+        """The words of the counters of one cell."""
+        begin = (_PAGES + index * PAGE_SIZE) // 8
+        return self._words[begin : begin + WORDS]
 
     def used(self) -> Iterator[tuple[int, memoryview]]:
         """Every cell that was ever given out, with its number. A spoilt count is cut to the size of the board."""

@@ -130,6 +130,12 @@ class Logging:
         if access is not None and access is not error:
             access.report = report_access_log
 
+    @property
+    def dropped(self) -> int:
+        """How many records this process has lost because a log did not take them."""
+        more = self.access.dropped if self.access is not None and self.access is not self.error else 0
+        return self.error.dropped + more
+
     def _report_error_log(self, sink: Sink, text: str) -> None:
         if sink.state is SinkState.OPEN:
             self.logger.warning("%s", text)

@@ -73,7 +73,8 @@ class Sink:
         self.descriptor = Descriptor(fd, kind)
         self.name = name
         self.bound = bound
-        self.lost = 0
+        self.lost = 0  # since the trouble began
+        self.dropped = 0  # ever
         self.report: Callable[[Sink, str], None] = _silent
         self.state = SinkState.OPEN
         self._queue: deque[tuple[bytes, int]] = deque()  # (whole lines, their number of records)
@@ -181,7 +182,7 @@ class Sink:
         if self._queue and self._queued + len(data) > bound:
             self._pump()  # the sink may take it by now
         if self._queue and self._queued + len(data) > bound:
-            self.lost += records
+            self._lose(records)
         else:
             self._queued += len(data)
             self._queue.append((data, records))
@@ -262,8 +263,12 @@ class Sink:
     def _drop_all(self) -> None:
         self._fresh = self._fresh or self._offset > 0
         while self._queue:
-            self.lost += self._queue.popleft()[1]
+            self._lose(self._queue.popleft()[1])
         self._queued = self._offset = 0
+
+    def _lose(self, records: int) -> None:
+        self.lost += records
+        self.dropped += records
 
     def _enter(self, state: SinkState, trouble: str) -> None:
         now = time.monotonic()
@@ -336,7 +341,7 @@ class Sink:
         self._claim.clear()
         self._notices.clear()
         self.batch.clear()
-        self._queued = self._offset = self.lost = 0
+        self._queued = self._offset = self.lost = self.dropped = 0
         self._loop = None
         self._waker.forget()
         self.state = SinkState.OPEN

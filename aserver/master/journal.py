@@ -12,6 +12,7 @@ import msgspec
 
 from aserver.log.layout import FACTS
 from aserver.master.core.events import Say
+from aserver.metrics.tally import name_of
 
 log = logging.getLogger("aserver.master")
 
@@ -45,9 +46,11 @@ class Journal:
         self.records: deque[Record] = deque(maxlen=MOST_RECORDS)
         self.followers: list[Callable[[Record], None]] = []
         self.last = 0  # number of the last record
+        self.counts: dict[str, int] = {}  # of events, by `metrics/tally`
 
-    def restore(self, records: list[Record]) -> None:
+    def restore(self, records: list[Record], counts: dict[str, int]) -> None:
         """Go on after those of this master's former image."""
+        self.counts = counts
         self.records.extend(records)
         self.last = records[-1].number if records else 0
 
@@ -60,6 +63,8 @@ class Journal:
             self._keep(order)
 
     def _keep(self, order: Say) -> None:
+        if name := name_of(order.event, order.reason, order.outcome):
+            self.counts[name] = self.counts.get(name, 0) + 1
         self.last += 1
         record = Record(
             number=self.last,

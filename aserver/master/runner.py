@@ -105,7 +105,8 @@ class Runner:
         for generation, files in snapshot.files.items():
             runner._code.know(generation, files)
         runner._state = read_model(snapshot.model, random.random)
-        runner.journal.restore(snapshot.records)
+        runner.journal.restore(snapshot.records, snapshot.counts)
+        runner._processes.workers.totals = snapshot.totals
         runner._processes.inherit(snapshot)
         runner._listening.set()
         runner._loop.call_soon(runner._reloads.request, ReloadOrder("after the upgrade", snapshot.upgrade))
@@ -209,6 +210,8 @@ class Runner:
             files=self._code.saved(),
             serving=resources.serving,
             records=list(self.journal.records),
+            counts=self.journal.counts,
+            totals=self._processes.workers.totals,
             began=self.began,
             control=hand_over(self.control) if self.control is not None else None,
             upgrade=upgrade,
@@ -255,6 +258,11 @@ class Runner:
     def resources(self) -> AllResources:
         """Settings, listeners and logs, to look at."""
         return self._resources
+
+    @property
+    def dropped(self) -> int:
+        """How many of its own log records this process has lost."""
+        return self._logs.dropped if self._logs is not None else 0
 
     @property
     def errorlog(self) -> str:

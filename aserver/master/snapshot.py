@@ -17,9 +17,10 @@ from aserver.master.core.events import Upgrade
 from aserver.master.core.machine import Master
 from aserver.master.core.model import Model
 from aserver.master.journal import Record
+from aserver.metrics.totals import Totals
 from aserver.sockets import Handover
 
-SCHEMA = 10
+SCHEMA = 11
 
 #: Fields that stay behind: chance is the new image's own, and commands are carried out before the exec.
 _OWN = ("rng", "out")
@@ -82,6 +83,8 @@ class Snapshot(msgspec.Struct):
     logs: list[SavedLog]
     serving: int
     records: list[Record] = []
+    counts: dict[str, int] = {}
+    totals: Totals = msgspec.field(default_factory=Totals)
     began: float = 0.0
     control: Handover | None = None
     upgrade: Upgrade = Upgrade(0.0)

@@ -23,6 +23,7 @@ from aserver.master.core import events as ev
 from aserver.master.handles import WorkerHandle, ZygoteHandle
 from aserver.master.looks import Looks
 from aserver.master.snapshot import SavedWorker
+from aserver.metrics.totals import Totals
 
 log = logging.getLogger("aserver.master")
 
@@ -44,6 +45,7 @@ class Workers:
     ) -> None:
         """`zygotes` are those that live, by generation."""
         self.all: dict[int, WorkerHandle] = {}
+        self.totals = Totals()
         self._zygotes = zygotes
         self._board = board
         self._on_event = on_event
@@ -65,6 +67,12 @@ class Workers:
     def debugged(self) -> frozenset[int]:
         """The serials of the workers that a debugger may hold."""
         return frozenset(worker.serial for worker in self.all.values() if self._board.debugged(worker.cell))
+
+    def counted(self) -> list[int]:
+        """The counters of all workers, also of those that have gone: by the word of `metrics/page`."""
+        for worker in self.all.values():
+            self.totals.look(worker.cell, self._board.page(worker.cell))
+        return self.totals.sums()
 
     # ── from the order to fork to the grave ──────────────────────────────────────────────────
 
@@ -199,6 +207,7 @@ class Workers:
         self.all.pop(worker.serial, None)
         handles.unwatch(self._loop, worker.channel, worker.pidfd)
         worker.close()
+        self.totals.fold(worker.cell, self._board.page(worker.cell))
         self._board.clear(worker.cell)
         self._free_cells.append(worker.cell)
 

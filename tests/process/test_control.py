@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from aserver.command.instances import Line
+from aserver.metrics.families import FAMILIES
 from tests.harness import PATIENCE, Terminal
 from tests.harness.server import REPOSITORY
 from tests.process.rolling import Site, Start, hold
@@ -61,6 +62,18 @@ class Desk:
             found: dict[str, Any] = line.ask("status")["status"]
         return found
 
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Values by family and by the label, if there is one."""
+        with Line(str(self.path)) as line:
+            families = line.ask("metrics")["metrics"]
+        return {
+            family["name"]: {
+                next(iter(sample.get("labels", {}).values()), ""): sample.get("value", sample.get("count"))
+                for sample in family["samples"]
+            }
+            for family in families
+        }
+
 
 @pytest.fixture
 def desk() -> Iterator[Desk]:
@@ -85,6 +98,10 @@ def test_trap_92_status_commands_and_events_through_reload_and_upgrade(server: S
     assert all(worker["memory"] > 1 << 20 for worker in found["workers"])
     assert found["listeners"][0]["queue"] == 0
     waiting.close()
+    families = desk.metrics()
+    assert families.keys() <= FAMILIES.keys()
+    assert families["aserver.workers"]["ready"] == 2
+    assert families["aserver.listener.backlog"].popitem()[1] == 2048
 
     ended = desk.told("reload", "--wait")[-1]
     assert (ended["event"], ended["outcome"], ended["generation"]) == ("reload.ends", "complete", 2)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from aserver.master.control.measures import Measures
+from aserver.master.control.metrics import metrics
 from aserver.master.control.orders import Order, OrderRefused
 from aserver.master.control.server import ControlServer
 from aserver.master.control.status import status
@@ -44,6 +45,8 @@ class Answers:
         after = self._runner.journal.last
         if order.command == "status":
             reply({"status": status(self._runner, self._measures)})
+        elif order.command == "metrics":
+            reply({"metrics": metrics(self._runner, self._measures)})
         elif order.command in ("stacks", "requests"):
             self._ask(order, reply)
         else:

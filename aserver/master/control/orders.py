@@ -19,7 +19,7 @@ class Order(msgspec.Struct, forbid_unknown_fields=True):
     """
 
     command: Literal[
-        "status", "events", "reload", "upgrade", "stop", "scale", "recycle", "reopen", "stacks", "requests"
+        "status", "metrics", "events", "reload", "upgrade", "stop", "scale", "recycle", "reopen", "stacks", "requests"
     ]
     slot: Slot | None = None
     to: Number | None = None

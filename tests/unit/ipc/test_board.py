@@ -3,12 +3,14 @@
 import fcntl
 import mmap
 import os
+import struct
 from collections.abc import Iterator
 
 import pytest
 
 from aserver import unix
 from aserver.ipc.board import CELL_SIZE, CELLS, Board, BoardFile, Field
+from aserver.metrics.page import WORDS
 
 
 @pytest.fixture
@@ -51,6 +53,18 @@ def test_used_are_the_cells_that_were_ever_given_out(board: Board, master: Board
     master.clear(2)
     master.clear(1)
     assert [index for index, _ in board.used()] == [1, 2]
+
+
+def test_pages_of_counters_overlap_with_nothing_and_are_cleared(board: Board, master: BoardFile) -> None:
+    """Fails with a wrong offset, or if `clear` leaves a page to the next worker of a cell."""
+    for index in (1, CELLS - 1):
+        board.page(index)[0], board.page(index)[WORDS - 1] = 5, 6
+    assert not any(any(board.cell(index)) for index in (0, 1, CELLS - 1))
+    assert master.page(1) == master.page(CELLS - 1)
+    assert struct.unpack_from("=Q", master.page(1)) == (5,)
+    master.clear(1)
+    assert not any(master.page(1))
+    assert any(master.page(CELLS - 1))
 
 
 @pytest.mark.parametrize("nonsense", [CELLS, 2**64 - 1])

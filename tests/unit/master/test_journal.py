@@ -41,7 +41,7 @@ def test_numbers_go_on_after_an_upgrade() -> None:
     before, after = Journal(), Journal()
     for _ in range(3):
         before.say(READY)
-    after.restore(list(before.records))
+    after.restore(list(before.records), {})
     heard: list[int] = []
     after.followers.append(lambda record: heard.append(record.number))
     after.say(READY)

@@ -1,0 +1,85 @@
+"""The reply to `metrics`: the counters of all workers, and what only the master knows.
+
+Runs in the master. It only looks. docs/operate.md has the form, `metrics/families` the names.
+"""
+
+import datetime
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from aserver import tls
+from aserver.ipc.board import Field
+from aserver.master.control.measures import Measures
+from aserver.master.core.model import WorkerPhase
+from aserver.master.runner import Runner
+from aserver.metrics.families import Family, Sample, family, labelled, of_words, single
+from aserver.metrics.page import Counter
+from aserver.metrics.tally import of_counts
+
+#: Seconds in a day, for certificates.
+_DAY = 86400
+
+
+def metrics(runner: Runner, measures: Measures) -> list[Family]:
+    """All families."""
+    words = runner.processes.workers.counted()
+    config = runner.resources.next.config
+    wall = time.clock_gettime(time.CLOCK_REALTIME)
+    return [
+        *of_words(words),
+        *_of_board(runner),
+        *_of_workers(runner, measures),
+        *of_counts(runner.journal.counts),
+        *_of_reload(runner),
+        single("aserver.start.time", wall - (time.monotonic() - runner.began)),
+        *_of_listeners(runner),
+        single("aserver.log.dropped", words[Counter.DROPPED] + runner.dropped),
+        labelled("aserver.certificate.days", "file", dict(_days(config.certfile, wall))),
+    ]
+
+
+def _of_board(runner: Runner) -> Iterator[Family]:
+    """Gauges of what is open now, by the words of the workers that live."""
+    workers = runner.processes.workers.all.values()
+    cells = [cell for worker in workers if (cell := runner.processes.board.words(worker.cell)) is not None]
+    for name, field in (
+        ("http.server.active_requests", Field.ACTIVE),
+        ("aserver.connections", Field.CONNECTIONS),
+        ("aserver.websockets", Field.WEBSOCKETS),
+    ):
+        yield single(name, sum(cell[field] for cell in cells))
+
+
+def _of_workers(runner: Runner, measures: Measures) -> Iterator[Family]:
+    model = runner.model
+    workers = model.workers.values()
+    phases = {phase.value: sum(w.phase is phase for w in workers) for phase in WorkerPhase}
+    yield labelled("aserver.workers", "phase", phases)
+    yield single("aserver.workers.wanted", model.target)
+    measures.keep({w.pid for w in workers if w.pid is not None})
+    memory = {str(w.slot): measures.memory(w.pid) for w in workers if w.pid is not None and w.holds}
+    yield labelled("aserver.worker.memory", "slot", memory)
+
+
+def _of_reload(runner: Runner) -> Iterator[Family]:
+    current = runner.model.current
+    if current is not None:
+        yield single("aserver.generation", current.number)
+    last = runner.journal.latest("reload.ends", "upgrade.ends")
+    if last is not None:
+        yield single("aserver.last_reload.successful", int(last.outcome == "complete"))
+        yield single("aserver.last_reload.time", datetime.datetime.fromisoformat(last.time).timestamp())
+
+
+def _of_listeners(runner: Runner) -> Iterator[Family]:
+    queues = [({"listener": each.name}, each.queue()) for each in runner.resources.listeners]
+    known = [(labels, queue) for labels, queue in queues if queue is not None]
+    yield family("aserver.listener.queue", [Sample(labels, value=queue[0]) for labels, queue in known])
+    yield family("aserver.listener.backlog", [Sample(labels, value=queue[1]) for labels, queue in known])
+
+
+def _days(certificates: tuple[str, ...], now: float) -> Iterator[tuple[str, float]]:
+    for path in certificates:
+        if (ends := tls.expiry(Path(path))) is not None:
+            yield path, round((ends - now) / _DAY, 1)
