@@ -92,7 +92,6 @@ def warnings(config: Table) -> tuple[str, ...]:
             config.capture_output and config.log_format == "json",
             "capture_output with log_format json: what C code and subprocesses write stays as it is, not JSON",
         ),
-        (config.admin is not None, "admin does nothing: this version has no admin endpoint yet"),
         (config.live and not config.reload, "live does nothing: reload is off"),
         (config.keep_serving and not config.reload, "keep_serving does nothing: reload is off"),
         (config.daemon, "daemon does nothing: this version does not detach yet"),

@@ -53,6 +53,8 @@ OF_PROCESSES = (
     "env_file",
     "capture_output",
     "daemon",
+    "control",
+    "admin",
     "reload",
 )
 

@@ -27,6 +27,7 @@ from aserver.launch.advice import advise
 from aserver.log.opening import open_private
 from aserver.log.setup import configure, read_log_config
 from aserver.master.control.answers import controlled
+from aserver.master.control.companion import bind as bind_admin
 from aserver.master.control.place import bind as bind_control
 from aserver.master.core.events import Exit
 from aserver.master.pidfile import PidFile
@@ -175,7 +176,8 @@ def _first(resolved: Resolved, undo: contextlib.ExitStack, reread: Callable[[], 
         loop=asyncio.get_running_loop(),
         brief=config.reload,
     )
-    runner = Runner(AllResources(resources), logs=logs, reread=reread, pidfile=pidfile, control=control)
+    admin = bind_admin(config)
+    runner = Runner(AllResources(resources), logs=logs, reread=reread, pidfile=pidfile, control=control, admin=admin)
     undo.callback(logs.close)
     count = f"{resources.workers} worker{'' if resources.workers == 1 else 's'}"
     log.info("aserver %s, pid %d: %s, %s", __version__, os.getpid(), config.target, count)
@@ -280,7 +282,8 @@ async def _serve_master(
             failed.callback(control.close)
         resources = provide(resolved, os.environ)
         failed.pop_all()
-    runner = Runner(AllResources(resources), logs=None, reread=lambda: resolved, control=control)
+    admin = bind_admin(resolved.config)
+    runner = Runner(AllResources(resources), logs=None, reread=lambda: resolved, control=control, admin=admin)
     loop = asyncio.get_running_loop()
     handlers = handled(loop, runner) if install_signal_handlers else contextlib.nullcontext()
     with handlers, controlled(runner):

@@ -40,6 +40,7 @@ class Processes:
         board: BoardFile | None = None,
     ) -> None:
         self.zygotes: dict[int, ZygoteHandle] = {}
+        self.companions: set[int] = set()  # pids of children that neither load the application nor serve it
         self.board = board or BoardFile.create()
         self.workers = Workers(self.zygotes, self.board, on_event, on_files)
         self._on_event = on_event
@@ -50,7 +51,7 @@ class Processes:
     def pids(self) -> list[int]:
         """Of every process whose exit status is waited for."""
         workers = (w.pid for w in self.workers.all.values() if w.pid is not None)
-        return [*(zygote.pid for zygote in self.zygotes.values()), *workers]
+        return [*(zygote.pid for zygote in self.zygotes.values()), *workers, *self.companions]
 
     @property
     def quiet(self) -> bool:

@@ -30,7 +30,17 @@ log = logging.getLogger("aserver.master")
 _SYSTEMD = "systemd"
 
 #: Settings of the process, or of things that it makes once: a reload leaves them as they are and says so.
-ONLY_AT_START = ("pidfile", "daemon", "control", "proc_name", "uds_mode", "uds_owner", "uds_group", "reuse_port")
+ONLY_AT_START = (
+    "pidfile",
+    "daemon",
+    "control",
+    "admin",
+    "proc_name",
+    "uds_mode",
+    "uds_owner",
+    "uds_group",
+    "reuse_port",
+)
 
 
 class LogFile:

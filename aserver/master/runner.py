@@ -10,7 +10,7 @@ import logging
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import anyio
@@ -27,6 +27,7 @@ from aserver.master.core import events as ev
 from aserver.master.core.limits import BEAT_PERIOD, Limits
 from aserver.master.core.machine import Master
 from aserver.master.core.model import ServerPhase
+from aserver.master.core.waiting import readiness
 from aserver.master.journal import Journal
 from aserver.master.pidfile import PidFile
 from aserver.master.processes import Processes
@@ -58,6 +59,7 @@ class Runner:
         reread: Callable[[], Resolved],
         pidfile: PidFile | None = None,
         control: Listener | None = None,
+        admin: Sequence[Listener] = (),
         board: BoardFile | None = None,
     ) -> None:
         """`resources` are closed at the end. `reread` reads the settings again for a reload; it raises ConfigError.
@@ -69,6 +71,8 @@ class Runner:
         self._pidfile = pidfile
         #: The control socket; `control.answers` obeys what comes there.
         self.control = control
+        #: Of the admin endpoint, whose process `control.companion` keeps.
+        self.admin = admin
         self.began = time.monotonic()  # of the server, not of this image
         self._resources, first = resources, resources.next
         self._code = CodeWatch()
@@ -100,7 +104,8 @@ class Runner:
         resources = AllResources.restored(snapshot)
         control = take_over(snapshot.control) if snapshot.control is not None else None
         board = BoardFile(snapshot.board)
-        runner = cls(resources, logs=logs, reread=reread, pidfile=pidfile, control=control, board=board)
+        admin = [take_over(each) for each in snapshot.admin]
+        runner = cls(resources, logs=logs, reread=reread, pidfile=pidfile, control=control, admin=admin, board=board)
         runner.began = snapshot.began
         for generation, files in snapshot.files.items():
             runner._code.know(generation, files)
@@ -214,6 +219,7 @@ class Runner:
             totals=self._processes.workers.totals,
             began=self.began,
             control=hand_over(self.control) if self.control is not None else None,
+            admin=[hand_over(listener) for listener in self.admin],
             upgrade=upgrade,
             pidfile=self._pidfile.fd if self._pidfile else None,
             pidfile_lock=self._pidfile.lock.fd if self._pidfile and self._pidfile.lock else None,
@@ -258,6 +264,10 @@ class Runner:
     def resources(self) -> AllResources:
         """Settings, listeners and logs, to look at."""
         return self._resources
+
+    def readiness(self) -> tuple[bool, str]:
+        """Whether clients should be sent here, and a clause about it."""
+        return readiness(self._state, self._processes.workers.beats())
 
     @property
     def dropped(self) -> int:
@@ -366,7 +376,7 @@ class Runner:
         self._handle(ev.Beats(self._processes.workers.beats(), self._processes.workers.debugged()))
 
     def _do_chores(self) -> None:
-        listeners = [*self._resources.listeners, *([self.control] if self.control is not None else [])]
+        listeners = [*self._resources.listeners, *self.admin, *([self.control] if self.control is not None else [])]
         for listener in listeners:
             if (news := listener.tend()) is not None:
                 self.journal.say(ev.Say("warning", news, event="listener.changed"))

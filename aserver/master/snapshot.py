@@ -20,7 +20,7 @@ from aserver.master.journal import Record
 from aserver.metrics.totals import Totals
 from aserver.sockets import Handover
 
-SCHEMA = 11
+SCHEMA = 12
 
 #: Fields that stay behind: chance is the new image's own, and commands are carried out before the exec.
 _OWN = ("rng", "out")
@@ -87,6 +87,7 @@ class Snapshot(msgspec.Struct):
     totals: Totals = msgspec.field(default_factory=Totals)
     began: float = 0.0
     control: Handover | None = None
+    admin: list[Handover] = []
     upgrade: Upgrade = Upgrade(0.0)
     pidfile: int | None = None
     pidfile_lock: int | None = None
@@ -97,7 +98,7 @@ class Snapshot(msgspec.Struct):
         found += [fd for z in self.zygotes for fd in (z.pidfd, z.channel, z.trace)]
         found += [fd for w in self.workers for fd in (w.pidfd, w.channel, w.trace)]
         found += [log.fd for log in self.logs]
-        found += [listener.fd for listener in (*self.listeners, self.control) if listener is not None]
+        found += [listener.fd for listener in (*self.listeners, *self.admin, self.control) if listener is not None]
         return [fd for fd in found if fd is not None]
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from aserver.master.control.companion import Companion
 from aserver.master.control.measures import Measures
 from aserver.master.control.metrics import metrics
 from aserver.master.control.orders import Order, OrderRefused
@@ -21,16 +22,21 @@ from aserver.master.runner import Runner
 
 @contextlib.contextmanager
 def controlled(runner: Runner) -> Iterator[None]:
-    """AnswerOrder on the runner's control socket, if it has one, and remove it at the end."""
-    if runner.control is None:
+    """Obey the orders on the runner's control socket, if it has one, and keep the admin endpoint, if it has that."""
+    if runner.control is None and not runner.admin:
         yield
         return
-    server = ControlServer(runner.control.socket, Answers(runner), runner.journal)
+    listener = runner.control.socket if runner.control is not None else None
+    server = ControlServer(listener, Answers(runner), runner.journal)
+    companion = Companion(runner, server.adopt) if runner.admin else None
     try:
         yield
     finally:
         server.close()
-        runner.control.close()
+        if companion is not None:
+            companion.close()
+        if runner.control is not None:
+            runner.control.close()
 
 
 class Answers:

@@ -7,6 +7,9 @@ import msgspec
 Number = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Slot = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
 
+#: Commands that change nothing and tell nothing of a request, for the admin endpoint.
+LOOKS = frozenset({"status", "events", "metrics"})
+
 
 class OrderRefused(Exception):  # noqa: N818  (an answer, and no failure of the server's)
     """The order cannot be obeyed; the text is the reply."""

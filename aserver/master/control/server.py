@@ -10,12 +10,12 @@ import contextlib
 import os
 import socket
 import struct
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from aserver.master.control.orders import Order, OrderRefused
+from aserver.master.control.orders import LOOKS, Order, OrderRefused
 from aserver.master.journal import Journal, Record
 
 MOST_CLIENTS = 16
@@ -26,6 +26,8 @@ LONGEST_LINE = 4096
 PATIENCE = 60.0
 #: After a request a client pauses this many times as long as the answer took: it has a hundredth of the master's time.
 SHARE = 100
+#: The same for a child of the master, which asks for all clients of the admin endpoint at once.
+SHARE_OF_CHILD = 10
 #: Bytes that are given to a follower's socket at once.
 _CHUNK = 64 << 10
 #: Seconds without accepting where no descriptor is left.
@@ -40,22 +42,23 @@ AnswerOrder = Callable[[Order, Callable[[object], None]], None]
 
 
 class ControlServer:
-    """Accepts on `listener` until closed. `companions` are children of this process that may ask, too."""
+    """Accepts on `listener`, if there is one, until closed."""
 
-    def __init__(self, listener: socket.socket, answer: AnswerOrder, journal: Journal) -> None:
-        self.companions: set[int] = set()
+    def __init__(self, listener: socket.socket | None, answer: AnswerOrder, journal: Journal) -> None:
         self.answer = answer
         self.journal = journal
         self.loop = asyncio.get_running_loop()
         self._listener = listener
         self._clients: set[ControlClient] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self.loop.add_reader(listener, self._accept)
+        if listener is not None:
+            self.loop.add_reader(listener, self._accept)
         journal.followers.append(self._on_record)
 
     def close(self) -> None:
         """Let go of the clients; the listener stays its owner's."""
-        self.loop.remove_reader(self._listener)
+        if self._listener is not None:
+            self.loop.remove_reader(self._listener)
         self.journal.followers.remove(self._on_record)
         if self._timer is not None:
             self._timer.cancel()
@@ -66,7 +69,12 @@ class ControlServer:
         """A client is gone."""
         self._clients.discard(client)
 
+    def adopt(self, sock: socket.socket) -> None:
+        """Serve a child of this process, whose other end `sock` has, too. It may look, and order nothing."""
+        self._clients.add(ControlClient(self, sock, only_looks=True))
+
     def _accept(self) -> None:
+        assert self._listener is not None
         try:
             sock, _ = self._listener.accept()
         except BlockingIOError:
@@ -76,7 +84,7 @@ class ControlServer:
             self._timer = self.loop.call_later(_RETRY, self.loop.add_reader, self._listener, self._accept)
             return
         sock.setblocking(False)
-        refusal = refuse(sock, self.companions)
+        refusal = refuse(sock)
         if not refusal and len(self._clients) >= MOST_CLIENTS:
             refusal = f"{MOST_CLIENTS} clients are connected already, which is the most"
         if refusal:
@@ -95,9 +103,10 @@ class ControlServer:
 class ControlClient:
     """A client: a request at a time; `after` is the number of the last record that a follower has been given."""
 
-    def __init__(self, server: ControlServer, sock: socket.socket) -> None:
+    def __init__(self, server: ControlServer, sock: socket.socket, *, only_looks: bool = False) -> None:
         self._server = server
         self._sock = sock
+        self._only_looks = only_looks
         self._incoming = b""
         self._outgoing = b""
         self._after: int | None = None
@@ -145,7 +154,7 @@ class ControlClient:
         began = self._server.loop.time()
         try:
             self._ends = not end  # the bytes that follow begin no line
-            order = _decode(line) if end else _refuse_length()
+            order = self._allowed(_decode(line)) if end else _refuse_length()
             if order.command == "events" or order.follow:
                 self._after = order.after if order.command == "events" else self._server.journal.last
                 self._follows = order.follow
@@ -155,8 +164,13 @@ class ControlClient:
                 self._server.answer(order, self._reply)
         except (OrderRefused, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             self._reply({"error": str(error)})
-        pause = SHARE * (self._server.loop.time() - began)
+        pause = (SHARE_OF_CHILD if self._only_looks else SHARE) * (self._server.loop.time() - began)
         self._pause = self._server.loop.call_later(pause, self._rest)
+
+    def _allowed(self, order: Order) -> Order:
+        if self._only_looks and order.command not in LOOKS:
+            raise OrderRefused(f"{order.command} is refused: this client may only look")
+        return order
 
     def _rest(self) -> None:
         self._rested = True
@@ -256,7 +270,7 @@ def _line(reply: object) -> bytes:
 # ── who may ask ──────────────────────────────────────────────────────────────────────────────
 
 
-def refuse(sock: socket.socket, companions: Collection[int]) -> str:
+def refuse(sock: socket.socket) -> str:
     """Why the process at the other end may not ask; empty if it may: root, and this user but for our own processes.
 
     A worker runs the application's code, maybe as the user of this process. It, its children and what they have left
@@ -268,7 +282,7 @@ def refuse(sock: socket.socket, companions: Collection[int]) -> str:
     pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i")))
     if uid not in (0, os.geteuid()):
         return f"uid {uid} may not control this server, which belongs to uid {os.geteuid()}"
-    if pid not in companions and _is_below(pid, os.getpid()):
+    if _is_below(pid, os.getpid()):
         return f"process {pid} is one of this server's own, whose application must not control it"
     return ""
 

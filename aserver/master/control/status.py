@@ -26,6 +26,7 @@ def status(runner: Runner, measures: Measures) -> dict[str, Any]:
     model.now = max(model.now, time.monotonic())  # it was told the time at its last event
     measures.keep({handle.pid for handle in handles.values() if handle.pid is not None})
     config = runner.resources.next.config
+    ready, reason = runner.readiness()
     workers = sorted(model.workers.values(), key=lambda w: (w.slot, w.serial))
     return {
         "version": __version__,
@@ -37,6 +38,8 @@ def status(runner: Runner, measures: Measures) -> dict[str, Any]:
         "generation": model.current.number if model.current is not None else None,
         "workers_wanted": model.target,
         "workers_ready": model.ready,
+        "ready": ready,
+        "reason": reason,
         "last_reload": runner.journal.latest("reload.ends", "upgrade.ends"),
         "last_death": runner.journal.latest("worker.died", "worker.boot_failed", "worker.hung", "zygote.died"),
         "last_event": runner.journal.last,

@@ -1,7 +1,12 @@
-"""A clause that says for what a worker or the server waits. Pure."""
+"""Clauses: for what a worker or the server waits, and whether traffic may come. Pure."""
+
+from collections.abc import Mapping
 
 from aserver.master.core.explain import count
 from aserver.master.core.model import Generation, Model, Role, ServerPhase, Worker, WorkerPhase, ZygotePhase
+
+#: Seconds without a heartbeat after which a worker does not serve, whatever its phase says.
+BLOCKED_AFTER = 5.0
 
 
 def worker_waits_for(model: Model, worker: Worker) -> str:
@@ -57,3 +62,22 @@ def _candidate(model: Model, candidate: Generation) -> str:
     if candidate.zygote is not ZygotePhase.UP:
         return f"generation {candidate.number} to load the application"
     return f"the first worker of generation {candidate.number}" + ("" if model.current is None else " to prove itself")
+
+
+def readiness(model: Model, beats: Mapping[int, float]) -> tuple[bool, str]:
+    """Whether clients should be sent here, and a clause about it. `beats` are the last heartbeats by serial; 0: none.
+
+    `max_unavailable` workers may be missing. A worker whose loop stands still counts as long as another one's turns,
+    because that one accepts all that comes.
+    """
+    if model.server is not ServerPhase.SERVING:
+        doing = {ServerPhase.BOOTING: "boots"}.get(model.server, "stops")
+        return False, f"the server {doing}, and waits for {server_waits_for(model)}"
+    if model.target == 0:
+        return False, "no worker is wanted"
+    if model.ready < max(1, model.target - model.limits.max_unavailable):
+        return False, model.tally
+    last = max(beats.get(worker.serial, 0.0) for worker in model.workers.values() if worker.serves)
+    if 0.0 < last < model.now - BLOCKED_AFTER:
+        return False, f"no worker's event loop has turned for {model.now - last:.0f} s"
+    return True, model.tally

@@ -41,6 +41,7 @@ DIGESTS = {
     9: "e72076af55fc6c56",
     10: "bd705bd975644e0f",
     11: "6b9c41e44f6d7645",
+    12: "8d8ec3a13f80afb5",
 }
 
 
@@ -120,6 +121,7 @@ def _snapshot(master: Master) -> Snapshot:
         records=[Record(number=7, time="2026", event="worker.ready", level="info", message="it is ready", worker=1)],
         upgrade=ev.Upgrade(11.0, (4,)),
         began=3.25,
+        admin=[Handover(18, "http://127.0.0.1:9100", ("127.0.0.1", 9100))],
         control=Handover(17, "unix:/run/c.sock", "/run/c.sock", (1, 2), public=True),
         pidfile=14,
         pidfile_lock=16,
@@ -166,7 +168,7 @@ def test_the_state_that_comes_back_goes_on() -> None:
 def test_all_descriptors_are_named_once() -> None:
     """Whatever is not in fds() is closed by the exec. Fails with any of them left out."""
     snapshot = _snapshot(_master())
-    assert sorted(snapshot.fds()) == [4, 5, 6, 7, 10, 11, 12, 14, 15, 16, 17]
+    assert sorted(snapshot.fds()) == [4, 5, 6, 7, 10, 11, 12, 14, 15, 16, 17, 18]
 
 
 def test_what_is_no_state_is_refused() -> None:

@@ -50,6 +50,15 @@ class Stage:
         self.talks.append(Talk(reader, writer))
         return self.talks[-1]
 
+    async def adopt(self) -> "Talk":
+        """A child of the server's process."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        self.server.adopt(ours)
+        reader, writer = await asyncio.open_unix_connection(sock=theirs)
+        self.talks.append(Talk(reader, writer))
+        return self.talks[-1]
+
     def happen(self, number: int = 1) -> None:
         for _ in range(number):
             self.journal.say(Say("debug", "x" * 500, event="worker.fork"))
@@ -76,6 +85,7 @@ class Talk:
 @pytest.fixture
 async def stage(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
     monkeypatch.setattr(control, "SHARE", 0)
+    monkeypatch.setattr(control, "SHARE_OF_CHILD", 0)
     stage = Stage()
     yield stage
     stage.server.close()
@@ -113,6 +123,20 @@ async def test_garbage_is_answered_and_changes_nothing(stage: Stage, garbage: by
     talk.send(command="reopen")
     assert await talk.hear() == {"done": "reopen"}
     assert len(stage.obeyed) == 1
+
+
+async def test_a_child_may_look_and_order_nothing(stage: Stage) -> None:
+    """One connection has the records and the replies. Fails without LOOKS: the application may trace that child."""
+    child = await stage.adopt()
+    child.send(command="events", follow=True)
+    for command in ("reload", "upgrade", "stop", "scale", "recycle", "reopen", "stacks", "requests"):
+        child.send(command=command, slot=1)
+        assert "may only look" in (await child.hear())["error"]
+    child.send(command="status")
+    assert await child.hear() == {"done": "status"}
+    stage.happen()
+    assert (await child.hear())["record"]["number"] == 1
+    assert [order.command for order in stage.obeyed] == ["status"]
 
 
 async def test_a_line_without_an_end_is_hung_up_on(stage: Stage) -> None:
@@ -226,5 +250,5 @@ async def test_trap_92_processes_of_the_server_and_other_users_are_refused(stage
         assert "uid 65534 may not control this server" in await asyncio.to_thread(said, 65534)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        assert not control.refuse(ours, ()), "this process itself"
+        assert not control.refuse(ours), "this process itself"
     assert not stage.obeyed

@@ -1,7 +1,7 @@
 """The clauses of aserver status that say for what a worker or the server waits."""
 
 from aserver.master.core import events as ev
-from aserver.master.core.waiting import server_waits_for, worker_waits_for
+from aserver.master.core.waiting import BLOCKED_AFTER, readiness, server_waits_for, worker_waits_for
 from tests.stateful.world import World, quick
 
 
@@ -49,3 +49,48 @@ def test_while_it_stops() -> None:
     assert server_waits_for(world.master) == "drain_delay, another 3 s"
     world.run(3.1)
     assert server_waits_for(world.master) == "2 workers to leave"
+
+
+def ready(world: World, silent: float = 0.0) -> tuple[bool, str]:
+    """With heartbeats so long ago."""
+    return readiness(world.master, dict.fromkeys(world.master.workers, world.master.now - silent))
+
+
+def test_whether_clients_should_be_sent() -> None:
+    """While it boots, serves, lacks a worker, and stops with `drain_delay`. Fails with the phase alone."""
+    world = World(quick(workers=2, drain_delay=3.0))
+    world.send(ev.Started())
+    assert ready(world) == (False, "the server boots, and waits for generation 1 to load the application")
+    world.run(5.0)
+    assert ready(world) == (True, "2 of 2 workers serve")
+    world.kill(1)
+    assert ready(world) == (False, "1 of 2 workers serve")
+    world.run(5.0)
+    assert ready(world) == (True, "2 of 2 workers serve")
+    world.send(ev.StopRequested(ev.StopMode.GRACEFUL, "SIGTERM"))
+    assert ready(world) == (False, "the server stops, and waits for drain_delay, another 3 s")
+
+
+def test_max_unavailable_workers_may_be_missing() -> None:
+    """Fails with the wanted number alone: each reload would take such a server out of its load balancer."""
+    world = World(quick(workers=2, max_unavailable=1)).start()
+    world.kill(1)
+    assert ready(world) == (True, "1 of 2 workers serve")
+    world.kill(2)
+    assert ready(world)[0] is False
+
+
+def test_no_worker_is_wanted() -> None:
+    """Fails with 0 of 0 taken for all."""
+    world = World(quick(workers=2)).start()
+    world.send(ev.Scale(to=0))
+    world.run(5.0)
+    assert ready(world) == (False, "no worker is wanted")
+
+
+def test_workers_that_are_all_blocked_do_not_serve() -> None:
+    """Fails without the heartbeats, and with one blocked worker taken for all."""
+    world = World(quick(workers=2)).start()
+    assert ready(world, silent=BLOCKED_AFTER - 1)[0] is True
+    assert ready(world, silent=BLOCKED_AFTER + 2) == (False, "no worker's event loop has turned for 7 s")
+    assert readiness(world.master, {1: world.master.now - 60, 2: world.master.now})[0] is True

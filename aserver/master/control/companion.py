@@ -1,0 +1,133 @@
+"""The process of the admin endpoint, as the master keeps it: started, started again when it dies, ended at the end.
+
+Runs in the master. The listeners are the master's: while there is no such process, clients wait in their queue. The
+process has one end of a socket pair, by which it looks at this server (`ControlServer.adopt`) and can order nothing;
+if that ends, as at an upgrade or the master's death, so does the process.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from aserver import unix
+from aserver.config import Config
+from aserver.errors import BindError, ConfigError
+from aserver.master.core import events as ev
+from aserver.master.core.backoff import BackOff, when
+from aserver.master.core.explain import Intent, explain_exit
+from aserver.master.handles import decode_status, interpreter_flags, spawn
+from aserver.master.journal import Record
+from aserver.master.runner import Runner
+from aserver.sockets import Listener, bind_for
+
+log = logging.getLogger("aserver.master")
+
+#: Where the process finds its end of the socket pair.
+LINE_FD = 3
+#: Seconds between two looks whether the process lives.
+_PERIOD = 0.5
+#: Clients in the kernel's queue.
+_BACKLOG = 64
+_PROGRAM = Path(__file__).resolve().parents[2] / "admin" / "__main__.py"
+
+
+def bind(config: Config) -> list[Listener]:
+    """The listeners of `admin`, which accept already. None, and a word in the log, if they cannot be had."""
+    if config.admin is None:
+        return []
+    plain = config.admin if config.admin.startswith(("unix:", "fd://")) else f"http://{config.admin}"
+    try:
+        listeners = bind_for(config, (plain,), {})
+        for listener in listeners:
+            listener.listen(_BACKLOG)
+    except (BindError, ConfigError) as error:
+        log.error("admin: %s; the server runs without its admin endpoint until a restart", error)  # noqa: TRY400
+        return []
+    return listeners
+
+
+class Companion:
+    """Keeps the process. `adopt` takes the master's end of the socket pair."""
+
+    def __init__(self, runner: Runner, adopt: Callable[[socket.socket], None]) -> None:
+        self._runner = runner
+        self._adopt = adopt
+        self._loop = asyncio.get_running_loop()
+        self._back_off = BackOff(1, random.random)
+        self._pid: int | None = None
+        self._began = 0.0
+        for listener in runner.admin:
+            log.info("admin endpoint: %s", listener.name)
+        runner.journal.followers.append(self._on_record)
+        self._timer = self._loop.call_soon(self._start)
+
+    def close(self) -> None:
+        """End the process, which has nothing that could be lost, and close the listeners."""
+        self._runner.journal.followers.remove(self._on_record)
+        self._timer.cancel()
+        self._kill()
+        for listener in self._runner.admin:
+            listener.close()
+
+    def _on_record(self, record: Record) -> None:
+        if record.event == "logs.reopened":  # it has the old file open
+            self._timer.cancel()
+            self._kill()
+            self._timer = self._loop.call_soon(self._start)
+
+    def _start(self) -> None:
+        resources = self._runner.resources.next
+        environ = {name: value for name, value in os.environ.items() if name not in unix.PLUMBING}
+        command = [sys.executable, *interpreter_flags(), "-P", str(_PROGRAM), str(LINE_FD)]
+        ours, theirs = unix.stream_pair()
+        self._began = time.monotonic()
+        try:
+            fds = [resources.log_fds[0], *(listener.socket.fileno() for listener in self._runner.admin)]
+            socket.send_fds(ours, [json.dumps(resources.config.to_wire()).encode() + b"\n"], fds)
+            self._pid = spawn(command, environ, {LINE_FD: theirs.fileno()})
+        except OSError as error:
+            ours.close()
+            self._mourn(f"could not be started ({error.strerror})")
+            return
+        finally:
+            theirs.close()
+        self._runner.processes.companions.add(self._pid)
+        self._adopt(ours)
+        self._timer = self._loop.call_later(_PERIOD, self._look)
+
+    def _look(self) -> None:
+        assert self._pid is not None
+        pid, status = os.waitpid(self._pid, os.WNOHANG)
+        if not pid:
+            self._timer = self._loop.call_later(_PERIOD, self._look)
+            return
+        self._forget()
+        code, signum = decode_status(status)
+        how = f"ended with exit code {code}" if signum is None else explain_exit(code, signum, Intent.NONE)
+        self._mourn(f"(pid {pid}) {how}")
+
+    def _mourn(self, how: str) -> None:
+        now = time.monotonic()
+        pause = self._back_off.died(now, now - self._began)
+        text = f"the admin endpoint's process {how}; the workers serve on, another one starts {when(pause)}"
+        self._runner.journal.say(ev.Say("error", text, event="admin.died", reason=how))
+        self._timer = self._loop.call_later(pause, self._start)
+
+    def _kill(self) -> None:
+        if self._pid is not None:
+            os.kill(self._pid, signal.SIGKILL)  # our own child, not reaped yet: the pid is its
+            os.waitpid(self._pid, 0)
+            self._forget()
+
+    def _forget(self) -> None:
+        assert self._pid is not None
+        self._runner.processes.companions.discard(self._pid)
+        self._pid = None
