@@ -226,7 +226,7 @@ def stream_pair() -> tuple[socket.socket, socket.socket]:
 # ── signals ──────────────────────────────────────────────────────────────────────────────────
 
 
-def _do_nothing(signum: int, frame: object) -> None:
+def do_nothing(signum: int, frame: object) -> None:
     """Be the handler without which the wakeup descriptor is not written. No handler of the server does any work."""
 
 
@@ -238,7 +238,7 @@ def install_wakeup(signals: Iterable[signal.Signals]) -> socket.socket:
     reader, writer = stream_pair()
     signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
     for signum in signals:
-        signal.signal(signum, _do_nothing)  # noqa: TID251
+        signal.signal(signum, do_nothing)  # noqa: TID251
         signal.siginterrupt(signum, False)
     return reader
 
@@ -246,7 +246,7 @@ def install_wakeup(signals: Iterable[signal.Signals]) -> socket.socket:
 def ignore_signals(signals: Iterable[signal.Signals]) -> None:
     """Let `signals` have no effect, by a handler that does nothing (`install_wakeup` says why not by SIG_IGN)."""
     for signum in signals:
-        signal.signal(signum, _do_nothing)  # noqa: TID251
+        signal.signal(signum, do_nothing)  # noqa: TID251
 
 
 def discard_signals(signals: Iterable[signal.Signals]) -> None:
@@ -283,7 +283,7 @@ def reset_signals() -> None:
         if signum in (signal.SIGKILL, signal.SIGSTOP):
             continue
         with contextlib.suppress(OSError, ValueError, TypeError):
-            if signal.getsignal(signum) in (_do_nothing, signal.default_int_handler):
+            if signal.getsignal(signum) in (do_nothing, signal.default_int_handler):
                 signal.signal(signum, signal.SIG_DFL)  # noqa: TID251
 
 
@@ -294,7 +294,7 @@ def give_back_signals(handlers: Iterable[object]) -> None:
     Handlers that the app has installed stay, as in any fork.
     """
     signal.set_wakeup_fd(-1)
-    ours = [_do_nothing, *handlers]
+    ours = [do_nothing, *handlers]
     for signum in signal.valid_signals():
         with contextlib.suppress(OSError, ValueError, TypeError):
             if signal.getsignal(signum) in ours:

@@ -6,7 +6,7 @@ Runs in the master, every few seconds. It only looks at modification times and s
 import logging
 import os
 import time
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from aserver.log.access.escape import printable
 
@@ -43,9 +43,9 @@ class CodeWatch:
         if code is not None and (begin or code.under_way) and (news := code.news()):
             log.warning("%s (generation %d): a reload is due; until then the loaded code serves", news, generation)
 
-    def keep(self, generations: Container[int]) -> None:
-        """Forget the files of all other generations."""
-        self._code = {number: code for number, code in self._code.items() if number in generations}
+    def forget(self, generation: int) -> None:
+        """Look no more at the files of a generation."""
+        self._code.pop(generation, None)
 
     def saved(self) -> dict[int, dict[str, tuple[int, int]]]:
         """The files of each generation, for the next image of this master."""

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -182,14 +182,13 @@ class AllResources:
         if superseded not in self.of.values():
             let_go(superseded, (*self.of.values(), fresh))
 
-    def keep(self, generations: Container[int]) -> None:
-        """Close what only other generations used."""
-        for generation in [number for number in self.of if number not in generations]:
-            gone = self.of.pop(generation)
-            if gone is self.next and self.of:
-                self.next = self.of[max(self.of)]  # the newest one failed: nothing of it may stay open
-            for listener in let_go(gone, (*self.of.values(), self.next)):
-                log.info("%s is no longer listened on", listener.name)
+    def forget(self, generation: int) -> None:
+        """Close what only this generation used."""
+        gone = self.of.pop(generation)
+        if gone is self.next and self.of:
+            self.next = self.of[max(self.of)]  # the newest generation failed: nothing of it may stay open
+        for listener in let_go(gone, (*self.of.values(), self.next)):
+            log.info("%s is no longer listened on", listener.name)
 
     def close(self) -> None:
         """Close everything."""

@@ -124,7 +124,7 @@ class Runner:
         if self._logs is not None:
             unix.become_subreaper()
         self._every(BEAT_PERIOD, self._look_at_beats)
-        self._every(CHORES_PERIOD, self._do_chores)
+        self._every(CHORES_PERIOD, self.do_chores)
         self._handle(ev.Started())
         try:
             return await asyncio.shield(self._done)
@@ -136,7 +136,7 @@ class Runner:
                         await asyncio.shield(self._done)
             raise
         finally:
-            self._close()
+            self.close()
 
     async def listening(self) -> None:
         """Wait until the first worker is ready and the listeners accept."""
@@ -279,7 +279,8 @@ class Runner:
         """Where this master logs."""
         return self._resources.next.config.errorlog
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Let go of everything; `run` does so at its end."""
         for timer in (self._timer, *self._periodic):
             if timer is not None:
                 timer.cancel()
@@ -297,7 +298,6 @@ class Runner:
             return
         for command in self._state.handle(event, time.monotonic()):
             self._orders[type(command)](command)
-        self._follow_generations()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -318,7 +318,8 @@ class Runner:
             ev.Drain: lambda order: tell(order.serial, msg.Drain(order.final, order.graceful)),
             ev.Kill: lambda order: workers.signal(order.serial, signal.Signals[order.signal]),
             ev.DumpStacks: workers.dump_stacks,
-            ev.StartListening: lambda _: self._start_listening(1),
+            ev.StartListening: lambda order: self.listen(order.generation),
+            ev.Forget: self._forget,
             ev.CloseListeners: lambda _: self._resources.close_listeners(),
             ev.Say: self.journal.say,
             ev.Notify: lambda _: None,  # the service manager's protocol comes with operations
@@ -333,9 +334,15 @@ class Runner:
         last = self._state.stop is not None and order.generation == max(self._processes.zygotes, default=0)
         self._processes.tell(order.generation, msg.Quit(last))
 
-    def _start_listening(self, generation: int) -> None:
-        """Let clients connect to the listeners of a generation, as far as they can be had."""
+    def listen(self, generation: int) -> None:
+        """Let clients connect to the listeners of a generation, as far as they can be had, and log where it logs."""
         first = not self._resources.serving
+        if self._logs is not None and not first:
+            resources = self._resources.of[generation]
+            try:
+                self._logs.renew(resources.config, open_private(resources.log_fds[0]))
+            except ConfigError as error:  # the file has changed since the reload looked at it
+                log.error("%s; the master's own log stays as it was", error)  # noqa: TRY400
         refused = self._resources.listen(generation)
         if refused and first:
             self._state.result = ev.Exit(refused[0].exit_code, "; ".join(map(str, refused)))
@@ -347,19 +354,9 @@ class Runner:
             self._listening.set()
             self._run_hook("when_ready")
 
-    def _follow_generations(self) -> None:
-        """Take up the resources of a generation that becomes the current one; close those that only gone ones used."""
-        current, serving = self._state.current, self._resources.serving
-        if current is not None and serving not in (0, current.number):
-            resources = self._resources.of[current.number]
-            if self._logs is not None:
-                try:
-                    self._logs.renew(resources.config, open_private(resources.log_fds[0]))
-                except ConfigError as error:  # the file has changed since the reload looked at it
-                    log.error("%s; the master's own log stays as it was", error)  # noqa: TRY400
-            self._start_listening(current.number)
-        self._resources.keep(self._state.generations)
-        self._code.keep(self._state.generations)
+    def _forget(self, order: ev.Forget) -> None:
+        self._resources.forget(order.generation)
+        self._code.forget(order.generation)
 
     # ── periodic ─────────────────────────────────────────────────────────────────────────────
 
@@ -375,7 +372,8 @@ class Runner:
     def _look_at_beats(self) -> None:
         self._handle(ev.Beats(self._processes.workers.beats(), self._processes.workers.debugged()))
 
-    def _do_chores(self) -> None:
+    def do_chores(self) -> None:
+        """Look at socket paths, at the files of the loaded code, and for orphans of user code."""
         listeners = [*self._resources.listeners, *self.admin, *([self.control] if self.control is not None else [])]
         for listener in listeners:
             if (news := listener.tend()) is not None:

@@ -84,6 +84,11 @@ class Acceptor:
     _server: asyncio.AbstractServer | RawServer | None = None
     _resumption: asyncio.Task[None] | None = None
 
+    @property
+    def listens(self) -> bool:
+        """Whether there is a server: an open acceptor may still be making it."""
+        return self._server is not None
+
     async def open(self) -> None:
         """Begin to accept. Raises OSError if the loop cannot listen."""
         self._enter(AcceptorState.OPEN)
@@ -95,7 +100,7 @@ class Acceptor:
 
     def pause(self, seconds: float) -> None:
         """Let other workers accept for so many seconds."""
-        if self.state is AcceptorState.OPEN and self._server is not None:
+        if self.state is AcceptorState.OPEN and self.listens:
             self._enter(AcceptorState.PAUSED)
             self.loop.call_later(seconds, self._resume, self._number)
 

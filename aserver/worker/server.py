@@ -75,8 +75,8 @@ class Server:
     service: Service | None = None
     _loop: asyncio.AbstractEventLoop = field(init=False)
     _capacity: Capacity = field(init=False)
-    _handshakes: Handshakes = field(init=False)
-    _acceptors: list[Acceptor] = field(default_factory=list)
+    handshakes: Handshakes = field(init=False)
+    acceptors: list[Acceptor] = field(default_factory=list)
     _drain: ServerDrain = field(init=False)
     _boot_scope: anyio.CancelScope = field(init=False)
     _timer: asyncio.TimerHandle | None = None
@@ -87,8 +87,8 @@ class Server:
     def __post_init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._capacity = Capacity.of(self.config)
-        self._handshakes = Handshakes(self._loop, self.config.header_timeout)
-        self._drain = ServerDrain(self.config, self._loop, self._handshakes, self.release, self.relay)
+        self.handshakes = Handshakes(self._loop, self.config.header_timeout)
+        self._drain = ServerDrain(self.config, self._loop, self.handshakes, self.release, self.relay)
         self._boot_scope = anyio.CancelScope()
 
     async def run(self, ready: Callable[[], None]) -> None:
@@ -98,7 +98,7 @@ class Server:
         """
         lifespan = Lifespan(self.app, self.config.lifespan)
         lifespan.state["aserver.draining"] = Draining()  # for tasks that the app runs beside its requests
-        self._beat()
+        self.beat()
         try:
             with self._boot_scope:
                 await lifespan.startup(self.config.boot_timeout)
@@ -178,10 +178,8 @@ class Server:
             scheme = "https" if endpoint.tls else "http"
             factory = self.service.protocol_factory(scheme=scheme, tls=endpoint.tls is not None, server=endpoint.server)
             factory = self._politely(factory)
-            self._acceptors.append(
-                Acceptor(endpoint, factory, self.config.backlog, self._loop, self._handshakes, proxy)
-            )
-        for acceptor in self._acceptors:
+            self.acceptors.append(Acceptor(endpoint, factory, self.config.backlog, self._loop, self.handshakes, proxy))
+        for acceptor in self.acceptors:
             await acceptor.open()
         if self.relay is not None:
             self.relay.take(self._loop, self.service.protocol_factory())
@@ -197,14 +195,14 @@ class Server:
         assert service is not None
 
         def pause() -> None:
-            for acceptor in self._acceptors:
+            for acceptor in self.acceptors:
                 acceptor.pause(PAUSE)
 
         def suspend() -> None:
             if self._drain.ordered.is_set():  # after the call was scheduled
                 return
             capacity.fill()
-            for acceptor in self._acceptors:
+            for acceptor in self.acceptors:
                 acceptor.suspend()
 
         def make() -> asyncio.Protocol:
@@ -220,10 +218,10 @@ class Server:
     def _clients(self) -> int:
         """The number of clients that have a descriptor here: connections, and handshakes that are not over."""
         assert self.service is not None
-        return len(self.service.connections) + len(self._handshakes)
+        return len(self.service.connections) + len(self.handshakes)
 
     def _close_acceptors(self) -> None:
-        for acceptor in self._acceptors:
+        for acceptor in self.acceptors:
             acceptor.close()
         if self.relay is not None:
             self.relay.take_no_more(self._loop)
@@ -235,11 +233,11 @@ class Server:
         if self.cell is not None:
             self.cell[Field.ACCEPTING] = 0
         self._close_acceptors()
-        await self._drain.run(self.service, self._acceptors)
+        await self._drain.run(self.service, self.acceptors)
 
-    def _beat(self) -> None:
+    def beat(self) -> None:
         """The heart. It beats as long as the loop turns: silence on the board means that the loop stands still."""
-        self._timer = self._loop.call_later(BEAT, self._beat)
+        self._timer = self._loop.call_later(BEAT, self.beat)
         self.beats += 1
         service = self.service
         if self.cell is not None:
@@ -252,16 +250,16 @@ class Server:
                 self.cell[Field.ACTIVE] = service.active
                 self.cell[Field.ACCEPTING] = self.phase is ServingPhase.SERVING and not self._capacity.full
         if service is not None and self.phase is ServingPhase.SERVING and self._capacity.has_room(self._clients()):
-            for acceptor in self._acceptors:
+            for acceptor in self.acceptors:
                 acceptor.resume()
         if self.fairness is not None:
             self.fairness.look_around()
         if service is not None:
-            self._sweep(service, self._loop.time())
+            self.sweep(service, self._loop.time())
         if self.on_beat is not None:
             self.on_beat(self)
 
-    def _sweep(self, service: Service, now: float) -> None:
+    def sweep(self, service: Service, now: float) -> None:
         """Look for overdue connections, once in a period.
 
         Timeouts are whole seconds, so one coarse timer serves all.
@@ -271,11 +269,11 @@ class Server:
             return
         if late > STANDSTILL:
             service.postpone(late)
-            self._handshakes.postpone(late)
+            self.handshakes.postpone(late)
         if self.cell is not None:
             self.cell[Field.WEBSOCKETS] = service.websockets
             self.cell[Field.LAG], self._lag = int(self._lag * 1e9), 0.0
         service.sweep(now)
-        self._handshakes.sweep(now)
-        for acceptor in self._acceptors:
+        self.handshakes.sweep(now)
+        for acceptor in self.acceptors:
             acceptor.tend()

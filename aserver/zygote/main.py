@@ -54,8 +54,8 @@ from aserver.worker.exit import ProcessExit
 from aserver.worker.fork_guard import ForkGuard
 from aserver.worker.main import Seed
 from aserver.worker.main import run as run_worker
-from aserver.zygote.adopted import Adopted
 from aserver.zygote.allocator import keep_freed_memory
+from aserver.zygote.deputy import Adopted, end_stragglers
 from aserver.zygote.descriptors import make_private
 from aserver.zygote.preload import preload
 from aserver.zygote.warm import Teller, Warmth, wait
@@ -239,7 +239,10 @@ class Zygote:
             for message, fds in self._channel.receive():
                 self._obey(message, fds)
             if self._channel.eof:
-                self._be_deputy()
+                for listener in self._listeners:
+                    listener.close()
+                grace = self._config.graceful_timeout + self._config.lifespan_shutdown_timeout
+                end_stragglers(self._children.keys(), self._adopted, grace + DEPUTY_ALLOWANCE, self._await_ends)
                 return
         if self._quitting.last:
             self._hooks.run("on_exit", self._hooks.server)
@@ -366,27 +369,12 @@ class Zygote:
 
     # ── leave ────────────────────────────────────────────────────────────────────────────────
 
-    def _be_deputy(self) -> None:
-        """After the master's death: workers drain by themselves; end those that have not left in time."""
-        log.error("the master is gone: %d workers drain, then this zygote ends what is left", self._alive())
-        for listener in self._listeners:
-            listener.close()
-        allowed = self._config.graceful_timeout + self._config.lifespan_shutdown_timeout + DEPUTY_ALLOWANCE
-        deadline = time.monotonic() + allowed
-        while self._alive() and time.monotonic() < deadline:
-            unix.readable([self._wake.fileno(), *self._pidfds()], 0.2)
-            with contextlib.suppress(BlockingIOError):
-                self._wake.recv(4096)
-            self._reap()
-        if left := self._alive():
-            log.error("%d workers did not drain within %g s: they are killed", left, allowed)
-        for pid in self._children:
-            os.kill(pid, signal.SIGKILL)
-        self._adopted.kill()
-
-    def _alive(self) -> int:
-        self._adopted.forget_dead()
-        return len(self._children) + len(self._adopted)
+    def _await_ends(self) -> None:
+        """Wait a moment, or until a worker ends, and reap."""
+        unix.readable([self._wake.fileno(), *self._pidfds()], 0.2)
+        with contextlib.suppress(BlockingIOError):
+            self._wake.recv(4096)
+        self._reap()
 
     def leave(self, code: int, *, join: bool = True, last: Callable[[], None] | None = None) -> NoReturn:
         """End the process as Python ends it. Exit hooks of the loaded app run here, once, and in no worker."""

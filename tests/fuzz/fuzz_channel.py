@@ -115,7 +115,8 @@ def _empty(channel: Channel[Any]) -> bool:
     if channel.eof:
         return True
     try:
-        return not channel._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        with socket.socket(fileno=os.dup(channel.fileno())) as sock:
+            return not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except OSError:
         return True
 

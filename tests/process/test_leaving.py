@@ -220,7 +220,7 @@ def test_the_generation_that_a_reload_replaces_runs_its_exit_hooks(server: Start
 
 
 def test_a_zygote_whose_master_was_killed_runs_its_exit_hooks(server: Start, tmp_path: Path) -> None:
-    """Nobody else removes what the import has made. Fails with os._exit for ProcessExit after _be_deputy."""
+    """Nobody else removes what the import has made. Fails with os._exit for ProcessExit after end_stragglers."""
     notes = Notes(tmp_path)
     running = server(HOUSEHOLD, env=notes.env)
     (zygote,) = running.zygotes()

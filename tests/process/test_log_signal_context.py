@@ -19,7 +19,7 @@ pytestmark = pytest.mark.process
 PACKAGE = Path(sys.modules["aserver"].__file__ or "").parent
 #: Every place that has to do with signal handlers. A new one is to be looked at by whoever adds it here.
 KNOWN = {
-    ("unix.py", "signal.signal", "_do_nothing"),  # install_wakeup, ignore_signals
+    ("unix.py", "signal.signal", "do_nothing"),  # install_wakeup, ignore_signals
     ("unix.py", "signal.signal", "note"),  # note_signals
     ("unix.py", "signal.signal", "signal.SIG_DFL"),  # reset_signals, keep_exit_statuses
     ("unix.py", "signal.signal", "own"),  # give_back_signals: Python's own, in a child that the app forks
@@ -65,7 +65,7 @@ def test_every_handler_is_known_and_empty() -> None:
         for node in ast.walk(ast.parse((PACKAGE / "unix.py").read_text()))
         if isinstance(node, ast.FunctionDef)
     }
-    [only] = handlers["_do_nothing"].body
+    [only] = handlers["do_nothing"].body
     assert isinstance(only, ast.Expr), "a docstring and nothing else"
     assert isinstance(only.value, ast.Constant)
     [only] = handlers["note"].body
@@ -79,7 +79,7 @@ def test_the_zygotes_handlers_are_the_empty_one() -> None:
     before = {signum: signal.getsignal(signum) for signum in (signal.SIGUSR1, signal.SIGCHLD)}
     wake = unix.install_wakeup(before)
     try:
-        assert {signal.getsignal(signum) for signum in before} == {unix._do_nothing}
+        assert {signal.getsignal(signum) for signum in before} == {unix.do_nothing}
         signal.raise_signal(signal.SIGUSR1)
         assert wake.recv(16) == bytes([signal.SIGUSR1])
     finally:

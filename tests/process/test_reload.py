@@ -264,7 +264,7 @@ def test_who_runs_a_settings_file_ends_with_the_master(server: Start, tmp_path: 
 def test_trap_45_settings_are_read_again(server: Start, tmp_path: Path) -> None:
     """Workers, binds that come and go, the logs' paths. Fails with `reread` that returns what was read first.
 
-    And with the order in Runner._follow_generations turned round: the old log says where the new generation listens.
+    And with the order in Runner.listen turned round: the old log says where the new generation listens.
     """
     file, first, second = tmp_path / "site.toml", free_port(), tmp_path / "new.sock"
     logs = [tmp_path / "one.log", tmp_path / "two.log"]
@@ -333,7 +333,7 @@ def test_an_address_of_a_reload_that_failed_comes_with_the_next_one(
 ) -> None:
     """The failed generation's listener is let go of with it, and bound anew.
 
-    Fails without a look at `_next` in Runner._follow_generations (it stays open), and was refused as live before.
+    Fails without Runner._forget (it stays open), and was refused as live before.
     """
     file = tmp_path / "site.toml"
     port = free_port()

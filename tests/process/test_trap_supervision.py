@@ -183,7 +183,7 @@ def test_trap_23_a_stopped_zygote_is_replaced(server: Start) -> None:
 def test_trap_25_a_killed_master_leaves_nothing_behind(server: Start, deputy: str, tmp_path: Path) -> None:
     """One worker hangs, one has a request under way that is finished; then nobody is left and the port is free.
 
-    Fails without Zygote._be_deputy (the hung one stays), and for the successor without AdoptWorkers.
+    Fails without deputy.end_stragglers (the hung one stays), and for the successor without AdoptWorkers.
     """
     notes = Notes(tmp_path)
     limits = ("--graceful-timeout", "1", "--lifespan-shutdown-timeout", "0.2", "--slow-callback", "0")

@@ -255,8 +255,8 @@ class World:
                 self._zygotes_known.add(generation)
             case ev.QuitZygote() | ev.KillZygote() | ev.AdoptWorkers() | ev.Fork():
                 assert order.generation in self._zygotes_known, f"{order} to a zygote that is gone"
-            case ev.StartListening() | ev.CloseListeners():
-                assert len(self.orders(type(order))) == 1, "twice"
+            case ev.StartListening() | ev.CloseListeners() | ev.Forget():
+                assert self.orders(type(order)).count(order) == 1, "twice"
             case _:
                 pass
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import anyio
 import pytest
@@ -132,9 +133,12 @@ def test_nobody_may_negotiate_again(tmp_path: Path, ca: trustme.CA) -> None:
     """OpenSSL 3 refuses it by itself; with 1.1 a client could keep the server computing."""
     pairs = [write(tmp_path, ca.issue_cert(f"{name}.test"), name) for name in ("a", "b")]
     certificates = Certificates(settings(**{key: pairs[0][key] + pairs[1][key] for key in pairs[0]}))
-    for pair in certificates._pairs:
-        assert pair.context.options & ssl.OP_NO_RENEGOTIATION
-        assert pair.context.minimum_version == ssl.TLSVersion.TLSv1_2
+    handshake = Mock(context=None)
+    choose: Any = certificates.context.sni_callback
+    choose(handshake, "b.test", certificates.context)
+    for context in (certificates.context, handshake.context):
+        assert context.options & ssl.OP_NO_RENEGOTIATION
+        assert context.minimum_version == ssl.TLSVersion.TLSv1_2
 
 
 # ── refusing ─────────────────────────────────────────────────────────────────────────────────

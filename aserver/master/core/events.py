@@ -222,7 +222,15 @@ class DumpStacks(_Shape, frozen=True):
 
 
 class StartListening(_Shape, frozen=True):
-    """The first worker is ready: connections may come."""
+    """A generation is the current one: clients may connect to its listeners."""
+
+    generation: int
+
+
+class Forget(_Shape, frozen=True):
+    """All of a generation has ended: what it alone used can be closed."""
+
+    generation: int
 
 
 class CloseListeners(_Shape, frozen=True):
@@ -271,6 +279,7 @@ Command = (
     | Kill
     | DumpStacks
     | StartListening
+    | Forget
     | CloseListeners
     | Say
     | Notify

@@ -48,6 +48,7 @@ def promote(model: Model, generation: Generation) -> None:
                 transitions.drain(model, worker, "it boots, and is of an older generation")
     generation.failure = None
     model.limits = generation.limits
+    model.out.append(ev.StartListening(generation.number))
 
 
 def _target_after(model: Model, generation: Generation) -> int:

@@ -29,7 +29,7 @@ Rules an editor must keep (tests/stateful holds them under lost, doubled and reo
   zygote does not answer, from any state.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,24 +54,7 @@ class Master(Model):
 
     def next_deadline(self) -> float | None:
         """The next moment at which a Tick would change anything, in monotonic seconds."""
-        return min((t for t in self._deadlines() if t is not None and t > self.now), default=None)
-
-    def _deadlines(self) -> Iterator[float | None]:
-        for worker in self.workers.values():
-            yield worker.deadline
-        for generation in self.generations.values():
-            yield generation.deadline
-        if self.over:
-            yield self.stop_begins
-            return
-        for worker in self.workers.values():
-            yield reconcile.recycle_at(self, worker)
-        for generation in self.generations.values():
-            yield generation.backoff.not_before
-        if (candidate := self.candidate) is not None:
-            yield from (reconcile.proven_at(candidate, w) for w in self.of(candidate) if w.serves)
-        elif self.pending is not None:
-            yield self.reload_not_before
+        return min((moment for moment in self.moments() if moment > self.now), default=None)
 
     def _apply(self, event: Any) -> None:
         """Call the handler of `event`; a worker or generation that is not known changes nothing."""

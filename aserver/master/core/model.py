@@ -4,6 +4,7 @@ Pure: shapes, and questions about them that change nothing. Phases and deadlines
 """
 
 import enum
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -124,6 +125,11 @@ class Generation:
     overdue: str = ""  # why its zygote was killed
     failure: ev.Exit | None = None  # how its last boot failed, while none has succeeded
 
+    def proven_at(self, canary: Worker) -> float:
+        """When a canary that serves will have lived for `canary_time`, in monotonic seconds."""
+        assert canary.ready_at is not None
+        return canary.ready_at + self.limits.canary_time
+
 
 @dataclass(slots=True)
 class Operation:
@@ -228,6 +234,25 @@ class Model:
         """
         role = self.generations[worker.generation].role
         return role in (Role.CURRENT, Role.OLD) or (role is Role.CANDIDATE and self.current is None)
+
+    def recycle_at(self, worker: Worker) -> float | None:
+        """When a worker that asked to be recycled will be RECYCLING, in monotonic seconds; None for never."""
+        asked = worker.phase is WorkerPhase.READY and worker.recycle_reason and self.counts(worker)
+        return worker.ready_at + self.limits.min_lifetime if asked and worker.ready_at is not None else None
+
+    def moments(self) -> Iterator[float]:
+        """The times at which something is to be done although nothing happens, in monotonic seconds; also past ones."""
+        yield from (each.deadline for each in self.workers.values() if each.deadline is not None)
+        yield from (each.deadline for each in self.generations.values() if each.deadline is not None)
+        if self.over:
+            yield self.stop_begins
+            return
+        yield from (moment for each in self.workers.values() if (moment := self.recycle_at(each)) is not None)
+        yield from (each.backoff.not_before for each in self.generations.values())
+        if (candidate := self.candidate) is not None:
+            yield from (candidate.proven_at(each) for each in self.of(candidate) if each.serves)
+        elif self.pending is not None:
+            yield self.reload_not_before
 
     def outgoing(self, worker: Worker) -> bool:
         """Whether `worker` serves but should be replaced."""

@@ -109,14 +109,8 @@ def _try_candidate(model: Model) -> None:
     if not canaries and model.can_fork(candidate):
         slot = min((w.slot for w in model.workers.values() if w.serves), default=1)
         transitions.fork(model, candidate, slot, "the canary")
-    elif any(proven_at(candidate, w) <= model.now for w in canaries if w.serves):
+    elif any(candidate.proven_at(w) <= model.now for w in canaries if w.serves):
         generations.promote(model, candidate)
-
-
-def proven_at(candidate: Generation, canary: Worker) -> float:
-    """When a serving canary will have lived for `canary_time`; absolute monotonic seconds."""
-    assert canary.ready_at is not None
-    return canary.ready_at + candidate.limits.canary_time
 
 
 def _let_generations_go(model: Model) -> None:
@@ -132,20 +126,15 @@ def _forget_generations(model: Model) -> None:
         over = model.over or generation.role in (Role.OLD, Role.FAILED)
         if over and generation.zygote is ZygotePhase.GONE and not model.of(generation):
             del model.generations[generation.number]
+            model.out.append(ev.Forget(generation.number))
 
 
 # ── slots ────────────────────────────────────────────────────────────────────────────────────
 
 
-def recycle_at(model: Model, worker: Worker) -> float | None:
-    """When a worker that asked to be recycled will be RECYCLING; absolute monotonic seconds, None for never."""
-    asked = worker.phase is WorkerPhase.READY and worker.recycle_reason and model.counts(worker)
-    return worker.ready_at + model.limits.min_lifetime if asked and worker.ready_at is not None else None
-
-
 def _recycle(model: Model) -> None:
     for worker in model.workers.values():
-        due = recycle_at(model, worker)
+        due = model.recycle_at(worker)
         if due is not None and due <= model.now:
             transitions.recycle(worker, worker.recycle_reason)
             text = f"{worker} is due: {worker.recycle_reason}; it serves until its replacement does"

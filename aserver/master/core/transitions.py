@@ -317,7 +317,6 @@ def fail(candidate: Generation) -> None:
 def serve(model: Model) -> None:
     """The first worker is ready."""
     model.server = _step("the server", model.server, ServerPhase.SERVING)
-    model.out.append(ev.StartListening())
 
 
 def begin_stop(model: Model, mode: ev.StopMode) -> None:

@@ -23,9 +23,8 @@ def worker_waits_for(model: Model, worker: Worker) -> str:
             return _replacement(model, worker)
         case _:
             generation = model.generations[worker.generation]
-            if generation.role is Role.CANDIDATE and model.current is not None and worker.ready_at is not None:
-                left = f"{max(0.0, worker.ready_at + generation.limits.canary_time - model.now):.0f} s"
-                return f"canary_time, another {left}"
+            if generation.role is Role.CANDIDATE and model.current is not None and worker.serves:
+                return f"canary_time, another {max(0.0, generation.proven_at(worker) - model.now):.0f} s"
             return ""
 
 

@@ -133,11 +133,13 @@ def test_a_process_of_another_user_is_refused_where_privileges_were_dropped(monk
         pid, theirs = fork("worker"), fork_as_root("worker")
         with pidfd(pid) as good:
             border.check_process(good, pid, dropped)
+
         # As if root's child were the dropped one's: nobody makes a setuid program for a test.
-        status, parent = border._status, str(dropped.pid)
-        monkeypatch.setattr(
-            border, "_status", lambda of: {**status(of), "PPid": parent} if of == theirs else status(of)
-        )
+        def status(of: int | str) -> dict[str, str]:
+            lines = (line.split(":\t", 1) for line in Path(f"/proc/{of}/status").read_text().splitlines())
+            return dict(lines) | ({"PPid": str(dropped.pid)} if of == theirs else {})
+
+        monkeypatch.setattr(border, "_status", status)
         with pidfd(theirs) as bad, pytest.raises(ChannelError, match="belongs to another user"):
             border.check_process(bad, theirs, dropped)
 

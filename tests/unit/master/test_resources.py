@@ -103,7 +103,7 @@ def test_a_reload_may_go_on_from_one_that_never_served(first: Resources, tmp_pat
 
 
 def test_what_only_a_failed_generation_used_is_closed(tmp_path: Path) -> None:
-    """Its address can be bound by the next attempt. Fails without the step back of `next` in `AllResources.keep`."""
+    """Its address can be bound by the next attempt. Fails without the step back of `next` in `AllResources.forget`."""
     old, new = f"unix:{tmp_path}/a.sock", f"unix:{tmp_path}/b.sock"
     every = AllResources(provide(_resolved(tmp_path, bind=[old]), {}))
     first = every.give(1)
@@ -114,7 +114,7 @@ def test_what_only_a_failed_generation_used_is_closed(tmp_path: Path) -> None:
     shared, added = every.listeners
     assert [shared.name, added.name] == [old, new]
     assert len(every.logs) == 2
-    every.keep({1})
+    every.forget(2)
     assert every.next is first
     assert shared.socket.fileno() >= 0
     assert added.socket.fileno() == -1

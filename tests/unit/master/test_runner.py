@@ -7,11 +7,11 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
+import anyio
 import pytest
 
 from aserver import unix
@@ -41,20 +41,25 @@ def _settings(tmp_path: Path, **more: object) -> Resolved:
     return build([Layer("test", values | more)])
 
 
-@pytest.fixture
-async def runner(tmp_path: Path) -> AsyncIterator[Runner]:
+def _runner(tmp_path: Path, reread: Callable[[], Resolved]) -> Runner:
     """Of a process of its own, as far as it can tell; nothing is started yet."""
     resources = AllResources(provide(_settings(tmp_path), {}))
-    made = Runner(resources, logs=Mock(spec=Logging), reread=lambda: _settings(tmp_path))
+    return Runner(resources, logs=Mock(spec=Logging), reread=reread)
+
+
+@pytest.fixture
+async def runner(tmp_path: Path) -> AsyncIterator[Runner]:
+    made = _runner(tmp_path, lambda: _settings(tmp_path))
     yield made
-    made._close()
+    made.close()
 
 
-async def _do_chores_until(task: "asyncio.Task[Any]", runner: Runner) -> None:
+async def _do_chores_until_end_of(kind: str, runner: Runner) -> None:
     """At every turn of the loop, so that one comes between a child's death and its wait, whatever the timing."""
-    while not task.done():
-        runner._do_chores()
-        await asyncio.sleep(0)
+    with anyio.fail_after(30):
+        while runner.journal.latest(f"{kind}.ends") is None:
+            runner.do_chores()
+            await asyncio.sleep(0)
 
 
 async def test_the_chores_leave_the_preflight_to_the_upgrade(
@@ -64,13 +69,12 @@ async def test_the_chores_leave_the_preflight_to_the_upgrade(
     monkeypatch.setattr(upgrade, "_command", lambda: ENDS_WITH_7)
     with caplog.at_level(logging.INFO, "aserver.master"):
         runner.upgrade("test")
-        assert runner._upgrade is not None
-        await _do_chores_until(runner._upgrade, runner)
+        await _do_chores_until_end_of("upgrade", runner)
     assert "refused, everything stays as it is: the preflight ended with status 7" in caplog.text
 
 
 async def test_the_chores_leave_a_settings_files_child_to_the_reload(
-    runner: Runner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Fails likewise: the standard library takes a status that somebody else reaped for 0, a failure for success."""
     loop = asyncio.get_running_loop()
@@ -83,9 +87,10 @@ async def test_the_chores_leave_a_settings_files_child_to_the_reload(
             asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()
         raise ConfigError(f"the file ended with status {child.wait()}")
 
-    monkeypatch.setattr(runner._reloads, "reread", reread)
+    runner = _runner(tmp_path, reread)
     runner.reload("test")
-    await _do_chores_until(runner._reloads.tasks[0], runner)
+    await _do_chores_until_end_of("reload", runner)
+    runner.close()
     assert "the file ended with status 7" in caplog.text
 
 
@@ -109,28 +114,28 @@ async def test_trap_56_a_reload_listens_where_it_can_and_tries_the_rest_at_the_n
     refused once is held to be listening.
     """
     caplog.set_level(logging.INFO, "aserver.master")
-    runner._resources.of[1] = runner._resources.next
-    runner._start_listening(1)
+    runner.resources.of[1] = runner.resources.next
+    runner.listen(1)
     old, new = f"unix:{tmp_path}/old.sock", f"unix:{tmp_path}/new.sock"
     assert caplog.messages == [f"listening on {old}"]
 
     settings = _settings(tmp_path, bind=[old, "127.0.0.1:0", new])
-    runner._resources.next, _ = provide_next(runner._resources.next, settings)
-    runner._resources.of[2] = runner._resources.next
-    taken = runner._resources.next.listeners[1]
+    runner.resources.next, _ = provide_next(runner.resources.next, settings)
+    runner.resources.of[2] = runner.resources.next
+    taken = runner.resources.next.listeners[1]
     with _take(taken.address):
         caplog.clear()
-        runner._start_listening(2)
+        runner.listen(2)
         (refusal, news) = caplog.messages[1], caplog.messages[0]
         assert news == f"listening on {new}"
         assert refusal.startswith(f"cannot listen on {taken.name}: Address already in use; it is in use by ")
         assert refusal.endswith("; the other listeners serve, and a reload tries this one again")
         await asyncio.sleep(0)
-        assert runner._state.stop is None, "it serves on"
+        assert runner.model.stop is None, "it serves on"
 
     caplog.clear()
-    runner._resources.of[3] = runner._resources.next
-    runner._start_listening(3)
+    runner.resources.of[3] = runner.resources.next
+    runner.listen(3)
     assert caplog.messages == [f"listening on {taken.name}"]
 
 
@@ -138,16 +143,16 @@ async def test_trap_56_a_first_start_that_cannot_listen_ends_and_names_each_addr
     """Fails with an exit at the first refusal, or with none: it would serve on half of what it was told to."""
     resources = provide(_settings(tmp_path, bind=["127.0.0.1:0", f"unix:{tmp_path}/a.sock", "localhost:0"]), {})
     runner = Runner(AllResources(resources), logs=None, reread=Mock())
-    runner._resources.of[1] = resources
+    runner.resources.of[1] = resources
     tcp = [listener for listener in resources.listeners if listener.family == "inet"]
     with contextlib.ExitStack() as others:
         for listener in tcp:
             others.enter_context(_take(listener.address))
-        runner._start_listening(1)
-    result = runner._state.result
+        runner.listen(1)
+    result = runner.model.result
     assert result is not None
     assert result.code == ExitCode.BIND
     assert all(f"cannot listen on {listener.name}: " in result.reason for listener in tcp)
     await asyncio.sleep(0)
-    assert runner._state.stop is not None
-    runner._close()
+    assert runner.model.stop is not None
+    runner.close()

@@ -201,7 +201,7 @@ def test_a_pause_that_ends_without_a_descriptor_left_ends_later(
             scarce.attempts = 0
             await acceptor.open()
             acceptor.pause(0)
-            while acceptor.state is not AcceptorState.OPEN or acceptor._server is None:
+            while acceptor.state is not AcceptorState.OPEN or not acceptor.listens:
                 await asyncio.sleep(0)
             acceptor.close()
 

@@ -55,11 +55,12 @@ async def test_embedded_sigterm_is_patient_and_sigint_is_not() -> None:
     assert drains == [{"final": True, "graceful": 7.0}, {"final": True, "graceful": 0.0}]
 
 
-async def test_a_loop_that_stood_still_holds_it_against_nobody() -> None:
+async def test_a_loop_that_stood_still_holds_it_against_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Halted for a minute, or kept by an application: who waited meanwhile is served, and who came right after it.
 
     The chaos test lost single requests that way. Fails without `postpone`: the first sweep closes all three.
     """
+    monkeypatch.setattr("aserver.worker.server.BEAT", 3600.0)  # the test says when
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = _config(header_timeout=10, keep_alive=5, lifespan="off")
         server = Server(_hello, config, [Endpoint(listener, "http")], release=lambda: None)
@@ -68,8 +69,6 @@ async def test_a_loop_that_stood_still_holds_it_against_nobody() -> None:
         await ready.wait()
         service = server.service
         assert service is not None
-        assert server._timer is not None
-        server._timer.cancel()
         service.context.now -= 60  # as if it had been then that the loop was seen last
         clients = [await asyncio.open_connection(*listener.getsockname()) for _ in range(3)]
         used, writer = clients[0]
@@ -78,7 +77,7 @@ async def test_a_loop_that_stood_still_holds_it_against_nobody() -> None:
         with anyio.fail_after(PATIENCE):
             while len(service.connections) < len(clients):
                 await asyncio.sleep(0)
-        server._beat()
+        server.beat()
         assert service.now > anyio.current_time() - 1, "or no sweep, which is what closes them, has been made"
         for reader, writer in clients:
             writer.write(GET)
@@ -97,14 +96,14 @@ class Late:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         self._tls = context.wrap_bio(self._incoming, self._outgoing)
-        self._socket = socket.create_connection(("127.0.0.1", port))
-        self._socket.setblocking(False)
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.setblocking(False)
         self._loop = asyncio.get_running_loop()
-        self._socket.send(header)
+        self.socket.send(header)
 
     async def hear(self) -> None:
         """Take what the server says next."""
-        data = await self._loop.sock_recv(self._socket, 65536)
+        data = await self._loop.sock_recv(self.socket, 65536)
         assert data, "the server has cut the client off"
         self._incoming.write(data)
 
@@ -115,13 +114,13 @@ class Late:
         except ssl.SSLWantReadError:
             return False
         finally:
-            self._socket.send(self._outgoing.read())
+            self.socket.send(self._outgoing.read())
         return True
 
     async def ask(self) -> bytes:
         """Ask, after the handshake."""
         self._tls.write(GET)
-        self._socket.send(self._outgoing.read())
+        self.socket.send(self._outgoing.read())
         answer = b""
         while not answer.endswith(b"hello"):
             try:
@@ -131,7 +130,7 @@ class Late:
         return answer
 
     def close(self) -> None:
-        self._socket.close()
+        self.socket.close()
 
 
 @pytest.mark.parametrize("anyio_backend", LOOPS, ids=["asyncio", "uvloop"])
@@ -139,7 +138,7 @@ async def test_a_loop_that_stood_still_cuts_off_no_handshake_and_no_proxy_header
     """For longer than they may take, with the first byte, the last, or those between still to come.
 
     Fails with the loop's own timers (`ssl_handshake_timeout`, a `call_later` for the header), which are called once
-    what came is read, however much is still missing; and without `handshakes.postpone` in Server._sweep.
+    what came is read, however much is still missing; and without `handshakes.postpone` in Server.sweep.
     """
     issued = trustme.CA().issue_cert("localhost")
     issued.cert_chain_pems[0].write_to_path(tmp_path / "cert")
@@ -159,7 +158,7 @@ async def test_a_loop_that_stood_still_cuts_off_no_handshake_and_no_proxy_header
         (plain, _, port), (proxied, _, proxied_port) = servers
         clients = [Late(port), Late(proxied_port, header), Late(proxied_port, header[:9]), Late(port)]
         with anyio.fail_after(PATIENCE):
-            while len(plain._handshakes) < 2 or len(proxied._handshakes) < 2:
+            while len(plain.handshakes) < 2 or len(proxied.handshakes) < 2:
                 await asyncio.sleep(0)
             for client in clients[:2]:
                 client.speak()
@@ -169,7 +168,7 @@ async def test_a_loop_that_stood_still_cuts_off_no_handshake_and_no_proxy_header
             client.speak()
         for _ in range(10):
             await asyncio.sleep(0)
-        clients[2]._socket.send(header[9:])
+        clients[2].socket.send(header[9:])
         clients[2].speak()
         with anyio.fail_after(PATIENCE):
             for client in clients:
@@ -264,12 +263,12 @@ async def test_orders_to_pause_and_to_suspend_from_before_a_drain_change_nothing
         ready = asyncio.Event()
         serving = asyncio.create_task(server.run(ready.set))
         await ready.wait()
-        (acceptor,) = server._acceptors
+        (acceptor,) = server.acceptors
         acceptor.factory()  # one connection is as many as may be: an order to suspend is on its way
         server.drain(final=False, graceful=PATIENCE)
         await serving
         assert acceptor.state is AcceptorState.CLOSED
-        assert acceptor._server is None
+        assert not acceptor.listens
         assert not caplog.messages
 
 
@@ -280,7 +279,7 @@ async def test_sweeps_are_a_period_apart_however_late_the_beats_are() -> None:
     begin = service.now
     seen = []
     for tenths in (1, 9, 14, 23, 30, 31):
-        server._sweep(service, begin + tenths / 10)
+        server.sweep(service, begin + tenths / 10)
         seen.append(round(service.now - begin, 1))
     assert seen == [0, 0, 1.4, 1.4, 3.0, 3.0]
 

@@ -6,14 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from aserver.zygote import main
-from aserver.zygote.adopted import Adopted
-from aserver.zygote.main import Zygote
+from aserver.zygote.deputy import Adopted, end_stragglers
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="no pidfds here")
@@ -34,18 +30,15 @@ def test_ended_workers_are_seen_by_descriptors_above_1024() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="no pidfds here")
 def test_a_deputy_counts_the_workers_that_it_adopted(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A successor's first words are about all of them. Fails with `len(self._children)`: "0 workers drain"."""
-    monkeypatch.setattr(main, "DEPUTY_ALLOWANCE", 0.0)
+    """A successor's first words are about all of them. Fails with `len(children)` for `alive`: "0 workers drain"."""
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     pidfd = os.pidfd_open(child.pid)
-    zygote: Any = Zygote.__new__(Zygote)
-    zygote._config = SimpleNamespace(graceful_timeout=0.0, lifespan_shutdown_timeout=0.0)
-    zygote._listeners, zygote._children, zygote._adopted = [], {}, Adopted()
-    zygote._adopted.add(1, pidfd)
+    adopted = Adopted()
+    adopted.add(1, pidfd)
     with caplog.at_level(logging.ERROR, logger="aserver.error"):
-        zygote._be_deputy()
+        end_stragglers([], adopted, 0.0, look=lambda: None)
     os.close(pidfd)
     assert caplog.messages[0].startswith("the master is gone: 1 workers drain")
     assert child.wait() == -signal.SIGKILL
