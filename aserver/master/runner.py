@@ -370,7 +370,10 @@ class Runner:
         self._periodic.append(self._loop.call_later(period, turn))
 
     def _look_at_beats(self) -> None:
-        self._handle(ev.Beats(self._processes.workers.beats(), self._processes.workers.debugged()))
+        workers = self._processes.workers
+        self._handle(ev.Beats(workers.beats(), workers.debugged()))
+        ready, reason = self.readiness()
+        self._processes.board.tell_readiness(ready=ready, reason=reason)
 
     def do_chores(self) -> None:
         """Look at socket paths, at the files of the loaded code, and for orphans of user code."""
