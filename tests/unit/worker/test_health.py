@@ -30,7 +30,7 @@ class Application:
 
 
 async def test_only_that_path_is_answered_for_the_application() -> None:
-    """Whatever the method. Fails with a prefix compared, with `root_path` left on, or with an order taken for a look."""
+    """Whatever the method. Fails with a prefix compared, with `root_path` left on, or with POST let through."""
     application, answer = Application(), [True, "2 of 2 workers serve"]
     app = with_health_check(application, "/healthz", lambda: (bool(answer[0]), str(answer[1])))
     transport = httpx.ASGITransport(app, root_path="/api")
