@@ -121,7 +121,7 @@ class Fleet:
                 self._serving.remove((host, command.serial))
                 self._serving_on[host] -= 1
                 self._push(now + times.draw(rng, times.drain), host, ev.Died(command.serial, code=0))
-            case ev.Say() | ev.Notify() | ev.StartListening() | ev.AdoptWorkers():
+            case ev.Say() | ev.StartListening() | ev.AdoptWorkers():
                 pass
             case _:
                 raise AssertionError(

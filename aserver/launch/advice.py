@@ -31,8 +31,9 @@ CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limi
 def advise(config: Config, workers: int, *, environ: Mapping[str, str], fd_limit: int) -> Iterator[str]:
     """Yield the warnings. `fd_limit` is the soft limit of open descriptors that is in force."""
     stop = config.graceful_timeout + config.lifespan_shutdown_timeout + config.drain_delay
-    # INVOCATION_ID is set for every unit (systemd.exec(5)). A process cannot ask for its unit's own timeout.
-    if "INVOCATION_ID" in environ and stop > SYSTEMD_STOP:
+    # INVOCATION_ID is set for every unit (systemd.exec(5)). A process cannot ask for its unit's own timeout,
+    # but master/notify extends it if the unit has Type=notify.
+    if "INVOCATION_ID" in environ and "NOTIFY_SOCKET" not in environ and stop > SYSTEMD_STOP:
         yield (
             f"graceful_timeout, lifespan_shutdown_timeout and drain_delay make {stop:g} s, "
             f"but systemd kills after {SYSTEMD_STOP:g} s unless the unit has a longer TimeoutStopSec"

@@ -22,7 +22,7 @@ from aserver.log.access.format import compile_format
 from aserver.log.opening import open_log
 from aserver.log.setup import read_log_config
 from aserver.master.snapshot import SavedResources, Snapshot
-from aserver.sockets import Listener, bind_for, take_over
+from aserver.sockets import Kept, Listener, bind_for, by_manager, take_over
 
 log = logging.getLogger("aserver.master")
 
@@ -146,6 +146,11 @@ class AllResources:
         """All logs, each once."""
         return list({id(log): log for resources in self.of.values() for log in resources.logs}.values())
 
+    @property
+    def accepting(self) -> list[Listener]:
+        """The listeners that clients can connect to."""
+        return self._accepting
+
     def listen(self, generation: int) -> list[BindError]:
         """Let clients connect to the listeners of a generation; returns a refusal for each that another server took."""
         resources, before = self.of[generation], self._accepting
@@ -222,10 +227,13 @@ def provide(resolved: Resolved, environ: Mapping[str, str]) -> Resources:
     with contextlib.ExitStack() as undo:
         logs = _open_logs(config, [], undo)
         bound: dict[str, list[Listener]] = {}
-        if environ.get("LISTEN_PID") == str(os.getpid()) and not any(s.startswith("fd://") for s in config.bind):
+        kept = Kept.found(environ, os.getpid())
+        undo.callback(kept.close)
+        if by_manager(environ, os.getpid()) and not any(s.startswith("fd://") for s in config.bind):
             bound[_SYSTEMD] = bind_for(config, config.bind, environ)
         else:
-            _bind_missing(config, bound, undo)
+            _bind_missing(config, bound, undo, kept)
+        kept.close()
         undo.pop_all()
     return Resources(config, _workers(config), bound, logs, resolved.directory, resolved.hooks)
 
@@ -252,11 +260,13 @@ def _wanted_logs(config: Config) -> list[tuple[Literal["error", "access"], str]]
     return wanted
 
 
-def _bind_missing(config: Config, bound: dict[str, list[Listener]], undo: contextlib.ExitStack) -> None:
+def _bind_missing(
+    config: Config, bound: dict[str, list[Listener]], undo: contextlib.ExitStack, kept: Kept | None = None
+) -> None:
     for spec in config.bind:
         if spec in bound:
             continue
-        bound[spec] = bind_for(config, (spec,), {})
+        bound[spec] = bind_for(config, (spec,), {}, kept)
         for listener in bound[spec]:
             undo.callback(listener.close)
 

@@ -7,6 +7,7 @@ worker or zygote (it waits for the next event or deadline), never imports user c
 import asyncio
 import contextlib
 import logging
+import os
 import random
 import signal
 import time
@@ -29,13 +30,14 @@ from aserver.master.core.machine import Master
 from aserver.master.core.model import ServerPhase
 from aserver.master.core.waiting import readiness
 from aserver.master.journal import Journal
+from aserver.master.notify import ServiceManager
 from aserver.master.pidfile import PidFile
 from aserver.master.processes import Processes
 from aserver.master.reload import ReloadOrder, Reloads
 from aserver.master.resources import AllResources, Resources
 from aserver.master.saves import Saves
 from aserver.master.snapshot import SCHEMA, SavedLog, Snapshot, read_model, write_model
-from aserver.master.upgrade import become, preflight
+from aserver.master.upgrade import become, not_upgraded, preflight
 from aserver.sockets import Listener, hand_over, take_over
 
 log = logging.getLogger("aserver.master")
@@ -88,6 +90,9 @@ class Runner:
         self._reloads = Reloads(
             self._resources, reread, self._begin_generation, self.journal.say, own_process=logs is not None
         )
+        # Where the process is not ours, the manager waits for a word of the program that embeds the server.
+        self._manager = ServiceManager.found(os.environ, os.getpid()) if logs is not None else ServiceManager(None)
+        self.journal.followers.append(self._manager.hear)
         self._upgrade: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[ev.Exit] = self._loop.create_future()
@@ -123,6 +128,7 @@ class Runner:
         """Serve until stopped; cancelling it is a graceful stop that is waited for."""
         if self._logs is not None:
             unix.become_subreaper()
+        self._manager.keep(self._resources.accepting)
         self._every(BEAT_PERIOD, self._look_at_beats)
         self._every(CHORES_PERIOD, self.do_chores)
         self._handle(ev.Started())
@@ -150,6 +156,7 @@ class Runner:
 
     def reload(self, why: str, *tickets: int) -> None:
         """Read the settings again and start a new generation; a mistake in them is logged and changes nothing."""
+        self._manager.reloads()
         self._reloads.request(ReloadOrder(why, tickets=tickets))
 
     def _know_files(self, generation: int, files: Fingerprint) -> None:
@@ -168,22 +175,16 @@ class Runner:
         """Become a new image of this program, if a preflight says that it would work."""
         upgrade = ev.Upgrade(time.monotonic(), tickets)
         if self._upgrade is not None and not self._upgrade.done():
-            self._end_upgrade(upgrade, "warning", f"({why}) refused", "one is under way")
+            self.journal.say(not_upgraded(upgrade, "warning", f"({why}) refused", "one is under way"))
         elif self._logs is None:
-            self._end_upgrade(upgrade, "warning", f"({why}) refused", "this process is not aserver's own")
+            self.journal.say(not_upgraded(upgrade, "warning", f"({why}) refused", "this process is not aserver's own"))
         else:
             self._upgrade = self._loop.create_task(self._do_upgrade(why, upgrade))
-
-    def _end_upgrade(self, upgrade: ev.Upgrade, level: str, how: str, reason: str) -> None:
-        """Tell that the re-exec did not take place."""
-        more: dict[str, Any] = {"reason": reason, "tickets": upgrade.tickets}
-        text = f"upgrade {how}{', everything stays as it is' if level == 'error' else ''}: {reason}"
-        self.journal.say(ev.Say(level, text, event="upgrade.ends", outcome="refused", **more))
 
     async def _do_upgrade(self, why: str, upgrade: ev.Upgrade) -> None:
         self.journal.say(ev.Say("info", f"upgrade ({why}): preflight", event="upgrade.begins", reason=why))
         if (reason := await preflight(self._resources.next.config)) is not None:
-            self._end_upgrade(upgrade, "error", f"({why}) refused", reason)
+            self.journal.say(not_upgraded(upgrade, "error", f"({why}) refused", reason))
             return
         self._run_hook("pre_exec")
         patience = self._loop.time() + MESSAGE_PATIENCE
@@ -194,11 +195,13 @@ class Runner:
                 )
             await asyncio.sleep(BEAT_PERIOD)
         if self._state.over or self._state.server is not ServerPhase.SERVING:
-            self._end_upgrade(upgrade, "warning", f"({why}) given up", f"the server is {self._state.server.value}")
+            self.journal.say(
+                not_upgraded(upgrade, "warning", f"({why}) given up", f"the server is {self._state.server.value}")
+            )
             return
         log.info("upgrade (%s): the master re-executes itself", why)
         error = become(self._snapshot(upgrade), self.noted)
-        self._end_upgrade(upgrade, "error", f"({why}) failed", str(error.strerror))
+        self.journal.say(not_upgraded(upgrade, "error", f"({why}) failed", str(error.strerror)))
 
     def _snapshot(self, upgrade: ev.Upgrade) -> Snapshot:
         resources = self._resources
@@ -288,6 +291,7 @@ class Runner:
             self._saves.watch.close()
         self._processes.close()
         self._resources.close()
+        self._manager.close()
         if self._pidfile is not None:
             self._pidfile.remove()
 
@@ -298,6 +302,7 @@ class Runner:
             return
         for command in self._state.handle(event, time.monotonic()):
             self._orders[type(command)](command)
+        self._manager.follow(self._state, reloading=self._reloads.busy)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -320,9 +325,8 @@ class Runner:
             ev.DumpStacks: workers.dump_stacks,
             ev.StartListening: lambda order: self.listen(order.generation),
             ev.Forget: self._forget,
-            ev.CloseListeners: lambda _: self._resources.close_listeners(),
+            ev.CloseListeners: lambda _: self._close_listeners(),
             ev.Say: self.journal.say,
-            ev.Notify: lambda _: None,  # the service manager's protocol comes with operations
             ev.Exit: self._done.set_result,
         }
 
@@ -350,6 +354,7 @@ class Runner:
             return
         for refusal in refused:
             log.error("%s; the other listeners serve, and a reload tries this one again", refusal)
+        self._manager.keep(self._resources.accepting)
         if not self._listening.is_set():
             self._listening.set()
             self._run_hook("when_ready")
@@ -357,6 +362,10 @@ class Runner:
     def _forget(self, order: ev.Forget) -> None:
         self._resources.forget(order.generation)
         self._code.forget(order.generation)
+
+    def _close_listeners(self) -> None:
+        self._manager.keep(())  # else clients would go on to connect to what the manager holds
+        self._resources.close_listeners()
 
     # ── periodic ─────────────────────────────────────────────────────────────────────────────
 
@@ -370,10 +379,9 @@ class Runner:
         self._periodic.append(self._loop.call_later(period, turn))
 
     def _look_at_beats(self) -> None:
-        workers = self._processes.workers
-        self._handle(ev.Beats(workers.beats(), workers.debugged()))
-        ready, reason = self.readiness()
-        self._processes.board.tell_readiness(ready=ready, reason=reason)
+        beats = self._processes.workers.beats()
+        self._handle(ev.Beats(beats, self._processes.workers.debugged()))
+        self._manager.sign_of_life(time.monotonic(), beats.values(), needed=self._state.announced)
 
     def do_chores(self) -> None:
         """Look at socket paths, at the files of the loaded code, and for orphans of user code."""
@@ -381,6 +389,7 @@ class Runner:
         for listener in listeners:
             if (news := listener.tend()) is not None:
                 self.journal.say(ev.Say("warning", news, event="listener.changed"))
+        self._manager.tend(self._state, reloading=self._reloads.busy)
         self._chores += 1
         if self._state.current is not None:
             self._code.look(self._state.current.number, begin=self._chores % CODE_CHORES == 0)

@@ -18,6 +18,7 @@ import msgspec
 from aserver import unix
 from aserver.config import Config
 from aserver.errors import ConfigError
+from aserver.master.core.events import Say, Upgrade
 from aserver.master.handles import spawn
 from aserver.master.snapshot import SCHEMA, Snapshot
 from aserver.obeyed import refuse_changeable
@@ -30,6 +31,12 @@ SNAPSHOT = "_ASERVER_SNAPSHOT"
 PREFLIGHT = "_ASERVER_PREFLIGHT"
 #: Seconds for the preflight: it imports aserver and reads the settings, not the app.
 PREFLIGHT_TIMEOUT = 30.0
+
+
+def not_upgraded(upgrade: Upgrade, level: str, how: str, reason: str) -> Say:
+    """The record of an upgrade whose re-exec did not take place."""
+    text = f"upgrade {how}{', everything stays as it is' if level == 'error' else ''}: {reason}"
+    return Say(level, text, event="upgrade.ends", outcome="refused", reason=reason, tickets=upgrade.tickets)
 
 
 async def preflight(running: Config) -> str | None:

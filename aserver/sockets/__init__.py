@@ -10,5 +10,6 @@ Runs in the master and in the embedding program; workers only have inherited des
 from aserver.sockets.bind import bind_all, bind_for
 from aserver.sockets.handover import Handover, hand_over, take_over
 from aserver.sockets.listener import Address, Listener
+from aserver.sockets.passed import Kept, by_manager
 
-__all__ = ["Address", "Handover", "Listener", "bind_all", "bind_for", "hand_over", "take_over"]
+__all__ = ["Address", "Handover", "Kept", "Listener", "bind_all", "bind_for", "by_manager", "hand_over", "take_over"]

@@ -32,11 +32,11 @@ from typing import NamedTuple
 from aserver.config import Config
 from aserver.errors import BindError, ConfigError
 from aserver.privileges import identity
-from aserver.sockets import port_owner
+from aserver.sockets import passed, port_owner
 from aserver.sockets.listener import Listener
+from aserver.sockets.passed import Kept
 from aserver.sockets.path import SUN_PATH_BYTES, PathListener, peer_pid
 
-_FIRST_SYSTEMD_FD = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 _SAME_PORT_TRIES = 16  # a port free on one address is nearly always free on the next
 _TCP_SPEC = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]/]*)):(?P<port>\d{1,5})")
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -50,9 +50,12 @@ class _Wanted(NamedTuple):
     uds_group: str | None
     reuse_port: bool
     tls: bool
+    kept: Kept
 
 
-def bind_for(config: Config, specs: Sequence[str], environ: Mapping[str, str]) -> list[Listener]:
+def bind_for(
+    config: Config, specs: Sequence[str], environ: Mapping[str, str], kept: Kept | None = None
+) -> list[Listener]:
     """`bind_all` of `specs`, for this process and with its settings.
 
     Unless `uds_*` say otherwise, a unix socket belongs to `user` and `group`, and has the mode that `umask` leaves of
@@ -71,6 +74,7 @@ def bind_for(config: Config, specs: Sequence[str], environ: Mapping[str, str]) -
         environ=environ,
         pid=os.getpid(),
         tls=bool(config.certfile),
+        kept=kept,
     )
 
 
@@ -89,21 +93,22 @@ def bind_all(
     environ: Mapping[str, str],
     pid: int,
     tls: bool = False,
+    kept: Kept | None = None,
 ) -> list[Listener]:
     """Bind everything, or nothing. The caller calls `listen` on each, when it can serve.
 
     LISTEN_PID must be `pid`. `environ` is only read: the caller keeps LISTEN_* from its children. `tls`: there is a
-    certificate.
+    certificate. A socket that is `kept` for an address is taken instead of a new one.
     Raises ConfigError for an address that cannot be understood, BindError for one that cannot be bound or adopted. Then
     all sockets bound so far are closed, adopted descriptors included.
     """
-    wanted = _Wanted(uds_mode, uds_owner, uds_group, reuse_port, tls)
-    passed = _passed_by_systemd(environ, pid)
+    wanted = _Wanted(uds_mode, uds_owner, uds_group, reuse_port, tls, kept or Kept())
+    own = passed.by_manager(environ, pid)
     listeners: list[Listener] = []
     with contextlib.ExitStack() as undo:
         undo.callback(_close_all, listeners)
-        if passed and not any(spec.startswith("fd://") for spec in config_bind):
-            for number, label in passed:
+        if own and not any(spec.startswith("fd://") for spec in config_bind):
+            for number, label in own:
                 listeners.append(_adopt(number, label, tls=tls))
         elif not config_bind:
             raise ConfigError("bind is empty; the server would listen nowhere")
@@ -129,11 +134,12 @@ def _bind_one(spec: str, wanted: _Wanted, listeners: list[Listener]) -> None:
             raise ConfigError(f"bind: {spec!r} needs the number of a descriptor after fd://")
         listeners.append(_adopt(int(rest), "", tls=wanted.tls))
     elif kind == "unix" and rest.startswith("@"):
-        listeners.append(_bind_abstract(rest))
+        listeners.append(_bind_abstract(rest, wanted.kept))
     elif kind == "unix":
         path = path_of(spec)
         listeners.append(
-            PathListener(path, mode=wanted.uds_mode, owner=wanted.uds_owner, group=wanted.uds_group),
+            wanted.kept.take_path(path)
+            or PathListener(path, mode=wanted.uds_mode, owner=wanted.uds_owner, group=wanted.uds_group),
         )
     else:
         scheme, _, address = spec.rpartition("://")
@@ -142,7 +148,7 @@ def _bind_one(spec: str, wanted: _Wanted, listeners: list[Listener]) -> None:
                 f"bind: {spec!r}: " + ("there is no certificate" if scheme == "https" else "no such scheme")
             )
         tls = wanted.tls and scheme != "http"
-        listeners.extend(_bind_tcp(*_parse_tcp(address), reuse_port=wanted.reuse_port, tls=tls))
+        listeners.extend(_bind_tcp(*_parse_tcp(address), wanted, tls=tls))
 
 
 def path_of(spec: str) -> str:
@@ -168,12 +174,12 @@ def _parse_tcp(spec: str) -> tuple[str, int]:
 # ── TCP ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _bind_tcp(host: str, port: int, *, reuse_port: bool, tls: bool) -> list[Listener]:
+def _bind_tcp(host: str, port: int, wanted: _Wanted, *, tls: bool) -> list[Listener]:
     """Make a listener for each address of `host`; with port 0 all get the same port."""
     addresses = _resolve(host, port)
     for _ in range(_SAME_PORT_TRIES):
         try:
-            sockets = _bind_addresses(addresses, port, reuse_port=reuse_port)
+            sockets = _bind_addresses(addresses, port, wanted)
         except BindError as error:
             if port == 0 and is_taken(error):
                 continue
@@ -198,7 +204,7 @@ def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:
 
 
 def _bind_addresses(
-    addresses: Sequence[tuple[socket.AddressFamily, str]], port: int, *, reuse_port: bool
+    addresses: Sequence[tuple[socket.AddressFamily, str]], port: int, wanted: _Wanted
 ) -> list[socket.socket]:
     """Bind all addresses of one name. Raises BindError, with the OSError as its cause; closes all then.
 
@@ -211,7 +217,9 @@ def _bind_addresses(
         for family, address in addresses:
             number = sockets[0].getsockname()[1] if port == 0 and sockets else port
             try:
-                sock = _bind_address(family, address, number, reuse_port=reuse_port)
+                sock = wanted.kept.take(family, (address, number)) or _bind_address(
+                    family, address, number, reuse_port=wanted.reuse_port
+                )
             except OSError as error:
                 failure = BindError(_why_not(family, address, number, error))
                 failure.__cause__ = error
@@ -276,13 +284,15 @@ def _first_free_port() -> int:
 # ── abstract names ───────────────────────────────────────────────────────────────────────────
 
 
-def _bind_abstract(name: str) -> Listener:
+def _bind_abstract(name: str, kept: Kept) -> Listener:
     """Bind `@name`. The kernel frees the name with the last descriptor, so it cannot be stale."""
     if not sys.platform.startswith("linux"):
         raise BindError(f"cannot bind unix:{name}: only Linux has abstract socket names")
     encoded = os.fsencode(name[1:])
     if not 0 < len(encoded) <= SUN_PATH_BYTES:
         raise BindError(f"cannot bind unix:{name}: the name has {len(encoded)} bytes; it needs 1 to {SUN_PATH_BYTES}")
+    if (found := kept.take(socket.AF_UNIX, b"\0" + encoded)) is not None:
+        return Listener(found, f"unix:{name}", name)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.bind(b"\0" + encoded)
@@ -301,19 +311,6 @@ def _abstract_peer(encoded: bytes) -> int:
 
 
 # ── adopted descriptors ──────────────────────────────────────────────────────────────────────
-
-
-def _passed_by_systemd(environ: Mapping[str, str], pid: int) -> list[tuple[int, str]]:
-    """Descriptors and their names, if systemd's variables are meant for `pid` (sd_listen_fds(3)). Raises BindError."""
-    if environ.get("LISTEN_PID") != str(pid):
-        return []  # meant for an ancestor of this process, and inherited
-    count = environ.get("LISTEN_FDS", "0")
-    if not count.isdecimal():
-        raise BindError(f"LISTEN_FDS is {count!r}, not a number; no socket can be taken over from systemd")
-    names = environ.get("LISTEN_FDNAMES", "").split(":")
-    if len(names) != int(count):
-        names = [""] * int(count)
-    return list(enumerate(names, start=_FIRST_SYSTEMD_FD))
 
 
 def _adopt(number: int, label: str, *, tls: bool) -> Listener:

@@ -51,6 +51,11 @@ class Listener:
         """Whether another process bound the socket and passed it on."""
         return self.name.startswith("fd://")
 
+    @property
+    def inode(self) -> tuple[int, int] | None:
+        """(device, inode) of the socket's file, if this server made one."""
+        return None
+
     def listen(self, backlog: int) -> None:
         """Let clients connect, with a queue of `backlog`; may be called again, also on an adopted socket.
 

@@ -134,7 +134,7 @@ class PathListener(Listener):
         """Put a deleted public path back; a sentence for the log, once per incident."""
         if self._phase not in (_Phase.PUBLIC, _Phase.LOST):
             return None
-        found = _inode(self._path)
+        found = inode_of(self._path)
         if found == self._inode:
             self._phase = _Phase.PUBLIC
             self._restore_spare()
@@ -143,7 +143,7 @@ class PathListener(Listener):
         if found is not None:
             return None if reported else f"{self.name} was replaced by somebody else's; new clients do not reach us"
         try:
-            if _inode(self._spare) != self._inode:
+            if inode_of(self._spare) != self._inode:
                 raise FileNotFoundError(errno.ENOENT, "no spare name of the socket is left")
             os.link(self._spare, self._path)  # fails if another process was faster; never replaces
         except OSError as error:
@@ -211,7 +211,7 @@ class PathListener(Listener):
 
     def _publish(self) -> None:
         """Make the listening inode appear at the public path; the lock for the names is held."""
-        if _inode(self._spare) != self._inode:
+        if inode_of(self._spare) != self._inode:
             raise BindError(
                 f"cannot listen on {self.name}: its hidden name {self._spare} was taken or removed meanwhile"
             )
@@ -232,13 +232,13 @@ class PathListener(Listener):
 
     def _restore_spare(self) -> None:
         """Cleaners of old files may take the hidden name alone; without it the public one is not safe."""
-        if _inode(self._spare) is None:
+        if inode_of(self._spare) is None:
             with contextlib.suppress(OSError):
                 os.link(self._path, self._spare)
 
     def _unlink_own(self) -> None:
         for path in (self._path, self._spare):
-            if _inode(path) == self._inode:
+            if inode_of(path) == self._inode:
                 os.unlink(path)
 
 
@@ -339,7 +339,7 @@ def _itself(path: str, inode: tuple[int, int]) -> Iterator[str]:
         os.close(fd)
 
 
-def _inode(path: str) -> tuple[int, int] | None:
+def inode_of(path: str) -> tuple[int, int] | None:
     """Device and inode of the socket at `path` itself; None if there is nothing or it cannot be seen."""
     try:
         found = os.lstat(path)

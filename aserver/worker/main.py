@@ -241,7 +241,6 @@ class WorkerProcess:
             on_beat=self._on_beat,
             relay=seed.relay,
             wsgi=self._wsgi,
-            readiness=seed.board.readiness,
         )
 
     def _on_ready(self) -> None:

@@ -74,7 +74,7 @@ class ServerProcess:
 
     `bind`: listeners, port 0 by default; empty if the options say where to listen. `env` is added to this
     process's environment, less whatever would configure a server. `cwd` is the repository by default, so that
-    targets are `tests.apps.x:app`. `argv` replaces the whole command.
+    targets are `tests.apps.x:app`. `argv` replaces the whole command, and `pass_fds` stay open in it.
 
     Leaving the block ends everything that was started, by pid, and raises AssertionError if a process of the
     server outlived it; an exception out of the block gets the log as a note.
@@ -88,11 +88,13 @@ class ServerProcess:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         argv: Sequence[str] | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         binds = [part for each in bind for part in ("--bind", each)]
         self.argv = list(argv) if argv is not None else [*self.command(target), *binds, *options]
         self._environment = _clean_environment() | {"PYTHONPATH": str(REPOSITORY)} | dict(env or {})
         self._cwd = cwd or REPOSITORY
+        self._pass_fds = pass_fds
         self._directory = tempfile.TemporaryDirectory(prefix="aserver-test-")
         self._log_path = Path(self._directory.name, "log")
         self._popen: subprocess.Popen[bytes] | None = None
@@ -113,6 +115,7 @@ class ServerProcess:
                 stderr=subprocess.STDOUT,
                 env=self._environment,
                 cwd=self._cwd,
+                pass_fds=self._pass_fds,
                 # Its own session: survivors are found by it even when their parents are dead.
                 start_new_session=True,
             )

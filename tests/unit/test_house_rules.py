@@ -269,8 +269,9 @@ def test_the_layout_in_the_documents_is_the_trees() -> None:
 
 
 def test_names_in_the_documents_exist() -> None:
-    """In backticks and of a name's shape: such a name is found in the server, the tests or the benchmarks."""
+    """In backticks and of a name's shape: such a name is found in the server, the tests, the benchmarks or deploy/."""
     code = [path.read_text() for root in (SERVER, TESTS, ROOT / "bench") for path in sources(root)]
+    code += [path.read_text() for path in (ROOT / "deploy").iterdir() if path.is_file()]
     known = set(re.findall(r"\w+", " ".join(code)))
     missing = {
         f"{page.name}: {name}"

@@ -68,10 +68,7 @@ def in_unit(text: str) -> Found | None:
     joined = re.sub(r"\\\n\s*", " ", text)
     for command in re.findall(r"^ExecStart\s*=\s*[-@:+!]*(.+)$", joined, re.MULTILINE):
         if (found := in_words(_split(command.replace("$MAINPID", "")))) is not None:
-            found.notes.append(
-                "User, Group, WorkingDirectory and Environment stay in the unit; Type=notify becomes Type=exec, "
-                "as nothing is notified yet"
-            )
+            found.notes.append("User, Group, WorkingDirectory, Environment and Type=notify stay in the unit")
             return found
     return None
 

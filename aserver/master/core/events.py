@@ -255,12 +255,6 @@ class Say(_Shape, frozen=True):
     tickets: tuple[int, ...] = ()
 
 
-class Notify(_Shape, frozen=True):
-    """Tell the service manager (sd_notify(3))."""
-
-    text: str
-
-
 class Exit(_Shape, frozen=True):
     """Nothing is left to supervise."""
 
@@ -282,6 +276,5 @@ Command = (
     | Forget
     | CloseListeners
     | Say
-    | Notify
     | Exit
 )

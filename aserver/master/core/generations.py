@@ -42,7 +42,6 @@ def promote(model: Model, generation: Generation) -> None:
             serving, f"; {serving} older workers are replaced one by one"
         )
         model.say("info", f"generation {generation.number} serves{follows}", "generation.serves", generation)
-        model.out.append(ev.Notify("READY=1"))
         for worker in older:
             if worker.phase is WorkerPhase.BOOTING:  # it would only serve to be replaced
                 transitions.drain(model, worker, "it boots, and is of an older generation")
@@ -77,7 +76,6 @@ def candidate_failed(model: Model, generation: Generation, code: int, reason: st
         if worker.holds:
             transitions.drain(model, worker, "its generation failed")
     operations.fail_reload(model, generation, reason, detail)
-    model.out.append(ev.Notify("READY=1"))
 
 
 def boot_failed(model: Model, worker: Worker, code: int, reason: str, detail: str) -> None:

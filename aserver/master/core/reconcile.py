@@ -95,7 +95,6 @@ def _start_pending_reload(model: Model) -> None:
         return
     pending, model.pending = model.pending, None
     operations.begin_reload(model, generations.begin(model, pending.limits), pending)
-    model.out.append(ev.Notify("RELOADING=1"))
 
 
 def _try_candidate(model: Model) -> None:
@@ -201,5 +200,4 @@ def _announce(model: Model) -> None:
         return
     texts = {0: "no worker serves, as told", 1: "the one worker is ready"}
     model.say("info", texts.get(model.target, f"all {model.target} workers are ready"), "server.ready")
-    model.out.append(ev.Notify("READY=1"))
     model.announced = True

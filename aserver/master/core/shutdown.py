@@ -31,7 +31,6 @@ def proceed(model: Model) -> None:
         return  # drain_delay: go on accepting while load balancers look away
     if model.listeners_open:
         model.listeners_open = False
-        model.out.append(ev.Notify("STOPPING=1"))
         model.out.append(ev.CloseListeners())
     # Zygotes first: the worker that closes the listener last empties its queue before, a zygote would not.
     for generation in model.generations.values():
