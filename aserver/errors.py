@@ -42,7 +42,7 @@ class ConfigError(AserverError):
 
     @classmethod
     def of(cls, messages: Sequence[str]) -> Self:
-        """All mistakes of one look at the settings, a line each; there is at least one."""
+        """All mistakes of a look at the settings, a line each; never empty."""
         if len(messages) == 1:
             return cls(messages[0])
         return cls("\n  ".join([f"{len(messages)} settings are wrong:", *messages]))

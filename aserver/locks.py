@@ -1,8 +1,8 @@
-"""A lock between servers of one user, which other users cannot take.
+"""A lock between servers of the same user, which other users cannot take.
 
 Used by the master and the embedding program. The lock is a file that only its owner may open, made when the lock is
-taken and removed when it is released: flock(2) needs no more than a descriptor, so every user who may read a file can
-lock it, and keep a server from starting.
+taken and removed when it is released: flock(2) needs no more than a descriptor, so every user with the right to read a
+file can lock it, and keep a server from starting.
 """
 
 import contextlib

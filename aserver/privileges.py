@@ -63,11 +63,11 @@ def drop_capabilities() -> None:
     """Give up every capability (capabilities(7)). Raises ConfigError.
 
     The kernel does so by itself when root becomes another user. It does not for a process that was started as a plain
-    user with CAP_SETUID, and it keeps the inheritable ones.
+    user with CAP_SETUID, and it keeps the inheritable capabilities.
     """
     if sys.platform != "linux":
         return
-    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)  # 0: this thread, which is the only one
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)  # 0: this thread, which is the only thread
     nothing = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable, each in two words
     if ctypes.CDLL(None, use_errno=True).capset(header, nothing) != 0:
         raise ConfigError(f"capabilities cannot be dropped: {os.strerror(ctypes.get_errno())}")

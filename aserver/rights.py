@@ -3,8 +3,8 @@
 Used by the master, the command and the embedding program. It keeps no state. For a process that is not root nothing
 here is stricter than the kernel.
 
-A user who may write in a folder can put a symbolic link where root is about to open a log or a pidfile, and root
-would write into any file of the system; the descriptor of a log is even passed on to workers of that user. So root
+A user with the right to write in a folder can put a symbolic link where root is about to open a log or a pidfile, and
+root would write into any file of the system; the descriptor of a log is even passed on to workers of that user. So root
 follows the links that root made, and those of folders where only root may write (`/dev/stdout`, a `/var/log` on another
 disk); a link that another user made is followed with that user's rights. This needs Linux's O_PATH: each step is made
 from a descriptor, so nothing can be exchanged between the look and the step.
@@ -73,10 +73,11 @@ def open_file(path: str, flags: int, mode: int = 0o644) -> int:
 
 
 def place_to_change(path: str, account: Account) -> str | None:
-    """The first place on the absolute `path` where `account` could exchange or change the file; None without one.
+    """The first place on the absolute `path` where `account` could exchange or change the file; None without such a
+    place.
 
-    The look goes from the root down, so that the user cannot exchange what has been looked at. Nothing below a
-    read-only mount can be changed, whatever the modes say: the modes of a Kubernetes ConfigMap are 0777.
+    The look goes from the root down, so that the user cannot exchange a part that has been looked at. Nothing below a
+    read-only mount can be changed, although the modes say so: the modes of a Kubernetes ConfigMap are 0777.
     """
     parts = [part for part in reversed(path.split("/")) if part]
     here, links = "/", 0
@@ -109,7 +110,7 @@ def place_to_change(path: str, account: Account) -> str | None:
 def _is_mount_point(path: str) -> bool:
     """Whether a file system is mounted there: a mount point cannot be renamed or removed (EBUSY in rename(2)).
 
-    st_dev would not tell: it differs among the files of one overlayfs.
+    st_dev would not tell: it differs among the files of an overlayfs.
     """
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
@@ -129,13 +130,13 @@ class _Walk:
     def __init__(self, path: str) -> None:
         self.path = path
         self.here = os.open("/" if path.startswith("/") else ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        #: The user whose rights decide from here on; None is root.
+        #: The user who opens the files from here on; None is root.
         self.account: Account | None = None
         self._parts = _parts(path)
         self._links = 0
 
     def open(self, flags: int, mode: int) -> int:
-        """Go to the end and open what is there."""
+        """Go to the end and open the file that is there."""
         if not self._parts or self.path.endswith("/"):
             raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
         while self._parts:
@@ -227,7 +228,7 @@ def _is_of_proc(status: os.stat_result) -> bool:
 
 
 def _parts(path: str) -> list[str]:
-    """The steps of a path, the last one first."""
+    """The steps of a path, the last first."""
     return [part for part in reversed(path.split("/")) if part not in ("", ".")]
 
 

@@ -83,7 +83,7 @@ def controls_us() -> bool:
 
 
 def keep_standard_streams() -> None:
-    """Lead each of the descriptors 0, 1 and 2 that is closed, or whose terminal has hung up, to /dev/null.
+    """Lead each of the descriptors 0, 1 and 2 that is closed, or a terminal that has hung up, to /dev/null.
 
     The kernel gives a closed descriptor's number to the next file that this process opens, a socket or the board, and
     text for "standard error" would be written into it. After a hang-up each `print` would raise EIO.

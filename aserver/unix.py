@@ -22,9 +22,9 @@ from aserver.errors import ConfigError
 LINUX = sys.platform == "linux"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PR_SET_CHILD_SUBREAPER = 36
-#: The most signals that are kept in order; of more, one of each kind is kept, as by the kernel.
+#: The most signals that are kept in order; of more, a single signal of each kind is kept, as by the kernel.
 NOTED = 256
-#: The most orphans that are reaped in one call, which takes some milliseconds.
+#: The most orphans that are reaped in a call, which takes some milliseconds.
 MOST_REAPED = 1000
 
 #: Variables between the server and systemd, which the app and its subprocesses must not inherit (docs/traps.md, 50).
@@ -42,7 +42,7 @@ def open_pidfd(pid: int) -> int | None:
 
 
 def send_signal(pidfd: int, signum: signal.Signals) -> bool:
-    """Signal the process of `pidfd`, never another one that has got its pid; False if it is gone."""
+    """Signal the process of `pidfd`, never another that has got its pid; False if it is gone."""
     try:
         signal.pidfd_send_signal(pidfd, signum)
     except ProcessLookupError:
@@ -77,8 +77,8 @@ def reap_strangers(known: Iterable[int]) -> list[int]:
         except ChildProcessError:
             break
         if found is None or found.si_pid in keep:
-            # A known one at the head of the kernel's list hides the rest until its owner reaps it. The owner's pidfd is
-            # readable now, and the next SIGCHLD or tick calls this again.
+            # A known child at the head of the kernel's list hides the rest until its owner reaps it. The owner's pidfd
+            # is readable now, and the next SIGCHLD or tick calls this again.
             break
         os.waitpid(found.si_pid, os.WNOHANG)
         reaped.append(found.si_pid)
@@ -105,7 +105,7 @@ def end_with_parent(parent: int) -> bool:
     """Have the kernel kill this process when its parent, the process `parent`, ends (see `signal_at_parents_end`).
 
     If the parent has ended already, this process is killed now. The kernel looks at the thread that started this
-    process, not at the parent as a whole: so this is only for a child whose starter waits for it. False off Linux,
+    process, not at the parent as a whole: so this is only for a child for which its starter waits. False off Linux,
     where nothing happens.
     """
     if not LINUX:
@@ -188,7 +188,7 @@ def memory_file(name: str, size: int | None = None) -> int:
 
 
 def raise_fd_limit() -> int:
-    """Raise the soft limit of open descriptors to the hard one; return the limit in force (docs/traps.md, 66)."""
+    """Raise the soft limit of open descriptors to the hard limit; return the limit in force (docs/traps.md, 66)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(ValueError, OSError):  # macOS refuses RLIM_INFINITY
@@ -208,7 +208,7 @@ def open_fds() -> dict[int, str]:
 
 
 def readable(fds: Iterable[int], seconds: float) -> bool:
-    """Wait until one of `fds` is readable. By poll(2): select(2) ends at descriptor 1024, and there may be more."""
+    """Wait until any of `fds` is readable. By poll(2): select(2) ends at descriptor 1024, and there may be more."""
     poll = select.poll()
     for fd in fds:
         poll.register(fd, select.POLLIN)
@@ -263,7 +263,7 @@ def keep_exit_statuses() -> None:
 def note_signals(signals: Iterable[signal.Signals], noted: list[int]) -> None:
     """Have each of `signals` put its number into `noted`, besides waking the loop.
 
-    Because the wakeup socket drops signals when it is full. `noted` keeps all signals up to NOTED, and at least one of
+    Because the wakeup socket drops signals when it is full. `noted` keeps all signals up to NOTED, and at least 1 of
     each kind beyond that. The handler does an append and no more, which no other signal can interrupt half-way.
     """
 

@@ -278,7 +278,7 @@ def table(file: Path) -> None:
 @_FILE
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Directory; default beside FILE.")
 def plot(file: Path, out: Path | None) -> None:
-    """Draw a JSON report as PNG and SVG, one picture per scenario."""
+    """Draw a JSON report as PNG and SVG, a picture per scenario."""
     _read_report(file)
     made, _ = environment.prepare()
     target = out or file.with_suffix("")
@@ -329,7 +329,7 @@ def simulate(
         f"bench: {hosts * workers:,} workers, {days:g} days, in {time.monotonic() - began:.0f} s: {path}", err=True
     )
     if draw is not None:
-        made, _ = environment.prepare()  # that one has matplotlib
+        made, _ = environment.prepare()  # that environment has matplotlib
         command = [str(made.python), "-m", "bench.simulate", str(path.resolve()), str(draw.resolve())]
         sys.exit(subprocess.run(command, cwd=environment.CHECKOUT, check=False).returncode)
 

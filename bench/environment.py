@@ -1,4 +1,4 @@
-"""The environment of the servers under test: one virtualenv per Python version, with pinned peers.
+"""The environment of the servers under test: a virtualenv per Python version, with pinned peers.
 
 Runs in the harness process. It never touches the harness's own environment.
 """

@@ -51,7 +51,7 @@ class Record:
     missing: float = 0.0  # worker-seconds without service, since then
     most_booting: int = 0  # since then
     boots: int = 0  # all of them
-    most_processes: int = 0  # of one host
+    most_processes: int = 0  # of a host
 
 
 class Fleet:

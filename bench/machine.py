@@ -43,7 +43,7 @@ class Processors:
 
 
 def share_out(usable: set[int], workers: int) -> Processors:
-    """Give the server one CPU per worker, the load the rest, and each at least one.
+    """Give the server a CPU per worker, the load the rest, and each at least one.
 
     If there is only one CPU, both get it. If there are more workers than CPUs, the load still has a CPU of its own.
     """
@@ -69,7 +69,7 @@ def pinned(cpus: frozenset[int]) -> Iterator[None]:
 
 
 def raise_file_limit() -> int:
-    """Raise the soft limit of open files to the hard one (children inherit it); return it."""
+    """Raise the soft limit of open files to the hard limit (children inherit it); return it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard

@@ -21,7 +21,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve()
 CONNECTIONS = 64
-TURNS = 150  # of the loop in one timing; in each, every connection gets a request or a batch
+TURNS = 150  # of the loop in a timing; in each, every connection gets a request or a batch
 
 _HOST = b"Host: 127.0.0.1:8000\r\n"
 _BROWSER = (
@@ -47,7 +47,7 @@ def _get(target: bytes, fields: bytes) -> bytes:
 
 
 def _cases() -> dict[str, tuple[list[bytes], int]]:
-    """Name -> the pieces that each connection gets one after the other, again and again; requests in a piece."""
+    """Name -> the pieces that each connection gets in turn, again and again; requests in a piece."""
     numbers = range(7)  # 7 divides neither CONNECTIONS nor TURNS: each connection gets another number than before
     return {
         "hello": ([_get(b"/", _HOST)], 1),
@@ -120,7 +120,7 @@ def _access_log(config: Any) -> dict[str, Any]:
 
 
 async def _measure(pieces: list[bytes], batch: int, timings: int, *, logged: bool = False) -> float:
-    """Return microseconds of CPU for one request."""
+    """Return microseconds of CPU for a request."""
     from aserver.config import Layer, build
     from aserver.protocol.service import Service
 
@@ -149,7 +149,7 @@ async def _measure(pieces: list[bytes], batch: int, timings: int, *, logged: boo
 
 
 async def _measure_sockets(pieces: list[bytes], batch: int, timings: int) -> float:
-    """Return microseconds of CPU for one echoed message."""
+    """Return microseconds of CPU for an echoed message."""
     from aserver.config import Layer, build
     from aserver.protocol.service import Service
 

@@ -1,4 +1,4 @@
-"""Draws a report: one picture per scenario, PNG and SVG.
+"""Draws a report: a picture per scenario, PNG and SVG.
 
 Runs in the bench's own environment, which has matplotlib; `python -m bench plot` starts it there.
 """
@@ -17,7 +17,7 @@ _COLOURS = {"subject": "#0072B2", "peer": "#999999", "limit": "#E69F00"}
 
 
 def draw(report: Report, directory: Path) -> list[Path]:
-    """Write `SCENARIO.png` and `.svg` for each scenario with figures; return what was written."""
+    """Write `SCENARIO.png` and `.svg` for each scenario with figures; return the files written."""
     # Imported by name: matplotlib is not in the environment that checks types.
     matplotlib: Any = importlib.import_module("matplotlib")
     matplotlib.use("agg")

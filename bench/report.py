@@ -82,7 +82,7 @@ def _section(scenario: ScenarioReport, roles: dict[str, str]) -> str:
 
 
 def ranking(scenario: ScenarioReport) -> list[str]:
-    """Return the servers by the median of the main figure; those without one last."""
+    """Return the servers by the median of the main figure; those without figures last."""
     key = scenario.columns[0]["key"]
 
     def place(server: str) -> tuple[bool, float]:

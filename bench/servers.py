@@ -76,7 +76,7 @@ class Server:
     wsgi: bool = False  # it serves WSGI applications alone
 
     def refusal(self, scenario: str, launch: Launch) -> str | None:
-        """Return why this server has no row in a scenario, or None if it has one."""
+        """Return why this server has no row in a scenario, or None if it has a row."""
         if scenario in self.cannot:
             return self.cannot[scenario]
         if self.role is Role.LIMIT and launch.answer is None:
@@ -93,7 +93,7 @@ class Server:
     def _wanted(self, launch: Launch) -> list[str]:
         wanted = ["uds" if launch.unix else "tcp"]
         if launch.tls:
-            # Daphne's TLS endpoint replaces its plain one.
+            # Daphne's TLS endpoint replaces its plain endpoint.
             wanted = ["tls"] if self.options.get("tls", "").startswith("-e ssl:") else ["tcp", "tls"]
         wanted.append("access_log" if launch.access_log else "no_access_log")
         if launch.max_requests:
@@ -161,7 +161,7 @@ class Address:
         return context.wrap_socket(plain)
 
     def exchange(self, path: str, method: str = "GET", body: bytes = b"", timeout: float = 10.0) -> tuple[int, bytes]:
-        """Send one request on a connection of its own; return status and body."""
+        """Send a request on a connection of its own; return status and body."""
         connection = http.client.HTTPConnection("bench.local", timeout=timeout)
         try:
             connection.sock = self.connect(timeout)
@@ -261,7 +261,7 @@ def _kill(pid: int) -> None:
 
 @dataclass(frozen=True)
 class Starter:
-    """Starts servers of one environment, pinned, in a work directory."""
+    """Starts servers of an environment, pinned, in a work directory."""
 
     environment: Environment
     processors: Processors

@@ -45,7 +45,7 @@ class Bound:
     max_unavailable: int | None
 
 
-#: The policies. "no bound" is that of servers whose workers leave at once and are then started again.
+#: The policies. "no bound" is the policy of servers whose workers leave at once and are then started again.
 BOUNDS = (
     Bound("max_surge=1, max_unavailable=0", 1, 0),
     Bound("max_surge=0, max_unavailable=1", 0, 1),
@@ -72,7 +72,7 @@ class Outcome:
 
     @property
     def waves(self) -> list[Wave]:
-        """The recyclings: boots with less than an hour between them belong to the same one."""
+        """The recyclings: boots with less than an hour between them belong to the same recycling."""
         found: list[Wave] = []
         for moment, following in pairwise(self.record.moments):
             if not moment.booting or moment.at < self.record.complete_at:
@@ -141,7 +141,7 @@ def table(size: Size, outcomes: Sequence[Outcome]) -> str:
 
 
 def to_json(size: Size, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Everything: `series` has [second, fewest serving, most booting] for each step unlike the one before."""
+    """Everything: `series` has [second, fewest serving, most booting] for each step unlike the step before."""
     cases = []
     for each in outcomes:
         numbers = {key: value for key, value in asdict(each.record).items() if key != "moments"}
@@ -169,7 +169,7 @@ _COARSE = 300.0
 
 
 def draw(size: Size, outcomes: Sequence[Outcome], directory: Path) -> list[Path]:
-    """Write fleet.png and fleet.svg; return what was written. Needs matplotlib (ImportError)."""
+    """Write fleet.png and fleet.svg; return the files written. Needs matplotlib (ImportError)."""
     # Imported by name: matplotlib is not in the environment that checks types.
     matplotlib: Any = importlib.import_module("matplotlib")
     matplotlib.use("agg")

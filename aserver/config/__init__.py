@@ -1,6 +1,6 @@
-"""Settings: one table, from which the command line, the environment's names, files and documentation are made.
+"""Settings: a table, from which the command line, the environment's names, files and documentation are made.
 
-Imported by every process. `table` is the table, `values` the spelling of values, `schema` one row as data, `rules` the
+Imported by every process. `table` is the table, `values` the spelling of values, `schema` a row as data, `rules` the
 settings that contradict each other, and `build` makes a `Config` from layers; these touch no system. `layers` reads the
 layers of a start, each kind by a module of its own: `environment`, `files`, `python_file`, `env_file`.
 """

@@ -1,4 +1,4 @@
-"""From layers of settings to one checked `Config`, with the origin of each value.
+"""From layers of settings to a checked `Config`, with the origin of each value.
 
 Pure: `aserver.config.layers` reads files and the environment, and the master resolves values that depend on this
 machine (`workers = "auto"`, `control = "auto"`).
@@ -48,7 +48,8 @@ class Config(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Settings from one place. `origin` is its name for people; `spell` turns a setting's name into that used there.
+    """Settings from a single place. `origin` is its name for people; `spell` turns a setting's name into that used
+    there.
 
     `lines` are those of the file, by the name that was written there. `errors`, `changes` and `notes` were found while
     the layer was read: mistakes, settings of other servers with another meaning here, and remarks for the log.
@@ -114,7 +115,7 @@ def _unknown(key: str, layer: Layer) -> ConfigError:
 
 
 def _suggestion(name: str, layer: Layer) -> str:
-    """`; did you mean a or b?`, for the settings whose names are really close; or nothing."""
+    """`; did you mean a or b?`, for the settings with really close names; or nothing."""
     near = nearest(name, (*NAMES, *BIND_PARTS))
     return f"; did you mean {' or '.join(map(layer.spell, near))}?" if near else ""
 
@@ -130,7 +131,7 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
 
 
 def _own(layer: Layer, errors: list[str]) -> dict[str, tuple[str, object]]:
-    """The settings of one layer under their own names: name -> (as written, value). Mistakes go to `errors`."""
+    """The settings of a layer under their own names: name -> (as written, value). Mistakes go to `errors`."""
     found: dict[str, tuple[str, object]] = {}
     for key, written in layer.values.items():
         if key in BIND_PARTS:

@@ -1,4 +1,4 @@
-"""The other settings under `reload`: one worker, which loads the application itself and is replaced at once.
+"""The other settings under `reload`: a single worker, which loads the application itself and is replaced at once.
 
 Pure. The zygote loads the installed modules ahead instead of the application (`zygote/warm.py`), so a new worker costs
 no more than the user's own modules.
@@ -10,7 +10,7 @@ import msgspec
 
 from aserver.config.build import Resolved
 
-#: Whatever else is set. A worker that leaves is not counted as one that serves: it gives way before its successor is
+#: These win over all other values. A worker that leaves is not counted as serving: it gives way before its successor is
 #: ready, so that clients wait for the new code. The surge is for saves that follow one another faster than that.
 FIXED = {"workers": 1, "preload": False, "max_surge": 8, "max_unavailable": 1, "canary_time": 0.0}
 #: Unless they are set.

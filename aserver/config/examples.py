@@ -1,6 +1,6 @@
 """A value for each setting, as text: the example in `--help` and docs/settings.md.
 
-Pure. Settings that are not here have that of their kind; for switches and choices it is one that is not the default.
+Pure. Settings that are not here have the example of their kind; for switches and choices it is not the default.
 """
 
 from collections.abc import Mapping

@@ -88,7 +88,7 @@ def _parse_toml(path: Path, text: bytes) -> Layer:
 def _lines(text: str, table: str) -> dict[str, int]:
     """The line of each key in `table`, and of each table in it, by a look that is no parser.
 
-    A key in a text of several lines may be taken for one, which only puts a wrong line into a message.
+    A key in a text of several lines may be taken for a setting's, which only puts a wrong line into a message.
     """
     found: dict[str, int] = {}
     inside = ""

@@ -1,6 +1,6 @@
 """Settings that have their names already and do nothing in this version: files and command lines may have them.
 
-Pure. Each is accepted, and a warning says what the server does until it comes. A row leaves when its setting comes.
+Pure. Each is accepted, and a warning says how the server behaves until it comes. A row leaves when its setting comes.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,8 @@
 """The layers of settings, from the highest: command line, arguments of `run()`, environment, settings file, default.
 
 Runs in the command or the embedding program, before there is a master, and in the master for a reload. Each kind of
-layer is read by a module of its own (`environment`, `files`, `python_file`, `env_file`); this one puts them in order.
+layer is read by a module of its own (`environment`, `files`, `python_file`, `env_file`); this module puts them in
+order.
 """
 
 import contextlib
@@ -112,7 +113,7 @@ def working_directory(environ: Mapping[str, str], *, handed_on: bool = False) ->
     """
     named = environ.get("PWD", "")
     if handed_on and named:
-        return Path(named)  # a directory that is gone is refused by `load`; the old release would be the wrong one
+        return Path(named)  # a directory that is gone is refused by `load`; the old release would be wrong
     try:
         here = os.getcwd()
     except FileNotFoundError:

@@ -22,12 +22,12 @@ from aserver.errors import ConfigError
 
 #: The messages between our processes carry no greater number.
 LARGEST = 2**63 - 1
-#: Kinds whose values may be given as a mapping.
+#: Kinds of values that may be given as a mapping.
 PAIRS = (HEADER, ASSIGNMENT, STATIC)
 
 
 class _ItemError(ValueError):
-    """An error in `item`, one of several values of a setting."""
+    """An error in `item`, a value among several of a setting."""
 
     def __init__(self, item: object, reason: str) -> None:
         super().__init__(reason)
@@ -157,11 +157,11 @@ def _describe_all() -> Mapping[str, SettingInfo]:
 
 
 SETTINGS = _describe_all()
-#: Every name that may stand for a setting, and the one it stands for; parts of `bind` stand for themselves.
+#: Every name that may stand for a setting, and the setting; parts of `bind` stand for themselves.
 NAMES = {name: name for name in SETTINGS} | {
     alias: info.name for info in SETTINGS.values() for alias in (*info.aliases, *(word for word, _ in info.switches))
 }
-#: uvicorn's spellings of one address; `_bind` makes a `bind` of them.
+#: uvicorn's spellings of an address; `_bind` makes a `bind` of them.
 BIND_PARTS = {
     "host": "host to listen on, with --port",
     "port": "port to listen on, with --host",
@@ -180,7 +180,7 @@ def convert(name: str, value: object, origin: str) -> object:
     info = SETTINGS[name]
     try:
         return _convert(info, value)
-    except ValueError as error:  # msgspec.ValidationError is one
+    except ValueError as error:  # also msgspec.ValidationError
         value = error.item if isinstance(error, _ItemError) else value
         own = "" if isinstance(error, msgspec.ValidationError) else str(error)
         if not own or own.startswith("invalid literal for int"):

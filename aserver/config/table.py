@@ -1,4 +1,4 @@
-"""The one table of settings: name, type, default, bounds, help and aliases of each.
+"""The table of settings: name, type, default, bounds, help and aliases of each.
 
 Pure, and imported by every process. The command line, the environment's names, the files' schema and
 docs/settings.md are all made from the body of `Table`; nothing else may spell a setting.

@@ -1,7 +1,7 @@
 """The kinds of value that settings have: how each is read from text, and shown as text that reads back.
 
 Pure, and imported by every process; it knows no setting by name. A parser raises ValueError, with the reason where
-it has one that is better than "expected a ...".
+it has a text that is better than "expected a ...".
 """
 
 import ipaddress
@@ -94,7 +94,7 @@ def _parse_account(text: str) -> str:
 
 
 def parse_address(text: str) -> str:
-    """An address in its one canonical spelling: `host:port`, `[v6]:port`, `unix:/path`, `unix:@name`, `fd://3`.
+    """An address in its canonical spelling: `host:port`, `[v6]:port`, `unix:/path`, `unix:@name`, `fd://3`.
 
     As in gunicorn `:8000` is every IPv4 interface and a bare host gets port 8000; a bare number is a port on
     127.0.0.1. `http://` and `https://` before a host and port stay: they say whether it is TLS. ValueError says

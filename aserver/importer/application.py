@@ -1,7 +1,8 @@
 """The app that the settings name: loaded, and with `preload_warmup` warmed up in a loop that is gone before the fork.
 
 Runs in the zygote (preload), in a lazy worker, in `aserver check`. Workers share the memory that the warm-up has
-touched (a worker's own memory went from 40 to 9.5 MB, docs/design.md). The census finds what the warm-up leaves open.
+touched (a worker's own memory went from 40 to 9.5 MB, docs/design.md). The census finds connections and the like that
+the warm-up leaves open.
 """
 
 import asyncio
@@ -25,13 +26,13 @@ def load_app(config: Config) -> importer.LoadedApp:
 
 
 def servable(loaded: importer.LoadedApp, config: Config) -> importer.LoadedApp:
-    """Make an ASGI app of a WSGI one, and put `config.static` before it. Raises AppLoadError."""
+    """Make an ASGI app of a WSGI app, and put `config.static` before it. Raises AppLoadError."""
     wsgi = WSGIApplication(loaded.app, config) if loaded.interface == "wsgi" else None
     return replace(loaded, app=with_static(wsgi or loaded.app, config.static), wsgi=wsgi)
 
 
 def warm_up(config: Config) -> None:
-    """Call `preload_warmup`, sync or async, if there is one. Raises AppLoadError if it cannot be found or raises."""
+    """Call `preload_warmup`, sync or async, if it is set. Raises AppLoadError if it cannot be found or raises."""
     target = config.preload_warmup
     if target is None:
         return

@@ -1,7 +1,7 @@
 """Keeps `.pyc` files of sources that were saved just now from being written (`reload`).
 
 Runs in workers that load the application themselves. A `.pyc` is valid for a source of the same size and of the same
-second: after two saves in one second, the code of the first would run for ever.
+second: after two saves in a second, the code of the first would run for ever.
 """
 
 import time

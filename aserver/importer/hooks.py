@@ -26,7 +26,7 @@ _MODULE = "aserver_settings"
 
 
 class Hooks:
-    """The hooks of one settings file; without one, and before `define`, `run` does nothing."""
+    """The hooks of a settings file; without a file, and before `define`, `run` does nothing."""
 
     def __init__(self, path: str | None, names: tuple[str, ...], server: ServerView) -> None:
         """Read and compile the file, before privileges are dropped: only root may be allowed to read it."""
@@ -39,7 +39,7 @@ class Hooks:
                 self._code = compile(Path(path).read_bytes(), path, "exec")
 
     def define(self) -> None:
-        """Run the file, whose functions are the hooks. Call it when privileges are dropped: it is user code."""
+        """Run the file; its functions are the hooks. Call it when privileges are dropped: it is user code."""
         if self._code is None or self._path is None:
             return
         module = ModuleType(_MODULE)
@@ -61,7 +61,7 @@ class Hooks:
             )
 
     def run(self, name: str, *arguments: object) -> None:
-        """Call the hook `name` with `arguments`, if there is one."""
+        """Call the hook `name` with `arguments`, if it is defined."""
         function = self._functions.get(name)
         if function is None:
             return

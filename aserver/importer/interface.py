@@ -18,7 +18,7 @@ def recognise(app: object, target: str) -> Interface:
     """The interface of `app`, from its signature alone.
 
     ASGI 3 is a coroutine function, or any callable, of (scope, receive, send); WSGI is a plain callable of
-    (environ, start_response), PEP 3333. Raises AppLoadError for everything else, saying what it is instead.
+    (environ, start_response), PEP 3333. Raises AppLoadError for everything else, with the type of the object.
     """
     refuse_no_app(app, target)
     if inspect.isclass(app):
@@ -137,5 +137,5 @@ def _first_name(module: ModuleType) -> str | None:
     return next((name for name in DEFAULT_NAMES if hasattr(module, name)), None)
 
 
-#: Attributes that a target without one may mean, in this order: the names in the documents of the frameworks.
+#: Attributes that a target without an attribute may mean, in this order: the names in the documents of the frameworks.
 DEFAULT_NAMES = ("app", "application", "asgi")

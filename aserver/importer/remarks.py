@@ -45,7 +45,7 @@ def _first_loaded(names: dict[str, str]) -> str | None:
 
 
 def _socketio_transports() -> list[Any]:
-    """The transports of each socket.io server that was made. A program that is only a client of one has none."""
+    """The transports of each socket.io server that was made. A program that is only a client has none."""
     kind = getattr(sys.modules.get("engineio.base_server"), "BaseServer", None)
     if kind is None:
         return []

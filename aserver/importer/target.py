@@ -30,13 +30,13 @@ log = logging.getLogger("aserver.error")
 
 _MISSING = object()
 
-#: Attributes that a target without one may mean with `factory`: the name in Flask's documents.
+#: Attributes that a target without an attribute may mean with `factory`: the name in Flask's documents.
 _DEFAULT_FACTORY_NAMES = ("create_app",)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedApp:
-    """An app by the interface that it speaks, and, once it is servable, what serves a WSGI one.
+    """An app by the interface that it speaks, and, once it is servable, the ASGI application around a WSGI app.
 
     An ASGI app makes a coroutine for certain.
     """
@@ -225,7 +225,7 @@ def _missing_module_text(module_name: str, missing: str, place: Path) -> str:
 
 
 def _other_home(name: str, place: Path) -> Path | None:
-    """A file or package of that name nearby: in the working directory, one directory above `place`, or one below."""
+    """A file or package of that name in the working directory, directly above `place`, or directly below."""
     try:
         below = sorted(child for child in place.iterdir() if child.is_dir() and not child.name.startswith("."))
     except OSError:

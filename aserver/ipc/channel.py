@@ -34,7 +34,7 @@ from aserver.ipc.messages import FDS, Message
 
 _HEADER = struct.Struct("!IH")  # length of the body, number of descriptors
 _MAX_BODY = 1 << 22  # bytes; no message of ours is longer, because texts in it are cut
-#: The most messages and bytes of one call of `receive`; the rest keeps the socket readable.
+#: The most messages and bytes of a call of `receive`; the rest keeps the socket readable.
 TURN_MESSAGES, TURN_BYTES = 64, 256 << 10
 _PIECE = 64 << 10
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # socket.recv_fds ignores it (docs/traps.md, 13)
@@ -54,7 +54,7 @@ class Channel(Generic[M]):
         self._sock = sock
         self._decode = msgspec.msgpack.Decoder(expects).decode
         most_fds = max(FDS.get(kind, (0, 0))[1] for kind in get_args(expects))
-        # Not CMSG_SPACE: it rounds up, and the kernel would fill the padding with one descriptor more.
+        # Not CMSG_SPACE: it rounds up, and the kernel would fill the padding with a descriptor more.
         self._fds_room = socket.CMSG_LEN(most_fds * 4) if most_fds else 0
         self._incoming = bytearray()
         self._incoming_fds: list[int] = []
@@ -86,7 +86,7 @@ class Channel(Generic[M]):
         return not (self._outgoing or self._incoming or self._incoming_fds)
 
     def send(self, message: Message, fds: Iterable[int] = ()) -> None:
-        """Queue `message` and write what the socket takes. The caller keeps its descriptors.
+        """Queue `message` and write as much as the socket takes. The caller keeps its descriptors.
 
         A peer that is gone is not an error here: `receive` will say `eof`. Raises ChannelError for descriptors that do
         not belong to the message and for a message that the peer would refuse as too long, OSError where no descriptor
@@ -107,7 +107,7 @@ class Channel(Generic[M]):
         self.flush()
 
     def flush_by(self, loop: AbstractEventLoop | None) -> None:
-        """Let `loop` write what the socket does not take at once; None before the loop is closed."""
+        """Let `loop` write the rest that the socket does not take at once; None before the loop is closed."""
         self._await_room(wanted=False)
         self._loop = loop
         self._await_room(wanted=self.pending)
@@ -122,7 +122,7 @@ class Channel(Generic[M]):
             self._loop.remove_writer(self._sock.fileno())
 
     def flush(self) -> None:
-        """Write what the socket takes now."""
+        """Write as much as the socket takes now."""
         self._write()
         self._await_room(wanted=self.pending)
 
@@ -241,7 +241,7 @@ def _copies(fds: Iterable[int]) -> list[int]:
     """Duplicate each of `fds`. Raises OSError; then no duplicate stays open."""
     made: list[int] = []
     try:
-        made.extend(os.dup(fd) for fd in fds)  # extend() keeps those before one that fails
+        made.extend(os.dup(fd) for fd in fds)  # extend() keeps those before a failure
     except OSError:
         _close_all(made)
         raise

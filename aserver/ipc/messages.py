@@ -1,4 +1,4 @@
-"""The whole conversation between master, zygote and worker, on one page.
+"""The whole conversation between master, zygote and worker, on a page.
 
 Pure: only shapes. Descriptors travel beside a message (SCM_RIGHTS, unix(7)): `FDS` has their number, and the message's
 docstring their order. `serial` names a worker process for ever, `slot` its place among the `workers`, and `generation`
@@ -16,14 +16,14 @@ import msgspec
 
 #: Characters of a text about an error, such as a traceback: an exception may quote a text of any size.
 LONGEST_TEXT = 1 << 16
-#: Characters of a reason, which is read as one line.
+#: Characters of a reason, which is read as a line.
 LONGEST_REASON = 2000
-#: Of what a worker tells that runs in it: requests, tasks and threads, each, and characters of each stack. Together
+#: Requests, tasks and threads, each, that a worker tells, and characters of each stack. Together
 #: they fit into a message.
 MOST_SEEN, LONGEST_STACK = 200, 1500
-#: Files of a fingerprint in one message: some 110 bytes each (measured: litellm's 3,863 files made 435 KB).
+#: Files of a fingerprint in a message: some 110 bytes each (measured: litellm's 3,863 files made 435 KB).
 FILES_AT_ONCE = 1000
-#: The most files of one process's code that are reported and watched: a look at so many takes 0.1 s.
+#: The most files of a process's code that are reported and watched: a look at so many takes 0.1 s.
 MOST_FILES = 50_000
 
 Files = dict[str, tuple[int, int]]
@@ -44,7 +44,7 @@ def shorten(text: str, most: int) -> str:
 
 
 def in_pieces(files: Files) -> Iterator[Files]:
-    """`files`, up to MOST_FILES, in parts of FILES_AT_ONCE; the last one may be empty."""
+    """`files`, up to MOST_FILES, in parts of FILES_AT_ONCE; the last may be empty."""
     items = islice(files.items(), MOST_FILES)
     while len(piece := dict(islice(items, FILES_AT_ONCE))) == FILES_AT_ONCE:
         yield piece
@@ -56,7 +56,7 @@ class Message(msgspec.Struct, tag=True):
 
 
 class ListenerInfo(msgspec.Struct, frozen=True):
-    """The facts that a worker needs about a listener whose descriptor travels beside this."""
+    """The facts that a worker needs about a listener; its descriptor travels beside this."""
 
     name: str  # for logs: "http://127.0.0.1:8000", "unix:/run/a.sock"
     family: str  # "inet", "inet6", "unix"
@@ -84,7 +84,7 @@ class Boot(Message):
 
 
 class Fork(Message):
-    """Fork one worker for `slot`; `cell` is its place on the board.
+    """Fork a worker for `slot`; `cell` is its place on the board.
 
     The worker asks to be recycled after so many requests or seconds (0: never). The master draws them, because
     a random generator copied by fork gives every worker the same number.
@@ -144,9 +144,9 @@ class Loaded(Message):
 
 
 class Unforkable(Message):
-    """The census found what does not survive a fork, and `on_fork_hazard` is lazy: the zygote exits.
+    """The census found threads or the like, which a fork breaks, and `on_fork_hazard` is lazy: the zygote exits.
 
-    The master starts another one for the same generation that loads the app in each worker.
+    The master starts another zygote for the same generation that loads the app in each worker.
     """
 
     hazards: tuple[str, ...]
@@ -260,7 +260,7 @@ class Drain(Message):
 
 
 class Look(Message):
-    """Tell what runs; `number` is for the answer."""
+    """Tell the requests under way; `number` is for the answer."""
 
     number: int
 

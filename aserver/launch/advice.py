@@ -58,7 +58,7 @@ def advise(config: Config, workers: int, *, environ: Mapping[str, str], fd_limit
 
 
 def _closed_socket(config: Config) -> Iterator[str]:
-    """A sentence if a unix socket lets in one user alone, which a proxy usually is not."""
+    """A sentence if a unix socket lets in a single user, which a proxy usually is not."""
     paths = [spec for spec in config.bind if spec.startswith("unix:") and not spec.startswith("unix:@")]
     mode = socket_mode(config)
     group = config.uds_group or config.group or str(os.getegid())

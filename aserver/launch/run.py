@@ -48,7 +48,7 @@ def run(app_or_target: Callable[..., Any] | str, **settings: Unpack[Settings]) -
     """Serve until a signal ends it. Blocks.
 
     A target string ("module:attribute") is served as by the command `aserver run`, with processes of its own; an app
-    object, ASGI or WSGI, by one worker in this very process, so that a debugger sees it. SIGTERM stops gracefully,
+    object, ASGI or WSGI, by a worker in this very process, so that a debugger sees it. SIGTERM stops gracefully,
     SIGINT (Ctrl-C) at once.
 
     `settings` are those of docs/settings.md. Returns OK, or KILLED if something had to be killed at the end. Raises
@@ -242,9 +242,9 @@ async def serve(
     install_signal_handlers: bool = False,
     **settings: Unpack[Settings],
 ) -> None:
-    """Serve inside the caller's running event loop (asyncio or uvloop, or an anyio program on one) until cancelled.
+    """Serve inside the caller's running event loop (asyncio or uvloop, or an anyio program on either) until cancelled.
 
-    An app object, ASGI or WSGI, is served by one worker in this very loop; a target string gets a whole master, its
+    An app object, ASGI or WSGI, is served by a worker in this very loop; a target string gets a whole master, its
     zygote and `workers`. `await task_group.start(serve, app)` returns the bound addresses as soon as connections are
     accepted. Cancelling it drains: requests under way get `graceful_timeout`; then no process, handler, thread or
     descriptor is left.

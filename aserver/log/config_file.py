@@ -13,7 +13,7 @@ from typing import Any
 
 from aserver.errors import ConfigError
 
-#: Other servers' loggers, and the ones that have such records here.
+#: Other servers' loggers, and the loggers that have such records here.
 LOGGERS = {
     "gunicorn.error": "aserver",
     "gunicorn.access": "aserver.access",

@@ -13,7 +13,7 @@ from aserver.log.access.escape import printable
 _BOTTOM = ("/aserver/worker/main.py", "/aserver/importer/target.py", "/aserver/zygote/")
 #: Bytes; enough for the stacks of 100 threads. The application can write more: then only the end is read.
 LONGEST = 256 << 10
-#: The most stacks that are told: the last ones, because a process that filled the file itself died at the end of it.
+#: The most stacks that are told: the last, because a process that filled the file itself died at the end of it.
 MOST_STACKS = 200
 
 

@@ -25,10 +25,10 @@ from aserver.log.opening import SinkKind
 #: Bytes. POSIX promises 512 for PIPE_BUF, Linux gives 4096. Where it is less (macOS), lines of up to 4096 are written
 #: all the same: a line of 512 would say too little, and mixed lines are the smaller harm.
 PIPE_LIMIT = max(select.PIPE_BUF, 4096)
-#: Bytes. A UNIX stream socket takes up to 32 KiB as one piece (net/unix/af_unix.c); half of that is safe anywhere.
+#: Bytes. A UNIX stream socket takes up to 32 KiB as a piece (net/unix/af_unix.c); half of that is safe anywhere.
 SOCKET_LIMIT = 16 << 10
 
-#: Two locks on a terminal, each on one byte of a file that has no bytes: for the moment of a write, and for as long as
+#: Two locks on a terminal, each on a byte of a file that has no bytes: for the moment of a write, and for as long as
 #: half a line is written.
 _GATE, _LINE = 0, 1
 #: Seconds to wait for the `_GATE` of another process before the terminal counts as blocked. A process holds it for some
@@ -76,7 +76,7 @@ class Descriptor:
                 self._unlock(_GATE, 0)
             except OSError:  # this terminal has no locks: torn lines are better than none
                 self.exclusive = False
-        #: Whether a loop may watch it. Not a blocking one: libuv's `uv_poll_init` sets O_NONBLOCK on all that it
+        #: Whether a loop may watch it. Not a blocking descriptor: libuv's `uv_poll_init` sets O_NONBLOCK on all that it
         #: watches. Not a terminal: the end of another process's half line is no event.
         self.watchable = kind in (SinkKind.PIPE, SinkKind.SOCKET) and not blocking
         self._ask_first: select.poll | None = None
@@ -114,7 +114,7 @@ class Descriptor:
             if half is not None and half.get():
                 lead = b"\n"  # the process with half a line out was killed
         if half is not None:
-            half.put(half=True)  # before the write, which may be our last act: an empty line is better than a torn one
+            half.put(half=True)  # before the write, which may be our last act: an empty line is better than a torn line
         out = 0
         try:
             out = self._write(lead + piece)
@@ -196,7 +196,7 @@ class Descriptor:
             os.close(self._spare.pop())
 
     def replace(self, fd: int, kind: SinkKind) -> None:
-        """Go on with what `fd` leads to, under the same number; `fd` itself is closed."""
+        """Go on with the file of `fd`, under the same number; `fd` itself is closed."""
         self._let_go()
         os.dup2(fd, self.fd, inheritable=False)
         os.close(fd)

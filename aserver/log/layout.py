@@ -1,10 +1,10 @@
 """How a record of the error log looks, as text and as JSON.
 
-Used by every process, on records only: it opens nothing and writes nothing. A record becomes one piece, or, where
+Used by every process, on records only: it opens nothing and writes nothing. A record becomes a piece, or, where
 the sink takes no more than `limit` bytes at once, several pieces of whole lines: a long traceback is not cut.
 
 Text: `12:01:07.482 worker 1/g3 [4711] INFO  message`. In regular files the date stands in front. Further lines of the
-same record are indented, so that no message can pass for a record. JSON: one object a line, with the fields
+same record are indented, so that no message can pass for a record. JSON: an object a line, with the fields
 
     time        local time, ISO 8601 with milliseconds and offset
     level       debug, info, warning, error, critical
@@ -16,7 +16,7 @@ same record are indented, so that no message can pass for a record. JSON: one ob
     event, worker, generation, reason, outcome
                 of the master's decisions (docs/operate.md)
     traceback   text, where there is an exception
-    part, parts numbers, where a traceback was too long for one line of a pipe: its parts follow each other
+    part, parts numbers, where a traceback was too long for a line of a pipe: its parts follow each other
 """
 
 import json

@@ -36,14 +36,14 @@ def kind_of(fd: int) -> SinkKind:
 def open_private(fd: int) -> int:
     """A new close-on-exec descriptor above 2 that leads to the same file as `fd`; `fd` and its flags stay as they are.
 
-    The master writes its own lines to such a descriptor, and passes another one on: the application could clear
+    The master writes its own lines to such a descriptor, and passes another on: the application could clear
     O_NONBLOCK on that, and a full pipe would then block the master.
 
     Pipes and terminals are opened again through /proc, which gives a description of our own with O_NONBLOCK. Where that
     fails (no /proc, another owner, a pipe without a reader), and for sockets, the descriptor is a duplicate, and
     `Descriptor` asks poll(2) before each write or uses MSG_DONTWAIT.
     A regular file is always duplicated. Opened again without O_APPEND it would be overwritten from its start, while
-    duplicates share one offset, which write(2) moves atomically.
+    duplicates share an offset, which write(2) moves atomically.
     """
     if kind_of(fd) in (SinkKind.PIPE, SinkKind.TERMINAL):
         flags = os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY

@@ -1,4 +1,4 @@
-"""The `aserver` loggers of this process: one handler over one sink; the app's own loggers are left alone.
+"""The `aserver` loggers of this process: a handler over a sink; the app's own loggers are left alone.
 
 Loggers of other servers that applications write to lead there as well (`serve_others`).
 
@@ -42,7 +42,7 @@ class LogSettings(Protocol):
 class Lines(Protocol):
     """The target of access lines: a `Sink`, or a logger of the user's.
 
-    The caller appends to `batch`, and calls `begin` after the first entry of an empty one. `make` turns entries into
+    The caller appends to `batch`, and calls `begin` after the first entry of an empty batch. `make` turns entries into
     lines.
     """
 
@@ -75,7 +75,7 @@ class LineHandler(logging.Handler):
 
 
 class BorrowedHandler(LineHandler):
-    """For other servers' loggers. Silent where the application has a handler for the record, at whatever level."""
+    """For other servers' loggers. Silent where the application has a handler for the record, at any level."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Look each time: the application may configure its logging at any moment."""
@@ -110,7 +110,7 @@ class LoggerLines:
 
 
 class Logging:
-    """The logs of this process; `error` and `access` are one sink if both go to the same terminal.
+    """The logs of this process; `error` and `access` are the same sink if both go to the same terminal.
 
     `lines` takes the access lines; None without an access log.
     """
@@ -284,7 +284,7 @@ def configure(
     if access_fd is None:
         access = None
     elif error.kind is SinkKind.TERMINAL and stdio.same_file(access_fd, error_fd):
-        # Two sinks of one process share its locks on the terminal: neither would wait for the other's half line.
+        # Two sinks of a process share its locks on the terminal: neither would wait for the other's half line.
         os.close(access_fd)
         access = error
     else:

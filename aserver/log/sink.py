@@ -64,8 +64,8 @@ class Sink:
     `report` is called with the sink and a sentence: when the sink stops working, at most once per COMPLAINT_PAUSE, and
     when it works again and lines were lost. It may write to the sink.
 
-    Access lines are gathered in `batch`, of which each entry is a line or becomes one by `make`; they leave at the end
-    of the loop's turn. Entries are appended directly, without a call (`setup.Lines` has the rules), and only in the
+    Access lines are gathered in `batch`, of which each entry is a line, or `make` makes a line of it; they leave at the
+    end of the loop's turn. Entries are appended directly, without a call (`setup.Lines` has the rules), and only in the
     loop's thread.
     """
 
@@ -116,7 +116,7 @@ class Sink:
     # ── hand over ────────────────────────────────────────────────────────────────────────────
 
     def write(self, record: bytes) -> None:
-        """Write one record of whole lines now, or keep it until the sink takes it. Safe in a signal handler."""
+        """Write a record of whole lines now, or keep it until the sink takes it. Safe in a signal handler."""
         limit = self.descriptor.limit
         if limit is not None and len(record) > limit:
             record = record[: limit - len(CUT)] + CUT
@@ -124,7 +124,7 @@ class Sink:
         self._pump()
 
     def begin(self) -> None:
-        """Write the batch, which has just got its first line, at the end of this turn of the loop; without one, now."""
+        """Write the batch, which has just got its first line, when this turn of the loop ends; without a loop, now."""
         if self._loop is not None:
             try:
                 self._loop.call_soon(self.flush)
@@ -135,7 +135,7 @@ class Sink:
         self.flush()
 
     def flush(self) -> None:
-        """Write the batch: one write(2) to a file, pieces of whole lines up to `limit` elsewhere."""
+        """Write the batch: a single write(2) to a file, pieces of whole lines up to `limit` elsewhere."""
         if not self.batch:
             return
         batch = self.batch.copy()
@@ -151,7 +151,7 @@ class Sink:
             self._pump()
 
     def _write_at_once(self, data: bytes, records: int) -> None:
-        """Do what queue and claim would, 1 us sooner: a regular file takes all, or the disk is full."""
+        """Do the work of queue and claim 1 us sooner: a regular file takes all, or the disk is full."""
         try:
             written = os.write(self.descriptor.fd, data)
         except OSError:
@@ -248,7 +248,7 @@ class Sink:
         reason = error.strerror or type(error).__name__
         if error.errno in _FULL_ERRORS:
             # Part of a line may be written, and other processes may write behind it before there is room. So it is
-            # written again, on a line of its own. Each process begins a line, because the torn one may be another's.
+            # written again, on a line of its own. Each process begins a line, because the torn line may be another's.
             data, records = self._queue[0]
             if records > 1 and (whole := data.rfind(b"\n", 0, self._offset) + 1):
                 self._queue[0] = (data[whole:], records - data.count(b"\n", 0, whole))

@@ -24,7 +24,7 @@ _output = logging.getLogger("aserver.output")
 
 
 def _raw_text(fd: int, like: TextIO | None) -> io.TextIOWrapper:
-    """A text stream that makes each write one write(2): it has no buffer that a signal handler could re-enter.
+    """A text stream that makes each write a write(2): it has no buffer that a signal handler could re-enter.
 
     `python -u` builds its streams in the same way (Python/pylifecycle.c, create_stdio).
     """
@@ -139,7 +139,7 @@ def capture_output(error_fd: int) -> None:
     """Lead the output into the error log: Python's line by line, with process and time; C's and subprocesses' raw.
 
     Descriptors 1 and 2 are pointed at the error log. If the inherited standard error *is* the error log, they are
-    pointed at that one: our own descriptor is non-blocking, which subprocesses do not expect.
+    pointed at standard error: our own descriptor is non-blocking, which subprocesses do not expect.
 
     A pipe to this process itself could tell of C-level writes, too, which process they are of. But once it is full,
     `print` would wait for the very loop that has to empty it.
@@ -163,7 +163,7 @@ def redirect(error_fd: int) -> None:
 
 
 def same_file(one: int, other: int) -> bool:
-    """Whether both descriptors lead to the same file, pipe or terminal; False if one is closed."""
+    """Whether both descriptors lead to the same file, pipe or terminal; False if either is closed."""
     try:
         first, second = os.fstat(one), os.fstat(other)
     except OSError:

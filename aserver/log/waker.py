@@ -69,7 +69,7 @@ class Waker:
         self._watch()
 
     def stop(self) -> None:
-        """Undo what was asked of the loop; before the descriptor changes."""
+        """Have the loop watch no more; before the descriptor changes."""
         loop, self._watching = self._watching, None
         if loop is not None and not loop.is_closed():
             loop.remove_writer(self._descriptor.fd)

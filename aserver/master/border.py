@@ -1,7 +1,7 @@
 """Checks on the messages of zygotes and workers, made before the master believes them.
 
 Runs in the master, which may be root, while its peers run the application's code as another user. The channel has seen
-to the shape of a message (`ipc.channel`); here it is compared with what the kernel says. A message that cannot be true
+to the shape of a message (`ipc.channel`); here it is compared with the kernel's facts. A message that cannot be true
 raises ChannelError, and its peer is cut off. Nothing here waits for a peer or sends a signal.
 """
 
@@ -147,7 +147,7 @@ def check_process(pidfd: int, pid: int, zygote: ZygoteHandle) -> None:
     if not Path("/proc/self/fdinfo").is_dir():
         if os.geteuid() == 0:
             raise ChannelError("without /proc it cannot be seen whose pidfd that is")
-        return  # the zygote may signal whatever this process may
+        return  # the zygote may signal every process that this one may
     found = _pid_behind(pidfd)
     if found > 0:
         refusal = _refusal(found, pid, zygote)
@@ -161,7 +161,7 @@ def _refusal(found: int, pid: int, zygote: ZygoteHandle) -> str:
     status, ours = _status(found), _status("self")
     if not status:
         return "/proc does not show (hidepid?)"
-    # In a pid namespace with another's /proc the numbers differ; NSpid has one for each level.
+    # In a pid namespace with another's /proc the numbers differ; NSpid has a number for each level.
     level = len(ours.get("NSpid", "").split())
     numbers = status.get("NSpid", "").split()
     number = int(numbers[level - 1]) if level and len(numbers) >= level else found

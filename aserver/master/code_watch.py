@@ -17,7 +17,7 @@ Fingerprint = Mapping[str, tuple[int, int]]
 
 #: So many names are enough for a line.
 NAMED = 5
-#: Seconds that one look may take of the master's time. A process that runs the application's code names the paths, and
+#: Seconds that a look may take of the master's time. A process that runs the application's code names the paths, and
 #: a path that leads through long chains of links takes milliseconds.
 LOOK_TIME = 0.02
 
@@ -53,7 +53,7 @@ class CodeWatch:
 
 
 class LoadedCode:
-    """The files of one generation."""
+    """The files of a generation."""
 
     def __init__(self, files: Fingerprint) -> None:
         self.files = files
@@ -63,7 +63,7 @@ class LoadedCode:
         self.under_way = False  # the last look had no time for all files: call `news` again soon
 
     def news(self, seconds: float = LOOK_TIME) -> str | None:
-        """The files that have changed, as one sentence, each set of them once; None also while a round is under way."""
+        """The files that have changed, as a sentence, each set of them once; None also while a round is under way."""
         if not self.under_way:
             self._left, self._changed, self.under_way = iter(self.files.items()), set(), True
         end = time.monotonic() + seconds

@@ -22,9 +22,9 @@ from aserver.log.access.escape import printable
 
 log = logging.getLogger("aserver.master")
 
-#: Besides `reload_include`: the user's code, and what frameworks make pages of.
+#: Besides `reload_include`: the user's code, and the sources of pages.
 INCLUDED = ("*.py", "*.html", "*.jinja", "*.jinja2", "*.j2", "*.css", "*.js")
-#: Besides `reload_exclude`, for files and directories: hidden ones, and what editors leave for a moment.
+#: Besides `reload_exclude`, for files and directories: hidden ones, and an editor's files of a moment.
 EXCLUDED = (".*", "*~", "__pycache__", "node_modules", "site-packages", "dist-packages")
 #: Changes of the environment that the code runs in, wherever they are in the project.
 ENVIRONMENT = ("pyproject.toml", "*.lock", "requirements*.txt", "aserver.toml", "gunicorn.conf.py")
@@ -133,7 +133,7 @@ class FileWatch:
     # ── inotify ──────────────────────────────────────────────────────────────────────────────
 
     def _enter(self, place: str, *, new: bool = False) -> None:
-        """Watch a directory and those below it; in a `new` one, every file was saved just now."""
+        """Watch a directory and those below it; in a `new` directory, every file was saved just now."""
         self._watch(place)
         for entry in _entries(place):
             if entry.is_dir(follow_symlinks=False):
@@ -177,7 +177,7 @@ class FileWatch:
         if mask & IN_ISDIR:
             if mask & (IN_CREATE | IN_MOVED_TO) and self._is_project(place) and self._patterns.enters(path):
                 self._enter(path, new=True)
-            # pip makes or removes this directory last, whatever it installs.
+            # pip makes or removes this directory last, for every package.
             elif path.endswith(".dist-info") and place in self._others:
                 self._note(path)
         elif mask & _SAVED and self._patterns.counts(path):

@@ -25,7 +25,7 @@ from aserver.master.snapshot import SavedWorker, SavedZygote
 #: Messages of a peer beyond two for each fork: its files in pieces, and those that are sent once, with some to spare.
 #: A peer that sends more floods the channel.
 SPARE_MESSAGES = MOST_FILES // FILES_AT_ONCE + 14
-#: Of a path, PATH_MAX (linux/limits.h); of all the paths of one process together.
+#: Of a path, PATH_MAX (linux/limits.h); of all the paths of a process together.
 LONGEST_PATH, MOST_CHARACTERS = 4096, 1 << 23
 #: Where the zygote finds its channel. Any number above the standard streams would do: posix_spawn puts it there.
 ZYGOTE_FD = 3
@@ -144,7 +144,7 @@ def _channel(fd: int, expects: Any) -> Channel[Any]:
 
 
 def _add(known: Files, more: Files) -> None:
-    """Add what can be the path of a file; the master, maybe root, calls stat(2) on each every few seconds."""
+    """Add the names that can be the path of a file; the master, maybe root, calls stat(2) on each every few seconds."""
     if len(known) + len(more) <= MOST_FILES and sum(map(len, known)) + sum(map(len, more)) <= MOST_CHARACTERS:
         paths = (path for path in more if path.startswith("/") and "\0" not in path and len(path) <= LONGEST_PATH)
         known.update({path: more[path] for path in paths})
@@ -167,7 +167,7 @@ def spawn(command: list[str], environ: Mapping[str, str], fds: Mapping[int, int]
 
 
 def spawn_zygote(generation: int, environ: Mapping[str, str]) -> ZygoteHandle:
-    """Exec a zygote with one channel. Raises OSError."""
+    """Exec a zygote with a channel. Raises OSError."""
     ours, theirs = unix.stream_pair()
     trace = unix.memory_file("aserver-trace")
     # The interpreter's flags (-X, -W, -O, ...) go along (docs/traps.md, 17). -P: the working directory is the app's,
@@ -194,7 +194,7 @@ def interpreter_flags() -> list[str]:
 
 
 def decode_status(status: int | None) -> tuple[int | None, str | None]:
-    """A wait status as (exit code, signal name), one of which is None; (None, None) if it is not known."""
+    """A wait status as (exit code, None) or (None, signal name); (None, None) if it is not known."""
     if status is None:
         return None, None
     if os.WIFSIGNALED(status):

@@ -40,7 +40,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Journal:
-    """The last MOST_RECORDS records. `followers` are called with each new one; they must not raise."""
+    """The last MOST_RECORDS records. `followers` are called with each new record; they must not raise."""
 
     def __init__(self) -> None:
         self.records: deque[Record] = deque(maxlen=MOST_RECORDS)
@@ -85,7 +85,7 @@ class Journal:
             follower(record)
 
     def latest(self, *events: str) -> Record | None:
-        """The last record of one of `events` that is kept."""
+        """The last record of any of `events` that is kept."""
         return next((record for record in reversed(self.records) if record.event in events), None)
 
     def since(self, number: int) -> list[Record]:

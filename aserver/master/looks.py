@@ -1,4 +1,4 @@
-"""Looks into workers: what runs there, as the worker tells it or, where its loop stands still, as its trace shows.
+"""Looks into workers: their requests, as the worker tells them or, where its loop stands still, as its trace shows.
 
 Runs in the master's loop. The answers are the application's word, so they are cut and cleaned like all that comes from
 there, and counted: a worker may answer each question once.
@@ -39,7 +39,7 @@ class Looks:
         self._loop = asyncio.get_running_loop()
 
     def ask(self, worker: WorkerHandle, reply: Reply) -> None:
-        """Call `reply` with what runs in `worker`."""
+        """Call `reply` with the requests, tasks and threads of `worker`."""
         number = next(self._numbers)
         timer = self._loop.call_later(ANSWER_PATIENCE, self._take_trace, worker, number)
         self._waiting[worker.serial, number] = (reply, timer)

@@ -121,7 +121,7 @@ def _lock_path(path: str) -> str:
 
 
 def refuse_other_files(path: str) -> None:
-    """Raise ConfigError if what is at `path` is no pidfile, OSError if it cannot be read."""
+    """Raise ConfigError if the file at `path` is no pidfile, OSError if it cannot be read."""
     fd = rights.open_file(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         _require_pid(path, fd)

@@ -31,7 +31,7 @@ EOF_PATIENCE = 0.1
 
 
 class Processes:
-    """`on_event` hears what happens to the processes, `on_files` which files a generation's code came from."""
+    """`on_event` is called for each event of the processes, `on_files` with the files of a generation's code."""
 
     def __init__(
         self,
@@ -175,7 +175,7 @@ class Processes:
                 assert_never(message)
 
     def _cut_off(self, zygote: ZygoteHandle, reason: str) -> None:
-        """Hear a zygote no more: it is killed, and another one follows."""
+        """Hear a zygote no more: it is killed, and another follows."""
         self._loop.remove_reader(zygote.channel.fileno())
         zygote.channel.cut_off()
         log.error("%s broke the protocol: %s; it is killed, the workers that it has forked serve on", zygote, reason)

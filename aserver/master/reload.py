@@ -1,4 +1,4 @@
-"""A reload: read the settings again, get what the next generation needs, ask the state machine for that generation.
+"""A reload: read the settings again, open listeners and logs for the next generation, ask the state machine for it.
 
 Runs in the master's loop. The settings are read in a thread, the only work that the master does beside its loop. A
 mistake in them is logged and changes nothing.
@@ -40,7 +40,8 @@ class ReloadOrder:
 
 @dataclass(slots=True)
 class Reloads:
-    """`reread` reads the settings, or raises ConfigError; `begin` starts a generation with what it is given.
+    """`reread` reads the settings, or raises ConfigError; `begin` starts a generation with the resources that it is
+    given.
 
     `own_process`: the standard streams are ours to replace.
     """

@@ -1,7 +1,8 @@
-"""The resources of a generation: settings, listeners and log files; those of the next grow out of the last one's.
+"""Settings, listeners and log files of a generation, and how those of the next generation grow out of them.
 
 Runs in the master. Listeners and logs that a reload does not change are the same objects in both generations, so an
-address is never let go of in between; what only a gone generation used is closed. It never listens and never accepts.
+address is never let go of in between; a listener or log that only a gone generation used is closed. It never listens
+and never accepts.
 """
 
 import contextlib
@@ -67,7 +68,7 @@ class LogFile:
 
 @dataclass(slots=True, eq=False)
 class Resources:
-    """The resources of one generation. `bound` is by the words of `bind`, which can stand for several listeners."""
+    """The resources of a generation. `bound` is by the words of `bind`, which can stand for several listeners."""
 
     config: Config
     workers: int
@@ -109,7 +110,7 @@ class Resources:
 
 
 class AllResources:
-    """The resources of every generation, of the next one, and which listeners accept."""
+    """The resources of every generation, those of the next, and which listeners accept."""
 
     def __init__(self, first: Resources) -> None:
         self.next = first
@@ -119,7 +120,7 @@ class AllResources:
 
     @classmethod
     def restored(cls, snapshot: Snapshot) -> Self:
-        """Those of this master's former image, sharing what was shared."""
+        """Those of this master's former image; shared objects are shared again."""
         listeners = {handover.fd: take_over(handover) for handover in snapshot.listeners}
         logs = {(log.which, log.path): LogFile(log.path, log.which, log.fd) for log in snapshot.logs}
         of: dict[int, Resources] = {}
@@ -133,7 +134,7 @@ class AllResources:
         return self
 
     def give(self, generation: int) -> Resources:
-        """The resources of `generation`; a new one gets `next`."""
+        """The resources of `generation`; a new generation gets `next`."""
         return self.of.setdefault(generation, self.next)
 
     @property
@@ -188,7 +189,7 @@ class AllResources:
             let_go(superseded, (*self.of.values(), fresh))
 
     def forget(self, generation: int) -> None:
-        """Close what only this generation used."""
+        """Close the listeners and logs that only this generation used."""
         gone = self.of.pop(generation)
         if gone is self.next and self.of:
             self.next = self.of[max(self.of)]  # the newest generation failed: nothing of it may stay open
@@ -272,9 +273,10 @@ def _bind_missing(
 
 
 def provide_next(previous: Resources, resolved: Resolved) -> tuple[Resources, list[str]]:
-    """For a reload: unchanged resources stay, new ones are bound and opened now, so that a mistake is found now.
+    """For a reload: unchanged resources stay, new listeners and logs are opened now, so that a mistake is found now.
 
-    Also returns what the reload cannot change, a sentence each. Raises BindError or ConfigError; then nothing changes.
+    Also returns a sentence for each setting that a reload cannot change. Raises BindError or ConfigError; then nothing
+    changes.
     """
     config, fixed = resolved.config, {name: getattr(previous.config, name) for name in ONLY_AT_START}
     remarks = [
@@ -297,7 +299,7 @@ def provide_next(previous: Resources, resolved: Resolved) -> tuple[Resources, li
 
 
 def let_go(gone: Resources, kept: Iterable[Resources]) -> list[Listener]:
-    """Close what only `gone` used; returns the listeners that were closed."""
+    """Close listeners and logs that only `gone` used; returns the listeners that were closed."""
     kept = list(kept)
     used = {id(thing) for each in kept for thing in (*each.listeners, *each.logs)}
     for each in gone.logs:

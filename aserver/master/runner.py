@@ -1,4 +1,4 @@
-"""The loop of the master: takes in events, performs the state machine's commands, re-arms one timer.
+"""The loop of the master: takes in events, performs the state machine's commands, re-arms a timer.
 
 Runs in the master process's stdlib loop, or in the loop of a program that embeds a whole master. It never waits for a
 worker or zygote (it waits for the next event or deadline), never imports user code, and never forks.
@@ -71,7 +71,7 @@ class Runner:
         """
         self._logs = logs
         self._pidfile = pidfile
-        #: The control socket; `control.answers` obeys what comes there.
+        #: The control socket; `control.answers` obeys the orders that come there.
         self.control = control
         #: Of the admin endpoint, whose process `control.companion` keeps.
         self.admin = admin

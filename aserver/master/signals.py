@@ -48,7 +48,7 @@ def handled(loop: asyncio.AbstractEventLoop, runner: Runner) -> Iterator[None]:
     noted = runner.noted
 
     def obey() -> None:
-        """Obey one signal in each turn: neither a flood nor an action that fails keeps the others from theirs."""
+        """Obey a single signal in each turn: neither a flood nor an action that fails keeps the others from theirs."""
         if noted:
             action = actions[signal.Signals(noted.pop(0))]
             if noted:

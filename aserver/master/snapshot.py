@@ -1,4 +1,4 @@
-"""The state that one image of the master leaves to the next: its shape, and the version of that shape.
+"""The state that an image of the master leaves to the next: its shape, and the version of that shape.
 
 Runs in the master, on either side of the exec; only data. `upgrade` writes it down and execs, the new image reads it.
 A change of a field in `core.model` or here raises SCHEMA: then the preflight refuses an upgrade, and a restart is
@@ -37,7 +37,7 @@ class SavedZygote(msgspec.Struct):
 
 
 class SavedWorker(msgspec.Struct):
-    """A worker; one whose fork has not been reported has no descriptors yet."""
+    """A worker; it has no descriptors before its fork is reported."""
 
     serial: int
     generation: int

@@ -133,12 +133,12 @@ def become(snapshot: Snapshot, noted: list[int]) -> OSError:
 
 
 def is_continued(environ: Mapping[str, str]) -> bool:
-    """Whether this image, or the image that this preflight stands for, goes on from a former one."""
+    """Whether this image, or the image that this preflight stands for, goes on from a former image."""
     return SNAPSHOT in environ or PREFLIGHT in environ
 
 
 def inherited(environ: MutableMapping[str, str]) -> Snapshot | None:
-    """In the new image: the state that the former one left, if any. Its descriptors are close-on-exec again."""
+    """In the new image: the state that the former image left, if any. Its descriptors are close-on-exec again."""
     number = environ.pop(SNAPSHOT, None)
     if number is None:
         return None

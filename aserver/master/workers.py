@@ -1,7 +1,7 @@
 """The workers as processes: their messages and deaths become events; orders become messages and signals.
 
 Runs in the master's loop, beside `processes`, which has the zygotes. It decides nothing. Everything about a worker is
-forgotten in one place, when its death is understood.
+forgotten in a single place, when its death is understood.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ DUMP_PATIENCE = 0.05
 
 
 class Workers:
-    """`on_event` hears what happens to the workers, `on_files` which files a generation's code came from."""
+    """`on_event` is called for each event of the workers, `on_files` with the files of a generation's code."""
 
     def __init__(
         self,

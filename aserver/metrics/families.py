@@ -25,7 +25,7 @@ class Sample(msgspec.Struct, omit_defaults=True, frozen=True):
 
 
 class Family(msgspec.Struct, omit_defaults=True, frozen=True):
-    """Samples of one name. `bounds` are the upper ones of the buckets, less the last, which has none."""
+    """Samples of a name. `bounds` are the upper bounds of the buckets, less the last, which has none."""
 
     name: str
     kind: Kind
@@ -80,12 +80,12 @@ def family(name: str, samples: Iterable[Sample]) -> Family:
 
 
 def single(name: str, value: float) -> Family:
-    """A family of one sample without labels."""
+    """A family of a single sample without labels."""
     return family(name, [Sample(value=value)])
 
 
 def labelled(name: str, label: str, values: Mapping[str, float]) -> Family:
-    """A family with a sample for each value of one label."""
+    """A family with a sample for each value of a label."""
     return family(name, [Sample({label: key}, value=value) for key, value in values.items()])
 
 

@@ -1,6 +1,6 @@
 """The page of a worker's counters in shared memory: 64-bit words, written by that worker alone. Pure.
 
-Rows come first: histograms of one shape, whose counts are not cumulative. Each of the other words is one counter.
+Rows come first: histograms of the same shape, whose counts are not cumulative. Each of the other words is one counter.
 """
 
 from enum import IntEnum

@@ -37,7 +37,7 @@ from aserver.sockets.listener import Listener
 from aserver.sockets.passed import Kept
 from aserver.sockets.path import SUN_PATH_BYTES, PathListener, peer_pid
 
-_SAME_PORT_TRIES = 16  # a port free on one address is nearly always free on the next
+_SAME_PORT_TRIES = 16  # a port free on an address is nearly always free on the next
 _TCP_SPEC = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]/]*)):(?P<port>\d{1,5})")
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
@@ -99,7 +99,7 @@ def bind_all(
 
     LISTEN_PID must be `pid`. `environ` is only read: the caller keeps LISTEN_* from its children. `tls`: there is a
     certificate. A socket that is `kept` for an address is taken instead of a new one.
-    Raises ConfigError for an address that cannot be understood, BindError for one that cannot be bound or adopted. Then
+    Raises ConfigError for an address that cannot be understood, BindError if it cannot be bound or adopted. Then
     all sockets bound so far are closed, adopted descriptors included.
     """
     wanted = _Wanted(uds_mode, uds_owner, uds_group, reuse_port, tls, kept or Kept())
@@ -206,9 +206,9 @@ def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:
 def _bind_addresses(
     addresses: Sequence[tuple[socket.AddressFamily, str]], port: int, wanted: _Wanted
 ) -> list[socket.socket]:
-    """Bind all addresses of one name. Raises BindError, with the OSError as its cause; closes all then.
+    """Bind all addresses of a name. Raises BindError, with the OSError as its cause; closes all then.
 
-    An address that this machine does not have is passed over if another one can be bound: in the hosts file of many
+    An address that this machine does not have is passed over if another can be bound: in the hosts file of many
     containers `localhost` is also ::1, though they have no IPv6.
     """
     sockets: list[socket.socket] = []

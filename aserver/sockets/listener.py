@@ -32,7 +32,7 @@ class Listener:
     """A bound, non-blocking, close-on-exec stream socket. Its process does not accept on it.
 
     `name` is for people and logs, `family` is "inet", "inet6" or "unix". `address` is (host, port) with the real port,
-    or the unix path, or `@name` for an abstract one. `tls`: it must never be served in the clear.
+    or the unix path, or `@name` for an abstract socket. `tls`: it must never be served in the clear.
     """
 
     def __init__(self, sock: socket.socket, name: str, address: Address, *, tls: bool = False) -> None:

@@ -8,15 +8,15 @@ The life of `/run/a.sock`:
     bind      the socket is bound as `/run/.a.sock~`, and gets its owner and mode there, where no client can
               connect to it, because it does not listen
     listen    listen(2), then the same inode is linked to `/run/a.sock`; over a stale path by rename(2), so
-              clients see the old inode or the new one and never none. The hidden name stays as a spare
+              clients see the old inode or the new inode and never none. The hidden name stays as a spare
     tend      if the public path was deleted, the spare is linked back: same inode, same queue
     close     both names are removed, if they are still our inode
 
-A process that changes one of the two names holds a lock, `.a.sock~lock` (`locks`). Without it, two servers that start
-together could both find the path stale, and the second would rename over the first, which by then is live.
+A process that changes either of the two names holds a lock, `.a.sock~lock` (`locks`). Without it, two servers that
+start together could both find the path stale, and the second would rename over the first, which by then is live.
 While the socket is open its inode cannot be reused, so (device, inode) is proof of identity.
 
-File systems without hard links (link(2) gives EPERM or ENOTSUP): the hidden name is renamed to the public one
+File systems without hard links (link(2) gives EPERM or ENOTSUP): the hidden name is renamed to the public name
 and there is no spare; a path that is deleted there is only reported.
 """
 
@@ -40,7 +40,7 @@ from aserver.locks import LockFile
 from aserver.sockets import port_owner
 from aserver.sockets.listener import Listener
 
-SUN_PATH_BYTES = 107  # unix(7): sun_path has 108 bytes, one is the closing NUL
+SUN_PATH_BYTES = 107  # unix(7): sun_path has 108 bytes, and the last is a NUL
 _LOCK_PATIENCE = 2.0  # seconds; the lock is held for microseconds
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
 
@@ -220,7 +220,7 @@ class PathListener(Listener):
             if use is PathUse.FREE:
                 os.link(self._spare, self._path)
                 return
-            # rename(2) of the spare itself would leave none, so a third name goes over the stale one.
+            # rename(2) of the spare itself would leave none, so a third name goes over the stale name.
             third = self._spare + "new"
             Path(third).unlink(missing_ok=True)
             os.link(self._spare, third)
@@ -231,7 +231,7 @@ class PathListener(Listener):
         os.rename(third, self._path)
 
     def _restore_spare(self) -> None:
-        """Cleaners of old files may take the hidden name alone; without it the public one is not safe."""
+        """Cleaners of old files may take the hidden name alone; without it the public name is not safe."""
         if inode_of(self._spare) is None:
             with contextlib.suppress(OSError):
                 os.link(self._path, self._spare)
@@ -263,7 +263,7 @@ def probe(path: str) -> tuple[PathUse, int]:
     """The state of `path`, and the pid of the process that listens there (SO_PEERCRED; 0 if unknown).
 
     It connects, and closes the connection at once. A socket that is bound and does not listen yet refuses exactly as a
-    stale one does; only /proc/net/unix tells them apart (Linux, same network namespace).
+    stale path does; only /proc/net/unix tells them apart (Linux, same network namespace).
     """
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
@@ -293,7 +293,7 @@ def peer_pid(client: socket.socket) -> int:
 def _names_lock(path: str) -> Iterator[None]:
     """Hold the lock for the names of `path`. Raises BindError if another process keeps it, OSError if it fails.
 
-    A file of its own, because every user who may read the directory could lock that (flock(2)).
+    A file of its own, because every user with the right to read the directory could lock that (flock(2)).
     """
     name = hidden_name(path) + "lock"
     deadline = time.monotonic() + _LOCK_PATIENCE

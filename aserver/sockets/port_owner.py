@@ -43,7 +43,7 @@ def of_port(family: int, host: str, port: int) -> str | None:
 
 
 def of_unix(names: Collection[str], peer_pid: int = 0) -> str | None:
-    """The process that has bound one of `names` (paths, or `@abstract`). `peer_pid`: SO_PEERCRED's answer, or 0.
+    """The process that has bound any of `names` (paths, or `@abstract`). `peer_pid`: SO_PEERCRED's answer, or 0.
 
     SO_PEERCRED has the pid of the process that called listen(2). That may be dead while its children still hold the
     socket, so the table of descriptors is asked first.
@@ -55,7 +55,7 @@ def of_unix(names: Collection[str], peer_pid: int = 0) -> str | None:
 
 
 def bound_unix(names: Collection[str]) -> list[UnixSocket]:
-    """Stream sockets of this network namespace that are bound to one of `names` and not a connection."""
+    """Stream sockets of this network namespace that are bound to any of `names` and not a connection."""
     found: list[UnixSocket] = []
     for line in _lines("net/unix"):
         fields = line.split(maxsplit=7)  # Num RefCount Protocol Flags Type St Inode Path
@@ -95,7 +95,7 @@ def _address(column: str) -> str:
 
 
 def _overlap(family: int, wanted: str, taken: str) -> bool:
-    """Whether a socket on `taken` keeps another, of `family`, from `wanted`: the same address, or one is a wildcard."""
+    """Whether a socket on `taken` keeps another, of `family`, from `wanted`: the same address, or a wildcard."""
     if taken == "::":
         return True  # also for IPv4: the socket may be dual-stack (IPV6_V6ONLY off), and the kernel said "in use"
     taken_family = socket.AF_INET6 if ":" in taken else socket.AF_INET
@@ -106,7 +106,7 @@ def _overlap(family: int, wanted: str, taken: str) -> bool:
 
 
 def _describe(inodes: Collection[int]) -> str | None:
-    """The oldest visible process with one of the sockets: of a server with forked workers, the master."""
+    """The oldest visible process with any of the sockets: of a server with forked workers, the master."""
     targets = {f"socket:[{inode}]" for inode in inodes}
     owners = [pid for pid in _pids() if targets and _has_open(pid, targets)]
     return _describe_pid(min(owners, key=_start_time)) if owners else None

@@ -14,7 +14,7 @@ _SHOW_QUEUE, _QUEUE, _ANY = 0x10, 4, 0xFFFFFFFF
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr
 _ASK = struct.Struct("=BBHIIIII")  # unix_diag_req
 _FOUND = struct.Struct("=BBBBIII")  # unix_diag_msg
-_ATTRIBUTE = struct.Struct("=HH")  # nlattr; the next one begins at a multiple of four bytes
+_ATTRIBUTE = struct.Struct("=HH")  # nlattr; the next begins at a multiple of four bytes
 
 
 def unix_queue(fd: int) -> tuple[int, int] | None:

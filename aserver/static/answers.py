@@ -14,7 +14,8 @@ Fields = list[tuple[bytes, bytes]]
 #: Endings of files beside a file that hold it compressed, and the coding of each, the best first.
 ENCODINGS = {".br": "br", ".gz": "gzip"}
 
-#: Python's own table, without the system's, so that every machine answers alike; and what some versions do not have.
+#: Python's own table, without the system's, so that every machine answers alike; and types that some versions do not
+#: have.
 _TYPES = mimetypes.MimeTypes(filenames=())
 _MORE_TYPES = {
     ".avif": "image/avif",
@@ -41,7 +42,7 @@ _CODING = re.compile(r"([^\s;]+)\s*(?:;\s*q\s*=\s*([01](?:\.\d{0,3})?))?", re.AS
 
 @dataclass(frozen=True, slots=True)
 class Representation:
-    """The facts of a file in one coding: `encoding` is "br", "gzip" or empty, `varies` if there is another."""
+    """The facts of a file in a coding: `encoding` is "br", "gzip" or empty, `varies` if there is another."""
 
     name: str
     size: int

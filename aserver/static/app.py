@@ -14,7 +14,7 @@ _REASONS = {403: b"Forbidden\n", 404: b"Not Found\n", 405: b"Method Not Allowed\
 
 
 def with_static(app: ASGIApp, static: Sequence[str]) -> ASGIApp:
-    """`app` with the directories of the setting `static`, or `app` itself. Raises AppLoadError for what is none."""
+    """`app` with the directories of the setting `static`, or `app` itself. Raises AppLoadError if any is missing."""
     if not static:
         return app
     places: list[tuple[str, str]] = []

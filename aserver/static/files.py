@@ -1,4 +1,4 @@
-"""From a request's path to an open file inside a directory, or a status; nothing outside of it, by whatever path.
+"""From a request's path to an open file inside a directory, or a status; nothing outside of it, by any path.
 
 Runs in a thread of the loop's executor: each call may touch the disk. The only thing that it trusts is the directory's
 name in the settings.
@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from aserver.static.answers import ENCODINGS, Representation
 
-#: Bytes in one read: so many that the hop to the executor (about 60 us) is small beside it.
+#: Bytes in a read: so many that the hop to the executor (about 60 us) is small beside it.
 CHUNK = 256 * 1024
 #: Bytes of the longest path that is looked up.
 LONGEST = 4096
@@ -41,7 +41,7 @@ def open_file(directory: str, path: str, accepts: frozenset[str]) -> OpenFile | 
 
     Of files beside it that hold it compressed the best in a coding of `accepts` is taken. The status is 404 for what
     is not there, not a regular file, hidden (a name that begins with a dot), or elsewhere by a symbolic link; 403 for
-    what this process may not read; 301 for a directory whose path lacks the slash at its end.
+    what this process may not read; 301 for a directory if the path lacks the slash at its end.
     """
     names = path.split("/")
     if names[-1] == "":
@@ -60,7 +60,7 @@ def open_file(directory: str, path: str, accepts: frozenset[str]) -> OpenFile | 
 
 
 def _best(plain: OpenFile, directory: str, names: list[str], accepts: frozenset[str]) -> OpenFile:
-    """The file, or one beside it that holds it compressed, if that is not older."""
+    """The file, or a file beside it that holds it compressed, if that is not older."""
     best = plain
     for ending, encoding in ENCODINGS.items():
         with contextlib.suppress(OSError):
@@ -74,7 +74,7 @@ def _best(plain: OpenFile, directory: str, names: list[str], accepts: frozenset[
 
 
 def _open(directory: str, names: list[str]) -> OpenFile | int:
-    """Open the regular file `names` inside `directory`; or say the mode of what is no regular file. Raises OSError."""
+    """Open the regular file `names` inside `directory`; or return the mode if it is no regular file. Raises OSError."""
     descriptor = _open_inside(directory, names)
     status = os.fstat(descriptor)
     found = OpenFile(descriptor, Representation(names[-1], status.st_size, status.st_mtime_ns))
@@ -84,8 +84,8 @@ def _open(directory: str, names: list[str]) -> OpenFile | int:
 def _open_inside(directory: str, names: list[str]) -> int:
     """Open `names` below `directory`. Symbolic links may lead to places inside of it only. Raises OSError.
 
-    The links are resolved first. Then each part is opened in the one before, and none may be a link any more: so a link
-    that is put there meanwhile leads nowhere.
+    The links are resolved first. Then each part is opened in the part before, and none may be a link any more: so a
+    link that is put there meanwhile leads nowhere.
     """
     root = os.path.realpath(directory)
     real = os.path.realpath(os.path.join(root, *names), strict=True)

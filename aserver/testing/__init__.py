@@ -1,7 +1,7 @@
 """A real server for tests of an application: `with live_server(app) as url:`, and the pytest fixture `aserver_live`.
 
 Runs in the process of the tests, in a thread with an event loop of its own, so that a debugger, coverage and mocks
-reach the application. It reads neither settings files nor the environment: a test says what it needs.
+reach the application. It reads neither settings files nor the environment: a test gives all settings.
 """
 
 import contextlib

@@ -1,1 +1,1 @@
-"""The worker process: one uvloop event loop that serves the app until it is told to drain."""
+"""The worker process: a uvloop event loop that serves the app until it is told to drain."""

@@ -1,4 +1,4 @@
-"""Accepting on one listener that other workers accept on, too: begin, pause, stop, and empty the queue.
+"""Accepting on a listener that other workers accept on, too: begin, pause, stop, and empty the queue.
 
 Runs in the worker's loop or the embedding program's. It accepts on a duplicate of the listening socket, because a loop
 closes the socket that it is given, and because closing a duplicate stops accepting here and leaves the listeners of
@@ -65,7 +65,7 @@ class AcceptorState(enum.Enum):
 
 @dataclass(slots=True)
 class Acceptor:
-    """Accepts on one endpoint, in this loop.
+    """Accepts on an endpoint, in this loop.
 
     A callback may run after the state in which it was scheduled: a pause can end and a drain begin in the same turn of
     the loop. So each state has a number. A callback keeps the number of its own state, and does nothing if another
@@ -80,7 +80,7 @@ class Acceptor:
     #: The version of the PROXY protocol to read, and the trusted peers; None: no PROXY protocol.
     proxy: tuple[Mode, Peers] | None = None
     state: AcceptorState = AcceptorState.CLOSED
-    _number: int = 0  # of the state, counted from the first one
+    _number: int = 0  # of the state, counted from 1
     _server: asyncio.AbstractServer | RawServer | None = None
     _resumption: asyncio.Task[None] | None = None
 
@@ -115,7 +115,7 @@ class Acceptor:
             self._resume(self._number)
 
     def _enter(self, state: AcceptorState) -> None:
-        """Change the state. Callbacks that were scheduled in the one before do nothing any more."""
+        """Change the state. Callbacks that were scheduled in the state before do nothing any more."""
         self.state = state
         self._number += 1
         server, self._server = self._server, None
@@ -175,7 +175,7 @@ class Acceptor:
         while len(taken) < 2 * self.backlog:  # under a flood the queue would never be empty
             try:
                 connection, _ = self.endpoint.sock.accept()
-            except OSError:  # EAGAIN: the queue is empty; ECONNABORTED and the like: that one is gone anyway
+            except OSError:  # EAGAIN: the queue is empty; ECONNABORTED and the like: that client is gone anyway
                 break
             connection.setblocking(False)
             taken.append(connection)
@@ -222,7 +222,7 @@ class Acceptor:
 def _close(server: asyncio.AbstractServer | RawServer, loop: asyncio.AbstractEventLoop) -> None:
     """Accept no more from now on.
 
-    asyncio's own loop makes a connection one turn after it has taken the client from the queue, and loses the client if
+    asyncio's own loop makes a connection a turn after it has taken the client from the queue, and loses the client if
     its server is closed by then. So with that loop the server stops listening at once, and is closed a turn later.
     """
     if isinstance(server, asyncio.Server):
@@ -234,7 +234,7 @@ def _close(server: asyncio.AbstractServer | RawServer, loop: asyncio.AbstractEve
 
 
 def _is_transparent(sock: socket.socket) -> bool:
-    option = getattr(socket, "IP_TRANSPARENT", None)  # Linux; it is one flag for both families
+    option = getattr(socket, "IP_TRANSPARENT", None)  # Linux; the same flag for both families
     return option is not None and bool(sock.getsockopt(socket.IPPROTO_IP, option))
 
 

@@ -1,4 +1,4 @@
-"""The number of connections that one worker may have at once, by `limit_connections` and by the limit of open files.
+"""The number of connections that a worker may have at once, by `limit_connections` and by the limit of open files.
 
 Runs in the worker's loop. Without a free descriptor uvloop accepts each client and closes the connection, with no word
 in the log. So the worker stops accepting before: clients then wait in the queue until another worker accepts them, or
@@ -21,7 +21,7 @@ SHARE, FEW = 16, 16
 
 @dataclass(slots=True)
 class Capacity:
-    """The most connections of one worker; `why` names the setting or limit behind it."""
+    """The most connections of a worker; `why` names the setting or limit behind it."""
 
     limit: int
     why: str
@@ -39,7 +39,7 @@ class Capacity:
         return cls(room, f"what {soft} open files leave")
 
     def fill(self) -> None:
-        """Note that the limit is reached. The log has one line for each time, not one for each client that waits."""
+        """Note that the limit is reached. The log has a line for each time, not for each client that waits."""
         if not self.full:
             self.full = True
             text = "%d connections are open, as many as may be (%s): who comes now waits until one is closed"

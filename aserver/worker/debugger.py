@@ -1,4 +1,4 @@
-"""Notes that a debugger may hold this process, so that the master takes its silence for what it is.
+"""Notes that a debugger may hold this process, so that the master does not take its silence for a hang.
 
 Runs in a worker that is alone. pdb, pydevd and debugpy set a trace function, or register with `sys.monitoring` (3.12)
 as the debugger, before they stop at a line. They call these functions by their names in `sys`, so the functions there

@@ -1,8 +1,8 @@
-"""The drain of one server: its end in order, without a request lost.
+"""The drain of a server: its end in order, without a request lost.
 
 Runs in the worker's loop or the embedding program's. The server has closed its acceptors before. The steps: serve the
 clients that the kernel has accepted already, let requests end, tell WebSockets to leave, close idle connections, cancel
-what is left at the deadline. A drain is *final* if no other process accepts on these listeners.
+the connections that are left at the deadline. A drain is *final* if no other process accepts on these listeners.
 """
 
 import asyncio
@@ -86,7 +86,7 @@ class ServerDrain:
         def empty() -> bool:
             return self._is_empty(service)
 
-        # WebSockets run on for most of the time. They leave one after the other in the last part of it, the window.
+        # WebSockets run on for most of the time. They leave in turn in the last part of it, the window.
         window = WEBSOCKET_WINDOW * (self.deadline - self._loop.time())
         if not self.final:  # meanwhile the sweep closes connections that are idle for longer than `keep_alive`
             await self._until(lambda: self.final or empty(), self.deadline - window)
@@ -117,7 +117,7 @@ class ServerDrain:
     async def _end_idle_and_streams(self, service: Service) -> None:
         """End connections, streams and WebSockets that may never end by themselves.
 
-        Part of a final drain, also of one that becomes final while it runs.
+        Part of a final drain, also if a drain becomes final while it runs.
 
         Idle connections have `idle_grace`, streams and WebSockets `stream_grace`. An application that has not even
         looked by the end of a second `stream_grace` is cancelled (HTTP: `Service.sweep`). Others still have their time.
@@ -145,7 +145,7 @@ class ServerDrain:
         return not (service.connections or service.active or self._handshakes)
 
     async def _close_idle(self, service: Service) -> None:
-        """Close idle connections. TLS clients get GOODBYE, because they may not look at a pooled one for hours."""
+        """Close idle connections. TLS clients get GOODBYE: they may not look at a pooled connection for hours."""
         silent = [connection for connection in service.connections if connection.tls and connection.idle]
         service.close_idle()
         await self._until(lambda: service.connections.isdisjoint(silent), self._loop.time() + GOODBYE)

@@ -55,7 +55,7 @@ def disown_exit_hooks() -> None:
 
 
 class ProcessExit:
-    """The end of one process. With `inherits`, exit functions registered before this is made are another process's.
+    """The end of a process. With `inherits`, exit functions registered before this is made are another process's.
 
     Once the end has begun, the watch calls `beat` several times a second, and `listen(seconds)`, which waits for at
     most so long and may call `hurry`. `first` is called before all other steps, `last` right before the process ends;
@@ -87,7 +87,7 @@ class ProcessExit:
         self._told = False
         self._began = 0.0
         if inherits:
-            # Exit functions run from the last to the first: this one ends the process before the older ones.
+            # Exit functions run from the last to the first: this ends the process before earlier functions run.
             atexit.register(self._barrier)
 
     def begin(self, code: int, seconds: float = 0.0) -> None:

@@ -1,15 +1,15 @@
-"""Polite accept: a worker with clearly more connections than the least loaded one lets the other workers go first.
+"""Polite accept: a worker with clearly more connections than the least loaded worker lets others go first.
 
-Runs in the worker's loop, at each accept. uvloop accepts one connection per wake-up, and the kernel chooses the worker
-that wakes: a burst over 4 workers ended at max/mean 1.2 to 2.8. With this rule it ended at 1.06 to 1.24. It reads the
-numbers that the other workers write on the board, and never waits for a worker.
+Runs in the worker's loop, at each accept. uvloop accepts a single connection per wake-up, and the kernel chooses the
+worker that wakes: a burst over 4 workers ended at max/mean 1.2 to 2.8. With this rule it ended at 1.06 to 1.24. It
+reads the numbers that the other workers write on the board, and never waits for a worker.
 """
 
 import time
 
 from aserver.ipc.board import Board, Field
 
-#: A worker is crowded with more connections than SHARE times those of the least loaded one, plus FEW.
+#: A worker is crowded with more connections than SHARE times those of the least loaded worker, plus FEW.
 SHARE, FEW = 1.125, 4
 #: Seconds of pause; 0.3 ms is too short (max/mean 2.04), 4 ms would slow a burst down.
 PAUSE = 0.001
@@ -22,7 +22,7 @@ _CONNECTIONS = int(Field.CONNECTIONS)  # an index, looked up at each accept: an 
 
 
 class Fairness:
-    """The view of one worker on its neighbours, the other workers of the server."""
+    """The view of a worker on its neighbours, the other workers of the server."""
 
     def __init__(self, board: Board, own: int) -> None:
         self._board = board

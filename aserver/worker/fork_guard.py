@@ -25,7 +25,7 @@ _Identity = tuple[int, int]
 class ForkGuard:
     """Descriptors and signal handlers that stay with this process, from `begin` to `end`.
 
-    `handlers` returns our handlers besides the no-op ones of `unix`; without it signals are left alone. `traced`:
+    `handlers` returns our handlers besides the no-op of `unix`; without it signals are left alone. `traced`:
     faulthandler writes into a file that the master reads as this process's, and is switched off in the child.
     """
 

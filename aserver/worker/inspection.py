@@ -51,7 +51,7 @@ def _waiting(task: "asyncio.Task[object]") -> str:
 
 
 def _threads() -> list[Stack]:
-    """All but this one, whose stack is this function's."""
+    """All threads but this, in which the function itself runs."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     own = threading.get_ident()
     stacks = {ident: "".join(traceback.format_stack(frame)) for ident, frame in sys._current_frames().items()}

@@ -1,4 +1,4 @@
-"""The ASGI lifespan of one worker: startup before the first connection, shutdown after the last.
+"""The ASGI lifespan of a worker: startup before the first connection, shutdown after the last.
 
 Runs in the worker's loop (or the embedding program's). The app's lifespan call is one task from start to end, because
 the app leaves at shutdown the cancel scopes and context variables that it entered at startup. It must never decide
@@ -38,7 +38,7 @@ class LifespanPhase(enum.Enum):
 
 
 class Lifespan:
-    """The lifespan of one app. The app fills `state` at startup; each request's scope gets a copy."""
+    """The lifespan of an app. The app fills `state` at startup; each request's scope gets a copy."""
 
     def __init__(self, app: ASGIApp, mode: Literal["auto", "on", "off"]) -> None:
         self.state: dict[str, Any] = {}
@@ -135,7 +135,7 @@ class Lifespan:
             self._returned(None)
 
     def _returned(self, error: BaseException | None) -> None:
-        """Note that the app's lifespan call has ended, with `error` or by itself; its phase decides what that means."""
+        """Note that the app's lifespan call has ended, with `error` or by itself. The phase says if that is wrong."""
         if self._phase is LifespanPhase.STARTING:
             if self._mode == "auto":
                 # The specification: an exception here means that the app does not speak lifespan, so go on without.

@@ -46,7 +46,7 @@ from aserver.worker.server import Server
 
 log = logging.getLogger("aserver.error")
 
-#: The signals that a terminal or supervisor sends to the whole group; DUMP_SIGNAL, the only other one, has a handler of
+#: The signals that a terminal or supervisor sends to the whole group; DUMP_SIGNAL, the only other, has a handler of
 #: its own. While the loop runs, SIGTERM asks for the worker's recycling.
 _PASSING = terminal.GROUP_SIGNALS - {DUMP_SIGNAL}
 #: Of these the loop hears of. Its handler would take the place of an ignored TTIN or TTOU (terminal.leave_to_master).
@@ -54,7 +54,7 @@ _HEARD = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.S
 
 #: Seconds that the master may take for each part of a long message before a worker leaves without having said it.
 LAST_WORDS = 5.0
-#: The serial of a server's first worker. If workers load the app themselves, only this one logs remarks about the app.
+#: The serial of a server's first worker. If workers load the app themselves, only the first logs remarks about the app.
 FIRST = 1
 
 
@@ -92,7 +92,7 @@ def run(seed: Seed) -> NoReturn:
 
 
 class WorkerProcess:
-    """The process around one `Server`."""
+    """The process around a `Server`."""
 
     def __init__(self, seed: Seed) -> None:
         self._seed = seed
@@ -270,7 +270,7 @@ class WorkerProcess:
                 self._hear(lambda order: self.exit.hurry(order.graceful))
 
     def _hear(self, drain: Callable[[Drain], None], look: Callable[[Look], None] | None = None) -> None:
-        """Take in the master's orders: to drain, to tell what runs, or to go on in reopened logs."""
+        """Take in the master's orders: to drain, to tell its requests, or to go on in reopened logs."""
         for message, fds in self._channel.receive():
             if isinstance(message, Drain):
                 drain(message)

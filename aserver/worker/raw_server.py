@@ -1,8 +1,8 @@
 """A server that gives away each client's bare socket, before a TLS handshake begins, which the loops' servers cannot.
 
 Runs in the worker's loop or the embedding program's. Like the loops' servers it closes the socket that it is given, and
-accepts one client each time the listener is readable, which leaves the next client to another worker. It must never
-shut down the listener, which other workers accept on: it is given a duplicate.
+accepts a single client each time the listener is readable, which leaves the next client to another worker. It must
+never shut down the listener, which other workers accept on: it is given a duplicate.
 """
 
 import asyncio

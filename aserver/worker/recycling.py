@@ -22,7 +22,7 @@ _PAGE = os.sysconf("SC_PAGESIZE")
 
 @dataclass(slots=True)
 class RecycleLimits:
-    """The limits of one worker. `born` and every `now` are monotonic seconds; `max_memory` 0 is no limit.
+    """The limits of a worker. `born` and every `now` are monotonic seconds; `max_memory` 0 is no limit.
 
     The master has drawn the jitter in `order`: a random generator that was copied by the fork would draw the same
     number in each worker.

@@ -24,7 +24,7 @@ class Relay:
         self._out.setblocking(False)
 
     def hand_on(self, connections: Iterable[ClientConnection]) -> None:
-        """Give the idle ones away. If the queue is full, or the system lacks descriptors, they stay."""
+        """Give idle connections away. If the queue is full, or the system lacks descriptors, they stay."""
         with contextlib.suppress(OSError):
             for connection in list(connections):
                 if not isinstance(connection, Connection) or connection.tls or not connection.idle:
@@ -36,7 +36,7 @@ class Relay:
                     connection.abort()
 
     def take(self, loop: asyncio.AbstractEventLoop, factory: Callable[[], asyncio.BaseProtocol]) -> None:
-        """Take, from now on, what comes."""
+        """Take the connections that come from now on."""
         loop.add_reader(self._out.fileno(), self._take_one, loop, factory)
 
     def take_no_more(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -1,4 +1,4 @@
-"""The server of one event loop: accept, serve, drain. The forked worker and `serve(app)` both run it.
+"""The server of an event loop: accept, serve, drain. The forked worker and `serve(app)` both run it.
 
 Runs in a worker's loop or the embedding program's. It knows nothing of processes: no signals, no channel, no exit. The
 listening sockets stay the caller's.
@@ -53,11 +53,11 @@ class ServingPhase(enum.Enum):
 class Server:
     """Serve `app` on `endpoints` until `drain` is called.
 
-    `cell` is the worker's place on the board, if it has one, and `note` writes there the request that was begun last.
-    `on_beat` is called at every heartbeat, so that the process can watch its age, requests and memory. `release` closes
-    the listeners for good, on a final drain: a client that connects after that is refused at once, instead of waiting
-    in a queue that no process reads. `relay` takes idle connections to and from other workers (`reload`).
-    `wsgi` has the threads, if the app is a WSGI one.
+    `cell` is the worker's place on the board, if there is a board, and `note` writes there the request that was begun
+    last. `on_beat` is called at every heartbeat, so that the process can watch its age, requests and memory. `release`
+    closes the listeners for good, on a final drain: a client that connects after that is refused at once, instead of
+    waiting in a queue that no process reads. `relay` takes idle connections to and from other workers (`reload`).
+    `wsgi` has the threads of a WSGI app.
     """
 
     app: ASGIApp
@@ -262,7 +262,7 @@ class Server:
     def sweep(self, service: Service, now: float) -> None:
         """Look for overdue connections, once in a period.
 
-        Timeouts are whole seconds, so one coarse timer serves all.
+        Timeouts are whole seconds, so a single coarse timer serves all.
         """
         late = now - service.now - SWEEP_PERIOD
         if late < 0:

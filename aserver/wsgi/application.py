@@ -1,4 +1,4 @@
-"""A WSGI application as an ASGI one: what comes from the client in the loop, what the application does in threads.
+"""A WSGI application as an ASGI application: the loop has the clients, threads run the application.
 
 Runs in a worker's loop (or the embedding program's). A small body is received before a thread is taken, so that a
 client which sends slowly keeps no thread waiting. It must never hold more of a body in memory than BODY_KEPT.
@@ -23,8 +23,8 @@ from aserver.wsgi.threads import Threads
 
 log = logging.getLogger("aserver.error")
 
-#: Bytes of a body that are waited for before a thread is taken. A longer one is read by the thread or, if its length is
-#: not known, goes to a temporary file.
+#: Bytes of a body that are waited for before a thread is taken. A longer body is read by the thread or, if its length
+#: is not known, goes to a temporary file.
 BODY_KEPT = 65536
 
 #: Seconds that threads get at the end to close the responses of clients that have gone.
@@ -70,7 +70,7 @@ class WSGIApplication:
         threads = self._threads
         if threads is None:
             threads = self._threads = Threads(self._number, asyncio.get_running_loop())
-        # Calls whose clients have gone may still be at work.
+        # Calls may still be at work although their clients have gone.
         if len(self._calls) >= self._most or len(threads.calls) >= self._most:
             await self._refuse(send)
             return
@@ -92,7 +92,7 @@ class WSGIApplication:
             del self._calls[id(scope)]
 
     async def _refuse(self, send: Send) -> None:
-        """Answer 503 with Retry-After; the log has one line until half of the requests have ended."""
+        """Answer 503 with Retry-After; the log has a single line until half of the requests have ended."""
         if not self._full:
             self._full = True
             text = "%d WSGI requests are under way, as many as may be (backpressure): others get 503 until some end"
@@ -115,7 +115,7 @@ class WSGIApplication:
 
     @property
     def stuck(self) -> int:
-        """The number of threads whose requests were given up, and that have not come back since."""
+        """The number of threads that have not come back from a request that was given up."""
         if self._overdue and self._threads is not None:
             self._overdue &= self._threads.calls
         return len(self._overdue)
@@ -133,7 +133,7 @@ class WSGIApplication:
 
 
 async def _carry(call: Call, receive: Receive, send: Send) -> None:
-    """Send what the application answers, and hand on the body where it reads, until its thread has done with it."""
+    """Send the application's answer, and hand on the body where it reads, until its thread has done with it."""
     while (posted := await call.next()) is not Notice.OVER:
         if posted is Notice.BODY:
             message = await receive()
@@ -148,7 +148,7 @@ async def _carry(call: Call, receive: Receive, send: Send) -> None:
                 call.leave()
             call.sent(len(posted.get("body", b"")))
     error, call.error = call.error, None
-    # After the client has gone, what fails in the application is most likely its reading of the body.
+    # An error of the application after the client has gone is most likely its reading of the body.
     if error is not None and not (call.gone and isinstance(error, OSError)):
         try:
             raise error
@@ -159,7 +159,8 @@ async def _carry(call: Call, receive: Receive, send: Send) -> None:
 async def _take_body(call: Call, environ: dict[str, Any], receive: Receive) -> IO[bytes] | None:
     """Return the body as `wsgi.input`; None if the client has left.
 
-    A body without a length is received first and gets one, as waitress does it: Django and bottle read none otherwise.
+    A body without a length is received first and gets a length, as waitress does it: Django and bottle read none
+    otherwise.
     """
     sized = "HTTP_TRANSFER_ENCODING" not in environ and "CONTENT_LENGTH" in environ
     if sized and "HTTP_EXPECT" in environ:  # the client waits until the application asks

@@ -88,7 +88,7 @@ class Call:
     # ── in the thread ────────────────────────────────────────────────────────────────────────
 
     def run(self) -> None:
-        """Call the application, send what it answers, close its response."""
+        """Call the application, send its answer, close its response."""
         self.thread = get_ident()
         try:
             if not self.gone:  # while it waited for a thread
@@ -147,7 +147,7 @@ class Call:
         self._environ, self._body = environ, body
 
     def deliver(self, posted: Posted) -> None:
-        """Take what the thread has posted, and wake the request's task."""
+        """Take the messages that the thread has posted, and wake the request's task."""
         self._inbox.append(posted)
         if self.held_since is None and (posted is Notice.BODY or (posted is not Notice.OVER and "body" in posted)):
             self.held_since = self.loop.time()
@@ -157,7 +157,7 @@ class Call:
             self.waiter = None
 
     async def next(self) -> Posted:
-        """Wait for what the thread posts next."""
+        """Wait for the thread's next message."""
         if not self._inbox:
             self.waiter = self.loop.create_future()
             await self.waiter

@@ -1,7 +1,7 @@
-"""The `environ` of a WSGI request (PEP 3333), from the scope of an ASGI one.
+"""The `environ` of a WSGI request (PEP 3333), from the scope of an ASGI request.
 
-Pure. A name that the client chooses must never become one that a proxy sets: `X_Real_IP` and `X-Real-IP` would be the
-same name here, so names with an underscore are left out.
+Pure. A name that the client chooses must never become a name that a proxy sets: `X_Real_IP` and `X-Real-IP` would be
+the same name here, so names with an underscore are left out.
 """
 
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ _PORTS = {"http": "80", "https": "443"}
 
 
 def make_environ(scope: Scope, common: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the environ of one request. `common` has what is the same for all requests, such as `wsgi.errors`.
+    """Make the environ of a request. `common` has the values that are the same for all requests, such as `wsgi.errors`.
 
-    Texts are those of PEP 3333: each character is one byte. The caller adds `wsgi.input`.
+    Texts are those of PEP 3333: each character is a byte. The caller adds `wsgi.input`.
     """
     root: str = scope.get("root_path", "")
     path: str = scope["path"]
@@ -43,7 +43,7 @@ def make_environ(scope: Scope, common: Mapping[str, Any]) -> dict[str, Any]:
             environ[key] = value.decode("latin-1")
     target = _sent_path(scope, root)
     environ["RAW_URI"] = environ["REQUEST_URI"] = f"{target}?{query}" if query else target
-    if "\ufffd" in path:  # no UTF-8: the very bytes are known from what was sent alone
+    if "\ufffd" in path:  # no UTF-8: only the path as it was sent has the very bytes
         environ["PATH_INFO"] = unquote_to_bytes(target).decode("latin-1")
     client, server = scope.get("client"), scope.get("server")
     environ["REMOTE_ADDR"] = client[0] if client else ""

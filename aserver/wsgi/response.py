@@ -3,8 +3,8 @@
 Pure. The rules of PEP 3333 that an editor must obey:
 
 * the head goes out with the first piece that is not empty, or at the end, and until then `start_response` may be called
-  again with `exc_info`; after that such a call raises what `exc_info` has;
-* a body that has its whole Content-Length is complete, whatever the application still does.
+  again with `exc_info`; after that such a call raises the exception of `exc_info`;
+* a body that has its whole Content-Length is complete; the application may go on without a client.
 """
 
 from collections.abc import Callable, Iterable
@@ -21,7 +21,7 @@ _BODILESS = frozenset((204, 205, 304))
 
 
 class WSGIResponse:
-    """The response of one request, as far as the application has made it.
+    """The response of a request, as far as the application has made it.
 
     `emit` takes each message and the number of its bytes.
     """
@@ -60,7 +60,7 @@ class WSGIResponse:
         return self.complete and self._head_only
 
     def write(self, piece: Any) -> None:
-        """Send a piece of the body, and before the first one the head."""
+        """Send a piece of the body, and before the first piece the head."""
         if not isinstance(piece, bytes):
             raise ApplicationError(f"a piece of the body is {type(piece).__name__}, must be bytes")
         if self._head is None:

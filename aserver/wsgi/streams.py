@@ -30,7 +30,7 @@ class InputStream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any, /) -> int:
-        """Fill as much of `buffer` as one piece has; return 0 at the end."""
+        """Fill as much of `buffer` as a piece has; return 0 at the end."""
         while not self._piece:
             piece = self._more() if self._more is not None else None
             if piece is None:
@@ -44,7 +44,7 @@ class InputStream(io.RawIOBase):
 
 
 class ErrorStream(io.TextIOBase):
-    """`wsgi.errors` of one request: what is written up to the end of a line is one record of the error log."""
+    """`wsgi.errors` of a request: each line that is written is a record of the error log."""
 
     def __init__(self, request_id: str | None = None) -> None:
         super().__init__()
@@ -56,14 +56,14 @@ class ErrorStream(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        """Log what ends with a line's end, as a logging handler or print() writes it; keep anything else for later."""
+        """Log whole lines, as a logging handler or print() writes them; keep the rest for later."""
         self._text += text
         if text.endswith("\n"):
             self.flush()
         return len(text)
 
     def flush(self) -> None:
-        """Log what is there."""
+        """Log the text that is kept."""
         text, self._text = self._text.rstrip("\n"), ""
         if text:
             log.error("%s", text, extra=self._extra)

@@ -35,7 +35,7 @@ class Threads:
         self._lent = 0
         self._started = 0
         self._timer: asyncio.TimerHandle | None = None
-        self.calls: set[Call] = set()  # given to a thread, or waiting for one
+        self.calls: set[Call] = set()  # given to a thread, or waiting for a thread
 
     def start(self, call: Call) -> None:
         """Give a call to the next thread that is free."""
@@ -58,7 +58,7 @@ class Threads:
         return max(0, len(self.calls) - self._alive)
 
     def close(self) -> None:
-        """End each thread when it has done what it was given."""
+        """End each thread when its call is done."""
         if self._timer is not None:
             self._timer.cancel()
         for _ in range(self._alive):
@@ -66,7 +66,7 @@ class Threads:
         self._alive = 0
 
     def _hire(self) -> None:
-        """Start threads until there is one for each call, or as many as may be."""
+        """Start threads until each call has a thread, or there are as many as may be."""
         while self._alive < len(self.calls) and self._alive - self._lent < self._most:
             self._started += 1
             # Daemons: a thread that is stuck must not keep the process, which has waited for its requests before.
@@ -106,7 +106,7 @@ class Threads:
         """Be a thread."""
         while (call := self._queue.get()) is not None:
             call.run()
-            del call  # so that nothing of a request lives until the next one
+            del call  # so that nothing of a request lives until the next request
 
     def post(self, call: Call, posted: Posted) -> None:
         """Hand something of a call to the loop. Called by the threads."""

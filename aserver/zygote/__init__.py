@@ -1,1 +1,1 @@
-"""The zygote process, one per generation: loads the app, forks workers, reaps them; no loop, no threads."""
+"""The zygote process of a generation: loads the app, forks workers, reaps them; no loop, no threads."""

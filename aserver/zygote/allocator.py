@@ -13,8 +13,8 @@ _M_MMAP_THRESHOLD = -3
 
 #: Bytes of free memory at the end of the heap that are kept and not returned to the kernel, and the size from which a
 #: block is mapped on its own. The default is 128 KB for both: a body of 64 KB takes three such blocks, and the kernel
-#: took them back and cleared new ones at every request (a third of its CPU time). glibc itself goes up to 64 and 32 MB
-#: where large blocks are freed often, so a busy worker has this much memory anyway.
+#: took the pages back and cleared new pages at every request (a third of its CPU time). glibc itself goes up to 64 and
+#: 32 MB where large blocks are freed often, so a busy worker has this much memory anyway.
 TRIM_THRESHOLD = 4 * 2**20
 MMAP_THRESHOLD = 2**20
 

@@ -48,7 +48,7 @@ class LoopWatch:
         self._kind.run_forever = self._original
 
     def unused(self) -> list[Any]:
-        """The loops that are open and never ran, such as one made for a Lock.
+        """The loops that are open and never ran, such as a loop made for a Lock.
 
         Call `make_private` for each in a child.
         """
@@ -69,7 +69,7 @@ def _is_new(loop: Any) -> bool:
 def make_private(loop: Any) -> None:
     """In a forked child: give a loop that never ran its own poll descriptor and wake-up pipe, by the old numbers.
 
-    Otherwise all workers would share the descriptors that one of them watches, and wake each other's loops.
+    Otherwise all workers would share the descriptors that any of them watches, and wake each other's loops.
     """
     with select.epoll() as poll, contextlib.ExitStack() as ends:
         for old, new in zip((loop._ssock, loop._csock), unix.stream_pair(), strict=True):

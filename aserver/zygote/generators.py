@@ -13,9 +13,10 @@ from typing import Any, Self
 
 from aserver.importer import user_place
 
-#: Places that one line names.
+#: Places that a line names.
 NAMED = 3
-#: Generators of installed packages are not told: their users cannot change them (aiohttp makes one for its masks).
+#: Generators of installed packages are not told: their users cannot change them (aiohttp makes a generator for its
+#: masks).
 LIBRARIES = ("site-packages", "dist-packages")
 
 

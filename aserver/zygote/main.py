@@ -1,4 +1,4 @@
-"""The zygote: loads one generation's code, forks its workers, reaps them, reports, and is the master's deputy.
+"""The zygote: loads a generation's code, forks its workers, reaps them, reports, and is the master's deputy.
 
 It has a single thread and no event loop: it polls the master's channel and the wakeup socket. Nothing else in aserver
 forks, except the census (native.py). While the master lives it never decides when to fork or which worker to end. When

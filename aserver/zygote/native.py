@@ -76,8 +76,8 @@ def threads() -> frozenset[int]:
 def survivors(found: Iterable[int]) -> list[int]:
     """The threads among `found` that are still here, in the parent, after a fork.
 
-    To find out, it forks a child that ends at once. A library that ends its threads before a fork is prepared for one:
-    OpenBLAS does, which every `import numpy` loads.
+    To find out, it forks a child that ends at once. A library that ends its threads before a fork is prepared for
+    forks: OpenBLAS does, which every `import numpy` loads.
     """
     _fork_and_end()
     return sorted(set(found) & threads())

@@ -23,7 +23,7 @@ from aserver.zygote import native
 from aserver.zygote.descriptors import LoopWatch, descriptor_hazards
 from aserver.zygote.generators import RandomWatch
 
-#: Seconds. The kernel shows a thread that Python has joined for a moment more; it looks like a native one (seen).
+#: Seconds. The kernel shows a thread that Python has joined for a moment more; it looks like a native thread (seen).
 LEAVING = 0.1
 
 
@@ -31,7 +31,7 @@ class ThreadWatch:
     """While entered, notes the user's line that starts each thread: only the stack at `start()` shows it."""
 
     def __init__(self) -> None:
-        # Not imported, because the zygote must have no threads; code that starts one has loaded the module.
+        # Not imported, because the zygote must have no threads; code that starts a thread has loaded the module.
         self._thread: Any = getattr(sys.modules.get("threading"), "Thread", None)
         self._places: dict[object, str] = {}
         self._extensions = native.ExtensionWatch()
@@ -55,7 +55,7 @@ class ThreadWatch:
             self._thread.start = self._start
 
     def hazards(self) -> list[str]:
-        """A clause for each thread beside the main one: its name, and the line that has started it.
+        """A clause for each thread beside the main thread: its name, and the line that has started it.
 
         If Python knows none of them, this forks a child that ends at once, and leaves out threads that are gone then.
         """
@@ -98,7 +98,7 @@ def _child_hazards() -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Preloaded:
-    """The app, a clause for each hazard that loading it has left, and sentences on what else may surprise.
+    """The app, a clause for each hazard that loading it has left, and further sentences that the log should have.
 
     `unused_loops` are no hazard if each worker calls `descriptors.make_private` on them.
     """

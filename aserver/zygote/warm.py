@@ -1,4 +1,4 @@
-"""Loads ahead (`reload`) what a worker has loaded from installed packages, so that the next needs only the user's code.
+"""Loads ahead (`reload`) the installed packages that a worker has loaded, so that the next needs only the user's code.
 
 Runs in the zygote of workers that load the application themselves. The first worker tells which modules it has
 loaded. A child, which ends, rehearses their import: a module that leaves a thread or an open connection behind, or
@@ -29,9 +29,9 @@ from aserver.zygote.descriptors import descriptor_hazards
 
 log = logging.getLogger("aserver.error")
 
-#: Rehearsals, each without the packages that spoilt the one before.
+#: Rehearsals, each without the packages that spoilt the rehearsal before.
 REHEARSALS = 8
-#: Written on one line: what has been read of a message that is not complete.
+#: The part that has been read of a message that is not complete.
 _END = b"\n"
 
 
@@ -50,7 +50,7 @@ class Teller:
         self._before = dict(os.environ)
 
     def tell(self) -> None:
-        """Say what is loaded now, and close the pipe."""
+        """Tell the modules that are loaded now, and close the pipe."""
         environ = {name: value for name, value in os.environ.items() if self._before.get(name) != value}
         message = msgspec.json.encode(LoadedModules(list(_installed_modules()), environ)) + _END
         with contextlib.suppress(OSError), os.fdopen(self._fd, "wb") as pipe:  # the zygote may be gone
@@ -100,7 +100,7 @@ class Warmth:
         os.close(self.reading)
         self.reading, whole, self._data = None, self._data, b""
         if not whole:
-            self.begun = self._loaded is not None  # that worker did not get so far: another one is asked
+            self.begun = self._loaded is not None  # that worker did not get so far: another is asked
             return
         if self._loaded is None:
             self._loaded = msgspec.json.decode(whole, type=LoadedModules)
@@ -137,7 +137,7 @@ class Warmth:
 
 
 def wait(poll: select.poll, warmth: Warmth | None) -> None:
-    """Poll, and hear the pipe of `warmth` if it has one."""
+    """Poll, and hear the pipe of `warmth` if there is a pipe."""
     told = warmth.reading if warmth is not None else None
     if warmth is None or told is None:
         poll.poll()
@@ -150,7 +150,7 @@ def wait(poll: select.poll, warmth: Warmth | None) -> None:
 
 
 class Rehearsed(msgspec.Struct):
-    """The modules that can be imported; or the one that spoilt the process, and what it left."""
+    """The modules that can be imported; or the module that spoilt the process, and what it left there."""
 
     modules: list[str]
     spoilt: str = ""
@@ -158,7 +158,7 @@ class Rehearsed(msgspec.Struct):
 
 
 def rehearse(modules: Iterable[str], environ: Mapping[str, str]) -> Rehearsed:
-    """Import `modules` until one leaves a thread or descriptor that does not survive a fork."""
+    """Import `modules` until any of them leaves a thread or descriptor that does not survive a fork."""
     good: list[str] = []
     before = unix.open_fds()
     for name, loaded in _imported(modules, environ):
@@ -187,7 +187,7 @@ def _imported(modules: Iterable[str], environ: Mapping[str, str]) -> Iterator[tu
         for name in modules:
             try:
                 importlib.import_module(name)
-            except BaseException:  # noqa: BLE001 - the module's own code, which may want what is not there yet
+            except BaseException:  # noqa: BLE001 - the module's own code, which may want a setting that is not there yet
                 yield name, False
             else:
                 yield name, True

@@ -1,4 +1,4 @@
-"""Bodies: `/upload` reads a body and answers with its length, `/blob` is 1 MB in one piece, `/stream` 100 chunks."""
+"""Bodies: `/upload` answers with the length of the body, `/blob` is 1 MB in a single piece, `/stream` 100 chunks."""
 
 from typing import Any
 

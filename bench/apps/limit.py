@@ -1,9 +1,9 @@
 """The limit: uvloop and httptools with a fixed answer and no ASGI.
 
-It does what a Python server on these two must do: the loop, the parser, one callback and one write per response.
+It does the least that a Python server on these two must do: the loop, the parser, a callback and a write per response.
 
 `limit.py APP HOST PORT [CERTFILE KEYFILE]` answers as the app APP would. The answer is the same for every path, with
-the headers that a server has to send (a date is one of them).
+the headers that a server has to send (a date is among them).
 """
 
 import asyncio

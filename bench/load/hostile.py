@@ -102,6 +102,7 @@ async def attack(kind: str, host: str, port: int, seconds: float) -> None:
 if __name__ == "__main__":
     _, _kind, _host, _port, _seconds = sys.argv
     # Not nice(19): a nice process keeps the CPU to the end of its slice, and the honest clients would wait for that. A
-    # process of SCHED_IDLE is preempted by every other one that wakes up, so the honest clients wait for the server.
+    # process of SCHED_IDLE is preempted by every other process that wakes up, so the honest clients wait for the
+    # server.
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     asyncio.run(attack(_kind, _host, int(_port), float(_seconds)))

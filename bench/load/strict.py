@@ -97,7 +97,7 @@ class _Client:
 
 
 def _length(fields: bytes) -> int:
-    """Content-Length of a head in lower case; the apps used with this client always send one."""
+    """Content-Length of a head in lower case; the apps used with this client always send it."""
     _, found, rest = fields.partition(b"\r\ncontent-length:")
     return int(rest.split(b"\r\n", 1)[0]) if found else 0
 

@@ -1,4 +1,4 @@
-"""A WebSocket client that echoes messages as fast as the server answers, one under way per connection.
+"""A WebSocket client that echoes messages as fast as the server answers, a single message under way per connection.
 
 Runs in the harness process on the load's CPUs, on bare sockets and epoll: a client library would cost more than the
 server. It offers no compression. Every connection's first answer is checked byte by byte, the others by length.
@@ -90,7 +90,7 @@ def answer_pings(socks: Iterable[socket.socket]) -> None:
 
 
 class Echo:
-    """Open sockets that echo messages of one size."""
+    """Open sockets that echo messages of the same size."""
 
     def __init__(self, address: Address, *, connections: int, size: int) -> None:
         payload, mask = os.urandom(size), os.urandom(4)

@@ -1,4 +1,4 @@
-"""How much honest clients notice of hostile ones.
+"""How much honest clients notice of hostile clients.
 
 Runs in the harness process; the attackers have a process of their own.
 """
@@ -25,7 +25,7 @@ _SETTLING = 1.5
 
 @dataclass(frozen=True, kw_only=True)
 class Attack:
-    """16 honest clients, alone and beside hostile ones. Main figure: their worst p99 over their p99 alone."""
+    """16 honest clients, alone and beside hostile clients. Main figure: their worst p99 over their p99 alone."""
 
     name: str = "attack"
     title: str = "p99 of honest clients under attack, as a multiple of their p99 without"

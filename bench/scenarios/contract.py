@@ -70,7 +70,7 @@ class Scenario(Protocol):
 
     @property
     def columns(self) -> Sequence[Column]:
-        """The figures, the main one first; lower is better in that one. Ratios are made of it."""
+        """The figures, the main figure first, in which lower is better. Ratios are made of it."""
         ...
 
     @property
@@ -88,7 +88,7 @@ class Scenario(Protocol):
         ...
 
     def estimate(self, stage: Stage) -> float:
-        """Seconds that one measurement takes, for the progress bar and the time limit."""
+        """Seconds that a measurement takes, for the progress bar and the time limit."""
         ...
 
     def measure(self, stage: Stage, server: Server) -> Outcome:

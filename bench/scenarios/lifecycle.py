@@ -41,7 +41,7 @@ class Turnover:
         return Launch("who:app", workers=self.workers, max_requests=self.max_requests, reloads=self.reloads > 0)
 
     def _seconds(self, stage: Stage) -> float:
-        # Long enough for every reload to end: peers take a second or two for one.
+        # Long enough for every reload to end: peers take a second or two.
         return max(float(stage.seconds), 6.0, 3.0 * (self.reloads + 1))
 
     def estimate(self, stage: Stage) -> float:

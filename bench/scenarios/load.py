@@ -1,4 +1,4 @@
-"""Scenarios that load one worker with wrk and measure CPU time per request.
+"""Scenarios that load a worker with wrk and measure CPU time per request.
 
 Runs in the harness process.
 """
@@ -29,7 +29,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """wrk against one worker (or more). The main figure is the CPU time of the server's whole tree per request."""
+    """wrk against a worker (or more). The main figure is the CPU time of the server's whole tree per request."""
 
     name: str
     title: str
@@ -89,7 +89,7 @@ class Load:
         return outcome
 
     def _check(self, address: Address) -> None:
-        """Raise MeasureError if the server does not give the right answer: a fast wrong one must not count."""
+        """Raise MeasureError if the server does not give the right answer: a fast wrong answer must not count."""
         method, body = ("POST", b"u" * self.upload) if self.upload else ("GET", b"")
         status, answer = address.exchange(self.path, method, body)
         if status != 200 or (self.body_size is not None and len(answer) != self.body_size):
@@ -269,7 +269,7 @@ LOADS = (
     Load(name="wsgi-flask", title="WSGI: hello world by Flask", app="flask_hello:app", wsgi=True),
     Load(name="tls", title="Hello world over TLS, keep-alive", answer="hello:app", tls=True),
     Load(name="nginx-unix", title="Behind nginx on a unix socket", nginx=True),
-    # The cost of more workers: the same load, on as many CPUs as there are (one is always left to the load).
+    # The cost of more workers: the same load, on as many CPUs as there are (a CPU is always left to the load).
     Load(name="workers-2", title="Hello world, 2 workers", workers=2),
     Load(name="workers-4", title="Hello world, 4 workers", workers=4),
 )

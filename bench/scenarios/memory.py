@@ -126,7 +126,7 @@ class WorkerMemory:
         return Launch("heavy:app", workers=self.workers, loading=self.loading)
 
     def estimate(self, stage: Stage) -> float:
-        """The time for four imports of 100 MB on one or two CPUs, and four collections."""
+        """The time for four imports of 100 MB on 1 or 2 CPUs, and four collections."""
         del stage
         return 12.0
 
@@ -158,7 +158,7 @@ class WorkerMemory:
     def _meet_all(self, running: Running) -> list[int]:
         """Ask until every worker has collected its garbage and answered requests. Raises MeasureError.
 
-        By several connections at once, because connections one after the other would mostly meet the same worker.
+        By several connections at once, because connections in turn would mostly meet the same worker.
         """
         met: set[int] = set()
         deadline = time.monotonic() + 60

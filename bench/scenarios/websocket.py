@@ -17,7 +17,7 @@ from bench.servers import Launch, Server
 
 @dataclass(frozen=True, kw_only=True)
 class Echoes:
-    """Binary messages of one size, each answered with itself, one under way per connection."""
+    """Binary messages of the same size, each answered with itself, a single message under way per connection."""
 
     name: str
     title: str
@@ -72,7 +72,7 @@ class Echoes:
 
 @dataclass(frozen=True, kw_only=True)
 class IdleSockets:
-    """Many WebSockets that have echoed one message and now wait. Kernel buffers are not in the figure."""
+    """Many WebSockets that have echoed a message and now wait. Kernel buffers are not in the figure."""
 
     name: str = "ws-idle-10k"
     title: str = "10,000 idle WebSockets"

@@ -1,4 +1,4 @@
-r"""Access lines: a format is compiled once into a function that makes one line.
+r"""Access lines: a format is compiled once into a function that makes a line.
 
 Pure, run by workers once per request, so every operation here is paid for a hundred thousand times a second. A line is
 text, because f-strings are a third quicker than `bytes %`. It is ASCII, so its length is also that in bytes. The rules:
@@ -43,7 +43,7 @@ Compiled = Callable[[Sequence[AccessRecord], str], list[str]]
 
 
 class Formatter(NamedTuple):
-    """`lines(records, time)` makes lines, `shortened` shorter ones for where those are too long.
+    """`lines(records, time)` makes lines, `shortened` shorter lines where those are too long.
 
     `stamp` makes the text of a time. `timed`: lines have a duration, so it must be measured.
     """
@@ -172,7 +172,7 @@ _PAINTS = {1: 36, 2: 32, 3: 36, 4: 33}
 def compile_format(text: str, *, pid: int = 0, limit: int | None = None, colour: bool = False) -> Formatter:
     """Compile an `access_log_format`. Lines of `shortened` have at most `limit` bytes, which the sink takes at once.
 
-    Raises ConfigError that names an unknown atom and the nearest known one.
+    Raises ConfigError that names an unknown atom and the nearest known atom.
     """
     if text == "json":
         template, expressions = _JSON
@@ -227,7 +227,7 @@ def _parse(source: str) -> tuple[str, tuple[str, ...]]:
 def _compile(
     template: str, expressions: Sequence[str], escape: Escaper, missing: bytes, pid: int, *, paint: Callable[[int], str]
 ) -> Compiled:
-    """Make the function. Header names become variables, and one pass over the header list fills them all."""
+    """Make the function. Header names become variables, and a single pass over the header list fills them all."""
     namespace: dict[str, Any] = {
         "escape": escape,
         "user": _user,
@@ -277,7 +277,7 @@ def _join(literals: Sequence[str], values: Sequence[str], expressions: Sequence[
     steady: list[str] = []
     kept = False
     for number, literal in enumerate(literals):
-        text += f"{literal!r} "  # strings side by side are one constant to Python's compiler
+        text += f"{literal!r} "  # Python's compiler makes a single constant of strings side by side
         value = f'f"{{{values[number]}}}" ' if number < len(values) else ""
         if value and _is_steady(expressions[number]):
             text += value
@@ -336,7 +336,7 @@ def _prologue(used: str, steady: int, *, keeps: bool) -> list[str]:
         if re.search(rf"\b({'target|text' if name == 'target' else name})\b", used):
             source.append(f" {name} = record.{name}")
     if re.search(r"\btext\b", used):
-        # Targets differ too much to be remembered, and most are short and plain. Decoding one also checks it.
+        # Targets differ too much to be remembered, and most are short and plain. Decoding also checks it.
         source += [" try:", "  text = decode(target, 'strict', PLAIN)[0]"]
         source += [" except UnicodeDecodeError:", "  text = escape[target]"]
     return source

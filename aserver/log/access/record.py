@@ -30,7 +30,7 @@ class AccessRecord(Protocol):
 
     @property
     def status(self) -> int:
-        """0 if the connection ended before the application gave one."""
+        """0 if the connection ended before the application gave a status."""
 
     @property
     def sent(self) -> int:
@@ -38,7 +38,7 @@ class AccessRecord(Protocol):
 
     @property
     def headers(self) -> Sequence[tuple[bytes, bytes]]:
-        """The fields of the request, names in lower case; nothing changes this sequence, nor what it holds."""
+        """The fields of the request, names in lower case; nothing changes this sequence or its items."""
 
     @property
     def response_headers(self) -> Sequence[tuple[bytes, bytes]]:

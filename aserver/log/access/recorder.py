@@ -1,4 +1,4 @@
-"""The access log of one worker: a line for each finished request, at nearly no cost.
+"""The access log of a worker: a line for each finished request, at nearly no cost.
 
 Runs in the worker's loop. `protocol` calls it for every response, and when a WebSocket opens and ends. It must never
 wait and never raise, because the request has been answered already. Records are kept until the loop's turn ends.
@@ -80,7 +80,7 @@ def _writer(formatter: Formatter, lines: Lines, limit: int | None) -> Callable[[
     def make(records: list[AccessRecord]) -> list[str]:
         try:
             made = make_lines(records, text)
-        except Exception:  # noqa: BLE001 - a format may show what the application put into its scope
+        except Exception:  # noqa: BLE001 - a format may show objects of the application's scope
             made = _make_one_by_one(records, make_lines, text)
         if limit is not None and max(map(len, made), default=0) > limit:
             pairs = zip(records, made, strict=True)

@@ -59,9 +59,9 @@ class Answers:
             reply({"after": after, **self._do(order)})
 
     def _do(self, order: Order) -> dict[str, Any]:
-        """Begin what takes its time; the reply has its ticket."""
+        """Begin an order that takes its time; the reply has its ticket."""
         runner, why = self._runner, f"aserver {order.command}"
-        ticket = time.monotonic_ns()  # of one clock over all images of this process, so never given twice
+        ticket = time.monotonic_ns()  # the clock goes on over all images of this process, so no ticket is given twice
         match order.command:
             case "reload":
                 runner.reload(why, ticket)
@@ -100,7 +100,7 @@ class Answers:
         return serials
 
     def _ask(self, order: Order, reply: Callable[[object], None]) -> None:
-        """Ask the processes of a slot what runs there; the reply comes when each has answered, or is given up."""
+        """Ask the processes of a slot for their requests; the reply comes when each has answered, or is given up."""
         slot = self._slot(order)
         handles = [w for w in self._runner.processes.workers.all.values() if w.slot == slot and w.pid is not None]
         if not handles:

@@ -1,4 +1,4 @@
-"""The reply to `metrics`: the counters of all workers, and what only the master knows.
+"""The reply to `metrics`: the counters of all workers, and the master's own numbers.
 
 Runs in the master. It only looks. docs/operate.md has the form, `metrics/families` the names.
 """
@@ -40,7 +40,7 @@ def metrics(runner: Runner, measures: Measures) -> list[Family]:
 
 
 def _of_board(runner: Runner) -> Iterator[Family]:
-    """Gauges of what is open now, by the words of the workers that live."""
+    """Gauges of open requests and connections, by the words of the workers that live."""
     workers = runner.processes.workers.all.values()
     cells = [cell for worker in workers if (cell := runner.processes.board.words(worker.cell)) is not None]
     for name, field in (

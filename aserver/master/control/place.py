@@ -72,7 +72,7 @@ def _own_place() -> str:
 
 
 def _directories() -> list[str]:
-    """The directories of this user, the best one first."""
+    """The directories of this user, the best first."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     own = os.path.join(tempfile.gettempdir(), f"aserver-{os.geteuid()}")
     return [runtime, own] if runtime and _is_private(runtime) else [own]

@@ -21,8 +21,8 @@ from aserver.master.journal import Journal, Record
 MOST_CLIENTS = 16
 #: Bytes of a request's line.
 LONGEST_LINE = 4096
-#: Seconds that a client may take for the rest of a line, to send the next one, or to take an answer; no limit for a
-#: follower that takes what comes.
+#: Seconds that a client may take for the rest of a line, to send the next line, or to take an answer; no limit for a
+#: follower that takes its records.
 PATIENCE = 60.0
 #: After a request a client pauses this many times as long as the answer took: it has a hundredth of the master's time.
 SHARE = 100
@@ -37,7 +37,7 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Order).decode
 
 
-#: Gives the reply to an order: a structure for JSON, at once or, for what a worker is asked, later.
+#: Gives the reply to an order: a structure for JSON, at once or, if a worker has to be asked, later.
 AnswerOrder = Callable[[Order, Callable[[object], None]], None]
 
 
@@ -177,7 +177,7 @@ class ControlClient:
         self._next()
 
     def _next(self) -> None:
-        """Take the next request, if the answer to the last one is out."""
+        """Take the next request, if the answer to the last request is out."""
         if self._busy or self._outgoing or not self._rested or self._sock.fileno() < 0:
             return
         if b"\n" in self._incoming:
@@ -202,7 +202,7 @@ class ControlClient:
             self._server.loop.call_soon(self.pump)
 
     def pump(self) -> None:
-        """Write what the socket takes: the answer, then records for a follower."""
+        """Write as much as the socket takes: the answer, then records for a follower."""
         self._scheduled = False
         if self._sock.fileno() < 0:
             return
@@ -242,7 +242,7 @@ class ControlClient:
         return bool(lines)
 
     def last_words(self) -> None:
-        """Close; what the socket takes at once is still sent."""
+        """Close, after as much has been sent as the socket takes at once."""
         self.pump()
         self.close()
 
@@ -267,14 +267,14 @@ def _line(reply: object) -> bytes:
     return _encode(reply) + b"\n"
 
 
-# ── who may ask ──────────────────────────────────────────────────────────────────────────────
+# ── permission ───────────────────────────────────────────────────────────────────────────────
 
 
 def refuse(sock: socket.socket) -> str:
     """Why the process at the other end may not ask; empty if it may: root, and this user but for our own processes.
 
-    A worker runs the application's code, maybe as the user of this process. It, its children and what they have left
-    behind are below this process (docs/traps.md, 92).
+    A worker runs the application's code, maybe as the user of this process. It, its children and the processes that
+    they have left behind are below this process (docs/traps.md, 92).
     """
     option = getattr(socket, "SO_PEERCRED", None)
     if option is None:  # no Linux: the mode of the directory and the socket have to do

@@ -58,8 +58,8 @@ class BackOff:
     def boot_failed(self, now: float, began: float = math.inf) -> float:
         """An attempt made at `began` failed; returns the pause in seconds.
 
-        Attempts that were under way when another one failed are of the same round and count once, so that eight
-        workers that miss one database are tried as often as one.
+        Attempts that were under way when another failed are of the same round and count once, so that eight workers
+        that miss a database are tried as often as a single worker.
         """
         if began <= self._failed_at:
             return max(0.0, self.not_before - now)

@@ -1,8 +1,8 @@
 """Events and commands: the input and the output of the pure state machine.
 
-Pure. `runner` and `processes` turn what happens into events; `runner` carries out the commands. A message of a worker
-or zygote that names its subject is an event as it is (`ipc.messages`). Workers are named by `serial`, zygotes by
-`generation`. An event may come late, twice or not at all.
+Pure. `runner` and `processes` turn the messages, deaths and orders that come into events; `runner` carries out the
+commands. A message of a worker or zygote that names its subject is an event as it is (`ipc.messages`). Workers are
+named by `serial`, zygotes by `generation`. An event may come late, twice or not at all.
 """
 
 import enum
@@ -23,7 +23,7 @@ class StopMode(enum.IntEnum):
 
 
 class _Shape(msgspec.Struct, frozen=True):
-    """Not a dataclass: thirty of those take 25 ms to make, at each start; these take one."""
+    """Not a dataclass: thirty of those take 25 ms to make, at each start; these take 1 ms."""
 
 
 # ── events ───────────────────────────────────────────────────────────────────────────────────
@@ -41,7 +41,7 @@ class ZygoteUp(_Shape, frozen=True):
 
 
 class ZygoteUnforkable(_Shape, frozen=True):
-    """The zygote holds what does not survive a fork; it leaves, and a lazy one is wanted."""
+    """The zygote has threads or the like, which a fork would break; it leaves, and a lazy zygote is wanted."""
 
     generation: int
 
@@ -228,7 +228,7 @@ class StartListening(_Shape, frozen=True):
 
 
 class Forget(_Shape, frozen=True):
-    """All of a generation has ended: what it alone used can be closed."""
+    """All processes of a generation have ended: listeners and logs that it alone used can be closed."""
 
     generation: int
 
@@ -238,7 +238,7 @@ class CloseListeners(_Shape, frozen=True):
 
 
 class Say(_Shape, frozen=True):
-    """Log one record. With an `event` it is kept, too: one of the master's decisions (docs/operate.md).
+    """Log a record. With an `event` it is kept, too, as a decision of the master (docs/operate.md).
 
     `worker` is a slot. `tickets` are the numbers of the requests (`aserver reload`) that this record is the answer to.
     """

@@ -1,4 +1,4 @@
-"""Why a process ended, in one clause; numbers in words. Pure."""
+"""Why a process ended, in a clause; numbers in words. Pure."""
 
 import enum
 

@@ -1,7 +1,7 @@
 """A generation's fate: begun, then promoted or failed; if there was never another, its failure ends the server.
 
 Pure. Nothing old is touched before a worker of the new generation serves; a generation that fails leaves the old
-one as it was.
+generation as it was.
 """
 
 from aserver.errors import ExitCode
@@ -31,7 +31,7 @@ def begin(model: Model, limits: Limits) -> Generation:
 
 
 def promote(model: Model, generation: Generation) -> None:
-    """The candidate works: new workers come from it, older ones are to be replaced."""
+    """The candidate works: new workers come from it, older workers are to be replaced."""
     first = model.current is None
     transitions.succeed(model, generation)
     if not first:

@@ -20,7 +20,7 @@ QUIT_ALLOWANCE = 5.0
 #: Between two looks at the heartbeats. If a look comes later than twice this, the master itself stood still (suspend,
 #: SIGSTOP of the group), and an old heartbeat proves nothing about its worker.
 BEAT_PERIOD = 0.25
-#: Two reloads do not begin within this time: ten SIGHUPs in a second are one deploy.
+#: Two reloads do not begin within this time: ten SIGHUPs in a second are a single deploy.
 RELOAD_SPACING = 1.0
 
 
@@ -55,7 +55,7 @@ class Limits:
 
     @property
     def gives_way(self) -> bool:
-        """Whether a worker leaves as soon as its successor boots: clients wait for that one, and its code."""
+        """Whether a worker leaves as soon as its successor boots: clients wait for the successor, and its code."""
         return self.reload and not self.keep_serving
 
     @property
@@ -64,7 +64,7 @@ class Limits:
         return self.lifespan_shutdown_timeout + KILL_ALLOWANCE
 
     def draw_lifetime(self, rng: Rng) -> tuple[int, float]:
-        """(requests, seconds) after which one worker is due; 0 for never. Jitter only ever adds."""
+        """(requests, seconds) after which a worker is due; 0 for never. Jitter only ever adds."""
         requests = self.max_requests + int(rng() * (self.max_requests_jitter + 1)) if self.max_requests else 0
         seconds = self.max_lifetime + rng() * self.max_lifetime_jitter if self.max_lifetime else 0.0
         return requests, seconds

@@ -1,8 +1,8 @@
-"""The master's decisions: what to do next with the zygotes and workers that there are.
+"""The master's decisions: the next orders to the zygotes and workers.
 
-Pure. `handle(event, now)` applies one event, then compares what is with what should be until nothing is left to order,
-and returns the orders; `next_deadline()` says when to call again although nothing happened. It never waits: reload,
-drain and stop are phases with absolute deadlines in monotonic seconds.
+Pure. `handle(event, now)` applies an event, then compares the processes with the number that is wanted until nothing
+is left to order, and returns the orders; `next_deadline()` says when to call again although nothing happened. It never
+waits: reload, drain and stop are phases with absolute deadlines in monotonic seconds.
 
     worker      BOOTING ──ready──> READY ──asked──> RECYCLING ──replacement ready──> DRAINING ──> (gone)
                    └──late, failed──> FAILED ──> (gone)     └──hung──> KILLING <──late──┘
@@ -12,15 +12,15 @@ drain and stop are phases with absolute deadlines in monotonic seconds.
 
 docs/states.md has every step. The modules, each pure:
 
-    model        what there is               transitions  every step, its deadline and its command
-    on_event     what an event means         generations  begun, promoted, failed
-    reconcile    what is to be done          shutdown     how the server ends
+    model        workers, generations        transitions  every step, its deadline and its command
+    on_event     an event changes the model  generations  begun, promoted, failed
+    reconcile    orders what is missing      shutdown     how the server ends
     operations   reloads and the like, to their end
     backoff, limits, explain                 pauses, numbers, sentences
 
 Rules an editor must keep (tests/stateful holds them under lost, doubled and reordered events):
 * one Drain per worker; no order to a worker that is gone; an event for an unknown serial changes nothing;
-* never more than `workers + max_surge` processes are forked for (a reload's canary may always be one more than
+* never more than `workers + max_surge` processes are forked for (a reload's canary may always come on top of
   `workers`, or a reload would have to end a worker first); never fewer ready than `workers - max_unavailable` by our
   own doing;
 * nothing old is touched before a worker of the new generation serves;

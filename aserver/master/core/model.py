@@ -31,11 +31,11 @@ class ZygotePhase(enum.Enum):
     """Of a generation's zygote process."""
 
     LOADING = "loading"
-    TURNING = "turning"  # leaving so that a lazy one can take its place
+    TURNING = "turning"  # leaving so that a lazy zygote can take its place
     UP = "up"
-    DOWN = "down"  # dead, another one follows
+    DOWN = "down"  # dead, another follows
     LEAVING = "leaving"
-    GONE = "gone"  # dead, and no other one is wanted
+    GONE = "gone"  # dead, and no other is wanted
 
 
 class Role(enum.Enum):
@@ -261,14 +261,14 @@ class Model:
         return worker.serves and (worker.phase is WorkerPhase.RECYCLING or old)
 
     def can_lose_one(self) -> bool:
-        """Whether one serving worker may be told to leave."""
+        """Whether a serving worker may be told to leave."""
         serving = sum(w.serves and self.counts(w) for w in self.workers.values())
         return serving - 1 >= self.target - self.limits.max_unavailable
 
     def can_fork(self, generation: Generation) -> bool:
         """Whether `generation` could fork now, and the number of processes allows it.
 
-        Every living process counts, also one that drains. A canary may always be one more than `workers`; without a
+        Every living process counts, also one that drains. A canary may always come on top of `workers`; without a
         surge, a canary and its remains do not take the place of a worker that is wanted.
         """
         if generation.zygote is not ZygotePhase.UP or generation.backoff.not_before > self.now or self.exhausted:

@@ -1,7 +1,7 @@
 """A function for each event: the changes of the model that follow from the event alone.
 
 Pure. An event may be late, doubled or lost, so each function asks first whether the event still fits the model; an
-unknown serial or generation changes nothing. `reconcile` and `shutdown` decide afterwards what is to be done.
+unknown serial or generation changes nothing. `reconcile` and `shutdown` give the orders afterwards.
 """
 
 from typing import Any
@@ -35,7 +35,7 @@ def on_zygote_up(model: Model, generation: Generation, event: ev.ZygoteUp) -> No
 
 
 def on_zygote_unforkable(model: Model, generation: Generation, _event: ev.ZygoteUnforkable) -> None:
-    """The zygote leaves, and a lazy one takes its place. A lazy one fails: its successor would say the same."""
+    """The zygote leaves, and a lazy zygote takes its place; but a lazy zygote fails, since the next would, too."""
     if generation.zygote is not ZygotePhase.LOADING:
         return
     if generation.lazy:
@@ -180,7 +180,7 @@ def on_breached(model: Model, worker: Worker, event: ev.Breached) -> None:
 
 
 def on_died(model: Model, worker: Worker, event: ev.Died) -> None:
-    """The process has ended: say why, and what follows."""
+    """The process has ended: say why, and which worker takes its place."""
     del model.workers[worker.serial]
     generation = model.generations[worker.generation]
     if worker.pid is None:
@@ -260,20 +260,20 @@ def on_tick(_model: Model, _event: ev.Tick) -> None:
 
 
 def on_reload_requested(model: Model, event: ev.ReloadRequested) -> None:
-    """Note the request; the latest one wins, and begins when no other reload is under way."""
+    """Note the request; the latest wins, and begins when no other reload is under way."""
     if model.over:
         text = f"reload ({event.why}) refused: the server is stopping"
         more: dict[str, Any] = {"reason": "the server is stopping", "outcome": "refused", "tickets": event.tickets}
         model.say("warning", text, "reload.ends", **more)
         return
-    if (before := model.pending) is not None:  # this one answers for both
+    if (before := model.pending) is not None:  # its end answers both
         tickets = (*before.tickets, *event.tickets)
         event = replace(event, upgrade=event.upgrade or before.upgrade, tickets=tickets)
     model.pending = event
 
 
 def on_code_changed(model: Model, event: ev.CodeChanged) -> None:
-    """Replace every worker that is wanted; if one boots, it may have read files of before."""
+    """Replace every worker that is wanted; a worker that boots may have read files of before."""
     source = model.current or model.candidate
     if model.over or source is None:
         return
@@ -288,7 +288,7 @@ def on_code_changed(model: Model, event: ev.CodeChanged) -> None:
 
 
 def on_scale(model: Model, event: ev.Scale) -> None:
-    """Another number of workers; fewer by one never means none, which only WINCH asks for."""
+    """Another number of workers. `delta` never leads to 0 workers, which only WINCH asks for."""
     if model.over or not model.generations:
         more: dict[str, Any] = {"reason": "the server stops", "outcome": "refused", "tickets": event.tickets}
         model.say("warning", "scaling refused: the server stops", "scale.ends", **more)

@@ -1,6 +1,6 @@
-"""Reloads, upgrades and changes of the number of workers: begun, and ended with one record each.
+"""Reloads, upgrades and changes of the number of workers: begun, and ended with a record each.
 
-Pure. An operation ends when the slots that are wanted are served as it wants them; or when it has failed, another one
+Pure. An operation ends when the slots that are wanted are served as it wants them; or when it has failed, another
 has taken its place, or the server stops. Each end answers the requests whose tickets the operation has.
 """
 

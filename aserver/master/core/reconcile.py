@@ -1,7 +1,7 @@
-"""Compares the model with the number of workers wanted, and orders what is missing.
+"""Compares the model with the number of workers wanted, and orders the difference.
 
-Pure. Runs after every event, in one order: first deadlines that have passed, then the generations, then the slots. It
-keeps no state of its own, so an event that was lost costs at most the time until the next deadline.
+Pure. Runs after every event, always in the same order: first deadlines that have passed, then the generations, then the
+slots. It keeps no state of its own, so an event that was lost costs at most the time until the next deadline.
 """
 
 from aserver.master.core import events as ev
@@ -183,7 +183,7 @@ def _gives_way(model: Model, worker: Worker) -> bool:
 
 
 def _partner(model: Model, current: Generation, worker: Worker) -> Worker | None:
-    """The worker that takes the place of an outgoing one."""
+    """The worker that takes the place of an outgoing worker."""
     return next((w for w in model.of(current) if w.slot == worker.slot and w.fills and not model.outgoing(w)), None)
 
 

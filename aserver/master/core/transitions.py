@@ -24,7 +24,7 @@ P = TypeVar("P", WorkerPhase, ZygotePhase, Role, ServerPhase)
 
 
 class Row(NamedTuple):
-    """A line of docs/states.md: `before` is None for what did not exist, `after` for what is forgotten."""
+    """A line of docs/states.md: `before` is None if there was nothing before, `after` if nothing is left."""
 
     before: Phase | None
     event: str
@@ -253,18 +253,18 @@ def zygote_up(model: Model, generation: Generation) -> None:
 
 
 def turn_lazy(generation: Generation) -> None:
-    """The zygote leaves; the next one does not load the app."""
+    """The zygote leaves; the next zygote does not load the app."""
     _enter(generation, ZygotePhase.TURNING, generation.deadline)
     generation.lazy = True
 
 
 def zygote_down(model: Model, generation: Generation, pause: float) -> None:
-    """The zygote is dead, and another one starts after `pause` seconds."""
+    """The zygote is dead, and another starts after `pause` seconds."""
     _enter(generation, ZygotePhase.DOWN, model.now + pause)
 
 
 def zygote_gone(generation: Generation) -> None:
-    """The zygote is dead, and no other one is wanted."""
+    """The zygote is dead, and no other is wanted."""
     _enter(generation, ZygotePhase.GONE, None)
 
 
@@ -278,7 +278,7 @@ def kill_zygote(model: Model, generation: Generation, signal: str = "SIGKILL") -
 
 
 def quit_zygote(model: Model, generation: Generation) -> None:
-    """Have the zygote leave, if there is one: none is wanted any more."""
+    """Have the zygote leave, if it lives: none is wanted any more."""
     if generation.zygote is ZygotePhase.DOWN:
         zygote_gone(generation)
     if generation.zygote in (ZygotePhase.LEAVING, ZygotePhase.GONE):
@@ -303,7 +303,7 @@ def await_last_zygote(model: Model, generation: Generation) -> None:
 
 
 def succeed(model: Model, candidate: Generation) -> None:
-    """Make the candidate the current generation; the one that was current is old."""
+    """Make the candidate the current generation; the generation before it is old."""
     if (current := model.current) is not None:
         current.role = _step(f"generation {current.number}", current.role, Role.OLD)
     candidate.role = _step(f"generation {candidate.number}", candidate.role, Role.CURRENT)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from aserver.master.core.explain import count
 from aserver.master.core.model import Generation, Model, Role, ServerPhase, Worker, WorkerPhase, ZygotePhase
 
-#: Seconds without a heartbeat after which a worker does not serve, whatever its phase says.
+#: Seconds without a heartbeat after which a worker does not serve, although its phase says so.
 BLOCKED_AFTER = 5.0
 
 
@@ -66,8 +66,8 @@ def _candidate(model: Model, candidate: Generation) -> str:
 def readiness(model: Model, beats: Mapping[int, float]) -> tuple[bool, str]:
     """Whether clients should be sent here, and a clause about it. `beats` are the last heartbeats by serial; 0: none.
 
-    `max_unavailable` workers may be missing. A worker whose loop stands still counts as long as another one's turns,
-    because that one accepts all that comes.
+    `max_unavailable` workers may be missing. A worker whose loop stands still counts as long as another's turns,
+    because the other accepts all clients.
     """
     if model.server is not ServerPhase.SERVING:
         doing = {ServerPhase.BOOTING: "boots"}.get(model.server, "stops")
