@@ -46,6 +46,7 @@ EXAMPLES: Mapping[str, str] = {
     "proc_name": "shop",
     "control": "/run/app/control.sock",
     "admin": "127.0.0.1:9100",
+    "health_check": "/healthz",
     "reload_dir": "src,templates",
     "reload_include": "*.py,*.html",
     "reload_exclude": "test_*",

@@ -145,6 +145,8 @@ class Settings(TypedDict, total=False):
     headers: str | list[str] | tuple[str, ...] | Mapping[str, str]
     static: str | list[str] | tuple[str, ...] | Mapping[str, str]
     """`PREFIX=DIRECTORY`: below that path files are served, and the application is not asked."""
+    health_check: str | Literal[False] | None
+    """Path where the worker answers as /readyz of `admin`. Default: `off`."""
     pathsend: bool
     """Offer `http.response.pathsend`: frameworks then send files by name, and middleware that reads or changes bodies
     (compression) does not see them. Default: `off`.
@@ -169,13 +171,13 @@ class Settings(TypedDict, total=False):
     """Of the private key."""
     ssl_keyfile_password: str | None
     ca_certs: str | None
-    """Authorities that sign clients' certificates, PEM."""
+    """Clients' authorities, PEM."""
     ssl_ca_certs: str | None
     cert_reqs: int | Literal["none", "optional", "required"]
     """Clients' certificates. Default: `none`."""
     ssl_cert_reqs: int | Literal["none", "optional", "required"]
     ciphers: str | None
-    """OpenSSL cipher list; unset: OpenSSL's own."""
+    """OpenSSL's cipher list; unset: its own."""
     ssl_ciphers: str | None
     tls_min_version: Literal["1.2", "1.3"]
     """Oldest version accepted. Default: `1.2`."""

@@ -248,6 +248,9 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         STATIC,
         Setting(Group.HTTP, "`PREFIX=DIRECTORY`: below that path files are served, and the application is not asked"),
     ] = ()
+    health_check: Annotated[
+        str | None, PREFIX, Setting(Group.HTTP, "path where the worker answers as /readyz of `admin`", off=True)
+    ] = None
     pathsend: Annotated[
         bool,
         Setting(
@@ -276,15 +279,11 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     keyfile_password: Annotated[
         str | None, Setting(Group.TLS, "of the private key", ("ssl_keyfile_password",), secret=True)
     ] = None
-    ca_certs: Annotated[
-        str | None, Setting(Group.TLS, "authorities that sign clients' certificates, PEM", ("ssl_ca_certs",))
-    ] = None
+    ca_certs: Annotated[str | None, Setting(Group.TLS, "clients' authorities, PEM", ("ssl_ca_certs",))] = None
     cert_reqs: Annotated[
         Literal["none", "optional", "required"], Setting(Group.TLS, "clients' certificates", ("ssl_cert_reqs",))
     ] = "none"
-    ciphers: Annotated[
-        str | None, Setting(Group.TLS, "OpenSSL cipher list; unset: OpenSSL's own", ("ssl_ciphers",))
-    ] = None
+    ciphers: Annotated[str | None, Setting(Group.TLS, "OpenSSL's cipher list; unset: its own", ("ssl_ciphers",))] = None
     tls_min_version: Annotated[Literal["1.2", "1.3"], Setting(Group.TLS, "oldest version accepted")] = "1.2"
 
     proxy_headers: Annotated[

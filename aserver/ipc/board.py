@@ -89,6 +89,11 @@ class BoardFile:
             # A count that a worker has spoilt becomes the whole board: readers then look at unused cells too.
             os.pwrite(self.fd, _WORD.pack(index if given_out < index else CELLS - 1), _HEADER)
 
+    def tell_readiness(self, *, ready: bool, reason: str) -> None:
+        """Tell the workers, for `health_check`, whether clients should be sent to this server."""
+        text = (b"+" if ready else b"-") + reason.encode("utf-8", "replace")
+        os.pwrite(self.fd, _TEXT.pack(text), _HEADER * CELL_SIZE + _WORDS)
+
     def close(self) -> None:
         """Close the file."""
         os.close(self.fd)
@@ -135,6 +140,11 @@ class Board:
         """The words of the counters of one cell."""
         begin = (_PAGES + index * PAGE_SIZE) // 8
         return self._words[begin : begin + WORDS]
+
+    def readiness(self) -> tuple[bool, str]:
+        """Whether clients should be sent to this server, and why (not), as the master has told it."""
+        text = _TEXT.unpack_from(self._map, _HEADER * CELL_SIZE + _WORDS)[0].rstrip(b"\0").decode("utf-8", "replace")
+        return text.startswith("+"), text[1:] or "the server boots"
 
     def used(self) -> Iterator[tuple[int, memoryview]]:
         """Every cell that was ever given out, with its number. A spoilt count is cut to the size of the board."""

@@ -88,6 +88,7 @@ class ServiceManager:
         reloading = reloading or model.pending is not None or any(each.generation for each in model.operations)
         if model.over:
             state, line = Told.STOPPING, "STOPPING=1"
+            self.keep(())  # else clients would go on to connect to what the manager holds
         elif not model.announced or (self._told is Told.RELOADING and reloading):
             return
         else:

@@ -325,7 +325,7 @@ class Runner:
             ev.DumpStacks: workers.dump_stacks,
             ev.StartListening: lambda order: self.listen(order.generation),
             ev.Forget: self._forget,
-            ev.CloseListeners: lambda _: self._close_listeners(),
+            ev.CloseListeners: lambda _: self._resources.close_listeners(),
             ev.Say: self.journal.say,
             ev.Exit: self._done.set_result,
         }
@@ -363,10 +363,6 @@ class Runner:
         self._resources.forget(order.generation)
         self._code.forget(order.generation)
 
-    def _close_listeners(self) -> None:
-        self._manager.keep(())  # else clients would go on to connect to what the manager holds
-        self._resources.close_listeners()
-
     # ── periodic ─────────────────────────────────────────────────────────────────────────────
 
     def _every(self, period: float, chore: Callable[[], None]) -> None:
@@ -379,8 +375,11 @@ class Runner:
         self._periodic.append(self._loop.call_later(period, turn))
 
     def _look_at_beats(self) -> None:
-        beats = self._processes.workers.beats()
-        self._handle(ev.Beats(beats, self._processes.workers.debugged()))
+        workers = self._processes.workers
+        beats = workers.beats()
+        self._handle(ev.Beats(beats, workers.debugged()))
+        ready, reason = self.readiness()
+        self._processes.board.tell_readiness(ready=ready, reason=reason)
         self._manager.sign_of_life(time.monotonic(), beats.values(), needed=self._state.announced)
 
     def do_chores(self) -> None:

@@ -18,7 +18,7 @@ from aserver.protocol.drain_notice import Draining
 from aserver.protocol.http1.connection import HttpConnection
 from aserver.protocol.http1.encoder import Encoder
 from aserver.protocol.http1.head_cache import HeadCache
-from aserver.protocol.http1.rules import RequestLimits
+from aserver.protocol.semantics.limits import RequestLimits
 from aserver.protocol.transport.connection import Connection
 from aserver.protocol.websocket.connection import Socket
 from aserver.protocol.websocket.departure import Departure

@@ -241,6 +241,7 @@ class WorkerProcess:
             on_beat=self._on_beat,
             relay=seed.relay,
             wsgi=self._wsgi,
+            readiness=seed.board.readiness,
         )
 
     def _on_ready(self) -> None:

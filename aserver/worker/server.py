@@ -28,6 +28,7 @@ from aserver.worker.acceptor import Acceptor, Endpoint
 from aserver.worker.capacity import Capacity
 from aserver.worker.drain import ServerDrain
 from aserver.worker.fairness import PAUSE, Fairness
+from aserver.worker.health import with_health_check
 from aserver.worker.lifespan import Lifespan
 from aserver.worker.relay import Relay
 from aserver.wsgi.application import WSGIApplication
@@ -57,7 +58,7 @@ class Server:
     last. `on_beat` is called at every heartbeat, so that the process can watch its age, requests and memory. `release`
     closes the listeners for good, on a final drain: a client that connects after that is refused at once, instead of
     waiting in a queue that no process reads. `relay` takes idle connections to and from other workers (`reload`).
-    `wsgi` has the threads of a WSGI app.
+    `wsgi` has the threads of a WSGI app. `readiness` answers for the whole server, at `health_check`.
     """
 
     app: ASGIApp
@@ -71,6 +72,7 @@ class Server:
     on_beat: Callable[["Server"], None] | None = None
     relay: Relay | None = None
     wsgi: WSGIApplication | None = None
+    readiness: Callable[[], tuple[bool, str]] | None = None
     phase: ServingPhase = ServingPhase.STARTING
     service: Service | None = None
     _loop: asyncio.AbstractEventLoop = field(init=False)
@@ -160,8 +162,11 @@ class Server:
         access: dict[str, Any] = {}
         if self.access is not None:
             access = {"access": self.access.write, "timed": self.access.timed}
+        app, path = self.app, self.config.health_check
+        if path is not None:
+            app = with_health_check(app, path, self.readiness or self._is_ready)
         self.service = Service(
-            self.app,
+            app,
             self.config,
             loop=self._loop,
             state=state,
@@ -184,6 +189,10 @@ class Server:
         if self.relay is not None:
             self.relay.take(self._loop, self.service.protocol_factory())
         self.phase = ServingPhase.SERVING
+
+    def _is_ready(self) -> tuple[bool, str]:
+        ready = self.phase is ServingPhase.SERVING
+        return ready, "the worker serves" if ready else "the server stops"
 
     def _politely(self, factory: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.Protocol]:
         """Around `factory`, which is called for each accepted connection: compare our load with that of other workers.

@@ -96,10 +96,16 @@ def test_it_says_that_the_server_is_not_ready_while_all_workers_are_blocked(serv
 
 
 def test_an_address_that_is_taken_costs_the_admin_endpoint_only(server: Start) -> None:
-    """Fails with the error of `bind` for all listeners."""
+    """And `health_check` needs none. Fails with the error of `bind` for all listeners, or without tell_readiness."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        running = server(APP, "--admin", f"127.0.0.1:{port}")
+        more = ("--health-check", "/healthz", "--drain-delay", "60s")
+        running = server(APP, "--admin", f"127.0.0.1:{port}", *more)
         running.wait_log(rf"ERROR admin: cannot .*:{port}.* in use by .*; the server runs without its admin endpoint")
-        assert running.fetch().status == 200
-        assert running.stop() == 0
+    running.wait_for(lambda: running.fetch("/healthz").text == "ok: the worker serves\n", what="the health check")
+    running.terminate()
+    running.wait_for(lambda: running.fetch("/healthz").status == 503, what="it to say that the server stops")
+    assert "drain_delay" in running.fetch("/healthz").text
+    assert running.fetch("/").text == "hello", "it accepts until then"
+    running.signal(signal.SIGINT)
+    assert running.wait_exit() == 0

@@ -5,7 +5,7 @@ Pure. Made for a request that has a body, and dropped at the body's end. It must
 
 from aserver.errors import ClientError
 from aserver.protocol.http1.framing import ChunkWalk
-from aserver.protocol.http1.rules import RequestLimits
+from aserver.protocol.semantics.limits import RequestLimits
 
 
 class BodyReader:

@@ -21,10 +21,10 @@ from aserver.protocol.application.tasks import Tasks
 from aserver.protocol.http1.encoder import Encoder, is_close_delimited
 from aserver.protocol.http1.head_cache import HeadCache
 from aserver.protocol.http1.reader import BETWEEN, OVER, RequestReader
-from aserver.protocol.http1.rules import RequestLimits
 from aserver.protocol.http1.sink import CHUNKED, Headers
 from aserver.protocol.http1.upgrade import UpgradeAnswer
 from aserver.protocol.semantics import fields
+from aserver.protocol.semantics.limits import RequestLimits
 from aserver.protocol.semantics.response import DONE, HEADED, START, TRAILERS, Response
 from aserver.protocol.semantics.response_head import Pairs
 from aserver.protocol.semantics.target import split_target

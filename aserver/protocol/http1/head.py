@@ -11,9 +11,9 @@ import httptools
 
 from aserver.errors import ClientError
 from aserver.protocol.http1.framing import check_begun, empty_lines, has_more_lines, parse_request_line
-from aserver.protocol.http1.rules import RequestLimits
 from aserver.protocol.http1.sink import CHUNKED, Headers
 from aserver.protocol.semantics.fields import FORWARDING_NAMES, FRAMING_NAMES, REQUEST_NAMES, content_length
+from aserver.protocol.semantics.limits import RequestLimits
 from aserver.protocol.semantics.target import METHODS
 
 END_OF_HEAD: Final = b"\r\n\r\n"

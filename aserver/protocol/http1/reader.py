@@ -24,8 +24,8 @@ from aserver.protocol.http1.body_reader import BodyReader
 from aserver.protocol.http1.framing import PLAIN_GET
 from aserver.protocol.http1.head import END_OF_HEAD, SLICE, DoubtError, RequestHead, is_costly, parser_of_body
 from aserver.protocol.http1.head_cache import REMEMBERED_SIZE, HeadCache, KnownHead
-from aserver.protocol.http1.rules import RequestLimits
 from aserver.protocol.http1.sink import RequestSink
+from aserver.protocol.semantics.limits import RequestLimits
 
 #: Bytes of heads and of what frames a body (see `framing.LINE_COST`) that a call reads: 0.04 ms of large fields, 0.1
 #: of the smallest chunks, 0.2 of chunk extensions. With half of it a head of 12 KB needs a second turn.

@@ -5,30 +5,16 @@ which), so it may take its time. It must never change its arguments.
 """
 
 from collections.abc import Mapping, Sequence
-from math import inf
 from typing import Final
 
 from aserver.errors import ClientError
 from aserver.protocol.http1.sink import CHUNKED
 from aserver.protocol.semantics.fields import content_length, tokens
+from aserver.protocol.semantics.limits import RequestLimits
 from aserver.protocol.semantics.target import check_host
 
 #: The usual values of Connection, of which the first is what browsers send.
 KEEP_ALIVE: Final = (b"keep-alive", b"Keep-Alive")
-
-
-class RequestLimits:
-    """The limits of a request: the settings `limit_request_line`, `_fields`, `_field_size`, `_body` (0: no limit)."""
-
-    __slots__ = ("body", "field_size", "fields", "line", "small_head")
-
-    def __init__(self, *, line: int, fields: int, field_size: int, body: int) -> None:
-        self.line = line
-        self.fields = fields
-        self.field_size = field_size
-        self.body: float = body or inf
-        #: A head of at most so many bytes breaks no limit of size.
-        self.small_head = min(line, field_size)
 
 
 def examine(

@@ -7,7 +7,7 @@ import pytest
 from aserver.errors import ClientError
 from aserver.protocol.http1 import rules
 from aserver.protocol.http1.head import RequestHead
-from aserver.protocol.http1.rules import RequestLimits
+from aserver.protocol.semantics.limits import RequestLimits
 
 
 @pytest.mark.parametrize(

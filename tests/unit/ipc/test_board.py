@@ -152,3 +152,16 @@ def test_cells_share_no_cache_line_and_hold_every_field(board: Board) -> None:
 
 def test_the_memory_is_not_inherited_by_programs_that_the_app_starts(board: Board) -> None:
     assert not os.get_inheritable(board.fd)
+
+
+def test_readiness_is_the_masters_word_for_all(board: Board, master: BoardFile) -> None:
+    """Fails with the text of a cell, which goes with its worker, or with a text that is not cut."""
+    assert board.readiness() == (False, "the server boots")
+    master.tell_readiness(ready=True, reason="2 of 2 workers serve")
+    master.clear(1)
+    assert board.readiness() == (True, "2 of 2 workers serve")
+    assert list(board.used()) != []
+    master.tell_readiness(ready=False, reason="x" * 1000)
+    ready, reason = board.readiness()
+    assert (ready, set(reason)) == (False, {"x"})
+    assert len(reason) < CELL_SIZE

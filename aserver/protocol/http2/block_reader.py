@@ -1,0 +1,78 @@
+"""Requests out of header blocks, with a memory for blocks that come again. Pure.
+
+A client that says the same twice says it in the same bytes, once its fields are in the table. Such a block changes no
+table, so that it means the same until another does, and its request is remembered whole. Remembered is little: no
+client can make it grow.
+"""
+
+from typing import Final
+
+from aserver.errors import ClientError
+from aserver.protocol.http2.errors import PROTOCOL_ERROR, StreamFaultError
+from aserver.protocol.http2.hpack import Decoder
+from aserver.protocol.http2.request import StreamRequest, check_trailers, make_request
+from aserver.protocol.semantics.limits import RequestLimits
+
+#: Blocks remembered, and the bytes that a block and its fields may have to be so.
+REMEMBERED: Final = 32
+REMEMBERED_SIZE: Final = 4096
+
+#: Pseudo-header fields, which do not count as fields.
+PSEUDO_FIELDS: Final = 5
+
+
+def header_list_limit(limits: RequestLimits) -> int:
+    """Return the bytes that the fields of a request may have together: SETTINGS_MAX_HEADER_LIST_SIZE."""
+    return max(65_536, limits.line + 2 * limits.field_size)
+
+
+class BlockReader:
+    """Decodes and checks the header blocks of one connection.
+
+    Each block of the client's must be given to it, in order. `connect_protocol` says that extended CONNECT is offered.
+    """
+
+    __slots__ = ("_decoder", "_known", "_limits", "connect_protocol", "limit")
+
+    def __init__(self, limits: RequestLimits) -> None:
+        self._limits = limits
+        self.limit = header_list_limit(limits)
+        self._decoder = Decoder(limits.fields + PSEUDO_FIELDS, self.limit)
+        self._known: dict[bytes, StreamRequest] = {}
+        self.connect_protocol = False
+
+    def request(self, number: int, block: bytes) -> StreamRequest:
+        """Return the request.
+
+        Raises ConnectionFaultError if the block cannot be decoded, StreamFaultError if the request is malformed,
+        ClientError if it is not to be served.
+        """
+        request = self._known.get(block)
+        if request is not None:
+            return request
+        decoder = self._decoder
+        fields = self._decode(block)
+        if decoder.overflowed:
+            raise ClientError(431, f"more than {self._limits.fields} fields or {self.limit} bytes of them")
+        request = make_request(number, fields, self._limits)
+        if request.protocol is not None and not self.connect_protocol:
+            raise StreamFaultError(number, PROTOCOL_ERROR, "extended CONNECT is not offered")
+        if not decoder.changed and sum(len(n) + len(v) for n, v in fields) + len(block) <= REMEMBERED_SIZE:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            self._known[block] = request
+        return request
+
+    def skip(self, block: bytes) -> None:
+        """Decode a block of which nothing is needed. Raises ConnectionFaultError."""
+        self._decode(block)
+
+    def trailers(self, number: int, block: bytes) -> None:
+        """Check trailers, which nothing asks for. Raises ConnectionFaultError, StreamFaultError."""
+        check_trailers(number, self._decode(block))
+
+    def _decode(self, block: bytes) -> list[tuple[bytes, bytes]]:
+        fields = self._decoder.decode(block)
+        if self._decoder.changed:
+            self._known.clear()
+        return fields

@@ -1,0 +1,82 @@
+"""Header blocks of responses (RFC 7541 section 6). Pure.
+
+Blocks never touch the peer's dynamic table, so that they are good for every connection and may be remembered: `Heads`
+(`semantics/response_head`) does so with `encode_head`. Blocks may be joined: those of a head and of the server's own
+fields make the block of a response.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from aserver.protocol.http2.static_table import NAMES, STATIC
+from aserver.protocol.semantics.response import Response
+from aserver.protocol.semantics.response_head import Defaults, Heads
+
+Pairs = Sequence[tuple[bytes, bytes]]
+
+_STATUSES: Final[dict[int, bytes]] = {
+    int(value): bytes((128 | index,)) for index, (name, value) in enumerate(STATIC) if name == b":status"
+}
+
+#: Fields of HTTP/1's connections, which have no place in HTTP/2 (RFC 9113 section 8.2.2).
+_CONNECTION_SPECIFIC: Final = frozenset(
+    (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
+)
+
+
+class BlockEncoder:
+    """Makes the header blocks of one worker's responses over HTTP/2."""
+
+    __slots__ = ("_defaults", "_ending", "heads")
+
+    def __init__(self, defaults: Defaults) -> None:
+        self._defaults = defaults
+        self.heads = Heads(defaults, encode_head)
+        self.renew()
+
+    def renew(self) -> None:
+        """Take over the defaults, whose date has changed."""
+        self._ending = encode_fields(self._defaults.pairs)
+
+    def block(self, response: Response) -> bytes:
+        """Return the block of a response whose head is made."""
+        head = response.head
+        assert head is not None
+        if head.plain and head.length is not None:
+            return head.block + self._ending
+        length = response.length
+        block = head.block
+        if head.length is None and not head.bodiless and length is not None:
+            block += encode_fields([(b"content-length", b"%d" % length)])
+        return block + (self._ending if head.plain else encode_fields(self._defaults.beside(response.response_headers)))
+
+
+def encode_head(status: int, fields: Pairs) -> bytes:
+    """Return the block of a status and checked fields, names in lower case."""
+    opening = _STATUSES.get(status) or b"\x08\x03%d" % status
+    return opening + encode_fields([field for field in fields if field[0] not in _CONNECTION_SPECIFIC])
+
+
+def encode_fields(fields: Pairs) -> bytes:
+    """Return the block of checked fields: each a literal that is not to be indexed (RFC 7541 section 6.2.2)."""
+    parts: list[bytes] = []
+    for name, value in fields:
+        index = NAMES.get(name, 0)
+        parts.append(_number(index, 15))
+        if not index:
+            parts += (_number(len(name), 127), name)
+        parts += (_number(len(value), 127), value)
+    return b"".join(parts)
+
+
+def _number(value: int, mask: int) -> bytes:
+    """Return a number with its first bits in those of `mask` (RFC 7541 section 5.1)."""
+    if value < mask:
+        return bytes((value,))
+    coded = bytearray((mask,))
+    value -= mask
+    while value > 127:
+        coded.append(value & 127 | 128)
+        value >>= 7
+    coded.append(value)
+    return bytes(coded)

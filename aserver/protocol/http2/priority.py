@@ -1,0 +1,76 @@
+"""The order in which the bodies of streams are sent (RFC 9218). Pure.
+
+A client gives an urgency from 0 (first) to 7, and says whether a part of the body is of use to it (incremental). The
+tree of RFC 7540, which RFC 9113 has dropped, is not looked at.
+"""
+
+import re
+from typing import Final
+
+from aserver.protocol.http2.streams import Stream
+
+URGENCIES: Final = 8
+
+_MEMBER: Final = re.compile(rb"[ \t]*(?:u=([0-7])|i(?:=\?([01]))?)(?:;[^,]*)?[ \t]*")
+
+
+def parse_priority(value: bytes, urgency: int, *, incremental: bool) -> tuple[int, bool]:
+    """Return urgency and incremental of a `priority` field; what it does not say, or not well, stays as it was."""
+    for member in value[:256].split(b","):
+        match = _MEMBER.fullmatch(member)
+        if match is None:
+            continue
+        if match[1] is not None:
+            urgency = int(match[1])
+        else:
+            incremental = match[2] != b"0"
+    return urgency, incremental
+
+
+class WriteOrder:
+    """The streams that have bytes to send and room in their windows.
+
+    Those of the lowest urgency come first. Among them an incremental stream goes behind the others after each frame;
+    any other is sent to its end.
+    """
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: list[dict[int, Stream] | None] = [None] * URGENCIES
+
+    def add(self, stream: Stream) -> None:
+        """Put a stream behind the others of its urgency, unless it is there."""
+        waiting = self._waiting[stream.urgency]
+        if waiting is None:
+            waiting = self._waiting[stream.urgency] = {}
+        if stream.id not in waiting:
+            waiting[stream.id] = stream
+
+    def remove(self, stream: Stream) -> None:
+        """Take a stream out, if it is there."""
+        waiting = self._waiting[stream.urgency]
+        if waiting is not None:
+            waiting.pop(stream.id, None)
+
+    def next(self) -> Stream | None:
+        """Return the stream of which a frame is due."""
+        for waiting in self._waiting:
+            if waiting:
+                return next(iter(waiting.values()))
+        return None
+
+    def sent(self, stream: Stream) -> None:
+        """Note that a frame of a stream was sent, and that it has more."""
+        if stream.incremental:
+            self.remove(stream)
+            self.add(stream)
+
+    def change(self, stream: Stream, urgency: int, *, incremental: bool) -> None:
+        """Give a stream another priority."""
+        waiting = self._waiting[stream.urgency]
+        moved = waiting is not None and waiting.pop(stream.id, None) is not None
+        stream.urgency = urgency
+        stream.incremental = incremental
+        if moved:
+            self.add(stream)

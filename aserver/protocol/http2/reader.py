@@ -1,0 +1,398 @@
+"""Frames in: requests out of bytes, however the network has cut them (RFC 9113). Pure.
+
+`Reader` is fed the bytes that arrive, from the client's preface on, and tells its sink of each request, of its body and
+its end. It keeps the rules of streams, of flow control and of header blocks, and answers by itself, through the
+`Sender`, what needs no decision: SETTINGS, PING, and streams that are refused. A fault of one stream resets it; a fault
+of the connection is raised. It must never hold more than one header block or frame, nor work for long at a time.
+"""
+
+from typing import Final
+
+from aserver.errors import ClientError
+from aserver.protocol.http2 import frames, rates
+from aserver.protocol.http2.block_reader import BlockReader
+from aserver.protocol.http2.errors import (
+    ENHANCE_YOUR_CALM,
+    FLOW_CONTROL_ERROR,
+    FRAME_SIZE_ERROR,
+    PROTOCOL_ERROR,
+    REFUSED_STREAM,
+    ConnectionFaultError,
+    StreamFaultError,
+)
+from aserver.protocol.http2.frames import CONTINUATION, DATA, END_HEADERS, END_STREAM, HEAD, HEADERS, PADDED
+from aserver.protocol.http2.priority import parse_priority
+from aserver.protocol.http2.request import StreamRequest
+from aserver.protocol.http2.sender import Sender
+from aserver.protocol.http2.sink import StreamSink
+from aserver.protocol.http2.streams import DATA_IN, END_IN, HEADERS_IN, RESET_IN, WINDOW_IN, Stream, Streams, widen
+from aserver.protocol.semantics.limits import RequestLimits
+
+#: Frames that a call works through before the rest has to wait for another turn of the loop.
+PORTION: Final = 400
+
+
+class Reader:
+    """Reads one connection. After ConnectionFaultError it reads nothing more.
+
+    `most_streams` may be open at once. While it is `paused`, which a sink may set from inside a call, nothing more is
+    read; a call that has worked through a PORTION leaves the reader `spent`, until `refill`. In both cases the rest is
+    kept, and `feed(b"", now)` goes on with it. `now` is in seconds, of any clock, and may be some seconds old.
+    """
+
+    __slots__ = (
+        "_block",
+        "_block_end",
+        "_block_stream",
+        "_greeted",
+        "_held",
+        "_limits",
+        "_now",
+        "_over",
+        "_patience",
+        "_room",
+        "_sender",
+        "_settled",
+        "_sink",
+        "_streams",
+        "blocks",
+        "most_streams",
+        "paused",
+        "spent",
+    )
+
+    def __init__(  # noqa: PLR0917 - the parts of a connection
+        self,
+        sink: StreamSink,
+        streams: Streams,
+        sender: Sender,
+        patience: rates.Patience,
+        limits: RequestLimits,
+        most_streams: int,
+    ) -> None:
+        self._sink = sink
+        self._streams = streams
+        self._sender = sender
+        self._patience = patience
+        self._limits = limits
+        self.blocks = BlockReader(limits)
+        self.most_streams = most_streams
+        self.paused = False
+        self.spent = False
+        self._over = False
+        self._greeted = False  # the preface is here
+        self._settled = False  # the SETTINGS frame is, which follows it
+        self._held = b""
+        self._now = 0.0
+        self._room = PORTION
+        # The header block under way, of which CONTINUATION frames follow.
+        self._block: list[bytes] = []
+        self._block_stream = 0
+        self._block_end = False
+
+    # ── bytes in ─────────────────────────────────────────────────────────────────────────────
+
+    def feed(self, data: bytes, now: float) -> None:
+        """Read what has arrived. Raises ConnectionFaultError: then `Sender.goaway` and the end are due."""
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        if self._over:
+            return
+        if self.paused or self.spent:
+            self._held = data
+            return
+        self._now = now
+        self._room = PORTION
+        try:
+            at = 0 if self._greeted else self._greet(data)
+            at = self._read(data, at) if at >= 0 else 0
+        except ConnectionFaultError:
+            self._over = True
+            raise
+        if at < len(data):
+            self._held = data[at:]
+
+    def refill(self) -> None:
+        """Allow another portion: call `feed(b"", now)` then."""
+        self.spent = False
+
+    @property
+    def unread(self) -> int:
+        """Bytes that are kept and not read yet."""
+        return len(self._held)
+
+    @property
+    def in_head(self) -> bool:
+        """Whether the preface, or a header block, has begun and is not complete."""
+        return bool(self._block_stream) or not self._settled
+
+    def _greet(self, data: bytes) -> int:
+        """Read the preface; return where it ends, -1 if it is not complete."""
+        if not frames.PREFACE.startswith(data[: len(frames.PREFACE)]):
+            raise ConnectionFaultError(PROTOCOL_ERROR, "not the preface of HTTP/2")
+        if len(data) < len(frames.PREFACE):
+            return -1
+        self._greeted = True
+        return len(frames.PREFACE)
+
+    def _read(self, data: bytes, at: int) -> int:
+        """Read whole frames from `at` on; return where the rest begins."""
+        size = len(data)
+        while size - at >= HEAD:
+            if self.paused:
+                return at
+            start = at + HEAD
+            length = data[at] << 16 | data[at + 1] << 8 | data[at + 2]
+            if length > frames.FRAME_SIZE:
+                raise ConnectionFaultError(FRAME_SIZE_ERROR, f"frame of {length} bytes, limit is {frames.FRAME_SIZE}")
+            end = start + length
+            if end > size:
+                return at
+            if self._room <= 0:
+                self.spent = True
+                self._sink.on_spent()
+                return at
+            self._room -= 1
+            number = (data[at + 5] << 24 | data[at + 6] << 16 | data[at + 7] << 8 | data[at + 8]) & 0x7FFFFFFF
+            try:
+                self._frame(data[at + 3], data[at + 4], number, data[start:end])
+            except StreamFaultError as fault:
+                self._reset(fault)
+            at = end
+        return at
+
+    def _frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+        """Read a frame. Raises ConnectionFaultError, StreamFaultError."""
+        if self._block_stream:
+            if kind != CONTINUATION or number != self._block_stream:
+                raise ConnectionFaultError(PROTOCOL_ERROR, f"frame of type {kind} inside a header block")
+            self._continue(flags, payload)
+            return
+        if not self._settled:
+            if kind != frames.SETTINGS or flags & frames.ACK:
+                raise ConnectionFaultError(PROTOCOL_ERROR, "the first frame is no SETTINGS")
+            self._settled = True
+        if kind == HEADERS:
+            self._headers(flags, number, payload)
+        elif kind == DATA:
+            self._data(flags, number, payload)
+        elif kind == frames.WINDOW_UPDATE:
+            frames.check_head(kind, number, len(payload), flags)
+            self._window_update(number, frames.number(payload))
+        else:
+            frames.check_head(kind, number, len(payload), flags)
+            self._other(kind, flags, number, payload)
+
+    def _reset(self, fault: StreamFaultError) -> None:
+        """Answer a fault of a stream, which counts (MadeYouReset: else a peer could have any number reset by us)."""
+        self._patience.spend(rates.REFUSED, self._now)
+        stream = self._streams.open.get(fault.stream)
+        if stream is None:
+            self._streams.remember_reset(fault.stream)
+            self._sender.control(frames.rst_stream(fault.stream, fault.code))
+        else:
+            self._sender.reset(stream, fault.code)
+            if stream.owner is not None:
+                self._sink.on_reset(stream, fault.code, fault.reason)
+
+    # ── header blocks ────────────────────────────────────────────────────────────────────────
+
+    def _headers(self, flags: int, number: int, payload: bytes) -> None:
+        if flags & (PADDED | frames.PRIORITIZED):
+            frames.check_head(HEADERS, number, len(payload), flags)
+            if flags & PADDED:
+                payload = frames.unpadded(HEADERS, payload)
+            if flags & frames.PRIORITIZED:
+                if len(payload) < 5:
+                    raise ConnectionFaultError(FRAME_SIZE_ERROR, "HEADERS without its priority")
+                if frames.number(payload) == number:
+                    raise ConnectionFaultError(PROTOCOL_ERROR, f"stream {number} depends on itself")
+                payload = payload[5:]
+        if flags & END_HEADERS:
+            self._take_block(number, payload, flags & END_STREAM != 0)
+            return
+        frames.check_head(HEADERS, number, len(payload), flags)
+        self._block = [payload]
+        self._block_stream = number
+        self._block_end = flags & END_STREAM != 0
+
+    def _continue(self, flags: int, payload: bytes) -> None:
+        self._patience.spend(rates.CONTROL, self._now)
+        self._block.append(payload)
+        if sum(map(len, self._block)) > self.blocks.limit:
+            raise ConnectionFaultError(ENHANCE_YOUR_CALM, f"header block above {self.blocks.limit} bytes")
+        if flags & END_HEADERS:
+            number, block = self._block_stream, b"".join(self._block)
+            self._block = []
+            self._block_stream = 0
+            self._take_block(number, block, self._block_end)
+
+    def _take_block(self, number: int, block: bytes, end: bool) -> None:  # noqa: FBT001 - at each request
+        streams = self._streams
+        if not number & 1:
+            raise ConnectionFaultError(PROTOCOL_ERROR, f"client begins stream {number}")
+        if number <= streams.last:
+            self._take_trailers(number, block, end)
+            return
+        if number > streams.largest or len(streams.open) >= self.most_streams:
+            self._refuse_stream(number, block)
+            return
+        stream = None
+        try:
+            request = self.blocks.request(number, block)
+            stream = streams.begin(number)
+            self._begin(stream, request, end)
+        except ClientError as error:
+            if stream is None:
+                stream = streams.begin(number)
+                if end:
+                    streams.change(stream, END_IN)
+            self._refuse(stream, error)
+
+    def _refuse_stream(self, number: int, block: bytes) -> None:
+        """Take no notice of a stream, and tell the client unless our GOAWAY has."""
+        self.blocks.skip(block)
+        if number <= self._streams.largest:
+            self._streams.last = number
+            raise StreamFaultError(number, REFUSED_STREAM, f"more than {self.most_streams} streams")
+
+    def _refuse(self, stream: Stream, error: ClientError) -> None:
+        stream.refused = True
+        self._sink.on_refused(stream, error)
+
+    def _begin(self, stream: Stream, request: StreamRequest, end: bool) -> None:  # noqa: FBT001
+        if end:
+            if request.length > 0:
+                raise StreamFaultError(stream.id, PROTOCOL_ERROR, f"no body, content-length is {request.length}")
+            self._streams.change(stream, END_IN)
+        else:
+            stream.expected = request.length
+        if request.priority is not None:
+            stream.urgency, stream.incremental = request.priority
+        self._sink.on_request(stream, request)
+
+    def _take_trailers(self, number: int, block: bytes, end: bool) -> None:  # noqa: FBT001
+        stream = self._streams.open.get(number)
+        if stream is None:
+            self.blocks.skip(block)
+            self._patience.spend(rates.CONTROL, self._now)
+            self._streams.check_absent(number, HEADERS_IN)
+            return
+        self.blocks.trailers(number, block)
+        self._streams.change(stream, HEADERS_IN)
+        if not end:
+            raise StreamFaultError(number, PROTOCOL_ERROR, "trailers that do not end the stream")
+        self._end(stream)
+
+    # ── bodies ───────────────────────────────────────────────────────────────────────────────
+
+    def _data(self, flags: int, number: int, payload: bytes) -> None:
+        streams = self._streams
+        size = len(payload)
+        frames.check_head(DATA, number, size, flags)
+        streams.count_received(size)
+        self._sender.renew_connection_window()
+        stream = streams.open.get(number)
+        if stream is None:
+            self._patience.spend(rates.CONTROL, self._now)
+            streams.check_absent(number, DATA_IN)
+            return
+        streams.change(stream, DATA_IN)
+        stream.receive_window -= size
+        if stream.receive_window < 0:
+            raise StreamFaultError(number, FLOW_CONTROL_ERROR, "more DATA than the stream's window")
+        if flags & PADDED:
+            payload = frames.unpadded(DATA, payload)
+        if payload:
+            self._patience.gain(rates.RECEIVED)
+            stream.received += len(payload)
+            if stream.refused:
+                return
+            if stream.received > self._limits.body:
+                self._refuse(stream, ClientError(413, f"body above {self._limits.body} bytes"))
+                return
+            if 0 <= stream.expected < stream.received:
+                raise StreamFaultError(number, PROTOCOL_ERROR, f"body above its content-length {stream.expected}")
+            self._sink.on_body(stream, payload)
+        elif not flags & END_STREAM:
+            self._patience.spend(rates.CONTROL, self._now)
+        if size > len(payload):
+            self._sender.credit(stream, size - len(payload))
+        if flags & END_STREAM and not stream.closed:
+            self._end(stream)
+
+    def _end(self, stream: Stream) -> None:
+        if 0 <= stream.expected != stream.received:
+            reason = f"body of {stream.received} bytes, content-length is {stream.expected}"
+            raise StreamFaultError(stream.id, PROTOCOL_ERROR, reason)
+        self._streams.change(stream, END_IN)
+        if not stream.refused:
+            self._sink.on_end(stream)
+
+    # ── all else ─────────────────────────────────────────────────────────────────────────────
+
+    def _window_update(self, number: int, increment: int) -> None:
+        self._patience.spend(rates.UPDATE, self._now)
+        if not number:
+            self._streams.widen(increment)
+            return
+        stream = self._streams.open.get(number)
+        if stream is None:
+            self._streams.check_absent(number, WINDOW_IN)
+            return
+        widen(stream, increment)
+        self._sender.widened(stream)
+
+    def _other(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+        self._patience.spend(rates.CONTROL, self._now)
+        if kind == frames.RST_STREAM:
+            self._rst_stream(number, int.from_bytes(payload, "big"))
+        elif kind == frames.SETTINGS:
+            if not flags & frames.ACK:
+                self._settings(payload)
+        elif kind == frames.PING:
+            if flags & frames.ACK:
+                self._sink.on_pong(payload)
+            else:
+                self._sender.control(frames.ping(payload, ack=True))
+        elif kind == frames.GOAWAY:
+            self._sink.on_goaway(int.from_bytes(payload[4:8], "big"), payload[8:])
+        elif kind == frames.PRIORITY:
+            if frames.number(payload) == number:
+                raise StreamFaultError(number, PROTOCOL_ERROR, "stream depends on itself")
+        elif kind == frames.PRIORITY_UPDATE:
+            self._priority_update(frames.number(payload), payload[4:])
+        elif kind == CONTINUATION:
+            raise ConnectionFaultError(PROTOCOL_ERROR, "CONTINUATION of no header block")
+        elif kind == frames.PUSH_PROMISE:
+            raise ConnectionFaultError(PROTOCOL_ERROR, "PUSH_PROMISE from a client")
+
+    def _rst_stream(self, number: int, code: int) -> None:
+        stream = self._streams.open.get(number)
+        if stream is None:
+            self._streams.check_absent(number, RESET_IN)
+            return
+        self._patience.spend(rates.RESET, self._now)
+        self._sender.forget(stream)
+        self._streams.change(stream, RESET_IN)
+        if stream.owner is not None:
+            self._sink.on_reset(stream, code, "")
+
+    def _settings(self, payload: bytes) -> None:
+        self._patience.spend(rates.SETTINGS_FRAME + len(payload) // 6, self._now)
+        values = frames.parse_settings(payload)
+        window = values.get(frames.INITIAL_WINDOW_SIZE)
+        if window is not None:
+            self._streams.resize(window)
+            for stream in self._streams.open.values():
+                self._sender.widened(stream)
+        self._sender.control(frames.SETTINGS_ACK)
+
+    def _priority_update(self, number: int, value: bytes) -> None:
+        if not number or not number & 1:
+            raise ConnectionFaultError(PROTOCOL_ERROR, f"PRIORITY_UPDATE of stream {number}")
+        stream = self._streams.open.get(number)
+        if stream is not None:
+            urgency, incremental = parse_priority(value, 3, incremental=False)
+            self._sender.order.change(stream, urgency, incremental=incremental)

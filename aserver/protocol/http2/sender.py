@@ -1,0 +1,246 @@
+"""Frames out: answers, flow control in both directions, and the order of writes (RFC 9113 sections 5.2 and 6). Pure.
+
+`Sender` makes the frames of one connection and keeps them until `take`. Bodies wait in their stream's queue while the
+windows, or the transport, have no room; heads never wait. It must never send beyond a window, and never make an
+unfinished response look finished.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from aserver.protocol.http2 import frames
+from aserver.protocol.http2.errors import NO_ERROR
+from aserver.protocol.http2.frames import DATA, END_HEADERS, END_STREAM, FRAME_SIZE, HEADERS, LARGEST_STREAM, WINDOW
+from aserver.protocol.http2.priority import WriteOrder
+from aserver.protocol.http2.rates import ANSWERED, SENT, Patience
+from aserver.protocol.http2.streams import END_OUT, RESET_OUT, Stream, Streams
+
+#: Bytes of one stream that wait, above which its application pauses, and below which it goes on.
+HIGH_WATER: Final = 65_536
+LOW_WATER: Final = 16_384
+
+#: Bytes above which `take` adds no more DATA: what is more urgent can then overtake.
+TAKEN: Final = 131_072
+
+#: The connection's window for what clients send. It is given back at once: the windows of streams bound what is held,
+#: so that no stream can keep others waiting. Renewed when half is used.
+CONNECTION_WINDOW: Final = 2**30
+
+
+class Sender:
+    """Sends on the streams of one connection.
+
+    `window` is the room that a stream gives its client. While `held`, because the transport's buffer is full, bodies
+    wait. The caller writes what `take` returns, after each call of a method and of `Reader.feed`.
+    """
+
+    __slots__ = ("_on_writable", "_out", "_patience", "_size", "_streams", "_window", "held", "order")
+
+    def __init__(
+        self, streams: Streams, patience: Patience, on_writable: Callable[[Stream], None], window: int = WINDOW
+    ) -> None:
+        self._streams = streams
+        self._patience = patience
+        self._on_writable = on_writable
+        self._window = window
+        self.order = WriteOrder()
+        self.held = False
+        self._out: list[bytes] = []
+        self._size = 0  # bytes of DATA in it
+
+    # ── the connection ───────────────────────────────────────────────────────────────────────
+
+    def begin(self, settings: dict[int, int]) -> None:
+        """Send the server's preface: our settings, and the connection's window (RFC 9113 section 3.4)."""
+        values = settings if self._window == WINDOW else {**settings, frames.INITIAL_WINDOW_SIZE: self._window}
+        self._out.append(frames.settings(values))
+        self.renew_connection_window()
+
+    def control(self, frame: bytes) -> None:
+        """Send a ready-made frame of the connection."""
+        self._out.append(frame)
+
+    def ping(self, data: bytes) -> None:
+        """Send a PING; `StreamSink.on_pong` gets the same eight bytes back."""
+        self._out.append(frames.ping(data, ack=False))
+
+    def goaway(self, code: int = NO_ERROR, *, last: int | None = None, debug: bytes = b"") -> None:
+        """Take no stream above `last`, by default the last that was taken (RFC 9113 section 6.8).
+
+        To drain: `last=LARGEST_STREAM` announces it, a ping waits for the round trip, and then `goaway()` ends it.
+        """
+        streams = self._streams
+        if last is None or last < LARGEST_STREAM:
+            last = streams.largest = min(streams.largest, streams.last if last is None else last)
+        self._out.append(frames.goaway(last, code, debug))
+
+    def renew_connection_window(self) -> None:
+        """Let the client send on, whatever stream it is for."""
+        room = self._streams.receive_window
+        if room < CONNECTION_WINDOW // 2:
+            self._streams.receive_window = CONNECTION_WINDOW
+            self._out.append(frames.window_update(0, CONNECTION_WINDOW - room))
+
+    # ── a stream ─────────────────────────────────────────────────────────────────────────────
+
+    def head(self, stream: Stream, block: bytes, body: bytes, *, end: bool) -> None:
+        """Send the head of a response, or an interim one, with the first piece of the body, the last if `end`."""
+        size = len(body)
+        streams = self._streams
+        if size > FRAME_SIZE or len(block) > FRAME_SIZE or self.held or self._size > TAKEN or not end:
+            pass
+        elif not size:
+            self._out.append(frames.head(len(block), HEADERS, END_HEADERS | END_STREAM, stream.id) + block)
+            self._finish(stream)
+            return
+        elif size <= stream.send_window and size <= streams.send_window:
+            stream.send_window -= size
+            streams.send_window -= size
+            self._size += size
+            number = stream.id
+            self._out.append(
+                b"%b%b%b%b"
+                % (
+                    (len(block) << 48 | HEADERS << 40 | END_HEADERS << 32 | number).to_bytes(9, "big"),
+                    block,
+                    (size << 48 | DATA << 40 | END_STREAM << 32 | number).to_bytes(9, "big"),
+                    body,
+                )
+            )
+            self._finish(stream)
+            return
+        self._out.append(frames.headers(stream.id, block, end=end and not size))
+        if size:
+            self.data(stream, body, end=end)
+        elif end:
+            self._finish(stream)
+
+    def data(self, stream: Stream, body: bytes, *, end: bool) -> None:
+        """Send a piece of the body, the last if `end`. Above HIGH_WATER the stream is `paused`."""
+        if stream.closed or not (body or end):
+            return
+        if body:
+            stream.queue.append(body)
+            stream.queued += len(body)
+            stream.paused = stream.queued > HIGH_WATER
+        stream.ending = end
+        self._offer(stream)
+
+    def trailers(self, stream: Stream, block: bytes) -> None:
+        """Send trailers behind the body, which end the response."""
+        if stream.closed:
+            return
+        stream.trailers = block
+        stream.ending = True
+        self._offer(stream)
+
+    def reset(self, stream: Stream, code: int) -> None:
+        """Reset a stream, and drop what waits of it (RFC 9113 section 6.4)."""
+        if not stream.closed:
+            self.order.remove(stream)
+            self._streams.change(stream, RESET_OUT)
+            self._out.append(frames.rst_stream(stream.id, code))
+
+    def credit(self, stream: Stream, size: int) -> None:
+        """Let the client send `size` bytes more on a stream; called when the application has taken as many."""
+        if stream.complete:
+            return
+        stream.credit += size
+        if stream.credit >= self._window // 2 or stream.receive_window <= 0:
+            stream.receive_window += stream.credit
+            self._out.append(frames.window_update(stream.id, stream.credit))
+            stream.credit = 0
+
+    def forget(self, stream: Stream) -> None:
+        """Drop what waits of a stream that the client has reset."""
+        self.order.remove(stream)
+
+    # ── bytes out ────────────────────────────────────────────────────────────────────────────
+
+    def take(self) -> bytes:
+        """Return the frames that may go now, of bodies about TAKEN bytes; empty if there is nothing to write."""
+        if not self.held:
+            self._send_waiting()
+        out = self._out
+        if not out:
+            return b""
+        self._out = []
+        self._size = 0
+        return out[0] if len(out) == 1 else b"".join(out)
+
+    def widened(self, stream: Stream) -> None:
+        """Note that a stream's window has room again."""
+        if stream.queued or stream.ending:
+            self._offer(stream)
+
+    def _offer(self, stream: Stream) -> None:
+        """Let a stream wait for its turn if it has anything that its window allows."""
+        if stream.send_window > 0 or not stream.queued:
+            self.order.add(stream)
+
+    def _send_waiting(self) -> None:
+        """Make frames of what waits, the most urgent first."""
+        streams = self._streams
+        order = self.order
+        while self._size < TAKEN:
+            stream = order.next()
+            if stream is None:
+                return
+            room = min(streams.send_window, stream.send_window, FRAME_SIZE)
+            if stream.queued:
+                if room <= 0:
+                    if streams.send_window <= 0:
+                        return  # the connection's window is used up
+                    order.remove(stream)
+                    continue
+                self._send_piece(stream, room)
+            elif stream.ending:
+                order.remove(stream)
+                self._send_end(stream)
+            else:
+                order.remove(stream)
+
+    def _send_piece(self, stream: Stream, room: int) -> None:
+        piece = _cut(stream, room)
+        size = len(piece)
+        stream.send_window -= size
+        self._streams.send_window -= size
+        self._size += size
+        self._patience.gain(SENT)
+        last = stream.ending and not stream.queued and stream.trailers is None
+        self._out += (frames.head(size, DATA, END_STREAM if last else 0, stream.id), piece)
+        if last:
+            self.order.remove(stream)
+            self._finish(stream)
+        else:
+            self.order.sent(stream)
+        if stream.paused and stream.queued <= LOW_WATER:
+            stream.paused = False
+            self._on_writable(stream)
+
+    def _send_end(self, stream: Stream) -> None:
+        if stream.trailers is None:
+            self._out.append(frames.head(0, DATA, END_STREAM, stream.id))
+        else:
+            self._out.append(frames.headers(stream.id, stream.trailers, end=True))
+        self._finish(stream)
+
+    def _finish(self, stream: Stream) -> None:
+        """Our last byte is out."""
+        self._streams.change(stream, END_OUT)
+        self._patience.gain(ANSWERED)
+        if not stream.closed:
+            self.reset(stream, NO_ERROR)  # the rest of the request is not wanted (RFC 9113 section 8.1)
+
+
+def _cut(stream: Stream, room: int) -> bytes:
+    """Take up to `room` bytes out of a stream's queue."""
+    queue = stream.queue
+    piece = queue[0]
+    if len(piece) > room:
+        queue[0] = piece[room:]
+        piece = piece[:room]
+    else:
+        del queue[0]
+    stream.queued -= len(piece)
+    return piece

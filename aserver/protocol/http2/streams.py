@@ -1,0 +1,229 @@
+"""The streams of a connection: their states and the windows of flow control (RFC 9113 sections 5.1 and 5.2). Pure.
+
+The rules an editor must obey: a stream's state changes by the table `TRANSITIONS` and nothing else; a stream that is
+closed leaves `Streams.open`, so that what a connection holds is bounded by the streams that are open; of those that we
+have reset, numbers are remembered, because frames for them may be under way.
+"""
+
+from typing import Any, Final
+
+from aserver.protocol.http2.errors import (
+    FLOW_CONTROL_ERROR,
+    PROTOCOL_ERROR,
+    STREAM_CLOSED,
+    ConnectionFaultError,
+    StreamFaultError,
+)
+from aserver.protocol.http2.frames import FRAME_SIZE, LARGEST_WINDOW, WINDOW
+
+# States (RFC 9113 section 5.1). There are no reserved ones: we never push, and a client cannot.
+IDLE: Final = 0
+OPEN: Final = 1
+HALF_CLOSED_REMOTE: Final = 2  # the client has sent its last byte
+HALF_CLOSED_LOCAL: Final = 3  # we have sent ours
+CLOSED: Final = 4
+RESET_SENT: Final = 5  # closed by us, while frames may be under way
+
+# Events.
+HEADERS_IN: Final = 0
+DATA_IN: Final = 1
+END_IN: Final = 2  # END_STREAM, after the event of its frame
+RESET_IN: Final = 3
+WINDOW_IN: Final = 4
+END_OUT: Final = 5
+RESET_OUT: Final = 6
+
+# Beside states, the table has these.
+IGNORED: Final = -1
+FAULT: Final = -2  # of the connection: PROTOCOL_ERROR
+CLOSED_FAULT: Final = -3  # of the connection: STREAM_CLOSED
+STREAM_FAULT: Final = -4  # of the stream: STREAM_CLOSED
+OURS: Final = -5  # a mistake of this server
+
+#: State -> event -> the next state, or one of the above.
+TRANSITIONS: Final[list[list[int]]] = [
+    # by event, in the order above
+    [OPEN,         FAULT,        OURS,               FAULT,   FAULT,              OURS,              OURS],
+    [OPEN,         OPEN,         HALF_CLOSED_REMOTE, CLOSED,  OPEN,               HALF_CLOSED_LOCAL, RESET_SENT],
+    [STREAM_FAULT, STREAM_FAULT, OURS,               CLOSED,  HALF_CLOSED_REMOTE, CLOSED,            RESET_SENT],
+    [HALF_CLOSED_LOCAL, HALF_CLOSED_LOCAL, CLOSED,   CLOSED,  HALF_CLOSED_LOCAL,  OURS,              RESET_SENT],
+    [CLOSED_FAULT, STREAM_FAULT, OURS,               IGNORED, IGNORED,            OURS,              IGNORED],
+    [IGNORED,      IGNORED,      IGNORED,            IGNORED, IGNORED,            OURS,              IGNORED],
+]  # fmt: skip
+
+#: Numbers remembered of streams that we have reset.
+REMEMBERED: Final = 256
+
+
+class Stream:
+    """A stream that is open. `owner` is for the shell; all else is changed by `reader` and `sender` only."""
+
+    __slots__ = (
+        "credit",
+        "ending",
+        "expected",
+        "id",
+        "incremental",
+        "owner",
+        "paused",
+        "queue",
+        "queued",
+        "receive_window",
+        "received",
+        "refused",
+        "send_window",
+        "state",
+        "trailers",
+        "urgency",
+    )
+
+    def __init__(self, id: int, send_window: int) -> None:  # noqa: A002 - the name in RFC 9113
+        self.id = id
+        self.owner: Any = None  # the shell's: the carrier of the exchange
+        self.state = OPEN
+        # in
+        self.receive_window = WINDOW  # bytes that the client may send
+        self.credit = 0  # bytes taken by the application, for which no WINDOW_UPDATE was sent yet
+        self.received = 0  # bytes of body
+        self.expected = -1  # content-length, -1 if there is none
+        self.refused = False  # the rest of the body is dropped
+        # out
+        self.send_window = send_window  # bytes that we may send; below 0 after a change of the client's settings
+        self.queue: list[bytes] = []  # pieces of body that wait
+        self.queued = 0  # bytes of them
+        self.trailers: bytes | None = None  # the block that follows them
+        self.ending = False  # the last byte has been given to us
+        self.paused = False  # the application is to wait until less is queued
+        self.urgency = 3
+        self.incremental = True
+
+    @property
+    def complete(self) -> bool:
+        """Whether the request's last byte is here."""
+        return self.state == HALF_CLOSED_REMOTE or self.state >= CLOSED
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self.state >= CLOSED
+
+
+class Streams:
+    """The streams of one connection, and its windows."""
+
+    __slots__ = (
+        "_reset",
+        "largest",
+        "last",
+        "open",
+        "peer_frame_size",
+        "peer_window",
+        "receive_window",
+        "send_window",
+    )
+
+    def __init__(self) -> None:
+        self.open: dict[int, Stream] = {}
+        self.last = 0  # the highest stream that the client has begun
+        self.largest = 2**31 - 1  # the highest that we take, as the last GOAWAY said
+        self._reset: dict[int, None] = {}  # in order
+        self.send_window = WINDOW
+        self.receive_window = WINDOW
+        self.peer_window = WINDOW  # of new streams
+        self.peer_frame_size = FRAME_SIZE
+
+    def begin(self, number: int) -> Stream:
+        """Return a new stream, which the client has begun by HEADERS; the caller has checked its number."""
+        self.last = number
+        stream = self.open[number] = Stream(number, self.peer_window)
+        return stream
+
+    def state_of(self, number: int) -> int:
+        """Return the state of any stream."""
+        stream = self.open.get(number)
+        if stream is not None:
+            return stream.state
+        if number > self.last:
+            return IDLE if number <= self.largest else RESET_SENT
+        return RESET_SENT if number in self._reset else CLOSED
+
+    def change(self, stream: Stream, event: int) -> None:
+        """Let an event happen to an open stream. Raises ConnectionFaultError, StreamFaultError."""
+        state = TRANSITIONS[stream.state][event]
+        if state < 0:
+            raise_fault(stream.id, stream.state, event)
+        stream.state = state
+        if state >= CLOSED:
+            self.open.pop(stream.id, None)
+            stream.queue = []
+            stream.queued = 0
+            if state == RESET_SENT:
+                self.remember_reset(stream.id)
+
+    def remember_reset(self, number: int) -> None:
+        """Remember that we have reset a stream, whose client may not know it yet."""
+        if len(self._reset) >= REMEMBERED:
+            del self._reset[next(iter(self._reset))]
+        self._reset[number] = None
+
+    def check_absent(self, number: int, event: int) -> None:
+        """Check an event of a stream that is not open; all is well if it is to be ignored.
+
+        Raises ConnectionFaultError, StreamFaultError.
+        """
+        state = self.state_of(number)
+        if TRANSITIONS[state][event] != IGNORED:
+            raise_fault(number, state, event)
+
+    # ── windows ──────────────────────────────────────────────────────────────────────────────
+
+    def resize(self, window: int) -> None:
+        """Take the client's SETTINGS_INITIAL_WINDOW_SIZE (RFC 9113 section 6.9.2). Raises ConnectionFaultError."""
+        change = window - self.peer_window
+        if not change:
+            return
+        self.peer_window = window
+        for stream in self.open.values():
+            stream.send_window += change
+            if stream.send_window > LARGEST_WINDOW:
+                raise ConnectionFaultError(FLOW_CONTROL_ERROR, f"window of stream {stream.id} above 2**31-1")
+
+    def widen(self, increment: int) -> None:
+        """Take a WINDOW_UPDATE of the connection. Raises ConnectionFaultError."""
+        if not increment:
+            raise ConnectionFaultError(PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
+        self.send_window += increment
+        if self.send_window > LARGEST_WINDOW:
+            raise ConnectionFaultError(FLOW_CONTROL_ERROR, "window of the connection above 2**31-1")
+
+    def count_received(self, size: int) -> None:
+        """Count the payload of a DATA frame, of whatever stream. Raises ConnectionFaultError."""
+        self.receive_window -= size
+        if self.receive_window < 0:
+            raise ConnectionFaultError(FLOW_CONTROL_ERROR, "more DATA than the connection's window")
+
+
+def widen(stream: Stream, increment: int) -> None:
+    """Take a WINDOW_UPDATE of a stream. Raises StreamFaultError."""
+    if not increment:
+        raise StreamFaultError(stream.id, PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
+    stream.send_window += increment
+    if stream.send_window > LARGEST_WINDOW:
+        raise StreamFaultError(stream.id, FLOW_CONTROL_ERROR, "window above 2**31-1")
+
+
+def raise_fault(number: int, state: int, event: int) -> None:
+    """Raise the error for an event that may not happen in a state."""
+    outcome = TRANSITIONS[state][event]
+    what = f"{_EVENTS[event]} on stream {number}, which is {_STATES[state]}"
+    if outcome == FAULT:
+        raise ConnectionFaultError(PROTOCOL_ERROR, what)
+    if outcome == CLOSED_FAULT:
+        raise ConnectionFaultError(STREAM_CLOSED, what)
+    if outcome == STREAM_FAULT:
+        raise StreamFaultError(number, STREAM_CLOSED, what)
+    raise AssertionError(what)
+
+
+_STATES: Final = ("idle", "open", "half-closed (remote)", "half-closed (local)", "closed", "closed by us")
+_EVENTS: Final = ("HEADERS", "DATA", "END_STREAM", "RST_STREAM", "WINDOW_UPDATE", "our END_STREAM", "our RST_STREAM")
