@@ -63,9 +63,7 @@ BROAD = {
 
 #: Lines of a module: 400 and no more, except these.
 MODULE_LINES = 400
-LONG_MODULES = {
-    "protocol/http1/connection.py": 540,
-}
+LONG_MODULES: dict[str, int] = {}
 
 #: Lines of a function: 50 and no more, except these.
 FUNCTION_LINES = 50
@@ -95,7 +93,7 @@ SUBJECTS = {
 #: How often tests look at what a leading underscore calls private, by directory.
 PRIVATE_READS = {
     "apps": 1,
-    "protocol/http1": 7,
+    "protocol/http1": 2,
     "protocol/peer": 4,
     "protocol/websocket": 3,
     "unit": 1,

@@ -27,7 +27,7 @@ def apply_origin(connection: Connection, fields: Mapping[bytes, bytes], exchange
         host = origin.host or next((value for name, value in headers if name == b"host"), None)
         if host:
             host = with_port(host, origin.port, scope["scheme"])
-            exchange.headers = [(b"host", host), *[pair for pair in headers if pair[0] != b"host"]]
+            exchange.headers = with_host(headers, host)
             scope["headers"] = exchange.headers.copy()
     if origin.prefix is not None and scope["path"] != "*":
         raw = origin.prefix.encode("ascii")
@@ -35,3 +35,8 @@ def apply_origin(connection: Connection, fields: Mapping[bytes, bytes], exchange
         scope["root_path"] = prefix + scope["root_path"]
         scope["path"] = prefix + scope["path"]
         scope["raw_path"] = raw + scope["raw_path"]
+
+
+def with_host(headers: list[tuple[bytes, bytes]], host: bytes | None) -> list[tuple[bytes, bytes]]:
+    """Return the headers with another Host, if there is one."""
+    return headers if host is None else [(b"host", host), *[pair for pair in headers if pair[0] != b"host"]]

@@ -4,62 +4,41 @@ Runs in the worker's loop. `RequestReader` reads; the application is started whe
 of its calls, which may come from the parser.
 """
 
-import logging
 from collections.abc import Coroutine, Mapping
 from math import inf
-from time import monotonic
-from typing import Any, Final
+from typing import Any
 
 from aserver.errors import ClientError
-from aserver.protocol.application.access_record import Refusal
-from aserver.protocol.application.body import RequestBody
+from aserver.protocol.application.begin import begin_exchange
 from aserver.protocol.application.exchange import Exchange
-from aserver.protocol.application.origin import apply_origin
 from aserver.protocol.application.parting import HEAR_OUT
-from aserver.protocol.application.scope import SLASH, make_scope
 from aserver.protocol.application.tasks import Tasks
 from aserver.protocol.http1.encoder import Encoder, is_close_delimited
 from aserver.protocol.http1.head_cache import HeadCache
-from aserver.protocol.http1.reader import BETWEEN, OVER, RequestReader
-from aserver.protocol.http1.sink import CHUNKED, Headers
+from aserver.protocol.http1.pipeline import Pipeline
+from aserver.protocol.http1.reader import BETWEEN, OFFER, OVER, RequestReader
+from aserver.protocol.http1.refusal import answer_refusal
+from aserver.protocol.http1.sink import Headers
 from aserver.protocol.http1.upgrade import UpgradeAnswer
-from aserver.protocol.semantics import fields
 from aserver.protocol.semantics.limits import RequestLimits
-from aserver.protocol.semantics.response import DONE, HEADED, START, TRAILERS, Response
+from aserver.protocol.semantics.response import DONE, HEADED, START, TRAILERS
 from aserver.protocol.semantics.response_head import Pairs
-from aserver.protocol.semantics.target import split_target
-from aserver.protocol.transport.connection import (
-    BODY,
-    FIRST_REQUEST,
-    HEAD,
-    NEXT_REQUEST,
-    NOTHING,
-    OPEN,
-    Connection,
-)
+from aserver.protocol.transport.connection import BODY, HEAD, NEXT_REQUEST, NOTHING, OPEN, Connection
 from aserver.protocol.transport.read_gate import Pause
 from aserver.protocol.websocket import session
-
-log: Final = logging.getLogger("aserver.error")
-
-#: Requests that wait for the current one's response; above it, reading pauses.
-PIPELINE_LIMIT: Final = 16
 
 
 class HttpConnection:
     """HTTP/1 on a connection, its `link`: the handler of what comes, and the carrier of exchanges."""
 
     __slots__ = (
-        "_offered",
-        "_queue",
-        "_refusal",
-        "_refused",
         "context",
         "current",
         "encoder",
         "eof",
         "link",
         "logged",
+        "pipeline",
         "reader",
         "receiving",
         "tasks",
@@ -78,10 +57,7 @@ class HttpConnection:
         self.eof = False  # the client has shut down its sending side; it may still read
         self.current: Exchange | None = None  # the exchange whose response is due
         self.receiving: Exchange | None = None  # the exchange whose body is being read
-        self._queue: list[Exchange] = []  # read, not begun; an idle deque has 0.7 KB
-        self._offered: Exchange | None = None  # becomes a WebSocket when its turn comes
-        self._refusal: ClientError | None = None  # to be answered when the queue is empty
-        self._refused: Exchange | None = None  # the exchange whose body was bad, if its head was good
+        self.pipeline: Pipeline | None = None  # requests that wait behind `current`; made for the first
         self.reader = RequestReader(self, limits, heads)
 
     # ── bytes in ─────────────────────────────────────────────────────────────────────────────
@@ -105,16 +81,14 @@ class HttpConnection:
 
     def _after_piece(self, data: bytes) -> None:
         """See to what a piece has left behind: a head without its end, an offer, or bytes behind the last request."""
-        reader = self.reader
-        if self._offered is not None:
-            if self._offered is self.current:
-                self._hand_over(self._offered)
+        reader, link = self.reader, self.link
+        if reader.phase is OFFER:
+            self._hand_over()
         elif reader.in_head:
-            if self.link.awaited is not HEAD:
-                self.link.awaited = HEAD
-                self.link.deadline = self.context.now + self.context.header_timeout
-        elif reader.phase is OVER and self.link.stage is OPEN:
-            self.link.discard(data)
+            if link.awaited is not HEAD:
+                link.expect(HEAD, self.context.header_timeout)
+        elif reader.phase is OVER and link.stage is OPEN:
+            link.discard(data)
 
     def on_spent(self) -> None:
         """Let others have their turn; what is read meanwhile would have to be kept."""
@@ -122,37 +96,21 @@ class HttpConnection:
         self.context.fair_queue.wait(self._take_turn)
 
     def _take_turn(self) -> None:
-        reader = self.reader
-        reader.spent = False
-        self._go_on()
-        if not reader.spent and self.link.stage is OPEN:
-            self.link.gate.resume(Pause.TURN)
+        self.reader.spent = False
+        self._read_on()
 
-    def _consider_room(self) -> None:
-        """Read on if few enough requests wait: at once, or, if some are read already, once half of them are begun."""
-        reader, waiting = self.reader, len(self._queue)
-        if not reader.unread:
-            if waiting < PIPELINE_LIMIT:
-                reader.paused = False
-                self.link.gate.resume(Pause.PIPELINE)
-        elif waiting == PIPELINE_LIMIT // 2:
-            # Not from here: this may be a call of the reader's, or deep in an application.
-            self.context.loop.call_soon(self._make_room, context=self.context.variables)
-
-    def _make_room(self) -> None:
-        """Read on, now that fewer requests wait."""
-        reader = self.reader
-        reader.paused = False
-        self._go_on()
-        if not reader.paused and self.link.stage is OPEN:
-            self.link.gate.resume(Pause.PIPELINE)
-
-    def _go_on(self) -> None:
-        """Read what had to wait, if it still matters."""
-        if self.link.stage is OPEN:
-            self.data_received(b"")
-        else:
-            self.reader.stop()
+    def _read_on(self) -> None:
+        """Read what had to wait, if it still matters, and then what the client sends."""
+        reader, link = self.reader, self.link
+        if link.stage is not OPEN:
+            reader.stop()
+            return
+        self.data_received(b"")
+        if link.stage is OPEN:
+            if not reader.spent:
+                link.gate.resume(Pause.TURN)
+            if not reader.paused:
+                link.gate.resume(Pause.PIPELINE)
 
     # ── calls of the reader ──────────────────────────────────────────────────────────────────
 
@@ -168,54 +126,26 @@ class HttpConnection:
         length: int,
     ) -> None:
         """Make an exchange of a head that was found good, and put it behind those that wait."""
-        if target[0] != SLASH:
-            authority = split_target(method, target)[2]
-            if authority is not None:  # it wins over Host (RFC 9112 section 3.2.2)
-                headers = [(b"host", authority), *[pair for pair in headers if pair[0] != b"host"]]
-        scope = make_scope(self.link, method, target, version, headers)
-        exchange = Exchange(self, self.encoder.heads, scope, target, method, version, headers, keep_alive)
-        if framing is None:
-            exchange.complete = True
-        else:
-            self._prepare(exchange, framing, length)
-        if forwarding:
-            apply_origin(self.link, forwarding, exchange)
+        link = self.link
+        exchange = begin_exchange(
+            self, link, self.encoder.heads, method, target, version, headers, keep_alive, forwarding, framing, length
+        )
+        if length:
+            self.receiving = exchange
         if self.current is None:
             self.current = exchange
         else:
-            self._queue.append(exchange)
-            if len(self._queue) == PIPELINE_LIMIT:
-                self.reader.paused = True
-                self.link.gate.pause(Pause.PIPELINE)
-        self.link.awaited = NOTHING
-        self.link.deadline = inf
-
-    def _prepare(self, exchange: Exchange, framing: Mapping[bytes, bytes], length: int) -> None:
-        """Set what the less usual fields ask for."""
-        if length:
-            self.receiving = exchange
-            exchange.request_body = RequestBody(
-                None if length == CHUNKED else length, continue_expected=exchange.modern and b"expect" in framing
-            )
-        else:
-            exchange.complete = True
-        if exchange.modern:
-            te = framing.get(b"te")
-            if te is not None and fields.accepts_trailers(te):
-                exchange.trailers_allowed = True
-                exchange.scope["extensions"]["http.response.trailers"] = {}
-        else:
-            del exchange.scope["extensions"]["http.response.early_hint"]
+            if self.pipeline is None:
+                self.pipeline = Pipeline(link, self.reader, self._read_on)
+            self.pipeline.add(exchange)
+        link.awaited = NOTHING
+        link.deadline = inf
 
     def on_body(self, data: bytes) -> None:
         """Hand a piece of the body on."""
-        exchange = self.receiving
-        if exchange is None:
-            return
-        if exchange is self.current:
-            self.link.awaited = BODY
-            self.link.deadline = self.context.now + self.context.body_timeout
-        exchange.body_received(data)
+        if self.receiving is not None:
+            self.await_body()
+            self.receiving.body_received(data)
 
     def on_end(self) -> None:
         """Note the end of the body that was being read."""
@@ -268,13 +198,7 @@ class HttpConnection:
         if exchange.state is not DONE:
             writer.write_soon(data)
             return
-        if writer.held is None and isinstance(data, bytes):
-            if data:
-                writer.write_answer(data)
-        else:
-            writer.write_soon(data)
-            if self.last():
-                writer.flush()
+        writer.write_end(data, last=self.last())
         self.answered(exchange)
 
     def _consider_close(self, exchange: Exchange) -> None:
@@ -287,8 +211,7 @@ class HttpConnection:
     def await_body(self) -> None:
         """Give the client `body_timeout` for the next piece of the current request's body, unless it is complete."""
         if self.receiving is not None and self.receiving is self.current:
-            self.link.awaited = BODY
-            self.link.deadline = self.context.now + self.context.body_timeout
+            self.link.expect(BODY, self.context.body_timeout)
 
     def until_writable(self) -> Coroutine[Any, Any, None]:
         """See `Carrier`."""
@@ -308,69 +231,48 @@ class HttpConnection:
 
     def on_offer(self) -> bool:
         """Tell whether the last request asks for a WebSocket; if requests before it have no answer yet, it waits."""
-        exchange = self._queue[-1] if self._queue else self.current
+        exchange = self.current if self.pipeline is None else self.pipeline.last
         if exchange is None or exchange.launched or not session.is_offered(exchange):
             return False
-        self._offered = exchange
-        if self._queue:
-            self.link.gate.pause(Pause.OFFER)
-        else:
+        if exchange is self.current:
             exchange.launched = True
+        else:
+            self.link.gate.pause(Pause.OFFER)
         return True
 
-    def _hand_over_soon(self, exchange: Exchange) -> None:
-        """Hand the connection over for the offer that waited; not now, deep in an application that has answered."""
-        exchange.launched = True
-        self.context.loop.call_soon(self._hand_over_waiting, exchange, context=self.context.variables)
-
-    def _hand_over_waiting(self, exchange: Exchange) -> None:
-        if self.current is exchange and self.link.stage is OPEN:
-            self._hand_over(exchange)
-
-    def _hand_over(self, exchange: Exchange) -> None:
-        self.current = self._offered = None
-        rest = self.reader.take_rest()
-        self.reader.close()
-        link = self.link
-        link.writer.flush()
-        link.gate.open()  # a long head may have been read in several turns
-        session.take_over(link, self.tasks, UpgradeAnswer(self.encoder, link.writer), exchange, rest)
+    def _hand_over(self) -> None:
+        """Make a WebSocket of the connection, if its turn has come."""
+        exchange, link = self.current, self.link
+        if exchange is not None and self.pipeline is None and self.reader.phase is OFFER and link.stage is OPEN:
+            self.current = None
+            rest = self.reader.take_rest()
+            self.reader.close()
+            session.take_over(link, self.tasks, UpgradeAnswer(self.encoder, link.writer), exchange, rest)
 
     # ── requests in order ────────────────────────────────────────────────────────────────────
 
     def launch(self, exchange: Exchange) -> None:
         """Start the application for a request whose turn has come."""
-        tasks = self.tasks
         exchange.launched = True
-        if tasks.timed:
-            exchange.started = monotonic()  # uvloop's clock, but in full: that has milliseconds
-        if not tasks.start(exchange):
+        if not self.tasks.start(exchange):
             exchange.refuse(503)
 
     def answered(self, exchange: Exchange) -> None:
         """Go on after a complete response."""
-        tasks = self.tasks
-        if tasks.access is not None:
-            if tasks.timed:
-                exchange.duration = monotonic() - exchange.started
-            tasks.access(exchange)
+        if self.tasks.access is not None:
+            self.tasks.record(exchange)
         if exchange.waiters:
             exchange.wake()
         if not exchange.keep_alive:
             self.current = None
-            if self.reader.phase is OVER and self._refusal is None and exchange.complete and not self._queue:
+            if self.reader.phase is OVER and self.pipeline is None and exchange.complete:
                 self.link.close()
             else:
                 self.link.linger()
         elif exchange.complete:
             if exchange.request_body is not None and exchange.request_body.size:
                 exchange.request_body.take(self)  # for as long as the application has left it there, nothing is read
-            self.current = None
-            if self.link.awaited is not HEAD:
-                self.link.awaited = NEXT_REQUEST
-                self.link.deadline = self.context.now + self.context.keep_alive
-            if self._queue or self._refusal is not None or self.eof:
-                self._next()
+            self._next()
         elif exchange.discardable and exchange.request_body is not None:
             self.await_body()
             exchange.request_body.take(self)  # the rest is dropped as it comes
@@ -378,26 +280,28 @@ class HttpConnection:
             self.link.linger()
 
     def _next(self) -> None:
-        """Begin what waits behind the request that was answered."""
-        self.current = None
-        queue = self._queue
-        if queue:
-            exchange = self.current = queue.pop(0)
-            if self.link.writer.held is None:
-                self.link.writer.hold(pipelined=True)
-            if self.link.awaited is not HEAD:
-                self.link.await_nothing()
-            if self.reader.paused:
-                self._consider_room()
-            if exchange is self._offered:
-                self._hand_over_soon(exchange)
-            elif not self.write_paused:
+        """Go on after a request and its response: with what waits behind it, or else with another."""
+        pipeline = self.pipeline
+        if pipeline is not None:
+            exchange = self.current = pipeline.pop()
+            if exchange is None:
+                assert pipeline.refusal is not None
+                error, refused = pipeline.refusal
+                answer_refusal(self.link, self.encoder, self.tasks, error, head=self.reader.head, exchange=refused)
+                return
+            if not pipeline.due:
+                self.pipeline = None
+                if self.reader.phase is OFFER:
+                    exchange.launched = True
+                    # Not now, deep in an application that has answered.
+                    self.context.loop.call_soon(self._hand_over, context=self.context.variables)
+            if not (exchange.launched or self.write_paused):
                 self.launch(exchange)
             if self.eof:
                 self._hear_out(exchange)
-        elif self._refusal is not None:
-            self._answer_refusal(self._refusal, self._refused)
-        elif self.eof and not self.reader.unread:
+            return
+        self.current = None
+        if self.eof and not self.reader.unread:
             self.link.close()
         elif self.link.awaited is not HEAD:
             self.link.awaited = NEXT_REQUEST
@@ -411,7 +315,7 @@ class HttpConnection:
 
     def last(self) -> bool:
         """Tell whether no request waits behind the current one."""
-        return not self._queue and not self.reader.unread
+        return self.pipeline is None and not self.reader.unread
 
     # ── ends ─────────────────────────────────────────────────────────────────────────────────
 
@@ -421,48 +325,24 @@ class HttpConnection:
             return
         self.reader.stop()
         broken, self.receiving = self.receiving, None
-        if broken is not None:
-            if broken is not self.current:
-                self._refused = self._queue.pop()  # only the last one parsed can be incomplete
-            elif broken.state in (START, HEADED):
-                broken.disconnect()
-                self.current = None
-                self._answer_refusal(error, broken)
-                return
-            elif broken.state is DONE:
+        if broken is not None and broken is self.current:
+            if broken.state is DONE:
                 self.link.linger()
                 return
-            else:
+            if broken.state not in (START, HEADED):
                 self.broken(broken)
                 return
+            broken.disconnect()
+            self.current = None
+        if self.pipeline is None:
+            self.pipeline = Pipeline(self.link, self.reader, self._read_on)
+        self.pipeline.refuse(error, broken)
         if self.current is None:
-            self._answer_refusal(error)
-        else:
-            self._refusal = error
-
-    def _answer_refusal(self, error: ClientError, exchange: Exchange | None = None) -> None:
-        log.debug("%s:%s is answered %d: %s", *(self.link.client or ("a client", "-")), error.status, error.reason)
-        head = self.reader.head
-        line = (None if head is None else head.line) or ("", b"", "")
-        head_only = line[0] == "HEAD" if exchange is None else exchange.head_only
-        response = Response(self.encoder.heads, True, head_only, False)
-        self.link.writer.write_soon(self.encoder.first(response, response.answer(error.status)))
-        if self.tasks.access is not None:
-            self.tasks.access(
-                Refusal(
-                    error.status,
-                    exchange,
-                    client=self.link.client,
-                    line=line,
-                    headers=[] if head is None else head.fields,
-                    now=monotonic(),
-                )
-            )
-        self.link.linger()
+            self._next()
 
     def broken(self, exchange: Exchange) -> None:
         """End the connection, because this response cannot be completed."""
-        self._log(exchange)
+        self.tasks.record(exchange)
         exchange.disconnect()
         self.current = None
         if is_close_delimited(exchange):
@@ -481,8 +361,7 @@ class HttpConnection:
 
     def _hear_out(self, exchange: Exchange) -> None:
         """Let a client that has stopped sending have its answer, and tell the application if that takes long."""
-        context = self.context
-        context.loop.call_later(HEAR_OUT, exchange.half_closed, context=context.variables)
+        self.context.loop.call_later(HEAR_OUT, exchange.half_closed, context=self.context.variables)
 
     def postpone(self, seconds: float) -> None:
         """Do nothing: all deadlines are the connection's."""
@@ -494,30 +373,21 @@ class HttpConnection:
         """Tell the application, and let go of the reader, which holds the connection."""
         current, self.current = self.current, None
         self.receiving = None
-        self._queue.clear()
-        self._offered = None
+        self.pipeline = None
         self.reader.close()
         if current is not None:
             current.disconnect()
             if current.state is not DONE and current.launched:
-                self._log(current)
-
-    def _log(self, exchange: Exchange) -> None:
-        """Write to the access log, if there is one, what ended before its time."""
-        if self.tasks.access is not None:
-            exchange.duration = monotonic() - exchange.started
-            self.tasks.access(exchange)
+                self.tasks.record(current)
 
     def expire(self) -> None:
         """React to `deadline` having passed."""
         awaited = self.link.awaited
         if self.link.gate.reasons - {Pause.TURN}:
             self.link.await_nothing()  # it is the application that is late
-        elif awaited is BODY:
-            self.refuse(ClientError(408, "request body timed out"))
-        elif awaited is HEAD:
-            self.refuse(ClientError(408, "request head timed out"))
-        elif awaited is FIRST_REQUEST or awaited is NEXT_REQUEST:
+        elif awaited is HEAD or awaited is BODY:
+            self.refuse(ClientError(408, f"request {awaited.name.lower()} timed out"))
+        else:
             self.link.close()
 
     @property

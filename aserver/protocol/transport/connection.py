@@ -120,13 +120,13 @@ class Connection:
         "data_received",
         "deadline",
         "discarded",
+        "extensions",
         "gate",
         "handler",
         "scheme",
         "server",
         "stage",
         "tls",
-        "tls_told",
         "transport",
         "unsent",
         "write_deadline",
@@ -145,7 +145,7 @@ class Connection:
         self.context = context
         self.scheme = scheme
         self.tls = tls
-        self.tls_told: dict[str, object] | None = None  # the ASGI TLS extension
+        self.extensions = context.extensions  # of its requests (ASGI); each has a copy
         self.stage = OPEN
         self.client: tuple[str, int] | None = None
         self.server = server
@@ -163,6 +163,8 @@ class Connection:
 
     def hand_over(self, handler: Handler) -> None:
         """Give the connection another handler, as if it were a new connection."""
+        self.writer.flush()
+        self.gate.open()  # a long head may have been read in several turns
         handler.write_paused = self.handler.write_paused
         self.speak(handler)
         self.await_nothing()
@@ -182,19 +184,18 @@ class Connection:
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport and the addresses."""
         self.transport = cast("asyncio.Transport", transport)
+        context = self.context
         self.gate = ReadGate(self.transport)
-        self.writer = Writer(self.transport, self.context)
+        self.writer = Writer(self.transport, context)
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self.client = (str(peer[0]), int(peer[1]))
         if self.server is None:
             self.server = server_of(transport.get_extra_info("sockname"))
         if self.tls:
-            self.tls_told = extension(transport.get_extra_info("ssl_object"))
-        context = self.context
+            self.extensions = context.extensions | {"tls": extension(transport.get_extra_info("ssl_object"))}
         context.connections.add(self)
-        self.awaited = FIRST_REQUEST
-        self.deadline = context.now + context.header_timeout
+        self.expect(FIRST_REQUEST, context.header_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the loop's name and argument
         """Forget the connection, and wake the tasks that wait for it."""
@@ -250,6 +251,11 @@ class Connection:
             self.close()
         else:
             self.handler.expire()
+
+    def expect(self, awaited: Awaited, seconds: float) -> None:
+        """Give the client a deadline."""
+        self.awaited = awaited
+        self.deadline = self.context.now + seconds
 
     def await_nothing(self) -> None:
         """Give the client no deadline: something else is waited for."""
@@ -310,8 +316,7 @@ class Connection:
             return
         self.writer.flush()
         self._end(LINGERING)
-        self.awaited = LINGER
-        self.deadline = self.context.now + LINGER_SECONDS + SWEEP_PERIOD
+        self.expect(LINGER, LINGER_SECONDS + SWEEP_PERIOD)
         self._bound_flush()
         self.gate.open()
         if self.transport.can_write_eof():

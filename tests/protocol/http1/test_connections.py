@@ -11,7 +11,7 @@ from unittest.mock import Mock
 import pytest
 
 from aserver.asgi import ASGIApp, Receive, Scope, Send
-from aserver.protocol.http1.connection import PIPELINE_LIMIT
+from aserver.protocol.http1.pipeline import PIPELINE_LIMIT
 from aserver.protocol.transport.connection import LEAST_PROGRESS, LINGER_BYTES, LINGER_SECONDS, Awaited
 from tests.harness.waiting import PATIENCE, eventually
 from tests.protocol.serving import GET, LAST_GET, answer, body_of, echo, field, read_all, serving, status
@@ -86,7 +86,7 @@ async def test_a_flood_of_pipelined_requests_is_held_back_and_answered(count: in
         nonlocal most
         await first.wait()
         (connection,) = server.connections
-        most = max(most, len(connection.handler._queue))
+        most = max(most, len(connection.handler.pipeline or ()))
         await answer(send, scope["raw_path"])
 
     async with serving(app) as server:
@@ -147,7 +147,7 @@ async def test_nothing_behind_a_bad_request_that_waits_for_its_turn_is_read() ->
         await eventually(lambda: server.service.active)
         (connection,) = server.connections
         await client.send(b"GET / HTTP/1.1\r\n\r\n")
-        await eventually(lambda: connection.handler._refusal)
+        await eventually(lambda: connection.handler.pipeline is not None)
         await client.send(get(b"/3"))
         await eventually(lambda: connection.discarded)
         go.set()
@@ -252,7 +252,7 @@ async def test_a_head_behind_a_running_request_is_limited_too() -> None:
         (connection,) = server.connections
         for _ in range(200):
             await client.send(b"A: b\r\n" * 10)
-        await eventually(lambda: connection.handler._refusal is not None)
+        await eventually(lambda: connection.handler.pipeline is not None)
         go.set()
         response = await client.rest()
     assert [part[:3] for part in response.split(b"HTTP/1.1 ")[1:]] == [b"200", b"431"]

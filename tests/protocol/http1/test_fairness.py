@@ -12,7 +12,7 @@ from httptools import HttpRequestParser
 
 from aserver.asgi import Receive, Scope, Send
 from aserver.protocol.fair_queue import FairQueue
-from aserver.protocol.http1.connection import PIPELINE_LIMIT
+from aserver.protocol.http1.pipeline import PIPELINE_LIMIT
 from aserver.protocol.http1.reader import PORTION
 from tests.harness.waiting import eventually
 from tests.protocol.serving import GET, LAST_GET, echo, field, service_of, serving, status

@@ -11,7 +11,7 @@ import pytest
 
 from aserver.asgi import ASGIApp, Receive, Scope, Send
 from aserver.protocol.application.body import HIGH_WATER
-from aserver.protocol.http1.connection import PIPELINE_LIMIT
+from aserver.protocol.http1.pipeline import PIPELINE_LIMIT
 from aserver.protocol.transport.writer import HOLD_BYTES
 from aserver.protocol.websocket import connection as ws_socket
 from tests.protocol.narrows import HIGH, PIECES, TURNS, Narrows
