@@ -249,6 +249,11 @@ def ignore_signals(signals: Iterable[signal.Signals]) -> None:
         signal.signal(signum, do_nothing)  # noqa: TID251
 
 
+def raise_on_interrupt() -> None:
+    """Have SIGINT raise KeyboardInterrupt in the main thread, as in a plain Python program."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: TID251
+
+
 def discard_signals(signals: Iterable[signal.Signals]) -> None:
     """Set SIG_IGN, which all that this process execs inherits: only for signals that nothing else keeps off."""
     for signum in signals:

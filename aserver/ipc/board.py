@@ -41,7 +41,15 @@ class Field(IntEnum):
     ACCEPTING = 4  # 1 while the worker accepts, so that others share the load with it
     WEBSOCKETS = 5  # connections that are WebSockets, counted about once a second
     LAG = 6  # nanoseconds: the latest that a heartbeat was in the last second, which is how long the loop was kept
-    DEBUGGED = 7  # 1 while a debugger may hold the loop
+    DEBUGGED = 7  # a `Debugged`
+
+
+class Debugged(IntEnum):
+    """Whether a debugger may hold the loop of a worker."""
+
+    NO = 0
+    PERHAPS = 1
+    AT_PROMPT = 2  # pdb reads the terminal: Ctrl-C is its own
 
 
 class BoardFile:
@@ -60,10 +68,10 @@ class BoardFile:
         data = os.pread(self.fd, _WORD.size, index * CELL_SIZE + Field.BEAT * _WORD.size)
         return int(_WORD.unpack(data)[0]) if len(data) == _WORD.size else 0
 
-    def debugged(self, index: int) -> bool:
-        """Whether a debugger may hold the worker of a cell."""
+    def debugged(self, index: int) -> int:
+        """Whether a debugger may hold the worker of a cell: a `Debugged`, unless the application has spoilt it."""
         words = self.words(index)
-        return words is not None and words[Field.DEBUGGED] == 1
+        return Debugged.NO if words is None else words[Field.DEBUGGED]
 
     def words(self, index: int) -> tuple[int, ...] | None:
         """The words of a cell, by `Field`; None where the file has been cut."""

@@ -151,7 +151,7 @@ async def _run_master(resolved: Resolved, reread: Callable[[], Resolved], *, las
                 signal.pthread_sigmask(signal.SIG_BLOCK, terminal.GROUP_SIGNALS)
         if result.code in (ExitCode.OK, ExitCode.KILLED):
             log.info("stopped")
-        elif runner.errorlog != "-":
+        elif runner.resources.next.config.errorlog != "-":
             log.critical("%s\n%s", result.reason, result.detail)  # the command prints it on standard error as well
     return _conclude(result)
 

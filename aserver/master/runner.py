@@ -20,7 +20,7 @@ from aserver import unix
 from aserver.config import Resolved
 from aserver.errors import ConfigError
 from aserver.ipc import messages as msg
-from aserver.ipc.board import BoardFile
+from aserver.ipc.board import BoardFile, Debugged
 from aserver.log.opening import open_private
 from aserver.log.setup import Logging
 from aserver.master.code_watch import CodeWatch, Fingerprint
@@ -150,7 +150,7 @@ class Runner:
 
     def stop(self, mode: ev.StopMode, why: str) -> None:
         """Ask for the end; asked again, it is quicker. A worker that a debugger holds does not hear of it."""
-        if mode is ev.StopMode.QUICK and self._processes.workers.debugged():
+        if mode is ev.StopMode.QUICK and self._processes.workers.halted():
             mode = ev.StopMode.KILL
         self._handle(ev.StopRequested(mode, why))
 
@@ -278,9 +278,9 @@ class Runner:
         return self._logs.dropped if self._logs is not None else 0
 
     @property
-    def errorlog(self) -> str:
-        """Where this master logs."""
-        return self._resources.next.config.errorlog
+    def at_prompt(self) -> bool:
+        """Whether a debugger of a worker reads the terminal."""
+        return bool(self._processes.workers.debugged(Debugged.AT_PROMPT))
 
     def close(self) -> None:
         """Let go of everything; `run` does so at its end."""

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import time
 from collections.abc import Callable, Iterator
 
 from aserver import terminal, unix
@@ -21,19 +22,29 @@ log = logging.getLogger("aserver.master")
 ECHO = 1.0
 
 
+class _Stops:
+    """Obeys the signals to stop, each once within ECHO."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._heard: dict[signal.Signals, float] = {}  # when it counted last
+
+    def __call__(self, signum: signal.Signals, mode: StopMode) -> None:
+        """Obey `signum`. A Ctrl-C at a debugger's prompt is left to the worker, which the terminal has sent it, too."""
+        if signum is signal.SIGINT and self._runner.at_prompt:
+            return
+        now = time.monotonic()
+        if now - self._heard.get(signum, -ECHO) < ECHO:
+            log.info("%s again within %g s: it counts once; from then on it hurries the stop", signum.name, ECHO)
+            return
+        self._heard[signum] = now
+        self._runner.stop(mode, signum.name)
+
+
 @contextlib.contextmanager
 def handled(loop: asyncio.AbstractEventLoop, runner: Runner) -> Iterator[None]:
     """Obey the master's signals (docs/signals.md) within this context."""
-    heard: dict[signal.Signals, float] = {}  # when a signal to stop counted last
-
-    def stop(signum: signal.Signals, mode: StopMode) -> None:
-        now = loop.time()
-        if now - heard.get(signum, -ECHO) < ECHO:
-            log.info("%s again within %g s: it counts once; from then on it hurries the stop", signum.name, ECHO)
-            return
-        heard[signum] = now
-        runner.stop(mode, signum.name)
-
+    stop = _Stops(runner)
     actions: dict[signal.Signals, Callable[[], None]] = {
         signal.SIGTERM: lambda: stop(signal.SIGTERM, StopMode.GRACEFUL),
         signal.SIGINT: lambda: stop(signal.SIGINT, StopMode.QUICK),

@@ -14,7 +14,7 @@ from typing import assert_never
 from aserver import unix
 from aserver.errors import ChannelError
 from aserver.ipc import messages as msg
-from aserver.ipc.board import CELLS, BoardFile
+from aserver.ipc.board import CELLS, BoardFile, Debugged
 from aserver.log.crash import read_trace
 from aserver.master import border, handles
 from aserver.master.border import clean
@@ -31,6 +31,8 @@ log = logging.getLogger("aserver.master")
 STATUS_PATIENCE = 0.5
 #: Seconds that faulthandler gets to write its stacks before they are read; it took under 10 ms (measured).
 DUMP_PATIENCE = 0.05
+#: Seconds without a heartbeat, of which there are ten a second, that mean that a debugger holds the loop.
+STILL = 0.5
 
 
 class Workers:
@@ -64,9 +66,14 @@ class Workers:
         now = time.monotonic_ns()
         return {serial: beat / 1e9 if beat <= now else 0.0 for serial, beat in beats.items()}
 
-    def debugged(self) -> frozenset[int]:
-        """The serials of the workers that a debugger may hold."""
-        return frozenset(worker.serial for worker in self.all.values() if self._board.debugged(worker.cell))
+    def debugged(self, at_least: Debugged = Debugged.PERHAPS) -> frozenset[int]:
+        """The serials of the workers that a debugger may hold, or that are at its prompt."""
+        return frozenset(w.serial for w in self.all.values() if self._board.debugged(w.cell) >= at_least)
+
+    def halted(self) -> bool:
+        """Whether a debugger holds the loop of a worker now."""
+        beats, latest = self.beats(), time.monotonic() - STILL
+        return bool(self.debugged(Debugged.AT_PROMPT)) or any(beats[serial] < latest for serial in self.debugged())
 
     def counted(self) -> list[int]:
         """The counters of all workers, also of those that have gone: by the word of `metrics/page`."""

@@ -28,7 +28,7 @@ from aserver.errors import AppLoadError, AserverError, BootError, ChannelError, 
 from aserver.importer.application import load_app
 from aserver.importer.bytecode import keep_fresh_bytecode_out
 from aserver.importer.hooks import Hooks, WorkerView
-from aserver.ipc.board import Board, Field
+from aserver.ipc.board import Board, Debugged, Field
 from aserver.ipc.channel import Channel
 from aserver.ipc.messages import BootFailed, Drain, Fork, Look, MoreFiles, Ready, RecycleAsked, ToWorker, in_pieces
 from aserver.log.access.recorder import AccessLog
@@ -281,12 +281,10 @@ class WorkerProcess:
             else:
                 self._seed.logs.replace(fds[0], fds[1] if len(fds) > 1 else None)
 
-    def _on_debugger(self, here: bool) -> None:  # noqa: FBT001 - a callback
-        """Tell the master; pdb's `continue` has left a handler of its own, with which Ctrl-C would come back to it."""
-        self._cell[Field.DEBUGGED] = here
-        if not here:
+    def _on_debugger(self, state: Debugged) -> None:
+        self._cell[Field.DEBUGGED] = state
+        if state is Debugged.NO:
             log.debug("the debugger has gone")
-            unix.ignore_signals((signal.SIGINT,))
 
     def _beat(self) -> None:
         self._cell[Field.BEAT] = time.monotonic_ns()

@@ -1,4 +1,4 @@
-"""`breakpoint()` in a handler, on a terminal: the keyboard reaches it, its silence kills nothing, Ctrl-C stops."""
+"""`breakpoint()` in a handler, on a terminal: keys reach it, silence kills nothing, Ctrl-C comes back to its prompt."""
 
 import os
 import termios
@@ -29,10 +29,12 @@ HANG = 0.6
 
 @pytest.mark.parametrize("verb", ["dev", "run"])
 def test_a_debugger_is_let_alone(verb: str, tmp_path: Path) -> None:
-    """The handler goes on with another `answer`; then Ctrl-C ends all, at the prompt (dev) or without one (run).
+    """Ctrl-C opens the prompt again, the handler goes on with another `answer`, and then Ctrl-C stops the server.
 
-    Fails without `held` in on_beats (the worker is aborted after HANG), without `modes_kept` (the terminal has no
-    echo), and without `_on_debugger` (after pdb has let go, Ctrl-C opens the prompt again).
+    At a prompt it is Ctrl-backslash that ends all.
+
+    Fails without `held` in on_beats (the worker is aborted after HANG), without `_prompting` (the server stops, or
+    after pdb has let go, Ctrl-C opens the prompt again), and without `modes_kept` (the terminal has no echo).
     """
     (tmp_path / "main.py").write_text(APP)
     command = [*ServerProcess.command("main:app"), "--bind", "127.0.0.1:0", "--lifespan", "off"]
@@ -48,17 +50,19 @@ def test_a_debugger_is_let_alone(verb: str, tmp_path: Path) -> None:
         server.wait_for(lambda: terminal.screen.count(b"(Pdb) ") == 1, what="the prompt")
         begin = time.monotonic()
         server.wait_for(lambda: time.monotonic() - begin > 3 * HANG, what="the time to hang to pass")
-        terminal.press(b"answer += 2\n")
-        server.wait_for(lambda: terminal.screen.count(b"(Pdb) ") == 2, what="the prompt")
+        for count, keys in enumerate((b"\x03", b"answer += 1\n", b"\x03", b"answer += 1\n"), start=2):
+            terminal.press(keys)
+            server.wait_for(lambda count=count: terminal.screen.count(b"(Pdb) ") == count, what="the prompt")  # type: ignore[misc]
+        assert terminal.screen.count(b"--KeyboardInterrupt--") == 2
         terminal.press(b"c\n")
         asking.join(PATIENCE)
         assert answers == ["42"]
         assert "stood still" not in server.log, "nothing is printed over it"
-        if verb == "dev":
+        if verb == "run":
             with RawConnection(server.where) as client:
                 client.send(b"GET /break HTTP/1.1\r\nHost: localhost\r\n\r\n")
-                server.wait_for(lambda: terminal.screen.count(b"(Pdb) ") == 3, what="the prompt")
-                terminal.press(b"\x03")
+                server.wait_for(lambda: terminal.screen.count(b"(Pdb) ") == 6, what="the prompt")
+                terminal.press(b"\x1c")
                 assert server.wait_exit() == ExitCode.KILLED
         else:
             server.wait_log("the debugger has gone")

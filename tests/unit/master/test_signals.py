@@ -15,9 +15,9 @@ from aserver.master.signals import handled
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]  # the master's loop
 
 
-async def _calls(*numbers: signal.Signals) -> list[Any]:
+async def _calls(*numbers: signal.Signals, at_prompt: bool = False) -> list[Any]:
     """What a runner is called for, when these signals have come in one turn of the loop."""
-    runner = Mock(noted=[])
+    runner = Mock(noted=[], at_prompt=at_prompt)
     with handled(asyncio.get_running_loop(), runner):
         for signum in numbers:
             signal.raise_signal(signum)
@@ -60,6 +60,12 @@ async def test_a_stop_that_echoes_counts_once_and_another_one_hurries(
     assert len(await _calls(signum, other, signum)) == 3, "a second later"
 
 
+async def test_ctrl_c_is_a_debuggers_at_its_prompt() -> None:
+    """Fails without `at_prompt`: pdb's prompt would be the end of the server."""
+    assert await _calls(signal.SIGINT, at_prompt=True) == []
+    assert await _calls(signal.SIGQUIT, at_prompt=True) == [call.stop(StopMode.QUICK, "SIGQUIT")]
+
+
 async def test_a_terminals_winch_is_left_aside(monkeypatch: pytest.MonkeyPatch) -> None:
     """It means that the window has another size. Fails without `controls_us`: all workers would leave."""
     monkeypatch.setattr(terminal, "controls_us", lambda: True)
@@ -70,7 +76,7 @@ async def test_an_action_that_fails_keeps_no_other_from_its_turn() -> None:
     """Fails with one turn for all that is noted."""
     errors: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context["exception"]))
-    runner = Mock(noted=[])
+    runner = Mock(noted=[], at_prompt=False)
     runner.reload.side_effect = ValueError("a mistake")
     with handled(asyncio.get_running_loop(), runner):
         for signum in (signal.SIGHUP, signal.SIGUSR1):
