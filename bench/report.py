@@ -38,7 +38,7 @@ class Report:
     format: int = 1
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data."""
+        """The report as plain data."""
         return asdict(self)
 
     @classmethod

@@ -75,7 +75,7 @@ class LineHandler(logging.Handler):
 
 
 class BorrowedHandler(LineHandler):
-    """For other servers' loggers. Silent where the application has a handler for the record, at any level."""
+    """The handler of other servers' loggers. Silent if the application has a handler for the record, at any level."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Look each time: the application may configure its logging at any moment."""
@@ -124,7 +124,7 @@ class Logging:
         self._captures = captures
         self._pid = os.getpid()
         self._levelled: list[logging.Logger] = []
-        #: For complaints about the error log itself, unless standard error *is* the error log.
+        #: Where complaints about the error log itself go, unless standard error *is* the error log.
         self.last_resort = None if stdio.same_file(error.fd, 2) else _standard_error()
         error.report = self._report_error_log
         if access is not None and access is not error:

@@ -207,7 +207,7 @@ class Sink:
                 return
 
     def _write_queue(self) -> bool:
-        """With the claim: write until the queue is empty (True) or the descriptor takes no more (False)."""
+        """Write until the queue is empty (True) or the descriptor takes no more (False). The caller holds the claim."""
         queue = self._queue
         if self._retry_at and time.monotonic() < self._retry_at:
             if self.state is SinkState.BROKEN:
@@ -334,7 +334,7 @@ class Sink:
         self._pump()
 
     def forget(self) -> None:
-        """After a fork, in the child: leave the queue and the loop to the parent, whose they are."""
+        """Leave the queue and the loop to the parent, whose they are; called in a forked child."""
         self._pid = os.getpid()
         self.descriptor.renew_lock()
         self._queue.clear()

@@ -78,6 +78,6 @@ class Waker:
             self._timer = None
 
     def forget(self) -> None:
-        """After a fork, in the child: drop the parent's loop without a call to it."""
+        """Drop the parent's loop without a call to it; called in a forked child."""
         self._loop = self._watching = self._timer = None
         self._asked = False

@@ -25,7 +25,7 @@ from aserver.master.snapshot import SavedWorker, SavedZygote
 #: Messages of a peer beyond two for each fork: its files in pieces, and those that are sent once, with some to spare.
 #: A peer that sends more floods the channel.
 SPARE_MESSAGES = MOST_FILES // FILES_AT_ONCE + 14
-#: Of a path, PATH_MAX (linux/limits.h); of all the paths of a process together.
+#: The most characters of a path, PATH_MAX (linux/limits.h), and of all the paths of a process together.
 LONGEST_PATH, MOST_CHARACTERS = 4096, 1 << 23
 #: Where the zygote finds its channel. Any number above the standard streams would do: posix_spawn puts it there.
 ZYGOTE_FD = 3
@@ -55,7 +55,7 @@ class ZygoteHandle:
         return cls(saved.generation, saved.pid, saved.pidfd, _channel(saved.channel, FromZygote), saved.trace)
 
     def saved(self) -> SavedZygote:
-        """For the next image of this master, which there is only where there are pidfds."""
+        """The zygote as the next image of this master reads it. An upgrade needs pidfds, so there is one."""
         assert self.pidfd is not None
         return SavedZygote(self.generation, self.pid, self.pidfd, self.channel.fileno(), self.trace)
 
@@ -115,7 +115,7 @@ class WorkerHandle:
         return cls(**{**asdict(saved), "channel": channel})
 
     def saved(self) -> SavedWorker:
-        """For the next image of this master."""
+        """The worker as the next image of this master reads it."""
         values = {name: getattr(self, name) for name in SavedWorker.__struct_fields__}
         return SavedWorker(**{**values, "channel": self.channel.fileno() if self.channel is not None else None})
 

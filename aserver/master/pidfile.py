@@ -73,7 +73,7 @@ class PidFile:
     # ── steps ──
 
     def _refuse_other_kinds(self) -> None:
-        """Before anything is made beside it: /dev/null has no place for a lock."""
+        """Raise ConfigError for anything but a regular file, before a lock is made beside it: not beside /dev/null."""
         with contextlib.suppress(FileNotFoundError):
             _require_regular(self.path, os.stat(self.path))
 

@@ -49,7 +49,7 @@ class Processes:
 
     @property
     def pids(self) -> list[int]:
-        """Of every process whose exit status is waited for."""
+        """The pids of the processes whose exit status is waited for."""
         workers = (w.pid for w in self.workers.all.values() if w.pid is not None)
         return [*(zygote.pid for zygote in self.zygotes.values()), *workers, *self.companions]
 
@@ -71,7 +71,7 @@ class Processes:
                 self._cut_off(peer, reason)
 
     def saved_zygotes(self) -> list[SavedZygote]:
-        """For the next image of this master; there are pidfds, or there would be no upgrade."""
+        """The zygotes as the next image of this master reads them; an upgrade needs pidfds, so each has one."""
         return [zygote.saved() for zygote in self.zygotes.values() if zygote.pidfd is not None]
 
     def inherit(self, snapshot: Snapshot) -> None:

@@ -84,7 +84,7 @@ class Resources:
 
     @property
     def log_fds(self) -> list[int]:
-        """For the channel."""
+        """The logs' descriptors, as messages carry them."""
         return [log.fd for log in self.logs]
 
     def boot(self, generation: int, *, lazy: bool) -> tuple[msg.Boot, list[int]]:
@@ -104,7 +104,7 @@ class Resources:
         return boot, [*self.log_fds, *(listener.socket.fileno() for listener in listeners)]
 
     def saved(self) -> SavedResources:
-        """For the next image of this master."""
+        """The resources as the next image of this master reads them."""
         bound = {spec: [listener.socket.fileno() for listener in found] for spec, found in self.bound.items()}
         return SavedResources(self.config.to_wire(), self.workers, bound, self.hooks, self.directory)
 
@@ -120,7 +120,7 @@ class AllResources:
 
     @classmethod
     def restored(cls, snapshot: Snapshot) -> Self:
-        """Those of this master's former image; shared objects are shared again."""
+        """The resources of this master's former image; shared objects are shared again."""
         listeners = {handover.fd: take_over(handover) for handover in snapshot.listeners}
         logs = {(log.which, log.path): LogFile(log.path, log.which, log.fd) for log in snapshot.logs}
         of: dict[int, Resources] = {}
@@ -223,7 +223,7 @@ def _refuse_other_tls(config: Config, bound: Mapping[str, list[Listener]]) -> No
 
 
 def provide(resolved: Resolved, environ: Mapping[str, str]) -> Resources:
-    """For the first generation. Raises BindError or ConfigError; then nothing is left open."""
+    """The resources of the first generation. Raises BindError or ConfigError; then nothing is left open."""
     config = resolved.config
     with contextlib.ExitStack() as undo:
         logs = _open_logs(config, [], undo)
@@ -273,7 +273,7 @@ def _bind_missing(
 
 
 def provide_next(previous: Resources, resolved: Resolved) -> tuple[Resources, list[str]]:
-    """For a reload: unchanged resources stay, new listeners and logs are opened now, so that a mistake is found now.
+    """The resources after a reload: unchanged ones stay, others are opened now, so that a mistake is found now.
 
     Also returns a sentence for each setting that a reload cannot change. Raises BindError or ConfigError; then nothing
     changes.

@@ -73,7 +73,7 @@ class Runner:
         self._pidfile = pidfile
         #: The control socket; `control.answers` obeys the orders that come there.
         self.control = control
-        #: Of the admin endpoint, whose process `control.companion` keeps.
+        #: The listeners of the admin endpoint; `control.companion` keeps its process.
         self.admin = admin
         self.began = time.monotonic()  # of the server, not of this image
         self._resources, first = resources, resources.next

@@ -97,7 +97,7 @@ def _reap(pid: int) -> int:
 
 
 def answer_preflight(environ: MutableMapping[str, str]) -> bool:
-    """In a preflight: True if all is well up to here. Raises ConfigError if the states would not fit."""
+    """Whether this is a preflight, which ends here with success. Raises ConfigError if the states would not fit."""
     asked = environ.pop(PREFLIGHT, None)
     if asked is None:
         return False
@@ -138,7 +138,7 @@ def is_continued(environ: Mapping[str, str]) -> bool:
 
 
 def inherited(environ: MutableMapping[str, str]) -> Snapshot | None:
-    """In the new image: the state that the former image left, if any. Its descriptors are close-on-exec again."""
+    """The state that this image's former image left, if any. Its descriptors are close-on-exec again."""
     number = environ.pop(SNAPSHOT, None)
     if number is None:
         return None

@@ -29,7 +29,7 @@ class Capacity:
 
     @classmethod
     def of(cls, config: Config) -> "Capacity":
-        """From the settings and the soft RLIMIT_NOFILE (getrlimit(2)) of this process."""
+        """The capacity by the settings and the soft RLIMIT_NOFILE (getrlimit(2)) of this process."""
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         if soft == resource.RLIM_INFINITY:
             soft = 1 << 20

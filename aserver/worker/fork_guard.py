@@ -41,18 +41,18 @@ class ForkGuard:
         self._traced = traced
 
     def begin(self) -> None:
-        """From now on a forked child lets go of it."""
+        """Have children that are forked from now on let go of the descriptors."""
         _hook()
         if self not in _guards:
             _guards.append(self)
 
     def end(self) -> None:
-        """From now on a forked child keeps it."""
+        """Have children that are forked from now on keep the descriptors."""
         if self in _guards:
             _guards.remove(self)
 
     def let_go(self) -> None:
-        """In the child."""
+        """Let go of the descriptors; runs in the child."""
         if self._identities:
             self._close_descriptors()
         if self._handlers is not None:

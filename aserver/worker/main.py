@@ -49,7 +49,7 @@ log = logging.getLogger("aserver.error")
 #: The signals that a terminal or supervisor sends to the whole group; DUMP_SIGNAL, the only other, has a handler of
 #: its own. While the loop runs, SIGTERM asks for the worker's recycling.
 _PASSING = terminal.GROUP_SIGNALS - {DUMP_SIGNAL}
-#: Of these the loop hears of. Its handler would take the place of an ignored TTIN or TTOU (terminal.leave_to_master).
+#: The loop hears of these. Its handler would take the place of an ignored TTIN or TTOU (terminal.leave_to_master).
 _HEARD = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 #: Seconds that the master may take for each part of a long message before a worker leaves without having said it.
@@ -309,4 +309,4 @@ class WorkerProcess:
 
 
 def _nothing() -> None:
-    """For signals that a terminal or supervisor sends to the whole group: the master obeys them."""
+    """Handle a signal that a terminal or supervisor sends to the whole group: the master obeys it."""

@@ -195,7 +195,7 @@ class Server:
         return ready, "the worker serves" if ready else "the server stops"
 
     def _politely(self, factory: Callable[[], asyncio.Protocol]) -> Callable[[], asyncio.Protocol]:
-        """Around `factory`, which is called for each accepted connection: compare our load with that of other workers.
+        """Have each call of `factory`, so each accepted connection, compare our load with that of other workers.
 
         A full worker suspends its acceptors; a worker with clearly more connections than others pauses them.
         """

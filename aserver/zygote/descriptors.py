@@ -67,7 +67,7 @@ def _is_new(loop: Any) -> bool:
 
 
 def make_private(loop: Any) -> None:
-    """In a forked child: give a loop that never ran its own poll descriptor and wake-up pipe, by the old numbers.
+    """Give a loop that never ran a poll descriptor and wake-up pipe of this forked child, by the old numbers.
 
     Otherwise all workers would share the descriptors that any of them watches, and wake each other's loops.
     """

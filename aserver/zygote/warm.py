@@ -43,7 +43,7 @@ class LoadedModules(msgspec.Struct):
 
 
 class Teller:
-    """In a worker: notes the environment before the application is loaded, and then tells the zygote."""
+    """A worker's report to its zygote: the environment is noted before the application is loaded, the rest after it."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -187,7 +187,7 @@ def _imported(modules: Iterable[str], environ: Mapping[str, str]) -> Iterator[tu
         for name in modules:
             try:
                 importlib.import_module(name)
-            except BaseException:  # noqa: BLE001 - the module's own code, which may want a setting that is not there yet
+            except BaseException:  # noqa: BLE001 - the module may want a setting that is not there yet
                 yield name, False
             else:
                 yield name, True

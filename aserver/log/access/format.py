@@ -94,7 +94,7 @@ _SIZES = tuple(map(str, range(1024)))
 #: The value that most requests have is compared, which takes 8 ns; a look-up takes 27.
 _METHOD = "method if method == 'GET' else escape[method]"
 _PROTOCOL = "'HTTP/1.1' if version == '1.1' else version and 'HTTP/' + escape[version]"
-#: Of a request line that could not be read, method, target and version are empty: it is `-`, as in nginx.
+#: A request line that could not be read has neither method nor target nor version: it is `-`, as in nginx.
 _REQUEST_LINE = (
     "'GET ' if method == 'GET' else method and escape[method] + ' '",
     "text or DASH",

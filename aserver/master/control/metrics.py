@@ -22,7 +22,7 @@ _DAY = 86400
 
 
 def metrics(runner: Runner, measures: Measures) -> list[Family]:
-    """All families."""
+    """The families of counters and gauges, as the exposition writes them."""
     words = runner.processes.workers.counted()
     config = runner.resources.next.config
     wall = time.clock_gettime(time.CLOCK_REALTIME)

@@ -97,7 +97,7 @@ def running() -> list[str]:
 
 
 def of_others() -> list[str]:
-    """For root: those of other users, which are not taken unasked."""
+    """The sockets of other users, for root, which does not choose among them unasked."""
     if os.geteuid() != 0:
         return []
     patterns = ("run/user/*/", "tmp/aserver-*/")

@@ -21,7 +21,7 @@ _DAY = 86400
 
 
 def status(runner: Runner, measures: Measures) -> dict[str, Any]:
-    """All that there is to tell."""
+    """The reply, made from the model, the processes and the board."""
     model, handles = runner.model, runner.processes.workers.all
     model.now = max(model.now, time.monotonic())  # it was told the time at its last event
     measures.keep({handle.pid for handle in handles.values() if handle.pid is not None})

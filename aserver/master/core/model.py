@@ -17,7 +17,7 @@ from aserver.master.core.limits import Limits
 
 
 class WorkerPhase(enum.Enum):
-    """Of a worker."""
+    """The phases of a worker."""
 
     BOOTING = "booting"
     FAILED = "failed"  # it will never serve; its place is not tried again before the process is gone
@@ -28,7 +28,7 @@ class WorkerPhase(enum.Enum):
 
 
 class ZygotePhase(enum.Enum):
-    """Of a generation's zygote process."""
+    """The phases of a generation's zygote process."""
 
     LOADING = "loading"
     TURNING = "turning"  # leaving so that a lazy zygote can take its place
@@ -39,7 +39,7 @@ class ZygotePhase(enum.Enum):
 
 
 class Role(enum.Enum):
-    """Of a generation."""
+    """The part that a generation plays in the server."""
 
     CANDIDATE = "candidate"
     CURRENT = "current"
@@ -48,7 +48,7 @@ class Role(enum.Enum):
 
 
 class ServerPhase(enum.Enum):
-    """Of the whole."""
+    """The phases of the whole server."""
 
     BOOTING = "booting"
     SERVING = "serving"

@@ -291,7 +291,7 @@ def quit_zygote(model: Model, generation: Generation) -> None:
 
 
 def await_last_zygote(model: Model, generation: Generation) -> None:
-    """In a stop: a leaving zygote reaps its last workers without a deadline, then must go."""
+    """Set the deadline of a zygote that leaves in a stop: it may wait for its last workers, then it must go."""
     latest = model.now + (KILL_ALLOWANCE if model.stop is ev.StopMode.KILL else QUIT_ALLOWANCE)
     if model.of(generation):
         generation.deadline = None
@@ -320,7 +320,7 @@ def serve(model: Model) -> None:
 
 
 def begin_stop(model: Model, mode: ev.StopMode) -> None:
-    """From now on the server ends; `shutdown` does the rest."""
+    """Begin the end of the server, or make it quicker; `shutdown` does the rest."""
     if model.stop is None and mode is ev.StopMode.GRACEFUL and model.server is ServerPhase.SERVING:
         model.stop_begins = model.now + model.limits.drain_delay
     else:
