@@ -114,7 +114,8 @@ class Fleet:
         times, rng = self._times, self._rng
         match command:
             case ev.SpawnZygote():
-                self._push(now + times.draw(rng, times.load), host, ev.ZygoteUp(command.generation))
+                seconds = times.draw(rng, times.load)
+                self._push(now + seconds, host, msg.Loaded(command.generation, False, "asgi", (), seconds, {}))
             case ev.Fork():
                 self._fork(host, command, now)
             case ev.Drain():

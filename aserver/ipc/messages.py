@@ -136,6 +136,7 @@ class MoreFiles(Message):
 class Loaded(Message):
     """The zygote is ready to fork; `lazy` if the app will be loaded in each worker. `fingerprint`: see MoreFiles."""
 
+    generation: int
     lazy: bool
     interface: str
     hazards: tuple[str, ...]
@@ -149,12 +150,14 @@ class Unforkable(Message):
     The master starts another zygote for the same generation that loads the app in each worker.
     """
 
+    generation: int
     hazards: tuple[str, ...]
 
 
 class LoadFailed(Message):
     """The app could not be loaded (or a hazard was refused); the zygote exits after this."""
 
+    generation: int
     exit_code: FailureCode
     reason: str
     detail: str

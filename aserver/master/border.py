@@ -93,6 +93,13 @@ def ordered(message: msg.Forked | msg.ForkFailed, zygote: ZygoteHandle, worker: 
     return worker
 
 
+def check_generation(message: msg.FromZygote, zygote: ZygoteHandle) -> None:
+    """Raise ChannelError for a message about another generation than that of the zygote."""
+    about = getattr(message, "generation", zygote.generation)
+    if about != zygote.generation:
+        raise ChannelError(f"{type(message).__name__} about generation {about}, but it is of {zygote.generation}")
+
+
 def check_exited(message: msg.Exited, zygote: ZygoteHandle, worker: WorkerHandle | None) -> bool:
     """Whether the worker is still known. Raises ChannelError if it is not a child of this zygote."""
     if worker is None:

@@ -150,21 +150,20 @@ class Processes:
             self._cut_off(zygote, broken)
 
     def _on_says(self, zygote: ZygoteHandle, message: msg.FromZygote, fds: list[int]) -> None:
-        generation = zygote.generation
+        border.check_generation(message, zygote)
         match message:
             case msg.MoreFiles():
                 zygote.know(message.files)
             case msg.Loaded():
                 zygote.know(message.fingerprint)
-                interface = clean(message.interface, border.LONGEST_WORD)
-                lazy = "each worker loads the app" if message.lazy else f"{interface} app loaded"
-                self._on_files(generation, zygote.files)
-                self._on_event(ev.ZygoteUp(generation, f"up after {message.seconds:.2f} s: {lazy}"))
+                message.interface = clean(message.interface, border.LONGEST_WORD)
+                self._on_files(zygote.generation, zygote.files)
+                self._on_event(message)
             case msg.Unforkable():
-                self._on_event(ev.ZygoteUnforkable(generation))
+                self._on_event(message)
             case msg.LoadFailed():
-                reason, detail = clean(message.reason), clean(message.detail, msg.LONGEST_TEXT)
-                self._on_event(ev.ZygoteFailed(generation, message.exit_code, reason, detail))
+                message.reason, message.detail = clean(message.reason), clean(message.detail, msg.LONGEST_TEXT)
+                self._on_event(message)
             case msg.Forked():
                 self.workers.forked(zygote, message, fds, {each.pid for each in self.zygotes.values()})
             case msg.ForkFailed():

@@ -36,7 +36,7 @@ from aserver.master.processes import Processes
 from aserver.master.reload import ReloadOrder, Reloads
 from aserver.master.resources import AllResources, Resources
 from aserver.master.saves import Saves
-from aserver.master.snapshot import SCHEMA, SavedLog, Snapshot, read_model, write_model
+from aserver.master.snapshot import SavedLog, Snapshot, read_model, write_model
 from aserver.master.upgrade import become, not_upgraded, preflight
 from aserver.sockets import Listener, hand_over, take_over
 
@@ -207,7 +207,6 @@ class Runner:
         resources = self._resources
         logs = {(file.which, file.path): SavedLog(file.path, file.which, file.fd) for file in resources.logs}
         return Snapshot(
-            schema=SCHEMA,
             model=write_model(self._state),
             board=self._processes.board.fd,
             zygotes=self._processes.saved_zygotes(),

@@ -20,7 +20,7 @@ from aserver.master.journal import Record
 from aserver.metrics.totals import Totals
 from aserver.sockets import Handover
 
-SCHEMA = 12
+SCHEMA = 13
 
 #: Fields that stay behind: chance is the new image's own, and commands are carried out before the exec.
 _OWN = ("rng", "out")
@@ -72,7 +72,6 @@ class SavedResources(msgspec.Struct):
 class Snapshot(msgspec.Struct):
     """The whole state."""
 
-    schema: int
     model: dict[str, object]
     board: int
     zygotes: list[SavedZygote]

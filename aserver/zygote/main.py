@@ -154,7 +154,7 @@ class Zygote:
                 terminal.keep_standard_streams()  # the app may have closed some
         except AserverError as error:
             detail = error.detail if isinstance(error, AppLoadError) else ""
-            self._give_up(LoadFailed(error.exit_code, str(error), detail))
+            self._give_up(LoadFailed(self._boot.generation, error.exit_code, str(error), detail))
         if hazards:
             self._weigh(hazards)
         for remark in remarks:
@@ -189,7 +189,7 @@ class Zygote:
         *parts, last = in_pieces(importer.fingerprint() if self._app else {})
         for part in parts:
             self._tell(MoreFiles(part))
-        self._tell(Loaded(self._boot.lazy, interface, hazards, seconds, last))
+        self._tell(Loaded(self._boot.generation, self._boot.lazy, interface, hazards, seconds, last))
 
     def _load_certificates(self) -> Certificates | None:
         """Make the endpoints. Called before privileges are dropped, to read the keys. Raises ConfigError."""
@@ -207,10 +207,11 @@ class Zygote:
         if self._config.on_fork_hazard == "warn":
             log.error("%s; the workers are forked all the same (on_fork_hazard=warn)", found)
         elif self._config.on_fork_hazard == "refuse":
-            self._give_up(LoadFailed(ExitCode.APP_LOAD, f"{found}; refused (on_fork_hazard=refuse)", ""))
+            reason = f"{found}; refused (on_fork_hazard=refuse)"
+            self._give_up(LoadFailed(self._boot.generation, ExitCode.APP_LOAD, reason, ""))
         else:
             log.error("%s; each worker loads the app itself instead (on_fork_hazard=lazy)", found)
-            self._give_up(Unforkable(hazards))
+            self._give_up(Unforkable(self._boot.generation, hazards))
 
     def _give_up(self, message: LoadFailed | Unforkable) -> NoReturn:
         """Leave, and tell the master why. The message is sent last of all, because the master does not wait after it.

@@ -208,7 +208,7 @@ class Target:
         before = len(unix.open_fds())
         shell = Shell()
         shell.handle(ev.Started())
-        shell.handle(ev.ZygoteUp(1))
+        shell.handle(msg.Loaded(1, False, "asgi", (), 0.1, {}))
         shell.born(1)
         for who, sending in sendings:
             peer = shell.zygotes[1] if who == "zygote" else shell.workers[1]

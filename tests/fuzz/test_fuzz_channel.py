@@ -26,6 +26,7 @@ maps = st.fixed_dictionaries(
     {"type": st.sampled_from(NAMES)},
     optional={
         "serial": numbers,
+        "generation": numbers,
         "pid": numbers,
         "status": numbers,
         "exit_code": numbers,
@@ -40,11 +41,12 @@ maps = st.fixed_dictionaries(
     },
 )
 serials, pids = st.integers(1, 4), st.integers(999, 1004)
+generations = st.integers(1, 2)
 messages = st.one_of(
     st.builds(msg.MoreFiles, files),
-    st.builds(msg.Loaded, st.booleans(), texts, st.just(()), st.floats(0, 1e9), files),
-    st.builds(msg.Unforkable, st.just(())),
-    st.builds(msg.LoadFailed, st.integers(1, 255), texts, texts),
+    st.builds(msg.Loaded, generations, st.booleans(), texts, st.just(()), st.floats(0, 1e9), files),
+    st.builds(msg.Unforkable, generations, st.just(())),
+    st.builds(msg.LoadFailed, generations, st.integers(1, 255), texts, texts),
     st.builds(msg.Forked, serials, pids),
     st.builds(msg.ForkFailed, serials, texts),
     st.builds(msg.Exited, serials, pids, st.integers(0, 0xFFFF)),

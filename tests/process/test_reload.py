@@ -72,7 +72,7 @@ BROKEN = {
 def test_trap_41_a_broken_deploy_leaves_the_old_generation_as_it_was(server: Start, site: Site) -> None:
     """The same workers serve on, the log says why, and what is repaired comes with the next reload.
 
-    Fails with generations.promote at ZygoteUp: the old ones are told to drain.
+    Fails with generations.promote in on_loaded: the old ones are told to drain.
     """
     limits = ("--boot-timeout", "5", "--lifespan", "on", "--lifespan-shutdown-timeout", "0.2")
     running = server(site.target, *site.options, "--workers", "2", *limits, env=site.env)

@@ -18,7 +18,7 @@ from aserver.master.core.model import Role, ServerPhase, WorkerPhase, ZygotePhas
 from tests.stateful.world import World, quick, stop_bound
 
 #: Events of a zygote come over one channel, its death last and once (runner): they keep their order.
-ZYGOTE_NEWS = (ev.ZygoteUp, ev.ZygoteFailed, ev.ZygoteUnforkable, ev.ZygoteGone)
+ZYGOTE_NEWS = (msg.Loaded, msg.LoadFailed, msg.Unforkable, ev.ZygoteGone)
 
 limits = st.builds(
     lambda surge_unavailable, **more: quick(
@@ -212,9 +212,9 @@ class Disturbances(RuleBasedStateMachine):
             msg.RecycleAsked(serial, ""),
             ev.Breached(serial, ""),
             ev.Died(serial),
-            ev.ZygoteUp(serial),
-            ev.ZygoteUnforkable(serial),
-            ev.ZygoteFailed(serial, 4, ""),
+            msg.Loaded(serial, False, "asgi", (), 0.1, {}),
+            msg.Unforkable(serial, ()),
+            msg.LoadFailed(serial, 4, "", ""),
             ev.ZygoteGone(serial, ""),
         ):
             self.world.send(ev.Tick())

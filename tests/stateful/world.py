@@ -326,12 +326,14 @@ class World:
             if number not in self.zygotes or self._tokens[number] != token:
                 return
             if way == "up" or (way == "unforkable" and order.lazy):
-                self.emit(ev.ZygoteUp(number))
+                self.emit(
+                    msg.Loaded(number, lazy=order.lazy, interface="asgi", hazards=(), seconds=0.1, fingerprint={})
+                )
             elif way == "fail":
-                self.emit(ev.ZygoteFailed(number, 4, "no module named 'app'", "Traceback"))
+                self.emit(msg.LoadFailed(number, 4, "no module named 'app'", "Traceback"))
                 self.kill_zygote(number, "ended with exit code 4")
             elif way == "unforkable":
-                self.emit(ev.ZygoteUnforkable(number))
+                self.emit(msg.Unforkable(number, ("a thread",)))
                 self.kill_zygote(number, "left")
             elif way == "die":
                 self.kill_zygote(number, "crashed with SIGSEGV")

@@ -33,28 +33,6 @@ class Started(_Shape, frozen=True):
     """The listeners are bound: begin generation 1."""
 
 
-class ZygoteUp(_Shape, frozen=True):
-    """The zygote has loaded and can fork; `how` is for the log."""
-
-    generation: int
-    how: str = "up"
-
-
-class ZygoteUnforkable(_Shape, frozen=True):
-    """The zygote has threads or the like, which a fork would break; it leaves, and a lazy zygote is wanted."""
-
-    generation: int
-
-
-class ZygoteFailed(_Shape, frozen=True):
-    """The zygote could not load the app; it leaves."""
-
-    generation: int
-    exit_code: int
-    reason: str
-    detail: str = ""
-
-
 class ZygoteGone(_Shape, frozen=True):
     """The zygote process has ended."""
 
@@ -139,9 +117,9 @@ class Tick(_Shape, frozen=True):
 
 Event = (
     Started
-    | ZygoteUp
-    | ZygoteUnforkable
-    | ZygoteFailed
+    | msg.Loaded
+    | msg.Unforkable
+    | msg.LoadFailed
     | ZygoteGone
     | msg.Forked
     | msg.ForkFailed

@@ -79,9 +79,9 @@ OF_WORKER: dict[type, Callable[[Master, Worker, Any], None]] = {
     ev.Died: on_event.on_died,
 }
 OF_ZYGOTE: dict[type, Callable[[Master, Generation, Any], None]] = {
-    ev.ZygoteUp: on_event.on_zygote_up,
-    ev.ZygoteUnforkable: on_event.on_zygote_unforkable,
-    ev.ZygoteFailed: on_event.on_zygote_failed,
+    msg.Loaded: on_event.on_loaded,
+    msg.Unforkable: on_event.on_unforkable,
+    msg.LoadFailed: on_event.on_load_failed,
     ev.ZygoteGone: on_event.on_zygote_gone,
 }
 OF_SERVER: dict[type, Callable[[Master, Any], None]] = {

@@ -26,26 +26,28 @@ def on_started(model: Model, _event: ev.Started) -> None:
         generations.begin(model, model.limits)
 
 
-def on_zygote_up(model: Model, generation: Generation, event: ev.ZygoteUp) -> None:
+def on_loaded(model: Model, generation: Generation, event: msg.Loaded) -> None:
     """The zygote can fork."""
     if generation.zygote is ZygotePhase.LOADING:
-        model.say("info", f"the zygote of generation {generation.number} is {event.how}", "zygote.up", generation)
+        how = "each worker loads the app" if event.lazy else f"{event.interface} app loaded"
+        text = f"the zygote of generation {generation.number} is up after {event.seconds:.2f} s: {how}"
+        model.say("info", text, "zygote.up", generation)
         generation.spawns.succeeded()
         transitions.zygote_up(model, generation)
 
 
-def on_zygote_unforkable(model: Model, generation: Generation, _event: ev.ZygoteUnforkable) -> None:
+def on_unforkable(model: Model, generation: Generation, _event: msg.Unforkable) -> None:
     """The zygote leaves, and a lazy zygote takes its place; but a lazy zygote fails, since the next would, too."""
     if generation.zygote is not ZygotePhase.LOADING:
         return
     if generation.lazy:
         reason = "even a lazy zygote holds what does not survive a fork"
-        on_zygote_failed(model, generation, ev.ZygoteFailed(generation.number, ExitCode.BOOT, reason))
+        on_load_failed(model, generation, msg.LoadFailed(generation.number, ExitCode.BOOT, reason, ""))
         return
     transitions.turn_lazy(generation)
 
 
-def on_zygote_failed(model: Model, generation: Generation, event: ev.ZygoteFailed) -> None:
+def on_load_failed(model: Model, generation: Generation, event: msg.LoadFailed) -> None:
     """The zygote could not load the app."""
     if generation.zygote is not ZygotePhase.LOADING or model.over:
         return

@@ -354,8 +354,8 @@ def test_a_channel_whose_description_is_made_blocking_does_not_block_us(pair: Pa
         (frame(Exited(0, 2, 3)), "does not know.*serial"),
         (frame(Exited(1, -2, 3)), "does not know.*pid"),
         (frame(Exited(1, 2, 1 << 40)), "does not know.*status"),
-        (frame(LoadFailed(0, "", "")), "does not know.*exit_code"),
-        (frame(LoadFailed(1 << 40, "", "")), "does not know.*exit_code"),
+        (frame(LoadFailed(1, 0, "", "")), "does not know.*exit_code"),
+        (frame(LoadFailed(1, 1 << 40, "", "")), "does not know.*exit_code"),
         (frame(Forked(1, 1 << 62)), "does not know.*pid"),
         (frame(Ready(1, {})), "does not know"),
         (body(b"\x82\xa4type\xaaUnforkable\xa7hazards\x91\xa1\xf0"), "does not know.*utf-8"),
@@ -382,7 +382,7 @@ def test_messages_of_the_other_direction_are_not_understood(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize(
-    "message", [Exited(1, 2, 3), Forked(1, 2), LoadFailed(3, "", ""), Loaded(False, "", (), 0.0, {})]
+    "message", [Exited(1, 2, 3), Forked(1, 2), LoadFailed(1, 3, "", ""), Loaded(1, False, "", (), 0.0, {})]
 )
 def test_a_worker_cannot_say_what_is_a_zygotes_to_say(message: Message) -> None:
     """An `Exited` from a worker was a traceback. Fails with one union for both."""

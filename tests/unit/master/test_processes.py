@@ -136,17 +136,25 @@ async def bare() -> AsyncIterator[Stage]:
 async def test_a_zygote_that_has_loaded(stage: Stage) -> None:
     """The parts of its fingerprint are put together. Fails without `know`."""
     say(stage.sock, msg.MoreFiles({"/a.py": (1, 2)}))
-    say(stage.sock, msg.Loaded(False, "asgi\x1b[0m", (), 1.5, {"/b.py": (3, 4)}))
+    say(stage.sock, msg.Loaded(1, False, "asgi\x1b[0m", (), 1.5, {"/b.py": (3, 4)}))
     await turn()
-    assert stage.heard == [ev.ZygoteUp(1, "up after 1.50 s: asgi\\x1b[0m app loaded")]
+    assert stage.heard == [msg.Loaded(1, False, "asgi\\x1b[0m", (), 1.5, {"/b.py": (3, 4)})]
     assert stage.files == [(1, 2)]
+
+
+async def test_a_zygote_that_speaks_for_another_generation(stage: Stage) -> None:
+    """Fails without check_generation: a zygote of old code could have the new generation fail."""
+    say(stage.sock, msg.LoadFailed(2, 4, "no", ""))
+    await turn()
+    assert stage.heard == []
+    assert stage.zygote.broken == "LoadFailed about generation 2, but it is of 1"
 
 
 @pytest.mark.parametrize(
     ("message", "event"),
     [
-        (msg.Unforkable(("a thread",)), ev.ZygoteUnforkable(1)),
-        (msg.LoadFailed(4, "no\x07", "Traceback\x1b"), ev.ZygoteFailed(1, 4, "no\\x07", "Traceback\\x1b")),
+        (msg.Unforkable(1, ("a thread",)), msg.Unforkable(1, ("a thread",))),
+        (msg.LoadFailed(1, 4, "no\x07", "Traceback\x1b"), msg.LoadFailed(1, 4, "no\\x07", "Traceback\\x1b")),
     ],
 )
 async def test_a_zygote_that_could_not_load(stage: Stage, message: msg.Message, event: ev.Event) -> None:

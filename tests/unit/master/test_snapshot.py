@@ -42,6 +42,7 @@ DIGESTS = {
     10: "bd705bd975644e0f",
     11: "6b9c41e44f6d7645",
     12: "8d8ec3a13f80afb5",
+    13: "dd6098d71d14e44b",
 }
 
 
@@ -105,7 +106,6 @@ def _master() -> Master:
 
 def _snapshot(master: Master) -> Snapshot:
     return Snapshot(
-        schema=SCHEMA,
         model=snapshot.write_model(master),
         board=4,
         zygotes=[SavedZygote(3, 999, 5, 6, 7)],

@@ -10,7 +10,7 @@ BECOMING = """
 import os, signal
 from aserver import unix
 from aserver.master import upgrade
-from aserver.master.snapshot import SCHEMA, Snapshot
+from aserver.master.snapshot import Snapshot
 
 def execve(*_):
     signal.raise_signal(signal.SIGHUP)
@@ -22,7 +22,7 @@ unix.note_signals([signal.SIGTERM, signal.SIGHUP], noted)
 signal.raise_signal(signal.SIGTERM)
 os.execve = execve
 board = os.memfd_create("board")
-snapshot = Snapshot(SCHEMA, {}, board, zygotes=[], workers=[], listeners=[], resources={}, files={}, logs=[], serving=1)
+snapshot = Snapshot({}, board, zygotes=[], workers=[], listeners=[], resources={}, files={}, logs=[], serving=1)
 before = len(os.listdir("/proc/self/fd"))
 print(upgrade.become(snapshot, noted))
 print(sorted(noted), signal.pthread_sigmask(signal.SIG_BLOCK, ()), os.get_inheritable(board))
@@ -49,11 +49,11 @@ def test_trap_46_a_signal_that_was_taken_but_not_obeyed_comes_again() -> None:
 LIMITED = """
 import os, resource
 from aserver.master import upgrade
-from aserver.master.snapshot import SCHEMA, Snapshot
+from aserver.master.snapshot import Snapshot
 
 os.execve = lambda *_: print("exec")
 files = {1: {f"/srv/app/module_{number}.py": (number, number) for number in range(100)}}
-snapshot = Snapshot(SCHEMA, {}, 0, zygotes=[], workers=[], listeners=[], resources={}, files=files, logs=[], serving=1)
+snapshot = Snapshot({}, 0, zygotes=[], workers=[], listeners=[], resources={}, files=files, logs=[], serving=1)
 before = len(os.listdir("/proc/self/fd"))
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 print(upgrade.become(snapshot, []))

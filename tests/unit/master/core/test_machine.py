@@ -14,6 +14,8 @@ from aserver.master.core.machine import Master
 from aserver.master.core.model import Role, ServerPhase, WorkerPhase, ZygotePhase
 from tests.stateful.world import World, quick, stop_bound, zygote_states
 
+LOADED = msg.Loaded(1, lazy=False, interface="asgi", hazards=(), seconds=0.1, fingerprint={})
+
 # ── first boot ───────────────────────────────────────────────────────────────────────────────
 
 
@@ -130,7 +132,7 @@ def test_unforkable_means_lazy() -> None:
 def test_an_unforkable_lazy_zygote_is_a_failure_and_no_loop() -> None:
     world = World(quick(), lazy=True)
     world.send(ev.Started())
-    world.send(ev.ZygoteUnforkable(1))
+    world.send(msg.Unforkable(1, ()))
     world.kill_zygote(1)
     world.run(5.0)
     assert world.exit is not None
@@ -215,7 +217,7 @@ def test_a_slow_zygote_that_goes_on_answering_is_left_alone() -> None:
     limits = quick(workers=3, boot_timeout=100.0)
     master = Master(limits, lambda: 0.5)
     master.handle(ev.Started(), 0.0)
-    master.handle(ev.ZygoteUp(1), 1.0)
+    master.handle(LOADED, 1.0)
     for serial, now in ((1, 8.0), (2, 16.0), (3, 24.0)):
         assert not any(isinstance(o, ev.KillZygote) for o in master.handle(ev.Tick(), now - 0.1))
         assert not any(isinstance(o, ev.KillZygote) for o in master.handle(msg.Forked(serial, 100 + serial), now))
@@ -782,7 +784,7 @@ def test_a_booting_worker_is_under_boot_timeout_only() -> None:
 def test_ready_before_forked() -> None:
     world = World(quick(workers=1), hold=True)
     world.start(1.0)
-    world.deliver()  # ZygoteUp
+    world.deliver()  # Loaded
     world.run(1.0)
     assert [type(e) for e in world.mail] == [msg.Forked, msg.Ready]
     world.deliver(1)
@@ -793,7 +795,7 @@ def test_ready_before_forked() -> None:
 def test_an_order_given_before_the_process_is_known_reaches_it_later() -> None:
     master = Master(quick(workers=2), lambda: 0.5)
     master.handle(ev.Started(), 0.0)
-    master.handle(ev.ZygoteUp(1), 1.0)
+    master.handle(LOADED, 1.0)
     assert not any(isinstance(o, ev.Drain) for o in master.handle(ev.Scale(to=1), 2.0))
     assert master.handle(msg.Forked(2, 77), 3.0) == [ev.Drain(2, final=False, graceful=5.0)]
 
@@ -803,7 +805,7 @@ def test_who_serves_before_it_hears_that_it_is_not_wanted_gets_time_for_its_requ
     """The order to leave and `ready` cross: found by chaos (seed 32), where requests were cancelled at once."""
     master = Master(quick(workers=2), lambda: 0.5)
     master.handle(ev.Started(), 0.0)
-    master.handle(ev.ZygoteUp(1), 1.0)
+    master.handle(LOADED, 1.0)
     for serial in (1, 2):
         master.handle(msg.Forked(serial, 70 + serial), 1.0)
     master.handle(msg.Ready(1, {}), 1.0)

@@ -111,6 +111,7 @@ def _failed_to_replace() -> Scene:
 
 
 W, Z, S = WorkerPhase, ZygotePhase, ServerPhase
+LOADED = msg.Loaded(1, False, "asgi", (), 0.1, {})
 TICK, SILENT, GONE = ev.Tick(), ev.Beats({1: 0.0}), ev.ZygoteGone(1, "died")
 GRACEFUL, QUICK = ev.StopRequested(ev.StopMode.GRACEFUL, "TERM"), ev.StopRequested(ev.StopMode.QUICK, "INT")
 NONE_WANTED, BREACH = ev.Scale(to=0), ev.Breached(1, "garbage")
@@ -140,8 +141,8 @@ CASES: dict[tuple[transitions.Phase | None, str], Callable[[], Case]] = {
     (W.KILLING, "its deadline"): lambda: Case(Scene(W.KILLING, due=True), TICK, 2.0),
     (Z.DOWN, "its generation begins"): lambda: Case(Scene(zygote=Z.DOWN, due=True), TICK, 10.0),
     (Z.DOWN, "it is not wanted"): lambda: Case(Scene(zygote=Z.DOWN), GRACEFUL),
-    (Z.LOADING, "it has loaded"): lambda: Case(Scene(W.READY, zygote=Z.LOADING), ev.ZygoteUp(1)),
-    (Z.LOADING, "it holds"): lambda: Case(Scene(zygote=Z.LOADING), ev.ZygoteUnforkable(1), 50.0),
+    (Z.LOADING, "it has loaded"): lambda: Case(Scene(W.READY, zygote=Z.LOADING), LOADED),
+    (Z.LOADING, "it holds"): lambda: Case(Scene(zygote=Z.LOADING), msg.Unforkable(1, ()), 50.0),
     (Z.LOADING, "its deadline"): lambda: Case(Scene(zygote=Z.LOADING, due=True), TICK, 1.0),
     (Z.LOADING, "it is not wanted"): lambda: Case(Scene(zygote=Z.LOADING), GRACEFUL, 5.0),
     (Z.LOADING, "it died, and"): lambda: Case(Scene(zygote=Z.LOADING), GONE, 0.375),
@@ -162,7 +163,7 @@ CASES: dict[tuple[transitions.Phase | None, str], Callable[[], Case]] = {
         Scene(W.BOOTING, role=Role.CANDIDATE, server=S.BOOTING), msg.Ready(1, {})
     ),
     (Role.CANDIDATE, "it or its canary"): lambda: Case(
-        _beside(Scene(zygote=Z.LOADING, role=Role.CANDIDATE), Role.CURRENT), ev.ZygoteFailed(1, 4, "no module")
+        _beside(Scene(zygote=Z.LOADING, role=Role.CANDIDATE), Role.CURRENT), msg.LoadFailed(1, 4, "no module", "")
     ),
     (Role.CURRENT, "the next"): lambda: Case(_beside(Scene(W.READY), Role.CANDIDATE, W.READY), TICK),
     (Role.OLD, "its last"): lambda: Case(Scene(zygote=Z.LEAVING, role=Role.OLD), GONE),
