@@ -70,7 +70,7 @@ _LENGTHS: Final[dict[int, int]] = {PRIORITY: 5, RST_STREAM: 4, PING: 8, WINDOW_U
 
 #: Types that belong to the connection, and those that belong to a stream; of others neither is asked.
 _OF_CONNECTION: Final = frozenset((SETTINGS, PING, GOAWAY, PRIORITY_UPDATE))
-_OF_STREAM: Final = frozenset((DATA, HEADERS, PRIORITY, RST_STREAM, PUSH_PROMISE, CONTINUATION))
+_OF_STREAM: Final = frozenset((DATA, HEADERS, PRIORITY, RST_STREAM))
 
 NAMES: Final[dict[int, str]] = {
     DATA: "DATA",
@@ -91,10 +91,12 @@ NAMES: Final[dict[int, str]] = {
 
 
 def check_head(kind: int, stream: int, length: int, flags: int) -> None:
-    """Raise an error if a frame has the wrong length, or belongs where its type may not.
+    """Raise an error if a frame that is not inside a header block has the wrong length or place.
 
     ConnectionFaultError; StreamFaultError for a PRIORITY frame of another length (RFC 9113 section 6.3).
     """
+    if kind == PUSH_PROMISE or kind == CONTINUATION:  # noqa: PLR1714, SIM109 - two compares are faster
+        raise ConnectionFaultError(PROTOCOL_ERROR, f"{NAMES[kind]} where it may not be")
     if stream:
         if kind in _OF_CONNECTION:
             raise ConnectionFaultError(PROTOCOL_ERROR, f"{NAMES[kind]} on stream {stream}")

@@ -96,3 +96,8 @@ def decode(data: bytes) -> bytes:
     if node not in _PADDINGS:
         raise ConnectionFaultError(COMPRESSION_ERROR, "padding of a Huffman string is not the beginning of EOS")
     return b"".join(parts)
+
+
+def remembered() -> int:
+    """Return how many steps are remembered."""
+    return len(_STEPS)

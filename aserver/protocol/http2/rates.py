@@ -24,7 +24,8 @@ UPDATE: Final = 1  # WINDOW_UPDATE
 
 # Gains.
 ANSWERED: Final = 10  # a whole answer
-SENT: Final = 4  # a DATA frame that we have sent: two WINDOW_UPDATE frames and more may follow each
+SENT: Final = 4  # a DATA frame that we have sent, which two WINDOW_UPDATE frames or more may follow
+SENT_BYTES: Final = 512  # of DATA that we have sent gain another: some clients widen both windows for each 4 KB
 RECEIVED: Final = 2  # a DATA frame with something in it: clients measure the round trip by a PING after each
 
 

@@ -11,6 +11,7 @@ from typing import Final
 from aserver.errors import ClientError
 from aserver.protocol.http2 import frames, rates
 from aserver.protocol.http2.block_reader import BlockReader
+from aserver.protocol.http2.control import ControlReader
 from aserver.protocol.http2.errors import (
     ENHANCE_YOUR_CALM,
     FLOW_CONTROL_ERROR,
@@ -21,11 +22,10 @@ from aserver.protocol.http2.errors import (
     StreamFaultError,
 )
 from aserver.protocol.http2.frames import CONTINUATION, DATA, END_HEADERS, END_STREAM, HEAD, HEADERS, PADDED
-from aserver.protocol.http2.priority import parse_priority
 from aserver.protocol.http2.request import StreamRequest
 from aserver.protocol.http2.sender import Sender
 from aserver.protocol.http2.sink import StreamSink
-from aserver.protocol.http2.streams import DATA_IN, END_IN, HEADERS_IN, RESET_IN, WINDOW_IN, Stream, Streams, widen
+from aserver.protocol.http2.streams import DATA_IN, END_IN, HEADERS_IN, Stream, Streams
 from aserver.protocol.semantics.limits import RequestLimits
 
 #: Frames that a call works through before the rest has to wait for another turn of the loop.
@@ -43,7 +43,9 @@ class Reader:
     __slots__ = (
         "_block",
         "_block_end",
+        "_block_size",
         "_block_stream",
+        "_control",
         "_greeted",
         "_held",
         "_limits",
@@ -75,6 +77,7 @@ class Reader:
         self._sender = sender
         self._patience = patience
         self._limits = limits
+        self._control = ControlReader(sink, streams, sender, patience)
         self.blocks = BlockReader(limits)
         self.most_streams = most_streams
         self.paused = False
@@ -87,6 +90,7 @@ class Reader:
         self._room = PORTION
         # The header block under way, of which CONTINUATION frames follow.
         self._block: list[bytes] = []
+        self._block_size = 0
         self._block_stream = 0
         self._block_end = False
 
@@ -124,8 +128,11 @@ class Reader:
 
     @property
     def in_head(self) -> bool:
-        """Whether the preface, or a header block, has begun and is not complete."""
-        return bool(self._block_stream) or not self._settled
+        """Whether the preface or a header block is not complete, or a frame other than DATA has begun."""
+        if self._block_stream or not self._settled:
+            return True
+        held = self._held
+        return bool(held) and not (self.paused or self.spent) and (len(held) < HEAD or held[3] != DATA)
 
     def _greet(self, data: bytes) -> int:
         """Read the preface; return where it ends, -1 if it is not complete."""
@@ -177,12 +184,9 @@ class Reader:
             self._headers(flags, number, payload)
         elif kind == DATA:
             self._data(flags, number, payload)
-        elif kind == frames.WINDOW_UPDATE:
-            frames.check_head(kind, number, len(payload), flags)
-            self._window_update(number, frames.number(payload))
         else:
             frames.check_head(kind, number, len(payload), flags)
-            self._other(kind, flags, number, payload)
+            self._control.take(kind, flags, number, payload, self._now)
 
     def _reset(self, fault: StreamFaultError) -> None:
         """Answer a fault of a stream, which counts (MadeYouReset: else a peer could have any number reset by us)."""
@@ -214,13 +218,15 @@ class Reader:
             return
         frames.check_head(HEADERS, number, len(payload), flags)
         self._block = [payload]
+        self._block_size = len(payload)
         self._block_stream = number
         self._block_end = flags & END_STREAM != 0
 
     def _continue(self, flags: int, payload: bytes) -> None:
         self._patience.spend(rates.CONTROL, self._now)
         self._block.append(payload)
-        if sum(map(len, self._block)) > self.blocks.limit:
+        self._block_size += len(payload)
+        if self._block_size > self.blocks.limit:
             raise ConnectionFaultError(ENHANCE_YOUR_CALM, f"header block above {self.blocks.limit} bytes")
         if flags & END_HEADERS:
             number, block = self._block_stream, b"".join(self._block)
@@ -329,70 +335,3 @@ class Reader:
         self._streams.change(stream, END_IN)
         if not stream.refused:
             self._sink.on_end(stream)
-
-    # ── all else ─────────────────────────────────────────────────────────────────────────────
-
-    def _window_update(self, number: int, increment: int) -> None:
-        self._patience.spend(rates.UPDATE, self._now)
-        if not number:
-            self._streams.widen(increment)
-            return
-        stream = self._streams.open.get(number)
-        if stream is None:
-            self._streams.check_absent(number, WINDOW_IN)
-            return
-        widen(stream, increment)
-        self._sender.widened(stream)
-
-    def _other(self, kind: int, flags: int, number: int, payload: bytes) -> None:
-        self._patience.spend(rates.CONTROL, self._now)
-        if kind == frames.RST_STREAM:
-            self._rst_stream(number, int.from_bytes(payload, "big"))
-        elif kind == frames.SETTINGS:
-            if not flags & frames.ACK:
-                self._settings(payload)
-        elif kind == frames.PING:
-            if flags & frames.ACK:
-                self._sink.on_pong(payload)
-            else:
-                self._sender.control(frames.ping(payload, ack=True))
-        elif kind == frames.GOAWAY:
-            self._sink.on_goaway(int.from_bytes(payload[4:8], "big"), payload[8:])
-        elif kind == frames.PRIORITY:
-            if frames.number(payload) == number:
-                raise StreamFaultError(number, PROTOCOL_ERROR, "stream depends on itself")
-        elif kind == frames.PRIORITY_UPDATE:
-            self._priority_update(frames.number(payload), payload[4:])
-        elif kind == CONTINUATION:
-            raise ConnectionFaultError(PROTOCOL_ERROR, "CONTINUATION of no header block")
-        elif kind == frames.PUSH_PROMISE:
-            raise ConnectionFaultError(PROTOCOL_ERROR, "PUSH_PROMISE from a client")
-
-    def _rst_stream(self, number: int, code: int) -> None:
-        stream = self._streams.open.get(number)
-        if stream is None:
-            self._streams.check_absent(number, RESET_IN)
-            return
-        self._patience.spend(rates.RESET, self._now)
-        self._sender.forget(stream)
-        self._streams.change(stream, RESET_IN)
-        if stream.owner is not None:
-            self._sink.on_reset(stream, code, "")
-
-    def _settings(self, payload: bytes) -> None:
-        self._patience.spend(rates.SETTINGS_FRAME + len(payload) // 6, self._now)
-        values = frames.parse_settings(payload)
-        window = values.get(frames.INITIAL_WINDOW_SIZE)
-        if window is not None:
-            self._streams.resize(window)
-            for stream in self._streams.open.values():
-                self._sender.widened(stream)
-        self._sender.control(frames.SETTINGS_ACK)
-
-    def _priority_update(self, number: int, value: bytes) -> None:
-        if not number or not number & 1:
-            raise ConnectionFaultError(PROTOCOL_ERROR, f"PRIORITY_UPDATE of stream {number}")
-        stream = self._streams.open.get(number)
-        if stream is not None:
-            urgency, incremental = parse_priority(value, 3, incremental=False)
-            self._sender.order.change(stream, urgency, incremental=incremental)

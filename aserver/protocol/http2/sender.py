@@ -12,7 +12,7 @@ from aserver.protocol.http2 import frames
 from aserver.protocol.http2.errors import NO_ERROR
 from aserver.protocol.http2.frames import DATA, END_HEADERS, END_STREAM, FRAME_SIZE, HEADERS, LARGEST_STREAM, WINDOW
 from aserver.protocol.http2.priority import WriteOrder
-from aserver.protocol.http2.rates import ANSWERED, SENT, Patience
+from aserver.protocol.http2.rates import ANSWERED, SENT, SENT_BYTES, Patience
 from aserver.protocol.http2.streams import END_OUT, RESET_OUT, Stream, Streams
 
 #: Bytes of one stream that wait, above which its application pauses, and below which it goes on.
@@ -85,6 +85,8 @@ class Sender:
 
     def head(self, stream: Stream, block: bytes, body: bytes, *, end: bool) -> None:
         """Send the head of a response, or an interim one, with the first piece of the body, the last if `end`."""
+        if stream.closed:
+            return
         size = len(body)
         streams = self._streams
         if size > FRAME_SIZE or len(block) > FRAME_SIZE or self.held or self._size > TAKEN or not end:
@@ -119,12 +121,15 @@ class Sender:
         """Send a piece of the body, the last if `end`. Above HIGH_WATER the stream is `paused`."""
         if stream.closed or not (body or end):
             return
+        stream.ending = end
         if body:
             stream.queue.append(body)
             stream.queued += len(body)
             stream.paused = stream.queued > HIGH_WATER
-        stream.ending = end
-        self._offer(stream)
+            if stream.send_window > 0:
+                self.order.add(stream)
+        elif not stream.queued:
+            self._send_end(stream)
 
     def trailers(self, stream: Stream, block: bytes) -> None:
         """Send trailers behind the body, which end the response."""
@@ -132,7 +137,8 @@ class Sender:
             return
         stream.trailers = block
         stream.ending = True
-        self._offer(stream)
+        if not stream.queued:
+            self._send_end(stream)
 
     def reset(self, stream: Stream, code: int) -> None:
         """Reset a stream, and drop what waits of it (RFC 9113 section 6.4)."""
@@ -170,35 +176,22 @@ class Sender:
 
     def widened(self, stream: Stream) -> None:
         """Note that a stream's window has room again."""
-        if stream.queued or stream.ending:
-            self._offer(stream)
-
-    def _offer(self, stream: Stream) -> None:
-        """Let a stream wait for its turn if it has anything that its window allows."""
-        if stream.send_window > 0 or not stream.queued:
+        if stream.queued and stream.send_window > 0:
             self.order.add(stream)
 
     def _send_waiting(self) -> None:
         """Make frames of what waits, the most urgent first."""
         streams = self._streams
         order = self.order
-        while self._size < TAKEN:
+        while self._size < TAKEN and streams.send_window > 0:
             stream = order.next()
             if stream is None:
                 return
             room = min(streams.send_window, stream.send_window, FRAME_SIZE)
-            if stream.queued:
-                if room <= 0:
-                    if streams.send_window <= 0:
-                        return  # the connection's window is used up
-                    order.remove(stream)
-                    continue
+            if room > 0:
                 self._send_piece(stream, room)
-            elif stream.ending:
-                order.remove(stream)
-                self._send_end(stream)
             else:
-                order.remove(stream)
+                order.remove(stream)  # until its window is widened
 
     def _send_piece(self, stream: Stream, room: int) -> None:
         piece = _cut(stream, room)
@@ -206,15 +199,21 @@ class Sender:
         stream.send_window -= size
         self._streams.send_window -= size
         self._size += size
-        self._patience.gain(SENT)
-        last = stream.ending and not stream.queued and stream.trailers is None
+        self._patience.gain(SENT + size // SENT_BYTES)
+        done = not stream.queued
+        last = done and stream.ending and stream.trailers is None
         self._out += (frames.head(size, DATA, END_STREAM if last else 0, stream.id), piece)
-        if last:
-            self.order.remove(stream)
-            self._finish(stream)
-        else:
+        if not done:
             self.order.sent(stream)
-        if stream.paused and stream.queued <= LOW_WATER:
+            if not stream.paused or stream.queued > LOW_WATER:
+                return
+        else:
+            self.order.remove(stream)
+            if last:
+                self._finish(stream)
+            elif stream.ending:
+                self._send_end(stream)
+        if stream.paused:
             stream.paused = False
             self._on_writable(stream)
 

@@ -14,7 +14,7 @@ from aserver.protocol.http2.errors import (
     ConnectionFaultError,
     StreamFaultError,
 )
-from aserver.protocol.http2.frames import FRAME_SIZE, LARGEST_WINDOW, WINDOW
+from aserver.protocol.http2.frames import LARGEST_WINDOW, WINDOW
 
 # States (RFC 9113 section 5.1). There are no reserved ones: we never push, and a client cannot.
 IDLE: Final = 0
@@ -116,7 +116,6 @@ class Streams:
         "largest",
         "last",
         "open",
-        "peer_frame_size",
         "peer_window",
         "receive_window",
         "send_window",
@@ -130,7 +129,6 @@ class Streams:
         self.send_window = WINDOW
         self.receive_window = WINDOW
         self.peer_window = WINDOW  # of new streams
-        self.peer_frame_size = FRAME_SIZE
 
     def begin(self, number: int) -> Stream:
         """Return a new stream, which the client has begun by HEADERS; the caller has checked its number."""

@@ -2,6 +2,7 @@
 
 from aserver.errors import ClientError
 from aserver.protocol.http2.encoder import BlockEncoder
+from aserver.protocol.http2.errors import ConnectionFaultError
 from aserver.protocol.http2.rates import Patience
 from aserver.protocol.http2.reader import Reader
 from aserver.protocol.http2.request import StreamRequest
@@ -17,22 +18,30 @@ HELLO = [(b"content-type", b"text/plain"), (b"content-length", b"5")]
 class PlainServer:
     """Answers each request when it is complete, and keeps a record."""
 
-    def __init__(self, limits: RequestLimits | None = None) -> None:
+    def __init__(self, limits: RequestLimits | None = None, most_streams: int = 100) -> None:
         self.blocks = BlockEncoder(Defaults([], None))
         self.streams = Streams()
         patience = Patience(0.0)
         self.sender = Sender(self.streams, patience, self.on_writable)
         limits = limits or RequestLimits(line=8190, fields=100, field_size=8190, body=0)
-        self.reader = Reader(self, self.streams, self.sender, patience, limits, 100)
+        self.reader = Reader(self, self.streams, self.sender, patience, limits, most_streams)
         self.requests: list[StreamRequest] = []
         self.refused: list[tuple[int, int]] = []
         self.bodies: dict[int, bytes] = {}
         self.resets: list[tuple[int, int]] = []
+        self.pongs: list[bytes] = []
         self.sent = b""
+        self.fault: ConnectionFaultError | None = None
 
     def feed(self, data: bytes, now: float = 0.0) -> None:
         """Read, and keep what is to be sent."""
-        self.reader.feed(data, now)
+        try:
+            self.reader.feed(data, now)
+            while self.reader.spent:
+                self.reader.refill()
+                self.reader.feed(b"", now)
+        except ConnectionFaultError as fault:
+            self.fault = fault
         while data := self.sender.take():
             self.sent += data
 
@@ -46,6 +55,10 @@ class PlainServer:
     def on_refused(self, stream: Stream, error: ClientError) -> None:
         """See `StreamSink`."""
         self.refused.append((stream.id, error.status))
+        stream.owner = error
+        response = Response(self.blocks.heads, True, False, True)
+        body = response.answer(error.status)
+        self.sender.head(stream, self.blocks.block(response), body, end=True)
 
     def on_body(self, stream: Stream, data: bytes) -> None:
         """See `StreamSink`."""
@@ -71,6 +84,7 @@ class PlainServer:
 
     def on_pong(self, data: bytes) -> None:
         """See `StreamSink`."""
+        self.pongs.append(data)
 
     def on_spent(self) -> None:
         """See `StreamSink`."""
