@@ -215,26 +215,32 @@ def cli() -> None:
 @click.pass_context
 def _run(context: click.Context, /, **_: object) -> int:
     """Serve TARGET, such as module:app, until told to stop."""
-    from aserver.launch import run as launch  # noqa: PLC0415 - `config` and `--help` need none of the server
-
-    cwd = launch.started_in()
-    return launch.run_resolved(
-        _with_target(_resolve(context, cwd)), lambda: _with_target(_resolve(context, cwd)), last=True
-    )
+    return _serve(context)
 
 
 @cli.command("dev", cls=_Command, params=list(_OPTIONS))
 @click.pass_context
 def _dev(context: click.Context, /, **_: object) -> int:
     """Serve TARGET while you write it: new code at each save, errors in the browser (run --reload)."""
-    from aserver.launch import run as launch  # noqa: PLC0415 - as above
-
     context.params["reload"] = True
     context.set_parameter_source("reload", ParameterSource.COMMANDLINE)
+    return _serve(context)
+
+
+def _serve(context: click.Context) -> int:
+    from aserver.launch import daemon  # noqa: PLC0415 - `config` and `--help` need none of the server
+    from aserver.launch import run as launch  # noqa: PLC0415 - as above
+    from aserver.master import upgrade  # noqa: PLC0415 - as above
+
     cwd = launch.started_in()
-    return launch.run_resolved(
-        _with_target(_resolve(context, cwd)), lambda: _with_target(_resolve(context, cwd)), last=True
-    )
+
+    def read() -> Resolved:
+        return _with_target(_resolve(context, cwd))
+
+    resolved = read()
+    if resolved.config.daemon and not upgrade.is_continued(os.environ):
+        return daemon.detached(lambda ready: launch.run_resolved(resolved, read, last=True, on_ready=ready))
+    return launch.run_resolved(resolved, read, last=True)
 
 
 @cli.command("check", cls=_Command, params=list(_OPTIONS))

@@ -94,6 +94,9 @@ def warnings(config: Table) -> tuple[str, ...]:
         ),
         (config.live and not config.reload, "live does nothing: reload is off"),
         (config.keep_serving and not config.reload, "keep_serving does nothing: reload is off"),
-        (config.daemon, "daemon does nothing: this version does not detach yet"),
+        (
+            config.daemon and config.errorlog == "-",
+            "daemon with errorlog '-': a detached server has no standard error, and its log is lost",
+        ),
     )
     return tuple(message for wrong, message in likely if wrong)

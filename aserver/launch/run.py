@@ -63,11 +63,13 @@ def run(app_or_target: Callable[..., Any] | str, **settings: Unpack[Settings]) -
     def read() -> Resolved:
         return layers.load(keywords=keywords, environ=os.environ, cwd=cwd)
 
+    resolved = read()
+    _tell_of_daemon(resolved)
     if isinstance(app_or_target, str):
         if threading.current_thread() is not threading.main_thread():
             raise AserverError("aserver.run() with a target hears signals, as only the main thread can; run it there")
         try:
-            return run_resolved(read(), read)
+            return run_resolved(resolved, read)
         except AppLoadError as error:
             if not str(error).endswith(loading.REMEDY):
                 raise
@@ -76,7 +78,12 @@ def run(app_or_target: Callable[..., Any] | str, **settings: Unpack[Settings]) -
     # Imported only here, because a master must never load a parser or a loop implementation.
     from aserver.launch.embedded import run_here  # noqa: PLC0415
 
-    return run_here(app_or_target, read())
+    return run_here(app_or_target, resolved)
+
+
+def _tell_of_daemon(resolved: Resolved) -> None:
+    if resolved.config.daemon:
+        log.warning("daemon does nothing in a program of its own: only the command `aserver run` detaches")
 
 
 def _refuse_running_loop() -> None:
@@ -99,10 +106,17 @@ def started_in() -> Path:
     return found
 
 
-def run_resolved(resolved: Resolved, reread: Callable[[], Resolved], *, last: bool = False) -> ExitCode:
+def run_resolved(
+    resolved: Resolved,
+    reread: Callable[[], Resolved],
+    *,
+    last: bool = False,
+    on_ready: Callable[[], None] = lambda: None,
+) -> ExitCode:
     """`run` with settings that are read already. For a reload, `reread` reads them again from the same places.
 
     `last`: the process ends when the server has stopped. Signals are blocked then, so that none changes its exit code.
+    `on_ready` is called when all workers serve for the first time.
     """
     terminal.keep_standard_streams()
     if answer_preflight(os.environ):
@@ -114,7 +128,7 @@ def run_resolved(resolved: Resolved, reread: Callable[[], Resolved], *, last: bo
         with _start():
             runner = loops.enter_context(asyncio.Runner())
             runner.get_loop()
-        return runner.run(_run_master(resolved, reread, last=last))
+        return runner.run(_run_master(resolved, reread, on_ready, last=last))
 
 
 @contextlib.contextmanager
@@ -129,7 +143,9 @@ def _start() -> Iterator[None]:
         raise ConfigError(f"the server cannot start: {error.strerror}; raise the limit of {limit}") from error
 
 
-async def _run_master(resolved: Resolved, reread: Callable[[], Resolved], *, last: bool) -> ExitCode:
+async def _run_master(
+    resolved: Resolved, reread: Callable[[], Resolved], on_ready: Callable[[], None], *, last: bool
+) -> ExitCode:
     snapshot = inherited(os.environ)
     fd_limit = unix.raise_fd_limit()
     unix.keep_exit_statuses()
@@ -143,6 +159,7 @@ async def _run_master(resolved: Resolved, reread: Callable[[], Resolved], *, las
                         if snapshot is None
                         else _resumed(snapshot, undo, reread)
                     )
+                runner.journal.followers.append(lambda record: on_ready() if record.event == "server.ready" else None)
                 standing.enter_context(handled(loop, runner))
                 standing.enter_context(controlled(runner))
             obey_pending()
@@ -261,6 +278,7 @@ async def serve(
     )
     for warning in resolved.warnings:
         log.warning("%s", warning)
+    _tell_of_daemon(resolved)
     if isinstance(app_or_target, str):
         await _serve_master(resolved, task_status, install_signal_handlers=install_signal_handlers)
     else:

@@ -24,6 +24,7 @@ TESTS = ROOT / "tests"
 EXITS = {
     ("command/cli.py::main", "sys.exit"): "the command",
     ("launch/run.py::run", "SystemExit"): "a program that calls it unguarded, in which a traceback shows correct code",
+    ("launch/daemon.py::detached", "os._exit"): "the process between the command and a detached server",
     ("worker/exit.py::ProcessExit._keep_watch", "os._exit"): "a worker whose time to leave has run out",
     ("worker/exit.py::ProcessExit.go", "os._exit"): "a worker's end",
     ("worker/exit.py::ProcessExit._finish", "os._exit"): "a worker's end",

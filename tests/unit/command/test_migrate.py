@@ -70,7 +70,7 @@ def test_a_command_line_becomes_a_file_that_aserver_reads(migrate: Migrate, tmp_
             "shop.service",
             "[Service]\nExecStart=/bin/bash -lc 'cd /srv && exec gunicorn shop:app --bind :9'\n",
             {"target": "shop:app", "bind": ["0.0.0.0:9"]},
-            "Type=exec",
+            "Type=notify stay",
         ),
         (
             "shop.service",

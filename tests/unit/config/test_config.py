@@ -384,7 +384,7 @@ def test_settings_that_exclude_each_other(values: dict[str, object], says: str) 
         {"uds_mode": "600"},
         {"certfile": "c", "keyfile": "k", "ca_certs": "a"},
         {"ciphers": "X"},
-        {"daemon": True},
+        {"daemon": True, "errorlog": "-"},
         {"preload": False, "preload_warmup": "a:b"},
         {"capture_output": True, "log_format": "json"},
     ],

@@ -1,0 +1,71 @@
+"""Detaching from the terminal (`daemon`), as init scripts want it: the command returns when the server is ready.
+
+Runs in the command's process, before it has a loop or a thread. Two forks make the server the child of init and no
+leader of its session, so that it never gets a terminal again (daemon(7)). The first process stays until the server is
+ready or has failed, prints the error, and ends with the server's exit code.
+"""
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+
+from aserver import unix
+from aserver.errors import ExitCode
+
+#: Sent when the server is ready; no text contains it.
+_READY = b"\0"
+
+
+def detached(serve: Callable[[Callable[[], None]], int]) -> int:
+    """Call `serve` in a process that is detached, with a function to call when the server is ready.
+
+    Returns twice: in the first process with the exit code, in the detached one with the result of `serve`. Until
+    the detached one is ready, the first process prints the errors that the other writes to `sys.stderr`.
+    """
+    here, there = socket.socketpair()
+    unix.become_subreaper()  # else the exit status of the server would be told to init
+    if os.fork():  # noqa: TID251 - nothing runs yet: no loop, no thread, no other child
+        there.close()
+        return _wait(here)
+    here.close()
+    os.setsid()
+    if os.fork():  # noqa: TID251
+        os._exit(0)
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for fd in range(3):
+        os.dup2(null, fd)
+    os.close(null)
+    sys.stderr = there.makefile("w", encoding="utf-8", errors="replace")
+
+    def ready() -> None:
+        if there.fileno() >= 0:
+            sys.stderr = sys.__stderr__
+            there.send(_READY)
+            there.close()
+
+    return serve(ready)
+
+
+def _wait(server: socket.socket) -> int:
+    """Print what the server says, until it is ready or has ended."""
+    while data := server.recv(1 << 16):
+        text, ready, _ = data.partition(_READY)
+        sys.stderr.write(text.decode("utf-8", "replace"))
+        if ready:
+            return ExitCode.OK
+    code = _status_of_last_child()
+    if code < 0:
+        sys.stderr.write(f"aserver: error: the server was ended by signal {-code} before it was ready\n")
+    return 128 - code if code < 0 else code or ExitCode.BOOT
+
+
+def _status_of_last_child() -> int:
+    """The exit code of the child that ends last: the server, and not the process between."""
+    code = 0
+    while True:
+        try:
+            _, status = os.wait()
+        except ChildProcessError:
+            return code
+        code = os.waitstatus_to_exitcode(status)
