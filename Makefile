@@ -8,6 +8,7 @@
 # make long   the suite with its longer variants: 50,000 signals, 20 upgrades, thousands of random histories
 # make migrate-tables  the verdicts on other servers' options against those servers, in an environment of their own
 # make apps   Django, Flask, datasette, NiceGUI and others, recycled and reloaded while clients visit (an environment of their own)
+# make dashboard  the dashboard in a headless Chromium (apt-get install chromium)
 # make autobahn  the Autobahn WebSocket suite, if there is a Python 2.7 to run it
 #
 # PYTHON=python3.12 (or a path) chooses the interpreter, and then has an environment of its own: .venv-3.12.
@@ -24,7 +25,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests of real processes mostly wait: five at once on two cores are three times as fast.
 JOBS ?= 5
 
-.PHONY: migrate-tables apps run test test-compiled lint bench docs clean chaos long autobahn storm fuzz
+.PHONY: migrate-tables apps dashboard run test test-compiled lint bench docs clean chaos long autobahn storm fuzz
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -65,6 +66,9 @@ migrate-tables: $(VENV)-peers/.peers
 
 apps: $(VENV)-apps/.apps
 	TEST_APPLICATIONS=1 $(VENV)-apps/bin/python -m pytest -n 2 --dist worksteal tests/applications $(ARGS)
+
+dashboard: $(VENV)/.test
+	TEST_DASHBOARD=1 $(BIN)/python -m pytest tests/dashboard $(ARGS)
 
 autobahn: $(VENV)/.test
 	$(BIN)/python -m tests.conformance.autobahn $(ARGS)

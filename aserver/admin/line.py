@@ -1,4 +1,4 @@
-"""The conversation with the master: its decisions as they happen, and its status twice a second and after each.
+"""The conversation with the master: its decisions as they happen; twice a second and after each, status and metrics.
 
 Requests are answered from what was heard last, so that no client waits for the master and no number of clients is a
 load for it.
@@ -7,6 +7,7 @@ load for it.
 import asyncio
 import json
 import socket
+import time
 from collections import deque
 from typing import Any
 
@@ -27,6 +28,7 @@ class MasterLine:
 
     def __init__(self, sock: socket.socket) -> None:
         self.status: dict[str, Any] | None = None
+        self.metrics: list[dict[str, Any]] = []
         self.heard = 0.0  # when `status` came, by the loop's clock
         self.records: deque[dict[str, Any]] = deque(maxlen=MOST_RECORDS)
         self.samples = Samples()
@@ -53,9 +55,11 @@ class MasterLine:
             if "record" in told:
                 self.records.append(told["record"])
                 self._ask(writer)
+            elif "metrics" in told:
+                self.metrics = told["metrics"]
             elif "status" in told:
                 self.status, self.heard = told["status"], self._loop.time()
-                self.samples.add(told["status"])
+                self.samples.add(self.status, self.metrics, time.clock_gettime(time.CLOCK_REALTIME))
                 self._asked, self._timer = False, self._loop.call_later(PERIOD, self._ask, writer)
             self._tell()
         self.ended = True
@@ -65,11 +69,11 @@ class MasterLine:
         writer.close()
 
     def _ask(self, writer: asyncio.StreamWriter) -> None:
-        if not self._asked:
+        if not self._asked and not writer.is_closing():
             self._asked = True
             if self._timer is not None:
                 self._timer.cancel()
-            writer.write(b'{"command": "status"}\n')
+            writer.write(b'{"command": "metrics"}\n{"command": "status"}\n')
 
     def _tell(self) -> None:
         before, self.changed = self.changed, asyncio.Event()

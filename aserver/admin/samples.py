@@ -1,7 +1,7 @@
-"""The last minutes of a server as numbers: a sample a second, from two looks at its status. Pure."""
+"""The last minutes of a server as numbers: a sample a second, from two looks at its metrics and its status. Pure."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 #: Samples that are kept: ten minutes.
@@ -10,37 +10,68 @@ MOST_SAMPLES = 600
 PERIOD = 1.0
 
 Sample = dict[str, Any]
+Reply = Mapping[str, Any]
 
 
 class Samples:
-    """The samples of a server, the oldest first. A new worker process, told by its serial, counts from 0."""
+    """The samples of a server, the oldest first."""
 
     def __init__(self) -> None:
         self.all: deque[Sample] = deque(maxlen=MOST_SAMPLES)
-        self.taken = 0  # in all
-        self._before: dict[int, int] = {}
-        self._at: float | None = None
+        self.taken = 0
+        self._before: Mapping[str, Sequence[int]] = {}
+        self._uptime: float | None = None
 
-    def add(self, status: Mapping[str, Any]) -> None:
-        """Take a sample, if the last one is long enough ago."""
-        at = status["uptime"]
-        if self._at is not None and at - self._at < PERIOD * 0.9:
+    def add(self, status: Reply, metrics: Iterable[Reply], wall: float) -> None:
+        """Take a sample, if the last one is long enough ago. `wall` is the time of day, in Unix seconds."""
+        uptime: float = status["uptime"]
+        passed = None if self._uptime is None else uptime - self._uptime
+        if passed is not None and passed < PERIOD * 0.9:
             return
-        workers = [worker for worker in status["workers"] if "requests" in worker]
-        counts = {worker["serial"]: worker["requests"] for worker in workers}
-        if self._at is not None:
-            new = sum(max(0, count - self._before.get(serial, 0)) for serial, count in counts.items())
+        durations = next(each for each in metrics if each["name"] == "http.server.request.duration")
+        now = {each["labels"]["status"]: each["buckets"] for each in durations["samples"]}
+        if passed is not None:
+            new = {name: _less(buckets, self._before.get(name, ())) for name, buckets in now.items()}
+            together = [sum(each) for each in zip(*new.values(), strict=True)]
             self.all.append(
                 {
-                    "at": round(at, 1),
-                    "rate": round(new / (at - self._at), 1),
-                    "active": sum(worker["active"] for worker in workers),
-                    "connections": sum(worker["connections"] for worker in workers),
-                    "lag": max((worker["loop_lag"] for worker in workers), default=0.0),
-                    "memory": sum(worker["memory"] for worker in workers),
-                    "cpu": round(sum(worker["cpu"] for worker in workers), 3),
-                    "ready": status["workers_ready"],
+                    "at": round(wall, 1),
+                    "rate": round(sum(together) / passed, 1),
+                    "classes": {name: round(sum(buckets) / passed, 1) for name, buckets in new.items()},
+                    "p50": quantile(durations["bounds"], together, 0.5),
+                    "p90": quantile(durations["bounds"], together, 0.9),
+                    "p99": quantile(durations["bounds"], together, 0.99),
+                    **_of_status(status),
                 }
             )
             self.taken += 1
-        self._before, self._at = counts, at
+        self._before, self._uptime = now, uptime
+
+
+def _less(now: Sequence[int], before: Sequence[int]) -> list[int]:
+    return [count - (before[index] if before else 0) for index, count in enumerate(now)]
+
+
+def _of_status(status: Reply) -> Sample:
+    workers = [worker for worker in status["workers"] if "requests" in worker]
+    return {
+        "active": sum(worker["active"] for worker in workers),
+        "lag": max((worker["loop_lag"] for worker in workers), default=0.0),
+        "memory": sum(worker["memory"] for worker in workers),
+    }
+
+
+def quantile(bounds: Sequence[float], buckets: Sequence[int], share: float) -> float | None:
+    """The value that so large a share of the values does not exceed; None for no values.
+
+    As Prometheus' `histogram_quantile`: values are taken to be spread evenly over their bucket, and those above the
+    last bound to be as large as that.
+    """
+    rank, seen, lower = share * sum(buckets), 0, 0.0
+    if not rank:
+        return None
+    for upper, count in zip(bounds, buckets, strict=False):
+        if seen + count >= rank:
+            return round(lower + (upper - lower) * (rank - seen) / count, 6)
+        seen, lower = seen + count, upper
+    return bounds[-1]

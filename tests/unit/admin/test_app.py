@@ -13,7 +13,7 @@ from aserver.admin import line
 from aserver.admin.app import MOST_VIEWERS, AdminApp
 from aserver.admin.line import MasterLine
 from tests.harness import eventually
-from tests.unit.admin.looks import status
+from tests.unit.admin.looks import metrics, status
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 
@@ -35,6 +35,7 @@ class Stage:
     async def tell_status(self, at: float = 1.0, **more: object) -> None:
         await eventually(lambda: self.line.heard)
         before = self.line.heard
+        self.tell(metrics=metrics(ok=[0]))
         self.tell(status={**status(at, (1, 0)), "ready": True, "reason": "the worker serves", **more})
         await eventually(lambda: self.line.heard > before)
 
@@ -117,9 +118,9 @@ async def test_the_events_are_the_past_and_then_the_news(stage: Stage) -> None:
     events = [(lines[0].removeprefix("event: "), json.loads(lines[1].removeprefix("data: "))) for lines in told]
     begin = events[0][1]
     assert [record["number"] for record in begin["records"]] == [1]
-    assert [sample["at"] for sample in begin["samples"]] == [2.0]
+    assert len(begin["samples"]) == 1
     assert [data["number"] for name, data in events if name == "record"] == [2]
-    assert [data["sample"]["at"] for name, data in events if name == "tick"] == [3.0]
+    assert [data["status"]["uptime"] for name, data in events if name == "tick"] == [3.0]
 
 
 async def test_viewers_are_bounded(stage: Stage) -> None:
