@@ -88,10 +88,6 @@ def warnings(config: Table) -> tuple[str, ...]:
         (config.ciphers is not None and not config.certfile, "ciphers does nothing: there is no TLS"),
         (config.certfile and plain, "certfile does nothing: every address in bind is plain"),
         (config.preload_warmup is not None and not config.preload, "preload_warmup does nothing: preload is off"),
-        (
-            config.capture_output and config.log_format == "json",
-            "capture_output with log_format json: what C code and subprocesses write stays as it is, not JSON",
-        ),
         (config.live and not config.reload, "live does nothing: reload is off"),
         (config.keep_serving and not config.reload, "keep_serving does nothing: reload is off"),
         (

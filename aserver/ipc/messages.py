@@ -69,7 +69,8 @@ class ListenerInfo(msgspec.Struct, frozen=True):
 class Boot(Message):
     """The first message, with everything that the zygote needs.
 
-    Fds: board, trace file, error log, access log if there is one, listeners.
+    Fds: board, trace file, writing ends for standard output and error if they are captured, error log, access log if
+    there is one, listeners.
     """
 
     generation: int
@@ -84,7 +85,7 @@ class Boot(Message):
 
 
 class Fork(Message):
-    """Fork a worker for `slot`; `cell` is its place on the board.
+    """Fork a worker for `slot`; `cell` is its place on the board. Fds: as in Boot, writing ends if there are any.
 
     The worker asks to be recycled after so many requests or seconds (0: never). The master draws them, because
     a random generator copied by fork gives every worker the same number.
@@ -268,6 +269,24 @@ class Look(Message):
     number: int
 
 
+# ── master → the reader of captured output ──────────────────────────────────────────────────
+
+
+class WatchOutput(Message):
+    """Read what a process writes, until no process can. Fds: error log, reading ends of standard output and error."""
+
+    process: str  # for the log: "worker 1/g3"
+    pid: int
+    log_format: str
+    brief: bool
+
+
+class LeaveOutput(Message):
+    """Leave: at the end of everything that is read, or `at_once`, because another reader goes on."""
+
+    at_once: bool
+
+
 # ── master → both ────────────────────────────────────────────────────────────────────────────
 
 
@@ -279,10 +298,13 @@ ToZygote = Boot | Fork | Adopt | Kill | Quit | RunHook | Reopen
 FromZygote = MoreFiles | Loaded | Unforkable | LoadFailed | Forked | ForkFailed | Exited
 FromWorker = MoreFiles | Ready | BootFailed | RecycleAsked | Seen
 ToWorker = Drain | Reopen | Look
+ToReader = WatchOutput | LeaveOutput
 
 #: How many descriptors travel with a message: (least, most).
 FDS: dict[type[Message], tuple[int, int]] = {
-    Boot: (3, 250),
+    Boot: (3, 252),
+    Fork: (0, 2),
+    WatchOutput: (3, 3),
     Reopen: (1, 2),
     Adopt: (1, 1),
     Forked: (2, 3),

@@ -35,8 +35,6 @@ class LogSettings(Protocol):
     def log_format(self) -> str: ...
     @property
     def log_config(self) -> str | None: ...
-    @property
-    def capture_output(self) -> bool: ...
 
 
 class Lines(Protocol):
@@ -115,13 +113,12 @@ class Logging:
     `lines` takes the access lines; None without an access log.
     """
 
-    def __init__(self, error: Sink, access: Sink | None, layout: Layout, *, captures: bool) -> None:
+    def __init__(self, error: Sink, access: Sink | None, layout: Layout) -> None:
         self.error = error
         self.access = access
         self.lines: Lines | None = access
         self.logger = logging.getLogger(ERROR)
         self._layout = layout
-        self._captures = captures
         self._pid = os.getpid()
         self._levelled: list[logging.Logger] = []
         #: Where complaints about the error log itself go, unless standard error *is* the error log.
@@ -196,8 +193,6 @@ class Logging:
         """Go on in reopened files, whose descriptors are taken over. In the loop's thread."""
         if error_fd is not None:
             self.error.replace(error_fd)
-            if self._captures:
-                stdio.redirect(self.error.fd)
         if access_fd is not None:
             if self.access is not None:
                 self.access.replace(access_fd)
@@ -223,7 +218,7 @@ class Logging:
         root.propagate = config.log_config is not None
         self.error.replace(error_fd)
         brief = isinstance(self._layout, TextLayout) and self._layout.brief
-        self._layout = _layout(config.log_format, self._layout.process, self.error.kind, environ, brief=brief)
+        self._layout = layout_for(config.log_format, self._layout.process, self.error.kind, environ, brief=brief)
         if config.log_config is None:
             root.addHandler(LineHandler(self.error, self._layout))
 
@@ -289,8 +284,8 @@ def configure(
         access = error
     else:
         access = Sink.for_fd(access_fd, name="access log", bound=ACCESS_BOUND)
-    layout = _layout(config.log_format, process, error.kind, environ, brief=brief)
-    logs = Logging(error, access, layout, captures=config.capture_output)
+    layout = layout_for(config.log_format, process, error.kind, environ, brief=brief)
+    logs = Logging(error, access, layout)
     root = logging.getLogger(ROOT)
     for handler in [handler for handler in root.handlers if isinstance(handler, LineHandler)]:
         root.removeHandler(handler)
@@ -312,9 +307,10 @@ def shows_colours(kind: SinkKind, environ: Mapping[str, str] = os.environ) -> bo
     return kind is SinkKind.TERMINAL and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
 
 
-def _layout(
+def layout_for(
     log_format: str, process: str, kind: SinkKind, environ: Mapping[str, str], *, brief: bool = False
 ) -> Layout:
+    """The layout of a log of this kind."""
     if log_format == "json":
         return JsonLayout(process)
     # A file is read long after. A terminal is watched now, and collectors behind pipes and sockets add the date.

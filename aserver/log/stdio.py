@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from _thread import get_ident
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -135,31 +136,30 @@ def finish_streams() -> None:
                 stream.flush()
 
 
-def capture_output(error_fd: int) -> None:
-    """Lead the output into the error log: Python's line by line, with process and time; C's and subprocesses' raw.
+def capture_output(ends: Sequence[int]) -> None:
+    """Lead the output into the error log, line by line: Python's by records of this process, all other by pipes.
 
-    Descriptors 1 and 2 are pointed at the error log. If the inherited standard error *is* the error log, they are
-    pointed at standard error: our own descriptor is non-blocking, which subprocesses do not expect.
-
-    A pipe to this process itself could tell of C-level writes, too, which process they are of. But once it is full,
-    `print` would wait for the very loop that has to empty it.
+    `ends` are the writing ends for standard output and error, and are taken over (`output.reader` has the others).
+    Python's does not go by the pipes, because records of one process stand in their order in the log.
     """
-    redirect(error_fd)
     _output.setLevel(logging.INFO)  # also under a stricter `loglevel`: captured output is wanted
     for name, fd in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if stream is not None:
             stream.flush()
         setattr(sys, name, OutputStream(name, fd))
+    for fd, end in zip((1, 2), ends, strict=True):
+        os.dup2(end, fd)
+        os.close(end)
 
 
-def redirect(error_fd: int) -> None:
-    """Point descriptors 1 and 2 at the error log; again after it was reopened."""
-    if same_file(error_fd, 2):
-        os.dup2(2, 1)
-        return
-    os.dup2(error_fd, 1)
-    os.dup2(error_fd, 2)
+def exchange_output(former: Sequence[os.stat_result], ends: Sequence[int]) -> None:
+    """In a forked process: go on in `ends`, which are taken over, where the output still goes to the `former` pipes."""
+    for fd, pipe, end in zip((1, 2), former, ends, strict=True):
+        with contextlib.suppress(OSError):  # the application may have closed or redirected it
+            if os.path.samestat(os.fstat(fd), pipe):
+                os.dup2(end, fd)
+        os.close(end)
 
 
 def same_file(one: int, other: int) -> bool:

@@ -8,7 +8,8 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import assert_never
 
 from aserver import unix
@@ -21,6 +22,8 @@ from aserver.master.code_watch import Fingerprint
 from aserver.master.core import events as ev
 from aserver.master.core.explain import Intent, explain_exit
 from aserver.master.handles import WorkerHandle, ZygoteHandle
+from aserver.master.output import Output
+from aserver.master.resources import Resources
 from aserver.master.snapshot import SavedZygote, Snapshot
 from aserver.master.workers import Workers
 
@@ -31,18 +34,23 @@ EOF_PATIENCE = 0.1
 
 
 class Processes:
-    """`on_event` is called for each event of the processes, `on_files` with the files of a generation's code."""
+    """`on_event` is called for each event of the processes, `on_files` with the files of a generation's code.
+
+    `resources` are those of each generation.
+    """
 
     def __init__(
         self,
         on_event: Callable[[ev.Event], None],
         on_files: Callable[[int, Fingerprint], None],
         board: BoardFile | None = None,
+        resources: Mapping[int, Resources] = MappingProxyType({}),
     ) -> None:
         self.zygotes: dict[int, ZygoteHandle] = {}
         self.companions: set[int] = set()  # pids of children that neither load the application nor serve it
         self.board = board or BoardFile.create()
-        self.workers = Workers(self.zygotes, self.board, on_event, on_files)
+        self.output = Output(resources, self.board.fd)
+        self.workers = Workers(self.zygotes, self.board, on_event, on_files, self.output)
         self._on_event = on_event
         self._on_files = on_files
         self._loop = asyncio.get_running_loop()
@@ -51,7 +59,7 @@ class Processes:
     def pids(self) -> list[int]:
         """The pids of the processes whose exit status is waited for."""
         workers = (w.pid for w in self.workers.all.values() if w.pid is not None)
-        return [*(zygote.pid for zygote in self.zygotes.values()), *workers, *self.companions]
+        return [*(zygote.pid for zygote in self.zygotes.values()), *workers, *self.companions, *self.output.pids]
 
     @property
     def quiet(self) -> bool:
@@ -80,6 +88,7 @@ class Processes:
             self.keep(ZygoteHandle.restored(zygote))
         for worker in snapshot.workers:
             self.workers.inherit(worker)
+        self.output.inherit(snapshot.outputs)
 
     def reopen_logs(self, fds: Callable[[int], list[int]]) -> None:
         """Hand every process the log files, `fds` by generation, that were opened again."""
@@ -87,12 +96,14 @@ class Processes:
             self.tell(generation, msg.Reopen(), fds(generation))
         for worker in self.workers.all.values():
             self.workers.tell(worker.serial, msg.Reopen(), fds(worker.generation))
+        self.output.exchange()
 
     def close(self) -> None:
         """Forget all; a process that still lives sees its channel end."""
         self.workers.close()
         for zygote in list(self.zygotes.values()):
             self._forget(zygote)
+        self.output.close()
         self.board.close()
 
     # ── zygotes ──────────────────────────────────────────────────────────────────────────────
@@ -107,11 +118,13 @@ class Processes:
             self._loop.call_soon(self._on_event, ev.ZygoteGone(boot.generation, how))
             return
         try:
-            zygote.channel.send(boot, [self.board.fd, zygote.trace, *fds])
+            with self.output.writing_ends(boot.generation, 0, f"zygote g{boot.generation}") as ends:
+                zygote.channel.send(boot, [self.board.fd, zygote.trace, *ends, *fds])
         except OSError as error:  # no descriptor is left for the copies
             text = "zygote of generation %d is ended: its settings cannot be sent (%s)"
             log.error(text, boot.generation, error.strerror)  # noqa: TRY400
             zygote.kill()
+        self.output.born(boot.generation, 0, zygote.pid)
         self.keep(zygote)
 
     def keep(self, zygote: ZygoteHandle) -> None:

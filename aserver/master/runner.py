@@ -83,7 +83,7 @@ class Runner:
         self._chores = 0
         self.journal = Journal()
         self._state = Master(Limits.of(first.config, first.workers), random.random, lazy=not first.config.preload)
-        self._processes = Processes(self._handle, self._know_files, board)
+        self._processes = Processes(self._handle, self._know_files, board, self._resources.of)
         self._saves = Saves.watched(first, self._handle, self.reload)
         if logs is not None:
             logs.share_half_lines(self._processes.board.fd)
@@ -216,6 +216,7 @@ class Runner:
             resources={generation: each.saved() for generation, each in resources.of.items()},
             files=self._code.saved(),
             serving=resources.serving,
+            outputs=self._processes.output.hand_over(),
             records=list(self.journal.records),
             counts=self.journal.counts,
             totals=self._processes.workers.totals,
@@ -312,14 +313,13 @@ class Runner:
     def _order_table(self) -> dict[type, Callable[[Any], None]]:
         """The function that carries out each command."""
         zygotes, workers = self._processes, self._processes.workers
-        tell = workers.tell
         return {
             ev.SpawnZygote: self._spawn_zygote,
             ev.QuitZygote: self._quit_zygote,
             ev.KillZygote: lambda order: zygotes.kill(order.generation, signal.Signals[order.signal]),
             ev.AdoptWorkers: lambda order: zygotes.adopt_workers(order.generation),
             ev.Fork: workers.fork,
-            ev.Drain: lambda order: tell(order.serial, msg.Drain(order.final, order.graceful)),
+            ev.Drain: lambda order: workers.tell(order.serial, msg.Drain(order.final, order.graceful)),
             ev.Kill: lambda order: workers.signal(order.serial, signal.Signals[order.signal]),
             ev.DumpStacks: workers.dump_stacks,
             ev.StartListening: lambda order: self.listen(order.generation),

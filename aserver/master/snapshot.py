@@ -20,7 +20,7 @@ from aserver.master.journal import Record
 from aserver.metrics.totals import Totals
 from aserver.sockets import Handover
 
-SCHEMA = 13
+SCHEMA = 14
 
 #: Fields that stay behind: chance is the new image's own, and commands are carried out before the exec.
 _OWN = ("rng", "out")
@@ -59,6 +59,19 @@ class SavedLog(msgspec.Struct):
     fd: int
 
 
+class SavedOutput(msgspec.Struct):
+    """The pipes of a process whose output is captured, until no process can write to them any more.
+
+    `serial` is 0 for a zygote, `pid` 0 before the process exists; `ends` are the reading ends of its output and error.
+    """
+
+    process: str
+    generation: int
+    serial: int
+    pid: int
+    ends: list[int]
+
+
 class SavedResources(msgspec.Struct):
     """The resources of a generation: `bound` by descriptor; its logs are among the snapshot's."""
 
@@ -81,6 +94,7 @@ class Snapshot(msgspec.Struct):
     files: dict[int, dict[str, tuple[int, int]]]
     logs: list[SavedLog]
     serving: int
+    outputs: list[SavedOutput] = []
     records: list[Record] = []
     counts: dict[str, int] = {}
     totals: Totals = msgspec.field(default_factory=Totals)
@@ -97,6 +111,7 @@ class Snapshot(msgspec.Struct):
         found += [fd for z in self.zygotes for fd in (z.pidfd, z.channel, z.trace)]
         found += [fd for w in self.workers for fd in (w.pidfd, w.channel, w.trace)]
         found += [log.fd for log in self.logs]
+        found += [end for pipes in self.outputs for end in pipes.ends]
         found += [listener.fd for listener in (*self.listeners, *self.admin, self.control) if listener is not None]
         return [fd for fd in found if fd is not None]
 

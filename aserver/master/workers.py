@@ -22,6 +22,7 @@ from aserver.master.code_watch import Fingerprint
 from aserver.master.core import events as ev
 from aserver.master.handles import WorkerHandle, ZygoteHandle
 from aserver.master.looks import Looks
+from aserver.master.output import Output
 from aserver.master.snapshot import SavedWorker
 from aserver.metrics.totals import Totals
 
@@ -44,6 +45,7 @@ class Workers:
         board: BoardFile,
         on_event: Callable[[ev.Event], None],
         on_files: Callable[[int, Fingerprint], None],
+        output: Output,
     ) -> None:
         """`zygotes` are those that live, by generation."""
         self.all: dict[int, WorkerHandle] = {}
@@ -52,6 +54,7 @@ class Workers:
         self._board = board
         self._on_event = on_event
         self._on_files = on_files
+        self._output = output
         self._free_cells = list(range(CELLS - 1, 0, -1))
         self._loop = asyncio.get_running_loop()
         self.memory = OutOfMemory()
@@ -91,7 +94,13 @@ class Workers:
         if (zygote := self._zygotes.get(order.generation)) is not None:
             zygote.may_say += border.PER_FORK
             lifetime = (order.recycle_after_requests, order.recycle_after_seconds)
-            zygote.channel.send(msg.Fork(order.serial, order.slot, worker.cell, *lifetime))
+            name = f"worker {order.slot}/g{order.generation}"
+            try:
+                with self._output.writing_ends(order.generation, order.serial, name) as ends:
+                    zygote.channel.send(msg.Fork(order.serial, order.slot, worker.cell, *lifetime), ends)
+            except OSError as error:  # too many open files
+                self._forget(worker)
+                self._loop.call_soon(self._on_event, msg.ForkFailed(order.serial, error.strerror or str(error)))
 
     def inherit(self, saved: SavedWorker) -> None:
         """Watch over a worker that this master's former image knew."""
@@ -108,6 +117,7 @@ class Workers:
         known = pids | {each.pid for each in self.all.values() if each.pid is not None and each.status is None}
         border.believe_forked(message, fds, zygote, worker, known)
         assert worker is not None
+        self._output.born(worker.generation, worker.serial, message.pid)
         self._watch(worker)
         self._on_event(message)
 

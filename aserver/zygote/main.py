@@ -108,7 +108,9 @@ class Zygote:
         self._config = Config.from_wire(boot.settings)
         self._channel = channel
         self._wake = wake
-        board_fd, self._trace, error_fd, *rest = fds
+        board_fd, self._trace, *rest = fds
+        self._output, rest = (rest[:2], rest[2:]) if self._config.capture_output else ([], rest)
+        error_fd, *rest = rest
         access_fd, listeners = (rest[0], rest[1:]) if boot.access_log else (None, rest)
         self._board = Board(board_fd)
         faulthandler.enable(file=self._trace, all_threads=True)  # a crash, or SIGABRT of a master that waits no longer
@@ -117,6 +119,7 @@ class Zygote:
         self._logs = configure(self._config, process=process, error_fd=error_fd, access_fd=access_fd, brief=brief)
         self._logs.serve_others()
         self._logs.share_half_lines(board_fd)
+        self._captured: list[os.stat_result] = []  # the pipes of this process's own output
         self._listeners = [socket.socket(fileno=listener) for listener in listeners]
         own = (channel.fileno(), wake.fileno(), *(listener.fileno() for listener in self._listeners))
         self._fork_guard = ForkGuard(own, tuple, traced=True)  # the import of the app may fork
@@ -176,8 +179,9 @@ class Zygote:
         privileges.drop_privileges(self._config.user, self._config.group)
         if certificates is not None and (unseen := certificates.unseen()) is not None:
             log.info("%s", unseen)
-        if self._config.capture_output:
-            stdio.capture_output(self._logs.error.fd)
+        if self._output:
+            stdio.capture_output(self._output)
+            self._captured = [os.fstat(1), os.fstat(2)]
         else:
             stdio.replace_stdio()
 
@@ -251,7 +255,7 @@ class Zygote:
     def _obey(self, message: ToZygote, fds: list[int]) -> None:
         match message:
             case Fork():
-                self._fork(message)
+                self._fork(message, fds)
             case Adopt():
                 self._adopted.add(message.serial, fds[0])
             case Kill():
@@ -295,11 +299,13 @@ class Zygote:
 
     # ── fork ─────────────────────────────────────────────────────────────────────────────────
 
-    def _fork(self, order: Fork) -> None:
+    def _fork(self, order: Fork, output: list[int]) -> None:
         stdio.finish_streams()  # else half a line that the app has printed at import would appear in each worker
         view = WorkerView(self._hooks.server, order.serial, order.slot)
         self._hooks.run("pre_fork", self._hooks.server, view)
         with contextlib.ExitStack() as parents:  # for the parent: the child ends in _become_worker
+            for end in output:
+                parents.callback(os.close, end)
             try:
                 ours, theirs = (parents.enter_context(end) for end in unix.stream_pair())
                 trace = unix.memory_file("aserver-trace")
@@ -317,6 +323,8 @@ class Zygote:
                 self._tell(ForkFailed(order.serial, error.strerror or str(error)))
                 return
             if pid == 0:
+                if output:
+                    stdio.exchange_output(self._captured, output)
                 self._become_worker(order, view, (ours, theirs), trace, teller)
             pidfd = unix.open_pidfd(pid)
             self._children[pid] = (order.serial, pidfd)

@@ -12,7 +12,7 @@ import pytest
 
 from aserver.errors import ExitCode
 from tests.harness import Load, ServerProcess, wait_for
-from tests.harness.client import fetch
+from tests.harness.client import ClosedEarlyError, fetch
 from tests.harness.server import REPOSITORY, addresses_in
 
 pytestmark = pytest.mark.process
@@ -89,23 +89,68 @@ def test_traps_73_and_74_nobody_reads_standard_output(server: Start, tmp_path: P
     assert running.stop() == ExitCode.OK
 
 
+TALKATIVE = """
+import os, subprocess
+print("python, at import")
+subprocess.run("echo child, at import", shell=True)
+async def app(scope, receive, send):
+    if scope["type"] != "http":
+        raise RuntimeError("no lifespan")
+    print("python:", scope["path"])
+    subprocess.run(f"printf 'child: {scope['path']}'; echo error of it >&2", shell=True)
+    if scope["path"] == "/crash":
+        os.write(2, b"C: a last word")
+        os.abort()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body"})
+"""
+
+
 def test_capture_output_in_the_real_server(server: Start, tmp_path: Path) -> None:
-    app = tmp_path / "talkative.py"
-    app.write_text(
-        "import os, sys\n"
-        "print('hello from the import')\n"
-        "async def app(scope, receive, send):\n"
-        "    if scope['type'] != 'http':\n"
-        "        raise RuntimeError('no lifespan')\n"
-        "    print('hello from', scope['path'], file=sys.stderr)\n"
-        "    await send({'type': 'http.response.start', 'status': 200, 'headers': [(b'content-length', b'0')]})\n"
-        "    await send({'type': 'http.response.body'})\n"
-    )
-    running = server("talkative:app", "--app-dir", str(tmp_path), "--capture-output", "--no-access-log")
-    running.fetch("/there")
+    """With JSON, each line of what Python, C code and subprocesses print is an object with its process's name.
+
+    Across a crash, a rotation, an upgrade, recycled workers and the stop. Fails if the crashed worker's pipe is closed
+    with it, if the upgrade leaves the pipes or two readers, and if the stop does not wait for the reader.
+    """
+    (tmp_path / "talkative.py").write_text(TALKATIVE)
+    path = tmp_path / "error.log"
+    options = ["--capture-output", "--log-format", "json", "--no-access-log", "--errorlog", str(path)]
+    running = server("talkative:app", "--app-dir", str(tmp_path), *options, ready=False)
+
+    def told() -> set[tuple[str, str]]:
+        text = "".join(each.read_text() for each in tmp_path.glob("error.log*"))
+        records = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        return {(record["process"], record["message"]) for record in records}
+
+    def says(text: str) -> bool:
+        return any(text in message for _, message in told())
+
+    running.wait_for(lambda: path.exists() and says("is ready"), what="readiness")
+    [where] = [each.where for each in addresses_in(path.read_text())]
+    with pytest.raises((OSError, ClosedEarlyError)):
+        fetch(where, "/crash")
+    running.wait_for(lambda: ("worker 1/g1", "stderr: C: a last word") in told(), what="the last words")
+    path.rename(f"{path}.1")
+    running.signal(signal.SIGUSR1)
+    running.wait_for(lambda: path.exists() and says("logs reopened"), what="the new file")
+    fetch(where, "/rotated")
+    running.signal(signal.SIGUSR2)
+    running.wait_for(lambda: says("upgrade complete"), what="the upgrade")
+    running.wait_for(lambda: sum("output" in each.title for each in running.children()) == 1, what="one reader")
+    fetch(where, "/upgraded")
     assert running.stop() == ExitCode.OK
-    assert re.search(r" zygote g1 +\[\d+\] INFO  stdout: hello from the import\n", running.log)
-    assert re.search(r" worker 1/g1 +\[\d+\] INFO  stderr: hello from /there\n", running.log)
+    assert told() >= {
+        ("zygote g1", "stdout: python, at import"),
+        ("zygote g1", "stdout: child, at import"),
+        ("worker 1/g1", "stdout: python: /crash"),
+        ("worker 1/g1", "stdout: child: /crash"),
+        ("worker 1/g1", "stderr: error of it"),
+        ("worker 1/g1", "stdout: child: /rotated"),
+        ("zygote g2", "stdout: child, at import"),
+        ("worker 1/g2", "stdout: child: /upgraded"),
+        ("worker 1/g2", "stderr: error of it"),
+    }
+    assert running.log == ""
 
 
 def test_trap_79_two_logs_of_a_worker_that_dropped_its_rights(server: Start, tmp_path: Path) -> None:

@@ -386,7 +386,6 @@ def test_settings_that_exclude_each_other(values: dict[str, object], says: str) 
         {"ciphers": "X"},
         {"daemon": True, "errorlog": "-"},
         {"preload": False, "preload_warmup": "a:b"},
-        {"capture_output": True, "log_format": "json"},
     ],
 )
 def test_likely_mistakes_are_warned_of(values: dict[str, object]) -> None:

@@ -38,7 +38,6 @@ class Settings:
     loglevel: str = "info"
     log_format: str = "text"
     log_config: str | None = None
-    capture_output: bool = False
     access_log_format: str = "combined"
     access_log_exclude: tuple[str, ...] = ()
 
@@ -611,9 +610,9 @@ from types import SimpleNamespace
 from aserver.log.opening import open_log
 from aserver.log.setup import configure
 from aserver.log.stdio import capture_output
-settings = SimpleNamespace(loglevel="error", log_format="text", log_config=None, capture_output=True)
+settings = SimpleNamespace(loglevel="error", log_format="text", log_config=None)
 logs = configure(settings, process="worker 2/g1", error_fd=open_log(sys.argv[1], which="error"))
-capture_output(logs.error.fd)
+capture_output([os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT) for path in sys.argv[2:]])
 print("from", "python")
 print("half", end="")
 print(" a line", file=sys.stdout, flush=True)
@@ -622,7 +621,6 @@ threading.Thread(target=print, args=("in a thread",)).start()
 sys.stdout.buffer.write(b"bytes\\n")
 os.write(1, b"from C\\n")
 subprocess.run(["/bin/sh", "-c", "echo a child; echo its error >&2"], check=True)
-assert os.get_blocking(1) and os.get_blocking(2)
 print("unfinished", end="")
 sys.stdout.close()
 """
@@ -642,21 +640,18 @@ def test_bytes_written_past_the_text_of_a_captured_stream_are_json_too(start: St
     assert {each["logger"] for each in records} == {"aserver.output"}
 
 
-@pytest.mark.parametrize("where", ["file", "-"])
-def test_capture_output(where: str, tmp_path: Path) -> None:
-    path = tmp_path / "error.log" if where == "file" else "-"
+def test_capture_output(tmp_path: Path) -> None:
+    """Python's output becomes records at once, all other goes into the pipes, which files stand for."""
+    error, out, err = [tmp_path / name for name in ("error.log", "out", "err")]
     done = subprocess.run(
-        [sys.executable, "-c", CAPTURED, str(path)], capture_output=True, check=False, timeout=PATIENCE, text=True
+        [sys.executable, "-c", CAPTURED, *map(str, (error, out, err))],
+        capture_output=True,
+        check=False,
+        timeout=PATIENCE,
+        text=True,
     )
-    assert done.stdout == ""
-    if where == "file":
-        assert done.stderr == ""
-        text = (tmp_path / "error.log").read_text()
-    else:
-        text = done.stderr
-    ours = [line.partition("INFO  ")[2] for line in text.splitlines() if "worker 2/g1" in line]
-    raw = [line for line in text.splitlines() if "worker 2/g1" not in line]
-    assert ours == [
+    assert (done.stdout, done.stderr) == ("", "")
+    assert [line.partition("INFO  ")[2] for line in error.read_text().splitlines() if "worker 2/g1" in line] == [
         "stdout: from python",
         "stdout: half a line",
         "stderr: in trouble",
@@ -664,7 +659,22 @@ def test_capture_output(where: str, tmp_path: Path) -> None:
         "stdout: bytes",
         "stdout: unfinished",
     ]
-    assert raw == ["from C", "a child", "its error"]
+    assert out.read_text() == "from C\na child\n"
+    assert err.read_text() == "its error\n"
+
+
+def test_a_fork_gets_pipes_of_its_own_but_keeps_what_the_application_has_redirected(tmp_path: Path) -> None:
+    """Fails without the comparison: the application's own file got no more lines after the fork."""
+    script = (
+        "import os, sys; from aserver.log.stdio import capture_output, exchange_output\n"
+        "files = [os.open(path, os.O_WRONLY | os.O_CREAT) for path in sys.argv[1:]]\n"
+        "capture_output(files[:2]); former = [os.fstat(1), os.fstat(2)]\n"
+        "os.dup2(files[4], 2)\n"
+        "exchange_output(former, files[2:4]); os.write(1, b'out'); os.write(2, b'own')\n"
+    )
+    names = [tmp_path / name for name in ("out", "err", "new out", "new err", "own")]
+    subprocess.run([sys.executable, "-c", script, *map(str, names)], check=True, timeout=PATIENCE)
+    assert [name.read_text() for name in names] == ["", "", "out", "", "own"]
 
 
 def test_replaced_streams_write_at_once_and_keep_the_encoding() -> None:

@@ -29,7 +29,7 @@ from aserver.log.setup import configure
 from aserver.log.stdio import replace_stdio
 
 replace_stdio()
-settings = SimpleNamespace(loglevel="info", log_format=sys.argv[1], log_config=None, capture_output=False)
+settings = SimpleNamespace(loglevel="info", log_format=sys.argv[1], log_config=None)
 logs = configure(settings, process="worker 1/g1", error_fd=open_log("-", which="error"), environ={})
 log = logging.getLogger("aserver.error")
 app = logging.getLogger("app")
@@ -191,7 +191,7 @@ from aserver.log.setup import configure
 from tests.unit.log.lines import add_line
 
 how, error_fd, access_fd, trace = sys.argv[1], *map(int, sys.argv[2:])
-settings = SimpleNamespace(loglevel="info", log_format="text", log_config=None, capture_output=False)
+settings = SimpleNamespace(loglevel="info", log_format="text", log_config=None)
 logs = configure(settings, process="worker 1/g1", error_fd=error_fd, access_fd=access_fd)
 faulthandler.enable(file=trace)
 

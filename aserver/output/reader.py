@@ -1,0 +1,150 @@
+"""Reads what processes write to their descriptors 1 and 2, and writes each line into the error log as a record.
+
+Runs in a process of its own, because every other one would be waited for or would wait (docs/logging.md). The master
+passes the reading ends of the pipes, and keeps them as well, so this process may end at any moment: the next one goes
+on. A line that is not finished is kept until the end of the pipe. It never stops reading: a log that nobody reads loses
+lines, counted, and holds up no writer.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+
+from aserver import terminal, unix
+from aserver.ipc.board import HalfLine
+from aserver.ipc.channel import Channel
+from aserver.ipc.messages import LeaveOutput, ToReader, WatchOutput
+from aserver.log import stdio
+from aserver.log.setup import layout_for
+from aserver.log.sink import Sink
+
+#: Bytes; what is longer without a line's end becomes several records.
+LONGEST_LINE = 64 << 10
+#: Bytes that are read before others have their turn.
+_PORTION = 16 << 10
+
+
+def main(channel_fd: int, board_fd: int, title: str) -> None:
+    """Read until the master is gone, or says that it is done, and no process can write any more."""
+    # It starts no program that could inherit this, and ends by itself when a stop leaves nothing to read.
+    unix.discard_signals(terminal.GROUP_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # blocked since before the exec (handles.spawn)
+    unix.set_process_title(title)
+    asyncio.run(OutputReader(Channel(socket.socket(fileno=channel_fd), ToReader), board_fd).run())
+
+
+class ErrorLog:
+    """An error log. `say` writes a record in the name of another process."""
+
+    def __init__(self, fd: int, watch: WatchOutput, board_fd: int) -> None:
+        self.sink = Sink.for_fd(fd, name="error log")
+        self._layout = layout_for(watch.log_format, "output", self.sink.kind, os.environ, brief=watch.brief)
+        if self.sink.descriptor.exclusive:
+            self.sink.descriptor.half = HalfLine(board_fd, 0)
+        self.sink.report = lambda _, text: self.say("output", os.getpid(), text, logging.WARNING)
+        self.sink.attach(asyncio.get_running_loop())
+
+    def say(self, process: str, pid: int, text: str, level: int = logging.INFO) -> None:
+        """Write one record."""
+        values = {"name": "aserver.output", "levelno": level, "levelname": logging.getLevelName(level)}
+        self._layout.process = process
+        record = logging.makeLogRecord({**values, "process": pid, "msg": "%s", "args": (text,)})
+        for piece in self._layout.render(record, self.sink.limit):
+            self.sink.write(piece)
+
+
+class PipeStream:
+    """The reading end of one pipe: the standard output or error of one process."""
+
+    def __init__(self, name: str, fd: int, watch: WatchOutput, log: ErrorLog) -> None:
+        self._name = name
+        self.fd = fd
+        self._watch = watch
+        self._log = log
+        self._rest = b""
+
+    def read(self) -> bool:
+        """Log the lines that have come; False at the end, which comes when no process can write any more."""
+        try:
+            data = os.read(self.fd, _PORTION)
+        except BlockingIOError:  # a former reader was quicker
+            return True
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._say(line)
+        if self._rest and (not data or len(self._rest) > LONGEST_LINE):
+            self.finish()
+        return bool(data)
+
+    def finish(self) -> None:
+        """Log the line that is not finished, if there is one."""
+        if self._rest:
+            self._say(self._rest)
+        self._rest = b""
+
+    def _say(self, line: bytes) -> None:
+        text = line.decode("utf-8", "backslashreplace")
+        self._log.say(self._watch.process, self._watch.pid, f"{self._name}: {text}")
+
+
+class OutputReader:
+    """All streams and logs of this process."""
+
+    def __init__(self, channel: Channel[ToReader], board_fd: int) -> None:
+        self._channel = channel
+        self._board = board_fd
+        self._streams: dict[int, PipeStream] = {}
+        self._logs: list[ErrorLog] = []
+        self._leaving = False
+        self._over = asyncio.Event()
+
+    async def run(self) -> None:
+        """Read until `_leaving` and at the end of every stream."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._channel.fileno(), self._hear)
+        await self._over.wait()
+        for stream in self._streams.values():
+            stream.finish()
+        for log in self._logs:
+            log.sink.close()
+
+    def _hear(self) -> None:
+        for message, fds in self._channel.receive():
+            if isinstance(message, LeaveOutput):
+                self._leave(at_once=message.at_once)
+            else:
+                self._watch(message, *fds)
+        if self._channel.eof:
+            asyncio.get_running_loop().remove_reader(self._channel.fileno())
+            self._leave()
+
+    def _watch(self, message: WatchOutput, log_fd: int, *ends: int) -> None:
+        log = next((each for each in self._logs if stdio.same_file(each.sink.fd, log_fd)), None)
+        if log is None:
+            log = ErrorLog(log_fd, message, self._board)
+            self._logs.append(log)
+        else:  # two sinks of one process share its locks on a terminal
+            os.close(log_fd)
+        for name, fd in zip(("stdout", "stderr"), ends, strict=True):
+            self._streams[fd] = PipeStream(name, fd, message, log)
+            asyncio.get_running_loop().add_reader(fd, self._read, self._streams[fd])
+
+    def _read(self, stream: PipeStream) -> None:
+        if stream.read():
+            return
+        asyncio.get_running_loop().remove_reader(stream.fd)
+        os.close(stream.fd)
+        del self._streams[stream.fd]
+        self._leave_if_done()
+
+    def _leave(self, *, at_once: bool = False) -> None:
+        self._leaving = True
+        if at_once:
+            self._over.set()
+        self._leave_if_done()
+
+    def _leave_if_done(self) -> None:
+        if self._leaving and not self._streams:
+            self._over.set()
