@@ -22,7 +22,9 @@ from aserver.errors import ConfigError
 log = logging.getLogger("aserver.error")
 
 #: The protocols that are served over TLS, as ALPN names (RFC 7301). A client that offers no such name is served too.
+#: Where HTTP/2 is on, it comes first.
 ALPN = ("http/1.1",)
+HTTP2 = "h2"
 #: X509_V_FLAG_NO_CHECK_TIME (openssl/x509_vfy.h), which the ssl module does not name. An expired certificate is an
 #: error in the log and no more: a server that served with it must start again when it is restarted at night.
 _NO_CHECK_TIME = ssl.VerifyFlags(0x200000)
@@ -192,7 +194,7 @@ def _load_pair(certfile: Path, keyfile: Path, config: Config) -> CertificateCont
     context = CertificateContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3 if config.tls_min_version == "1.3" else ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION  # with OpenSSL 1.1, clients could make the server work for nothing
-    context.set_alpn_protocols(list(ALPN))
+    context.set_alpn_protocols([HTTP2, *ALPN] if config.http2 else list(ALPN))
     if config.ciphers is not None:
         try:
             context.set_ciphers(config.ciphers)

@@ -25,7 +25,8 @@ class Settings(TypedDict, total=False):
     """Lifespan shutdown's share of a stop, which connections cannot eat. Default: `10s`."""
     bind: str | list[str] | tuple[str, ...]
     """`host:port`, `[v6]:port`, `unix:/path`, `unix:@abstract` or `fd://3`; `:8000` is 0.0.0.0:8000; `http://host:port`
-    is plain though there is a certfile, `https://host:port` insists on one. Default: `127.0.0.1:8000`.
+    is plain though there is a certfile, `https://host:port` insists on one; `h2c://host:port` is plain and takes HTTP/2
+    too (prior knowledge). Default: `127.0.0.1:8000`.
     """
     host: str
     """Host to listen on, with --port."""
@@ -147,10 +148,10 @@ class Settings(TypedDict, total=False):
     """`PREFIX=DIRECTORY`: below that path files are served, and the application is not asked."""
     health_check: str | Literal[False] | None
     """Path where the worker answers as /readyz of `admin`. Default: `off`."""
+    http2: bool
+    """HTTP/2: offered to TLS clients, and spoken on `h2c://` binds. Default: `off`."""
     pathsend: bool
-    """Offer `http.response.pathsend`: frameworks then send files by name, and middleware that reads or changes bodies
-    (compression) does not see them. Default: `off`.
-    """
+    """Offer `http.response.pathsend`: frameworks then send files by name, past all middleware. Default: `off`."""
     ws_max_size: int | str
     """Of a message; above it close 1009. Default: `16MiB`."""
     ws_max_queue: int

@@ -24,9 +24,11 @@ def check(config: Table, origins: Mapping[str, str]) -> list[str]:
     paired = f"names {certificates} files, but keyfile {keys}; they go in pairs" + both
     refuse(tls and 0 < keys != certificates, "certfile", paired)
     insisting = next((address for address in config.bind if address.startswith("https://")), None)
+    cleartext = next((address for address in config.bind if address.startswith("h2c://")), None)
     admin = config.admin or ""
-    refuse(admin.startswith(("http://", "https://")), "admin", f"is {admin}; it is written without a scheme")
+    refuse("://" in admin and not admin.startswith("fd://"), "admin", f"is {admin}; it is written without a scheme")
     refuse(not tls and insisting is not None, "bind", f"{insisting} needs a certificate, but certfile is not set")
+    refuse(not config.http2 and cleartext is not None, "bind", f"{cleartext} is for HTTP/2, but http2 is off")
     refuse(config.keyfile_password is not None and not tls, "keyfile_password", "is set, but keyfile is not")
     refuse(not tls and config.ca_certs is not None, "ca_certs", "is set, but certfile is not: there is no TLS")
     refuse(not tls and config.cert_reqs != "none", "cert_reqs", "is set, but certfile is not: there is no TLS")
@@ -54,7 +56,7 @@ def warnings(config: Table) -> tuple[str, ...]:
     """Likely mistakes that can be seen without a look at the system, a sentence each."""
     unix = any(address.startswith("unix:") for address in config.bind)
     inet = any(not address.startswith("unix:") for address in config.bind)
-    plain = all(address.startswith(("http://", "unix:")) for address in config.bind)
+    plain = all(address.startswith(("http://", "h2c://", "unix:")) for address in config.bind)
     unlimited = config.min_lifetime > config.max_lifetime > 0
     replaced = config.max_unavailable
     likely = (

@@ -98,7 +98,8 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Setting(
             Group.LISTEN,
             "`host:port`, `[v6]:port`, `unix:/path`, `unix:@abstract` or `fd://3`; `:8000` is 0.0.0.0:8000; "
-            "`http://host:port` is plain though there is a certfile, `https://host:port` insists on one",
+            "`http://host:port` is plain though there is a certfile, `https://host:port` insists on one; "
+            "`h2c://host:port` is plain and takes HTTP/2 too (prior knowledge)",
             short="b",
         ),
     ] = ("127.0.0.1:8000",)
@@ -251,13 +252,10 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     health_check: Annotated[
         str | None, PREFIX, Setting(Group.HTTP, "path where the worker answers as /readyz of `admin`", off=True)
     ] = None
+    http2: Annotated[bool, Setting(Group.HTTP, "HTTP/2: offered to TLS clients, and spoken on `h2c://` binds")] = False
     pathsend: Annotated[
         bool,
-        Setting(
-            Group.HTTP,
-            "offer `http.response.pathsend`: frameworks then send files by name, and middleware that reads or changes "
-            "bodies (compression) does not see them",
-        ),
+        Setting(Group.HTTP, "offer `http.response.pathsend`: frameworks then send files by name, past all middleware"),
     ] = False
 
     ws_max_size: Annotated[SomeBytes, Setting(Group.WEBSOCKET, "of a message; above it close 1009")] = 16 << 20

@@ -97,13 +97,13 @@ def parse_address(text: str) -> str:
     """An address in its canonical spelling: `host:port`, `[v6]:port`, `unix:/path`, `unix:@name`, `fd://3`.
 
     As in gunicorn `:8000` is every IPv4 interface and a bare host gets port 8000; a bare number is a port on
-    127.0.0.1. `http://` and `https://` before a host and port stay: they say whether it is TLS. ValueError says
-    what is wrong.
+    127.0.0.1. `http://`, `https://` and `h2c://` before a host and port stay: they say whether it is TLS, and HTTP/2 in
+    the clear. ValueError says what is wrong.
     """
     text = text.strip().removeprefix("tcp://")
-    if match := re.fullmatch(r"(https?://)(.*)", text):
+    if match := re.fullmatch(r"(https?://|h2c://)(.*)", text):
         address = parse_address(match[2])
-        if address.startswith(("unix:", "fd:", "http")) or not address.endswith(match[2].rpartition(":")[2]):
+        if address.startswith(("unix:", "fd:", "http", "h2c")) or not address.endswith(match[2].rpartition(":")[2]):
             raise ValueError(f"after {match[1]} stands host:port")
         return match[1] + address
     if text.startswith("unix:"):

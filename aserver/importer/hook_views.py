@@ -82,7 +82,7 @@ def _address(bind: str) -> Any:
         return bind.removeprefix("unix:")
     if bind.startswith("fd://"):
         return int(bind.removeprefix("fd://"))
-    host, _, port = bind.removeprefix("http://").removeprefix("https://").rpartition(":")
+    host, _, port = bind.rpartition("://")[2].rpartition(":")
     return host.strip("[]"), int(port)
 
 

@@ -84,7 +84,7 @@ def _is_public(address: str) -> bool:
     """Can other machines connect? False for unix sockets and inherited descriptors, of which that is not known."""
     if address.startswith(("unix:", "fd://")):
         return False
-    host = address.removeprefix("http://").removeprefix("https://").rpartition(":")[0].strip("[]")
+    host = address.rpartition("://")[2].rpartition(":")[0].strip("[]")
     try:
         return not ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -213,7 +213,7 @@ def _refuse_other_tls(config: Config, bound: Mapping[str, list[Listener]]) -> No
     Raises ConfigError where the settings now say otherwise.
     """
     for spec, listeners in bound.items():
-        wanted = bool(config.certfile) and not spec.startswith("http://")
+        wanted = bool(config.certfile) and not spec.startswith(("http://", "h2c://"))
         for listener in listeners:
             if listener.family != "unix" and listener.tls is not wanted:
                 was, now = ("TLS", "is not") if listener.tls else ("in the clear", "is")

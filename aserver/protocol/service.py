@@ -18,8 +18,11 @@ from aserver.protocol.drain_notice import Draining
 from aserver.protocol.http1.connection import HttpConnection
 from aserver.protocol.http1.encoder import Encoder
 from aserver.protocol.http1.head_cache import HeadCache
+from aserver.protocol.http2.connection import Http2Connection
+from aserver.protocol.http2.encoder import BlockEncoder
 from aserver.protocol.semantics.limits import RequestLimits
-from aserver.protocol.transport.connection import Connection
+from aserver.protocol.transport.connection import Connection, Handler
+from aserver.protocol.transport.negotiate import Negotiation
 from aserver.protocol.websocket.connection import Socket
 from aserver.protocol.websocket.departure import Departure
 from aserver.protocol.websocket.session import WebSocket
@@ -69,6 +72,7 @@ class Service:
             overdue=overdue,
         )
         self.encoder = Encoder(self.context.defaults)
+        self.blocks = BlockEncoder(self.context.defaults)
 
     @property
     def connections(self) -> set[ClientConnection]:
@@ -91,26 +95,50 @@ class Service:
         return len(self.tasks.running)
 
     def protocol_factory(
-        self, *, scheme: str = "http", tls: bool = False, server: tuple[str, int | None] | None = None
+        self,
+        *,
+        scheme: str = "http",
+        tls: bool = False,
+        h2c: bool = False,
+        server: tuple[str, int | None] | None = None,
     ) -> Callable[[], asyncio.Protocol]:
         """Return a factory of protocols, as `loop.create_server` takes it.
 
-        `tls` says that the transport is an SSL transport; `server` is the own end of all connections, if it is known:
-        to ask each transport costs 1 us.
+        `tls` says that the transport is an SSL transport, `h2c` that HTTP/2 may begin in the clear; `server` is the own
+        end of all connections, if it is known: to ask each transport costs 1 us.
         """
         context, tasks, encoder, limits, heads = self.context, self.tasks, self.encoder, self.limits, self.heads
+        blocks = self.blocks
 
         def make() -> Connection:
             link = Connection(context, scheme=scheme, tls=tls, server=server)
             link.speak(HttpConnection(link, tasks, encoder, limits, heads))
             return link
 
-        return cast("Callable[[], asyncio.Protocol]", make)
+        def make_either() -> Connection:
+            link = Connection(context, scheme=scheme, tls=tls, server=server)
+
+            def begin(http2: bool) -> Handler:  # noqa: FBT001
+                if http2:
+                    return Http2Connection(link, tasks, blocks, limits)
+                return HttpConnection(link, tasks, encoder, limits, heads)
+
+            link.speak(Negotiation(link, begin))
+            return link
+
+        either = context.config.http2 and (tls or h2c)
+        return cast("Callable[[], asyncio.Protocol]", make_either if either else make)
 
     def drain(self) -> None:
-        """From now on responses carry `Connection: close`, and the connection ends after them; idle ones stay."""
+        """From now on responses carry `Connection: close`, and the connection ends after them; idle ones stay.
+
+        Clients of HTTP/2 are told by GOAWAY, and their connections end when all streams have ended.
+        """
         self.context.draining = True
         self.context.leaving.set()
+        for connection in list(self.connections):
+            if isinstance(connection.handler, Http2Connection):
+                connection.handler.leave()
 
     def stop_streams(self) -> None:
         """Give each stream `stream_grace` from now on, or from when it begins; call `end_streams` after that."""
@@ -181,6 +209,7 @@ class Service:
         """Take the clock (seconds of the loop), renew the date, and end what has overrun a deadline."""
         self.context.tick(now)
         self.encoder.renew()
+        self.blocks.renew()
         for connection in [c for c in self.connections if c.deadline <= now or c.write_deadline <= now]:
             if connection.write_deadline <= now:
                 connection.write_expired()

@@ -11,8 +11,9 @@ SO_REUSEPORT unasked (a second server would silently share the port) nor unlink 
     fd://3        a socket that another process bound; it may listen already
     http://...    host and port in the clear, though there is a certificate
     https://...   host and port with TLS, or not at all
+    h2c://...     host and port in the clear, where HTTP/2 may be spoken as well
 
-Once there is a certificate, every TCP address that does not say `http://` is TLS. Unix sockets never are.
+Once there is a certificate, every TCP address that does not say `http://` or `h2c://` is TLS. Unix sockets never are.
 
 Sockets passed by systemd (LISTEN_FDS, sd_listen_fds(3)) replace `bind`, as in gunicorn: a `bind` may be just the
 default. Only if a `bind` has an `fd://N`, it counts, as the exact list of the addresses.
@@ -143,12 +144,13 @@ def _bind_one(spec: str, wanted: _Wanted, listeners: list[Listener]) -> None:
         )
     else:
         scheme, _, address = spec.rpartition("://")
-        if scheme not in ("", "http", "https") or (scheme == "https" and not wanted.tls):
+        if scheme not in ("", "http", "https", "h2c") or (scheme == "https" and not wanted.tls):
             raise ConfigError(
                 f"bind: {spec!r}: " + ("there is no certificate" if scheme == "https" else "no such scheme")
             )
-        tls = wanted.tls and scheme != "http"
-        listeners.extend(_bind_tcp(*_parse_tcp(address), wanted, tls=tls))
+        tls = wanted.tls and scheme not in ("http", "h2c")
+        name = "https" if tls else scheme if scheme == "h2c" else "http"
+        listeners.extend(_bind_tcp(*_parse_tcp(address), wanted, name))
 
 
 def path_of(spec: str) -> str:
@@ -174,7 +176,7 @@ def _parse_tcp(spec: str) -> tuple[str, int]:
 # ── TCP ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _bind_tcp(host: str, port: int, wanted: _Wanted, *, tls: bool) -> list[Listener]:
+def _bind_tcp(host: str, port: int, wanted: _Wanted, scheme: str) -> list[Listener]:
     """Make a listener for each address of `host`; with port 0 all get the same port."""
     addresses = _resolve(host, port)
     for _ in range(_SAME_PORT_TRIES):
@@ -184,7 +186,7 @@ def _bind_tcp(host: str, port: int, wanted: _Wanted, *, tls: bool) -> list[Liste
             if port == 0 and is_taken(error):
                 continue
             raise
-        return [_tcp_listener(sock, tls=tls) for sock in sockets]
+        return [_tcp_listener(sock, scheme) for sock in sockets]
     raise BindError(f"cannot bind {host}:0: no port was free on all of its {len(addresses)} addresses at once")
 
 
@@ -249,13 +251,13 @@ def _bind_address(family: socket.AddressFamily, address: str, port: int, *, reus
     return sock
 
 
-def _tcp_listener(sock: socket.socket, *, tls: bool) -> Listener:
+def _tcp_listener(sock: socket.socket, scheme: str) -> Listener:
     host, port = sock.getsockname()[:2]
-    return Listener(sock, _url(sock.family, host, port, tls=tls), (host, port), tls=tls)
+    return Listener(sock, _url(sock.family, host, port, scheme), (host, port), tls=scheme == "https")
 
 
-def _url(family: int, host: str, port: int, *, tls: bool = False) -> str:
-    return f"http{'s' if tls else ''}://{f'[{host}]' if family == socket.AF_INET6 else host}:{port}"
+def _url(family: int, host: str, port: int, scheme: str = "http") -> str:
+    return f"{scheme}://{f'[{host}]' if family == socket.AF_INET6 else host}:{port}"
 
 
 def _why_not(family: int, address: str, port: int, error: OSError) -> str:
@@ -345,7 +347,7 @@ def _where(sock: socket.socket, number: int, *, tls: bool) -> tuple[str, tuple[s
     if sock.family != socket.AF_UNIX:
         if bound_to[1] == 0:
             raise BindError(f"cannot adopt fd://{number}: it is a socket, but bound to no port")
-        return _url(sock.family, bound_to[0], bound_to[1], tls=tls), (bound_to[0], bound_to[1])
+        return _url(sock.family, bound_to[0], bound_to[1], "https" if tls else "http"), (bound_to[0], bound_to[1])
     path = "@" + os.fsdecode(bound_to[1:]) if isinstance(bound_to, bytes) and bound_to else os.fsdecode(bound_to)
     if not path:
         raise BindError(f"cannot adopt fd://{number}: it is a unix socket, but bound to no path")

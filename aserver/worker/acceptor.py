@@ -49,6 +49,11 @@ class Endpoint:
             return self.name.removeprefix("unix:"), None
         return server_of(name)
 
+    @property
+    def h2c(self) -> bool:
+        """Whether HTTP/2 may begin in the clear, by prior knowledge: the address says so."""
+        return self.name.startswith("h2c://")
+
 
 #: Seconds until an acceptor that cannot listen or accept, for example without descriptors, tries again, as in asyncio.
 RETRY = 1.0

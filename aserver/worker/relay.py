@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Iterable
 
 from aserver.protocol.context import ClientConnection
+from aserver.protocol.http1.connection import HttpConnection
 from aserver.protocol.transport.connection import Connection
 
 
@@ -28,6 +29,8 @@ class Relay:
         with contextlib.suppress(OSError):
             for connection in list(connections):
                 if not isinstance(connection, Connection) or connection.tls or not connection.idle:
+                    continue
+                if not isinstance(connection.handler, HttpConnection):  # HTTP/2 has a state that stays here
                     continue
                 connection.writer.flush()
                 if not connection.transport.get_write_buffer_size():

@@ -181,7 +181,9 @@ class Server:
             if endpoint.tls is not None:
                 endpoint.tls.look(patient=False)  # the zygote may have read the certificates long ago
             scheme = "https" if endpoint.tls else "http"
-            factory = self.service.protocol_factory(scheme=scheme, tls=endpoint.tls is not None, server=endpoint.server)
+            factory = self.service.protocol_factory(
+                scheme=scheme, tls=endpoint.tls is not None, h2c=endpoint.h2c, server=endpoint.server
+            )
             factory = self._politely(factory)
             self.acceptors.append(Acceptor(endpoint, factory, self.config.backlog, self._loop, self.handshakes, proxy))
         for acceptor in self.acceptors:

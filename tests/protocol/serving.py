@@ -97,10 +97,10 @@ def service_of(
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, **values: Any) -> AsyncIterator[Serving]:
+async def serving(app: ASGIApp, *, h2c: bool = False, **values: Any) -> AsyncIterator[Serving]:
     """`service_of(app, **values)` on a free port; whatever is under way is ended afterwards."""
     service = service_of(app, **values)
-    server = await asyncio.get_running_loop().create_server(service.protocol_factory(), "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(service.protocol_factory(h2c=h2c), "127.0.0.1", 0)
     context = Serving(service, server.sockets[0].getsockname()[1])
     try:
         yield context

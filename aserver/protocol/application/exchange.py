@@ -25,17 +25,19 @@ from aserver.protocol.semantics.response_head import Heads, Pairs
 class Carrier(Protocol):
     """The connection of an exchange, or its stream of one: all that differs between the versions of HTTP.
 
-    It makes the bytes (`http1/encoder`), and goes on by itself once `exchange.state` is DONE.
-    """
+    It makes the bytes, and goes on by itself once `exchange.state` is DONE."""
 
     context: Context
     tasks: Tasks
     eof: bool  # the client has shut down its sending side; it may still read
-    write_paused: bool  # the client reads less fast than the application writes
 
     @property
     def open(self) -> bool:
         """Whether responses can be sent."""
+
+    @property
+    def write_paused(self) -> bool:
+        """Whether the client reads less fast than the application writes."""
 
     def send_interim(self, status: int, fields: Pairs) -> None:
         """Send an interim response, such as 100."""

@@ -12,7 +12,7 @@ The pure half, which knows no transport, loop or clock, and from which the conne
 
 A connection is made so (`limits` are the service's `RequestLimits`, one `blocks = BlockEncoder(defaults)` a worker):
 
-    streams = Streams()
+    streams = Streams(window)
     patience = Patience(now)
     sender = Sender(streams, patience, sink.on_writable)
     reader = Reader(sink, streams, sender, patience, limits, most_streams)

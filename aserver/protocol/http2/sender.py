@@ -10,7 +10,7 @@ from typing import Final
 
 from aserver.protocol.http2 import frames
 from aserver.protocol.http2.errors import NO_ERROR
-from aserver.protocol.http2.frames import DATA, END_HEADERS, END_STREAM, FRAME_SIZE, HEADERS, LARGEST_STREAM, WINDOW
+from aserver.protocol.http2.frames import DATA, END_HEADERS, END_STREAM, FRAME_SIZE, HEADERS, LARGEST_STREAM
 from aserver.protocol.http2.priority import WriteOrder
 from aserver.protocol.http2.rates import ANSWERED, SENT, SENT_BYTES, Patience
 from aserver.protocol.http2.streams import END_OUT, RESET_OUT, Stream, Streams
@@ -30,21 +30,19 @@ CONNECTION_WINDOW: Final = 2**30
 class Sender:
     """Sends on the streams of one connection.
 
-    `window` is the room that a stream gives its client. While `held`, because the transport's buffer is full, bodies
-    wait. The caller writes what `take` returns, after each call of a method and of `Reader.feed`.
+    While `held`, because the transport's buffer is full, bodies wait. `sent` counts the bytes of bodies. The caller
+    writes what `take` returns, after each call of a method and of `Reader.feed`.
     """
 
-    __slots__ = ("_on_writable", "_out", "_patience", "_size", "_streams", "_window", "held", "order")
+    __slots__ = ("_on_writable", "_out", "_patience", "_size", "_streams", "held", "order", "sent")
 
-    def __init__(
-        self, streams: Streams, patience: Patience, on_writable: Callable[[Stream], None], window: int = WINDOW
-    ) -> None:
+    def __init__(self, streams: Streams, patience: Patience, on_writable: Callable[[Stream], None]) -> None:
         self._streams = streams
         self._patience = patience
         self._on_writable = on_writable
-        self._window = window
         self.order = WriteOrder()
         self.held = False
+        self.sent = 0
         self._out: list[bytes] = []
         self._size = 0  # bytes of DATA in it
 
@@ -52,8 +50,7 @@ class Sender:
 
     def begin(self, settings: dict[int, int]) -> None:
         """Send the server's preface: our settings, and the connection's window (RFC 9113 section 3.4)."""
-        values = settings if self._window == WINDOW else {**settings, frames.INITIAL_WINDOW_SIZE: self._window}
-        self._out.append(frames.settings(values))
+        self._out.append(frames.settings({**settings, frames.INITIAL_WINDOW_SIZE: self._streams.window}))
         self.renew_connection_window()
 
     def control(self, frame: bytes) -> None:
@@ -99,6 +96,7 @@ class Sender:
             stream.send_window -= size
             streams.send_window -= size
             self._size += size
+            self.sent += size
             number = stream.id
             self._out.append(
                 b"%b%b%b%b"
@@ -152,7 +150,7 @@ class Sender:
         if stream.complete:
             return
         stream.credit += size
-        if stream.credit >= self._window // 2 or stream.receive_window <= 0:
+        if stream.credit >= self._streams.window // 2 or stream.receive_window <= 0:
             stream.receive_window += stream.credit
             self._out.append(frames.window_update(stream.id, stream.credit))
             stream.credit = 0
@@ -199,6 +197,7 @@ class Sender:
         stream.send_window -= size
         self._streams.send_window -= size
         self._size += size
+        self.sent += size
         self._patience.gain(SENT + size // SENT_BYTES)
         done = not stream.queued
         last = done and stream.ending and stream.trailers is None
@@ -236,10 +235,14 @@ def _cut(stream: Stream, room: int) -> bytes:
     """Take up to `room` bytes out of a stream's queue."""
     queue = stream.queue
     piece = queue[0]
-    if len(piece) > room:
-        queue[0] = piece[room:]
-        piece = piece[:room]
+    begin = stream.offset
+    if len(piece) - begin > room:
+        stream.offset = begin + room
+        piece = piece[begin : begin + room]
     else:
         del queue[0]
+        stream.offset = 0
+        if begin:
+            piece = piece[begin:]
     stream.queued -= len(piece)
     return piece

@@ -64,6 +64,7 @@ class Stream:
         "expected",
         "id",
         "incremental",
+        "offset",
         "owner",
         "paused",
         "queue",
@@ -77,12 +78,12 @@ class Stream:
         "urgency",
     )
 
-    def __init__(self, id: int, send_window: int) -> None:  # noqa: A002 - the name in RFC 9113
+    def __init__(self, id: int, send_window: int, receive_window: int = WINDOW) -> None:  # noqa: A002 - RFC 9113's
         self.id = id
         self.owner: Any = None  # the shell's: the carrier of the exchange
         self.state = OPEN
         # in
-        self.receive_window = WINDOW  # bytes that the client may send
+        self.receive_window = receive_window  # bytes that the client may send
         self.credit = 0  # bytes taken by the application, for which no WINDOW_UPDATE was sent yet
         self.received = 0  # bytes of body
         self.expected = -1  # content-length, -1 if there is none
@@ -90,7 +91,8 @@ class Stream:
         # out
         self.send_window = send_window  # bytes that we may send; below 0 after a change of the client's settings
         self.queue: list[bytes] = []  # pieces of body that wait
-        self.queued = 0  # bytes of them
+        self.offset = 0  # bytes of the first that are sent
+        self.queued = 0  # bytes that wait
         self.trailers: bytes | None = None  # the block that follows them
         self.ending = False  # the last byte has been given to us
         self.paused = False  # the application is to wait until less is queued
@@ -119,9 +121,11 @@ class Streams:
         "peer_window",
         "receive_window",
         "send_window",
+        "window",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, window: int = WINDOW) -> None:
+        self.window = window  # that the client has on each new stream
         self.open: dict[int, Stream] = {}
         self.last = 0  # the highest stream that the client has begun
         self.largest = 2**31 - 1  # the highest that we take, as the last GOAWAY said
@@ -133,7 +137,7 @@ class Streams:
     def begin(self, number: int) -> Stream:
         """Return a new stream, which the client has begun by HEADERS; the caller has checked its number."""
         self.last = number
-        stream = self.open[number] = Stream(number, self.peer_window)
+        stream = self.open[number] = Stream(number, self.peer_window, self.window)
         return stream
 
     def state_of(self, number: int) -> int:

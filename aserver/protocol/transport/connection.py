@@ -47,6 +47,9 @@ class Awaited(Enum):
     LINGER = "the end of its bytes, after the last answer"
     SIGN_OF_LIFE = "any bytes, to show that it is there (WebSocket)"
     CLOSE_FRAME = "its close frame (WebSocket)"
+    WINDOW = "room in its windows for an answer (HTTP/2)"
+    NO_STREAM = "the end of its streams, before the connection leaves (HTTP/2)"
+    FAREWELL = "its answer to the PING before the connection ends (HTTP/2)"
 
 
 # Bound once: on 3.11 each `Awaited.X` costs 40 ns.
@@ -58,6 +61,9 @@ BODY: Final = Awaited.BODY
 LINGER: Final = Awaited.LINGER
 SIGN_OF_LIFE: Final = Awaited.SIGN_OF_LIFE
 CLOSE_FRAME: Final = Awaited.CLOSE_FRAME
+WINDOW: Final = Awaited.WINDOW
+NO_STREAM: Final = Awaited.NO_STREAM
+FAREWELL: Final = Awaited.FAREWELL
 
 
 def server_of(name: object) -> tuple[str, int | None] | None:

@@ -111,6 +111,18 @@ def test_port_0_is_resolved_in_address_and_name(bind: Bind) -> None:
     assert listener.family == "inet"
 
 
+def test_a_scheme_says_what_is_spoken(bind: Bind) -> None:
+    """With a certificate all is TLS but what says otherwise."""
+    specs = ("127.0.0.1:0", "http://127.0.0.1:0", "h2c://127.0.0.1:0")
+    listeners = [bind(spec, tls=True)[0] for spec in specs]
+    assert [each.name.rpartition(":")[0] for each in listeners] == [
+        "https://127.0.0.1",
+        "http://127.0.0.1",
+        "h2c://127.0.0.1",
+    ]
+    assert [each.tls for each in listeners] == [True, False, False]
+
+
 def test_nobody_can_connect_before_listen_and_everybody_after(bind: Bind) -> None:
     (listener,) = bind("127.0.0.1:0")
     with pytest.raises(ConnectionRefusedError):

@@ -1,0 +1,293 @@
+"""The carrier of one exchange over HTTP/2: its body in with credit, its answer out, and its deadlines.
+
+Runs in the worker's loop. A carrier must never give a client credit for bytes that the application has not taken, nor
+let an answer that broke off look whole.
+"""
+
+import asyncio
+from math import inf
+from time import monotonic
+from typing import Any, Protocol
+
+from aserver.errors import ClientError
+from aserver.protocol.application.access_record import Refusal
+from aserver.protocol.application.exchange import Exchange
+from aserver.protocol.application.tasks import Tasks
+from aserver.protocol.context import Context
+from aserver.protocol.http2.encoder import BlockEncoder, encode_fields, encode_head
+from aserver.protocol.http2.errors import CANCEL, INTERNAL_ERROR, NO_ERROR
+from aserver.protocol.http2.sender import Sender
+from aserver.protocol.http2.streams import Stream
+from aserver.protocol.semantics.response import DONE, HEADED, START, Response
+from aserver.protocol.semantics.response_head import Pairs
+from aserver.protocol.transport.connection import BODY, LEAST_PROGRESS, WINDOW, Awaited, Connection
+
+
+class StreamOwner(Protocol):
+    """The connection of a carrier."""
+
+    link: Connection
+    context: Context
+    tasks: Tasks
+    encoder: BlockEncoder
+    sender: Sender
+    logged: tuple[Any, ...] | None
+
+    @property
+    def open(self) -> bool:
+        """Whether answers can be sent."""
+
+    def write_soon(self) -> None:
+        """Write what the sender has, with all that comes in this turn."""
+
+    def watch(self, deadline: float, awaited: Awaited) -> None:
+        """Have `expire` called for all carriers at `deadline`, or before."""
+
+
+class StreamCarrier:
+    """See `application.exchange.Carrier`."""
+
+    __slots__ = (
+        "_credited",
+        "_owner",
+        "_sender",
+        "_sent_before",
+        "_unsent",
+        "_waiters",
+        "context",
+        "deadline",
+        "eof",
+        "exchange",
+        "stream",
+        "tasks",
+        "write_deadline",
+    )
+
+    exchange: Exchange
+
+    def __init__(self, owner: StreamOwner, stream: Stream) -> None:
+        self._owner = owner
+        self._sender = owner.sender
+        self.context = owner.context
+        self.tasks = owner.tasks
+        self.stream = stream
+        self.eof = False  # only HTTP/1 has clients that stop sending, and still read
+        self._credited = 0  # bytes of the body for which the client has its credit back
+        self.deadline = inf  # for the body
+        self.write_deadline = inf  # for the client's windows
+        self._unsent = 0  # bytes that waited for them when it was set
+        self._sent_before = 0  # bytes that the connection had sent then
+        self._waiters: list[asyncio.Future[None]] | None = None  # made for the first
+
+    @property
+    def logged(self) -> tuple[Any, ...] | None:
+        """The access log's; of the connection, whose requests say much the same."""
+        return self._owner.logged
+
+    @logged.setter
+    def logged(self, logged: tuple[Any, ...] | None) -> None:
+        self._owner.logged = logged
+
+    # ── the answer ───────────────────────────────────────────────────────────────────────────
+
+    @property
+    def open(self) -> bool:
+        """See `Carrier`."""
+        return not self.stream.closed and self._owner.open
+
+    @property
+    def write_paused(self) -> bool:
+        """See `Carrier`."""
+        return self.stream.paused
+
+    def send_interim(self, status: int, fields: Pairs) -> None:
+        """See `Carrier`."""
+        self._sender.head(self.stream, encode_head(status, fields), b"", end=False)
+        self._owner.write_soon()
+
+    def send_head(self, exchange: Exchange, body: bytes) -> None:
+        """See `Carrier`."""
+        owner = self._owner
+        if exchange.state is DONE:
+            self._sender.head(self.stream, owner.encoder.block(exchange), body, end=True)
+            self._answered(exchange)
+        else:
+            self._sender.head(self.stream, owner.encoder.block(exchange), body, end=False)
+        self._sent()
+
+    def send_data(self, exchange: Exchange, body: bytes) -> None:
+        """See `Carrier`."""
+        done = exchange.state is DONE
+        self._sender.data(self.stream, body, end=done)
+        if done:
+            self._answered(exchange)
+        self._sent()
+
+    def send_trailers(self, exchange: Exchange, fields: Pairs) -> None:
+        """See `Carrier`."""
+        self._sender.trailers(self.stream, encode_fields([(name.lower(), value) for name, value in fields]))
+        self._answered(exchange)
+        self._sent()
+
+    def _sent(self) -> None:
+        """Write soon, and watch what has to wait."""
+        stream = self.stream
+        if stream.queued and self.write_deadline == inf:
+            self._watch_windows(self.context.now)
+            self._owner.watch(self.write_deadline, WINDOW)
+        self._owner.write_soon()
+
+    def _answered(self, exchange: Exchange) -> None:
+        """Go on after a complete answer: what is missing of the request is dropped, or refused if it is much."""
+        if self.tasks.access is not None:
+            self.tasks.record(exchange)
+        if exchange.waiters:
+            exchange.wake()
+        self.deadline = inf
+
+    async def until_writable(self) -> None:
+        """See `Carrier`."""
+        while self.stream.paused and self.open:
+            waiter: asyncio.Future[None] = self.context.loop.create_future()
+            if self._waiters is None:
+                self._waiters = []
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.remove(waiter)
+
+    def wake(self) -> None:
+        """Let `until_writable` look again."""
+        for waiter in self._waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # ── the request's body ───────────────────────────────────────────────────────────────────
+
+    def take_body(self, data: bytes) -> None:
+        """Hand a piece of the body on."""
+        exchange = self.exchange
+        self.deadline = self.context.now + self.context.body_timeout
+        exchange.body_received(data)
+        self._credit()
+
+    def take_end(self) -> None:
+        """Note the end of the body."""
+        exchange = self.exchange
+        self.deadline = inf
+        exchange.complete = True
+        exchange.wake()
+
+    def _credit(self) -> None:
+        """Let the client send as many bytes as the application has taken, or as were dropped."""
+        body = self.exchange.request_body
+        if body is not None:
+            taken = body.received - body.size
+            if taken > self._credited and not self.stream.closed:
+                self._sender.credit(self.stream, taken - self._credited)
+                self._credited = taken
+
+    def await_body(self) -> None:
+        """See `Carrier`."""
+        if not self.exchange.complete:
+            self.deadline = self.context.now + self.context.body_timeout
+            self._owner.watch(self.deadline, BODY)
+            self._credit()
+            self._owner.write_soon()
+
+    def pause_body(self) -> None:
+        """See `Carrier`: the client sends as far as its window allows."""
+        self.deadline = inf  # it is the application that is slow
+
+    def resume_body(self) -> None:
+        """See `Carrier`."""
+        self.await_body()
+
+    # ── ends ─────────────────────────────────────────────────────────────────────────────────
+
+    def broken(self, exchange: Exchange) -> None:  # noqa: ARG002 - see `Carrier`; it is the stream's
+        """See `Carrier`."""
+        self._sender.reset(self.stream, INTERNAL_ERROR)
+        self.lost()
+        self._owner.write_soon()
+
+    def lost(self) -> None:
+        """Tell the application that nothing it sends reaches the client."""
+        exchange = self.exchange
+        due = exchange.state is not DONE
+        exchange.disconnect()
+        if due and exchange.launched:
+            self.tasks.record(exchange)
+        self.wake()
+
+    def refuse(self, error: ClientError) -> None:
+        """Answer instead of the application, or break off what it has begun."""
+        exchange = self.exchange
+        if exchange.state is START or exchange.state is HEADED:
+            exchange.disconnect()
+            refuse(self._owner, self.stream, error, exchange)
+        elif exchange.state is DONE:
+            self._sender.reset(self.stream, NO_ERROR)
+        else:
+            self.broken(exchange)
+        self._owner.write_soon()
+
+    # ── deadlines ────────────────────────────────────────────────────────────────────────────
+
+    def expire(self, now: float) -> None:
+        """React to deadlines that have passed, and ask for the next."""
+        if self.deadline <= now:
+            self.deadline = inf
+            body = self.exchange.request_body
+            if body is None or not body.size:  # else it is the application that is late
+                self.refuse(ClientError(408, "request body timed out"))
+        if self.write_deadline <= now:
+            self._expire_windows(now)
+        self._owner.watch(self.deadline, BODY)
+        self._owner.watch(self.write_deadline, WINDOW)
+
+    def _expire_windows(self, now: float) -> None:
+        """Reset a stream whose client has opened no window, or next to none."""
+        stream, sender = self.stream, self._sender
+        queued, sent = stream.queued, sender.sent
+        self.write_deadline = inf
+        if queued:
+            blocked = stream.send_window <= 0 or sent == self._sent_before
+            if blocked and not sender.held and queued > self._unsent - LEAST_PROGRESS:
+                sender.reset(stream, CANCEL)
+                self.lost()
+                self._owner.write_soon()
+            else:
+                self._watch_windows(now)
+
+    def _watch_windows(self, now: float) -> None:
+        self._unsent = self.stream.queued
+        self._sent_before = self._sender.sent
+        self.write_deadline = now + self.context.write_timeout
+
+    def postpone(self, seconds: float) -> None:
+        """Put off the deadlines."""
+        self.deadline += seconds
+        self.write_deadline += seconds
+
+
+def refuse(owner: StreamOwner, stream: Stream, error: ClientError, exchange: Exchange | None) -> None:
+    """Answer a request that cannot be served, with a record for the access log."""
+    head_only = exchange is not None and exchange.head_only
+    response = Response(owner.encoder.heads, True, head_only, False)
+    body = response.answer(error.status)
+    owner.sender.head(stream, owner.encoder.block(response), body, end=True)
+    if owner.tasks.access is not None:
+        owner.tasks.access(
+            Refusal(
+                error.status,
+                exchange,
+                client=owner.link.client,
+                line=("", b"", ""),
+                headers=[],
+                now=monotonic(),
+            )
+        )
+    if not stream.complete:
+        owner.sender.reset(stream, NO_ERROR)

@@ -1,0 +1,370 @@
+"""HTTP/2 on a connection: streams out of what the reader tells, one write for all of a turn, and how it ends.
+
+Runs in the worker's loop. `Reader` reads, `Sender` makes frames and keeps the windows; a `StreamCarrier` has each
+exchange. A connection that leaves serves what is under way: it must never refuse a stream before the client can know.
+"""
+
+import logging
+from math import inf
+from typing import Any, Final
+
+from aserver.errors import ClientError
+from aserver.protocol.application.begin import begin_exchange
+from aserver.protocol.application.body import HIGH_WATER
+from aserver.protocol.application.tasks import Tasks
+from aserver.protocol.context import SWEEP_PERIOD
+from aserver.protocol.http2 import frames
+from aserver.protocol.http2.block_reader import header_list_limit
+from aserver.protocol.http2.carrier import StreamCarrier, refuse
+from aserver.protocol.http2.encoder import BlockEncoder
+from aserver.protocol.http2.errors import NO_ERROR, ConnectionFaultError
+from aserver.protocol.http2.rates import Patience
+from aserver.protocol.http2.reader import Reader
+from aserver.protocol.http2.request import StreamRequest
+from aserver.protocol.http2.sender import TAKEN, Sender
+from aserver.protocol.http2.streams import Stream, Streams
+from aserver.protocol.semantics.limits import RequestLimits
+from aserver.protocol.transport.connection import (
+    FAREWELL,
+    FIRST_REQUEST,
+    HEAD,
+    NEXT_REQUEST,
+    NO_STREAM,
+    NOTHING,
+    OPEN,
+    Awaited,
+    Connection,
+)
+from aserver.protocol.transport.read_gate import Pause
+
+log: Final = logging.getLogger("aserver.error")
+
+#: Streams that a client may have open at once. Clients that want more open another connection.
+MOST_STREAMS: Final = 100
+
+#: The window of a stream for its request's body: what a client may send before the application has taken any of it.
+WINDOW: Final = 2 * HIGH_WATER
+
+#: Seconds for which a connection that is to leave waits for a moment without streams, because some clients (Python's
+#: `h2`) take every GOAWAY for the end of what they have under way.
+LULL: Final = 2.0
+
+#: Seconds that a client has to answer the PING which follows the announcement that the connection leaves.
+ROUND_TRIP: Final = 5.0
+_LEAVING: Final = b"leaving "
+
+
+class Http2Connection:
+    """HTTP/2 on a connection, its `link`: the handler of what comes, and the owner of carriers."""
+
+    __slots__ = (
+        "_awaited",
+        "_client_leaves",
+        "_deadline",
+        "_flush_due",
+        "_launched",
+        "_leaving",
+        "_parted",
+        "context",
+        "encoder",
+        "link",
+        "logged",
+        "reader",
+        "sender",
+        "streams",
+        "tasks",
+    )
+
+    def __init__(self, link: Connection, tasks: Tasks, encoder: BlockEncoder, limits: RequestLimits) -> None:
+        self.link = link
+        self.context = link.context
+        self.tasks = tasks
+        self.encoder = encoder
+        self.logged: tuple[Any, ...] | None = None  # the access log's, which formats the same fields again and again
+        self.streams = Streams(WINDOW)
+        patience = Patience(self.context.now)
+        self.sender = Sender(self.streams, patience, self.on_writable)
+        self.reader = Reader(self, self.streams, self.sender, patience, limits, MOST_STREAMS)
+        self._awaited = FIRST_REQUEST  # the connection's own deadline; `link` has the first of all
+        self._deadline = link.deadline
+        self._flush_due = False
+        self._launched = 0  # applications that were started while the reader read
+        self._leaving = False  # the client is told to begin no more streams
+        self._parted = False  # and those that it begins are ignored
+        self._client_leaves = False  # it has said that it begins no more
+        self.sender.begin(
+            {
+                frames.MAX_CONCURRENT_STREAMS: MOST_STREAMS,
+                frames.MAX_HEADER_LIST_SIZE: header_list_limit(limits),
+                frames.NO_RFC7540_PRIORITIES: 1,
+            }
+        )
+
+    # ── bytes in ─────────────────────────────────────────────────────────────────────────────
+
+    def data_received(self, data: bytes) -> None:
+        """Read, and write what that has made due; answers follow when applications have made them."""
+        self._launched = 0
+        try:
+            self.reader.feed(data, self.context.now)
+        except ConnectionFaultError as fault:
+            self._fail(fault)
+            return
+        awaited = self._awaited
+        if self.reader.in_head:
+            if awaited is NOTHING or awaited is NEXT_REQUEST:
+                self._await(HEAD, self.context.header_timeout)
+        elif awaited is FIRST_REQUEST or awaited is HEAD:
+            self._await_nothing()
+        if self.context.draining:
+            self.leave()
+        if self._launched > 1:
+            self._write_at_the_end()
+        else:
+            self.flush()
+
+    def on_spent(self) -> None:
+        """Let others have their turn; what is read meanwhile would have to be kept."""
+        self.link.gate.pause(Pause.TURN)
+        self.context.fair_queue.wait(self._take_turn)
+
+    def _take_turn(self) -> None:
+        if self.link.stage is OPEN:
+            self.reader.refill()
+            self.data_received(b"")
+            if not self.reader.spent and self.link.stage is OPEN:
+                self.link.gate.resume(Pause.TURN)
+
+    def _fail(self, fault: ConnectionFaultError) -> None:
+        """End the connection for a mistake of the client's (RFC 9113 section 5.4.1)."""
+        log.debug("%s:%s: HTTP/2 connection ended: %s", *(self.link.client or ("a client", "-")), fault.reason)
+        self.sender.goaway(fault.code, debug=fault.reason.encode("ascii", "replace"))
+        self._write()
+        self._lose_all()
+        self.link.finish()
+
+    # ── calls of the reader ──────────────────────────────────────────────────────────────────
+
+    def on_request(self, stream: Stream, request: StreamRequest) -> None:
+        """Start the application for a request whose head is complete."""
+        carrier = stream.owner = StreamCarrier(self, stream)
+        framing = request.framing
+        carrier.exchange = exchange = begin_exchange(
+            carrier,
+            self.link,
+            self.encoder.heads,
+            request.method,
+            request.target,
+            "2",
+            request.headers,
+            True,
+            request.forwarding,
+            None if stream.complete and b"te" not in framing else framing,
+            0 if stream.complete else request.length,
+        )
+        if self._awaited is NEXT_REQUEST:
+            self._await_nothing()
+        self._launched += 1
+        exchange.launched = True
+        if not self.tasks.start(exchange):
+            exchange.refuse(503)
+
+    def on_refused(self, stream: Stream, error: ClientError) -> None:
+        """Answer a request that cannot be served."""
+        log.debug("%s:%s is answered %d: %s", *(self.link.client or ("a client", "-")), error.status, error.reason)
+        if stream.owner is None:
+            refuse(self, stream, error, None)
+        else:
+            stream.owner.refuse(error)
+
+    def on_body(self, stream: Stream, data: bytes) -> None:
+        """Hand a piece of a body on."""
+        stream.owner.take_body(data)
+
+    def on_end(self, stream: Stream) -> None:
+        """Note the end of a body."""
+        stream.owner.take_end()
+
+    def on_reset(self, stream: Stream, code: int, reason: str) -> None:
+        """End an exchange whose stream is closed."""
+        if reason:
+            log.debug(
+                "%s:%s: stream %d reset with %d: %s", *(self.link.client or ("a client", "-")), stream.id, code, reason
+            )
+        stream.owner.lost()
+
+    def on_writable(self, stream: Stream) -> None:
+        """Let the application of a stream send again."""
+        stream.owner.wake()
+
+    def on_goaway(self, code: int, debug: bytes) -> None:  # noqa: ARG002 - the reader's
+        """Close when the last stream has ended."""
+        self._client_leaves = True
+
+    def on_pong(self, data: bytes) -> None:
+        """Refuse streams from now on, since the client has heard that it is to begin none."""
+        if data == _LEAVING and self._awaited is FAREWELL:
+            self._part()
+
+    # ── bytes out ────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def write_paused(self) -> bool:
+        """Whether the client reads less fast than is written; set by the connection."""
+        return self.sender.held
+
+    @write_paused.setter
+    def write_paused(self, paused: bool) -> None:
+        self.sender.held = paused
+
+    def write_soon(self) -> None:
+        """Write what the sender has: at once if no other stream has an answer due, else at the end of the turn."""
+        if not self._flush_due:
+            if self.streams.open:
+                self._write_at_the_end()
+            else:
+                self.flush()
+
+    def _write_at_the_end(self) -> None:
+        if not self._flush_due:
+            self._flush_due = True
+            self.context.loop.call_soon(self.flush, context=self.context.variables)
+
+    def flush(self) -> None:
+        """Write, and see whether anything is under way."""
+        self._flush_due = False
+        self._write()
+        if not self.streams.open:
+            self._rest()
+
+    def _write(self) -> None:
+        link = self.link
+        if link.stage is not OPEN:
+            return
+        writer = link.writer
+        data = self.sender.take()
+        if writer.held is None:
+            if data:
+                writer.write_answer(data)
+        else:
+            writer.write_soon(data)
+        if len(data) > TAKEN:  # there may be more, for which other connections do not have to wait
+            self._write_at_the_end()
+
+    def writable(self) -> None:
+        """Write what had to wait for the client to read."""
+        self.flush()
+
+    @property
+    def open(self) -> bool:
+        """Whether answers can be sent."""
+        return self.link.stage is OPEN
+
+    # ── deadlines ────────────────────────────────────────────────────────────────────────────
+
+    def watch(self, deadline: float, awaited: Awaited) -> None:
+        """See `StreamOwner`."""
+        link = self.link
+        if deadline < link.deadline:
+            link.awaited = awaited
+            link.deadline = deadline
+
+    def _await(self, awaited: Awaited, seconds: float) -> None:
+        """Give the client so many seconds for what is no stream's."""
+        self._awaited = awaited
+        self._deadline = self.context.now + seconds
+        self.watch(self._deadline, awaited)
+
+    def _await_nothing(self) -> None:
+        self._awaited = NOTHING
+        self._deadline = inf
+        if len(self.streams.open) <= 1:  # the first, or none, so that no stream has a deadline yet
+            self.link.await_nothing()
+
+    def expire(self) -> None:
+        """React to a deadline that has passed, and find the next."""
+        now, link = self.context.now, self.link
+        link.await_nothing()
+        if self._deadline <= now:
+            self._deadline = inf
+            if self._awaited is FAREWELL:
+                self._part()
+            elif self._awaited is NO_STREAM:
+                self._announce()
+            elif self._awaited is NEXT_REQUEST:
+                self.leave()
+            else:
+                self._fail(ConnectionFaultError(NO_ERROR, f"client did not send {self._awaited.value} in time"))
+        self.watch(self._deadline, self._awaited)
+        for stream in list(self.streams.open.values()):
+            stream.owner.expire(now)
+
+    def postpone(self, seconds: float) -> None:
+        """Put off the deadlines."""
+        self._deadline += seconds
+        for stream in self.streams.open.values():
+            stream.owner.postpone(seconds)
+
+    # ── ends ─────────────────────────────────────────────────────────────────────────────────
+
+    def leave(self) -> None:
+        """Announce that no more streams will be taken, and wait for the round trip of those under way.
+
+        RFC 9113 section 6.8: a client that has not read a GOAWAY yet may begin streams, and these are served.
+        """
+        if self._leaving or self.link.stage is not OPEN:
+            return
+        self._leaving = True
+        if self.streams.open:
+            self._await(NO_STREAM, LULL)
+        else:
+            self._announce()
+
+    def _announce(self) -> None:
+        self.sender.goaway(last=frames.LARGEST_STREAM)
+        self.sender.ping(_LEAVING)
+        self._await(FAREWELL, ROUND_TRIP + SWEEP_PERIOD)
+        self._write()
+
+    def _part(self) -> None:
+        """Take no more streams; end when those under way have ended."""
+        self._parted = True
+        self._awaited = NOTHING
+        self._deadline = inf
+        self.sender.goaway()
+        self.flush()
+
+    def _rest(self) -> None:
+        """Wait for the next request, or end: no stream is open."""
+        link = self.link
+        if link.stage is not OPEN:
+            return
+        if self._parted or self._client_leaves:
+            link.finish()
+        elif self._awaited is NO_STREAM:
+            self._announce()
+        elif self._awaited is NOTHING:
+            link.await_nothing()
+            self._await(NEXT_REQUEST, self.context.keep_alive)
+
+    def eof_received(self) -> bool:
+        """Close: a client that cannot open windows any more gets no answer."""
+        return False
+
+    def cut(self) -> None:
+        """Do nothing before `lost`, which follows."""
+
+    def lost(self) -> None:
+        """Tell the applications, and let go of the reader, which holds the connection."""
+        self._lose_all()
+
+    def _lose_all(self) -> None:
+        streams = self.streams.open
+        self.streams.open = {}
+        for stream in streams.values():
+            stream.owner.lost()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is under way, also none half received."""
+        return not (self.streams.open or self.reader.unread or self._awaited is HEAD)

@@ -1,0 +1,70 @@
+"""The choice between HTTP/1 and HTTP/2 on a new connection: by what TLS has agreed (ALPN), or by the first bytes.
+
+Runs in the worker's loop, only where HTTP/2 may be spoken: over TLS if `http2` is on, and on `h2c://` addresses. All
+other connections begin with HTTP/1, and pay nothing. The choice is made once, with the first bytes, and the connection
+is then handed over (`Connection.hand_over`).
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from aserver.protocol.transport.connection import Connection, Handler
+from aserver.tls import HTTP2
+
+#: The bytes with which a client of HTTP/2 begins (RFC 9113 section 3.4). No request of HTTP/1 begins so.
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+class Negotiation:
+    """The handler of a connection of which only the first bytes will say what is spoken on it."""
+
+    __slots__ = ("_begin", "_link", "_seen", "write_paused")
+
+    def __init__(self, link: Connection, begin: Callable[[bool], Handler]) -> None:
+        self._link = link
+        self._begin = begin  # makes the handler of HTTP/2, or else of HTTP/1
+        self._seen = b""
+        self.write_paused = False
+
+    def data_received(self, data: bytes) -> None:
+        """Choose, and hand the bytes on; wait where they are only the beginning of a preface."""
+        link = self._link
+        if self._seen:
+            data = self._seen + data
+        if link.tls:
+            http2 = link.transport.get_extra_info("ssl_object").selected_alpn_protocol() == HTTP2
+        elif data != PREFACE and PREFACE.startswith(data):
+            self._seen = data
+            return
+        else:
+            http2 = data.startswith(PREFACE)
+        awaited, deadline = link.awaited, link.deadline
+        handler = self._begin(http2)
+        link.hand_over(handler)
+        link.awaited, link.deadline = awaited, deadline  # the first request is still to come
+        handler.data_received(data)
+
+    def eof_received(self) -> bool:
+        """Close: nothing was asked."""
+        return False
+
+    def writable(self) -> None:
+        """Do nothing: nothing is written yet."""
+
+    def expire(self) -> None:
+        """Close, because the first request did not come."""
+        self._link.close()
+
+    def postpone(self, seconds: float) -> None:
+        """Do nothing: all deadlines are the connection's."""
+
+    def cut(self) -> None:
+        """Do nothing: no request is under way."""
+
+    def lost(self) -> None:
+        """Do nothing: no request is under way."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is under way, also none half received."""
+        return not self._seen

@@ -1,0 +1,312 @@
+"""Requests and answers over HTTP/2, as an application and a strict client see them."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from aserver.asgi import Receive, Scope, Send
+from tests.harness.waiting import eventually
+from tests.protocol.http2.strict import connect, speaking
+from tests.protocol.serving import answer, echo, field, read_all, serving, status
+
+scopes: list[Scope] = []
+
+
+async def keep(scope: Scope, receive: Receive, send: Send) -> None:
+    scopes.append(scope)
+    await answer(send, await read_all(receive))
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> None:
+    scopes.clear()
+
+
+async def test_the_scope_is_that_of_http_2() -> None:
+    """Pseudo-headers stand where ASGI wants them, and not among the headers."""
+    async with speaking(keep, root_path="/api") as (_, client):
+        got = await client.get("/a%20b?c=d", fields=[("cookie", "a=1"), ("x-y", "z"), ("cookie", "b=2")])
+    assert (got.status, got.body) == (200, b"")
+    (scope,) = scopes
+    assert scope["http_version"] == "2"
+    assert (scope["type"], scope["method"], scope["scheme"]) == ("http", "GET", "http")
+    assert (scope["path"], scope["raw_path"], scope["query_string"]) == ("/api/a b", b"/api/a%20b", b"c=d")
+    assert scope["root_path"] == "/api"
+    assert sorted(scope["headers"]) == [(b"cookie", b"a=1; b=2"), (b"host", b"t"), (b"x-y", b"z")]
+    assert scope["client"][0] == "127.0.0.1"
+    assert "http.response.trailers" not in scope["extensions"]
+
+
+async def test_a_trusted_peer_names_the_client() -> None:
+    """Fails without `apply_origin` in Http2Connection.on_request."""
+    async with speaking(keep) as (_, client):
+        await client.get(fields=[("x-forwarded-for", "192.0.2.7"), ("x-forwarded-proto", "https")])
+    assert (scopes[0]["client"][0], scopes[0]["scheme"]) == ("192.0.2.7", "https")
+
+
+async def test_many_requests_on_one_connection_side_by_side() -> None:
+    go = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/slow":
+            await go.wait()
+        await answer(send, scope["raw_path"])
+
+    async with speaking(app) as (_, client):
+        slow = client.ask("/slow")
+        quick = [client.ask(f"/{number}") for number in range(20)]
+        for number in quick:
+            assert (await client.answer(number)).ended
+        assert not client.answers[slow].over
+        go.set()
+        assert (await client.answer(slow)).body == b"/slow"
+        assert [client.answers[number].body for number in quick] == [b"/%d" % n for n in range(20)]
+
+
+async def test_the_answers_to_one_read_are_one_write() -> None:
+    """Fails without `_launched` in Http2Connection."""
+    async with speaking(echo) as (server, client):
+        await client.get()  # the preface is behind us
+        (connection,) = server.connections
+        writes: list[bytes] = []
+        transport = connection.writer.transport
+
+        class Noting:
+            def write(self, data: bytes) -> None:
+                writes.append(data)
+                transport.write(data)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(transport, name)
+
+        connection.writer.transport = Noting()
+        numbers = [client.ask(f"/{number}") for number in range(10)]
+        for number in numbers:
+            await client.answer(number)
+        assert len(writes) == 1
+
+
+async def test_bodies_both_ways() -> None:
+    """Many windows long. Fails (hangs) without `_credit`, and without the WINDOW_UPDATE of the connection."""
+    body = bytes(range(256)) * 4096  # 1 MB
+    async with speaking(keep) as (_, client):
+        number = client.ask("/", "POST", end=False)
+        rest = body
+        while rest:
+            room = min(client.h2.local_flow_control_window(number), client.h2.max_outbound_frame_size, len(rest))
+            if room:
+                client.h2.send_data(number, rest[:room], end_stream=room == len(rest))
+                rest = rest[room:]
+                await client.flush()
+            else:
+                await client.read()
+        got = await client.answer(number)
+        assert got.body == body
+        assert got.field(b"content-length") == b"%d" % len(body)
+
+
+async def test_head_204_304_and_pieces() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/pieces":
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"Connection", b"close")]})
+            for piece in (b"a", b"", b"b"):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body"})
+        elif scope["path"] == "/hello":
+            await answer(send, b"hello")
+        else:
+            await send({"type": "http.response.start", "status": int(scope["path"][1:]), "headers": []})
+            await send({"type": "http.response.body"})
+
+    async with speaking(app) as (_, client):
+        got = await client.get("/hello", "HEAD")
+        assert (got.body, got.field(b"content-length")) == (b"", b"5")
+        for path in ("/204", "/304"):
+            got = await client.get(path)
+            assert (got.status, got.body, got.field(b"content-length")) == (int(path[1:]), b"", None)
+        got = await client.get("/pieces")
+        assert (got.body, got.field(b"connection"), got.field(b"transfer-encoding")) == (b"ab", None, None)
+        assert got.field(b"date") is not None
+
+
+async def test_interim_answers_and_trailers() -> None:
+    """103, 100 only where it is asked for, and trailers for a client that takes them, as gRPC does."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.early_hint", "links": [b"</a>; rel=preload"]})
+        body = await read_all(receive)
+        await send({"type": "http.response.start", "status": 200, "headers": [], "trailers": True})
+        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.trailers", "headers": [(b"Grpc-Status", b"0")]})
+
+    async with speaking(app) as (_, client):
+        fields = [("te", "trailers"), ("content-type", "application/grpc"), ("expect", "100-continue")]
+        number = client.ask("/s/m", "POST", fields, end=False)
+        await client.until(lambda: len(client.answers[number].interim) == 2)
+        client.h2.send_data(number, b"message")
+        client.h2.send_headers(number, [("x-sum", "1")], end_stream=True)
+        got = await client.answer(number)
+    assert [dict(each)[b":status"] for each in got.interim] == [b"103", b"100"]
+    assert (got.body, got.trailers, got.reset) == (b"message", [(b"grpc-status", b"0")], None)
+
+
+async def test_trailers_wait_for_the_body_before_them() -> None:
+    """Fails where trailers pass by a body that waits for a window."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [], "trailers": True})
+        await send({"type": "http.response.body", "body": b"x" * 100_000})
+        await send({"type": "http.response.trailers", "headers": [(b"a", b"b")]})
+
+    async with speaking(app, credit=False) as (_, client):
+        number = client.ask(fields=[("te", "trailers")])
+        await client.until(lambda: len(client.answers[number].body) == 65_535)
+        client.h2.increment_flow_control_window(65_535)
+        client.h2.increment_flow_control_window(65_535, number)
+        got = await client.answer(number)
+        assert (len(got.body), got.trailers) == (100_000, [(b"a", b"b")])
+
+
+@pytest.mark.parametrize(
+    ("path", "outcome"),
+    [("/raise", 500), ("/return", 500), ("/half", "reset"), ("/short", "reset")],
+)
+async def test_faults_of_an_application(path: str, outcome: object) -> None:
+    """Answered as long as nothing is out; after that the stream is reset, and the connection goes on."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/raise":
+            raise RuntimeError
+        if scope["path"] in ("/half", "/short"):
+            headers = [(b"content-length", b"9")] if scope["path"] == "/short" else []
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b"half", "more_body": True})
+            if scope["path"] == "/short":
+                await send({"type": "http.response.body"})
+        elif scope["path"] == "/":
+            await answer(send)
+
+    async with speaking(app) as (_, client):
+        got = await client.get(path)
+        if outcome == "reset":
+            assert (got.ended, got.reset) == (False, 2)
+        else:
+            assert (got.status, got.ended) == (outcome, True)
+        assert (await client.get()).status == 200
+
+
+async def test_a_request_whose_answer_does_not_wait_for_it() -> None:
+    """The client is told that the rest is not wanted (RFC 9113 section 8.1), and the connection goes on."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, b"no", 413)
+
+    async with speaking(app) as (_, client):
+        number = client.ask("/", "POST", end=False)
+        got = await client.answer(number)
+        await client.until(lambda: got.reset is not None)
+        assert (got.status, got.body, got.ended, got.reset) == (413, b"no", True, 0)
+        assert (await client.get()).status == 413
+
+
+async def test_a_client_that_resets_a_stream() -> None:
+    """The application hears of it; the connection goes on. Fails without `on_reset`."""
+    heard = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/":
+            await answer(send)
+            return
+        await read_all(receive)
+        assert (await receive())["type"] == "http.disconnect"
+        heard.set()
+
+    async with speaking(app) as (server, client):
+        number = client.ask("/wait")
+        await client.flush()
+        await eventually(lambda: server.service.active)
+        client.h2.reset_stream(number, 8)
+        await client.flush()
+        await asyncio.wait_for(heard.wait(), 5)
+        assert (await client.get()).status == 200
+        await eventually(lambda: not server.service.active)
+
+
+async def test_a_client_that_goes() -> None:
+    """All its applications hear of it."""
+    heard: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await read_all(receive)
+        heard.append((await receive())["type"])
+
+    async with speaking(app) as (server, client):
+        client.ask()
+        client.ask()
+        await client.flush()
+        await eventually(lambda: server.service.active == 2)
+        client.client.close()
+        await eventually(lambda: heard == ["http.disconnect"] * 2 and not server.service.active)
+
+
+async def test_limits_are_those_of_http_1() -> None:
+    """Each is answered on its stream, and the connection goes on. Fails without `on_refused`."""
+    async with speaking(echo, limit_request_fields=10, limit_request_field_size=200, limit_request_line=100,
+                        limit_request_body=10) as (_, client):  # fmt: skip
+        many = [("x", "y")] * 12
+        assert (await client.get(fields=many)).status == 431
+        assert (await client.get(fields=[("cookie", "a")] * 11)).status == 431, "crumbs are counted"
+        assert (await client.get(fields=[("x", "y" * 200)])).status == 431
+        assert (await client.get("/" + "a" * 100)).status == 414
+        assert (await client.get("/", "POST", body=b"x" * 11)).status == 413
+        assert (await client.get("/", "POST", [("content-length", "11")], b"x" * 11)).status == 413
+        assert (await client.get("/", "POST", body=b"x" * 10)).status == 200
+
+
+async def test_limit_concurrency_counts_streams() -> None:
+    go = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await go.wait()
+        await answer(send)
+
+    async with speaking(app, limit_concurrency=2) as (_, client):
+        numbers = [client.ask() for _ in range(3)]
+        refused = await client.answer(numbers[2])
+        assert (refused.status, refused.field(b"retry-after")) == (503, b"1")
+        go.set()
+        assert [(await client.answer(number)).status for number in numbers[:2]] == [200, 200]
+
+
+async def test_the_access_log_and_request_ids() -> None:
+    records: list[Any] = []
+    async with speaking(echo, access=records.append, access_log_format="json") as (_, client):
+        got = await client.get("/a?b")
+        await client.get(fields=[("x", "y" * 10_000)])
+    first, second = records
+    assert (first.method, first.target, first.version, first.status, first.sent) == ("GET", b"/a?b", "2", 200, 7)
+    assert got.field(b"x-request-id") == first.request_id.encode()
+    assert second.status == 431
+
+
+async def test_the_preface_is_looked_for_only_where_it_may_come() -> None:
+    """On an `h2c://` address both versions are served, cut at any byte; elsewhere the preface is what it was before."""
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    async with serving(echo, h2c=True, http2=True) as server:
+        old = await server.connect()
+        for byte in b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\nConnection: close\r\n\r\nab":
+            await old.send(bytes((byte,)))
+            await asyncio.sleep(0)
+        assert (await old.rest()).endswith(b"POST / ab")
+        assert (await (await connect(server)).get()).status == 200
+        slow = await server.connect()
+        for byte in preface + b"\0\0\0\4\0\0\0\0\0":
+            await slow.send(bytes((byte,)))
+            await asyncio.sleep(0)
+        assert (await slow.exactly(9))[3] == 4, "SETTINGS"
+    for options in ({"http2": True}, {"http2": False, "h2c": True}):
+        async with serving(echo, **options) as server:
+            got = await server.ask(preface)
+            assert status(got) == 505
+            assert field(got, b"connection") == b"close"
