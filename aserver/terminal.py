@@ -2,7 +2,7 @@
 
 Used by every process of ours, and by none that embeds us. A terminal and many supervisors signal a whole process group.
 Only the master acts on such a signal, so the other processes must let it pass at every moment of their lives: signals
-are blocked (`held`) across an exec until the new process has said how it takes them.
+are `blocked` across an exec until the new process has said how it takes them.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ _BACKGROUND = frozenset({signal.SIGTTIN, signal.SIGTTOU})
 
 
 @contextlib.contextmanager
-def held(signals: Iterable[signal.Signals]) -> Iterator[None]:
+def blocked(signals: Iterable[signal.Signals]) -> Iterator[None]:
     """Keep `signals` pending in this thread, and blocked in the processes that it starts."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
@@ -51,7 +51,7 @@ def leave_to_master(signals: Iterable[signal.Signals]) -> None:
 @contextlib.contextmanager
 def background_output() -> Iterator[None]:
     """Around a write to the terminal by a process that obeys TTOU: blocked, it does not keep a background job off."""
-    with held((signal.SIGTTOU,)):
+    with blocked((signal.SIGTTOU,)):
         yield
 
 

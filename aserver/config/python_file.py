@@ -46,7 +46,7 @@ def run_file(path: Path, environ: dict[str, str]) -> tuple[Layer, tuple[str, ...
     """
     package_parent = str(Path(__file__).parents[2])
     try:
-        with terminal.held(terminal.PASSING):  # the child inherits that they are blocked, and has handlers later
+        with terminal.blocked(terminal.PASSING):  # the child inherits that they are blocked, and has handlers later
             child = subprocess.run(  # noqa: S603 - our own interpreter; the file is the operator's
                 [sys.executable, "-P", "-c", _CHILD, package_parent, str(path), str(os.getpid())],
                 stdin=subprocess.DEVNULL,

@@ -152,7 +152,7 @@ async def _run_master(
     loop = asyncio.get_running_loop()
     with contextlib.ExitStack() as undo:
         with contextlib.ExitStack() as standing:
-            with terminal.held(terminal.PASSING):  # a signal by the pidfile may come before the handlers stand
+            with terminal.blocked(terminal.PASSING):  # a signal by the pidfile may come before the handlers stand
                 with _start():
                     runner = (
                         _first(resolved, undo, reread, fd_limit)

@@ -221,7 +221,7 @@ class WorkerProcess:
         finally:
             loop.remove_reader(self._channel.fileno())
             self._channel.flush_by(None)
-            with terminal.held(_PASSING):  # the loop sets the defaults, which would cut off the exit hooks
+            with terminal.blocked(_PASSING):  # the loop sets the defaults, which would cut off the exit hooks
                 for signum in _HEARD:
                     loop.remove_signal_handler(signum)
                 unix.ignore_signals(_HEARD)

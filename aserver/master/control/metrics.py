@@ -58,7 +58,7 @@ def _of_workers(runner: Runner, measures: Measures) -> Iterator[Family]:
     yield labelled("aserver.workers", "phase", phases)
     yield single("aserver.workers.wanted", model.target)
     measures.keep({w.pid for w in workers if w.pid is not None})
-    memory = {str(w.slot): measures.memory(w.pid) for w in workers if w.pid is not None and w.holds}
+    memory = {str(w.slot): measures.memory(w.pid) for w in workers if w.pid is not None and w.usable}
     yield labelled("aserver.worker.memory", "slot", memory)
 
 

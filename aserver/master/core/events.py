@@ -60,11 +60,11 @@ class Died(_Shape, frozen=True):
 class Beats(_Shape, frozen=True):
     """The last heartbeat of each worker, in monotonic seconds; sent every BEAT_PERIOD.
 
-    A debugger may hold the workers in `held`.
+    A debugger may have stopped the workers in `debugged`.
     """
 
     beats: Mapping[int, float]
-    held: frozenset[int] = frozenset()
+    debugged: frozenset[int] = frozenset()
 
 
 class StopRequested(_Shape, frozen=True):

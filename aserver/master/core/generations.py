@@ -36,7 +36,7 @@ def promote(model: Model, generation: Generation) -> None:
     transitions.succeed(model, generation)
     if not first:
         model.target = _target_after(model, generation)
-        older = [w for w in model.workers.values() if w.holds and w.generation != generation.number]
+        older = [w for w in model.workers.values() if w.usable and w.generation != generation.number]
         serving = sum(w.serves for w in older)
         follows = {0: "", 1: "; the older worker is replaced"}.get(
             serving, f"; {serving} older workers are replaced one by one"
@@ -73,7 +73,7 @@ def candidate_failed(model: Model, generation: Generation, code: int, reason: st
         return
     transitions.fail(generation)
     for worker in model.of(generation):
-        if worker.holds:
+        if worker.usable:
             transitions.drain(model, worker, "its generation failed")
     operations.fail_reload(model, generation, reason, detail)
 

@@ -79,14 +79,14 @@ class Worker:
     reported_beat: float = -1.0  # the heartbeat whose silence was reported
 
     @property
-    def holds(self) -> bool:
+    def usable(self) -> bool:
         """Whether it serves, or is on its way to."""
         return self.phase in (WorkerPhase.BOOTING, WorkerPhase.READY, WorkerPhase.RECYCLING)
 
     @property
     def fills(self) -> bool:
         """Whether no other worker is to be forked for its slot."""
-        return self.holds or self.boots
+        return self.usable or self.boots
 
     @property
     def boots(self) -> bool:

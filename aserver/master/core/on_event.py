@@ -146,7 +146,7 @@ def on_boot_failed(model: Model, worker: Worker, event: msg.BootFailed) -> None:
 
 def on_recycle_asked(_model: Model, worker: Worker, event: msg.RecycleAsked) -> None:
     """The worker asks to be recycled. It may ask before `ready` is heard, and asks only once."""
-    if worker.holds and not worker.recycle_reason:
+    if worker.usable and not worker.recycle_reason:
         worker.recycle_reason = event.reason
 
 
@@ -215,7 +215,7 @@ def _crashed(model: Model, generation: Generation, worker: Worker, how: str) -> 
     pause = 0.0
     if generation.role is Role.CURRENT:
         pause = generation.backoff.died(model.now, model.now - worker.ready_at)
-    others = [w for w in model.workers.values() if w.slot == worker.slot and w.holds]
+    others = [w for w in model.workers.values() if w.slot == worker.slot and w.usable]
     if worker.slot > model.target:
         follows = "its place is not wanted any more"
     elif any(w.serves for w in others):
@@ -227,7 +227,7 @@ def _crashed(model: Model, generation: Generation, worker: Worker, how: str) -> 
 
 
 def on_beats(model: Model, event: ev.Beats) -> None:
-    """End the workers that are silent, unless a debugger holds them.
+    """End the workers that are silent, unless a debugger has stopped them.
 
     If this look itself came late, every worker's clock starts anew.
     """
@@ -236,8 +236,8 @@ def on_beats(model: Model, event: ev.Beats) -> None:
     model.beats_at = model.now
     for serial, beat in event.beats.items():
         worker = model.workers.get(serial)
-        if worker is not None and serial in event.held and not model.over:
-            transitions.hold(model, worker)
+        if worker is not None and serial in event.debugged and not model.over:
+            transitions.wait_for_debugger(model, worker)
             continue
         if worker is None or worker.ready_at is None or worker.phase is WorkerPhase.KILLING:
             continue

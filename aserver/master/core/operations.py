@@ -65,7 +65,7 @@ def _look(model: Model, operation: Operation, current: Generation) -> None:
         return
     older = [w for w in model.workers.values() if number and w.generation < number]
     served = {w.slot for w in model.workers.values() if w.serves and w not in older}
-    if served == set(range(1, model.target + 1)) and not any(w.holds for w in older):
+    if served == set(range(1, model.target + 1)) and not any(w.usable for w in older):
         workers = count(model.target, "worker")
         if number:
             how = f"generation {number} serves with {workers}"

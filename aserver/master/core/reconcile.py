@@ -152,7 +152,7 @@ def _fill_slots(model: Model) -> None:
 
 def _shrink(model: Model) -> None:
     for worker in model.workers.values():
-        if worker.slot <= model.target or not worker.holds or not model.counts(worker):
+        if worker.slot <= model.target or not worker.usable or not model.counts(worker):
             continue
         if worker.phase is WorkerPhase.BOOTING or model.can_lose_one():
             transitions.drain(model, worker, f"it is not wanted any more: {count(model.target, 'worker')} are")

@@ -42,7 +42,7 @@ def proceed(model: Model) -> None:
 
 
 def _stop_worker(model: Model, worker: Worker) -> None:
-    if worker.holds:
+    if worker.usable:
         quick = model.stop is not ev.StopMode.GRACEFUL
         transitions.drain(model, worker, "the server stops", final=True, graceful=0.0 if quick else None)
         worker.hurried = quick

@@ -165,8 +165,8 @@ def recycle(worker: Worker, reason: str) -> None:
     worker.recycle_reason = reason
 
 
-def hold(model: Model, worker: Worker) -> None:
-    """A debugger holds the worker: a deadline that it has waits."""
+def wait_for_debugger(model: Model, worker: Worker) -> None:
+    """A debugger has stopped the worker: a deadline that it has waits."""
     if worker.deadline is not None:
         worker.deadline = max(worker.deadline, model.now + KILL_ALLOWANCE)
 
@@ -178,7 +178,7 @@ def stay(worker: Worker) -> None:
 
 
 def drain(model: Model, worker: Worker, why: str, *, final: bool = False, graceful: float | None = None) -> None:
-    """Tell a worker that `holds` its slot to leave, because of `why`; `graceful` seconds are for its requests.
+    """Tell a worker that is `usable` to leave, because of `why`; `graceful` seconds are for its requests.
 
     A worker that boots has none, and gets no time for them. But it may become ready before the order reaches it, and
     then gets that time after all (`ready`), so the order itself is the same.
