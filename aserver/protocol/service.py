@@ -12,7 +12,7 @@ from typing import Any, cast
 from aserver.asgi import ASGIApp, Scope
 from aserver.config import Config
 from aserver.log.access.record import AccessRecord
-from aserver.protocol.application.tasks import Tasks, describe
+from aserver.protocol.application.tasks import Request, Tasks, describe
 from aserver.protocol.context import ClientConnection, Context
 from aserver.protocol.drain_notice import Draining
 from aserver.protocol.http1.connection import HttpConnection
@@ -176,6 +176,17 @@ class Service:
 
     def _websockets(self) -> list[Socket]:
         return [each.handler for each in self.connections if isinstance(each.handler, Socket)]
+
+    def lasting(self) -> dict[object, str]:
+        """The requests that a final stop waits for, as `Tasks.standing` tells of them.
+
+        Streams and open WebSockets are left out, because the stop ends those.
+        """
+
+        def ends_soon(request: Request) -> bool:
+            return request.open_ended or (isinstance(request, WebSocket) and not request.answered)
+
+        return {each: self.tasks.standing(each) for each in self.tasks.running if not ends_soon(each)}
 
     def describe(self) -> list[str]:
         """`GET /x, 31.2 s` for each request whose application has not returned."""

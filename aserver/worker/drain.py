@@ -28,6 +28,8 @@ LAST_HANDSHAKES = 1.0
 GOODBYE = 0.5
 #: Seconds that a cancelled request gets to unwind before its connection is cut off.
 UNWIND = 1.0
+#: Seconds of a final stop after which the log names the requests that it waits for, and how many of them.
+NAME_AFTER, NAMED = 1.0, 5
 #: Part of graceful_timeout, and of stream_grace, in which WebSockets are closed.
 WEBSOCKET_WINDOW = 0.25
 
@@ -53,6 +55,7 @@ class ServerDrain:
         self._handshakes = handshakes
         self._release = release
         self._relay = relay
+        self._named: set[object] = set()
 
     def order(self, *, final: bool, graceful: float) -> None:
         """Give requests `graceful` seconds from now.
@@ -127,6 +130,7 @@ class ServerDrain:
             return self._is_empty(service)
 
         began, grace = self._loop.time(), self._config.stream_grace
+        naming = self._loop.call_later(NAME_AFTER, self._name, service)
         self._release()
         service.stop_streams()
         await self._until(empty, began + self._config.idle_grace)
@@ -139,6 +143,19 @@ class ServerDrain:
         service.end_streams(self._loop.time())
         await self._until(empty, began + 2 * grace)
         service.end_websockets()
+        if naming.when() < self._loop.time():
+            self._name(service)  # WebSockets that were told meanwhile
+
+    def _name(self, service: Service) -> None:
+        """Log the requests that the stop waits for, each once."""
+        lasting = {request: text for request, text in service.lasting().items() if request not in self._named}
+        if not lasting or self._loop.time() >= self.deadline:
+            return
+        self._named.update(lasting)
+        names = list(lasting.values())
+        more = f"; and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        text = "the stop waits up to %.1f s for %s%s (stop again to end at once)"
+        log.info(text, self.time_left, "; ".join(names[:NAMED]), more)
 
     def _is_empty(self, service: Service) -> bool:
         """Are there no connections, no handshakes, and no applications that work on after their answer?"""

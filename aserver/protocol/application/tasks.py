@@ -204,6 +204,15 @@ class Tasks:
             self._loop.call_soon(request.cancel, reason)
         return self.describe()
 
+    def standing(self, request: Request) -> str:
+        """`GET /x, 31.2 s`, and what its application does although no client waits for it."""
+        how = ""
+        if request.answered:
+            how = " (over for its client; its application works on)"
+        elif request in self.abandoned:
+            how = " (its client has gone; its application works on)"
+        return describe(request, self._loop.time()) + how
+
     def describe(self) -> list[str]:
         """`GET /x, 31.2 s` for each task that still runs."""
         now = self._loop.time()

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import signal
 import socket
 import ssl
@@ -30,6 +31,10 @@ from tests.protocol.serving import service_of
 
 LOOPS = [("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})]
 GET = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
+UPGRADE = (
+    b"GET /socket HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 
 
 async def _hello(scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,6 +58,55 @@ async def test_embedded_sigterm_is_patient_and_sigint_is_not() -> None:
             while len(drains) == seen:
                 await asyncio.sleep(0.01)
     assert drains == [{"final": True, "graceful": 7.0}, {"final": True, "graceful": 0.0}]
+
+
+async def test_a_final_stop_names_what_it_waits_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Background work after an answer, and after a WebSocket's end, is not cut off; it is named, each once and early.
+
+    Fails without either `_name`, and if an open WebSocket is named: the stop itself ends it soon.
+    """
+    monkeypatch.setattr("aserver.worker.drain.NAME_AFTER", 0.0)
+    go, told = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+            assert (await receive())["type"] == "websocket.disconnect"
+            told.set()
+        else:
+            await _hello(scope, receive, send)
+        await go.wait()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, caplog.at_level(logging.INFO):
+        config = _config(idle_grace=0, stream_grace=0.4, lifespan="off")
+        server = Server(app, config, [Endpoint(listener, "http")], release=lambda: None)
+        ready = asyncio.Event()
+        serving = asyncio.create_task(server.run(ready.set))
+        await ready.wait()
+        writers = []
+        for request, answer in ((GET, b"hello"), (UPGRADE, b"\r\n\r\n")):
+            reader, writer = await asyncio.open_connection(*listener.getsockname())
+            writers.append(writer)
+            writer.write(request)
+            with anyio.fail_after(PATIENCE):
+                await reader.readuntil(answer)
+        server.drain(final=True, graceful=PATIENCE)
+        with anyio.fail_after(PATIENCE):
+            await told.wait()
+            while "WEBSOCKET /socket" not in caplog.text:
+                await asyncio.sleep(0.01)
+        go.set()
+        await serving
+        for writer in writers:
+            writer.close()
+    named = [each.getMessage() for each in caplog.records if "the stop waits" in each.getMessage()]
+    over = r"the stop waits up to [\d.]+ s for {}, [\d.]+ s \(over for its client; its application works on\) \(stop"
+    assert len(named) == 2
+    assert re.match(over.format("GET /"), named[0])
+    assert re.match(over.format("WEBSOCKET /socket"), named[1])
 
 
 async def test_a_loop_that_stood_still_holds_it_against_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
