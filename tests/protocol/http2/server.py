@@ -16,9 +16,10 @@ HELLO = [(b"content-type", b"text/plain"), (b"content-length", b"5")]
 
 
 class PlainServer:
-    """Answers each request when it is complete, and keeps a record."""
+    """Answers each request when it is complete, unless it is `silent`, and keeps a record."""
 
-    def __init__(self, limits: RequestLimits | None = None, most_streams: int = 100) -> None:
+    def __init__(self, limits: RequestLimits | None = None, most_streams: int = 100, *, silent: bool = False) -> None:
+        self.silent = silent
         self.blocks = BlockEncoder(Defaults([], None))
         self.streams = Streams()
         patience = Patience(0.0)
@@ -67,6 +68,8 @@ class PlainServer:
 
     def on_end(self, stream: Stream) -> None:
         """See `StreamSink`."""
+        if self.silent:
+            return
         response = Response(self.blocks.heads, True, False, True)
         response.start({"type": "http.response.start", "status": 200, "headers": HELLO})
         body = response.body({"type": "http.response.body", "body": b"hello"})
