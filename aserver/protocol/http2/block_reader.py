@@ -41,6 +41,11 @@ class BlockReader:
         self._known: dict[bytes, StreamRequest] = {}
         self.connect_protocol = False
 
+    @property
+    def remembered(self) -> int:
+        """Blocks that are remembered."""
+        return len(self._known)
+
     def request(self, number: int, block: bytes) -> StreamRequest:
         """Return the request.
 

@@ -1,5 +1,7 @@
 """The pure half of an HTTP/2 connection with an application that says hello."""
 
+from collections.abc import Callable
+
 from aserver.errors import ClientError
 from aserver.protocol.http2.encoder import BlockEncoder
 from aserver.protocol.http2.errors import ConnectionFaultError
@@ -24,13 +26,16 @@ class PlainServer:
         self.streams = Streams()
         patience = Patience(0.0)
         self.sender = Sender(self.streams, patience, self.on_writable)
-        limits = limits or RequestLimits(line=8190, fields=100, field_size=8190, body=0)
-        self.reader = Reader(self, self.streams, self.sender, patience, limits, most_streams)
+        self.limits = limits or RequestLimits(line=8190, fields=100, field_size=8190, body=0)
+        self.reader = Reader(self, self.streams, self.sender, patience, self.limits, most_streams)
         self.requests: list[StreamRequest] = []
         self.refused: list[tuple[int, int]] = []
         self.bodies: dict[int, bytes] = {}
         self.resets: list[tuple[int, int]] = []
         self.pongs: list[bytes] = []
+        self.writable: list[int] = []
+        self.refill = True
+        self.credit: Callable[[Stream, int], None] = self.sender.credit
         self.sent = b""
         self.fault: ConnectionFaultError | None = None
 
@@ -38,7 +43,7 @@ class PlainServer:
         """Read, and keep what is to be sent."""
         try:
             self.reader.feed(data, now)
-            while self.reader.spent:
+            while self.refill and self.reader.spent:
                 self.reader.refill()
                 self.reader.feed(b"", now)
         except ConnectionFaultError as fault:
@@ -64,7 +69,7 @@ class PlainServer:
     def on_body(self, stream: Stream, data: bytes) -> None:
         """See `StreamSink`."""
         self.bodies[stream.id] = self.bodies.get(stream.id, b"") + data
-        self.sender.credit(stream, len(data))
+        self.credit(stream, len(data))
 
     def on_end(self, stream: Stream) -> None:
         """See `StreamSink`."""
@@ -81,6 +86,7 @@ class PlainServer:
 
     def on_writable(self, stream: Stream) -> None:
         """See `StreamSink`."""
+        self.writable.append(stream.id)
 
     def on_goaway(self, code: int, debug: bytes) -> None:
         """See `StreamSink`."""
