@@ -17,17 +17,21 @@ from aserver.protocol.semantics.response_head import Defaults
 HELLO = [(b"content-type", b"text/plain"), (b"content-length", b"5")]
 
 
+LIMITS = RequestLimits(line=8190, fields=100, field_size=8190, body=0)
+
+
 class PlainServer:
     """Answers each request when it is complete, unless it is `silent`, and keeps a record."""
 
-    def __init__(self, limits: RequestLimits | None = None, most_streams: int = 100, *, silent: bool = False) -> None:
+    def __init__(
+        self, limits: RequestLimits = LIMITS, most_streams: int = 100, *, window: int = 65_535, silent: bool = False
+    ) -> None:
         self.silent = silent
         self.blocks = BlockEncoder(Defaults([], None))
-        self.streams = Streams()
+        self.streams = Streams(window)
         patience = Patience(0.0)
         self.sender = Sender(self.streams, patience, self.on_writable)
-        self.limits = limits or RequestLimits(line=8190, fields=100, field_size=8190, body=0)
-        self.reader = Reader(self, self.streams, self.sender, patience, self.limits, most_streams)
+        self.reader = Reader(self, self.streams, self.sender, patience, limits, most_streams)
         self.requests: list[StreamRequest] = []
         self.refused: list[tuple[int, int]] = []
         self.bodies: dict[int, bytes] = {}

@@ -5,8 +5,6 @@ import pytest
 from aserver.protocol.http2 import frames
 from aserver.protocol.http2.errors import CANCEL
 from aserver.protocol.http2.priority import parse_priority
-from aserver.protocol.http2.rates import Patience
-from aserver.protocol.http2.reader import Reader
 from aserver.protocol.http2.sender import HIGH_WATER, TAKEN, Sender
 from aserver.protocol.http2.streams import CLOSED, HALF_CLOSED_REMOTE, RESET_SENT, Stream
 from tests.protocol.http2.rfc9113_rows import setting
@@ -270,13 +268,11 @@ def test_padding_is_given_back() -> None:
 
 
 def test_a_wider_window() -> None:
-    server = PlainServer()
-    sender = Sender(server.streams, Patience(0.0), server.on_writable, window=2**20)
-    reader = Reader(server, server.streams, sender, Patience(0.0), server.limits, 100)
-    sender.begin({F.MAX_CONCURRENT_STREAMS: 100})
-    first = next(take_apart(sender.take()))
+    server = PlainServer(window=2**20)
+    server.sender.begin({F.MAX_CONCURRENT_STREAMS: 100})
+    first = next(take_apart(server.sender.take()))
     assert first[3].hex() == "000300000064" + "000400100000"
-    reader.feed(OPENING + post(1), 0.0)
+    server.feed(OPENING + post(1))
     assert server.streams.open[1].receive_window == 2**20
 
 
