@@ -9,6 +9,7 @@
 # make migrate-tables  the verdicts on other servers' options against those servers, in an environment of their own
 # make apps   Django, Flask, datasette, NiceGUI and others, recycled and reloaded while clients visit (an environment of their own)
 # make dashboard  the dashboard in a headless Chromium (apt-get install chromium)
+# make wheels  the source, a pure wheel, and a compiled one for each of WHEEL_PYTHONS, in dist/; each is installed and run
 # make autobahn  the Autobahn WebSocket suite, if there is a Python 2.7 to run it
 #
 # PYTHON=python3.12 (or a path) chooses the interpreter, and then has an environment of its own: .venv-3.12.
@@ -25,7 +26,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests of real processes mostly wait: five at once on two cores are three times as fast.
 JOBS ?= 5
 
-.PHONY: migrate-tables apps dashboard run test test-compiled lint bench docs clean chaos long autobahn storm fuzz
+.PHONY: wheels migrate-tables apps dashboard run test test-compiled lint bench docs clean chaos long autobahn storm fuzz
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -69,6 +70,15 @@ apps: $(VENV)-apps/.apps
 
 dashboard: $(VENV)/.test
 	TEST_DASHBOARD=1 $(BIN)/python -m pytest tests/dashboard $(ARGS)
+
+WHEEL_PYTHONS ?= $(abspath $(BIN))/python
+wheels: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --group wheels
+	rm -rf dist && $(BIN)/python -m build --outdir dist .
+	for python in $(WHEEL_PYTHONS); do \
+		HATCH_BUILD_HOOKS_ENABLE=1 $$python -m pip wheel --quiet --no-deps --wheel-dir dist dist/*.tar.gz || exit 1; done
+	$(BIN)/twine check --strict dist/*
+	TEST_WHEELS=1 $(BIN)/python -m pytest tests/packaging $(ARGS)
 
 autobahn: $(VENV)/.test
 	$(BIN)/python -m tests.conformance.autobahn $(ARGS)

@@ -4,6 +4,7 @@ Runs in the operator's process, which becomes the master under `run`. It must ne
 the only function of aserver that calls `sys.exit`.
 """
 
+import importlib.util
 import json
 import os
 import platform
@@ -11,6 +12,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -197,10 +199,25 @@ class _Commands(click.Group):
 _OPTIONS = _all_options()
 
 
+def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's
+    if wanted and not context.resilient_parsing:
+        python = f"{platform.python_implementation()} {platform.python_version()} {sys.platform}"
+        # Looked at and not imported, as a master imports neither parser nor loop.
+        reader = importlib.util.find_spec("aserver.protocol.http1.reader")
+        kind = "protocol in pure Python" if str(reader and reader.origin).endswith(".py") else "protocol compiled"
+        parts = [f"{name} {metadata.version(name)}" for name in ("uvloop", "httptools")]
+        click.echo(f"aserver {__version__} ({python}; {kind}; {', '.join(parts)})")
+        raise click.exceptions.Exit(ExitCode.OK)
+
+
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.version_option(
-    __version__,
-    message=f"aserver %(version)s ({platform.python_implementation()} {platform.python_version()} {sys.platform})",
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Show the version and exit.",
 )
 def cli() -> None:
     """aserver, a production ASGI server."""

@@ -185,7 +185,7 @@ def top(*, control: str | None, pid: int | None, as_json: bool) -> int:
 
         from aserver.command import top as screen  # noqa: PLC0415
     except ModuleNotFoundError:
-        raise ConfigError("aserver top needs rich: pip install 'aserver[top]'") from None
+        raise ConfigError("aserver top needs rich: pip install 'aserver-asgi[top]'") from None
     with contextlib.suppress(KeyboardInterrupt):
         screen.top(instances.find(control, pid), Console())
     return ExitCode.OK
@@ -204,7 +204,7 @@ def profile(
     beside = os.path.dirname(sys.executable)
     program = shutil.which("py-spy", path=os.pathsep.join((beside, os.environ.get("PATH", ""))))
     if program is None:
-        raise ConfigError("aserver profile needs py-spy: pip install 'aserver[profile]'")
+        raise ConfigError("aserver profile needs py-spy: pip install 'aserver-asgi[profile]'")
     with instances.Line(instances.find(control, pid)) as line:
         workers = line.ask("status")["status"]["workers"]
     pids = [each["pid"] for each in workers if each["slot"] == slot and each["phase"] in ("ready", "recycling")]

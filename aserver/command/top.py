@@ -1,4 +1,4 @@
-"""`aserver top`: the status of a running server, live. Needs rich (`pip install aserver[top]`).
+"""`aserver top`: the status of a running server, live. Needs rich (`pip install aserver-asgi[top]`).
 
 Runs in the operator's process. It asks once a second, and sends the orders of its keys by the same connection.
 """

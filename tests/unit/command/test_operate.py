@@ -55,7 +55,7 @@ def test_a_profile_is_py_spys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 def test_a_profile_that_cannot_be_made_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Fails with a traceback of ours."""
-    with pytest.raises(ConfigError, match=r"pip install 'aserver\[profile\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'aserver-asgi\[profile\]'"):
         profile(monkeypatch, tmp_path, "1", code=None)
     with pytest.raises(AserverError, match="no right to trace"):
         profile(monkeypatch, tmp_path, "1", code=1)
