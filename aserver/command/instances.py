@@ -29,6 +29,10 @@ class Unreachable(AserverError):  # noqa: N818  (with its sentence it reads as o
     exit_code = ExitCode.CONFIG
 
 
+class HungUp(Unreachable):
+    """The server has ended the connection without an answer."""
+
+
 class Refused(Unreachable):
     """The server does not obey, and says why."""
 
@@ -66,6 +70,14 @@ class Line:
         self._send(command, **more)
         return self._read()
 
+    def status(self) -> dict[str, Any]:
+        """The status; asked again if the server hangs up, as it does at an upgrade, in which it re-executes itself."""
+        try:
+            return dict(self.ask("status")["status"])
+        except HungUp:
+            with Line(self.path) as again:
+                return dict(again.ask("status")["status"])
+
     def _send(self, command: str, **more: object) -> None:
         request = {"command": command, **{name: value for name, value in more.items() if value is not None}}
         with contextlib.suppress(OSError):  # a refusal may have come before it hung up
@@ -79,9 +91,9 @@ class Line:
                 f"the server at {self.path} (pid {self.pid}) has not answered for {PATIENCE:g} s"
             ) from None
         except OSError as error:
-            raise Unreachable(f"the server at {self.path} hung up: {error.strerror}") from None
+            raise HungUp(f"the server at {self.path} hung up: {error.strerror}") from None
         if not line:
-            raise Unreachable(f"the server at {self.path} hung up")
+            raise HungUp(f"the server at {self.path} hung up")
         reply: dict[str, Any] = json.loads(line)
         if "error" in reply:
             raise Refused(reply["error"])
@@ -134,7 +146,7 @@ def _introduce(paths: list[str]) -> Iterator[str]:
     for path in paths:
         try:
             with Line(path) as line:
-                status = line.ask("status")["status"]
+                status = line.status()
         except Unreachable as error:
             yield f"  {path}: {error}"
         else:

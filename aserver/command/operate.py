@@ -42,7 +42,7 @@ _waits = click.option("--wait", is_flag=True, help="Wait for the outcome, and te
 def status(*, control: str | None, pid: int | None, as_json: bool) -> int:
     """Print what a running server does: its workers, listeners, last reload and last death."""
     with instances.Line(instances.find(control, pid)) as line:
-        found = line.ask("status")["status"]
+        found = line.status()
     click.echo(json.dumps(found) if as_json else "\n".join(status_view.show(found)))
     return ExitCode.OK
 
@@ -206,7 +206,7 @@ def profile(
     if program is None:
         raise ConfigError("aserver profile needs py-spy: pip install 'aserver-asgi[profile]'")
     with instances.Line(instances.find(control, pid)) as line:
-        workers = line.ask("status")["status"]["workers"]
+        workers = line.status()["workers"]
     pids = [each["pid"] for each in workers if each["slot"] == slot and each["phase"] in ("ready", "recycling")]
     if not pids:
         raise AserverError(f"no worker of slot {slot} serves")

@@ -1,14 +1,20 @@
 """The admin endpoint of a real server: whatever happens to the workers, it answers, and it costs them nothing."""
 
+import asyncio
+import os
 import re
 import signal
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from aserver.command.instances import Line
 from tests.harness import Process, ServerProcess, fetch
 from tests.harness.client import RawConnection, RawResponse
+from tests.harness.server import REPOSITORY
+from tests.process.embedding import Footprint, served
 from tests.process.rolling import Site, Start, hold
 
 pytestmark = pytest.mark.process
@@ -109,3 +115,23 @@ def test_an_address_that_is_taken_costs_the_admin_endpoint_only(server: Start) -
     assert running.fetch("/").text == "hello", "it accepts until then"
     running.signal(signal.SIGINT)
     assert running.wait_exit() == 0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_an_embedding_program_may_have_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `control` and `admin` name paths, `serve()` answers there. Fails without `controlled`."""
+    monkeypatch.chdir(REPOSITORY)
+    before = Footprint()
+    control, admin = tmp_path / "control", tmp_path / "admin"
+    async with served(APP, control=str(control), admin=f"unix:{admin}"):
+
+        def look() -> tuple[dict[str, Any], int]:
+            with Line(str(control)) as line:
+                return line.status(), fetch(str(admin), "/livez").status
+
+        status, alive = await asyncio.to_thread(look)
+        assert (status["pid"], status["target"], alive) == (os.getpid(), APP, 200)
+    assert not list(tmp_path.iterdir())
+    await asyncio.get_running_loop().shutdown_default_executor()
+    before.check()

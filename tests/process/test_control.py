@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,16 @@ from tests.process.rolling import Site, Start, hold
 pytestmark = pytest.mark.process
 
 APP = "tests.apps.controlled:app"
+
+
+#: `aserver status --control PATH` of another user.
+STRANGER = """
+import os, sys
+from aserver.command import cli, operate
+os.setuid(65534)
+sys.argv = ["aserver", "status", "--control", sys.argv[1]]
+cli.main()
+"""
 
 
 class Desk:
@@ -59,8 +70,7 @@ class Desk:
     def status(self) -> dict[str, Any]:
         """Of the only server, without a command: a test looks often."""
         with Line(str(self.path)) as line:
-            found: dict[str, Any] = line.ask("status")["status"]
-        return found
+            return line.status()
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """Values by family and by the label, if there is one."""
@@ -105,7 +115,12 @@ def test_trap_92_status_commands_and_events_through_reload_and_upgrade(server: S
 
     ended = desk.told("reload", "--wait")[-1]
     assert (ended["event"], ended["outcome"], ended["generation"]) == ("reload.ends", "complete", 2)
-    ended = desk.told("upgrade", "--wait")[-1]
+    upgrading = desk.begin("upgrade", "--wait", "--json")
+    while upgrading.returncode is None:  # the image is exchanged meanwhile, and a question in that moment is answered
+        assert desk.status()["pid"] == running.pid
+        with suppress(subprocess.TimeoutExpired):
+            upgrading.wait(0.2)
+    ended = json.loads(upgrading.communicate(timeout=PATIENCE)[0].splitlines()[-1])
     assert (ended["event"], ended["outcome"], ended["generation"]) == ("upgrade.ends", "complete", 3)
     ended = desk.told("scale", "3", "--wait")[-1]
     assert ended["outcome"] == "complete"
@@ -128,6 +143,9 @@ def test_trap_92_status_commands_and_events_through_reload_and_upgrade(server: S
     text = desk.run("status")[1]
     assert re.search(r"3 of 3 serve, generation 3", text)
     assert re.search(r"last reload .*upgrade complete: generation 3 serves", text)
+    said = subprocess.run([sys.executable, "-c", STRANGER, str(path)], capture_output=True, text=True, check=False)
+    if os.geteuid() == 0:
+        assert (said.returncode, f"no server answers at {path}: Permission denied" in said.stderr) == (2, True)
     code, out, _ = desk.run("stop")
     assert (code, out.splitlines()[-1]) == (0, "stopped")
     assert running.wait_exit() == 0

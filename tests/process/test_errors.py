@@ -155,9 +155,10 @@ def test_trap_32_exit_3_lifespan_failed_after_all_retries(server: Start, tmp_pat
 
 def test_exit_3_lifespan_on_and_the_app_raises(server: Start) -> None:
     """With the app's own frames as the last thing printed. Fails with an empty detail in WorkerProcess._main."""
-    lines = _refused(server, f"{APPS}.lifespans:raises", "--lifespan", "on", "--boot-retries", "1", code=3)
+    lines = _refused(server, f"{APPS}.lifespans:raises", "--lifespan", "on", "--boot-retries", "2", code=3)
     assert "lifespan startup failed: ValueError: no lifespan here" in _error(lines)
     assert lines[-1] == "ValueError: no lifespan here"
+    assert sum("Traceback" in line for line in lines) == 1, "one for a failure, however often it is tried"
     assert [line for line in lines if line.startswith("  File ")] == [line for line in lines if "lifespans.py" in line]
 
 

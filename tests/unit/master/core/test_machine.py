@@ -879,3 +879,18 @@ def test_trap_43_a_rollout_that_stops_half_way_says_what_serves_and_loses_nobody
     assert {generation for _, generation in world.serving} == {1, 2}, "the mix goes on: nothing old left for nothing"
     assert world.said("could not boot")
     assert world.said("3 of 3 workers serve (2 of them from an older generation)")
+
+
+def test_a_death_is_told_with_what_follows() -> None:
+    """Of a worker that is being replaced anyway. Fails with its slot counted as empty, or as served."""
+    world = World(quick(workers=1, min_lifetime=0)).start()
+    world.send(msg.RecycleAsked(1, "it is old"))
+    world.run(0.1)
+    world.kill(1)
+    assert any("0 of 1 serve, its replacement boots already" in text for text in world.said("worker 1 "))
+    other = World(quick(workers=1)).start()
+    other.ways.leave = "slow"
+    other.send(msg.RecycleAsked(1, "it is old"))
+    other.run(3.0)
+    other.kill(1)
+    assert not any("0 of 1 serve" in text for text in other.said("worker 1 "))
