@@ -11,7 +11,7 @@ import time
 from collections import deque
 from typing import Any
 
-from aserver.admin.samples import Samples
+from aserver.metrics.samples import Samples
 
 #: Seconds between an answer and the next question.
 PERIOD = 0.5

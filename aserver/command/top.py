@@ -11,7 +11,7 @@ import termios
 import time
 import tty
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -21,6 +21,7 @@ from rich.text import Text
 
 from aserver.command import looks, status_view
 from aserver.command.instances import UPGRADE_PATIENCE, Line, Refused, Unreachable
+from aserver.metrics.samples import Samples
 
 #: Seconds between two looks.
 PERIOD = 1.0
@@ -32,16 +33,18 @@ _PHASES = {"ready": "green", "booting": "cyan", "recycling": "yellow", "draining
 
 
 class History:
-    """Requests per second: of the server, as a row of bars, and of each worker, by its serial."""
+    """Requests per second: of the server, as a row of bars, and of each worker, by its serial; and `samples`."""
 
     def __init__(self) -> None:
+        self.samples = Samples()
         self.total: deque[float] = deque(maxlen=WIDTH)
         self.of: dict[int, float] = {}
         self._before: dict[int, int] = {}
         self._at: float | None = None
 
-    def add(self, status: Mapping[str, Any]) -> None:
+    def add(self, status: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> None:
         """Compare with the look before. A worker that is new counts from 0, one that has gone counts no more."""
+        self.samples.add(status, metrics, status["uptime"])
         now = {worker["serial"]: worker.get("requests", 0) for worker in status["workers"]}
         if self._at is not None and status["uptime"] > self._at:
             passed = status["uptime"] - self._at
@@ -69,7 +72,12 @@ def page(status: Mapping[str, Any], history: History, chosen: int, below: str) -
         phase = Text(row[3], style=_PHASES.get(worker["phase"], "red"))
         table.add_row(*row[:3], phase, *row[4:], style="reverse" if place == chosen else "")
     lines = [Text(line, no_wrap=True) for line in head]
-    lines.append(Text(f"  requests/s    {rate:.0f} {sparkline(history.total)}", no_wrap=True))
+    rows = [("requests/s", f"{rate:.0f}", history.total)]
+    for name in ("p50", "p99"):
+        values = [sample[name] for sample in history.samples.all][-WIDTH:]
+        last = values[-1] if values else None
+        rows.append((name, "-" if last is None else f"{last * 1000:.3g} ms", deque(value or 0.0 for value in values)))
+    lines += [Text(f"  {name:<13} {last:<8} {sparkline(values)}", no_wrap=True) for name, last, values in rows]
     return Group(*lines, Text(), table, Text(), Text(below), Text(KEYS, style="dim"))
 
 
@@ -80,12 +88,12 @@ def top(path: str, console: Console) -> None:
     with _keys() as wait, Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             try:
-                status = line.ask("status")["status"]
+                metrics, status = line.ask("metrics")["metrics"], line.ask("status")["status"]
             except Unreachable:
                 line.close()
                 line = again(path)
                 continue
-            history.add(status)
+            history.add(status, metrics)
             workers = status["workers"]
             chosen = min(chosen, max(0, len(workers) - 1))
             live.update(page(status, history, chosen, below), refresh=True)

@@ -13,7 +13,7 @@ from aserver.admin import line
 from aserver.admin.app import MOST_VIEWERS, AdminApp
 from aserver.admin.line import MasterLine
 from tests.harness import eventually
-from tests.unit.admin.looks import metrics, status
+from tests.unit.metrics.looks import metrics, status
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 

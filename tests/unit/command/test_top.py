@@ -9,6 +9,7 @@ from rich.console import Console
 
 from aserver.command import top
 from aserver.command.instances import Line, Refused
+from tests.unit.metrics.looks import metrics
 
 WORKER = {
     "slot": 1, "serial": 4, "pid": 99, "generation": 2, "phase": "ready", "waits_for": "", "age": 61.0, "requests": 10,
@@ -25,23 +26,34 @@ STATUS = {
 def test_requests_per_second_survive_recycling() -> None:
     """A worker that has gone takes nothing with it. Fails with a difference of sums: it would be negative."""
     history = top.History()
-    history.add(STATUS)
+    history.add(STATUS, metrics(ok=[0]))
     assert not history.total
-    history.add(STATUS | {"uptime": 102.0, "workers": [WORKER | {"requests": 30}]})
+    history.add(STATUS | {"uptime": 102.0, "workers": [WORKER | {"requests": 30}]}, metrics(ok=[0]))
     assert list(history.total) == [10.0]
-    history.add(STATUS | {"uptime": 103.0, "workers": [WORKER | {"serial": 5, "requests": 7}]})
+    history.add(STATUS | {"uptime": 103.0, "workers": [WORKER | {"serial": 5, "requests": 7}]}, metrics(ok=[0]))
     assert list(history.total) == [10.0, 7.0]
 
 
 def test_the_page() -> None:
     """Fails without the rate among the columns, and with a row that has another number of fields than the head."""
     history = top.History()
-    history.add(STATUS)
-    history.add(STATUS | {"uptime": 101.0, "workers": [WORKER | {"requests": 22}]})
+    history.add(STATUS, metrics(ok=[0]))
+    history.add(STATUS | {"uptime": 101.0, "workers": [WORKER | {"requests": 22}]}, metrics(ok=[0, 10]))
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(top.page(STATUS, history, 0, "what was asked for"))
     text = console.export_text()
-    for part in ("app:app", "1 of 2 serve", "3 of 9 wait", "12 █", "1 min 1 s", "50 MiB", "25%", "after 90 requests"):
+    for part in (
+        "app:app",
+        "1 of 2 serve",
+        "3 of 9 wait",
+        "12       █",
+        "p50           7.5 ms   █",
+        "p99           9.95 ms  █",
+        "1 min 1 s",
+        "50 MiB",
+        "25%",
+        "after 90 requests",
+    ):
         assert part in text, part
     assert "what was asked for" in text
 

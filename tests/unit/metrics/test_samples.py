@@ -2,8 +2,8 @@
 
 import pytest
 
-from aserver.admin.samples import MOST_SAMPLES, Samples, quantile
-from tests.unit.admin.looks import metrics, status
+from aserver.metrics.samples import MOST_SAMPLES, Samples, quantile
+from tests.unit.metrics.looks import metrics, status
 
 
 def test_a_sample_is_of_the_time_between_two_looks() -> None:
