@@ -149,7 +149,7 @@ class Settings(TypedDict, total=False):
     health_check: str | Literal[False] | None
     """Path where the worker answers as /readyz of `admin`. Default: `off`."""
     http2: bool
-    """HTTP/2: offered to TLS clients, and spoken on `h2c://` binds. Default: `off`."""
+    """HTTP/2: offered to TLS clients, and spoken on `h2c://` binds. Default: `on`."""
     pathsend: bool
     """Offer `http.response.pathsend`: frameworks then send files by name, past all middleware. Default: `off`."""
     ws_max_size: int | str

@@ -252,7 +252,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     health_check: Annotated[
         str | None, PREFIX, Setting(Group.HTTP, "path where the worker answers as /readyz of `admin`", off=True)
     ] = None
-    http2: Annotated[bool, Setting(Group.HTTP, "HTTP/2: offered to TLS clients, and spoken on `h2c://` binds")] = False
+    http2: Annotated[bool, Setting(Group.HTTP, "HTTP/2: offered to TLS clients, and spoken on `h2c://` binds")] = True
     pathsend: Annotated[
         bool,
         Setting(Group.HTTP, "offer `http.response.pathsend`: frameworks then send files by name, past all middleware"),

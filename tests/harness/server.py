@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 #: A log line that tells of listeners, and each listener's URL in it.
 _LISTENING = re.compile(r"(?i)\b(listening|running|serving)\b")
-_URL = re.compile(r"\b(https?)://(\[[^\]\s]+\]|[\w.-]+):(\d+)|\bunix:([^\s,;)]+)")
+_URL = re.compile(r"\b(https?|h2c)://(\[[^\]\s]+\]|[\w.-]+):(\d+)|\bunix:([^\s,;)]+)")
 #: The log says so once, when the first generation serves with all its workers.
 _READY = re.compile(r"\b(?:all \d+ workers are|the one worker is) ready")
 #: An access line of the usual formats.
@@ -40,7 +40,7 @@ STARTED_SESSIONS: list[int] = []
 
 
 class Address:
-    """One listener as the log tells it: `scheme` "http" or "https", and `where` to connect to."""
+    """One listener as the log tells it: `scheme` "http", "https" or "h2c", and `where` to connect to."""
 
     def __init__(self, scheme: str, where: Where) -> None:
         self.scheme = scheme
@@ -54,7 +54,8 @@ class Address:
         """Base URL; only for TCP listeners."""
         assert not isinstance(self.where, str), f"{self} has no URL"
         host, port = self.where
-        return f"{self.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        scheme = self.scheme.replace("h2c", "http")
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def addresses_in(log: str) -> list[Address]:

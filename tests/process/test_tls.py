@@ -107,7 +107,7 @@ def test_curl_and_openssl_agree(server: Start, authority: Authority, pair: Pair)
         input="", capture_output=True, text=True, timeout=PATIENCE, check=True,
     )  # fmt: skip
     assert "Verify return code: 0 (ok)" in openssl.stdout
-    assert "ALPN protocol: http/1.1" in openssl.stdout
+    assert "ALPN protocol: h2" in openssl.stdout
 
 
 def test_sni_chooses_and_the_first_certificate_is_for_everybody_else(

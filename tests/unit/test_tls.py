@@ -107,11 +107,20 @@ def test_relative_files_are_found_in_the_directory(tmp_path: Path, ca: trustme.C
     assert shown(Certificates(settings(certfile="server.pem", keyfile="server.key"), tmp_path), ca, None) == {"a.test"}
 
 
-@pytest.mark.parametrize(("offered", "agreed"), [(["h2", "http/1.1"], "http/1.1"), (["h2"], None)])
-def test_alpn(tmp_path: Path, ca: trustme.CA, offered: list[str], agreed: str | None) -> None:
+@pytest.mark.parametrize(
+    ("offered", "http2", "agreed"),
+    [
+        (["h2", "http/1.1"], True, "h2"),
+        (["http/1.1", "h2"], True, "h2"),
+        (["http/1.1"], True, "http/1.1"),
+        (["h2", "http/1.1"], False, "http/1.1"),
+        (["h2"], False, None),
+    ],
+)
+def test_alpn(tmp_path: Path, ca: trustme.CA, offered: list[str], http2: bool, agreed: str | None) -> None:
     client_context = trusting(ca)
     client_context.set_alpn_protocols(offered)
-    certificates = Certificates(settings(**write(tmp_path, ca.issue_cert("a.test"))))
+    certificates = Certificates(settings(http2=http2, **write(tmp_path, ca.issue_cert("a.test"))))
     client, _ = shake_hands(certificates.context, client_context, "a.test")
     assert client.selected_alpn_protocol() == agreed
 

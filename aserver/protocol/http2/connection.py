@@ -47,7 +47,7 @@ WINDOW: Final = 2 * HIGH_WATER
 
 #: Seconds for which a connection that is to leave waits for a moment without streams, because some clients (Python's
 #: `h2`) take every GOAWAY for the end of what they have under way.
-LULL: Final = 2.0
+LULL: Final = 1.0
 
 #: Seconds that a client has to answer the PING which follows the announcement that the connection leaves.
 ROUND_TRIP: Final = 5.0

@@ -38,7 +38,7 @@ DEFAULTS = {
     "min_lifetime": 10.0, "memory_metric": "private", "max_surge": 1, "max_unavailable": 0, "boot_timeout": 60.0,
     "boot_retries": 3, "hang_timeout": 30.0, "slow_callback": 1.0, "graceful_timeout": 30.0, "idle_grace": 1.0,
     "stream_grace": 2.0, "disconnect_grace": 5.0, "threads": 10, "backpressure": 1000, "request_timeout": 0.0,
-    "http2": False, "pathsend": False,
+    "http2": True, "pathsend": False,
     "keep_alive": 65.0, "header_timeout": 10.0, "body_timeout": 60.0, "write_timeout": 60.0,
     "limit_request_line": 8190, "limit_request_fields": 100, "limit_request_field_size": 8190,
     "server_header": False, "date_header": True, "ws_max_size": 16 * 1024 * 1024, "ws_max_queue": 32,
