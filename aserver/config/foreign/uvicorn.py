@@ -36,7 +36,8 @@ def _implementation(kind: str, ours: str) -> str:
 
 
 def _colors(value: object, _: Mapping[str, object]) -> Meaning:
-    return Meaning(notes=("the log has no colors",) if is_on(value) else ())
+    note = "a terminal has colors" if is_on(value) else "a terminal has colors, unless NO_COLOR=1 is in the environment"
+    return Meaning(notes=(note,))
 
 
 def _concurrency(value: object, _: Mapping[str, object]) -> Meaning:
@@ -79,7 +80,12 @@ UVICORN: Table = {
         "on becomes `-`, off `off`",
         "--access-log=on --no-access-log=off",
     ),
-    "use_colors": converted("", _colors, "the log has no colors", "--use-colors=on --no-use-colors=off"),
+    "use_colors": converted(
+        "",
+        _colors,
+        "colors on a terminal, unless NO_COLOR=1 is in the environment",
+        "--use-colors=on --no-use-colors=off",
+    ),
     "proxy_headers": same("--proxy-headers=on --no-proxy-headers=off"),
     "server_header": same("--server-header=on --no-server-header=off"),
     "date_header": same("--date-header=on --no-date-header=off"),

@@ -78,6 +78,14 @@ def test_the_usual_flags_of_uvicorn(resolve: Resolve) -> None:
     assert {note.partition(":")[0] for note in resolved.notes} >= {"--loop", "--http", "--ws", "--ssl-version"}
 
 
+@pytest.mark.parametrize(("option", "variable"), [("--use-colors", False), ("--no-use-colors", True)])
+def test_colors_are_the_terminals(resolve: Resolve, option: str, *, variable: bool) -> None:
+    """Fails with the sentence of a version that had none: a terminal's log has colors, and NO_COLOR takes them away."""
+    (note,) = resolve("app:app", option).notes
+    assert note.startswith(f"{option}: a terminal has colors")
+    assert ("NO_COLOR=1" in note) is variable
+
+
 def test_cmd_args_may_name_the_file(resolve: Resolve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`-c file:conf.py` in the variable, as gunicorn has it. Fails if the file is looked for among our own alone."""
     (tmp_path / "conf.py").write_text("workers = 3\nwsgi_app = 'shop:app'\n")
