@@ -4,7 +4,7 @@
 # make lint   ruff, mypy, import rules             make bench ARGS='...'   see bench/README.md
 # make docs   what is generated: docs/settings.md and others      make clean              all that this file made
 # make chaos  a minute of kills, reloads, upgrades and broken deploys under load (TEST_CHAOS_SEED repeats one)
-# make storm  50,000 signals to a logging server, for each of six kinds of log; make fuzz: raw bytes for a minute
+# make storm  50,000 signals to a logging server, for each of six kinds of log; make fuzz: raw bytes for a minute, half of it HTTP/2
 # make long   the suite with its longer variants: 50,000 signals, 20 upgrades, thousands of random histories
 # make migrate-tables  the verdicts on other servers' options against those servers, in an environment of their own
 # make apps   Django, Flask, datasette, NiceGUI and others, recycled and reloaded while clients visit (an environment of their own)
@@ -61,7 +61,9 @@ storm: $(VENV)/.test
 
 fuzz: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet atheris
-	$(BIN)/python -m tests.fuzz -max_total_time=$(or $(SECONDS),60) $(ARGS)
+	for target in http http2; do \
+	    $(BIN)/python -m tests.fuzz $$target -max_total_time=$$(($(or $(SECONDS),60) / 2)) $(ARGS) || exit; \
+	done
 
 migrate-tables: $(VENV)-peers/.peers
 	TEST_REQUIRE_PEERS=1 $(VENV)-peers/bin/python -m pytest tests/peers $(ARGS)

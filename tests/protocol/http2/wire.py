@@ -60,7 +60,7 @@ def told(raw: bytes) -> list[str]:
         elif kind == frames.SETTINGS and flags & frames.ACK:
             found.append("settings ack")
         elif kind == frames.PING and flags & frames.ACK:
-            found.append(f"pong {payload.decode()}")
+            found.append(f"pong {payload.decode('latin-1')}")
         elif kind == frames.WINDOW_UPDATE:
             found.append(f"window {stream} {int.from_bytes(payload, 'big')}")
     return found
