@@ -1,8 +1,9 @@
 """A fuzz target for the HTTP/1 connection: any bytes, cut anywhere.
 
 `python -m tests.fuzz http -max_total_time=60` lets atheris search, guided by coverage; test_fuzz_http.py lets
-Hypothesis try the same entry for some seconds with every run of the suite. What must hold: no exception reaches the loop; where
-the bytes are cut makes no difference; and h11 reads the same requests with the same bodies out of what we have taken.
+Hypothesis try the same entry for some seconds with every run of the suite. What must hold: no exception reaches the
+loop; where the bytes are cut makes no difference; and h11 reads the same requests with the same bodies out of what we
+have taken.
 """
 
 import asyncio
