@@ -64,6 +64,8 @@ def _cases() -> dict[str, tuple[list[bytes], int]]:
 
 #: Cases that are also measured with an access log in the default format, into a file: name -> the plain case.
 _LOGGED = {"hello-logged": "hello", "browser-logged": "browser-targets", "others-logged": "browser-others"}
+#: Cases that are also measured with each request counted (`metrics`).
+_METERED = {"hello-metered": "hello", "browser-metered": "browser"}
 
 
 def _socket_cases() -> dict[str, tuple[list[bytes], int]]:
@@ -119,15 +121,19 @@ def _access_log(config: Any) -> dict[str, Any]:
     return {"access": log.write, "timed": log.timed}
 
 
-async def _measure(pieces: list[bytes], batch: int, timings: int, *, logged: bool = False) -> float:
+async def _measure(
+    pieces: list[bytes], batch: int, timings: int, *, logged: bool = False, metered: bool = False
+) -> float:
     """Return microseconds of CPU for a request."""
     from aserver.config import Layer, build
+    from aserver.metrics.page import WORDS
     from aserver.protocol.service import Service
 
     app = importlib.import_module("hello").app
     config = build([Layer("micro", {"target": "hello:app", "proxy_headers": True})]).config
     access = _access_log(config) if logged else {}
-    service = Service(app, config, loop=asyncio.get_running_loop(), state={}, **access)
+    page = memoryview(bytearray(8 * WORDS)).cast("Q")
+    service = Service(app, config, loop=asyncio.get_running_loop(), state={}, metered=metered, **access)
     make = service.protocol_factory()
     connections: list[Any] = [make() for _ in range(CONNECTIONS)]
     for connection in connections:
@@ -141,6 +147,8 @@ async def _measure(pieces: list[bytes], batch: int, timings: int, *, logged: boo
                 connection.data_received(piece)
             while service.active:
                 await asyncio.sleep(0)
+            if metered and turn % 10 == 0:  # as often as under load
+                service.meter.flush(page, 0)
         used, requests = time.process_time_ns() - before, service.requests - done
         if requests != TURNS * CONNECTIONS * batch:
             raise SystemExit(f"{requests} requests were answered, not {TURNS * CONNECTIONS * batch}")
@@ -195,7 +203,8 @@ def _measure_here(cases: list[str], timings: int) -> None:
         if case in sockets:
             measuring = _measure_sockets(*sockets[case], timings)
         else:
-            measuring = _measure(*known[_LOGGED.get(case, case)], timings, logged=case in _LOGGED)
+            plain = known[(_LOGGED | _METERED).get(case, case)]
+            measuring = _measure(*plain, timings, logged=case in _LOGGED, metered=case in _METERED)
         found[case] = uvloop.run(measuring)
     print(json.dumps(found))
 
@@ -211,7 +220,7 @@ def _measure_tree(tree: Path, cases: list[str], timings: int) -> dict[str, float
 
 def main() -> None:
     """Measure and print."""
-    known = [*_cases(), *_LOGGED, *_socket_cases()]
+    known = [*_cases(), *_LOGGED, *_METERED, *_socket_cases()]
     parser = argparse.ArgumentParser(prog="python -m bench.micro")
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {' '.join(known)}; all if none is named")
     parser.add_argument("--against", type=Path, help="another checkout")

@@ -236,6 +236,8 @@ class Settings(TypedDict, total=False):
     """
     admin: str | Literal[False] | None
     """Address of /livez, /readyz, /metrics, /status and the dashboard; or `off`. Default: `off`."""
+    metrics: bool
+    """Count requests, and how long they take. Default: `on`."""
     reload: bool
     """Develop: one worker, new code at each save, errors in the browser. Default: `off`."""
     keep_serving: bool

@@ -333,12 +333,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         tuple[str, ...],
         ASSIGNMENT,
         Setting(
-            Group.PROCESS,
-            "NAME=VALUE, set before the app is imported",
-            ("raw_env",),
-            "e",
-            secret=True,
-            commas=False,
+            Group.PROCESS, "NAME=VALUE, set before the app is imported", ("raw_env",), "e", secret=True, commas=False
         ),
     ] = ()
     env_file: Annotated[str | None, Setting(Group.PROCESS, "file of NAME=VALUE lines; `env` wins over it")] = None
@@ -358,6 +353,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         ADDRESS,
         Setting(Group.CONTROL, "address of /livez, /readyz, /metrics, /status and the dashboard; or `off`", off=True),
     ] = None
+    metrics: Annotated[bool, Setting(Group.CONTROL, "count requests, and how long they take")] = True
 
     reload: Annotated[
         bool, Setting(Group.DEVELOPMENT, "develop: one worker, new code at each save, errors in the browser")

@@ -20,7 +20,7 @@ from aserver.master.journal import Record
 from aserver.metrics.totals import Totals
 from aserver.sockets import Handover
 
-SCHEMA = 14
+SCHEMA = 15
 
 #: Fields that stay behind: chance is the new image's own, and commands are carried out before the exec.
 _OWN = ("rng", "out")

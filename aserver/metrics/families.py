@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from aserver.metrics.page import BOUNDS, BUCKETS, ROW_WORDS, SENT, SUM, Counter, Histogram
+from aserver.metrics.page import BOUNDS, BUCKETS, ROW_WORDS, SUM, Counter, Histogram
 
 Kind = Literal["counter", "gauge", "histogram"]
 
@@ -45,7 +45,7 @@ FAMILIES: Mapping[str, tuple[Kind, str, str]] = {
     "aserver.websockets": ("gauge", "", "Connections that are WebSockets."),
     "aserver.websockets.ended": ("counter", "", "WebSockets that have ended."),
     "aserver.bytes.received": ("counter", "By", "Bytes of request bodies and of messages from WebSockets."),
-    "aserver.bytes.sent": ("counter", "By", "Bytes of response bodies, and of messages to WebSockets that have ended."),
+    "aserver.bytes.sent": ("counter", "By", "Bytes of response bodies and of messages to WebSockets."),
     "aserver.loop.lag": ("histogram", "s", "How late the heartbeats of the workers' event loops were."),
     "aserver.workers": ("gauge", "", "Processes of workers by their phase."),
     "aserver.workers.wanted": ("gauge", "", "The number of workers that the server is to have."),
@@ -98,7 +98,7 @@ def of_words(words: Sequence[int]) -> list[Family]:
         single("aserver.connections.accepted", words[Counter.CONNECTIONS]),
         single("aserver.websockets.ended", sum(rows[Histogram.WEBSOCKET][:BUCKETS])),
         single("aserver.bytes.received", words[Counter.RECEIVED]),
-        single("aserver.bytes.sent", sum(row[SENT] for row in rows.values())),
+        single("aserver.bytes.sent", words[Counter.SENT]),
         family("aserver.loop.lag", [_histogram(rows[Histogram.LAG], {})]),
     ]
 

@@ -23,11 +23,10 @@ class Histogram(IntEnum):
     QUEUE = 8  # from `X-Request-Start` to here
 
 
-#: Words of a row: the buckets, then the sum in nanoseconds and the bytes of bodies or messages that were sent.
+#: Words of a row: the buckets, then the sum in nanoseconds.
 BUCKETS = len(BOUNDS) + 1
 SUM = BUCKETS
-SENT = BUCKETS + 1
-ROW_WORDS = BUCKETS + 2
+ROW_WORDS = BUCKETS + 1
 
 
 class Counter(IntEnum):
@@ -35,7 +34,8 @@ class Counter(IntEnum):
 
     CONNECTIONS = len(Histogram) * ROW_WORDS  # accepted
     RECEIVED = CONNECTIONS + 1  # bytes of bodies and messages
-    DROPPED = CONNECTIONS + 2  # log records
+    SENT = CONNECTIONS + 2
+    DROPPED = CONNECTIONS + 3  # log records
 
 
 WORDS = len(Histogram) * ROW_WORDS + len(Counter)

@@ -11,6 +11,7 @@ from email.utils import formatdate
 from typing import Any, Final, Protocol
 
 from aserver.config import Config
+from aserver.metrics.meter import Meter
 from aserver.protocol.drain_notice import Draining
 from aserver.protocol.fair_queue import FairQueue
 from aserver.protocol.peer.forwarded import Forwarding
@@ -88,6 +89,7 @@ class Context:
         self.draining = False
         self.leaving = Draining()  # the same, for applications
         self.now = loop.time()
+        self.meter = Meter()
         #: Copied for every request, so that nothing one of them sets is seen by another.
         self.variables = contextvars.copy_context()
         self.fair_queue = FairQueue(loop, self.variables)

@@ -12,6 +12,7 @@ from typing import Any, cast
 from aserver.asgi import ASGIApp, Scope
 from aserver.config import Config
 from aserver.log.access.record import AccessRecord
+from aserver.metrics.meter import Meter
 from aserver.protocol.application.tasks import Request, Tasks, describe
 from aserver.protocol.context import ClientConnection, Context
 from aserver.protocol.drain_notice import Draining
@@ -34,6 +35,7 @@ class Service:
     """The connections and the application's tasks of one worker, and the handles to end them.
 
     `access`, `timed`, `on_limit`, `note` and `overdue`: see `Tasks`. `leaving` is set when the drain begins.
+    Requests are counted if `metered`.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Service:
         note: Callable[[bytes], None] | None = None,
         leaving: Draining | None = None,
         overdue: Callable[[Scope], str] | None = None,
+        metered: bool = False,
     ) -> None:
         self.context = Context(config, loop=loop, state=state)
         if leaving is not None:
@@ -70,6 +73,7 @@ class Service:
             on_limit=on_limit,
             note=note,
             overdue=overdue,
+            meter=self.context.meter if metered else None,
         )
         self.encoder = Encoder(self.context.defaults)
         self.blocks = BlockEncoder(self.context.defaults)
@@ -83,6 +87,11 @@ class Service:
     def now(self) -> float:
         """The clock of the last sweep (seconds of the loop)."""
         return self.context.now
+
+    @property
+    def meter(self) -> Meter:
+        """The counters of this worker."""
+        return self.context.meter
 
     @property
     def requests(self) -> int:
@@ -111,6 +120,7 @@ class Service:
         blocks = self.blocks
 
         def make() -> Connection:
+            context.meter.accepted += 1
             link = Connection(context, scheme=scheme, tls=tls, server=server)
             link.speak(HttpConnection(link, tasks, encoder, limits, heads))
             return link

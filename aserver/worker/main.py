@@ -239,6 +239,8 @@ class WorkerProcess:
             note=seed.board.writer(self._order.cell) if seed.config.slow_callback else None,
             fairness=Fairness(seed.board, self._order.cell),
             on_beat=self._on_beat,
+            page=seed.board.page(self._order.cell),
+            dropped=lambda: seed.logs.dropped,
             relay=seed.relay,
             wsgi=self._wsgi,
             readiness=seed.board.readiness,

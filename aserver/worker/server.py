@@ -57,7 +57,8 @@ class Server:
     `cell` is the worker's place on the board, if there is a board, and `note` writes there the request that was begun
     last. `on_beat` is called at every heartbeat, so that the process can watch its age, requests and memory. `release`
     closes the listeners for good, on a final drain: a client that connects after that is refused at once, instead of
-    waiting in a queue that no process reads. `relay` takes idle connections to and from other workers (`reload`).
+    waiting in a queue that no process reads. `page` is the place of its counters, among them the log records that are
+    lost, as `dropped` tells. `relay` takes idle connections to and from other workers (`reload`).
     `wsgi` has the threads of a WSGI app. `readiness` answers for the whole server, at `health_check`.
     """
 
@@ -67,9 +68,11 @@ class Server:
     release: Callable[[], None]
     access: AccessLog | None = None
     cell: memoryview | None = None
+    page: memoryview | None = None
     note: Callable[[bytes], None] | None = None
     fairness: Fairness | None = None
     on_beat: Callable[["Server"], None] | None = None
+    dropped: Callable[[], int] = int
     relay: Relay | None = None
     wsgi: WSGIApplication | None = None
     readiness: Callable[[], tuple[bool, str]] | None = None
@@ -127,6 +130,7 @@ class Server:
                 with anyio.CancelScope(shield=True):
                     await self.wsgi.close()
             self.phase = ServingPhase.STOPPED
+            self._write_counters()
             self._close_acceptors()
             if self._timer is not None:
                 self._timer.cancel()
@@ -173,6 +177,7 @@ class Server:
             note=self.note,
             leaving=state["aserver.draining"],
             overdue=self.wsgi.overdue if self.wsgi is not None else None,
+            metered=self.page is not None and self.config.metrics,
             **access,
         )
         mode = self.config.proxy_protocol
@@ -252,7 +257,8 @@ class Server:
         self.beats += 1
         service = self.service
         if self.cell is not None:
-            self._lag = max(self._lag, self._loop.time() - self._due)
+            late = max(0.0, self._loop.time() - self._due)
+            self._lag = max(self._lag, late)
             self._due = self._loop.time() + BEAT
             self.cell[Field.BEAT] = time.monotonic_ns()
             if service is not None:
@@ -260,6 +266,8 @@ class Server:
                 self.cell[Field.REQUESTS] = service.requests
                 self.cell[Field.ACTIVE] = service.active
                 self.cell[Field.ACCEPTING] = self.phase is ServingPhase.SERVING and not self._capacity.full
+                service.meter.lags.append(late)
+                self._write_counters()
         if service is not None and self.phase is ServingPhase.SERVING and self._capacity.has_room(self._clients()):
             for acceptor in self.acceptors:
                 acceptor.resume()
@@ -269,6 +277,11 @@ class Server:
             self.sweep(service, self._loop.time())
         if self.on_beat is not None:
             self.on_beat(self)
+
+    def _write_counters(self) -> None:
+        """Put what was counted onto the page."""
+        if self.page is not None and self.service is not None:
+            self.service.meter.flush(self.page, self.dropped())
 
     def sweep(self, service: Service, now: float) -> None:
         """Look for overdue connections, once in a period.

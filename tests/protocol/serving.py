@@ -86,14 +86,22 @@ class Serving:
 
 
 def service_of(
-    app: ASGIApp, *, access: Any = None, on_limit: Any = None, note: Any = None, state: Any = None, **settings: Any
+    app: ASGIApp,
+    *,
+    access: Any = None,
+    on_limit: Any = None,
+    note: Any = None,
+    state: Any = None,
+    metered: bool = False,
+    **settings: Any,
 ) -> Service:
     """What serves an application in the running loop, with these settings and else the defaults."""
     config = build([Layer("test", {"target": "x:y", **settings})]).config
     state = {} if state is None else state
     loop = asyncio.get_running_loop()
     overdue = getattr(app, "overdue", None)  # a WSGI application's
-    return Service(app, config, loop=loop, state=state, access=access, on_limit=on_limit, note=note, overdue=overdue)
+    more = {"access": access, "on_limit": on_limit, "note": note, "overdue": overdue, "metered": metered}
+    return Service(app, config, loop=loop, state=state, **more)
 
 
 @asynccontextmanager

@@ -113,7 +113,7 @@ class Exchange(Response):
         self.head_only = method == "HEAD"
         self.keep_alive = keep_alive
         self.state = START
-        self.sent = 0
+        self.sent = self.status = 0
         self.trailers_allowed = False
         self.connection = connection
         self.scope = scope
@@ -226,9 +226,7 @@ class Exchange(Response):
 
     async def _wait(self) -> None:
         waiter = self.connection.context.loop.create_future()
-        if self.waiters is None:
-            self.waiters = []
-        self.waiters.append(waiter)
+        self.waiters = [*(self.waiters or ()), waiter]
         try:
             await waiter
         finally:
@@ -239,6 +237,7 @@ class Exchange(Response):
         body = self.request_body
         assert body is not None
         body.received += len(data)
+        self.connection.context.meter.received += len(data)
         body.continue_expected = False
         if self.state is DONE or self.gone:
             return

@@ -3,10 +3,12 @@
 Runs in the worker's loop, for requests with forwarding fields only. It must never believe an untrusted peer.
 """
 
+import time
 from collections.abc import Mapping
 
 from aserver.protocol.application.exchange import Exchange
 from aserver.protocol.peer.forwarded import with_port
+from aserver.protocol.peer.queue_time import FIELD, queue_time
 from aserver.protocol.semantics.target import decode_path
 from aserver.protocol.transport.connection import Connection
 
@@ -16,6 +18,11 @@ def apply_origin(connection: Connection, fields: Mapping[bytes, bytes], exchange
     forwarding = connection.context.forwarding
     if forwarding is None or not forwarding.trusts(connection.client):
         return
+    if FIELD in fields:
+        waited = queue_time(fields[FIELD], time.clock_gettime(time.CLOCK_REALTIME))
+        if waited is not None:
+            connection.context.meter.queues.append(waited)
+        fields = {name: value for name, value in fields.items() if name != FIELD}  # `read` remembers what comes again
     origin = forwarding.read(fields)
     scope = exchange.scope
     if origin.client is not None:

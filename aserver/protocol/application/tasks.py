@@ -18,6 +18,7 @@ from aserver.asgi import ASGIApp, Message, Scope
 from aserver.config import Config
 from aserver.importer.tracebacks import waiting
 from aserver.log.access.record import AccessRecord
+from aserver.metrics.meter import Meter
 from aserver.protocol.application.dropped import DroppedBodies
 from aserver.protocol.application.request_ids import RequestIds
 
@@ -94,6 +95,7 @@ class Tasks:
     response with an `AccessRecord`, which has a duration if that is to be `timed`; `on_limit` each time that
     `limit_concurrency` turns a request away; `note` with the target of each request whose application begins;
     `overdue` with the scope of each that is given up, to return where it stands, if its task does not show that.
+    `meter`, if given, counts requests.
     """
 
     def __init__(
@@ -108,13 +110,17 @@ class Tasks:
         on_limit: Callable[[], None] | None = None,
         note: Callable[[bytes], None] | None = None,
         overdue: Callable[[Scope], str] | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self._app = app
         self._config = config
         self._loop = loop
         self._variables = variables  # copied for each task: a variable that one sets, no other sees
         self.access = access
+        self.meter = meter
+        self.observed = access is not None or meter is not None
         self.timed = timed and access is not None
+        self._turn_began = 0.0  # of the turn of the loop in which a request began or ended; 0 outside of such
         self._on_limit = on_limit
         self._note = note
         self._overdue = overdue
@@ -145,6 +151,8 @@ class Tasks:
         """
         if self.timed:
             request.started = monotonic()  # uvloop's clock, but in full: that has milliseconds
+        elif self.meter is not None:
+            request.started = self._turn_began or self._begin_turn()
         running = self.running
         if len(running) >= self._limit:
             if self._on_limit is not None:
@@ -160,11 +168,10 @@ class Tasks:
         return True
 
     def record(self, exchange: Timed) -> None:
-        """Write an exchange that has ended to the access log, if there is one."""
+        """Count and log an exchange that has ended."""
         if self.timed:
             exchange.duration = monotonic() - exchange.started
-        if self.access is not None:
-            self.access(exchange)
+        self.finished(exchange)
 
     def _start_ready(self) -> None:
         ready = self._ready
@@ -190,6 +197,27 @@ class Tasks:
         finally:
             self.running.discard(request)
             self.requests += 1
+
+    def finished(self, record: AccessRecord) -> None:
+        """Count and log a response or a WebSocket that has ended, whose duration is known or not asked for."""
+        if self.meter is not None:
+            self.meter.ended[record.status // 100].append(record.started)
+            self.meter.sent += record.sent
+            if not self._turn_began:
+                self._begin_turn()
+        if self.access is not None:
+            self.access(record)
+
+    def _begin_turn(self) -> float:
+        """Look at the clock once for all requests that begin in this turn; each look is a hundredth of a short one."""
+        self._turn_began = monotonic()
+        self._loop.call_soon(self._end_turn, context=self._variables)
+        return self._turn_began
+
+    def _end_turn(self) -> None:
+        assert self.meter is not None
+        self._turn_began = 0.0
+        self.meter.end_turn(monotonic())
 
     # ── end ──────────────────────────────────────────────────────────────────────────────────
 

@@ -259,8 +259,11 @@ class HttpConnection:
 
     def answered(self, exchange: Exchange) -> None:
         """Go on after a complete response."""
-        if self.tasks.access is not None:
-            self.tasks.record(exchange)
+        tasks = self.tasks
+        if tasks.timed:
+            tasks.record(exchange)
+        elif tasks.observed:
+            tasks.finished(exchange)
         if exchange.waiters:
             exchange.wake()
         if not exchange.keep_alive:

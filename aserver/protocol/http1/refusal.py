@@ -31,7 +31,7 @@ def answer_refusal(
     head_only = line[0] == "HEAD" if exchange is None else exchange.head_only
     response = Response(encoder.heads, True, head_only, False)
     link.writer.write_soon(encoder.first(response, response.answer(error.status)))
-    if tasks.access is not None:
+    if tasks.observed:
         fields = [] if head is None else head.fields
-        tasks.access(Refusal(error.status, exchange, client=link.client, line=line, headers=fields, now=monotonic()))
+        tasks.finished(Refusal(error.status, exchange, client=link.client, line=line, headers=fields, now=monotonic()))
     link.linger()

@@ -139,7 +139,7 @@ class StreamCarrier:
 
     def _answered(self, exchange: Exchange) -> None:
         """Go on after a complete answer: what is missing of the request is dropped, or refused if it is much."""
-        if self.tasks.access is not None:
+        if self.tasks.observed:
             self.tasks.record(exchange)
         if exchange.waiters:
             exchange.wake()
@@ -278,8 +278,8 @@ def refuse(owner: StreamOwner, stream: Stream, error: ClientError, exchange: Exc
     response = Response(owner.encoder.heads, True, head_only, False)
     body = response.answer(error.status)
     owner.sender.head(stream, owner.encoder.block(response), body, end=True)
-    if owner.tasks.access is not None:
-        owner.tasks.access(
+    if owner.tasks.observed:
+        owner.tasks.finished(
             Refusal(
                 error.status,
                 exchange,

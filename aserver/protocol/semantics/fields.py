@@ -54,6 +54,7 @@ FORWARDING_NAMES: Final = frozenset(
         b"x-forwarded-port",
         b"x-forwarded-prefix",
         b"x-forwarded-proto",
+        b"x-request-start",
     )
 )
 

@@ -64,6 +64,7 @@ class Response:
         "response_headers",
         "sent",
         "state",
+        "status",
         "trailers_allowed",
     )
 
@@ -75,6 +76,7 @@ class Response:
     def __init__(self, heads: Heads, modern: bool, head_only: bool, keep_alive: bool) -> None:  # noqa: FBT001 - by keyword it is 0.1 us more, at each request
         self.heads = heads
         self.head: Head | None = None
+        self.status = 0  # of the final response, as the application has given it
         self._trailers: list[tuple[bytes, bytes]] | None = None  # collected trailers, if any were announced
         self.modern = modern
         self.head_only = head_only
@@ -82,11 +84,6 @@ class Response:
         self.state = START
         self.sent = 0  # bytes of body that went out (or would have, for HEAD)
         self.trailers_allowed = False
-
-    @property
-    def status(self) -> int:
-        """The status the application gave, 0 before that."""
-        return 0 if self.head is None else self.head.status
 
     # ── http.response.start ──────────────────────────────────────────────────────────────────
 
@@ -109,6 +106,7 @@ class Response:
                 raise ApplicationError("http.response.start: trailers announced, but this client takes none")
             self._trailers = []
         self.head = head
+        self.status = head.status
         self.length = head.length
         self.response_headers = headers
         self.state = HEADED
@@ -117,6 +115,7 @@ class Response:
         """Give the server's own answer instead of the application's: return its body, which completes it."""
         headers = [*plain_fields(status), *extra]
         self.head = head = self.heads.made.get((status, *headers)) or self.heads.make(status, headers)
+        self.status = status
         self.length = head.length
         self.response_headers = ()
         text = plain_text(status)

@@ -205,6 +205,7 @@ class Socket:
 
     def data_received(self, data: bytes) -> None:
         """Feed the reader; what it makes of the bytes comes back in the calls below."""
+        self.context.meter.received += len(data)
         self._silent_since = inf
         try:
             self._feed(data)

@@ -332,8 +332,8 @@ class WebSocket:
     def record(self, method: str, status: int) -> None:
         """Write to the access log, if there is one."""
         self._answered = True
-        if self.tasks.access is not None:
-            self.tasks.access(
+        if self.tasks.observed:
+            self.tasks.finished(
                 SocketRecord(
                     method=method,
                     status=status,
