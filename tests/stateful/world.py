@@ -20,6 +20,9 @@ from aserver.master.core.model import Role, ServerPhase, WorkerPhase, ZygotePhas
 
 T = TypeVar("T")
 
+#: The first zygote can fork.
+LOADED = msg.Loaded(1, lazy=False, interface="asgi", hazards=(), seconds=0.1, fingerprint={})
+
 
 @dataclass
 class Ways:
@@ -156,6 +159,10 @@ class World:
         heapq.heappush(self._agenda, (self.now + seconds, next(self._order), action))
 
     # ── what may happen to processes ─────────────────────────────────────────────────────────
+
+    def reload(self, **changes: Any) -> None:
+        """Order a reload whose settings are quick ones with `changes`."""
+        self.send(ev.ReloadRequested(quick(**changes), "SIGHUP"))
 
     def emit(self, event: ev.Event) -> None:
         """A process, or the kernel about it, has something to say."""

@@ -1,6 +1,5 @@
 """The loggers of a process: how records look, who else is left alone, and the standard streams."""
 
-import asyncio
 import io
 import json
 import logging
@@ -9,61 +8,20 @@ import re
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from aserver.errors import ConfigError
-from aserver.log.access.recorder import AccessLog
 from aserver.log.descriptor import PIPE_LIMIT
-from aserver.log.layout import JsonLayout, Layout, TextLayout
 from aserver.log.opening import open_log, open_private
-from aserver.log.setup import LineHandler, Lines, Logging, configure
+from aserver.log.setup import LineHandler, configure
 from aserver.log.sink import Sink
 from aserver.log.stdio import OutputStream
 from tests.harness import PATIENCE, wait_for
 from tests.unit.log.lines import add_line
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Those that logging reads, with their defaults."""
-
-    loglevel: str = "info"
-    log_format: str = "text"
-    log_config: str | None = None
-    access_log_format: str = "combined"
-    access_log_exclude: tuple[str, ...] = ()
-
-
-Start = Callable[..., Logging]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Configure logging into `error.log` (or `fd`) and `access.log` under tmp_path; undone afterwards."""
-    started: list[Logging] = []
-
-    def configure_here(fd: int | None = None, *, process: str = "worker 1/g3", **settings: Any) -> Logging:
-        error_fd = open_log(str(tmp_path / "error.log"), which="error") if fd is None else fd
-        access_fd = open_log(str(tmp_path / "access.log"), which="access")
-        logs = configure(Settings(**settings), process=process, error_fd=error_fd, access_fd=access_fd, environ={})
-        started.append(logs)
-        return logs
-
-    yield configure_here
-    for logs in started:
-        logs.close()
-    root = logging.getLogger("aserver")
-    root.setLevel(logging.NOTSET)
-    root.propagate = True
-
+from tests.unit.log.starting import Settings, Start
 
 log = logging.getLogger("aserver.error")
 
@@ -216,80 +174,6 @@ def test_a_long_traceback_in_json_comes_in_numbered_parts(start: Start) -> None:
 
 
 # ── no input makes a second record ───────────────────────────────────────────────────────────
-
-
-def make_record(message: str, details: str, request_id: str) -> logging.LogRecord:
-    record = logging.LogRecord("aserver.error", logging.ERROR, __file__, 1, message, None, None)
-    record.process = 54321  # not ours, or what has room would depend on its digits
-    record.exc_text = details
-    record.request_id = request_id
-    return record
-
-
-texts = st.text(max_size=60) | st.text('\n\r\x1b\x85\u2028\x00"\\é€\udcff ab', max_size=300)
-
-
-@given(texts, texts, texts, st.sampled_from([None, 512, 4096]))
-def test_no_input_makes_a_second_text_record(message: str, details: str, request_id: str, limit: int | None) -> None:
-    layout: Layout = TextLayout("master")
-    for piece in layout.render(make_record(message, details, request_id), limit):
-        assert limit is None or len(piece) <= limit
-        assert piece.endswith(b"\n")
-        first, *more = piece.decode().splitlines()
-        assert re.match(r"\d\d:\d\d:\d\d\.\d{3} master ", first)
-        assert all(line.startswith("    ") for line in more)
-        assert not re.search(b"[\x00-\x09\x0b-\x1f\x7f]", piece.replace(b"\t", b""))
-
-
-@given(texts, texts, texts, st.sampled_from([None, 512, 4096]))
-def test_no_input_breaks_json(message: str, details: str, request_id: str, limit: int | None) -> None:
-    layout: Layout = JsonLayout("master")
-    for piece in layout.render(make_record(message, details, request_id), limit):
-        assert limit is None or len(piece) <= limit
-        assert piece.count(b"\n") == 1
-        assert piece.isascii()
-        fields = json.loads(piece)
-        assert limit is not None or fields["message"] == message
-
-
-@given(texts, texts, texts, st.integers(0, 300))
-def test_every_limit_of_a_json_line_is_kept(message: str, details: str, request_id: str, limit: int) -> None:
-    """Endless in "[cut]" that is longer than its room, where `_shorten` tries again until it fits."""
-    record = make_record(message, details, request_id)
-    record.process = 4194304  # PID_MAX_LIMIT
-    layout: Layout = JsonLayout("zygote g1")
-    pieces = layout.render(record, limit)
-    for piece in pieces:
-        assert len(piece) <= limit
-        assert piece.count(b"\n") == 1
-        fields = json.loads(piece)
-        assert limit < 64 or fields["message"] == message or fields["message"].endswith(" [cut]")
-        assert limit < 128 or fields["level"] == "error"
-    assert pieces or limit < len("{}\n")
-
-
-def test_a_json_line_without_room_loses_its_request_id_first() -> None:
-    """Message and request id a third each, and then 170 bytes of other fields: too much for a short line."""
-    record = make_record("m" * 160, "Traceback\nValueError", "r" * 158)
-    [piece] = JsonLayout("zygote g1").render(record, 512)
-    fields = json.loads(piece)
-    assert list(fields) == ["time", "level", "process", "pid", "logger", "message", "traceback", "part", "parts"]
-    assert fields["message"].startswith("mmm")
-    assert fields["traceback"] == "Traceback\nValueError"
-
-
-@given(texts, texts, texts, st.integers(64, 300))
-def test_every_limit_of_a_text_record_is_kept(message: str, details: str, request_id: str, limit: int) -> None:
-    layout: Layout = TextLayout("master")
-    for piece in layout.render(make_record(message, details, request_id), limit):
-        assert len(piece) <= limit
-        assert piece.decode().endswith("\n")
-
-
-def test_a_text_line_is_not_cut_inside_a_character() -> None:
-    for limit in range(200, 203):
-        [piece] = TextLayout("master").render(make_record("€" * 300, "", ""), limit)
-        assert piece.decode().endswith("€ [cut]\n")
 
 
 # ── the loggers ──────────────────────────────────────────────────────────────────────────────
@@ -521,85 +405,6 @@ def test_what_is_wrong_with_a_log_config(
 
 
 # ── the access log ───────────────────────────────────────────────────────────────────────────
-
-
-def make_answer(target: bytes) -> Any:
-    return SimpleNamespace(
-        client=None, method="GET", target=target, version="1.1", status=200, sent=0, headers=[], response_headers=[],
-        duration=0.0, request_id=None, scope=None, connection=None,
-    )  # fmt: skip
-
-
-def lines_of(logs: Logging) -> Lines:
-    assert logs.lines is not None
-    return logs.lines
-
-
-def test_excluded_paths_leave_no_line(start: Start, tmp_path: Path) -> None:
-    access = AccessLog(
-        Settings(access_log_format="%(U)s", access_log_exclude=("/healthz", "/static/")), lines_of(start())
-    ).write
-    for target in (b"/", b"/healthz?x", b"/static/a.css", b"/static", b""):
-        access(make_answer(target))
-    assert (tmp_path / "access.log").read_bytes() == b"/\n/static\n\n"
-
-
-def test_the_time_is_renewed_each_second(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monotonic, wall = 50.0, 1_800_000_000_250_000_000
-    monkeypatch.setattr("aserver.log.access.recorder.monotonic", lambda: monotonic)
-    monkeypatch.setattr("time.time_ns", lambda: wall)
-    access = AccessLog(Settings(access_log_format="%(t)s"), lines_of(start())).write
-    for step in (0.0, 0.5, 0.2499, 0.0002, 0.9):
-        monotonic += step
-        wall += round(step * 1e9)
-        access(make_answer(b"/"))
-    monkeypatch.undo()
-    seconds = [line.split()[0].rsplit(b":")[-1] for line in (tmp_path / "access.log").read_bytes().splitlines()]
-    assert seconds == [b"00", b"00", b"00", b"01", b"01"]
-
-
-class Unprintable:
-    """What an application may leave in its scope, where a format looks for it."""
-
-    def __str__(self) -> str:
-        raise AttributeError("none")
-
-
-def test_what_an_application_left_in_its_scope_costs_at_most_its_own_line(start: Start, tmp_path: Path) -> None:
-    """Fails where the lines of a tick are made together only, and with `%(r)s` of the scope in place of the record."""
-    access = AccessLog(Settings(access_log_format="%(r)s %({user}e)s"), lines_of(start())).write
-    for target, scope in ((b"/1", {"user": "eve"}), (b"/2", {"user": Unprintable()}), (b"/3", {}), (b"/4", None)):
-        answer = make_answer(target)
-        answer.scope = scope
-        access(answer)
-    assert (tmp_path / "access.log").read_text().splitlines() == [
-        "GET /1 HTTP/1.1 eve",
-        "GET /3 HTTP/1.1 -",
-        "GET /4 HTTP/1.1 -",
-    ]
-    assert (tmp_path / "error.log").read_text().count("/2: no access line") == 1
-
-
-def test_a_line_too_long_for_a_pipe_is_shortened_not_cut(start: Start) -> None:
-    logs = start()
-    loop = asyncio.new_event_loop()
-    logs.set_process("worker 1/g1", loop)  # so that the three lines wait for its turn
-    reader, writer = os.pipe()
-    logs.replace(None, open_private(writer))
-    lines = lines_of(logs)
-    access = AccessLog(Settings(access_log_format="json"), lines)
-    broken = make_answer(b"/broken")
-    broken.client = 7
-    for answer in (broken, make_answer(b"/" + b"x" * 8000), broken):
-        access.write(answer)
-    assert len(lines.batch) == 3
-    logs.set_process("worker 1/g1")
-    loop.close()
-    line = os.read(reader, 1 << 16)
-    os.close(reader)
-    os.close(writer)
-    assert len(line) <= PIPE_LIMIT
-    assert json.loads(line)["status"] == 200
 
 
 # ── the standard streams ─────────────────────────────────────────────────────────────────────

@@ -19,12 +19,9 @@ import trustme
 
 from aserver.asgi import Receive, Scope, Send
 from aserver.config import Config, Layer, build
-from aserver.ipc.board import Board, BoardFile, Field
 from aserver.launch.embedded import _stop_signals
 from aserver.tls import Certificates
 from aserver.worker.acceptor import AcceptorState, Endpoint
-from aserver.worker.capacity import Capacity
-from aserver.worker.fairness import FEW, Fairness
 from aserver.worker.server import Server
 from tests.harness import PATIENCE
 from tests.protocol.serving import service_of
@@ -336,35 +333,3 @@ async def test_sweeps_are_a_period_apart_however_late_the_beats_are() -> None:
         server.sweep(service, begin + tenths / 10)
         seen.append(round(service.now - begin, 1))
     assert seen == [0, 0, 1.4, 1.4, 3.0, 3.0]
-
-
-def test_a_full_worker_says_so_once_each_time(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Fails without `full`: a line for every connection of a flood."""
-    capacity = Capacity(2, "limit_connections")
-    monkeypatch.setattr(logging.getLogger("aserver"), "propagate", True)
-    capacity.fill()
-    capacity.fill()
-    assert len(caplog.messages) == 1
-    assert not capacity.has_room(2)
-    assert capacity.has_room(1)
-    assert not capacity.has_room(1), "it was not full any more"
-    capacity.fill()
-    assert len(caplog.messages) == 2
-
-
-@pytest.mark.parametrize(("silent", "accepting", "waits"), [(0.0, 1, True), (10.0, 1, False), (0.0, 0, False)])
-def test_trap_68_nobody_waits_for_a_neighbour_that_does_not_accept(silent: float, accepting: int, waits: bool) -> None:
-    """Fails without its heartbeat looked at: a stopped neighbour has the least connections, and stays so."""
-    file = BoardFile.create()
-    for index in (1, 2):
-        file.clear(index)
-    board = Board(file.fd)
-    neighbour = board.cell(2)
-    neighbour[Field.BEAT] = time.monotonic_ns() - int(silent * 1e9)
-    neighbour[Field.ACCEPTING] = accepting
-    fairness = Fairness(board, 1)
-    fairness.look_around()
-    assert fairness.crowded(FEW + 10) is waits
-    assert not fairness.crowded(FEW + 10), "after a pause some are free"

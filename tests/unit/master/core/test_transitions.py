@@ -17,7 +17,7 @@ from aserver.master.core.explain import Intent
 from aserver.master.core.machine import Master
 from aserver.master.core.model import Generation, Role, ServerPhase, Worker, WorkerPhase, ZygotePhase
 from aserver.master.core.transitions import GENERATION, SERVER, WORKER, ZYGOTE, Row, WrongTransition
-from tests.stateful.world import quick
+from tests.stateful.world import LOADED, quick
 
 NOW = 1000.0
 LATER = NOW + 50.0  # a deadline that no case is to reach
@@ -111,7 +111,6 @@ def _failed_to_replace() -> Scene:
 
 
 W, Z, S = WorkerPhase, ZygotePhase, ServerPhase
-LOADED = msg.Loaded(1, False, "asgi", (), 0.1, {})
 TICK, SILENT, GONE = ev.Tick(), ev.Beats({1: 0.0}), ev.ZygoteGone(1, "died")
 GRACEFUL, QUICK = ev.StopRequested(ev.StopMode.GRACEFUL, "TERM"), ev.StopRequested(ev.StopMode.QUICK, "INT")
 NONE_WANTED, BREACH = ev.Scale(to=0), ev.Breached(1, "garbage")
