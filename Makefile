@@ -3,6 +3,7 @@
 # make test-compiled   the same suite with the protocol modules compiled (mypyc; needs a C compiler)
 # make lint   ruff, mypy, import rules             make bench ARGS='...'   see bench/README.md
 # make docs   what is generated: docs/settings.md and others      make clean              all that this file made
+# make site   the documents as a site, in build/site
 # make chaos  a minute of kills, reloads, upgrades and broken deploys under load (TEST_CHAOS_SEED repeats one)
 # make storm  50,000 signals to a logging server, for each of six kinds of log; make fuzz: raw bytes for a minute, half of it HTTP/2
 # make long   the suite with its longer variants: 50,000 signals, 20 upgrades, thousands of random histories
@@ -27,7 +28,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests of real processes mostly wait: five at once on two cores are three times as fast.
 JOBS ?= 5
 
-.PHONY: systemd wheels migrate-tables apps dashboard run test test-compiled lint bench docs clean chaos long autobahn storm fuzz
+.PHONY: site systemd wheels migrate-tables apps dashboard run test test-compiled lint bench docs clean chaos long autobahn storm fuzz
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -107,6 +108,10 @@ docs: $(VENV)/.run
 	mv $(VENV)/migrate.md docs/migrate.md
 	$(BIN)/python -m aserver.command.states_page > $(VENV)/states.md
 	mv $(VENV)/states.md docs/states.md
+
+site: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --group docs
+	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
 clean:
 	rm -rf .venv .venv-* build dist *.egg-info *__mypyc.*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -382,6 +382,7 @@ FOREIGN = {
     "sd_notify",
     "send_early_hints",
     "task.get_stack",
+    "terminationGracePeriodSeconds",
     "warn_unreachable",
 }
 
