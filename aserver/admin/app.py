@@ -4,6 +4,7 @@ import json
 from collections.abc import Awaitable, Callable
 from importlib import resources
 
+from aserver.admin.exposition import render
 from aserver.admin.line import MasterLine
 from aserver.asgi import Receive, Scope, Send
 
@@ -39,7 +40,6 @@ class AdminApp:
             "/livez": lambda send: self._health(send, *self._master.liveness()),
             "/readyz": lambda send: self._health(send, *self._master.readiness()),
             "/status": self._status,
-            "/metrics": self._metrics,
             "/events": self._events,
         }
 
@@ -55,8 +55,11 @@ class AdminApp:
             await _answer(send, 200, resources.files(__package__).joinpath(name).read_bytes(), kind)
         elif path in self._pages:
             await self._pages[path](send)
+        elif path == "/metrics":
+            accept = b", ".join(value for name, value in scope["headers"] if name == b"accept")
+            await self._metrics(send, accept.decode("latin-1"))
         else:
-            known = ", ".join(("/", *self._pages))
+            known = ", ".join(("/", "/metrics", *self._pages))
             await _answer(send, 404, f"there is nothing here; there is {known}\n".encode())
 
     async def _health(self, send: Send, good: bool, why: str) -> None:  # noqa: FBT001
@@ -69,8 +72,13 @@ class AdminApp:
         else:
             await _answer(send, 200, json.dumps(self._master.status).encode(), _JSON)
 
-    async def _metrics(self, send: Send) -> None:
-        await _answer(send, 501, b"this version has no metrics yet\n")
+    async def _metrics(self, send: Send, accept: str) -> None:
+        try:
+            body, kind = render(self._master.metrics, accept)
+        except ImportError:
+            await _answer(send, 501, b"prometheus-client is missing here: pip install 'aserver-asgi[admin]'\n")
+        else:
+            await _answer(send, 200 if self._master.metrics else 503, body, kind.encode())
 
     async def _events(self, send: Send) -> None:
         """Server-sent events (https://html.spec.whatwg.org/#server-sent-events): what the dashboard shows."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from aserver.command.instances import Line
 from tests.harness import Process, ServerProcess, fetch
@@ -95,6 +96,8 @@ def test_it_says_that_the_server_is_not_ready_while_all_workers_are_blocked(serv
     )
     assert re.fullmatch(r"unavailable: the server stops, and waits for drain_delay, another \d+ s\n", str(said))
     assert b'"phase": "stopping"' in ask(running, "/status").body
+    metrics = {each.name: each for each in text_string_to_metric_families(ask(running, "/metrics").text)}
+    assert [each.value for each in metrics["aserver_workers_wanted"].samples] == [1]
     running.workers()[0].kill()
     blocking.close()
     running.signal(signal.SIGINT)
