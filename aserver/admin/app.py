@@ -23,10 +23,14 @@ _FIELDS = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"content-security-policy", _POLICY),
 )
+#: Read before the rights are dropped: another user may not be able to.
 _ASSETS = {
-    "/": ("dashboard.html", b"text/html; charset=utf-8"),
-    "/dashboard.css": ("dashboard.css", b"text/css; charset=utf-8"),
-    "/dashboard.js": ("dashboard.js", b"text/javascript; charset=utf-8"),
+    path: (resources.files(__package__).joinpath(name).read_bytes(), kind + b"; charset=utf-8")
+    for path, name, kind in (
+        ("/", "dashboard.html", b"text/html"),
+        ("/dashboard.css", "dashboard.css", b"text/css"),
+        ("/dashboard.js", "dashboard.js", b"text/javascript"),
+    )
 }
 
 
@@ -51,8 +55,7 @@ class AdminApp:
         if scope["method"] not in ("GET", "HEAD"):
             await _answer(send, 405, b"only GET: nothing can be changed here\n", extra=[(b"allow", b"GET, HEAD")])
         elif path in _ASSETS:
-            name, kind = _ASSETS[path]
-            await _answer(send, 200, resources.files(__package__).joinpath(name).read_bytes(), kind)
+            await _answer(send, 200, *_ASSETS[path])
         elif path in self._pages:
             await self._pages[path](send)
         elif path == "/metrics":

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from aserver.errors import ExitCode
-from tests.harness import RawConnection, ServerProcess
+from tests.harness import RawConnection, ServerProcess, fetch
 from tests.harness.certificates import Authority
 from tests.harness.server import REPOSITORY
 from tests.harness.waiting import PATIENCE
@@ -58,12 +58,14 @@ def told(server: ServerProcess) -> dict[str, Any]:
 
 def test_trap_18_a_low_port_is_bound_as_root_and_the_app_imported_and_served_as_nobody(server: Start) -> None:
     port = low_port()
-    running = server(APP, "--user", "nobody", "--workers", "2", bind=[f"127.0.0.1:{port}"])
+    running = server(APP, "--user", "nobody", "--workers", "2", "--admin", "127.0.0.1:0", bind=[f"127.0.0.1:{port}"])
     answer = told(running)
+    (found,) = running.wait_log(r"admin endpoint: http://127\.0\.0\.1:(\d+)")
+    assert "<title>" in fetch(("127.0.0.1", int(found[1])), "/").text
     nobody = rights(NOBODY.pw_uid, NOBODY.pw_gid, sorted({NOBODY.pw_gid, *os.getgrouplist("nobody", NOBODY.pw_gid)}))
     assert (answer["imported"], answer["running"]) == (nobody, nobody)
     below = running.zygotes() + running.workers()
-    assert len(below) == 3
+    assert len(below) == 4, "the zygote, two workers, and the admin endpoint"
     for process in below:
         for field in ("CapEff", "CapPrm", "CapInh", "CapAmb"):
             assert int(process.status(field), 16) == 0, (process, field)
