@@ -17,7 +17,8 @@ _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{ti
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
 h1 {{ font-size: 1.3rem; overflow-wrap: anywhere }} h2 {{ font-size: 1rem; margin: 1.5rem 0 .3rem }}
 pre {{ font: 14px/1.5 ui-monospace, monospace; overflow-x: auto; padding: .7rem; border: 1px solid #8886;
-border-radius: 6px; margin: 0 }} mark {{ background: #e5484d33; color: inherit; display: inline-block; width: 100% }}
+border-radius: 6px; margin: 0 }} mark {{ background: #e5484d33; color: inherit; display: block;
+width: max-content; min-width: 100% }}
 p {{ color: #888 }}
 </style></head><body><h1>{title}</h1>{places}<h2>Traceback</h2><pre>{text}</pre>
 <p>{hint} aserver shows this page because of <code>reload</code>.</p>{script}</body></html>
