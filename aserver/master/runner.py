@@ -125,7 +125,7 @@ class Runner:
     # ── life ─────────────────────────────────────────────────────────────────────────────────
 
     async def run(self) -> ev.Exit:
-        """Serve until stopped; cancelling it is a graceful stop that is waited for."""
+        """Serve until stopped; cancelling it is a graceful stop that is waited for, and cancelling it again a quick one."""
         if self._logs is not None:
             unix.become_subreaper()
         self._manager.keep(self._resources.accepting)
@@ -138,8 +138,10 @@ class Runner:
             self.stop(ev.StopMode.GRACEFUL, "cancelled")
             with anyio.CancelScope(shield=True):  # an outer scope cancels again and again: a busy loop here
                 while not self._done.done():
-                    with contextlib.suppress(asyncio.CancelledError):
+                    try:
                         await asyncio.shield(self._done)
+                    except asyncio.CancelledError:  # a second Ctrl-C under asyncio.run()
+                        self.stop(ev.StopMode.QUICK, "cancelled again")
             raise
         finally:
             self.close()

@@ -140,7 +140,7 @@ class Lifespan:
             if self._mode == "auto":
                 # The specification: an exception here means that the app does not speak lifespan, so go on without.
                 if error is not None and not self._heard:
-                    log.info("the app does not speak lifespan (%s: %s)", type(error).__name__, error)
+                    log.debug("the app does not speak lifespan (%s: %s)", type(error).__name__, error)
                 elif error is not None:
                     text = (
                         "the app raised in lifespan startup; as the ASGI specification wants it, it is served without"

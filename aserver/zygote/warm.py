@@ -120,7 +120,8 @@ class Warmth:
             pass
         gc.collect()
         gc.freeze()
-        log.info("%d modules of installed packages are loaded ahead of the next save", len(heard.modules))
+        if heard.modules:
+            log.info("%d modules of installed packages are loaded ahead of the next save", len(heard.modules))
 
     def _rehearse(self, modules: Sequence[str]) -> None:
         assert self._loaded is not None

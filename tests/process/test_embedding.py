@@ -257,6 +257,29 @@ async def test_cancelling_a_master_drains_and_does_not_spin(tmp_path: Path, monk
     before.check()
 
 
+async def test_cancelling_a_master_twice_ends_requests_at_once(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Ctrl-C does under asyncio.run(). Fails without StopMode.QUICK in Runner.run: the request has its 30 s."""
+    caplog.set_level(logging.INFO, "aserver.master")
+    monkeypatch.setattr(logging.getLogger("aserver"), "propagate", True)
+    notes = Notes(tmp_path)
+    monkeypatch.setenv("APP_EVENTS", str(notes.path))
+    started = asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(
+        aserver.serve(PROBE, task_status=SimpleNamespace(started=started.set_result), **ANYWHERE)
+    )
+    (address,) = await started
+    asking = asyncio.create_task(get(address, f"/slow?seconds={2 * PATIENCE}"))
+    await eventually(lambda: "slow" in notes.lines, "the request to be under way")
+    serving.cancel()
+    await eventually(lambda: any("stopping (cancelled)" in text for text in caplog.messages), "the stop")
+    serving.cancel()
+    with anyio.fail_after(PATIENCE), pytest.raises(asyncio.CancelledError):
+        await serving
+    await asyncio.gather(asking, return_exceptions=True)
+
+
 @pytest.mark.parametrize(
     ("target", "settings", "error", "text"),
     [
