@@ -21,6 +21,7 @@ import anyio.abc
 
 from aserver import __version__, loading, terminal, unix
 from aserver.config import Config, Resolved, layers
+from aserver.config import settings as all_settings
 from aserver.config.keywords import Settings
 from aserver.errors import AppLoadError, AserverError, BindError, BootError, ConfigError, ExitCode
 from aserver.launch.advice import advise
@@ -198,6 +199,9 @@ def _first(resolved: Resolved, undo: contextlib.ExitStack, reread: Callable[[], 
     undo.callback(logs.close)
     count = f"{resources.workers} worker{'' if resources.workers == 1 else 's'}"
     log.info("aserver %s, pid %d: %s, %s", __version__, os.getpid(), config.target, count)
+    for info in all_settings():
+        if (origin := resolved.origins[info.name]) != "default":
+            log.debug("%s = %s (%s)", info.name, info.show(getattr(config, info.name)), origin)
     for note in resolved.notes:
         log.info("%s", note)
     for warning in (

@@ -182,6 +182,8 @@ class FileWatch:
                 self._note(path)
         elif mask & _SAVED and self._patterns.counts(path):
             self._note(path)
+        elif mask & _SAVED:
+            log.debug("%s was saved, and is not watched: see reload_include and reload_exclude", printable(path))
 
     def _is_project(self, place: str) -> bool:
         return any(place == each or place.startswith(each.rstrip("/") + "/") for each in self._places)

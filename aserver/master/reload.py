@@ -69,12 +69,17 @@ class Reloads:
         try:
             resolved = await read(self.reread, self.resources.next.config)
             # Only now look at `next`: another reload may have come to its end while the settings were read.
-            fresh, remarks = provide_next(self.resources.next, resolved)
+            running = self.resources.next
+            fresh, remarks = provide_next(running, resolved)
         except AserverError as error:
             self.say(request.refused(str(error)))
             return
         for remark in remarks:
             log.warning("reload (%s): %s", request.why, remark)
+        changed = [
+            name for name in Config.__struct_fields__ if getattr(fresh.config, name) != getattr(running.config, name)
+        ]
+        log.debug("reload (%s): settings that changed: %s", request.why, ", ".join(changed) or "none")
         self.resources.replace_next(fresh)
         self.begin(fresh, request)
 

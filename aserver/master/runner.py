@@ -5,7 +5,6 @@ worker or zygote (it waits for the next event or deadline), never imports user c
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 import random
@@ -125,7 +124,7 @@ class Runner:
     # ── life ─────────────────────────────────────────────────────────────────────────────────
 
     async def run(self) -> ev.Exit:
-        """Serve until stopped; cancelling it is a graceful stop that is waited for, and cancelling it again a quick one."""
+        """Serve until stopped; cancelling it is a graceful stop that is waited for, a second time a quick one."""
         if self._logs is not None:
             unix.become_subreaper()
         self._manager.keep(self._resources.accepting)

@@ -6,6 +6,7 @@ that was already written: see `linger`.
 """
 
 import asyncio
+import logging
 import socket
 import struct
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from aserver.protocol.context import SWEEP_PERIOD, Context
 from aserver.protocol.transport.read_gate import ReadGate
 from aserver.protocol.transport.writer import Writer
 from aserver.tls import extension
+
+log = logging.getLogger("aserver.error")
 
 #: Seconds and bytes for which a client that still sends is read after its last answer, so that the answer is not lost
 #: to a reset (RFC 9112 section 9.6). To half-close and discard for 2 s was clean in 40 of 40 tries; to write and close
@@ -162,6 +165,10 @@ class Connection:
         self._write_waiters: list[asyncio.Future[None]] | None = None  # made for the first
         self.discarded = 0
 
+    def __str__(self) -> str:
+        """Name the client, for log lines."""
+        return "{}:{}".format(*self.client) if self.client is not None else f"a client of {self.server}"
+
     def speak(self, handler: Handler) -> None:
         """Give the connection the handler that it begins with."""
         self.handler = handler
@@ -201,10 +208,12 @@ class Connection:
         if self.tls:
             self.extensions = context.extensions | {"tls": extension(transport.get_extra_info("ssl_object"))}
         context.connections.add(self)
+        log.debug("%s: connected", self)
         self.expect(FIRST_REQUEST, context.header_timeout)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the loop's name and argument
+    def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection, and wake the tasks that wait for it."""
+        log.debug("%s: ended%s", self, "" if self.stage is not OPEN else f" by the client ({exc or 'EOF'})")
         self.stage = CLOSED
         self.writer.stopped = True
         self.await_nothing()
@@ -253,6 +262,7 @@ class Connection:
 
     def expire(self) -> None:
         """React to `deadline` having passed."""
+        log.debug("%s: the client has not sent %s in time", self, self.awaited.value)
         if self.stage is LINGERING:
             self.close()
         else:
@@ -292,6 +302,7 @@ class Connection:
 
     def _end(self, stage: Stage) -> None:
         """Have the handler hear no more."""
+        log.debug("%s: this side ends it: %s", self, stage.value)
         self.stage = stage
         self.await_nothing()
         self.data_received = self.discard
@@ -307,6 +318,7 @@ class Connection:
         """React to `write_deadline` having passed: cut off a client that has read less than LEAST_PROGRESS."""
         unsent = self.transport.get_write_buffer_size()
         if unsent > self.unsent - LEAST_PROGRESS:
+            log.debug("%s: the client has read too little within write_timeout: %d bytes are left", self, unsent)
             self.abort()
         else:
             self.unsent = unsent

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import contextvars
 import errno
+import logging
 import socket
 from typing import Any
 from unittest.mock import Mock
@@ -927,6 +928,32 @@ async def test_who_takes_too_little_in_write_timeout_is_dead(takes: int, dead: b
         assert transport.aborted == dead
     service.sweep(service.now + 61)
     assert transport.aborted  # each time anew
+
+
+async def test_debug_lines_say_why_a_connection_ends(caplog: pytest.LogCaptureFixture) -> None:
+    """Fails without the debug lines of Connection."""
+    caplog.set_level(logging.DEBUG, "aserver.error")
+    async with serving(echo, keep_alive=5) as server:
+        client = await server.connect()
+        await client.send(GET)
+        await client.response()
+        await after(server, 7)
+        await client.rest()
+        await eventually(lambda: not server.service.connections)
+        client = await server.connect()
+        await client.send(GET)
+        await client.response()
+        client.close()
+        await eventually(lambda: not server.service.connections)
+    lines = [text.partition(": ")[2] for text in caplog.messages]
+    assert lines == [
+        "connected",
+        "the client has not sent another request in time",
+        "this side ends it: closing or gone",
+        "ended",
+        "connected",
+        "ended by the client (EOF)",
+    ]
 
 
 async def test_a_client_that_is_heard_out_does_not_stay() -> None:

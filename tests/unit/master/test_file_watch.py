@@ -1,5 +1,6 @@
 """Saves of a project are told, whatever an editor does; everything else is not."""
 
+import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -66,8 +67,9 @@ async def test_a_save_is_told_however_the_editor_makes_it(tmp_path: Path, save: 
         await saved.become("pkg/main.py")
 
 
-async def test_patterns_say_which_files_count(tmp_path: Path) -> None:
+async def test_patterns_say_which_files_count(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Templates and uvicorn's patterns count; hidden files, databases, packages and excluded places do not."""
+    caplog.set_level(logging.DEBUG, "aserver.master")
     for directory in ("node_modules", ".git", "env", "made"):
         (tmp_path / directory).mkdir()
     (tmp_path / "env" / "pyvenv.cfg").touch()
@@ -85,6 +87,7 @@ async def test_patterns_say_which_files_count(tmp_path: Path) -> None:
         for name in (*others, "page.html", "a.yaml", "dev.env", "uv.lock", "last.py"):
             (tmp_path / name).write_text("")
         await saved.become("page.html", "a.yaml", "dev.env", "uv.lock", "last.py")
+    assert "gen_a.py was saved, and is not watched: see reload_include" in caplog.text
 
 
 async def test_a_directory_that_is_new_is_watched(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A reload reads the settings beside the loop, and builds on the resources that the reload before it has made."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -93,7 +94,9 @@ async def test_a_setting_that_a_reload_cannot_change_is_named(
     """Fails without the remarks of `provide_next`."""
     stage = Stage(resources, lambda: _settings(tmp_path, proc_name="other"))
     stage.reloads.request(ReloadOrder("SIGHUP", tickets=(7,)))
+    caplog.set_level(logging.DEBUG, "aserver.master")
     await asyncio.gather(*stage.reloads.tasks)
-    (remark,) = caplog.messages
+    remark, changed = caplog.messages
+    assert changed == "reload (SIGHUP): settings that changed: none", "as proc_name stays"
     assert remark.startswith("reload (SIGHUP): proc_name is 'other' in the settings, but stays ")
     assert stage.begun == ["SIGHUP"]
