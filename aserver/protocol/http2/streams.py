@@ -47,7 +47,7 @@ TRANSITIONS: Final[list[list[int]]] = [
     [OPEN,         OPEN,         HALF_CLOSED_REMOTE, CLOSED,  OPEN,               HALF_CLOSED_LOCAL, RESET_SENT],
     [STREAM_FAULT, STREAM_FAULT, OURS,               CLOSED,  HALF_CLOSED_REMOTE, CLOSED,            RESET_SENT],
     [HALF_CLOSED_LOCAL, HALF_CLOSED_LOCAL, CLOSED,   CLOSED,  HALF_CLOSED_LOCAL,  OURS,              RESET_SENT],
-    [CLOSED_FAULT, STREAM_FAULT, OURS,               IGNORED, IGNORED,            OURS,              IGNORED],
+    [CLOSED_FAULT, CLOSED_FAULT, OURS,               IGNORED, IGNORED,            OURS,              IGNORED],
     [IGNORED,      IGNORED,      IGNORED,            IGNORED, IGNORED,            OURS,              IGNORED],
 ]  # fmt: skip
 
