@@ -10,7 +10,8 @@ from typing import Final
 from aserver.errors import ClientError
 from aserver.protocol.http2.errors import PROTOCOL_ERROR, StreamFaultError
 from aserver.protocol.http2.hpack import Decoder
-from aserver.protocol.http2.request import StreamRequest, check_trailers, make_request
+from aserver.protocol.http2.request import StreamRequest, make_request
+from aserver.protocol.http2.static_table import Field
 from aserver.protocol.semantics.limits import RequestLimits
 
 #: Blocks remembered, and the bytes that a block and its fields may have to be so.
@@ -56,7 +57,7 @@ class BlockReader:
         if request is not None:
             return request
         decoder = self._decoder
-        fields = self._decode(block)
+        fields = self.decode(block)
         if decoder.overflowed:
             raise ClientError(431, f"more than {self._limits.fields} fields or {self.limit} bytes of them")
         request = make_request(number, fields, self._limits)
@@ -68,15 +69,8 @@ class BlockReader:
             self._known[block] = request
         return request
 
-    def skip(self, block: bytes) -> None:
-        """Decode a block of which nothing is needed. Raises ConnectionFaultError."""
-        self._decode(block)
-
-    def trailers(self, number: int, block: bytes) -> None:
-        """Check trailers, which nothing asks for. Raises ConnectionFaultError, StreamFaultError."""
-        check_trailers(number, self._decode(block))
-
-    def _decode(self, block: bytes) -> list[tuple[bytes, bytes]]:
+    def decode(self, block: bytes) -> list[Field]:
+        """Return the fields of a block, such as trailers. Raises ConnectionFaultError."""
         fields = self._decoder.decode(block)
         if self._decoder.changed:
             self._known.clear()

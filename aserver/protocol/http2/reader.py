@@ -22,7 +22,7 @@ from aserver.protocol.http2.errors import (
     StreamFaultError,
 )
 from aserver.protocol.http2.frames import CONTINUATION, DATA, END_HEADERS, END_STREAM, HEAD, HEADERS, PADDED
-from aserver.protocol.http2.request import StreamRequest
+from aserver.protocol.http2.request import StreamRequest, check_trailers
 from aserver.protocol.http2.sender import Sender
 from aserver.protocol.http2.sink import StreamSink
 from aserver.protocol.http2.streams import DATA_IN, END_IN, HEADERS_IN, Stream, Streams
@@ -258,7 +258,7 @@ class Reader:
 
     def _refuse_stream(self, number: int, block: bytes) -> None:
         """Take no notice of a stream, and tell the client unless our GOAWAY has."""
-        self.blocks.skip(block)
+        self.blocks.decode(block)
         if number <= self._streams.largest:
             self._streams.last = number
             raise StreamFaultError(number, REFUSED_STREAM, f"more than {self.most_streams} streams")
@@ -279,16 +279,16 @@ class Reader:
         self._sink.on_request(stream, request)
 
     def _take_trailers(self, number: int, block: bytes, end: bool) -> None:  # noqa: FBT001
+        fields = self.blocks.decode(block)
         stream = self._streams.open.get(number)
         if stream is None:
-            self.blocks.skip(block)
             self._patience.spend(rates.CONTROL, self._now)
             self._streams.check_absent(number, HEADERS_IN)
             return
-        self.blocks.trailers(number, block)
         self._streams.change(stream, HEADERS_IN)
         if not end:
             raise StreamFaultError(number, PROTOCOL_ERROR, "trailers that do not end the stream")
+        check_trailers(number, fields)
         self._end(stream)
 
     # ── bodies ───────────────────────────────────────────────────────────────────────────────
