@@ -97,8 +97,7 @@ def boot_failed(model: Model, worker: Worker, code: int, reason: str, detail: st
         generation.failure = ev.Exit(code, reason, detail)
         model.say(
             "error",
-            f"{reason}; {model.tally}{_mix(model, generation)}, "
-            f"attempt {generation.backoff.failures + 1} {when(pause)}",
+            f"{reason}; {model.tally_beside(generation)}, attempt {generation.backoff.failures + 1} {when(pause)}",
             "worker.boot_failed",
             worker,
             reason=why,
@@ -109,11 +108,6 @@ def boot_failed(model: Model, worker: Worker, code: int, reason: str, detail: st
         candidate_failed(model, generation, code, reason, detail)
     else:
         first_boot_failed(model, generation, worker.began, ev.Exit(code, reason, detail))
-
-
-def _mix(model: Model, current: Generation) -> str:
-    older = sum(w.serves and w.generation < current.number for w in model.workers.values())
-    return f" ({older} of them from an older generation)" if older else ""
 
 
 def first_boot_failed(model: Model, generation: Generation, began: float, failure: ev.Exit) -> None:

@@ -41,7 +41,7 @@ from aserver.master.core.model import Generation, Model, ServerPhase, Worker
 
 @dataclass(slots=True)
 class Master(Model):
-    """The whole state, `Master(limits, rng, lazy)`, and its two entry points."""
+    """The whole state, `Master(limits, rng, lazy)`, and its entry points, with `next_deadline`."""
 
     def handle(self, event: ev.Event, now: float) -> list[ev.Command]:
         """Apply `event` at `now`; the orders come in the order in which they must be carried out."""
@@ -51,10 +51,6 @@ class Master(Model):
             reconcile.reconcile(self)
         orders, self.out = self.out, []
         return orders
-
-    def next_deadline(self) -> float | None:
-        """The next moment at which a Tick would change anything, in monotonic seconds."""
-        return min((moment for moment in self.moments() if moment > self.now), default=None)
 
     def _apply(self, event: Any) -> None:
         """Call the handler of `event`; a worker or generation that is not known changes nothing."""

@@ -220,6 +220,11 @@ class Model:
             return f"{'the' if self.ready else 'no'} worker serves"
         return f"{self.ready} of {self.target} workers serve"
 
+    def tally_beside(self, current: Generation) -> str:
+        """How many workers serve, and how many of those are older than `current`."""
+        older = sum(w.serves and w.generation < current.number for w in self.workers.values())
+        return f"{self.tally} ({older} of them from an older generation)" if older else self.tally
+
     def of(self, generation: Generation) -> list[Worker]:
         """The workers of a generation."""
         return [w for w in self.workers.values() if w.generation == generation.number]
@@ -235,13 +240,20 @@ class Model:
         role = self.generations[worker.generation].role
         return role in (Role.CURRENT, Role.OLD) or (role is Role.CANDIDATE and self.current is None)
 
+    def taken(self) -> set[int]:
+        """The slots for which no other worker is to be forked."""
+        return {w.slot for w in self.workers.values() if w.fills and self.counts(w)}
+
     def recycle_at(self, worker: Worker) -> float | None:
         """When a worker that asked to be recycled will be RECYCLING, in monotonic seconds; None for never."""
         asked = worker.phase is WorkerPhase.READY and worker.recycle_reason and self.counts(worker)
         return worker.ready_at + self.limits.min_lifetime if asked and worker.ready_at is not None else None
 
-    def moments(self) -> Iterator[float]:
-        """The times at which something is to be done although nothing happens, in monotonic seconds; also past ones."""
+    def next_deadline(self) -> float | None:
+        """The next moment at which a Tick would change anything, in monotonic seconds."""
+        return min((moment for moment in self._moments() if moment > self.now), default=None)
+
+    def _moments(self) -> Iterator[float]:
         yield from (each.deadline for each in self.workers.values() if each.deadline is not None)
         yield from (each.deadline for each in self.generations.values() if each.deadline is not None)
         if self.over:

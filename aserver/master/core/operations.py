@@ -79,7 +79,7 @@ def _look(model: Model, operation: Operation, current: Generation) -> None:
         _end(model, operation, "info", text, "complete", "")
     elif current.backoff.failures >= model.limits.boot_retries:
         reason = f"workers of generation {current.number} cannot boot"
-        text = f"{kind} incomplete after {seconds}: {reason}, and are tried again; {_served(model, current)}"
+        text = f"{kind} incomplete after {seconds}: {reason}, and are tried again; {model.tally_beside(current)}"
         _end(model, operation, "error", text, "incomplete", reason)
 
 
@@ -91,12 +91,6 @@ def _leaving(model: Model, number: int) -> str:
     else:
         left, kind = [w for w in draining if w.slot > model.target], "worker"
     return f"; {count(len(left), kind)} {'drains' if len(left) == 1 else 'drain'}" if left else ""
-
-
-def _served(model: Model, current: Generation) -> str:
-    older = sum(w.serves and w.generation < current.number for w in model.workers.values())
-    of_older = f", {older} of them of an older generation" if older else ""
-    return f"{model.tally}{of_older}"
 
 
 def _end(  # noqa: PLR0917

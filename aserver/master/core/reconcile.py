@@ -98,8 +98,8 @@ def _start_pending_reload(model: Model) -> None:
 
 
 def _try_candidate(model: Model) -> None:
-    candidate, current = model.candidate, model.current
-    if candidate is None or current is None or candidate.zygote is not ZygotePhase.UP:
+    candidate = model.candidate
+    if candidate is None or candidate.zygote is not ZygotePhase.UP or model.current is None:
         return
     if model.target == 0:  # parked (WINCH): there is nothing old to protect
         generations.promote(model, candidate)
@@ -115,15 +115,17 @@ def _try_candidate(model: Model) -> None:
 def _let_generations_go(model: Model) -> None:
     for generation in model.generations.values():
         # A zygote that has not loaded has no children: those there may be are its predecessor's.
-        needed = generation.zygote is ZygotePhase.UP and model.of(generation)
-        if generation.role in (Role.OLD, Role.FAILED) and not needed:
+        if generation.role in (Role.OLD, Role.FAILED) and not (
+            generation.zygote is ZygotePhase.UP and model.of(generation)
+        ):
             transitions.quit_zygote(model, generation)
 
 
 def _forget_generations(model: Model) -> None:
     for generation in list(model.generations.values()):
-        over = model.over or generation.role in (Role.OLD, Role.FAILED)
-        if over and generation.zygote is ZygotePhase.GONE and not model.of(generation):
+        if generation.zygote is not ZygotePhase.GONE or model.of(generation):
+            continue
+        if model.over or generation.role in (Role.OLD, Role.FAILED):
             del model.generations[generation.number]
             model.out.append(ev.Forget(generation.number))
 
@@ -133,8 +135,7 @@ def _forget_generations(model: Model) -> None:
 
 def _recycle(model: Model) -> None:
     for worker in model.workers.values():
-        due = model.recycle_at(worker)
-        if due is not None and due <= model.now:
+        if worker.recycle_reason and (due := model.recycle_at(worker)) is not None and due <= model.now:
             transitions.recycle(worker, worker.recycle_reason)
             text = f"{worker} is due: {worker.recycle_reason}; it serves until its replacement does"
             model.say("info", text, "worker.recycle", worker, reason=worker.recycle_reason)
@@ -144,9 +145,9 @@ def _fill_slots(model: Model) -> None:
     source = model.current or model.candidate
     if source is None:
         return
-    held = {w.slot for w in model.workers.values() if w.fills and model.counts(w)}
+    taken = model.taken()
     for slot in range(1, model.target + 1):
-        if slot not in held and model.can_fork(source):
+        if slot not in taken and model.can_fork(source):
             transitions.fork(model, source, slot, "no worker has this slot")
 
 
@@ -195,8 +196,9 @@ def _can_refill(model: Model, current: Generation) -> bool:
 
 def _announce(model: Model) -> None:
     """Say once that the number of workers that is wanted has been reached; later changes are operations."""
-    reached = model.ready == model.target and model.server is ServerPhase.SERVING
-    if model.announced or not reached or any(w.boots for w in model.workers.values()):
+    if model.announced or model.server is not ServerPhase.SERVING or model.ready != model.target:
+        return
+    if any(w.boots for w in model.workers.values()):
         return
     texts = {0: "no worker serves, as told", 1: "the one worker is ready"}
     model.say("info", texts.get(model.target, f"all {model.target} workers are ready"), "server.ready")

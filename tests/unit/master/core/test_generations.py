@@ -194,7 +194,7 @@ def test_reload_takes_new_limits_with_the_promotion() -> None:
 
 
 def test_trap_43_a_rollout_that_stops_half_way_says_what_serves_and_loses_nobody() -> None:
-    """Fails without generations._mix, and with old workers told to leave although no new one can take their place."""
+    """Fails without Model.tally_beside, and with old workers told to leave although no new one can take their place."""
     world = World(quick(workers=3)).start()
     world.reload(workers=3)
     while not any(generation == 2 for _, generation in world.serving):
