@@ -10,6 +10,7 @@
 # make migrate-tables  the verdicts on other servers' options against those servers, in an environment of their own
 # make apps   Django, Flask, datasette, NiceGUI and others, recycled and reloaded while clients visit (an environment of their own)
 # make dashboard  the dashboard in a headless Chromium (apt-get install chromium)
+# make fleet  three hosts behind HAProxy, then nginx: replaced, broken and killed under load (root; network namespaces)
 # make systemd  the unit in deploy/ under a real systemd in namespaces of its own (root; cgroup v1 for systemd)
 # make wheels  the source, a pure wheel, and a compiled one for each of WHEEL_PYTHONS, in dist/; each is installed and run
 # make autobahn  the Autobahn WebSocket suite, if there is a Python 2.7 to run it
@@ -28,7 +29,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests of real processes mostly wait: five at once on two cores are three times as fast.
 JOBS ?= 5
 
-.PHONY: site systemd wheels migrate-tables apps dashboard run test test-compiled lint bench docs clean chaos long autobahn storm fuzz
+.PHONY: fleet site systemd wheels migrate-tables apps dashboard run test test-compiled lint bench docs clean chaos long autobahn storm fuzz
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -74,6 +75,9 @@ apps: $(VENV)-apps/.apps
 
 dashboard: $(VENV)/.test
 	TEST_DASHBOARD=1 $(BIN)/python -m pytest tests/dashboard $(ARGS)
+
+fleet: $(VENV)/.test
+	TEST_FLEET=1 unshare --net $(BIN)/python -m pytest -s tests/fleet $(ARGS)
 
 systemd: $(VENV)/.test
 	TEST_SYSTEMD=1 $(BIN)/python -m pytest tests/systemd $(ARGS)

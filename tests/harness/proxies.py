@@ -49,14 +49,14 @@ hosts:
 
 
 @contextmanager
-def running(command: list[str], port: int, directory: Path) -> Iterator[int]:
+def running(command: list[str], port: int, directory: Path, host: str = "127.0.0.1") -> Iterator[int]:
     """Run a proxy until the block ends; gives its port."""
     output = directory / "output"
     with output.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
 
     def listens() -> bool:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        with suppress(OSError), socket.create_connection((host, port), 1):
             return True
         return process.poll() is not None
 
