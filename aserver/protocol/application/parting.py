@@ -9,7 +9,7 @@ from typing import Final
 
 from aserver.asgi import Message
 from aserver.errors import ClientDisconnectedError
-from aserver.protocol.semantics.response import BODY, HEADED, TRAILERS, Response
+from aserver.protocol.semantics.response import BODY, HEADED, START, TRAILERS, Response
 
 #: Seconds after a client's FIN before the application is told. A client that only stops sending (`printf ... | nc`)
 #: looks the same as one that leaves, and most answers are out by then.
@@ -40,13 +40,14 @@ _LONGEST: Final = 20
 class Parting:
     """A client's leaving, as far as its application has been told."""
 
-    __slots__ = ("_told", "begun", "quiet_until", "raised")
+    __slots__ = ("_replaced", "_told", "begun", "quiet_until", "raised")
 
     def __init__(self, *, begun: bool) -> None:
         self.begun = begun  # some of the answer was out when this was made
         self._told: list[asyncio.Task[object] | None] = []
         self.quiet_until = 0.0  # of the loop's clock
         self.raised = False  # by `send()`
+        self._replaced = False  # another answer has been begun in place of a stream that has ended
 
     @property
     def told(self) -> bool:
@@ -79,7 +80,13 @@ class Parting:
         """
         kind = message["type"]
         if kind == "http.response.start":
-            response.start(message)
+            if response.state is START:
+                response.start(message)
+            else:  # from an endpoint that awaits its stream and then returns an empty response (the MCP SDK)
+                self._replaced = True
+        elif self._replaced:
+            if message.get("more_body", False):
+                raise self.error()
         elif kind == "http.response.body":
             response.body(message)
             whole = response.length is not None and not self.begun and response.sent <= WHOLE

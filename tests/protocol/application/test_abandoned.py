@@ -165,6 +165,38 @@ async def test_the_task_that_listens_is_not_overtaken_by_an_exception(caplog: py
     assert errors(caplog) == []
 
 
+@pytest.mark.parametrize("length", [[], [(b"content-length", b"9")]], ids=["stream", "length"])
+async def test_another_answer_after_the_stream_has_ended_is_dropped(
+    caplog: pytest.LogCaptureFixture, length: list[tuple[bytes, bytes]]
+) -> None:
+    """The MCP SDK's SSE endpoint awaits its stream, and returns an empty response when the client has left.
+
+    Fails with `Response.start` for a second start: an ERROR with a traceback for each client, and the work is not done.
+    """
+    worked = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def listen() -> None:
+            await read_all(receive)
+            assert (await receive())["type"] == "http.disconnect"
+
+        await send({**START, "headers": length})
+        await send(PIECE)
+        await asyncio.create_task(listen())
+        await send({**START, "headers": [(b"content-length", b"1")]})
+        await send(END)
+        worked.set()
+
+    async with serving(app) as server:
+        client = await server.connect()
+        await client.send(GET)
+        await client.until(b"a")
+        leave(client, reset=bool(length))  # after a FIN alone, an answer of known length may still be read
+        await asyncio.wait_for(worked.wait(), PATIENCE)
+        await eventually(lambda: not server.service.active)
+    assert errors(caplog) == []
+
+
 async def test_a_stream_whose_listener_does_nothing_is_ended_by_send() -> None:
     """Fails with QUIET for ever."""
     raised = asyncio.Event()
