@@ -75,19 +75,20 @@ class Runner:
         #: The listeners of the admin endpoint; `control.companion` keeps its process.
         self.admin = admin
         self.began = time.monotonic()  # of the server, not of this image
-        self._resources, first = resources, resources.next
+        #: Settings, listeners and logs.
+        self.resources, first = resources, resources.next
         self._code = CodeWatch()
         #: Signals that have come and that the loop has not obeyed yet; an upgrade takes them along.
         self.noted: list[int] = []
         self._chores = 0
         self.journal = Journal()
-        self._state = Master(Limits.of(first.config, first.workers), random.random, lazy=not first.config.preload)
-        self._processes = Processes(self._handle, self._know_files, board, self._resources.of)
+        self.model = Master(Limits.of(first.config, first.workers), random.random, lazy=not first.config.preload)
+        self.processes = Processes(self._handle, self._know_files, board, self.resources.of)
         self._saves = Saves.watched(first, self._handle, self.reload)
         if logs is not None:
-            logs.share_half_lines(self._processes.board.fd)
+            logs.share_half_lines(self.processes.board.fd)
         self._reloads = Reloads(
-            self._resources, reread, self._begin_generation, self.journal.say, own_process=logs is not None
+            self.resources, reread, self._begin_generation, self.journal.say, own_process=logs is not None
         )
         # Where the process is not ours, the manager waits for a word of the program that embeds the server.
         self._manager = ServiceManager.found(os.environ, os.getpid()) if logs is not None else ServiceManager(None)
@@ -113,10 +114,10 @@ class Runner:
         runner.began = snapshot.began
         for generation, files in snapshot.files.items():
             runner._code.know(generation, files)
-        runner._state = read_model(snapshot.model, random.random)
+        runner.model = read_model(snapshot.model, random.random)
         runner.journal.restore(snapshot.records, snapshot.counts)
-        runner._processes.workers.totals = snapshot.totals
-        runner._processes.inherit(snapshot)
+        runner.processes.workers.totals = snapshot.totals
+        runner.processes.inherit(snapshot)
         runner._listening.set()
         runner._loop.call_soon(runner._reloads.request, ReloadOrder("after the upgrade", snapshot.upgrade))
         return runner
@@ -127,7 +128,7 @@ class Runner:
         """Serve until stopped; cancelling it is a graceful stop that is waited for, a second time a quick one."""
         if self._logs is not None:
             unix.become_subreaper()
-        self._manager.keep(self._resources.accepting)
+        self._manager.keep(self.resources.accepting)
         self._every(BEAT_PERIOD, self._look_at_beats)
         self._every(CHORES_PERIOD, self.do_chores)
         self._handle(ev.Started())
@@ -151,7 +152,7 @@ class Runner:
 
     def stop(self, mode: ev.StopMode, why: str) -> None:
         """Ask for the end; asked again, it is quicker. A worker that a debugger holds does not hear of it."""
-        if mode is ev.StopMode.QUICK and self._processes.workers.halted():
+        if mode is ev.StopMode.QUICK and self.processes.workers.halted():
             mode = ev.StopMode.KILL
         self._handle(ev.StopRequested(mode, why))
 
@@ -168,7 +169,7 @@ class Runner:
             self._saves.watch.look_at(files)
 
     def _begin_generation(self, resources: Resources, request: ReloadOrder) -> None:
-        self._state.lazy = not resources.config.preload
+        self.model.lazy = not resources.config.preload
         limits = Limits.of(resources.config, resources.workers)
         self._handle(ev.ReloadRequested(limits, request.why, request.upgrade, request.tickets))
 
@@ -184,20 +185,18 @@ class Runner:
 
     async def _do_upgrade(self, why: str, upgrade: ev.Upgrade) -> None:
         self.journal.say(ev.Say("info", f"upgrade ({why}): preflight", event="upgrade.begins", reason=why))
-        if (reason := await preflight(self._resources.next.config)) is not None:
+        if (reason := await preflight(self.resources.next.config)) is not None:
             self.journal.say(not_upgraded(upgrade, "error", f"({why}) refused", reason))
             return
         self._run_hook("pre_exec")
         patience = self._loop.time() + MESSAGE_PATIENCE
-        while not self._processes.quiet or self._reloads.busy:
+        while not self.processes.quiet or self._reloads.busy:
             if self._loop.time() > patience:
-                self._processes.cut_off_halves(
-                    f"half a message for {MESSAGE_PATIENCE:g} s, and an upgrade waits for it"
-                )
+                self.processes.cut_off_halves(f"half a message for {MESSAGE_PATIENCE:g} s, and an upgrade waits for it")
             await asyncio.sleep(BEAT_PERIOD)
-        if self._state.over or self._state.server is not ServerPhase.SERVING:
+        if self.model.over or self.model.server is not ServerPhase.SERVING:
             self.journal.say(
-                not_upgraded(upgrade, "warning", f"({why}) given up", f"the server is {self._state.server.value}")
+                not_upgraded(upgrade, "warning", f"({why}) given up", f"the server is {self.model.server.value}")
             )
             return
         log.info("upgrade (%s): the master re-executes itself", why)
@@ -205,22 +204,22 @@ class Runner:
         self.journal.say(not_upgraded(upgrade, "error", f"({why}) failed", str(error.strerror)))
 
     def _snapshot(self, upgrade: ev.Upgrade) -> Snapshot:
-        resources = self._resources
+        resources = self.resources
         logs = {(file.which, file.path): SavedLog(file.path, file.which, file.fd) for file in resources.logs}
         return Snapshot(
-            model=write_model(self._state),
-            board=self._processes.board.fd,
-            zygotes=self._processes.saved_zygotes(),
-            workers=[worker.saved() for worker in self._processes.workers.all.values()],
+            model=write_model(self.model),
+            board=self.processes.board.fd,
+            zygotes=self.processes.saved_zygotes(),
+            workers=[worker.saved() for worker in self.processes.workers.all.values()],
             listeners=[hand_over(listener) for listener in resources.listeners],
             logs=list(logs.values()),
             resources={generation: each.saved() for generation, each in resources.of.items()},
             files=self._code.saved(),
             serving=resources.serving,
-            outputs=self._processes.output.hand_over(),
+            outputs=self.processes.output.hand_over(),
             records=list(self.journal.records),
             counts=self.journal.counts,
-            totals=self._processes.workers.totals,
+            totals=self.processes.workers.totals,
             began=self.began,
             control=hand_over(self.control) if self.control is not None else None,
             admin=[hand_over(listener) for listener in self.admin],
@@ -231,10 +230,10 @@ class Runner:
 
     def scale(self, *tickets: int, delta: int = 0, to: int | None = None) -> None:
         """Change the number of workers."""
-        before = self._state.target
+        before = self.model.target
         self._handle(ev.Scale(delta, to, tickets))
-        if self._state.target != before:
-            self._run_hook("nworkers_changed", self._state.target, before)
+        if self.model.target != before:
+            self._run_hook("nworkers_changed", self.model.target, before)
 
     def recycle(self, slot: int, why: str) -> None:
         """Replace the worker of a slot."""
@@ -242,36 +241,21 @@ class Runner:
 
     def reopen_logs(self) -> None:
         """Open the log files again and hand them to every process, for rotation (SIGUSR1)."""
-        self._resources.reopen_logs()
-        of = self._resources.of
+        self.resources.reopen_logs()
+        of = self.resources.of
         if self._logs is not None:
             self._logs.replace(open_private(of[max(of)].log_fds[0]), None)
-        self._processes.reopen_logs(lambda generation: of[generation].log_fds)
+        self.processes.reopen_logs(lambda generation: of[generation].log_fds)
         self.journal.say(ev.Say("info", "logs reopened", event="logs.reopened"))
 
     def _run_hook(self, name: str, *numbers: int) -> None:
-        current = self._state.current
+        current = self.model.current
         if current is not None:
-            self._processes.tell(current.number, msg.RunHook(name, numbers))
-
-    @property
-    def model(self) -> Master:
-        """The decisions' side of the processes, to look at."""
-        return self._state
-
-    @property
-    def processes(self) -> Processes:
-        """The processes, to look at."""
-        return self._processes
-
-    @property
-    def resources(self) -> AllResources:
-        """Settings, listeners and logs, to look at."""
-        return self._resources
+            self.processes.tell(current.number, msg.RunHook(name, numbers))
 
     def readiness(self) -> tuple[bool, str]:
         """Whether clients should be sent here, and a clause about it."""
-        return readiness(self._state, self._processes.workers.beats())
+        return readiness(self.model, self.processes.workers.beats())
 
     @property
     def dropped(self) -> int:
@@ -281,7 +265,7 @@ class Runner:
     @property
     def at_prompt(self) -> bool:
         """Whether a debugger of a worker reads the terminal."""
-        return bool(self._processes.workers.debugged(Debugged.AT_PROMPT))
+        return bool(self.processes.workers.debugged(Debugged.AT_PROMPT))
 
     def close(self) -> None:
         """Let go of everything; `run` does so at its end."""
@@ -290,8 +274,8 @@ class Runner:
                 timer.cancel()
         if self._saves is not None:
             self._saves.watch.close()
-        self._processes.close()
-        self._resources.close()
+        self.processes.close()
+        self.resources.close()
         self._manager.close()
         if self._pidfile is not None:
             self._pidfile.remove()
@@ -301,19 +285,19 @@ class Runner:
     def _handle(self, event: ev.Event) -> None:
         if self._done.done():
             return
-        for command in self._state.handle(event, time.monotonic()):
+        for command in self.model.handle(event, time.monotonic()):
             self._orders[type(command)](command)
-        self._manager.follow(self._state, reloading=self._reloads.busy)
+        self._manager.follow(self.model, reloading=self._reloads.busy)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        deadline = self._state.next_deadline()
+        deadline = self.model.next_deadline()
         if deadline is not None and not self._done.done():
             self._timer = self._loop.call_later(max(0.0, deadline - time.monotonic()), self._handle, ev.Tick())
 
     def _order_table(self) -> dict[type, Callable[[Any], None]]:
         """The function that carries out each command."""
-        zygotes, workers = self._processes, self._processes.workers
+        zygotes, workers = self.processes, self.processes.workers
         return {
             ev.SpawnZygote: self._spawn_zygote,
             ev.QuitZygote: self._quit_zygote,
@@ -325,42 +309,42 @@ class Runner:
             ev.DumpStacks: workers.dump_stacks,
             ev.StartListening: lambda order: self.listen(order.generation),
             ev.Forget: self._forget,
-            ev.CloseListeners: lambda _: self._resources.close_listeners(),
+            ev.CloseListeners: lambda _: self.resources.close_listeners(),
             ev.Say: self.journal.say,
             ev.Exit: self._done.set_result,
         }
 
     def _spawn_zygote(self, order: ev.SpawnZygote) -> None:
-        boot, fds = self._resources.give(order.generation).boot(order.generation, lazy=order.lazy)
-        self._processes.spawn(boot, fds)
+        boot, fds = self.resources.give(order.generation).boot(order.generation, lazy=order.lazy)
+        self.processes.spawn(boot, fds)
 
     def _quit_zygote(self, order: ev.QuitZygote) -> None:
-        last = self._state.stop is not None and order.generation == max(self._processes.zygotes, default=0)
-        self._processes.tell(order.generation, msg.Quit(last))
+        last = self.model.stop is not None and order.generation == max(self.processes.zygotes, default=0)
+        self.processes.tell(order.generation, msg.Quit(last))
 
     def listen(self, generation: int) -> None:
         """Let clients connect to the listeners of a generation, as far as they can be had, and log where it logs."""
-        first = not self._resources.serving
+        first = not self.resources.serving
         if self._logs is not None and not first:
-            resources = self._resources.of[generation]
+            resources = self.resources.of[generation]
             try:
                 self._logs.renew(resources.config, open_private(resources.log_fds[0]))
             except ConfigError as error:  # the file has changed since the reload looked at it
                 log.error("%s; the master's own log stays as it was", error)  # noqa: TRY400
-        refused = self._resources.listen(generation)
+        refused = self.resources.listen(generation)
         if refused and first:
-            self._state.result = ev.Exit(refused[0].exit_code, "; ".join(map(str, refused)))
+            self.model.result = ev.Exit(refused[0].exit_code, "; ".join(map(str, refused)))
             self._loop.call_soon(self.stop, ev.StopMode.QUICK, "a listener is taken")
             return
         for refusal in refused:
             log.error("%s; the other listeners serve, and a reload tries this one again", refusal)
-        self._manager.keep(self._resources.accepting)
+        self._manager.keep(self.resources.accepting)
         if not self._listening.is_set():
             self._listening.set()
             self._run_hook("when_ready")
 
     def _forget(self, order: ev.Forget) -> None:
-        self._resources.forget(order.generation)
+        self.resources.forget(order.generation)
         self._code.forget(order.generation)
 
     # ── periodic ─────────────────────────────────────────────────────────────────────────────
@@ -375,25 +359,25 @@ class Runner:
         self._periodic.append(self._loop.call_later(period, turn))
 
     def _look_at_beats(self) -> None:
-        workers = self._processes.workers
+        workers = self.processes.workers
         beats = workers.beats()
         self._handle(ev.Beats(beats, workers.debugged()))
         ready, reason = self.readiness()
-        self._processes.board.tell_readiness(ready=ready, reason=reason)
-        self._manager.sign_of_life(time.monotonic(), beats.values(), needed=self._state.announced)
+        self.processes.board.tell_readiness(ready=ready, reason=reason)
+        self._manager.sign_of_life(time.monotonic(), beats.values(), needed=self.model.announced)
 
     def do_chores(self) -> None:
         """Look at socket paths, at the files of the loaded code, and for orphans of user code."""
-        listeners = [*self._resources.listeners, *self.admin, *([self.control] if self.control is not None else [])]
+        listeners = [*self.resources.listeners, *self.admin, *([self.control] if self.control is not None else [])]
         for listener in listeners:
             if (news := listener.tend()) is not None:
                 self.journal.say(ev.Say("warning", news, event="listener.changed"))
-        self._manager.tend(self._state, reloading=self._reloads.busy)
+        self._manager.tend(self.model, reloading=self._reloads.busy)
         self._chores += 1
-        if self._state.current is not None:
-            self._code.look(self._state.current.number, begin=self._chores % CODE_CHORES == 0)
+        if self.model.current is not None:
+            self._code.look(self.model.current.number, begin=self._chores % CODE_CHORES == 0)
         # A preflight and a settings file in Python are children too, but not strangers: a task waits for each. A status
         # taken from it here would be lost (the upgrade saw ECHILD; subprocess takes that for exit code 0).
         waited_for = self._reloads.busy or (self._upgrade is not None and not self._upgrade.done())
         if self._logs is not None and not waited_for:
-            unix.reap_strangers(self._processes.pids)
+            unix.reap_strangers(self.processes.pids)
