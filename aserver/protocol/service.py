@@ -185,7 +185,14 @@ class Service:
         return len(self._websockets())
 
     def _websockets(self) -> list[Socket]:
-        return [each.handler for each in self.connections if isinstance(each.handler, Socket)]
+        found: list[Socket] = []
+        for connection in self.connections:
+            handler = connection.handler
+            if isinstance(handler, Socket):
+                found.append(handler)
+            elif isinstance(handler, Http2Connection):
+                found += handler.sockets
+        return found
 
     def lasting(self) -> dict[object, str]:
         """The requests that a final stop waits for, as `Tasks.standing` tells of them.

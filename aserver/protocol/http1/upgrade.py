@@ -9,12 +9,13 @@ from aserver.protocol.transport.writer import Writer
 class UpgradeAnswer:
     """See `websocket.tunnel.OpeningAnswer`."""
 
-    __slots__ = ("_encoder", "_writer", "heads")
+    __slots__ = ("_encoder", "_writer", "heads", "status")
 
     def __init__(self, encoder: Encoder, writer: Writer) -> None:
         self._encoder = encoder
         self._writer = writer
         self.heads = encoder.heads
+        self.status = 101
 
     def accept(self, fields: Pairs, headers: Pairs) -> None:
         """Send the 101."""

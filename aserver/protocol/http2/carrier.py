@@ -4,7 +4,6 @@ Runs in the worker's loop. A carrier must never give a client credit for bytes t
 let an answer that broke off look whole.
 """
 
-import asyncio
 from math import inf
 from time import monotonic
 from typing import Any, Protocol
@@ -18,9 +17,10 @@ from aserver.protocol.http2.encoder import BlockEncoder, encode_fields, encode_h
 from aserver.protocol.http2.errors import CANCEL, INTERNAL_ERROR, NO_ERROR
 from aserver.protocol.http2.sender import Sender
 from aserver.protocol.http2.streams import Stream
+from aserver.protocol.http2.waiting import WindowWait
 from aserver.protocol.semantics.response import DONE, HEADED, START, Response
 from aserver.protocol.semantics.response_head import Pairs
-from aserver.protocol.transport.connection import BODY, LEAST_PROGRESS, WINDOW, Awaited, Connection
+from aserver.protocol.transport.connection import BODY, WINDOW, Awaited, Connection
 
 
 class StreamOwner(Protocol):
@@ -51,16 +51,13 @@ class StreamCarrier:
         "_credited",
         "_owner",
         "_sender",
-        "_sent_before",
-        "_unsent",
-        "_waiters",
+        "_wait",
         "context",
         "deadline",
         "eof",
         "exchange",
         "stream",
         "tasks",
-        "write_deadline",
     )
 
     exchange: Exchange
@@ -74,10 +71,7 @@ class StreamCarrier:
         self.eof = False  # only HTTP/1 has clients that stop sending, and still read
         self._credited = 0  # bytes of the body for which the client has its credit back
         self.deadline = inf  # for the body
-        self.write_deadline = inf  # for the client's windows
-        self._unsent = 0  # bytes that waited for them when it was set
-        self._sent_before = 0  # bytes that the connection had sent then
-        self._waiters: list[asyncio.Future[None]] | None = None  # made for the first
+        self._wait: WindowWait | None = None  # for the client's windows
 
     @property
     def logged(self) -> tuple[Any, ...] | None:
@@ -132,9 +126,12 @@ class StreamCarrier:
     def _sent(self) -> None:
         """Write soon, and watch what has to wait."""
         stream = self.stream
-        if stream.queued and self.write_deadline == inf:
-            self._watch_windows(self.context.now)
-            self._owner.watch(self.write_deadline, WINDOW)
+        if stream.queued:
+            wait = self._wait
+            if wait is None:
+                wait = self._wait = WindowWait(self.context, self._sender, stream)
+            wait.begin()
+            self._owner.watch(wait.deadline, WINDOW)
         self._owner.write_soon()
 
     def _answered(self, exchange: Exchange) -> None:
@@ -147,21 +144,13 @@ class StreamCarrier:
 
     async def until_writable(self) -> None:
         """See `Carrier`."""
-        while self.stream.paused and self.open:
-            waiter: asyncio.Future[None] = self.context.loop.create_future()
-            if self._waiters is None:
-                self._waiters = []
-            self._waiters.append(waiter)
-            try:
-                await waiter
-            finally:
-                self._waiters.remove(waiter)
+        if self._wait is not None:
+            await self._wait.until_writable()
 
     def wake(self) -> None:
         """Let `until_writable` look again."""
-        for waiter in self._waiters or ():
-            if not waiter.done():
-                waiter.set_result(None)
+        if self._wait is not None:
+            self._wait.wake()
 
     # ── the request's body ───────────────────────────────────────────────────────────────────
 
@@ -242,34 +231,20 @@ class StreamCarrier:
             body = self.exchange.request_body
             if body is None or not body.size:  # else it is the application that is late
                 self.refuse(ClientError(408, "request body timed out"))
-        if self.write_deadline <= now:
-            self._expire_windows(now)
         self._owner.watch(self.deadline, BODY)
-        self._owner.watch(self.write_deadline, WINDOW)
-
-    def _expire_windows(self, now: float) -> None:
-        """Reset a stream whose client has opened no window, or next to none."""
-        stream, sender = self.stream, self._sender
-        queued, sent = stream.queued, sender.sent
-        self.write_deadline = inf
-        if queued:
-            blocked = stream.send_window <= 0 or sent == self._sent_before
-            if blocked and not sender.held and queued > self._unsent - LEAST_PROGRESS:
-                sender.reset(stream, CANCEL)
+        wait = self._wait
+        if wait is not None:
+            if wait.is_over(now):
+                self._sender.reset(self.stream, CANCEL)
                 self.lost()
                 self._owner.write_soon()
-            else:
-                self._watch_windows(now)
-
-    def _watch_windows(self, now: float) -> None:
-        self._unsent = self.stream.queued
-        self._sent_before = self._sender.sent
-        self.write_deadline = now + self.context.write_timeout
+            self._owner.watch(wait.deadline, WINDOW)
 
     def postpone(self, seconds: float) -> None:
         """Put off the deadlines."""
         self.deadline += seconds
-        self.write_deadline += seconds
+        if self._wait is not None:
+            self._wait.deadline += seconds
 
 
 def refuse(owner: StreamOwner, stream: Stream, error: ClientError, exchange: Exchange | None) -> None:

@@ -23,6 +23,7 @@ from aserver.protocol.http2.reader import Reader
 from aserver.protocol.http2.request import StreamRequest
 from aserver.protocol.http2.sender import TAKEN, Sender
 from aserver.protocol.http2.streams import Stream, Streams
+from aserver.protocol.http2.tunnel import StreamTunnel, open_tunnel
 from aserver.protocol.semantics.limits import RequestLimits
 from aserver.protocol.transport.connection import (
     FAREWELL,
@@ -36,6 +37,7 @@ from aserver.protocol.transport.connection import (
     Connection,
 )
 from aserver.protocol.transport.read_gate import Pause
+from aserver.protocol.websocket.connection import Socket
 
 log: Final = logging.getLogger("aserver.error")
 
@@ -92,11 +94,13 @@ class Http2Connection:
         self._leaving = False  # the client is told to begin no more streams
         self._parted = False  # and those that it begins are ignored
         self._client_leaves = False  # it has said that it begins no more
+        self.reader.blocks.connect_protocol = True
         self.sender.begin(
             {
                 frames.MAX_CONCURRENT_STREAMS: MOST_STREAMS,
                 frames.MAX_HEADER_LIST_SIZE: header_list_limit(limits),
                 frames.NO_RFC7540_PRIORITIES: 1,
+                frames.ENABLE_CONNECT_PROTOCOL: 1,
             }
         )
 
@@ -147,7 +151,13 @@ class Http2Connection:
 
     def on_request(self, stream: Stream, request: StreamRequest) -> None:
         """Start the application for a request whose head is complete."""
-        carrier = stream.owner = StreamCarrier(self, stream)
+        self._launched += 1
+        if self._awaited is NEXT_REQUEST:
+            self._await_nothing()
+        if request.protocol is not None:
+            open_tunnel(self, stream, request)
+            return
+        carrier = StreamCarrier(self, stream)
         framing = request.framing
         carrier.exchange = exchange = begin_exchange(
             carrier,
@@ -162,9 +172,7 @@ class Http2Connection:
             None if stream.complete and b"te" not in framing else framing,
             0 if stream.complete else request.length,
         )
-        if self._awaited is NEXT_REQUEST:
-            self._await_nothing()
-        self._launched += 1
+        stream.owner = carrier
         exchange.launched = True
         if not self.tasks.start(exchange):
             exchange.refuse(503)
@@ -363,6 +371,12 @@ class Http2Connection:
         self.streams.open = {}
         for stream in streams.values():
             stream.owner.lost()
+
+    @property
+    def sockets(self) -> list[Socket]:
+        """The WebSockets on its streams."""
+        owners = [stream.owner for stream in self.streams.open.values()]
+        return [each.handler for each in owners if isinstance(each, StreamTunnel) and isinstance(each.handler, Socket)]
 
     @property
     def idle(self) -> bool:

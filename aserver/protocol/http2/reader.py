@@ -315,7 +315,7 @@ class Reader:
             stream.received += len(payload)
             if stream.refused:
                 return
-            if stream.received > self._limits.body:
+            if stream.received > self._limits.body and not stream.tunnel:
                 self._refuse(stream, ClientError(413, f"body above {self._limits.body} bytes"))
                 return
             if 0 <= stream.expected < stream.received:

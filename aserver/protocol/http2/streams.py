@@ -75,6 +75,7 @@ class Stream:
         "send_window",
         "state",
         "trailers",
+        "tunnel",
         "urgency",
     )
 
@@ -87,6 +88,7 @@ class Stream:
         self.credit = 0  # bytes taken by the application, for which no WINDOW_UPDATE was sent yet
         self.received = 0  # bytes of body
         self.expected = -1  # content-length, -1 if there is none
+        self.tunnel = False  # a WebSocket, which is no body and has no limit of one
         self.refused = False  # the rest of the body is dropped
         # out
         self.send_window = send_window  # bytes that we may send; below 0 after a change of the client's settings

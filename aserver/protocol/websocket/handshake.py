@@ -29,7 +29,7 @@ _REFUSED = frozenset((b"sec-websocket-accept", b"sec-websocket-extensions", b"se
 class OpeningHandshake(NamedTuple):
     """A valid request for a WebSocket."""
 
-    accept: bytes
+    accept: bytes  # the answer to the key, empty if there is none
     subprotocols: list[str]
     extensions: list[bytes]
 
@@ -47,13 +47,16 @@ def is_offered(method: str, headers: Pairs) -> bool:
     )
 
 
-def examine(headers: Pairs) -> OpeningHandshake:
-    """Check the rest of the request. Raises ClientError, with 426 for another version than 13."""
+def examine(headers: Pairs, *, keyed: bool = True) -> OpeningHandshake:
+    """Check the rest of the request, which over HTTP/2 has no key (RFC 8441 section 5).
+
+    Raises ClientError, with 426 for another version than 13.
+    """
     versions = [value for name, value in headers if name == b"sec-websocket-version"]
     if versions != [b"13"]:
         raise ClientError(426, f"Sec-WebSocket-Version {b', '.join(versions)[:80]!r}, not 13")
     keys = [value for name, value in headers if name == b"sec-websocket-key"]
-    if len(keys) != 1 or not _is_key(keys[0]):
+    if keyed and (len(keys) != 1 or not _is_key(keys[0])):
         raise ClientError(400, "Sec-WebSocket-Key is not 16 bytes in base64, once")
     offered = [value for name, value in headers if name == b"sec-websocket-protocol"]
     if sum(value.count(b",") + 1 for value in offered) > MOST_OFFERED:
@@ -61,9 +64,11 @@ def examine(headers: Pairs) -> OpeningHandshake:
     names = [name for value in offered for part in value.split(b",") if (name := part.strip())]
     if not all(map(TOKEN.fullmatch, names)):
         raise ClientError(400, "Sec-WebSocket-Protocol is not a list of tokens")
-    digest = hashlib.sha1(keys[0] + _GUID, usedforsecurity=False).digest()
+    accepted = b""
+    if keyed:
+        accepted = base64.b64encode(hashlib.sha1(keys[0] + _GUID, usedforsecurity=False).digest())
     extensions = [value for name, value in headers if name == b"sec-websocket-extensions"]
-    return OpeningHandshake(base64.b64encode(digest), [name.decode("ascii") for name in names], extensions)
+    return OpeningHandshake(accepted, [name.decode("ascii") for name in names], extensions)
 
 
 def _is_key(key: bytes) -> bool:
@@ -81,7 +86,7 @@ def accept(
         offered = ", ".join(handshake.subprotocols) or "none"
         raise ApplicationError(f"websocket.accept: subprotocol {subprotocol!r} was not offered (offered: {offered})")
     check_fields(headers)
-    fields = [(b"sec-websocket-accept", handshake.accept)]
+    fields = [(b"sec-websocket-accept", handshake.accept)] if handshake.accept else []
     if subprotocol is not None:
         fields.append((b"sec-websocket-protocol", subprotocol.encode("ascii")))
     if extensions:

@@ -11,7 +11,7 @@ from aserver.asgi import Scope
 
 @dataclass(frozen=True, slots=True)
 class SocketRecord:
-    """`method` is GET for the answer, with its HTTP status; WEBSOCKET for the end, with the close code as status."""
+    """Of the answer: `method` is the request's, `status` of HTTP. Of the end: WEBSOCKET, the close code as status."""
 
     method: str
     status: int
@@ -24,5 +24,5 @@ class SocketRecord:
     duration: float  # seconds since the request was complete
     request_id: str | None
     scope: Scope | None
-    version: str = "1.1"
+    version: str
     connection: None = None

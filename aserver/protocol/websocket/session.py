@@ -41,6 +41,7 @@ class WebSocket:
     __slots__ = (
         "_answer",
         "_answered",
+        "_asked",
         "_deflater",
         "_handshake",
         "_response",
@@ -59,6 +60,7 @@ class WebSocket:
         "target",
         "task",
         "tasks",
+        "version",
     )
 
     def __init__(self, tunnel: Tunnel, tasks: Tasks, answer: OpeningAnswer, exchange: Exchange) -> None:
@@ -71,6 +73,8 @@ class WebSocket:
         # Not of the scope, which the application may change or empty.
         self.target = exchange.target
         self.headers = exchange.headers
+        self.version = exchange.version
+        self._asked = exchange.method  # GET, or CONNECT over HTTP/2
         self.request_id = exchange.request_id
         self.started = monotonic()  # the loop's clock, but in full: uvloop's has milliseconds
         self.sent = 0
@@ -95,7 +99,7 @@ class WebSocket:
     def open(self) -> None:
         """Check the offer and start the application."""
         try:
-            offer = self._handshake = handshake.examine(self.headers)
+            offer = self._handshake = handshake.examine(self.headers, keyed=self.version == "1.1")
         except ClientError as error:
             self.refuse(error.status)
             return
@@ -268,7 +272,7 @@ class WebSocket:
         self._answer.accept(handshake.accept(offer, message.get("subprotocol"), headers, extensions), headers)
         self.response_headers = headers
         self._handshake = None
-        self.record("GET", 101)
+        self.record(self._asked, self._answer.status)
         inflater = None
         if agreement is not None:
             inflater = deflate.Inflater(agreement)
@@ -318,7 +322,7 @@ class WebSocket:
 
     def _denied(self, status: int, phase: Phase) -> None:
         self.socket.phase = phase
-        self.record("GET", status)
+        self.record(self._asked, status)
         self.socket.deny()
 
     def lost(self, code: int, *, accepted: bool) -> None:
@@ -327,7 +331,7 @@ class WebSocket:
         if accepted:
             self.record("WEBSOCKET", code)
         elif not self._answered:
-            self.record("GET", self.status)
+            self.record(self._asked, self.status)
 
     def record(self, method: str, status: int) -> None:
         """Write to the access log, if there is one."""
@@ -346,6 +350,7 @@ class WebSocket:
                     duration=monotonic() - self.started,
                     request_id=self.request_id,
                     scope=self.scope,
+                    version=self.version,
                 )
             )
 

@@ -50,6 +50,7 @@ class OpeningAnswer(Protocol):
     """Sends the HTTP response that opens or refuses a WebSocket."""
 
     heads: Heads
+    status: int  # of the response that opens it
 
     def accept(self, fields: Pairs, headers: Pairs) -> None:
         """Send the response that opens it; `headers` are those of `fields` that the application set."""

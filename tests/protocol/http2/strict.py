@@ -115,6 +115,7 @@ class StrictClient:
         await self.flush()
 
     async def until_closed(self) -> None:
+        await self.flush()
         while not self.closed:
             await self.read()
 

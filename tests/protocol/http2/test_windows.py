@@ -130,7 +130,7 @@ async def test_other_clients_are_served_while_one_takes_a_large_answer() -> None
 
 
 async def test_a_window_that_never_opens() -> None:
-    """`write_timeout`: the stream is reset, others are served. Fails without `write_deadline`."""
+    """`write_timeout`: the stream is reset, others are served. Fails without `is_over` in StreamCarrier.expire."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await answer(send, b"x" * (100_000 if scope["path"] == "/big" else 10))

@@ -55,7 +55,7 @@ class Stream(asyncio.Transport):
 
 class Answered:
     def __init__(self, heads: Heads) -> None:
-        self.heads = heads
+        self.heads, self.status = heads, 200
         self.told: list[Any] = []
 
     def accept(self, fields: Pairs, headers: Pairs) -> None:

@@ -1,0 +1,253 @@
+"""A WebSocket on a stream of HTTP/2 (RFC 8441): the stream as a tunnel, and the answer that opens or refuses it.
+
+Runs in the worker's loop. The session is the same as over HTTP/1 (`websocket/session`). A tunnel must never give a
+client credit for bytes that its handler has not been given.
+"""
+
+import asyncio
+from math import inf
+from typing import cast
+
+from aserver.errors import ClientError
+from aserver.protocol.application.begin import begin_exchange
+from aserver.protocol.application.exchange import Carrier
+from aserver.protocol.http2.carrier import StreamOwner
+from aserver.protocol.http2.encoder import BlockEncoder, encode_fields, encode_head
+from aserver.protocol.http2.errors import CANCEL
+from aserver.protocol.http2.request import StreamRequest
+from aserver.protocol.http2.streams import Stream
+from aserver.protocol.http2.waiting import WindowWait
+from aserver.protocol.semantics.response import DONE, Response
+from aserver.protocol.semantics.response_head import Pairs
+from aserver.protocol.transport.connection import NOTHING, WINDOW, Awaited, Handler
+from aserver.protocol.transport.read_gate import ReadGate
+from aserver.protocol.transport.writer import Writer
+from aserver.protocol.websocket import session
+
+
+class StreamTunnel:
+    """See `websocket.tunnel.Tunnel`; for its writer and its gate it is the transport, too."""
+
+    __slots__ = (
+        "_deadline",
+        "_delivering",
+        "_ended",
+        "_kept",
+        "_owner",
+        "_paused",
+        "_sender",
+        "_stream",
+        "_wait",
+        "awaited",
+        "context",
+        "gate",
+        "handler",
+        "writer",
+    )
+
+    handler: Handler
+
+    def __init__(self, owner: StreamOwner, stream: Stream) -> None:
+        self._owner = owner
+        self._sender = owner.sender
+        self._stream = stream
+        self.context = owner.context
+        transport = cast("asyncio.Transport", self)
+        self.writer = Writer(transport, self.context)
+        self.gate = ReadGate(transport)
+        self.awaited: Awaited = NOTHING
+        self._deadline = inf
+        self._wait = WindowWait(self.context, self._sender, stream)
+        self._kept: list[bytes] = []  # came while nothing was to be read
+        self._paused = False
+        self._delivering = False
+        self._ended = False  # by either side
+
+    # ── the tunnel ───────────────────────────────────────────────────────────────────────────
+
+    @property
+    def open(self) -> bool:
+        """See `Tunnel`."""
+        return not self._ended and self._owner.open
+
+    @property
+    def deadline(self) -> float:
+        """See `Tunnel`."""
+        return self._deadline
+
+    @deadline.setter
+    def deadline(self, deadline: float) -> None:
+        self._deadline = deadline
+        self._owner.watch(deadline, self.awaited)
+
+    def hand_over(self, handler: Handler) -> None:
+        """See `Tunnel`."""
+        self.handler = handler
+
+    async def until_writable(self) -> None:
+        """See `Tunnel`."""
+        await self._wait.until_writable()
+
+    def close(self) -> None:
+        """See `Tunnel`: the end of the stream is that of the connection."""
+        if not self._ended:
+            self.writer.flush()
+            self._sender.data(self._stream, b"", end=True)
+            self._end()
+
+    finish = close
+    linger = close
+
+    def abort(self) -> None:
+        """See `Tunnel`."""
+        if not self._ended:
+            self._sender.reset(self._stream, CANCEL)
+            self.handler.cut()
+            self._end()
+
+    def _end(self) -> None:
+        self._ended = True
+        self.writer.stopped = True
+        self._deadline = inf
+        self._wait.wake()
+        self._owner.write_soon()
+        # Not at once, deep in a call of the handler's.
+        self.context.loop.call_soon(self.handler.lost, context=self.context.variables)
+
+    # ── the transport of writer and gate ─────────────────────────────────────────────────────
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+        stream = self._stream
+        if self._ended or not data:
+            return
+        self._sender.data(stream, data, end=False)
+        if stream.queued:
+            self._wait.begin()
+            self._owner.watch(self._wait.deadline, WINDOW)
+        if stream.paused:
+            self.handler.write_paused = True
+        self._owner.write_soon()
+
+    def pause_reading(self) -> None:
+        """Keep what comes, which is bounded by the window."""
+        self._paused = True
+
+    def resume_reading(self) -> None:
+        """Hand on what was kept, and what comes."""
+        self._paused = False
+        self._deliver()
+
+    def _deliver(self) -> None:
+        if self._delivering:  # called by the handler, which has been given a piece
+            return
+        self._delivering = True
+        try:
+            while self._kept and not (self._paused or self._ended):
+                piece = self._kept.pop(0)
+                self._sender.credit(self._stream, len(piece))
+                self._owner.write_soon()
+                self.handler.data_received(piece)
+        finally:
+            self._delivering = False
+
+    # ── the owner of the stream ──────────────────────────────────────────────────────────────
+
+    def take_body(self, data: bytes) -> None:
+        """Hand bytes on."""
+        if not self._ended:
+            self._kept.append(data)
+            self._deliver()
+
+    def take_end(self) -> None:
+        """Take the client's end: half a WebSocket is none."""
+        if not self._ended:
+            self.handler.eof_received()
+            self.close()
+
+    def wake(self) -> None:
+        """Write on, now that the client reads."""
+        if not self._ended:
+            self.handler.write_paused = False
+            self.handler.writable()
+        self._wait.wake()
+
+    def lost(self) -> None:
+        """React to the end of stream or connection."""
+        if not self._ended:
+            self._end()
+
+    def refuse(self, error: ClientError) -> None:
+        """Do nothing."""
+
+    def expire(self, now: float) -> None:
+        """React to deadlines that have passed, and ask for the next."""
+        if self._deadline <= now:
+            self._deadline = inf
+            self.handler.expire()
+        if self._wait.is_over(now):
+            self.abort()
+        self._owner.watch(self._deadline, self.awaited)
+        self._owner.watch(self._wait.deadline, WINDOW)
+
+    def postpone(self, seconds: float) -> None:
+        """Put off the deadlines."""
+        self._deadline += seconds
+        self._wait.deadline += seconds
+        self.handler.postpone(seconds)
+
+
+class StreamAnswer:
+    """See `websocket.tunnel.OpeningAnswer`."""
+
+    __slots__ = ("_encoder", "_owner", "_stream", "heads", "status")
+
+    def __init__(self, owner: StreamOwner, stream: Stream) -> None:
+        self._owner = owner
+        self._stream = stream
+        self._encoder: BlockEncoder = owner.encoder
+        self.heads = owner.encoder.heads
+        self.status = 200  # of the answer that opens a tunnel (RFC 8441 section 5)
+
+    def accept(self, fields: Pairs, headers: Pairs) -> None:
+        """Send the head that opens it."""
+        defaults = self._owner.context.defaults.beside(headers)
+        self._send(encode_head(self.status, fields) + encode_fields(defaults), b"", end=False)
+
+    def send_head(self, response: Response, body: bytes) -> None:
+        """Send the head of a refusal with the first piece of its body."""
+        self._send(self._encoder.block(response), body, end=response.state is DONE)
+
+    def send_data(self, response: Response, body: bytes) -> None:
+        """Send the next piece of a refusal's body."""
+        self._owner.sender.data(self._stream, body, end=response.state is DONE)
+        self._owner.write_soon()
+
+    def _send(self, block: bytes, body: bytes, *, end: bool) -> None:
+        self._owner.sender.head(self._stream, block, body, end=end)
+        self._owner.write_soon()
+
+
+def open_tunnel(owner: StreamOwner, stream: Stream, request: StreamRequest) -> None:
+    """Make a WebSocket of a stream whose request asks for one. Raises ClientError for another protocol."""
+    if request.protocol != b"websocket":
+        raise ClientError(501, f":protocol is {request.protocol!r}")
+    if stream.complete:
+        raise ClientError(400, "a WebSocket whose client sends nothing")
+    tunnel = StreamTunnel(owner, stream)
+    exchange = begin_exchange(
+        cast("Carrier", owner),  # no more is asked for than the context and the tasks
+        owner.link,
+        owner.encoder.heads,
+        request.method,
+        request.target,
+        "2",
+        request.headers,
+        True,
+        request.forwarding,
+        None,
+        0,
+    )
+    stream.owner = tunnel
+    stream.tunnel = True
+    session.take_over(tunnel, owner.tasks, StreamAnswer(owner, stream), exchange, b"")
