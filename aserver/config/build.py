@@ -11,7 +11,6 @@ from typing import Self
 
 import msgspec
 
-from aserver.config.later import LATER
 from aserver.config.rules import check, warnings
 from aserver.config.schema import BIND_PARTS, NAMES, SETTINGS, convert, read_flag
 from aserver.config.table import Table
@@ -144,17 +143,15 @@ def _own(layer: Layer, errors: list[str]) -> dict[str, tuple[str, object]]:
         if name in found:
             both = f"{layer.spell(found[name][0])} and {layer.spell(key)}"
             errors.append(f"{name} is set twice ({layer.place(key)}): as {both}; keep one")
-        elif name:
+        else:
             found[name] = (key, value)
     return found
 
 
 def _named(key: str, written: object, layer: Layer) -> tuple[str, object]:
-    """The setting's own name and value; no name if the setting does nothing yet. Raises ConfigError."""
+    """The setting's own name and value. Raises ConfigError."""
     name = NAMES.get(key)
     if name is None:
-        if key in LATER:
-            return "", None
         raise _unknown(key, layer)
     for word, meaning in SETTINGS[name].switches:
         if word == key:
@@ -216,15 +213,9 @@ def build(layers: Sequence[Layer]) -> Resolved:
     errors += check(config, origins)
     if errors:
         raise ConfigError.of(list(dict.fromkeys(errors)))
-    later = (
-        f"{layer.spell(key)} ({layer.place(key)}) {LATER[key]}"
-        for layer in layers
-        for key, value in layer.values.items()
-        if key in LATER and key not in NAMES and value
-    )
     return Resolved(
         config,
         {name: origins.get(name, "default") for name in SETTINGS},
-        changes=(*(text for layer in layers for text in layer.changes), *later),
+        changes=tuple(text for layer in layers for text in layer.changes),
         notes=tuple(text for layer in layers for text in layer.notes),
     )

@@ -46,6 +46,8 @@ EXAMPLES: Mapping[str, str] = {
     "proc_name": "shop",
     "control": "/run/app/control.sock",
     "admin": "127.0.0.1:9100",
+    "statsd_prefix": "shop",
+    "dogstatsd_tags": "env:prod,team:web",
     "health_check": "/healthz",
     "reload_dir": "src,templates",
     "reload_include": "*.py,*.html",

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 from aserver.config import foreign
 from aserver.config.build import Layer, nearest
-from aserver.config.later import LATER
 from aserver.config.schema import BIND_PARTS, NAMES, convert
 from aserver.errors import ConfigError
 
@@ -48,7 +47,7 @@ def adopt(origin: str, names: Namespace) -> Layer:
     for name, value in names.settings.items():
         if name in theirs:
             continue
-        if name in NAMES or name in BIND_PARTS or name in LATER:
+        if name in NAMES or name in BIND_PARTS:
             if value is None or _is_helper(name, value, names, changes, plain):
                 continue
             if (first := result.spelled.get(NAMES.get(name, ""))) is None:

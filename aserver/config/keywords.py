@@ -238,6 +238,12 @@ class Settings(TypedDict, total=False):
     """Address of /livez, /readyz, /metrics, /status and the dashboard; or `off`. Default: `off`."""
     metrics: bool
     """Count requests, and how long they take. Default: `on`."""
+    statsd_host: str | None
+    """Statsd server that metrics are sent to."""
+    statsd_prefix: str | None
+    """Before the names of metrics that are sent."""
+    dogstatsd_tags: str | list[str] | tuple[str, ...]
+    """NAME:VALUE, for Datadog's agent."""
     reload: bool
     """Develop: one worker, new code at each save, errors in the browser. Default: `off`."""
     keep_serving: bool

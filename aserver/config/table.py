@@ -19,6 +19,7 @@ from aserver.config.values import (
     PREFIX,
     ROOT,
     STATIC,
+    STATSD,
     TEXT,
     WORKERS,
     Account,
@@ -354,6 +355,9 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Setting(Group.CONTROL, "address of /livez, /readyz, /metrics, /status and the dashboard; or `off`", off=True),
     ] = None
     metrics: Annotated[bool, Setting(Group.CONTROL, "count requests, and how long they take")] = True
+    statsd_host: Annotated[str | None, STATSD, Setting(Group.CONTROL, "statsd server that metrics are sent to")] = None
+    statsd_prefix: Annotated[str | None, Setting(Group.CONTROL, "before the names of metrics that are sent")] = None
+    dogstatsd_tags: Annotated[tuple[str, ...], TEXT, Setting(Group.CONTROL, "NAME:VALUE, for Datadog's agent")] = ()
 
     reload: Annotated[
         bool, Setting(Group.DEVELOPMENT, "develop: one worker, new code at each save, errors in the browser")

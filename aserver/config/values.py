@@ -130,6 +130,14 @@ def parse_address(text: str) -> str:
     return f"{host}:{int(port)}"
 
 
+def _parse_statsd(text: str) -> str:
+    """An address of datagrams: a bare host has statsd's port."""
+    address = parse_address(f"{text}:8125" if re.fullmatch(r"[^\s:/]*[^\s:/\d][^\s:/]*", text) else text)
+    if address.startswith(("http", "h2c:", "fd:")):
+        raise ValueError("metrics go to HOST:PORT, or to unix:/path")
+    return address
+
+
 def _parse_header(text: str) -> str:
     match = _FIELD.fullmatch(text.strip())
     if match is None:
@@ -197,6 +205,7 @@ SIZE = Kind("a size (8190, 64K, 512M, 1GiB)", "SIZE", parse_size, format_size, e
 OCTAL = Kind("an octal number", "OCTAL", _parse_octal, "{:04o}".format, example="0660")
 WORKERS = Kind("auto or a whole number", "N|auto", _parse_workers, example="auto")
 ACCOUNT = Kind("a name or a number", "NAME", _parse_account, numbers=True, example="www-data")
+STATSD = Kind("an address", "HOST:PORT", _parse_statsd, example="127.0.0.1:8125")
 ADDRESS = Kind("an address", "ADDRESS", parse_address, example="127.0.0.1:9000")
 HEADER = Kind("Name: value", "HEADER", _parse_header, example="X-Frame-Options: DENY")
 ASSIGNMENT = Kind("NAME=VALUE", "NAME=VALUE", _parse_assignment, example="TZ=UTC")

@@ -1,6 +1,7 @@
 """Counters of a running server: none goes backwards, whatever happens to the processes that count."""
 
 import signal
+import socket
 import threading
 from pathlib import Path
 from typing import Any, Self
@@ -8,7 +9,7 @@ from typing import Any, Self
 import pytest
 
 from aserver.command.instances import Line, Unreachable
-from tests.harness import Load
+from tests.harness import PATIENCE, Load
 from tests.process.rolling import APP, LONG, Start, ready_pids, settle
 
 pytestmark = pytest.mark.process
@@ -70,11 +71,11 @@ def test_no_counter_goes_backwards_and_none_is_lost(server: Start, tmp_path: Pat
     Fails without `Totals.fold` in `Workers._forget`, without `totals` in the snapshot, and without the last write of
     a worker that leaves (then 200s are missing).
     """
-    socket = tmp_path / "control.sock"
+    path = tmp_path / "control.sock"
     limits = ("--max-requests", "300", "--min-lifetime", "0", "--canary-time", "0", "--no-access-log")
-    running = server(APP, "--workers", "2", "--control", str(socket), *limits)
+    running = server(APP, "--workers", "2", "--control", str(path), *limits)
     settle(running, 2)
-    with Scraper(socket) as scraper:
+    with Scraper(path) as scraper:
         with Load(running.where, connections=8, pause=0) as load:
             running.wait_for(lambda: len(ready_pids(running)) >= 2 + RECYCLES, timeout=900, what="recycles")
             for number in range(RELOADS):
@@ -83,15 +84,29 @@ def test_no_counter_goes_backwards_and_none_is_lost(server: Start, tmp_path: Pat
             running.signal(signal.SIGUSR2)
             running.wait_log(rf"upgrade complete: generation {RELOADS + 2} ", timeout=60)
         served = ("http.server.request.duration", "2xx", "count")
-        running.wait_for(lambda: scrape(socket)[served] >= load.outcome.ok, what="the last heartbeat")
+        running.wait_for(lambda: scrape(path)[served] >= load.outcome.ok, what="the last heartbeat")
         load.outcome.check(at_least=1000)
-        assert scrape(socket)[served] == load.outcome.ok
+        assert scrape(path)[served] == load.outcome.ok
         with Load(running.where, connections=8, pause=0.05):
             victim, _ = settle(running, 2, RELOADS + 2)
             victim.kill()
             settle(running, 2, RELOADS + 2, other_than=victim.pid)
-        assert scrape(socket)["aserver.worker.restarts", "killed"] == 1
+        assert scrape(path)["aserver.worker.restarts", "killed"] == 1
     assert scraper.falls == []
     assert scraper.scrapes > 10
     assert scraper.last["aserver.worker.restarts", "max_requests"] >= RECYCLES
     assert scraper.last["aserver.reloads", "complete"] == RELOADS + 1
+
+
+def test_statsd_is_told_also_of_the_last_seconds(server: Start) -> None:
+    """Fails without the push in `StatsdPush.close`: a server that lives for ten seconds tells nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd:
+        statsd.bind(("127.0.0.1", 0))
+        statsd.settimeout(PATIENCE)
+        running = server(APP, "--statsd-host", f"127.0.0.1:{statsd.getsockname()[1]}", "--control", "off")
+        for _ in range(3):
+            assert running.fetch("/").status == 200
+        assert running.stop() == 0
+        lines = statsd.recv(65536).decode().splitlines()
+    timers = [line for line in lines if line.startswith("http.server.request.duration.2xx:")]
+    assert sum(round(1 / float([*line.split("|@"), "1"][1])) for line in timers) == 3

@@ -14,6 +14,7 @@ from aserver.master.control.measures import Measures
 from aserver.master.control.metrics import metrics
 from aserver.master.control.orders import Order, OrderRefused
 from aserver.master.control.server import ControlServer
+from aserver.master.control.statsd import StatsdPush
 from aserver.master.control.status import status
 from aserver.master.core.events import StopMode
 from aserver.master.core.model import WorkerPhase
@@ -22,17 +23,17 @@ from aserver.master.runner import Runner
 
 @contextlib.contextmanager
 def controlled(runner: Runner) -> Iterator[None]:
-    """Obey the orders on the runner's control socket, if it has one, and keep the admin endpoint, if it has that."""
-    if runner.control is None and not runner.admin:
-        yield
-        return
+    """Obey the orders on the runner's control socket, keep the admin endpoint, and send metrics, as far as wanted."""
     listener = runner.control.socket if runner.control is not None else None
     server = ControlServer(listener, Answers(runner), runner.journal)
     companion = Companion(runner, server.adopt) if runner.admin else None
+    statsd = StatsdPush(runner) if runner.resources.next.config.statsd_host else None
     try:
         yield
     finally:
         server.close()
+        if statsd is not None:
+            statsd.close()
         if companion is not None:
             companion.close()
         if runner.control is not None:

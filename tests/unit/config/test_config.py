@@ -15,10 +15,11 @@ from aserver.errors import ConfigError
 
 #: The published names; people's command lines and files depend on every one of them.
 NAMES = [
+    "metrics", "statsd_host", "statsd_prefix", "dogstatsd_tags",
     "target", "factory", "app_dir", "interface", "root_path", "lifespan", "lifespan_shutdown_timeout", "bind",
     "backlog", "uds_mode", "uds_owner", "uds_group", "reuse_port", "workers", "preload", "preload_warmup",
     "on_fork_hazard", "max_requests", "max_requests_jitter", "max_lifetime", "max_lifetime_jitter",
-    "metrics", "min_lifetime", "max_memory", "memory_metric", "max_surge", "max_unavailable", "boot_timeout",
+    "min_lifetime", "max_memory", "memory_metric", "max_surge", "max_unavailable", "boot_timeout",
     "boot_retries", "hang_timeout", "slow_callback", "graceful_timeout", "idle_grace", "stream_grace",
     "drain_delay", "canary_time", "keep_alive", "header_timeout", "body_timeout", "write_timeout",
     "disconnect_grace", "limit_request_line", "threads", "backpressure", "request_timeout",

@@ -91,7 +91,6 @@ def test_everything_that_is_wrong_is_said_at_once_with_its_line(tmp_path: Path) 
         ),
         ("def pre_request(w, r): pass", "hook pre_request does nothing: never called: use middleware"),
         ("worker_class = 'gevent'", "gevent has no equal"),
-        ("statsd_host = 'localhost:8125'", "statsd_host: no metrics are sent yet"),
         ("spew = True", "py-spy"),
         (
             "env = 'prod'\nif env == 'prod': workers = 3",
@@ -209,9 +208,9 @@ def test_settings_of_other_servers_in_our_own_files_are_answered(tmp_path: Path)
         caught.value
     )
     assert "there is no setting blocking_threads (aserver.toml line 2); it is granian's: threads" in str(caught.value)
-    write(tmp_path / "aserver.toml", "threads = 4\nstatsd_host = 'x:1'\n")
-    (statsd,) = load(environ={}, cwd=tmp_path).warnings
-    assert statsd.startswith("statsd_host (aserver.toml line 2) does nothing yet")
+    write(tmp_path / "aserver.toml", "threads = 4\nstatsd_host = 'x'\n")
+    resolved = load(environ={}, cwd=tmp_path)
+    assert (resolved.warnings, resolved.config.statsd_host) == ((), "x:8125")
 
 
 def test_a_logconfig_dict_stands_over_gunicorns_defaults(tmp_path: Path) -> None:
