@@ -50,16 +50,18 @@ class MasterLine:
         self.heard = self._loop.time()
         writer.write(b'{"command": "events", "follow": true}\n')
         self._ask(writer)
+        counted: dict[str, Any] | None = None
         while line := await _read(reader):
             told = json.loads(line)
             if "record" in told:
                 self.records.append(told["record"])
                 self._ask(writer)
             elif "metrics" in told:
-                self.metrics = told["metrics"]
+                counted, self.metrics = told, told["metrics"]
             elif "status" in told:
                 self.status, self.heard = told["status"], self._loop.time()
-                self.samples.add(self.status, self.metrics, time.clock_gettime(time.CLOCK_REALTIME))
+                if counted is not None:
+                    self.samples.add(self.status, counted, time.clock_gettime(time.CLOCK_REALTIME))
                 self._asked, self._timer = False, self._loop.call_later(PERIOD, self._ask, writer)
             self._tell()
         self.ended = True

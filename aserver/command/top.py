@@ -11,7 +11,7 @@ import termios
 import time
 import tty
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -42,7 +42,7 @@ class History:
         self._before: dict[int, int] = {}
         self._at: float | None = None
 
-    def add(self, status: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> None:
+    def add(self, status: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
         """Compare with the look before. A worker that is new counts from 0, one that has gone counts no more."""
         self.samples.add(status, metrics, status["uptime"])
         now = {worker["serial"]: worker.get("requests", 0) for worker in status["workers"]}
@@ -88,7 +88,7 @@ def top(path: str, console: Console) -> None:
     with _keys() as wait, Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             try:
-                metrics, status = line.ask("metrics")["metrics"], line.ask("status")["status"]
+                metrics, status = line.ask("metrics"), line.ask("status")["status"]
             except Unreachable:
                 line.close()
                 line = again(path)

@@ -1,7 +1,7 @@
 """The last minutes of a server as numbers: a sample a second, from two looks at its metrics and its status. Pure."""
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 #: Samples that are kept: ten minutes.
@@ -20,18 +20,18 @@ class Samples:
         self.all: deque[Sample] = deque(maxlen=MOST_SAMPLES)
         self.taken = 0
         self._before: Mapping[str, Sequence[int]] = {}
-        self._uptime: float | None = None
+        self._now: float | None = None
 
-    def add(self, status: Reply, metrics: Iterable[Reply], wall: float) -> None:
+    def add(self, status: Reply, metrics: Reply, wall: float) -> None:
         """Take a sample, if the last one is long enough ago. `wall` is the time of day, in Unix seconds."""
-        uptime: float = status["uptime"]
-        passed = None if self._uptime is None else uptime - self._uptime
+        now: float = metrics["uptime"]
+        passed = None if self._now is None else now - self._now
         if passed is not None and passed < PERIOD * 0.9:
             return
-        durations = next(each for each in metrics if each["name"] == "http.server.request.duration")
-        now = {each["labels"]["status"]: each["buckets"] for each in durations["samples"]}
+        durations = next(each for each in metrics["metrics"] if each["name"] == "http.server.request.duration")
+        counts = {each["labels"]["status"]: each["buckets"] for each in durations["samples"]}
         if passed is not None:
-            new = {name: _less(buckets, self._before.get(name, ())) for name, buckets in now.items()}
+            new = {name: _less(buckets, self._before.get(name, ())) for name, buckets in counts.items()}
             together = [sum(each) for each in zip(*new.values(), strict=True)]
             self.all.append(
                 {
@@ -45,7 +45,7 @@ class Samples:
                 }
             )
             self.taken += 1
-        self._before, self._uptime = now, uptime
+        self._before, self._now = counts, now
 
 
 def _less(now: Sequence[int], before: Sequence[int]) -> list[int]:

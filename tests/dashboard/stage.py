@@ -74,7 +74,8 @@ class Stage:
     def look(self, told: dict[str, Any]) -> None:
         """The metrics and then the status, as they are asked for."""
         samples = [{"labels": {"status": name}, "buckets": self.buckets[name]} for name in CLASSES]
-        self.tell(metrics=[{"name": "http.server.request.duration", "bounds": BOUNDS, "samples": samples}])
+        durations = {"name": "http.server.request.duration", "bounds": BOUNDS, "samples": samples}
+        self.tell(uptime=told["uptime"], metrics=[durations])
         self.tell(status=told)
 
     def happen(self, event: str, message: str, **more: Any) -> None:

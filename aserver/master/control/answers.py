@@ -53,7 +53,8 @@ class Answers:
         if order.command == "status":
             reply({"status": status(self._runner, self._measures)})
         elif order.command == "metrics":
-            reply({"metrics": metrics(self._runner, self._measures)})
+            uptime = time.monotonic() - self._runner.began
+            reply({"uptime": uptime, "metrics": metrics(self._runner, self._measures)})
         elif order.command in ("stacks", "requests"):
             self._ask(order, reply)
         else:

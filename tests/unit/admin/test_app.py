@@ -35,7 +35,7 @@ class Stage:
     async def tell_status(self, at: float = 1.0, **more: object) -> None:
         await eventually(lambda: self.line.heard)
         before = self.line.heard
-        self.tell(metrics=metrics(ok=[0]))
+        self.tell(**metrics(at, ok=[0]))
         self.tell(status={**status(at, (1, 0)), "ready": True, "reason": "the worker serves", **more})
         await eventually(lambda: self.line.heard > before)
 

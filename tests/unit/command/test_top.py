@@ -26,19 +26,19 @@ STATUS = {
 def test_requests_per_second_survive_recycling() -> None:
     """A worker that has gone takes nothing with it. Fails with a difference of sums: it would be negative."""
     history = top.History()
-    history.add(STATUS, metrics(ok=[0]))
+    history.add(STATUS, metrics(100.0, ok=[0]))
     assert not history.total
-    history.add(STATUS | {"uptime": 102.0, "workers": [WORKER | {"requests": 30}]}, metrics(ok=[0]))
+    history.add(STATUS | {"uptime": 102.0, "workers": [WORKER | {"requests": 30}]}, metrics(102.0, ok=[0]))
     assert list(history.total) == [10.0]
-    history.add(STATUS | {"uptime": 103.0, "workers": [WORKER | {"serial": 5, "requests": 7}]}, metrics(ok=[0]))
+    history.add(STATUS | {"uptime": 103.0, "workers": [WORKER | {"serial": 5, "requests": 7}]}, metrics(103.0, ok=[0]))
     assert list(history.total) == [10.0, 7.0]
 
 
 def test_the_page() -> None:
     """Fails without the rate among the columns, and with a row that has another number of fields than the head."""
     history = top.History()
-    history.add(STATUS, metrics(ok=[0]))
-    history.add(STATUS | {"uptime": 101.0, "workers": [WORKER | {"requests": 22}]}, metrics(ok=[0, 10]))
+    history.add(STATUS, metrics(100.0, ok=[0]))
+    history.add(STATUS | {"uptime": 101.0, "workers": [WORKER | {"requests": 22}]}, metrics(101.0, ok=[0, 10]))
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(top.page(STATUS, history, 0, "what was asked for"))
     text = console.export_text()

@@ -14,10 +14,11 @@ def status(at: float, *workers: tuple[int, int]) -> dict[str, Any]:
     return {"uptime": at, "workers_ready": len(workers), "workers": [*rows, {"serial": 99}]}
 
 
-def metrics(**requests: list[int]) -> list[dict[str, Any]]:
+def metrics(at: float, **requests: list[int]) -> dict[str, Any]:
     """Requests so far by the class of their status, in the first buckets."""
     samples = [
         {"labels": {"status": name}, "buckets": buckets + [0] * (len(BOUNDS) + 1 - len(buckets))}
         for name, buckets in requests.items()
     ]
-    return [{"name": "other"}, {"name": "http.server.request.duration", "bounds": list(BOUNDS), "samples": samples}]
+    durations = {"name": "http.server.request.duration", "bounds": list(BOUNDS), "samples": samples}
+    return {"uptime": at, "metrics": [{"name": "other"}, durations]}
