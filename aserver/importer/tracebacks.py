@@ -23,6 +23,7 @@ _OWN_PLACES = (
 )
 
 _LIBRARY = str(Path(os.__file__).parent) + os.sep
+_CHAIN = re.compile(r"(\n\n(?:During handling of the above exception|The above exception was the direct cause).*\n\n)")
 _FRAME = re.compile(r'  File "(.+)", line (\d+)(?:, in (.+))?')
 
 
@@ -80,7 +81,17 @@ def users_part(text: str) -> str:
             keeps = True
         if keeps:
             kept.append(line)
-    return "".join(kept) if any(map(_FRAME.match, kept)) else text
+    return _without_echoes("".join(kept)) if any(map(_FRAME.match, kept)) else text
+
+
+def _without_echoes(text: str) -> str:
+    """Leave out each exception of a chain that is told like the exception before it, as Django raises one ten times."""
+    first, *others = _CHAIN.split(text)
+    told = [first.rstrip()]
+    for link, part in zip(others[::2], others[1::2], strict=True):
+        if part.rstrip() != told[-1]:
+            told += link, part.rstrip()
+    return "".join(told) + text[len(text.rstrip()) :]
 
 
 def places(text: str) -> list[tuple[str, int, str]]:

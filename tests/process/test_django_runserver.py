@@ -1,4 +1,4 @@
-"""`manage.py runserver` with "aserver.django" in INSTALLED_APPS, under Django's reloader as a user runs it."""
+"""`manage.py runserver` with "aserver.django" in INSTALLED_APPS, with the reloader as a user runs it, and without."""
 
 import contextlib
 import os
@@ -38,8 +38,13 @@ if __name__ == "__main__":
 """
 
 
-def test_runserver_serves_asgi_and_static_files(tmp_path: Path) -> None:
-    """In a thread, where the reloader has it; Ctrl-C ends all. Fails without `server_cls`, or in another order."""
+@pytest.mark.parametrize("options", [(), ("--noreload",)])
+def test_runserver_serves_asgi_and_static_files(options: tuple[str, ...], tmp_path: Path) -> None:
+    """At a save the new code answers, in time for the next request; Ctrl-C ends all.
+
+    Fails without `server_cls`, or in another order, and without `Command.run` (Django's reloader starts all anew, and
+    refuses connections meanwhile).
+    """
     (tmp_path / "site_of_a_test.py").write_text(SITE)
     (tmp_path / "assets").mkdir()
     (tmp_path / "assets" / "style.css").write_text("body {}")
@@ -47,7 +52,7 @@ def test_runserver_serves_asgi_and_static_files(tmp_path: Path) -> None:
     with (
         (tmp_path / "output").open("w+") as output,
         subprocess.Popen(
-            [sys.executable, "site_of_a_test.py", "runserver", "127.0.0.1:0"],
+            [sys.executable, "site_of_a_test.py", "runserver", "127.0.0.1:0", *options],
             cwd=tmp_path,
             env=environ,
             stdout=output,
@@ -63,6 +68,9 @@ def test_runserver_serves_asgi_and_static_files(tmp_path: Path) -> None:
                 assert client.get("/").text == "hello over ASGIRequest"
                 assert client.get("/static/style.css").text == "body {}"
                 assert client.get("/static/nothing.css").status_code == 404
+                if not options:
+                    (tmp_path / "site_of_a_test.py").write_text(SITE.replace("hello over", "bye over"))
+                    wait_for(lambda: client.get("/").text == "bye over ASGIRequest", what="the new code")
             # Not after Ctrl-C: a thread that Django starts at a request's end may come too late for the interpreter.
             assert "Traceback" not in (tmp_path / "output").read_text()
             os.killpg(program.pid, signal.SIGINT)  # as a terminal does
