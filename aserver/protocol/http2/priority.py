@@ -34,10 +34,11 @@ class WriteOrder:
     any other is sent to its end.
     """
 
-    __slots__ = ("_waiting",)
+    __slots__ = ("_waiting", "waiting")
 
     def __init__(self) -> None:
         self._waiting: list[dict[int, Stream] | None] = [None] * URGENCIES
+        self.waiting = 0  # streams
 
     def add(self, stream: Stream) -> None:
         """Put a stream behind the others of its urgency, unless it is there."""
@@ -46,12 +47,13 @@ class WriteOrder:
             waiting = self._waiting[stream.urgency] = {}
         if stream.id not in waiting:
             waiting[stream.id] = stream
+            self.waiting += 1
 
     def remove(self, stream: Stream) -> None:
         """Take a stream out, if it is there."""
         waiting = self._waiting[stream.urgency]
-        if waiting is not None:
-            waiting.pop(stream.id, None)
+        if waiting is not None and waiting.pop(stream.id, None) is not None:
+            self.waiting -= 1
 
     def next(self) -> Stream | None:
         """Return the stream of which a frame is due."""
@@ -68,9 +70,9 @@ class WriteOrder:
 
     def change(self, stream: Stream, urgency: int, *, incremental: bool) -> None:
         """Give a stream another priority."""
-        waiting = self._waiting[stream.urgency]
-        moved = waiting is not None and waiting.pop(stream.id, None) is not None
+        before = self.waiting
+        self.remove(stream)
         stream.urgency = urgency
         stream.incremental = incremental
-        if moved:
+        if self.waiting < before:
             self.add(stream)

@@ -22,7 +22,7 @@ from aserver.protocol.http2.errors import (
     StreamFaultError,
 )
 from aserver.protocol.http2.frames import CONTINUATION, DATA, END_HEADERS, END_STREAM, HEAD, HEADERS, PADDED
-from aserver.protocol.http2.request import StreamRequest, check_trailers
+from aserver.protocol.http2.request import check_trailers
 from aserver.protocol.http2.sender import Sender
 from aserver.protocol.http2.sink import StreamSink
 from aserver.protocol.http2.streams import DATA_IN, END_IN, HEADERS_IN, Stream, Streams
@@ -30,6 +30,9 @@ from aserver.protocol.semantics.limits import RequestLimits
 
 #: Frames that a call works through before the rest has to wait for another turn of the loop.
 PORTION: Final = 400
+
+#: The flags of most requests, which have no body.
+WHOLE: Final = END_STREAM | END_HEADERS
 
 
 class Reader:
@@ -163,7 +166,10 @@ class Reader:
             self._room -= 1
             number = (data[at + 5] << 24 | data[at + 6] << 16 | data[at + 7] << 8 | data[at + 8]) & 0x7FFFFFFF
             try:
-                self._frame(data[at + 3], data[at + 4], number, data[start:end])
+                if data[at + 3] == HEADERS and data[at + 4] == WHOLE and self._settled and not self._block_stream:
+                    self._take_block(number, data[start:end], True)
+                else:
+                    self._frame(data[at + 3], data[at + 4], number, data[start:end])
             except StreamFaultError as fault:
                 self._reset(fault)
             at = end
@@ -244,17 +250,19 @@ class Reader:
         if number > streams.largest or len(streams.open) >= self.most_streams:
             self._refuse_stream(number, block)
             return
+        streams.last = number
         stream = None
         try:
             request = self.blocks.request(number, block)
-            stream = streams.begin(number)
-            self._begin(stream, request, end)
+            if end and request.length > 0:
+                raise StreamFaultError(number, PROTOCOL_ERROR, f"no body, content-length is {request.length}")
+            stream = streams.begin(number, end)
+            stream.expected = request.length
+            if request.priority is not None:
+                stream.urgency, stream.incremental = request.priority
+            self._sink.on_request(stream, request)
         except ClientError as error:
-            if stream is None:
-                stream = streams.begin(number)
-                if end:
-                    streams.change(stream, END_IN)
-            self._refuse(stream, error)
+            self._refuse(stream or streams.begin(number, end), error)
 
     def _refuse_stream(self, number: int, block: bytes) -> None:
         """Take no notice of a stream, and tell the client unless our GOAWAY has."""
@@ -266,17 +274,6 @@ class Reader:
     def _refuse(self, stream: Stream, error: ClientError) -> None:
         stream.refused = True
         self._sink.on_refused(stream, error)
-
-    def _begin(self, stream: Stream, request: StreamRequest, end: bool) -> None:  # noqa: FBT001
-        if end:
-            if request.length > 0:
-                raise StreamFaultError(stream.id, PROTOCOL_ERROR, f"no body, content-length is {request.length}")
-            self._streams.change(stream, END_IN)
-        else:
-            stream.expected = request.length
-        if request.priority is not None:
-            stream.urgency, stream.incremental = request.priority
-        self._sink.on_request(stream, request)
 
     def _take_trailers(self, number: int, block: bytes, end: bool) -> None:  # noqa: FBT001
         fields = self.blocks.decode(block)

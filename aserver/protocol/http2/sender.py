@@ -97,15 +97,10 @@ class Sender:
             streams.send_window -= size
             self._size += size
             self.sent += size
-            number = stream.id
+            number = stream.id.to_bytes(4, "big")
             self._out.append(
-                b"%b%b%b%b"
-                % (
-                    (len(block) << 48 | HEADERS << 40 | END_HEADERS << 32 | number).to_bytes(9, "big"),
-                    block,
-                    (size << 48 | DATA << 40 | END_STREAM << 32 | number).to_bytes(9, "big"),
-                    body,
-                )
+                b"\0%b\x01\x04%b%b\0%b\0\x01%b%b"  # HEADERS with END_HEADERS, DATA with END_STREAM
+                % (len(block).to_bytes(2, "big"), number, block, size.to_bytes(2, "big"), number, body)
             )
             self._finish(stream)
             return
@@ -121,6 +116,8 @@ class Sender:
             return
         stream.ending = end
         if body:
+            if stream.queue is None:
+                stream.queue = []
             stream.queue.append(body)
             stream.queued += len(body)
             stream.paused = stream.queued > HIGH_WATER
@@ -163,7 +160,7 @@ class Sender:
 
     def take(self) -> bytes:
         """Return the frames that may go now, of bodies about TAKEN bytes; empty if there is nothing to write."""
-        if not self.held:
+        if not self.held and self.order.waiting:
             self._send_waiting()
         out = self._out
         if not out:
@@ -234,6 +231,7 @@ class Sender:
 def _cut(stream: Stream, room: int) -> bytes:
     """Take up to `room` bytes out of a stream's queue."""
     queue = stream.queue
+    assert queue
     piece = queue[0]
     begin = stream.offset
     if len(piece) - begin > room:

@@ -92,7 +92,7 @@ class Stream:
         self.refused = False  # the rest of the body is dropped
         # out
         self.send_window = send_window  # bytes that we may send; below 0 after a change of the client's settings
-        self.queue: list[bytes] = []  # pieces of body that wait
+        self.queue: list[bytes] | None = None  # pieces of body that wait
         self.offset = 0  # bytes of the first that are sent
         self.queued = 0  # bytes that wait
         self.trailers: bytes | None = None  # the block that follows them
@@ -136,10 +136,15 @@ class Streams:
         self.receive_window = WINDOW
         self.peer_window = WINDOW  # of new streams
 
-    def begin(self, number: int) -> Stream:
-        """Return a new stream, which the client has begun by HEADERS; the caller has checked its number."""
+    def begin(self, number: int, end: bool) -> Stream:  # noqa: FBT001 - at each request
+        """Return a new stream, which the client has begun by HEADERS, and ended if `end`.
+
+        The caller has checked its number.
+        """
         self.last = number
         stream = self.open[number] = Stream(number, self.peer_window, self.window)
+        if end:
+            stream.state = TRANSITIONS[OPEN][END_IN]
         return stream
 
     def state_of(self, number: int) -> int:
@@ -159,8 +164,9 @@ class Streams:
         stream.state = state
         if state >= CLOSED:
             self.open.pop(stream.id, None)
-            stream.queue = []
-            stream.queued = 0
+            if stream.queued:
+                stream.queue = None
+                stream.queued = 0
             if state == RESET_SENT:
                 self.remember_reset(stream.id)
 

@@ -124,6 +124,7 @@ ROWS = [
     Row("8.1.1", "DATA below content-length", post(1, (b"content-length", b"2")) + data(1, b"x", end=True), "reset 1 PROTOCOL_ERROR"),
     Row("8.1.1", "trailers below content-length", post(1, (b"content-length", b"2")) + headers(1, b""), "reset 1 PROTOCOL_ERROR"),
     Row("8.1.1", "no DATA for content-length", get(1, (b"content-length", b"2")), "reset 1 PROTOCOL_ERROR"),
+    Row("8.1.1", "frames behind a malformed head", frames.headers(1, block((b"A", b"b")), end=False) + data(1, b"x") + get(3), "reset 1 PROTOCOL_ERROR, head 3"),
     Row("8.1.1", "content-length 0", get(1, (b"content-length", b"0")), "head 1"),
     Row("RFC 9218 7.1", "PRIORITY_UPDATE", frame(F.PRIORITY_UPDATE, 0, 0, n(1) + b"u=0, i") + get(1), "head 1"),
     Row("RFC 9218 7.1", "PRIORITY_UPDATE of stream 0", frame(F.PRIORITY_UPDATE, 0, 0, n(0) + b"u=0"), "goaway PROTOCOL_ERROR"),

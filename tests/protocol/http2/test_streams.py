@@ -44,7 +44,7 @@ OURS = {(HALF_CLOSED_REMOTE, END_IN), (HALF_CLOSED_LOCAL, END_OUT)}
 @pytest.mark.parametrize("event", range(7))
 def test_every_event_of_an_open_stream(state: int, event: int) -> None:
     table = Streams()
-    stream = table.begin(1)
+    stream = table.begin(1, False)
     stream.state = state
     if (state, event) in FAULTS:
         with pytest.raises(StreamFaultError) as caught:
@@ -83,7 +83,7 @@ def test_few_resets_are_remembered() -> None:
     table = Streams()
     for number in range(1, 20_000, 2):
         table.last = number
-        table.change(table.begin(number), RESET_OUT)
+        table.change(table.begin(number, False), RESET_OUT)
     assert table.state_of(19_999) == RESET_SENT
     assert table.state_of(1) == CLOSED
     assert len([n for n in range(1, 20_000, 2) if table.state_of(n) == RESET_SENT]) == streams.REMEMBERED
