@@ -35,7 +35,7 @@ def of_kind(kind: str) -> dict[str, Any]:
     ("name", "document"), [(name, each) for name, each in manifests() if each["kind"] not in FOREIGN]
 )
 def test_the_manifests_are_valid(name: str, document: dict[str, Any]) -> None:
-    """Strictly: a field that the API does not know is a mistake. Fails with `terminationGracePeriod`."""
+    """Strictly: a field that the API does not know is a mistake."""
     validator: Any = importlib.import_module("kubernetes_validate")
     validator.validate(document, validator.latest_version(), strict=True)
 
