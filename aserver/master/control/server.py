@@ -84,6 +84,9 @@ class ControlServer:
             self._timer = self.loop.call_later(_RETRY, self.loop.add_reader, self._listener, self._accept)
             return
         sock.setblocking(False)
+        if len(self._clients) >= MOST_CLIENTS:
+            for client in list(self._clients):
+                client.close_if_gone()
         refusal = refuse(sock)
         if not refusal and len(self._clients) >= MOST_CLIENTS:
             refusal = f"{MOST_CLIENTS} clients are connected already, which is the most"
@@ -245,6 +248,16 @@ class ControlClient:
         """Close, after as much has been sent as the socket takes at once."""
         self.pump()
         self.close()
+
+    def close_if_gone(self) -> None:
+        """Let go of a client that has hung up, which is not seen otherwise while it is paused."""
+        with contextlib.suppress(BlockingIOError):
+            try:
+                gone = not self._sock.recv(1, socket.MSG_PEEK)
+            except ConnectionError:
+                gone = True
+            if gone:
+                self.close()
 
     def close(self) -> None:
         """Let go of it."""

@@ -187,6 +187,16 @@ async def test_a_client_has_its_share_of_the_masters_time(stage: Stage, monkeypa
     assert [order.command for order in stage.obeyed] == ["reopen", "scale"]
 
 
+async def test_a_client_that_has_gone_holds_no_place(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even while it is paused. Fails without `close_if_gone`: a program that asks ten times a second is refused."""
+    monkeypatch.setattr(control, "SHARE", 1e9)
+    for _ in range(MOST_CLIENTS + 1):
+        talk = await stage.connect()
+        talk.send(command="reopen")
+        assert await talk.hear() == {"done": "reopen"}
+        talk.writer.close()
+
+
 async def test_the_records_that_are_kept_and_those_that_come(stage: Stage) -> None:
     """Fails without `pump` at a new record, and with `after` left out of the look."""
     stage.happen(5)
