@@ -39,6 +39,7 @@ from aserver.worker.development import DevelopedApp, welcome
 from aserver.worker.exit import ProcessExit, disown_exit_hooks
 from aserver.worker.fairness import Fairness
 from aserver.worker.fork_guard import DUMP_SIGNAL, ForkGuard
+from aserver.worker.heap import Heap
 from aserver.worker.inspection import inspect
 from aserver.worker.recycling import RecycleLimits
 from aserver.worker.relay import Relay
@@ -75,6 +76,7 @@ class Seed:
     view: WorkerView
     on_loaded: Callable[[], None] | None = None  # for a worker that loads the app itself
     relay: Relay | None = None
+    heap: Heap | None = None  # of the preloaded app, with `max_memory`
 
 
 def run(seed: Seed) -> NoReturn:
@@ -102,7 +104,8 @@ class WorkerProcess:
         config = seed.config
         self._recycle_limits = RecycleLimits(seed.order, time.monotonic(), config.max_memory, config.memory_metric)
         self._wsgi = seed.app.wsgi if seed.app is not None else None
-        self._asked = False
+        self._asked = ""  # why it has asked to be recycled
+        self._heap: Heap | None = None
         self._loop_handlers: list[object] = []  # those that the loop installs, to be woken by signals
         own = (seed.channel.fileno(), *(endpoint.sock.fileno() for endpoint in seed.endpoints))
         self._fork_guard = ForkGuard(own, lambda: self._loop_handlers, traced=True)
@@ -133,7 +136,9 @@ class WorkerProcess:
             app = seed.app.app if seed.app else self._load()
         except AppLoadError as error:
             return self._boot_failed(error, error.detail)
+        self._heap = seed.heap
         if seed.app is None:
+            self._heap = Heap() if seed.config.max_memory else None
             gc.freeze()  # as the zygote does after preload: it takes half a second out of each full collection
         seed.hooks.run("post_worker_init", seed.view)
         terminal.keep_standard_streams()  # the app may have closed some; libuv aborts at its own below 3
@@ -189,6 +194,10 @@ class WorkerProcess:
         finally:
             # From here on the loop may stand still: its own end waits for the threads of its executor.
             self.exit.begin(code, self._server.time_left if self._server is not None else 0.0)
+        if self._heap is not None and self._asked.endswith("(max_memory)"):
+            log.info(
+                "objects that have grown since boot: %s", ", ".join(self._heap.growth()) or "none in Python's heap"
+            )
         return code
 
     async def _serve(self, app: ASGIApp) -> int:
@@ -302,7 +311,7 @@ class WorkerProcess:
             self._ask(reason)
 
     def _ask(self, reason: str) -> None:
-        self._asked = True
+        self._asked = reason
         self._channel.send(RecycleAsked(self._order.serial, reason))
 
     def _close_listeners(self) -> None:

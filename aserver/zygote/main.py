@@ -52,6 +52,7 @@ from aserver.tls import Certificates
 from aserver.worker.acceptor import Endpoint
 from aserver.worker.exit import ProcessExit
 from aserver.worker.fork_guard import ForkGuard
+from aserver.worker.heap import Heap
 from aserver.worker.main import Seed
 from aserver.worker.main import run as run_worker
 from aserver.zygote.allocator import keep_freed_memory
@@ -127,6 +128,7 @@ class Zygote:
         self._endpoints: tuple[Endpoint, ...] = ()
         self._app: importer.LoadedApp | None = None
         self._unused_loops: tuple[object, ...] = ()
+        self._heap: Heap | None = None
         self._children: dict[int, tuple[int, int | None]] = {}  # pid: (serial, pidfd)
         self._adopted = Adopted()
         self._quitting: Quit | None = None
@@ -166,6 +168,7 @@ class Zygote:
         with contextlib.suppress(ImportError):
             importlib.import_module("anyio._backends._asyncio")
         gc.collect()
+        self._heap = Heap() if self._config.max_memory and not self._boot.lazy else None
         gc.freeze()
         unix.signal_at_parents_end(0)
         self._tell_loaded(hazards, time.monotonic() - began)
@@ -367,6 +370,7 @@ class Zygote:
                 view=view,
                 on_loaded=teller.tell if teller is not None else None,
                 relay=self._warmth.relay if self._warmth is not None else None,
+                heap=self._heap,
             )
             run_worker(seed)
         finally:

@@ -131,6 +131,7 @@ def test_trap_87_what_is_shared_with_the_zygote_does_not_count(server: Start) ->
         assert grows.request("/grow?amount=120").status == 200
         running.wait_log(rf"pid {first[0].pid}\) is due: 1\d\d MiB of private memory used, the limit is 100M")
     running.wait_log(f"pid {first[0].pid}\\) has left")
+    assert re.search(r"grown since boot: builtins\.bytes \+\d+ \(\+12\d\.\d MiB\)", running.log), "and it says why"
     assert first[1].alive, "its neighbour was looked at as often"
     assert running.log.count("is due: ") == 1
     assert running.stop() == 0
@@ -142,6 +143,7 @@ def test_trap_88_a_worker_looks_at_its_own_memory(server: Start) -> None:
     (first,) = running.workers()
     assert running.fetch("/grow?amount=180").status == 200
     running.wait_log(rf"pid {first.pid}\) is due: \d+ MiB of rss memory used")
+    running.wait_log(r"grown since boot: builtins\.bytes \+\d+ \(\+18\d\.\d MiB\)")
     running.wait_log(f"pid {first.pid}\\) has left")
     assert running.stop() == 0
 
