@@ -1,4 +1,4 @@
-"""The ASGI app of the admin endpoint. It answers from what the master has told, and changes nothing."""
+"""The ASGI app of the admin endpoint. It answers with the master's last word, and changes nothing."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -84,7 +84,7 @@ class AdminApp:
             await _answer(send, 200 if self._master.metrics else 503, body, kind.encode())
 
     async def _events(self, send: Send) -> None:
-        """Server-sent events (https://html.spec.whatwg.org/#server-sent-events): what the dashboard shows."""
+        """Server-sent events (https://html.spec.whatwg.org/#server-sent-events): the data of the dashboard."""
         if self._viewers >= MOST_VIEWERS:
             await _answer(send, 503, f"{MOST_VIEWERS} clients look already, which is the most\n".encode())
             return

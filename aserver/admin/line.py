@@ -1,6 +1,6 @@
 """The conversation with the master: its decisions as they happen; twice a second and after each, status and metrics.
 
-Requests are answered from what was heard last, so that no client waits for the master and no number of clients is a
+Requests are answered from the master's last word, so that no client waits for the master and no number of clients is a
 load for it.
 """
 
@@ -24,7 +24,7 @@ _LONGEST = 16 << 20
 
 
 class MasterLine:
-    """Keeps what the master has told. `changed` is set, and replaced by another event, whenever there is news."""
+    """Keeps the master's last word. `changed` is set, and replaced by another event, whenever there is news."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.status: dict[str, Any] | None = None
@@ -45,7 +45,7 @@ class MasterLine:
         return self._loop.time() - self.heard
 
     async def listen(self) -> None:
-        """Take in what the master tells until it hangs up."""
+        """Take in the master's words until it hangs up."""
         reader, writer = await asyncio.open_connection(sock=self._sock, limit=_LONGEST)
         self.heard = self._loop.time()
         writer.write(b'{"command": "events", "follow": true}\n')
@@ -88,7 +88,7 @@ class MasterLine:
         return self.status["ready"], self.status["reason"]
 
     def liveness(self) -> tuple[bool, str]:
-        """Whether the master turns, whatever its workers do."""
+        """Whether the master turns, also while its workers are blocked."""
         if self.age > STALE:
             return False, f"the master has not answered for {self.age:.1f} s"
         return True, "the master answers"

@@ -24,7 +24,7 @@ from aserver.log.setup import configure
 
 #: Of the first message: bytes read at once, and descriptors at most.
 _PIECE, _MOST_FDS = 1 << 16, 64
-#: The settings of a small server: what it needs and no more. Its own end must be quick, since at an upgrade another
+#: The settings of a small server, and no more. Its own end must be quick, since at an upgrade another
 #: process takes over.
 _SETTINGS: dict[str, object] = {
     "interface": "asgi",

@@ -91,7 +91,7 @@ class _Command(click.Command):
 
 
 def _write_options(formatter: click.HelpFormatter, records: Sequence[tuple[str, str]]) -> None:
-    """As click does, but each line of a text begins a line: the last one is the example."""
+    """As click does, but each line of a text begins a line: the last is the example."""
     left = min(max(len(label) for label, _ in records) + 2, _LABEL_WIDTH)
     room = formatter.width - formatter.current_indent - left
     for label, text in records:
@@ -106,7 +106,7 @@ def _dashed(name: str) -> str:
 
 
 def _options(info: SettingInfo) -> list[click.Parameter]:
-    """The options of one setting: its own with all its names, and one for each flag that stands for a value."""
+    """The options of a setting: its own with all its names, and an option for each flag that stands for a value."""
     short = [f"-{info.short}"] if info.short else []
     names = [info.option, *map(_dashed, info.aliases)]
     flags = [_dashed(word) for word, _ in info.switches]
@@ -352,7 +352,7 @@ def _as_json(resolved: Resolved) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """The console script: run the command and exit with its status; an expected error is one line on stderr."""
+    """The console script: run the command and exit with its status; an expected error is a line on stderr."""
     loading.refuse_nested("aserver's command")
     terminal.keep_standard_streams()  # before anything is opened
     sys.exit(_status(arguments))

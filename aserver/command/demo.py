@@ -84,7 +84,7 @@ async def _upload(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def _stream(scope: Scope, receive: Receive, send: Send) -> None:
-    """Ten lines, one every tenth of a second."""
+    """Ten lines, a tenth of a second apart."""
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
     for number in range(10):
         line = f"line {number + 1} of 10 from worker {os.getpid()}\n".encode()

@@ -1,7 +1,7 @@
 """Other servers' flags on aserver's command line: `-k`, `-t`, `--threads`, `--access-log`, `--loop`, `--ssl-version`...
 
 Runs in the command. The flags come from the tables of verdicts (`config.foreign`), and are not shown in `--help`. A
-spelling that is our own stays ours; one that two servers have is gunicorn's before uvicorn's.
+spelling that is our own stays ours; a spelling that two servers have is gunicorn's before uvicorn's.
 """
 
 import re
@@ -15,8 +15,8 @@ from aserver.config.build import nearest
 from aserver.config.schema import NAMES, convert
 from aserver.errors import ConfigError
 
-#: In this order: a spelling that several servers share is the first one's. uWSGI is left out, because its flags are of
-#: another make: `-p 4`, `-M`, `-b 32768`.
+#: In this order: a spelling that several servers share is the first server's. uWSGI is left out, because its flags are
+#: of another make: `-p 4`, `-M`, `-b 32768`.
 _SERVERS = ("gunicorn", "uvicorn", "hypercorn", "granian")
 #: They end the command by themselves, or are commands of our own.
 _NOT_HERE = frozenset({"--version", "--help", "--config"})
@@ -25,7 +25,7 @@ _ASSUMED = {"worker_class": "asgi"}
 
 
 class ForeignOption(click.Option):
-    """An option of another server: `row` is the setting there, `means` the value of a flag without one."""
+    """An option of another server: `row` is the setting there, `means` the value of a flag without a value."""
 
     def __init__(self, server: str, row: str, spelling: str, means: str | None, *, multiple: bool) -> None:
         name = f"{server}_{row}_{means or 'text'}_{spelling.strip('-')}".replace("-", "_")
@@ -65,7 +65,7 @@ def strange_options(words: Sequence[str], known: Sequence[str]) -> list[str]:
 
 
 def foreign_flags(given: Mapping[ForeignOption, object]) -> Layer:
-    """The layer that the given flags make, with what is to be said of them."""
+    """The layer that the given flags make, with the remarks on them."""
     settings: dict[str, object] = {}
     spelled: dict[str, str] = {}
     changes: list[str] = []
@@ -92,7 +92,7 @@ def foreign_flags(given: Mapping[ForeignOption, object]) -> Layer:
 
 
 def understood(given: Mapping[str, object]) -> dict[str, object]:
-    """The values of our own options, where one is no value here but another server's for the same flag: `asgi3`."""
+    """The values of our own options. A value may be no value here, but another server's for the same flag: `asgi3`."""
     return {name: _understood(name, value) for name, value in given.items()}
 
 

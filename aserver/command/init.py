@@ -44,7 +44,7 @@ class FoundApp:
 
 
 def write(directory: Path) -> str:
-    """Write the file; return what there is to say. Raises ConfigError if there is one."""
+    """Write the file; return the text for the user. Raises ConfigError if there is such a file."""
     path = directory / "aserver.toml"
     if (there := find_file(directory)) is not None:
         raise ConfigError(f"{there.path} has settings already; `aserver config` shows them")

@@ -23,7 +23,7 @@ PATIENCE = 15.0
 UPGRADE_PATIENCE = 60.0
 
 
-class Unreachable(AserverError):  # noqa: N818  (with its sentence it reads as one)
+class Unreachable(AserverError):  # noqa: N818  (with its sentence it reads as an error)
     """No server answers, or it does not answer as it should."""
 
     exit_code = ExitCode.CONFIG

@@ -1,4 +1,4 @@
-"""The requests and stacks of a worker as text for people. Pure: what the master has replied in, lines out."""
+"""The requests and stacks of a worker as text for people. Pure: the master's reply in, lines out."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any

@@ -131,7 +131,7 @@ def _order(command: str, control: str | None, pid: int | None, *, wait: bool, as
 
 
 def _print(records: Iterable[dict[str, Any]], *, as_json: bool, wanted: int = 0) -> dict[str, Any]:
-    """Print each record; for people without decisions at `debug`, and what went wrong on standard error.
+    """Print each record; for people without decisions at `debug`, and errors on standard error.
 
     With `wanted`, a bar shows how many of so many workers of the newest generation serve. Returns the last record.
     """

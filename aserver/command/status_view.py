@@ -1,4 +1,4 @@
-"""The status of a server as text for people. Pure: what the master has replied in, lines out."""
+"""The status of a server as text for people. Pure: the master's reply in, lines out."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

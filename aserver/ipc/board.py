@@ -22,7 +22,7 @@ from aserver.metrics.page import PAGE_SIZE, WORDS
 
 CELL_SIZE = 256  # bytes: whole cache lines, so that workers do not slow each other down
 CELLS = 1024  # 256 KB in all, for more processes at once than a server has
-_PAGES = CELL_SIZE * CELLS  # where the pages of counters begin; unused ones take no memory
+_PAGES = CELL_SIZE * CELLS  # where the pages of counters begin; unused pages take no memory
 _SIZE = _PAGES + PAGE_SIZE * CELLS
 _WORDS = 64  # bytes of a cell that hold words; the rest is text
 _TEXT = struct.Struct(f"{CELL_SIZE - _WORDS}s")  # cut to that length, or filled up with NULs
@@ -140,12 +140,12 @@ class Board:
         return partial(_TEXT.pack_into, self._map, index * CELL_SIZE + _WORDS)
 
     def cell(self, index: int) -> memoryview:
-        """The words of one cell, by `Field`."""
+        """The words of a cell, by `Field`."""
         width = CELL_SIZE // 8
         return self._words[index * width : (index + 1) * width]
 
     def page(self, index: int) -> memoryview:
-        """The words of the counters of one cell."""
+        """The words of the counters of a cell."""
         begin = (_PAGES + index * PAGE_SIZE) // 8
         return self._words[begin : begin + WORDS]
 

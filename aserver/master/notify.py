@@ -88,7 +88,7 @@ class ServiceManager:
         reloading = reloading or model.pending is not None or any(each.generation for each in model.operations)
         if model.over:
             state, line = Told.STOPPING, "STOPPING=1"
-            self.keep(())  # else clients would go on to connect to what the manager holds
+            self.keep(())  # else clients would go on to connect to the manager's listeners
         elif not model.announced or (self._told is Told.RELOADING and reloading):
             return
         else:
@@ -99,7 +99,7 @@ class ServiceManager:
             self._tell(line, f"STATUS={self._status}")
 
     def tend(self, model: Model, *, reloading: bool) -> None:
-        """Once a second: what waits is sent, a changed status too, and a state that takes its time is extended."""
+        """Once a second: send the lines that wait and a changed status, and extend a state that takes its time."""
         if self._socket is None:
             return
         self.follow(model, reloading=reloading)  # a reload that was refused is no event of the state machine
@@ -140,7 +140,7 @@ class ServiceManager:
                 self._tell("FDSTORE=1", f"FDNAME={name}", "FDPOLL=0", fds=(listener.socket.fileno(),))
 
     def close(self) -> None:
-        """Send what waits, as far as there is room."""
+        """Send the lines that wait, as far as there is room."""
         if self._socket is not None:
             self._send_waiting()
             self._socket.close()

@@ -92,7 +92,7 @@ class Output:
                     self._start()
 
     def hand_over(self) -> list[SavedOutput]:
-        """The pipes for the next image of this master; the reader leaves. Without such an image `look` starts one."""
+        """The pipes for the next image of this master; the reader leaves; without an upgrade `look` starts another."""
         self._dismiss()
         return self.pipes
 
@@ -179,7 +179,7 @@ class Output:
                 self._pass(pipes)
 
     def _start_later(self, how: str) -> None:
-        """Without a reader for so long, the writers would wait for it: what they fill is thrown away."""
+        """Without a reader for so long, the writers would wait for it: their output is thrown away."""
         lost = sum(map(_throw_away, (end for pipes in self.pipes for end in pipes.ends)))
         log.error("the reader of captured output %s; another follows in %g s, %d bytes are lost", how, PAUSE, lost)
         self._timer = self._loop.call_later(PAUSE, self._start)
@@ -205,7 +205,7 @@ class Output:
         self._loop.remove_reader(channel.fileno())
         channel.close()
         with contextlib.suppress(ChildProcessError):
-            os.kill(pid, signal.SIGKILL)  # it is ending; so the wait is short, whatever it is
+            os.kill(pid, signal.SIGKILL)  # it is ending, in any case, so the wait is short
             return os.waitpid(pid, 0)[1]
         return None
 

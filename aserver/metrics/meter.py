@@ -2,7 +2,7 @@
 
 A request appends the time at which it began to a list, and no more: to look at the clock and to count on shared memory
 at once would cost five times as much. So durations end with the turn of the loop in which their responses did, which is
-when the loop writes them; and a worker that is killed takes with it what it has counted since its last heartbeat.
+when the loop writes them; and a worker that is killed takes with it its counts since its last heartbeat.
 """
 
 from array import array

@@ -5,7 +5,8 @@ Rows come first: histograms of the same shape, whose counts are not cumulative. 
 
 from enum import IntEnum
 
-#: Upper bounds of the buckets in seconds, inclusive; above the last is one more. OpenTelemetry's for HTTP servers.
+#: Upper bounds of the buckets in seconds, inclusive; above the last is another bucket. OpenTelemetry's for HTTP
+#: servers.
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 
 

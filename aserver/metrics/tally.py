@@ -57,7 +57,7 @@ def name_of(event: str, reason: str, outcome: str) -> str:
 
 
 def of_counts(counts: Mapping[str, int]) -> list[Family]:
-    """The families; what has not happened is 0, so that its first time is seen as a rise."""
+    """The families; an event that has not happened is 0, so that its first time is seen as a rise."""
     ends = {each: counts.get(f"reload.ends/{each}", 0) + counts.get(f"upgrade.ends/{each}", 0) for each in OUTCOMES}
     return [
         labelled("aserver.worker.restarts", "reason", {each: counts.get(f"restart/{each}", 0) for each in REASONS}),

@@ -1,1 +1,1 @@
-"""The process that reads what C code and subprocesses print, with `capture_output`; it never runs the application."""
+"""The process that reads the output of C code and subprocesses (`capture_output`); it never runs the application."""

@@ -1,9 +1,9 @@
-"""Reads what processes write to their descriptors 1 and 2, and writes each line into the error log as a record.
+"""Reads the output of processes on their descriptors 1 and 2, and writes each line into the error log as a record.
 
-Runs in a process of its own, because every other one would be waited for or would wait (docs/logging.md). The master
-passes the reading ends of the pipes, and keeps them as well, so this process may end at any moment: the next one goes
-on. A line that is not finished is kept until the end of the pipe. It never stops reading: a log that nobody reads loses
-lines, counted, and holds up no writer.
+Runs in a process of its own, because every other process would be waited for or would wait (docs/logging.md). The
+master passes the reading ends of the pipes, and keeps them as well, so this process may end at any moment: the next
+goes on. A line that is not finished is kept until the end of the pipe. It never stops reading: a log that nobody reads
+loses lines, counted, and holds up no writer.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from aserver.log import stdio
 from aserver.log.setup import layout_for
 from aserver.log.sink import Sink
 
-#: Bytes; what is longer without a line's end becomes several records.
+#: Bytes; longer output without a line's end becomes several records.
 LONGEST_LINE = 64 << 10
 #: Bytes that are read before others have their turn.
 _PORTION = 16 << 10
@@ -47,7 +47,7 @@ class ErrorLog:
         self.sink.attach(asyncio.get_running_loop())
 
     def say(self, process: str, pid: int, text: str, level: int = logging.INFO) -> None:
-        """Write one record."""
+        """Write a record."""
         values = {"name": "aserver.output", "levelno": level, "levelname": logging.getLevelName(level)}
         self._layout.process = process
         record = logging.makeLogRecord({**values, "process": pid, "msg": "%s", "args": (text,)})
@@ -56,7 +56,7 @@ class ErrorLog:
 
 
 class PipeStream:
-    """The reading end of one pipe: the standard output or error of one process."""
+    """The reading end of a pipe: the standard output or error of a process."""
 
     def __init__(self, name: str, fd: int, watch: WatchOutput, log: ErrorLog) -> None:
         self._name = name
@@ -79,7 +79,7 @@ class PipeStream:
         return bool(data)
 
     def finish(self) -> None:
-        """Log the line that is not finished, if there is one."""
+        """Log the line that is not finished, if any."""
         if self._rest:
             self._say(self._rest)
         self._rest = b""
@@ -125,7 +125,7 @@ class OutputReader:
         if log is None:
             log = ErrorLog(log_fd, message, self._board)
             self._logs.append(log)
-        else:  # two sinks of one process share its locks on a terminal
+        else:  # two sinks of a process share its locks on a terminal
             os.close(log_fd)
         for name, fd in zip(("stdout", "stderr"), ends, strict=True):
             self._streams[fd] = PipeStream(name, fd, message, log)

@@ -1,7 +1,7 @@
 """Descriptors that the service manager passes at a start: its own sockets, and listeners that it kept for this server.
 
 Runs in the master and in the embedding program (sd_listen_fds(3)). The second kind are sockets that a former master
-bound and gave to the manager (FDSTORE, sd_notify(3)). If that master was killed, the next one goes on with them, and
+bound and gave to the manager (FDSTORE, sd_notify(3)). If that master was killed, the next master goes on with them, and
 with the clients that have connected meanwhile. They replace no `bind`: a socket is used for the address it is bound to.
 """
 
@@ -21,7 +21,7 @@ _KEPT_NAME = re.compile(r"aserver-kept-\d+(?:-(?P<device>\d+)-(?P<inode>\d+))?")
 
 
 def name_for(listener: Listener) -> str:
-    """The name under which the manager keeps a listener; each of a server's listeners has another one."""
+    """The name under which the manager keeps a listener; each of a server's listeners has another name."""
     inode = listener.inode or ()
     return "-".join(map(str, ("aserver-kept", listener.socket.fileno(), *inode)))
 
@@ -61,7 +61,7 @@ class Kept:
         for number, name in descriptors:
             match = _KEPT_NAME.fullmatch(name)
             if match is not None:
-                with contextlib.suppress(OSError):  # closed since, by the program that started this one
+                with contextlib.suppress(OSError):  # closed since, by the program that started this process
                     sock = socket.socket(fileno=number)
                     sock.set_inheritable(False)
                     inode = (int(match["device"]), int(match["inode"])) if match["inode"] else None
@@ -86,6 +86,6 @@ class Kept:
         return None
 
     def close(self) -> None:
-        """Close what no `bind` wants any more; clients in its queue are reset."""
+        """Close each listener that no `bind` wants any more; clients in its queue are reset."""
         while self._sockets:
             self._sockets.pop()[0].close()

@@ -1,4 +1,4 @@
-"""Other servers' settings: one verdict for each, in a table of each server.
+"""Other servers' settings: a verdict for each, in a table of each server.
 
 Pure. `verdict` defines a verdict; `gunicorn`, `uvicorn`, `granian`, `hypercorn` and `uwsgi` are the tables;
 `translate` reads values and command lines by them; `page` is docs/migrate.md's tables.

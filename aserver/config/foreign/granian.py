@@ -1,4 +1,4 @@
-"""granian 2.8: each option of its command, and what becomes of it here.
+"""granian 2.8: each option of its command, and its meaning here.
 
 Pure. `tests/peers` compares it with the parameters of `granian.cli`.
 """

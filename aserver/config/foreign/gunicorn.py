@@ -1,4 +1,4 @@
-"""gunicorn 27: each setting of its configuration file, with its flags, and what becomes of it here.
+"""gunicorn 27: each setting of its configuration file, with its flags, and its meaning here.
 
 Pure. `tests/peers` compares it with `gunicorn.config.KNOWN_SETTINGS`.
 """
@@ -62,7 +62,7 @@ def _worker_class(value: object, others: Mapping[str, object]) -> Meaning:
 
 
 def _timeout(value: object, others: Mapping[str, object]) -> Meaning:
-    """A sync worker's is a limit for each request, too. Without a class the command line may have one: it is said."""
+    """A sync worker's is a limit for each request, too. The command line may have the class: so it is said."""
     if value is None:
         return Meaning()
     settings = {"hang_timeout": value}

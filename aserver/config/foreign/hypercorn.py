@@ -1,4 +1,4 @@
-"""Hypercorn 0.18: each attribute of its `Config` and each flag, and what becomes of it here.
+"""Hypercorn 0.18: each attribute of its `Config` and each flag, and its meaning here.
 
 Pure. `tests/peers` compares it with `hypercorn.config.Config` and the parser of its command.
 """

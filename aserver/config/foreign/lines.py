@@ -19,7 +19,7 @@ _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ash"})
 
 @dataclass(slots=True)
 class Found:
-    """A server's settings, the words or names that were not understood, and what is to be said."""
+    """A server's settings, the words or names that were not understood, and remarks."""
 
     server: ForeignServer
     values: dict[str, object]
@@ -113,7 +113,7 @@ def _set(values: dict[str, object], name: str, value: str) -> None:
 
 
 def _split(command: str) -> list[str]:
-    """A shell's words; what stands between commands is a word of its own."""
+    """A shell's words; a sign between commands is a word of its own."""
     command = re.sub(r"(?<=\s)\d(?=[<>])", "", command)  # 2>&1
     words = shlex.shlex(command, posix=True, punctuation_chars=";&|<>")
     words.whitespace_split = True
@@ -126,7 +126,7 @@ def _split(command: str) -> list[str]:
 def without_variables(found: Found) -> list[str]:
     """Take the values out that hold a shell's variable, which no file expands, and say of each what to do.
 
-    `$PORT` alone is what the command reads by itself.
+    The command reads `$PORT`, without other text, by itself.
     """
     said: list[str] = []
     for name, value in list(found.values.items()):

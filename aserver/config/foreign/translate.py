@@ -27,7 +27,7 @@ _JOINED = frozenset({"bind", "env", "header"})
 
 @dataclass(frozen=True, slots=True)
 class ForeignServer:
-    """Another server: its table, its variables, and what it does where a setting is not set."""
+    """Another server: its table, its variables, and its behaviour where a setting is not set."""
 
     name: str
     table: Table
@@ -55,7 +55,7 @@ SERVERS: Mapping[str, ForeignServer] = {
 
 @dataclass(slots=True)
 class Translated:
-    """Settings here, the names they had there (`spelled`), and what is to be said of which name."""
+    """Settings here, the names they had there (`spelled`), and a remark on each name that needs it."""
 
     settings: dict[str, object] = field(default_factory=dict)
     spelled: dict[str, str] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class Translated:
 
 
 def translate(server: ForeignServer, values: Mapping[str, object]) -> Translated:
-    """Every value that has a verdict, by it; the names without one are `unknown`."""
+    """Every value that has a verdict, by it; the names without a verdict are `unknown`."""
     result = Translated()
     implied: dict[str, tuple[object, str]] = {}
     for name, value in values.items():

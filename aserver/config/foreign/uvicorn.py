@@ -1,4 +1,4 @@
-"""uvicorn 0.54: each option of its command, and what becomes of it here.
+"""uvicorn 0.54: each option of its command, and its meaning here.
 
 Pure. `tests/peers` compares it with the parameters of `uvicorn.main`. `uvicorn.run()` takes the same names.
 """

@@ -1,6 +1,6 @@
 """uWSGI's options that have no verdict of their own: its subsystems, each by the beginnings of its options' names.
 
-Pure. `aserver.config.foreign.uwsgi` asks here for what is not in its table.
+Pure. `aserver.config.foreign.uwsgi` asks here for options that are not in its table.
 """
 
 import re

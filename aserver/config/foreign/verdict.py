@@ -1,6 +1,6 @@
 """Verdicts: the fate here of a setting, flag or variable of another server.
 
-Pure. The tables of the servers are made of `Verdict`s; `Meaning` is the answer for one value. It must never judge by
+Pure. The tables of the servers are made of `Verdict`s; `Meaning` is the answer for a value. It must never judge by
 itself: a value passes through unchanged, and `aserver.config.build` checks it as any other.
 """
 
@@ -22,7 +22,7 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """A value's meaning here: the settings it makes, what changes by that, and notes.
+    """A value's meaning here: the settings it makes, the changes by that, and notes.
 
     `changes` are for a warning. `notes` tell why a value is not used and nothing is lost by that.
     """
@@ -38,7 +38,7 @@ Convert = Callable[[object, Mapping[str, object]], Meaning]
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A spelling on a command line. `value` is what the flag alone means; None: a value follows it."""
+    """A spelling on a command line. `value` is that of the flag alone; None: a value follows it."""
 
     spelling: str
     value: str | None = None
@@ -46,7 +46,7 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`to` is the setting's name here. `text` says why it is not needed, what to do instead, or what differs."""
+    """`to` is the setting's name here. `text` says why it is not needed, how to replace it, or the difference."""
 
     answer: Answer
     to: str = ""
@@ -120,7 +120,7 @@ def unneeded(text: str, flags: str | None = None) -> Verdict:
 
 
 def unequal(text: str, flags: str | None = None) -> Verdict:
-    """Nothing here does that; `text` says what to do instead."""
+    """Nothing here does that; `text` says how to replace it."""
     return Verdict(Answer.NO_EQUAL, text=text, flags=_flags(flags))
 
 

@@ -1,7 +1,7 @@
 """The process of the admin endpoint, as the master keeps it: started, started again when it dies, ended at the end.
 
 Runs in the master. The listeners are the master's: while there is no such process, clients wait in their queue. The
-process has one end of a socket pair, by which it looks at this server (`ControlServer.adopt`) and can order nothing;
+process has an end of a socket pair, by which it looks at this server (`ControlServer.adopt`) and can order nothing;
 if that ends, as at an upgrade or the master's death, so does the process.
 """
 

@@ -39,7 +39,7 @@ class Measures:
         self._seen = {pid: seen for pid, seen in self._seen.items() if pid in pids}
 
     def cpu(self, pid: int) -> tuple[float, float]:
-        """(seconds in all, share of one CPU since the last look or, at the first, since the process began)."""
+        """(seconds in all, share of a CPU since the last look or, at the first, since the process began)."""
         now, began, ticks = time.monotonic(), 0.0, 0
         with contextlib.suppress(OSError, ValueError, IndexError):
             fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()

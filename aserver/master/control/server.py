@@ -1,8 +1,8 @@
 """The clients of the control socket: at most MOST_CLIENTS, each a line in, a line out.
 
 Runs in the master's loop. A client is another program of the same user: it may stall, flood, or send anything. So it is
-read only when its last answer is out and its share of the master's time allows; no answer waits for more than one
-client's buffer, and what a follower has not taken is read from the journal when it takes it.
+read only when its last answer is out and its share of the master's time allows; no answer waits for another
+client's buffer, and a follower's records are read from the journal when it takes them.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ AnswerOrder = Callable[[Order, Callable[[object], None]], None]
 
 
 class ControlServer:
-    """Accepts on `listener`, if there is one, until closed."""
+    """Accepts on `listener`, if it is given, until closed."""
 
     def __init__(self, listener: socket.socket | None, answer: AnswerOrder, journal: Journal) -> None:
         self.answer = answer
