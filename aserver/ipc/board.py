@@ -35,7 +35,7 @@ class Field(IntEnum):
     """The words of a cell."""
 
     BEAT = 0  # time.monotonic_ns() of the worker's last heartbeat; 0 before the first
-    CONNECTIONS = 1  # open connections
+    CONNECTIONS = 1  # open connections; of HTTP/2 each stream counts as one
     REQUESTS = 2  # requests finished
     ACTIVE = 3  # requests under way
     ACCEPTING = 4  # 1 while the worker accepts, so that others share the load with it

@@ -84,6 +84,7 @@ class Context:
         if config.proxy_headers:
             self.forwarding = Forwarding(Peers(config.forwarded_allow_ips))
         self.connections: set[ClientConnection] = set()  # open ones
+        self.more_streams = 0  # of HTTP/2, beside the first of each connection
         self.gathered: list[Gathered] = []  # connections whose last answer waits to be written with others'
         self.gather_until = 0.0  # of monotonic()
         self.draining = False

@@ -84,6 +84,11 @@ class Service:
         return self.context.connections
 
     @property
+    def load(self) -> int:
+        """How many connections it would be without HTTP/2: each stream counts as one."""
+        return len(self.context.connections) + self.context.more_streams
+
+    @property
     def now(self) -> float:
         """The clock of the last sweep (seconds of the loop)."""
         return self.context.now

@@ -225,7 +225,7 @@ class Server:
             # Scheduled, not called: uvloop asserts that a server which is just making a transport is open.
             if self._clients() + 1 >= capacity.limit:
                 self._loop.call_soon(suspend)
-            elif fairness is not None and fairness.crowded(len(service.connections) + 1):
+            elif fairness is not None and fairness.crowded(service.load + 1):
                 self._loop.call_soon(pause)
             return factory()
 
@@ -262,7 +262,7 @@ class Server:
             self._due = self._loop.time() + BEAT
             self.cell[Field.BEAT] = time.monotonic_ns()
             if service is not None:
-                self.cell[Field.CONNECTIONS] = len(service.connections)
+                self.cell[Field.CONNECTIONS] = service.load
                 self.cell[Field.REQUESTS] = service.requests
                 self.cell[Field.ACTIVE] = service.active
                 self.cell[Field.ACCEPTING] = self.phase is ServingPhase.SERVING and not self._capacity.full

@@ -62,6 +62,7 @@ class Http2Connection:
     __slots__ = (
         "_awaited",
         "_client_leaves",
+        "_counted",
         "_deadline",
         "_flush_due",
         "_launched",
@@ -93,6 +94,7 @@ class Http2Connection:
         self._launched = 0  # applications that were started while the reader read
         self._leaving = False  # the client is told to begin no more streams
         self._parted = False  # and those that it begins are ignored
+        self._counted = 0  # of `Context.more_streams`
         self._client_leaves = False  # it has said that it begins no more
         self.reader.blocks.connect_protocol = True
         self.sender.begin(
@@ -242,8 +244,15 @@ class Http2Connection:
         """Write, and see whether anything is under way."""
         self._flush_due = False
         self._write()
+        self._count()
         if not self.streams.open:
             self._rest()
+
+    def _count(self) -> None:
+        more = max(len(self.streams.open) - 1, 0)
+        if more != self._counted:
+            self.context.more_streams += more - self._counted
+            self._counted = more
 
     def _write(self) -> None:
         link = self.link
@@ -369,6 +378,7 @@ class Http2Connection:
     def _lose_all(self) -> None:
         streams = self.streams.open
         self.streams.open = {}
+        self._count()
         for stream in streams.values():
             stream.owner.lost()
 

@@ -46,6 +46,7 @@ async def test_a_trusted_peer_names_the_client() -> None:
 
 
 async def test_many_requests_on_one_connection_side_by_side() -> None:
+    """And each is as much load as a connection of HTTP/1.1. Fails without `_count` in Http2Connection.flush."""
     go = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,15 +54,22 @@ async def test_many_requests_on_one_connection_side_by_side() -> None:
             await go.wait()
         await answer(send, scope["raw_path"])
 
-    async with speaking(app) as (_, client):
+    async with speaking(app) as (server, client):
         slow = client.ask("/slow")
+        assert server.service.load == 1
         quick = [client.ask(f"/{number}") for number in range(20)]
         for number in quick:
             assert (await client.answer(number)).ended
         assert not client.answers[slow].over
+        others = [client.ask("/slow") for _ in range(9)]
+        await client.flush()
+        await eventually(lambda: server.service.load == 10)
         go.set()
         assert (await client.answer(slow)).body == b"/slow"
         assert [client.answers[number].body for number in quick] == [b"/%d" % n for n in range(20)]
+        for number in others:
+            assert (await client.answer(number)).ended
+        await eventually(lambda: server.service.load == 1)
 
 
 async def test_the_answers_to_one_read_are_one_write() -> None:
