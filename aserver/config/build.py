@@ -107,16 +107,14 @@ def _unknown(key: str, layer: Layer) -> ConfigError:
     plain = key.lower().replace("-", "_")
     from aserver.config import foreign  # noqa: PLC0415 - as above
 
-    answer = foreign.answer(plain)
-    return ConfigError(
-        f"there is no setting {layer.spell(key)} ({layer.place(key)}){answer or _suggestion(plain, layer)}"
-    )
+    answer = foreign.answer(plain) or suggestion(plain, (*NAMES, *BIND_PARTS), layer.spell)
+    return ConfigError(f"there is no setting {layer.spell(key)} ({layer.place(key)}){answer}")
 
 
-def _suggestion(name: str, layer: Layer) -> str:
-    """`; did you mean a or b?`, for the settings with really close names; or nothing."""
-    near = nearest(name, (*NAMES, *BIND_PARTS))
-    return f"; did you mean {' or '.join(map(layer.spell, near))}?" if near else ""
+def suggestion(name: str, known: Iterable[str], spell: Callable[[str], str] = str) -> str:
+    """`; did you mean a or b?`, for those of the `known` names that are really close; or nothing."""
+    near = nearest(name, known)
+    return f"; did you mean {' or '.join(map(spell, near))}?" if near else ""
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 
 from aserver.config import foreign
-from aserver.config.build import Layer
+from aserver.config.build import Layer, suggestion
 from aserver.config.schema import NAMES
 
 ARGUMENTS = "GUNICORN_CMD_ARGS"
@@ -26,7 +26,8 @@ def gunicorn_arguments(environ: Mapping[str, str]) -> Layer:
     server = foreign.SERVERS["gunicorn"]
     values, strange = foreign.read_command_line(server, words)
     read = f"${ARGUMENTS} is read: {', '.join(values) or 'nothing'}"
-    errors = tuple(f"${ARGUMENTS}: gunicorn has no option {word}" for word in strange)
+    known = [flag.spelling for _, _, flag in foreign.flags(server)]
+    errors = tuple(f"${ARGUMENTS}: gunicorn has no option {word}{suggestion(word, known)}" for word in strange)
     return foreign_layer(f"${ARGUMENTS}", server, values, errors=errors, notes=(read,))
 
 

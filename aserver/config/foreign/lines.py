@@ -8,8 +8,9 @@ import itertools
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from aserver.config.foreign.relatives import rewritten
 from aserver.config.foreign.translate import REPEATED, SERVERS, ForeignServer, read_command_line
 
 _PLACEHOLDER = re.compile(r"%\((\w[\w-]*)\)")
@@ -36,12 +37,17 @@ def in_words(words: Sequence[str]) -> Found | None:
         name = word.rpartition("/")[2]
         if name in _SHELLS and (script := _script(words[index + 1 :])) is not None:
             return in_words(_split(script))
-        if (server := SERVERS.get(name)) is not None:
-            arguments = list(itertools.takewhile(lambda each: not set(each) <= set(";&|<>"), words[index + 1 :]))
+        arguments = list(itertools.takewhile(lambda each: not set(each) <= set(";&|<>"), words[index + 1 :]))
+        server, said = SERVERS.get(name), []
+        if (as_uvicorn := rewritten(name, arguments)) is not None:
+            server, (arguments, said) = SERVERS["uvicorn"], as_uvicorn
+        if server is not None:
             values, strange = read_command_line(server, arguments)
+            if as_uvicorn is not None:
+                server = replace(server, name=name, defaults=server.defaults if name == "fastapi" else ())
             before = [each for each in words[:index] if _ASSIGNMENT.fullmatch(each)]
             notes = [f"{' '.join(before)} stays before the command, or becomes `env` here"] if before else []
-            return Found(server, values, strange, notes)
+            return Found(server, values, strange, [*notes, *said])
     return None
 
 

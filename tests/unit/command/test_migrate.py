@@ -122,6 +122,13 @@ def test_a_file_and_the_target_behind_it(migrate: Migrate, tmp_path: Path) -> No
         ("uv run gunicorn -k gevent a:b", {"target": "a:b"}, "gevent has no equal"),
         ("gunicorn --bind :$PORT a:b", {"target": "a:b"}, "aserver listens on 0.0.0.0:$PORT by itself"),
         ("gunicorn -w $N a:b", {"target": "a:b"}, "workers = $N has a variable of the shell"),
+        (
+            "daphne -u /run/a.sock -t 9 a:b",
+            {"target": "a:b", "bind": ["unix:/run/a.sock"]},
+            "see request_timeout",
+        ),
+        ("fastapi run app/main.py --app=api", {"target": "app.main:api", "bind": ["0.0.0.0:8000"]}, ""),
+        ("python -m fastapi dev -e a:b --port 9", {"target": "a:b", "bind": ["127.0.0.1:9"], "reload": True}, ""),
         ("uwsgi --http :9 --master -p 4 --wsgi-file app/shop.py --callable web", {"app_dir": "app", "workers": 4}, ""),
     ],
 )

@@ -157,8 +157,10 @@ def test_cmd_args_stand_above_the_file_and_are_said(tmp_path: Path) -> None:
     assert (config.workers, config.bind, config.hang_timeout) == (3, ("0.0.0.0:9", "0.0.0.0:8"), 7.0)
     assert resolved.origins["hang_timeout"] == "$GUNICORN_CMD_ARGS, timeout"
     assert "$GUNICORN_CMD_ARGS is read: bind, timeout, worker_class, threads, preload_app" in resolved.notes
-    with pytest.raises(ConfigError, match=r"gunicorn has no option --frobnicate"):
+    with pytest.raises(ConfigError, match=r"gunicorn has no option --frobnicate$"):
         run_file(tmp_path, "", GUNICORN_CMD_ARGS="--frobnicate 3")
+    with pytest.raises(ConfigError, match=r"gunicorn has no option --worker; did you mean --workers\?$"):
+        run_file(tmp_path, "", GUNICORN_CMD_ARGS="--worker 3")
 
 
 def test_a_toml_file_comes_before_gunicorns_and_an_embedding_program_reads_neither(tmp_path: Path) -> None:
