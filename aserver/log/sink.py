@@ -115,12 +115,15 @@ class Sink:
 
     # ── hand over ────────────────────────────────────────────────────────────────────────────
 
-    def write(self, record: bytes) -> None:
-        """Write a record of whole lines now, or keep it until the sink takes it. Safe in a signal handler."""
+    def write(self, record: bytes, records: int = 1) -> None:
+        """Write a record of whole lines now, or keep it until the sink takes it. Safe in a signal handler.
+
+        Several `records` together must not be longer than `limit`.
+        """
         limit = self.descriptor.limit
         if limit is not None and len(record) > limit:
             record = record[: limit - len(CUT)] + CUT
-        self._put(record, 1, self.bound)
+        self._put(record, records, self.bound)
         self._pump()
 
     def begin(self) -> None:

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Iterable
 
 from aserver import terminal, unix
 from aserver.ipc.board import HalfLine
@@ -43,16 +44,26 @@ class ErrorLog:
         self._layout = layout_for(watch.log_format, "output", self.sink.kind, os.environ, brief=watch.brief)
         if self.sink.descriptor.exclusive:
             self.sink.descriptor.half = HalfLine(board_fd, 0)
-        self.sink.report = lambda _, text: self.say("output", os.getpid(), text, logging.WARNING)
+        self.sink.report = lambda _, text: self.say("output", os.getpid(), [text], logging.WARNING)
         self.sink.attach(asyncio.get_running_loop())
 
-    def say(self, process: str, pid: int, text: str, level: int = logging.INFO) -> None:
-        """Write a record."""
-        values = {"name": "aserver.output", "levelno": level, "levelname": logging.getLevelName(level)}
+    def say(self, process: str, pid: int, texts: Iterable[str], level: int = logging.INFO) -> None:
+        """Write a record for each of `texts`, at once as many as stay together."""
+        values = {"name": "aserver.output", "levelno": level, "levelname": logging.getLevelName(level), "process": pid}
+        record = logging.makeLogRecord(values | {"msg": "%s"})
         self._layout.process = process
-        record = logging.makeLogRecord({**values, "process": pid, "msg": "%s", "args": (text,)})
-        for piece in self._layout.render(record, self.sink.limit):
-            self.sink.write(piece)
+        limit = self.sink.limit
+        batch: list[bytes] = []
+        size = 0
+        for text in texts:
+            record.args = (text,)
+            for piece in self._layout.render(record, limit):
+                if batch and size + len(piece) > (limit or _PORTION):
+                    self.sink.write(b"".join(batch), len(batch))
+                    batch, size = [], 0
+                batch.append(piece)
+                size += len(piece)
+        self.sink.write(b"".join(batch), len(batch))
 
 
 class PipeStream:
@@ -72,8 +83,8 @@ class PipeStream:
         except BlockingIOError:  # a former reader was quicker
             return True
         *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self._say(line)
+        if lines:
+            self._say(lines)
         if self._rest and (not data or len(self._rest) > LONGEST_LINE):
             self.finish()
         return bool(data)
@@ -81,12 +92,12 @@ class PipeStream:
     def finish(self) -> None:
         """Log the line that is not finished, if any."""
         if self._rest:
-            self._say(self._rest)
+            self._say([self._rest])
         self._rest = b""
 
-    def _say(self, line: bytes) -> None:
-        text = line.decode("utf-8", "backslashreplace")
-        self._log.say(self._watch.process, self._watch.pid, f"{self._name}: {text}")
+    def _say(self, lines: list[bytes]) -> None:
+        texts = (f"{self._name}: {line.decode('utf-8', 'backslashreplace')}" for line in lines)
+        self._log.say(self._watch.process, self._watch.pid, texts)
 
 
 class OutputReader:

@@ -1,8 +1,10 @@
 """The reader of captured output, in this process: a channel and pipes of the test's, and a log that it looks into."""
 
 import asyncio
+import contextlib
 import json
 import os
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -133,19 +135,27 @@ async def test_it_makes_room_for_another_reader_at_once(stage: Stage, tmp_path: 
 
 
 async def test_a_log_that_is_not_read_holds_up_no_writer(stage: Stage) -> None:
-    """Fails if it reads no more than its log takes: then the application's child waits for the log's reader."""
+    """Fails if it reads no more than its log takes: then the application's child waits for the log's reader.
+
+    Each line is in the log or counted. Fails with the count of a write in place of that of its lines.
+    """
     reading, writing = os.pipe()
-    os.set_blocking(writing, False)
+    for end in (reading, writing):
+        os.set_blocking(end, False)
     out, err = stage.watch(writing)
     os.close(err)
     os.set_blocking(out, False)
-    line, sent = b"y" * 999 + b"\n", 0
+    line, sent, got = b"y" * 999 + b"\n", 0, b""
     async with asyncio.timeout(PATIENCE):
-        while sent < 2 * ERROR_BOUND:
-            try:
-                sent += os.write(out, line * 50)
-            except BlockingIOError:
-                await asyncio.sleep(0)
+        while sent < ERROR_BOUND * 5 // 4:
+            with contextlib.suppress(BlockingIOError):
+                sent += os.write(out, line * 4)
+            await asyncio.sleep(0)
+        while not (lost := re.search(rb"error log: (\d+) lines were lost", got)):
+            with contextlib.suppress(BlockingIOError):
+                got += os.read(reading, 1 << 20)
+            await asyncio.sleep(0)
+    assert got.count(b"stdout: yyy") + int(lost[1]) == sent // len(line)
     os.close(out)
     os.close(reading)
 
