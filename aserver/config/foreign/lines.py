@@ -38,7 +38,8 @@ def in_words(words: Sequence[str]) -> Found | None:
         if name in _SHELLS and (script := _script(words[index + 1 :])) is not None:
             return in_words(_split(script))
         arguments = list(itertools.takewhile(lambda each: not set(each) <= set(";&|<>"), words[index + 1 :]))
-        server, said = SERVERS.get(name), []
+        server = SERVERS.get(name)
+        said: list[str] = []
         if (as_uvicorn := rewritten(name, arguments)) is not None:
             server, (arguments, said) = SERVERS["uvicorn"], as_uvicorn
         if server is not None:
