@@ -44,8 +44,8 @@ FAMILIES: Mapping[str, tuple[Kind, str, str]] = {
     "aserver.connections.accepted": ("counter", "", "Connections that were accepted."),
     "aserver.websockets": ("gauge", "", "Connections that are WebSockets."),
     "aserver.websockets.ended": ("counter", "", "WebSockets that have ended."),
-    "aserver.bytes.received": ("counter", "By", "Bytes of request bodies and of messages from WebSockets."),
-    "aserver.bytes.sent": ("counter", "By", "Bytes of response bodies and of messages to WebSockets."),
+    "aserver.received": ("counter", "By", "Bytes of request bodies and of messages from WebSockets."),
+    "aserver.sent": ("counter", "By", "Bytes of response bodies and of messages to WebSockets."),
     "aserver.loop.lag": ("histogram", "s", "How late the heartbeats of the workers' event loops were."),
     "aserver.workers": ("gauge", "", "Processes of workers by their phase."),
     "aserver.workers.wanted": ("gauge", "", "The number of workers that the server is to have."),
@@ -97,8 +97,8 @@ def of_words(words: Sequence[int]) -> list[Family]:
         family("aserver.request.queue", [_histogram(rows[Histogram.QUEUE], {})]),
         single("aserver.connections.accepted", words[Counter.CONNECTIONS]),
         single("aserver.websockets.ended", sum(rows[Histogram.WEBSOCKET][:BUCKETS])),
-        single("aserver.bytes.received", words[Counter.RECEIVED]),
-        single("aserver.bytes.sent", words[Counter.SENT]),
+        single("aserver.received", words[Counter.RECEIVED]),
+        single("aserver.sent", words[Counter.SENT]),
         family("aserver.loop.lag", [_histogram(rows[Histogram.LAG], {})]),
     ]
 

@@ -90,6 +90,7 @@ SUBJECTS = {
     "bench/test_quick.py",
     "log/test_signals.py",
     "log/test_terminal.py",
+    "metrics/test_deploy.py",
     "test_house_rules.py",
     "test_linear.py",
     "worker/test_accepting_orders.py",
