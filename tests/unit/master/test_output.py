@@ -1,10 +1,9 @@
 """The pipes of captured output and their reader, a real process: it is killed, exchanged, missing, and told to end."""
 
-import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import msgspec
@@ -15,7 +14,7 @@ from aserver.ipc.board import BoardFile
 from aserver.master import handles
 from aserver.master.output import Output
 from aserver.master.resources import Resources, let_go, provide
-from tests.harness import PATIENCE
+from tests.harness import eventually
 
 pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
@@ -53,14 +52,8 @@ def _write(fd: int, data: bytes) -> int:
         return 0
 
 
-async def _until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
 async def _logged(path: Path, text: str) -> None:
-    await _until(lambda: path.exists() and text in path.read_text())
+    await eventually(lambda: path.exists() and text in path.read_text())
 
 
 async def test_the_readers_end_ends_no_writer_and_loses_nothing_that_it_had_not_read(
@@ -73,13 +66,13 @@ async def test_the_readers_end_ends_no_writer_and_loses_nothing_that_it_had_not_
     await _logged(path, "worker 1/g1 [101] INFO  stdout: first\n")
     (first,) = output.pids
     os.kill(first, signal.SIGKILL)
-    await _until(lambda: first not in output.pids)
+    await eventually(lambda: first not in output.pids)
     os.write(err, b"second\n")
     await _logged(path, "worker 1/g1 [101] INFO  stderr: second\n")
     path.rename(tmp_path / "log.1")  # rotated: another reader writes into the new file, the old one leaves
     resources.logs[0].reopen()
     output.exchange()
-    await _until(lambda: len(output.pids) == 1)
+    await eventually(lambda: len(output.pids) == 1)
     os.write(out, b"third\n")
     await _logged(path, "stdout: third\n")
     os.write(out, b"last, without an end")
@@ -100,11 +93,11 @@ async def test_pipes_are_closed_at_their_end_and_the_reader_leaves_with_the_last
         output.look()
         return len(output.pipes)
 
-    await _until(lambda: left() == 1)
+    await eventually(lambda: left() == 1)
     assert output.pipes[0].serial == 2
     for fd in ends[2:]:
         os.close(fd)
-    await _until(lambda: left() == 0 and not output.pids)
+    await eventually(lambda: left() == 0 and not output.pids)
 
 
 async def test_a_reader_that_cannot_be_started_blocks_nobody(

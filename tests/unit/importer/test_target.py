@@ -1,54 +1,14 @@
 """Targets: what loads, and what each error says is missing."""
 
-import json
 import os
 import sys
-import textwrap
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aserver import importer
-from aserver.errors import AppLoadError, ExitCode
-from aserver.importer import LoadedApp, fingerprint, load, load_object, user_traceback
-
-APP = "async def app(scope, receive, send): ...\n"
-
-
-class Project:
-    """A directory of modules; names begin with a prefix of their own where a test wants fresh imports."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def write(self, name: str, text: str = APP) -> None:
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(textwrap.dedent(text))
-
-    def load(self, target: str, **more: Any) -> LoadedApp:
-        return load(target, **{"app_dir": str(self.root), **more})
-
-    def fail(self, target: str, **more: Any) -> AppLoadError:
-        with pytest.raises(AppLoadError) as caught:
-            self.load(target, **more)
-        assert caught.value.exit_code is ExitCode.APP_LOAD
-        return caught.value
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    """An empty project; what it imports and puts on sys.path is taken back."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.chdir(tmp_path)
-    before = set(sys.modules)
-    yield Project(tmp_path)
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
-
+from aserver.importer import load_object
+from tests.unit.importer.project import APP, Project
 
 # ── what loads ───────────────────────────────────────────────────────────────────────────────
 
@@ -109,91 +69,6 @@ def test_load_object_takes_anything(project: Project) -> None:
 
 
 # ── which interface ──────────────────────────────────────────────────────────────────────────
-
-INTERFACES = {
-    "coroutine function": ("async def app(scope, receive, send): ...", "asgi"),
-    "async __call__": ("class C:\n async def __call__(self, scope, receive, send): ...\napp = C()", "asgi"),
-    "lambda around an app": (
-        "async def a(s, r, x): ...\napp = lambda scope, receive, send: a(scope, receive, send)",
-        "asgi",
-    ),
-    "partial": ("import functools\nasync def a(db, s, r, x): ...\napp = functools.partial(a, None)", "asgi"),
-    "decorated": (
-        "import functools\nasync def a(s, r, x): ...\n@functools.wraps(a)\ndef app(*args, **kw): return a(*args)",
-        "asgi",
-    ),
-    "async with anything": ("async def app(*args, **more): ...", "asgi"),
-    "awaitable class": (
-        "class app:\n def __init__(self, scope, receive, send): ...\n def __await__(self): yield",
-        "asgi",
-    ),
-    "method": ("class C:\n async def serve(self, scope, receive, send): ...\napp = C().serve", "asgi"),
-    "wsgi function": ("def app(environ, start_response): return []", "wsgi"),
-    "wsgi object": ("class C:\n def __call__(self, environ, start_response): return []\napp = C()", "wsgi"),
-    "wsgi with an option": ("def app(environ, start_response, extra=None): return []", "wsgi"),
-    "wsgi generator": ("def app(environ, start_response): yield b''", "wsgi"),
-}
-
-
-@pytest.mark.parametrize("kind", INTERFACES)
-def test_interface_is_told_from_the_signature(project: Project, kind: str) -> None:
-    source, interface = INTERFACES[kind]
-    project.write("main.py", source + "\n")
-    assert project.load("main:app").interface == interface
-
-
-REFUSED = {
-    "None": ("app = None", "is None"),
-    "module": ("import json as app", "is a module, not an app; did you mean json:app"),
-    "text": ("app = 'x'", "is a str and cannot be called"),
-    "class of an app": (
-        "class app:\n async def __call__(self, scope, receive, send): ...",
-        "is a class; an app is an instance of it, such as app = app()",
-    ),
-    "plain class": ("class app: ...", "instances cannot be called"),
-    "asgi 2 function": ("def app(scope): ...", "ASGI 2"),
-    "asgi 2 class": (
-        "class app:\n def __init__(self, scope): ...\n async def __call__(self, receive, send): ...",
-        "ASGI 2",
-    ),
-    "factory": ("def app(): ...", "try --factory"),
-    "factory with an option": ("def app(config=None): ...", "try --factory"),
-    "async factory": ("async def app(): ...", "must be a plain function"),
-    "two async arguments": ("async def app(request, response): ...", "takes three: scope, receive, send"),
-    "anything": ("def app(*args): ...", "--interface asgi or --interface wsgi"),
-}
-
-
-@pytest.mark.parametrize("kind", REFUSED)
-def test_what_is_no_app_is_refused(project: Project, kind: str) -> None:
-    source, text = REFUSED[kind]
-    project.write("main.py", source + "\n")
-    assert text in str(project.fail("main:app"))
-
-
-def test_named_interface_is_trusted(project: Project) -> None:
-    project.write("main.py", "def app(*args): ...\nasync def real(s, r, x): ...\n")
-    assert project.load("main:app", interface="asgi").interface == "asgi"
-    assert project.load("main:app", interface="wsgi").interface == "wsgi"
-    assert "cannot be WSGI" in str(project.fail("main:real", interface="wsgi"))
-
-
-async def test_what_is_not_a_coroutine_function_is_made_one(project: Project) -> None:
-    project.write(
-        "main.py",
-        """
-        seen = []
-        class app:
-            def __init__(self, scope, receive, send): self.scope = scope
-            def __await__(self):
-                seen.append(self.scope)
-                return iter(())
-        """,
-    )
-    coroutine: Any = project.load("main:app").app({"type": "http"}, None, None)
-    assert coroutine.send is not None, "a task can be made of it"
-    await coroutine
-    assert sys.modules["main"].seen == [{"type": "http"}]
 
 
 def test_loading_asgi_starts_nothing(project: Project) -> None:
@@ -324,38 +199,6 @@ def test_exception_at_import(project: Project) -> None:
     assert "aserver" not in error.detail
 
 
-def test_syntax_error_keeps_its_caret(project: Project) -> None:
-    project.write("main.py", "def app(:\n    pass\n")
-    error = project.fail("main:app")
-    assert "raised SyntaxError" in str(error)
-    assert "def app(:" in error.detail
-    assert "^" in error.detail
-    assert "importlib" not in error.detail
-
-
-def test_exception_group_is_whole(project: Project) -> None:
-    project.write("main.py", "raise ExceptionGroup('two', [ValueError('first'), OSError('second')])\n")
-    detail = project.fail("main:app").detail
-    assert "ValueError: first" in detail
-    assert "OSError: second" in detail
-    assert "importlib" not in detail
-
-
-@pytest.mark.parametrize(
-    "handler", ["raise error from None", "raise OSError('why') from error", "raise OSError('why')", "group"]
-)
-def test_whatever_belongs_to_an_error_is_cut(project: Project, handler: str) -> None:
-    """Causes, contexts and members of groups that passed through importlib. Fails with any of them left out of _cut."""
-    project.write("inner.py", "1 / 0\n")
-    last = "raise ExceptionGroup('two', [error]) from None" if handler == "group" else handler
-    # Not an import statement, of which Python cuts its own frames.
-    text = f"from importlib import import_module as load\ntry: load('inner')\nexcept ArithmeticError as error: {last}\n"
-    project.write("main.py", text)
-    detail = project.fail("main:app").detail
-    assert "inner.py" in detail
-    assert "importlib" not in detail
-
-
 @pytest.mark.parametrize(
     ("statement", "text"),
     [("raise SystemExit(3)", "called sys.exit(3)"), ("raise KeyboardInterrupt", "was interrupted")],
@@ -397,32 +240,6 @@ def test_a_module_that_a_deploy_has_just_written(project: Project) -> None:
     project.write("fresh.py")
     os.utime(project.root, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert project.load("fresh:app").target == "fresh:app"
-
-
-def test_the_fingerprint_is_of_the_apps_files(project: Project) -> None:
-    """And of the packages it uses; neither Python's library nor aserver changes by a deploy."""
-    project.write("main.py", APP + "import click, json\n")
-    project.load("main:app")
-    files = fingerprint()
-    written = (project.root / "main.py").stat()
-    assert files[str(project.root / "main.py")] == (written.st_mtime_ns, written.st_size)
-    assert any("click" in path for path in files)
-    assert json.__file__ not in files
-    assert importer.__file__ not in files
-
-
-def test_user_traceback_of_a_context(project: Project) -> None:
-    def fail() -> None:
-        try:
-            raise KeyError("first")
-        except KeyError:
-            raise ValueError("second")  # noqa: B904 - the context is what is looked at
-
-    raising: Callable[[], None] = fail
-    with pytest.raises(ValueError, match="second") as caught:
-        raising()
-    text = user_traceback(caught.value)
-    assert text.index("KeyError: 'first'") < text.index("ValueError: second")
 
 
 @pytest.mark.parametrize(("manage", "hint"), [("", "package.settings"), ('("DJANGO_SETTINGS_MODULE", "a.b")', "a.b")])

@@ -1,0 +1,182 @@
+"""The workers as processes, with fake handles: messages and deaths in, events out."""
+
+import asyncio
+import os
+import signal
+import time
+
+import pytest
+
+from aserver import unix
+from aserver.ipc import messages as msg
+from aserver.ipc.board import Board, Field
+from aserver.ipc.channel import TURN_MESSAGES
+from aserver.master import workers
+from aserver.master.core import events as ev
+from tests.unit.master.stage import FORK, Stage, frame, say, sent, turn
+
+pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]  # the master's loop
+
+
+async def test_a_worker_from_its_fork_to_its_end(stage: Stage) -> None:
+    worker = await stage.fork()
+    assert (str(worker), worker.cell) == ("worker 1 (generation 1, pid 902)", 1)
+    assert stage.all.pids == [901, 902]
+    ready = msg.Ready(1, {"/a.py": (1, 2)})
+    say(stage.socks[1], ready)
+    await turn()
+    assert stage.files == [(1, 1)]
+    say(stage.sock, msg.Exited(1, 902, 3 << 8))
+    say(stage.socks[1], msg.RecycleAsked(1, "its last words"))
+    os.write(stage.ends[-1], b"x")
+    await turn()
+    assert stage.heard == [msg.Forked(1, 902), ready, msg.RecycleAsked(1, "its last words"), ev.Died(1, 3)]
+    assert (await stage.fork(ev.Fork(1, 2, 1, 0, 0.0))).cell == 1, "the cell is free again"
+
+
+@pytest.mark.parametrize(
+    ("message", "event"),
+    [
+        (msg.BootFailed(1, 3, "no\x07", "Traceback\x1b"), msg.BootFailed(1, 3, "no\\x07", "Traceback\\x1b")),
+        (msg.RecycleAsked(1, "max\x07"), msg.RecycleAsked(1, "max\\x07")),
+        (msg.RecycleAsked(2, "max"), ev.Breached(1, "RecycleAsked about serial 2, but it is 1")),
+    ],
+)
+async def test_a_workers_words(stage: Stage, message: msg.Message, event: ev.Event) -> None:
+    """Fails without `clean`, and without the comparison of serials: it could speak for another worker."""
+    await stage.fork()
+    say(stage.socks[1], message)
+    await turn()
+    assert stage.heard[1:] == [event]
+
+
+async def test_a_fork_that_failed(stage: Stage) -> None:
+    stage.all.workers.fork(FORK)
+    say(stage.sock, msg.ForkFailed(1, "EAGAIN\x07"))
+    await turn()
+    assert stage.heard == [msg.ForkFailed(1, "EAGAIN\\x07")]
+    assert stage.all.workers.all == {}
+
+
+async def test_a_status_that_is_late(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The death is told once, with the status, or without it once that was waited for. Fails without `dead`."""
+    await stage.fork()
+    os.write(stage.ends[-1], b"x")
+    await turn()
+    assert stage.heard[1:] == []
+    say(stage.sock, msg.Exited(1, 902, signal.SIGTERM))
+    await turn()
+    assert stage.heard[1:] == [ev.Died(1, None, "SIGTERM")]
+
+    monkeypatch.setattr(workers, "STATUS_PATIENCE", 0.0)
+    await stage.fork(ev.Fork(1, 2, 1, 0, 0.0))
+    os.write(stage.ends[-1], b"x")
+    await turn()
+    assert stage.heard[-1] == ev.Died(2)
+
+
+async def test_the_status_of_an_orphan_is_ours(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its zygote died before it, so the master is its parent. Fails without `wait_pidfd`."""
+    await stage.fork()
+    monkeypatch.setattr(unix, "wait_pidfd", lambda _: 7 << 8)
+    os.write(stage.ends[-1], b"x")
+    await turn()
+    assert stage.heard[1:] == [ev.Died(1, 7)]
+
+
+async def test_signals_go_to_that_very_process(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never to a pid. Fails without the look at `dead`."""
+    signalled: list[tuple[int, int]] = []
+    monkeypatch.setattr(unix, "send_signal", lambda fd, signum: signalled.append((fd, signum)))
+    worker = await stage.fork()
+    stage.all.workers.signal(1, signal.SIGTERM)
+    stage.all.workers.signal(7, signal.SIGTERM)
+    assert signalled == [(worker.pidfd, signal.SIGTERM)]
+    os.write(stage.ends[-1], b"x")
+    await turn()
+    stage.all.workers.signal(1, signal.SIGTERM)
+    assert len(signalled) == 1
+
+
+async def test_without_pidfds_the_zygote_signals(bare: Stage) -> None:
+    await bare.fork()
+    bare.all.workers.signal(1, signal.SIGTERM)
+    assert [kind for kind, _ in sent(bare.sock)] == ["Fork", "Kill"]
+
+
+async def test_stacks_are_logged_with_the_request_that_was_begun_last(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fails without `read_text`, and without `trace_offset`: old stacks would be logged again."""
+    monkeypatch.setattr(workers, "DUMP_PATIENCE", 0.0)
+    monkeypatch.setattr(unix, "send_signal", lambda fd, signum: None)
+    worker = await stage.fork()
+    assert worker.trace is not None
+    board = Board(os.dup(stage.all.board.fd))
+    board.writer(worker.cell)(b"GET /slow")
+    for line in (b'  File "/app.py", line 7 in slow\n', b'  File "/app.py", line 8 in slow\n'):
+        os.write(worker.trace, line)
+        stage.all.workers.dump_stacks(ev.DumpStacks(1, 2.5))
+        await turn()
+    first, second = caplog.messages
+    assert "its event loop has stood still for 2.5 s (the request begun last: GET /slow), the stacks" in first
+    assert ("line 7" in first, "line 7" in second, "line 8" in second) == (True, False, True)
+    board.close()
+
+
+async def test_a_heartbeat_that_lies_ahead_is_none(stage: Stage) -> None:
+    """Written by a worker that wants to be seen alive for ever. Fails without the comparison with now."""
+    worker = await stage.fork()
+    board = Board(os.dup(stage.all.board.fd))
+    cell = board.cell(worker.cell)
+    cell[Field.BEAT] = time.monotonic_ns()
+    assert 0 < stage.all.workers.beats()[1] <= time.monotonic()
+    for nonsense in (time.monotonic_ns() + 10**9, 2**64 - 1):
+        cell[Field.BEAT] = nonsense
+        assert stage.all.workers.beats() == {1: 0.0}
+    cell.release()
+    board.close()
+
+
+async def test_a_worker_that_floods_is_heard_for_its_share_and_then_no_more(stage: Stage) -> None:
+    """Other peers are heard in between. Fails without `count`, and with a channel that is only not read any more."""
+    worker = await stage.fork()
+    stage.heard.clear()
+    flood = [frame(msg.RecycleAsked(1, "flood"))] * 200
+    stage.socks[1].send(b"".join(flood))
+    while not stage.heard:
+        await asyncio.sleep(0)
+    assert len(stage.heard) == TURN_MESSAGES
+    await turn()
+    *asked, breached = stage.heard
+    assert len(asked) == worker.may_say
+    assert breached == ev.Breached(1, "it has sent 65 messages, and can have had 64 to send")
+    with pytest.raises(BrokenPipeError):
+        stage.socks[1].send(b"more")
+    stage.all.workers.tell(1, msg.Drain(final=False, graceful=1.0))
+    assert sent(stage.socks[1]) == [("Drain", 0)], "it can still be told to leave"
+
+
+async def test_the_pid_of_a_worker_that_was_reaped_may_be_the_next_ones(stage: Stage) -> None:
+    """Both are told in one turn, before the first one's pidfd is seen to be readable. Fails with every pid `known`: the
+    zygote would be killed as a liar.
+    """
+    await stage.fork()
+    say(stage.sock, msg.Exited(1, 902, 0))
+    await stage.fork(ev.Fork(1, 2, 2, 0, 0.0), 902)
+    assert stage.heard == [msg.Forked(1, 902), msg.Forked(2, 902)]
+
+
+async def test_the_pid_of_a_worker_that_lives_is_no_other_ones(stage: Stage) -> None:
+    """Fails without `known`: one process would be waited for twice."""
+    await stage.fork()
+    stage.all.workers.fork(ev.Fork(1, 2, 2, 0, 0.0))
+    reader, writer = unix.stream_pair()
+    trace = unix.memory_file("trace")
+    say(stage.sock, msg.Forked(2, 902), [writer.fileno(), trace, trace])
+    await turn()
+    assert stage.zygote.killed
+    assert "pid 902, which is another process" in stage.zygote.broken
+    os.close(trace)
+    reader.close()
+    writer.close()
