@@ -50,6 +50,7 @@ class AdminApp:
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer a request."""
         if scope["type"] != "http":
+            await send({"type": "websocket.close"})  # there is no lifespan
             return
         path = scope["path"]
         if scope["method"] not in ("GET", "HEAD"):

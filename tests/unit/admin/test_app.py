@@ -123,6 +123,17 @@ async def test_the_events_are_the_past_and_then_the_news(stage: Stage) -> None:
     assert [data["status"]["uptime"] for name, data in events if name == "tick"] == [3.0]
 
 
+async def test_a_websocket_is_refused(stage: Stage) -> None:
+    """Fails with an app that returns without a word, which is an error in the log for each attempt."""
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await stage.app({"type": "websocket", "path": "/events"}, None, send)  # type: ignore[arg-type]
+    assert sent == [{"type": "websocket.close"}]
+
+
 async def test_viewers_are_bounded(stage: Stage) -> None:
     """Fails without MOST_VIEWERS, or with places that are not given back."""
 
