@@ -217,3 +217,20 @@ def test_phases_along_one_life() -> None:
     world.run(0.3)
     assert world.master.workers[1].phase is WorkerPhase.DRAINING
     assert world.master.generations[1].role is Role.CURRENT
+
+
+def test_decisions_are_explained_at_debug() -> None:
+    """`--log-level debug` says for what each worker is forked, and why one is told to leave. Fails without a reason."""
+    world = World(quick(workers=1, min_lifetime=0)).start()
+    world.send(msg.RecycleAsked(1, "100 requests"))
+    world.run(3.0)
+    world.send(ev.ReloadRequested(world.limits, "SIGHUP"))
+    world.run(3.0)
+    told = [(order.event, order.reason) for order in world.orders(ev.Say) if order.level == "debug"]
+    assert told == [
+        ("worker.fork", "no worker has this slot"),
+        ("worker.fork", "to replace worker 1 (generation 1, pid 500)"),
+        ("worker.drain", "its replacement serves"),
+        ("worker.fork", "the canary"),
+        ("worker.drain", "its replacement serves"),
+    ]
