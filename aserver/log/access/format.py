@@ -18,9 +18,10 @@ gunicorn (https://docs.gunicorn.org/en/stable/settings.html#access-log-format), 
     f referer               a user agent           T seconds, whole          M milliseconds, whole
     D microseconds, whole   L seconds, 6 places    p pid in <>
     {name}i request field   {name}o response field {name}e CGI variable (remote_addr, http_x, ...) or key of the scope
+                                                   {trace_id}e of `traceparent`
 
 The JSON object has `time` (ISO 8601), `client`, `user`, `method`, `target`, `protocol`, `status`, `bytes`, `duration`
-(seconds), `referer`, `user_agent`, `request_id`; numbers are numbers, and a missing value is "".
+(seconds), `referer`, `user_agent`, `request_id`, `trace_id`; numbers are numbers, and a missing value is "".
 
 WebSockets write two lines: method GET with status 101 when open, and method WEBSOCKET with the close code as status,
 the bytes sent and the whole duration when closed.
@@ -67,6 +68,15 @@ def _user(authorization: bytes) -> bytes:
         return b""
 
 
+_TRACE = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+
+
+def _trace_id(traceparent: bytes) -> bytes:
+    """Return the trace id of W3C's Trace Context, or b"" where the field makes no sense."""
+    found = _TRACE.fullmatch(traceparent)
+    return found[1] if found is not None else b""
+
+
 _CGI: Mapping[str, Callable[[AccessRecord], bytes | str]] = {
     "remote_addr": lambda record: record.client[0] if record.client else "",
     "remote_port": lambda record: str(record.client[1]) if record.client else "",
@@ -76,6 +86,7 @@ _CGI: Mapping[str, Callable[[AccessRecord], bytes | str]] = {
     "query_string": lambda record: record.target.partition(b"?")[2],
     "server_protocol": lambda record: record.version and f"HTTP/{record.version}",
     "request_id": lambda record: record.request_id or "",
+    "trace_id": lambda record: _trace_id(next((v for k, v in record.headers if k == b"traceparent"), b"")),
     "script_name": lambda record: str((record.scope or {}).get("root_path", "")),
 }
 
@@ -136,7 +147,8 @@ _FORMATS = {
 _JSON: tuple[str, tuple[str, ...]] = (
     (
         '{"time":"\0","client":"\0","user":"\0","method":"\0","target":"\0","protocol":"\0","status":\0,'
-        '"bytes":\0,"duration":\0,"referer":"\0","user_agent":"\0","request_id":"\0"}\n'
+        '"bytes":\0,"duration":\0,"referer":"\0","user_agent":"\0","request_id":"\0",'
+        '"trace_id":"\0"}\n'
     ),
     (
         "time",
@@ -151,6 +163,7 @@ _JSON: tuple[str, tuple[str, ...]] = (
         "escape[{referer}i]",
         "escape[{user-agent}i]",
         "escape[{request_id}e]",
+        "NOTHING if {traceparent}i is MISSING else escape[trace_id({traceparent}i)]",
     ),
 )
 
@@ -184,7 +197,7 @@ def compile_format(text: str, *, pid: int = 0, limit: int | None = None, colour:
         template, expressions = _parse(_FORMATS.get(text, text))
         escape, stamp, missing = escape_text, clf_time, b"-"
     # Template and short values need less than 64 bytes a value. The long values share the rest evenly.
-    long = sum(bool(re.search(r"\b(target|text)\b|[{]", expression)) for expression in expressions)
+    long = sum(bool(re.search(r"\b(target|text)\b|\{(?!traceparent)", expression)) for expression in expressions)
     share = max(64, ((limit or 1 << 20) - len(template) - 64 * (len(expressions) - long)) // max(1, long))
     return Formatter(
         _compile(template, expressions, Escaper(escape), missing, pid, paint=_paint if colour else str),
@@ -231,6 +244,7 @@ def _compile(
     namespace: dict[str, Any] = {
         "escape": escape,
         "user": _user,
+        "trace_id": _trace_id,
         "pid": pid,
         "paint": paint,
         "DASH": "-",

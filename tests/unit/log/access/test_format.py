@@ -86,7 +86,27 @@ def test_json_has_the_documented_fields() -> None:
         "referer": "https://example.org/",
         "user_agent": "Mozilla/5.0 (X11)",
         "request_id": "r1",
+        "trace_id": "",
     }
+
+
+TRACE = b"4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+@pytest.mark.parametrize(
+    ("field", "told"),
+    [
+        (b"00-%s-00f067aa0ba902b7-01" % TRACE, TRACE.decode()),
+        (b"cc-%s-00f067aa0ba902b7-01-what-the-future-brings" % TRACE, TRACE.decode()),
+        (b"00-%s-00f067aa0ba902b7" % TRACE, ""),
+        (b"00-%s-00f067aa0ba902b7-01" % TRACE.upper(), ""),
+    ],
+)
+def test_the_trace_id_is_of_traceparent(field: bytes, told: str) -> None:
+    """By which a line and a trace find each other. Fails with the whole field, or with what is no trace's id."""
+    answer = Answer(headers=[(b"traceparent", field)])
+    assert json.loads(line("json", answer))["trace_id"] == told
+    assert line("%({trace_id}e)s", answer).decode().strip() == (told or "-")
 
 
 @pytest.mark.parametrize(
@@ -274,7 +294,7 @@ def check_line(answer: Answer, name: str) -> None:
         assert body.isascii()
         assert body.isprintable()
         if name == "json":
-            assert len(json.loads(body)) == 12
+            assert len(json.loads(body)) == 13
         else:
             assert body.count('"') == {"combined": 6, "common": 2, EVERY_ATOM: EVERY_ATOM.count('"')}[name]
 
