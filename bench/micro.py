@@ -68,6 +68,10 @@ _LOGGED = {"hello-logged": "hello", "browser-logged": "browser-targets", "others
 _METERED = {"hello-metered": "hello", "browser-metered": "browser"}
 
 
+#: Cases of HTTP/2: name -> requests in a piece, each on a stream.
+_STREAMS = {"h2-hello": 1, "h2-10": 10}
+
+
 def _socket_cases() -> dict[str, tuple[list[bytes], int]]:
     """The cases of WebSockets: name -> pieces of frames; messages in a piece."""
     binary, text = (bytes((first, 0x80 | 64)) + b"mask" + bytes(64) for first in (0x82, 0x81))
@@ -156,6 +160,48 @@ async def _measure(
     return best
 
 
+def _requests(first: int, batch: int) -> bytes:
+    """Return HEADERS frames with all of their fields in the tables, as a client's second ones have."""
+    return b"".join(b"\0\0\4\1\5%b\x82\x86\x84\xbe" % (first + 2 * n).to_bytes(4, "big") for n in range(batch))
+
+
+async def _measure_streams(batch: int, timings: int) -> float:
+    """Return microseconds of CPU for a request over HTTP/2."""
+    from aserver.config import Layer, build
+    from aserver.protocol.service import Service
+
+    app = importlib.import_module("hello").app
+    config = build([Layer("micro", {"target": "hello:app", "proxy_headers": True, "http2": True})]).config
+    service = Service(app, config, loop=asyncio.get_running_loop(), state={})
+    make = service.protocol_factory(h2c=True)
+    transports = [_Transport(make()) for _ in range(CONNECTIONS)]
+    authority = b"\x82\x86\x84\x41\x0e127.0.0.1:8000"
+    for transport in transports:
+        transport.protocol.connection_made(transport)
+        transport.protocol.data_received(
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0\0\0\4\x08\0\0\0\0\0\x7f\0\0\0"
+            b"\0\0%c\1\5\0\0\0\1%b" % (len(authority), authority)
+        )
+    number = 3
+    best = float("inf")
+    for _ in range(timings):
+        while service.active:
+            await asyncio.sleep(0)
+        pieces = [_requests(number + turn * 2 * batch, batch) for turn in range(TURNS)]
+        number += TURNS * 2 * batch
+        before, done = time.process_time_ns(), service.requests
+        for piece in pieces:
+            for transport in transports:
+                transport.protocol.data_received(piece)
+            while service.active:
+                await asyncio.sleep(0)
+        used, requests = time.process_time_ns() - before, service.requests - done
+        if requests != TURNS * CONNECTIONS * batch:
+            raise SystemExit(f"{requests} requests were answered, not {TURNS * CONNECTIONS * batch}")
+        best = min(best, used / requests / 1000)
+    return best
+
+
 async def _measure_sockets(pieces: list[bytes], batch: int, timings: int) -> float:
     """Return microseconds of CPU for an echoed message."""
     from aserver.config import Layer, build
@@ -200,7 +246,9 @@ def _measure_here(cases: list[str], timings: int) -> None:
     known, sockets = _cases(), _socket_cases()
     found = {}
     for case in cases:
-        if case in sockets:
+        if case in _STREAMS:
+            measuring = _measure_streams(_STREAMS[case], timings)
+        elif case in sockets:
             measuring = _measure_sockets(*sockets[case], timings)
         else:
             plain = known[(_LOGGED | _METERED).get(case, case)]
@@ -220,7 +268,7 @@ def _measure_tree(tree: Path, cases: list[str], timings: int) -> dict[str, float
 
 def main() -> None:
     """Measure and print."""
-    known = [*_cases(), *_LOGGED, *_METERED, *_socket_cases()]
+    known = [*_cases(), *_LOGGED, *_METERED, *_STREAMS, *_socket_cases()]
     parser = argparse.ArgumentParser(prog="python -m bench.micro")
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {' '.join(known)}; all if none is named")
     parser.add_argument("--against", type=Path, help="another checkout")
