@@ -19,16 +19,16 @@ from aserver.master.core.explain import Intent
 from aserver.master.core.limits import ABORT_ALLOWANCE, FORK_TIMEOUT, KILL_ALLOWANCE, QUIT_ALLOWANCE
 from aserver.master.core.model import Generation, Model, Role, ServerPhase, Worker, WorkerPhase, ZygotePhase
 
-Phase = WorkerPhase | ZygotePhase | Role | ServerPhase
+AnyPhase = WorkerPhase | ZygotePhase | Role | ServerPhase
 P = TypeVar("P", WorkerPhase, ZygotePhase, Role, ServerPhase)
 
 
 class Row(NamedTuple):
     """A line of docs/states.md: `before` is None if there was nothing before, `after` if nothing is left."""
 
-    before: Phase | None
+    before: AnyPhase | None
     event: str
-    after: Phase | None
+    after: AnyPhase | None
     deadline: str = ""
 
 

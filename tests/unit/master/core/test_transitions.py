@@ -116,7 +116,7 @@ GRACEFUL, QUICK = ev.StopRequested(ev.StopMode.GRACEFUL, "TERM"), ev.StopRequest
 NONE_WANTED, BREACH = ev.Scale(to=0), ev.Breached(1, "garbage")
 
 #: By the phase before and the beginning of the row's event.
-CASES: dict[tuple[transitions.Phase | None, str], Callable[[], Case]] = {
+CASES: dict[tuple[transitions.AnyPhase | None, str], Callable[[], Case]] = {
     (None, "an order to fork"): lambda: Case(Scene(), TICK, 10.0),
     (W.BOOTING, "it reports that it is ready"): lambda: Case(Scene(W.BOOTING), msg.Ready(1, {})),
     (W.BOOTING, "it reports that its boot"): lambda: Case(Scene(W.BOOTING), msg.BootFailed(1, 3, "no queue", ""), 3.0),
