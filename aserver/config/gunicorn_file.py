@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aserver.config import foreign
-from aserver.config.build import Layer, nearest
+from aserver.config.build import Config, Layer, nearest
 from aserver.config.schema import BIND_PARTS, NAMES, convert
 from aserver.errors import ConfigError
 
@@ -67,8 +67,16 @@ def adopt(origin: str, names: Namespace) -> Layer:
         lines=names.lines,
         errors=tuple(errors),
         changes=tuple(changes),
-        notes=tuple(f"{plain.place(name)}, {name}: {text}" for name, text in result.notes),
+        notes=(*(f"{plain.place(name)}, {name}: {text}" for name, text in result.notes), *_implied(origin, theirs)),
     )
+
+
+def _implied(origin: str, settings: Mapping[str, object]) -> list[str]:
+    """A sentence on what gunicorn does where its file has neither of two settings."""
+    if not origin.endswith("gunicorn.conf.py") or settings.keys() & {"worker_class", "threads"}:
+        return []
+    here = f"here it has {Config().threads} threads; `threads = 1` is as there"
+    return [f"{origin} has no worker_class: gunicorn would run a WSGI application one request at a time, {here}"]
 
 
 def _twice(plain: Layer, setting: str, first: str, second: str) -> str:

@@ -163,6 +163,15 @@ def test_cmd_args_stand_above_the_file_and_are_said(tmp_path: Path) -> None:
         run_file(tmp_path, "", GUNICORN_CMD_ARGS="--worker 3")
 
 
+@pytest.mark.parametrize(
+    ("text", "said"), [("workers = 2", True), ("threads = 2", False), ("worker_class = 'gthread'", False)]
+)
+def test_threads_are_told_where_gunicorn_would_have_one(tmp_path: Path, text: str, said: bool) -> None:
+    """Fails without `_implied`: an application that is not safe in threads breaks without a word."""
+    resolved = run_file(tmp_path, text)
+    assert any("one request at a time" in each for each in resolved.notes) == said
+
+
 def test_a_toml_file_comes_before_gunicorns_and_an_embedding_program_reads_neither(tmp_path: Path) -> None:
     """Fails if the file is run though settings of our own are there, or for `aserver.serve()`."""
     write(tmp_path / "gunicorn.conf.py", "raise SystemExit('it was run')")
