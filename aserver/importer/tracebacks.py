@@ -9,8 +9,10 @@ import importlib
 import inspect
 import os
 import re
+import sys
 import traceback
 from pathlib import Path
+from types import FrameType
 
 #: Places of code that stands between the user's line and the code that it calls; their frames are left out.
 _OURS = str(Path(__file__).resolve().parent.parent) + os.sep
@@ -35,9 +37,10 @@ def user_frames(error: BaseException) -> list[traceback.FrameSummary]:
 def waiting(awaited: object) -> str:
     """The user's frames of coroutines that wait for each other, as in a traceback, outermost first.
 
-    No stack shows them, because a coroutine that waits does not run.
+    No stack shows them, because a coroutine that waits does not run. If the innermost waits for a thread of anyio's, in
+    which frameworks call plain functions, the frames of that follow.
     """
-    frames = []
+    frames: list[tuple[FrameType, int]] = []
     while awaited is not None:
         kind = next((kind for kind in ("cr", "ag", "gi") if hasattr(awaited, f"{kind}_frame")), None)
         if kind is None:
@@ -45,10 +48,16 @@ def waiting(awaited: object) -> str:
             continue
         frame = getattr(awaited, f"{kind}_frame")
         if frame is not None:
-            frames.append((frame, frame.f_lineno))
+            frames += (frame, frame.f_lineno), *_in_thread(frame)
         awaited = getattr(awaited, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
     summary = traceback.StackSummary.extract(frames)
     return "".join(traceback.StackSummary.from_list([frame for frame in summary if not _is_ours(frame)]).format())
+
+
+def _in_thread(frame: FrameType) -> list[tuple[FrameType, int]]:
+    thread = frame.f_locals.get("worker") if frame.f_code.co_name == "run_sync_in_worker_thread" else None
+    innermost = sys._current_frames().get(getattr(thread, "ident", None) or 0)
+    return [] if innermost is None else list(traceback.walk_stack(innermost))[::-1]
 
 
 def _is_awaited(found: object, *, by: object) -> bool:

@@ -69,6 +69,14 @@ def _closed_socket(config: Config) -> Iterator[str]:
             f"{paths[0]} has mode {mode:04o}, so only {user} may connect: a proxy of another user answers 502; "
             "let uds_group name its group, or change uds_mode or umask"
         )
+    for spec in paths if config.uds_owner is None else ():
+        for directory in Path(spec.removeprefix("unix:")).absolute().parents:
+            with contextlib.suppress(OSError):
+                found = directory.stat()
+                mode = stat.S_IMODE(found.st_mode)
+                by_group = bool(mode & stat.S_IXGRP and found.st_gid)
+                if not (by_group or mode & stat.S_IXOTH):
+                    yield f"{directory} has mode {mode:04o}: a proxy of another user cannot reach {spec}: 502"
 
 
 def memory_limit() -> int | None:

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import threading
 from typing import Any
 
+import anyio.to_thread
 import pytest
 
 from aserver.asgi import Message, Receive, Scope, Send
@@ -81,6 +83,28 @@ async def test_an_application_that_does_not_answer_is_cancelled_and_answered_504
     assert f"client 127.0.0.1:{port}; it stands here:\n" in text
     assert "await wait_for_a_lock_that_nobody_gives_back()" in text
     assert record.__dict__["request_id"]
+
+
+async def test_the_stack_goes_on_in_a_thread_of_anyios(caplog: pytest.LogCaptureFixture) -> None:
+    """A plain function as FastAPI's endpoint. Fails without `_in_thread`: the last line is anyio's own."""
+    go_on = threading.Event()
+
+    def endpoint() -> None:
+        go_on.wait(PATIENCE)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await anyio.to_thread.run_sync(endpoint)
+
+    async with serving(app, request_timeout=3) as server:
+        clock, client = Clock(server), await server.connect()
+        await client.send(GET)
+        await begun(server)
+        await clock.pass_(1)
+        await clock.pass_(4)
+        go_on.set()
+        await client.response()
+    (record,) = records(caplog)
+    assert "in endpoint\n    go_on.wait(PATIENCE)" in record.getMessage()
 
 
 async def test_an_answer_that_has_begun_is_broken_off(caplog: pytest.LogCaptureFixture) -> None:

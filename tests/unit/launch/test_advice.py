@@ -9,7 +9,7 @@ import pytest
 from aserver import unix
 from aserver.config import Config, layers
 from aserver.launch import advice
-from aserver.launch.advice import memory_limit
+from aserver.launch.advice import advise, memory_limit
 
 SYSTEMD = {"INVOCATION_ID": "0123456789abcdef"}
 
@@ -89,3 +89,13 @@ def test_a_likely_mistake_is_one_line(settings: dict[str, Any], text: str) -> No
 
 def test_a_limit_of_the_body_silences() -> None:
     assert advised(bind=("0.0.0.0:80",), limit_request_body=1 << 20) == ""
+
+
+def test_a_directory_that_shuts_out_the_proxy_is_named(tmp_path: Path) -> None:
+    """Fails without the look at the directories above the socket: its own mode says nothing."""
+    (tmp_path / "run").mkdir()
+    for mode, told in ((0o700, True), (0o755, False)):
+        (tmp_path / "run").chmod(mode)
+        config = Config(bind=(f"unix:{tmp_path}/run/app.sock",))
+        said = [each for each in advise(config, 1, environ={}, fd_limit=1 << 20) if f"{tmp_path}/run has mode" in each]
+        assert bool(said) == told
