@@ -41,6 +41,7 @@ from aserver.worker.fairness import Fairness
 from aserver.worker.fork_guard import DUMP_SIGNAL, ForkGuard
 from aserver.worker.heap import Heap
 from aserver.worker.inspection import inspect
+from aserver.worker.multiprocess import merge_dead
 from aserver.worker.recycling import RecycleLimits
 from aserver.worker.relay import Relay
 from aserver.worker.server import Server
@@ -140,6 +141,7 @@ class WorkerProcess:
         if seed.app is None:
             self._heap = Heap() if seed.config.max_memory else None
             gc.freeze()  # as the zygote does after preload: it takes half a second out of each full collection
+        merge_dead(os.environ)
         seed.hooks.run("post_worker_init", seed.view)
         terminal.keep_standard_streams()  # the app may have closed some; libuv aborts at its own below 3
         # The loop is made now, not before: an app that runs a loop of its own at import must find none running.
