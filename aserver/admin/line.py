@@ -29,7 +29,6 @@ class MasterLine:
     def __init__(self, sock: socket.socket) -> None:
         self.status: dict[str, Any] | None = None
         self.metrics: list[dict[str, Any]] = []
-        self.heard = 0.0  # when `status` came, by the loop's clock
         self.records: deque[dict[str, Any]] = deque(maxlen=MOST_RECORDS)
         self.samples = Samples()
         self.changed = asyncio.Event()
@@ -38,6 +37,7 @@ class MasterLine:
         self._timer: asyncio.TimerHandle | None = None
         self._sock = sock
         self._loop = asyncio.get_running_loop()
+        self.heard = self._loop.time()  # when `status` came, or this began
 
     @property
     def age(self) -> float:
@@ -47,7 +47,6 @@ class MasterLine:
     async def listen(self) -> None:
         """Take in the master's words until it hangs up."""
         reader, writer = await asyncio.open_connection(sock=self._sock, limit=_LONGEST)
-        self.heard = self._loop.time()
         writer.write(b'{"command": "events", "follow": true}\n')
         self._ask(writer)
         counted: dict[str, Any] | None = None

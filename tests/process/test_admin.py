@@ -100,8 +100,8 @@ def test_it_says_that_the_server_is_not_ready_while_all_workers_are_blocked(serv
     assert [each.value for each in metrics["aserver_workers_wanted"].samples] == [1]
     running.workers()[0].kill()
     blocking.close()
-    running.signal(signal.SIGINT)
-    assert running.wait_exit() == 0
+    running.kill()
+    assert running.wait_exit() == -signal.SIGKILL, "and the process of the admin endpoint does not outlive it"
 
 
 def test_an_address_that_is_taken_costs_the_admin_endpoint_only(server: Start) -> None:
