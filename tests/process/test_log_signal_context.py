@@ -23,6 +23,7 @@ KNOWN = {
     ("unix.py", "signal.signal", "note"),  # note_signals
     ("unix.py", "signal.signal", "signal.SIG_DFL"),  # reset_signals, keep_exit_statuses
     ("unix.py", "signal.signal", "own"),  # give_back_signals: Python's own, in a child that the app forks
+    ("unix.py", "signal.signal", "signal.default_int_handler"),  # raise_on_interrupt: at a debugger's prompt
     ("unix.py", "signal.signal", "signal.SIG_IGN"),  # discard_signals: TTIN and TTOU under a terminal
     ("unix.py", "signal.set_wakeup_fd", "writer.detach()"),
     ("unix.py", "signal.set_wakeup_fd", "-1"),
@@ -95,7 +96,7 @@ from unittest.mock import Mock
 from aserver.master.signals import handled
 
 async def main():
-    runner = Mock(noted=[])
+    runner = Mock(noted=[], at_prompt=False)
     with handled(asyncio.get_running_loop(), runner):
         for _ in range(1000):  # the loop does not turn meanwhile
             signal.raise_signal(signal.SIGUSR1)

@@ -112,6 +112,10 @@ BOUNDED = {
     "semantics/status": {"status"},  # the application's, an int
     "peer/proxy_protocol": {"text"},  # at most five
     "semantics/fields": {"value"},  # `content_length`
+    "http2/encoder": {"value"},  # of the static table
+    "http2/priority": {"match[1]"},  # a digit
+    "http2/rates": {"elapsed * FALL_PER_SECOND"},
+    "http2/request": {"value"},  # at most LENGTH_DIGITS
     "websocket/deflate": {
         "offer.get(b'server_max_window_bits') or 15",
         "offer[b'client_max_window_bits'] or 15",

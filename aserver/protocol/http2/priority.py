@@ -11,7 +11,7 @@ from aserver.protocol.http2.streams import Stream
 
 URGENCIES: Final = 8
 
-_MEMBER: Final = re.compile(rb"[ \t]*(?:u=([0-7])|i(?:=\?([01]))?)(?:;[^,]*)?[ \t]*")
+_MEMBER: Final = re.compile(rb"[ \t]*(?:u=([0-7])|i(?:=\?([01]))?)(?:[ \t]*|;[^,]*)")
 
 
 def parse_priority(value: bytes, urgency: int, *, incremental: bool) -> tuple[int, bool]:
