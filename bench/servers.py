@@ -27,7 +27,7 @@ _PLACES = {"here": str(HERE), "checkout": str(CHECKOUT)}
 # Seconds. A cold FastAPI app with 100 MB of data in four workers takes some 10 s; three times that is a failure.
 READY_SECONDS = 30.0
 STOP_SECONDS = 15.0
-_OPTIONS = ("tcp", "uds", "tls", "access_log", "no_access_log", "max_requests", "preload", "lazy")
+_OPTIONS = ("tcp", "uds", "tls", "h2", "h2c", "access_log", "no_access_log", "max_requests", "preload", "lazy")
 
 
 class Role(Enum):
@@ -51,6 +51,7 @@ class Launch:
     workers: int = 1
     unix: bool = False
     tls: bool = False
+    http2: bool = False
     access_log: Path | None = None
     max_requests: int = 0
     loading: str = ""  # "", "preload" or "lazy"
@@ -92,7 +93,9 @@ class Server:
 
     def _wanted(self, launch: Launch) -> list[str]:
         wanted = ["uds" if launch.unix else "tcp"]
-        if launch.tls:
+        if launch.http2:
+            wanted = ["tcp", "tls", "h2"] if launch.tls else ["h2c"]
+        elif launch.tls:
             # Daphne's TLS endpoint replaces its plain endpoint.
             wanted = ["tls"] if self.options.get("tls", "").startswith("-e ssl:") else ["tcp", "tls"]
         wanted.append("access_log" if launch.access_log else "no_access_log")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import meter
-from bench.load import wrk
+from bench.load import h2load, wrk
 from bench.machine import Processors, pinned, tool
 from bench.scenarios.contract import Column, MeasureError, Outcome, Stage
 from bench.servers import Address, Launch, Server, free_port
@@ -47,12 +47,17 @@ class Load:
     columns: Sequence[Column] = _COLUMNS
     most_rounds: int = 99
     wsgi: bool = False
+    streams: int = 0  # at once on each connection, by HTTP/2; 0: HTTP/1.1
     env: dict[str, str] = field(default_factory=dict)
 
     @property
     def tools(self) -> Sequence[str]:
-        """wrk, and nginx if it stands in front."""
-        return ("wrk", *(("nginx",) if self.nginx else ()), *(("openssl",) if self.tls else ()))
+        """wrk or h2load, and nginx if it stands in front."""
+        return (
+            "h2load" if self.streams else "wrk",
+            *(("nginx",) if self.nginx else ()),
+            *(("openssl",) if self.tls else ()),
+        )
 
     def launch(self, stage: Stage) -> Launch:
         """Ask for as few workers as the scenario needs, and for an access log only if that is its subject."""
@@ -65,6 +70,7 @@ class Load:
             self.workers,
             unix=self.nginx,
             tls=self.tls,
+            http2=self.streams > 0,
             access_log=log,
             wsgi=self.wsgi,
             env=self.env,
@@ -104,6 +110,16 @@ class Load:
             peak = max(peak, now, key=lambda memory: memory.pss)
 
         def load(seconds: int) -> wrk.WrkResult:
+            if self.streams:
+                return h2load.run(
+                    address.url(self.path),
+                    seconds=seconds,
+                    connections=self.connections,
+                    streams=self.streams,
+                    options=self._h2load_options(stage),
+                    processors=processors,
+                    watch=watch,
+                )
             return wrk.run(
                 address.url(self.path),
                 seconds=seconds,
@@ -132,6 +148,13 @@ class Load:
             "requests": result.requests,
         }
         return Outcome(figures, dict(result.errors))
+
+    def _h2load_options(self, stage: Stage) -> list[str]:
+        if not self.upload:
+            return list(self.options)
+        body = stage.directory / "upload"
+        body.write_bytes(b"u" * self.upload)
+        return [*self.options, "-d", str(body)]
 
     def _check_log(self, log: Path, outcome: Outcome) -> None:
         """Count the lines: a log that loses lines is cheap for the wrong reason."""
@@ -206,6 +229,24 @@ def _wait(process: "subprocess.Popen[bytes]", address: Address) -> None:
             return
 
 
+# As wrk.lua's, without those of the connection.
+_BROWSER = (
+    "user-agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36",
+    "accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8",
+    "accept-encoding: gzip, deflate, br, zstd",
+    "accept-language: en-US,en;q=0.9,de;q=0.8",
+    "cache-control: max-age=0",
+    "cookie: session=4f6a1b2c3d4e5f60718293a4b5c6d7e8; theme=dark; consent=1",
+    "referer: https://example.org/products/list?page=2",
+    "sec-fetch-dest: document",
+    "sec-fetch-mode: navigate",
+    "sec-fetch-site: same-origin",
+    "upgrade-insecure-requests: 1",
+    "priority: u=0, i",
+)
+# h2load tells no percentiles.
+_H2_COLUMNS = tuple(column for column in _COLUMNS if column.key in {"cpu_us", "rps", "pss_mb"})
+
 LOADS = (
     Load(name="hello", title="Hello world, raw ASGI, 64 keep-alive connections", answer="hello:app"),
     Load(
@@ -269,6 +310,30 @@ LOADS = (
     Load(name="wsgi-flask", title="WSGI: hello world by Flask", app="flask_hello:app", wsgi=True),
     Load(name="tls", title="Hello world over TLS, keep-alive", answer="hello:app", tls=True),
     Load(name="nginx-unix", title="Behind nginx on a unix socket", nginx=True),
+    Load(name="h2-hello", title="HTTP/2: one stream at a time", streams=1, connections=16, columns=_H2_COLUMNS),
+    Load(name="h2-10", title="HTTP/2: ten streams at a time", streams=10, connections=16, columns=_H2_COLUMNS),
+    Load(
+        name="h2-headers",
+        title="HTTP/2: ten streams with 12 browser headers",
+        streams=10,
+        connections=16,
+        options=tuple(part for line in _BROWSER for part in ("-H", line)),
+        columns=_H2_COLUMNS,
+    ),
+    Load(
+        name="h2-tls", title="HTTP/2 over TLS: ten streams", streams=10, connections=16, tls=True, columns=_H2_COLUMNS
+    ),
+    Load(
+        name="h2-post",
+        title="HTTP/2: POST of 64 KB, read to the end",
+        app="bodies:app",
+        path="/upload",
+        body_size=5,
+        upload=65536,
+        streams=4,
+        connections=16,
+        columns=_H2_COLUMNS,
+    ),
     # The cost of more workers: the same load, on as many CPUs as there are (a CPU is always left to the load).
     Load(name="workers-2", title="Hello world, 2 workers", workers=2),
     Load(name="workers-4", title="Hello world, 4 workers", workers=4),

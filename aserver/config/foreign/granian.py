@@ -18,7 +18,9 @@ from aserver.config.foreign.verdict import (
     unneeded,
 )
 
-_HTTP2 = "this server speaks HTTP/1.1; let the proxy in front speak HTTP/2"
+_HTTP2 = (
+    "HTTP/2 is spoken over TLS, and in the clear where bind says h2c://host:port; its limits are fixed (docs/http2.md)"
+)
 _RUST = "there is no Rust runtime whose threads could be counted"
 _RESPAWN = "a worker that dies is always replaced, after growing pauses"
 _STATIC = "files are served by `static` (--static /PREFIX=DIRECTORY); a path that has no file is 404"
@@ -65,7 +67,7 @@ GRANIAN: Table = {
     "uds": same(),
     "uds_permissions": renamed("uds_mode"),
     "interface": converted("interface", _interface, "`asginl` becomes `asgi` and `lifespan = off`; no rsgi"),
-    "http": converted("", _http, "HTTP/1.1 alone is spoken"),
+    "http": converted("", _http, "HTTP/1.1 is always spoken, too"),
     "websockets": converted("", _websockets, "always on", "--ws=on --no-ws=off"),
     "workers": same(),
     "blocking_threads": renamed("threads"),

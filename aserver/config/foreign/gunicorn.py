@@ -26,7 +26,9 @@ from aserver.config.foreign.verdict import (
 
 #: No line and no field is longer than this in a request that a browser or a proxy sends.
 LONGEST = 65536
-_HTTP2 = "this server speaks HTTP/1.1; let the proxy in front speak HTTP/2"
+_HTTP2 = (
+    "HTTP/2 is spoken over TLS, and in the clear where bind says h2c://host:port; its limits are fixed (docs/http2.md)"
+)
 _DIRTY = "there are no dirty workers here: give long work to a task queue, or to a server of its own"
 _LENIENT = "requests that the standard forbids are refused, as they smuggle others past a proxy; mend the client"
 _SYSLOG = "log to standard error and let journald or the container forward it, or name a SysLogHandler in log_config"
@@ -151,7 +153,7 @@ def _protocol(value: object, _: Mapping[str, object]) -> Meaning:
 
 
 def _protocols(value: object, _: Mapping[str, object]) -> Meaning:
-    return Meaning() if value is None or "h2" not in str(value) else Meaning(changes=(_HTTP2,))
+    return Meaning() if value is None else Meaning({"http2": "h2" in str(value)})
 
 
 def _log_file(value: object, _: Mapping[str, object]) -> Meaning:
@@ -279,7 +281,7 @@ GUNICORN: Table = {
     "suppress_ragged_eofs": unneeded("a TLS connection that is cut is no error", "--suppress-ragged-eofs=on"),
     "do_handshake_on_connect": unneeded("handshakes never block a worker", "--do-handshake-on-connect=on"),
     "ciphers": same(),
-    "http_protocols": converted("", _protocols, "HTTP/1.1 alone is spoken"),
+    "http_protocols": converted("http2", _protocols, "on if h2 is among them"),
     "http2_cleartext": unequal(_HTTP2),
     "http2_max_concurrent_streams": unequal(_HTTP2),
     "http2_initial_window_size": unequal(_HTTP2),

@@ -19,7 +19,9 @@ from aserver.config.foreign.verdict import (
     unneeded,
 )
 
-_HTTP2 = "this server speaks HTTP/1.1; let the proxy in front speak HTTP/2"
+_HTTP2 = (
+    "HTTP/2 is spoken over TLS, and in the clear where bind says h2c://host:port; its limits are fixed (docs/http2.md)"
+)
 _QUIC = "HTTP/3 is not spoken: let the proxy in front speak it"
 
 

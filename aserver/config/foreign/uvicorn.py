@@ -14,7 +14,6 @@ from aserver.config.foreign.verdict import (
     renamed,
     same,
     switched,
-    unequal,
     unneeded,
 )
 
@@ -62,7 +61,7 @@ UVICORN: Table = {
     "workers": same(),
     "loop": unneeded(_implementation("loop", "uvloop")),
     "http": unneeded(_implementation("parser", "llhttp (httptools)")),
-    "http2": unequal("this server speaks HTTP/1.1; let the proxy in front speak HTTP/2", "--http2=on"),
+    "http2": same("--http2=on"),
     "ws": unneeded(_implementation("WebSocket implementation", "aserver's own")),
     "ws_max_size": same(),
     "ws_max_queue": same(),

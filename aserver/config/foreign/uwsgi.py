@@ -27,7 +27,9 @@ _UWSGI_PROTOCOL = (
     "(nginx: proxy_pass http://unix:/path; for uwsgi_pass)"
 )
 _ALWAYS = "always so here"
-_HTTP2 = "this server speaks HTTP/1.1; let the proxy in front speak HTTP/2"
+_HTTP2 = (
+    "HTTP/2 is spoken over TLS, and in the clear where bind says h2c://host:port; its limits are fixed (docs/http2.md)"
+)
 
 
 def _address(said: str = "") -> Convert:

@@ -110,7 +110,8 @@ def test_a_file_and_the_target_behind_it(migrate: Migrate, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("words", "made", "said"),
     [
-        ("uvicorn a:b --port 9 --no-access-log --http2", {"bind": ["127.0.0.1:9"], "accesslog": "off"}, "HTTP/1.1"),
+        ("uvicorn a:b --port 9 --no-access-log --http2", {"bind": ["127.0.0.1:9"], "accesslog": "off"}, ""),
+        ("gunicorn a:b --http-protocols h2,h1", {"http2": True}, ""),
         ("python -m uvicorn a:b --interface asgi2", {"target": "a:b"}, "asgi2 is not spoken"),
         ("granian --interface rsgi a:b --workers-max-rss 9", {"max_memory": "9MiB", "memory_metric": "rss"}, "rsgi"),
         ("gunicorn -k sync -t 9 a:b", {"hang_timeout": "9s", "request_timeout": "9s", "threads": 1}, "threads = 1"),
