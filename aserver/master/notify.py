@@ -85,6 +85,8 @@ class ServiceManager:
 
     def follow(self, model: Model, *, reloading: bool) -> None:
         """Tell a change of the server's state. `reloading`: settings are being read."""
+        if self._socket is None:
+            return
         reloading = reloading or model.pending is not None or any(each.generation for each in model.operations)
         if model.over:
             state, line = Told.STOPPING, "STOPPING=1"
