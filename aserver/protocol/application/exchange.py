@@ -147,9 +147,7 @@ class Exchange(Response):
             self.task.cancel(reason)
 
     def returned(self) -> None:
-        """React to the application's return: complain unless its response is complete."""
-        if self.state is DONE:
-            return
+        """Complain of an application that has returned without completing its response."""
         if self.parting is None and self.connection.open:
             fault = "the application returned without completing its response (expected %s); %s"
             report(self, fault, self.state.value, self._consequence())

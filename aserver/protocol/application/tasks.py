@@ -21,6 +21,7 @@ from aserver.log.access.record import AccessRecord
 from aserver.metrics.meter import Meter
 from aserver.protocol.application.dropped import DroppedBodies
 from aserver.protocol.application.request_ids import RequestIds
+from aserver.protocol.semantics.response import DONE, State
 
 log: Final = logging.getLogger("aserver.error")
 
@@ -48,8 +49,12 @@ class Request(Protocol):
     async def send(self, message: Message) -> None:
         """ASGI `send()`."""
 
+    @property
+    def state(self) -> State | None:
+        """The message that is due of an HTTP application; None for a WebSocket's."""
+
     def returned(self) -> None:
-        """React to the application's return."""
+        """React to the application's return, unless `state` is DONE."""
 
     def failed(self, error: BaseException) -> None:
         """React to an exception of the application."""
@@ -77,6 +82,9 @@ class Request(Protocol):
 
     def progress(self) -> int | None:
         """Return a number that grows with all that the application does; None while it owes nothing."""
+
+    def refuse(self, status: int) -> None:
+        """Answer instead of the application."""
 
     def give_up(self, status: int) -> str:
         """Answer for the application if nothing was sent, else break the answer off; return which, for the log."""
@@ -142,8 +150,8 @@ class Tasks:
 
     # ── begin ────────────────────────────────────────────────────────────────────────────────
 
-    def start(self, request: Request) -> bool:
-        """Start the application with the next turn of the loop; return False where `limit_concurrency` forbids it.
+    def start(self, request: Request) -> None:
+        """Start the application with the next turn of the loop; refuse the request if `limit_concurrency` forbids it.
 
         Not at once, though Python 3.12 could: a task started inside `data_received` makes an answer before the loop
         has read the next connection, and these small turns cost 20 % more CPU per request under load. Starting all
@@ -157,7 +165,8 @@ class Tasks:
         if len(running) >= self._limit:
             if self._on_limit is not None:
                 self._on_limit()
-            return False
+            request.refuse(503)
+            return
         running.add(request)
         if EAGER:
             self._ready.append(request)
@@ -165,7 +174,6 @@ class Tasks:
                 self._loop.call_soon(self._start_ready, context=self._variables)
         else:
             request.task = self._loop.create_task(self._run(request), context=self._variables.copy())
-        return True
 
     def record(self, exchange: Timed) -> None:
         """Count and log an exchange that has ended."""
@@ -191,7 +199,8 @@ class Tasks:
             self._note(request.target)
         try:
             await self._app(request.scope, request.receive, request.send)
-            request.returned()
+            if request.state is not DONE:
+                request.returned()
         except BaseException as error:  # noqa: BLE001 - the application's SystemExit must not stop the server
             request.failed(error)
         finally:

@@ -75,7 +75,8 @@ class HttpConnection:
                 self.refuse(error)
         current = self.current
         if current is not None and not current.launched and not self.write_paused:
-            self.launch(current)
+            current.launched = True
+            self.tasks.start(current)
         if reader.phase is not BETWEEN:
             self._after_piece(data)
 
@@ -198,7 +199,13 @@ class HttpConnection:
         if exchange.state is not DONE:
             writer.write_soon(data)
             return
-        writer.write_end(data, last=self.last())
+        if writer.held is None and isinstance(data, bytes):
+            if data:
+                writer.write_answer(data)
+        else:
+            writer.write_soon(data)
+            if self.last():
+                writer.flush()
         self.answered(exchange)
 
     def _consider_close(self, exchange: Exchange) -> None:
@@ -227,11 +234,9 @@ class HttpConnection:
         self.link.gate.resume(Pause.BODY)
         self.await_body()
 
-    # ── WebSockets ───────────────────────────────────────────────────────────────────────────
-
     def on_offer(self) -> bool:
         """Tell whether the last request asks for a WebSocket; if requests before it have no answer yet, it waits."""
-        exchange = self.current if self.pipeline is None else self.pipeline.last
+        exchange = self.current if self.pipeline is None else self.pipeline.exchanges[-1]
         if exchange is None or exchange.launched or not session.is_offered(exchange):
             return False
         if exchange is self.current:
@@ -251,19 +256,10 @@ class HttpConnection:
 
     # ── requests in order ────────────────────────────────────────────────────────────────────
 
-    def launch(self, exchange: Exchange) -> None:
-        """Start the application for a request whose turn has come."""
-        exchange.launched = True
-        if not self.tasks.start(exchange):
-            exchange.refuse(503)
-
     def answered(self, exchange: Exchange) -> None:
         """Go on after a complete response."""
-        tasks = self.tasks
-        if tasks.timed:
-            tasks.record(exchange)
-        elif tasks.observed:
-            tasks.finished(exchange)
+        if self.tasks.observed:
+            self.tasks.record(exchange)
         if exchange.waiters:
             exchange.wake()
         if not exchange.keep_alive:
@@ -275,7 +271,13 @@ class HttpConnection:
         elif exchange.complete:
             if exchange.request_body is not None and exchange.request_body.size:
                 exchange.request_body.take(self)  # for as long as the application has left it there, nothing is read
-            self._next()
+            if self.pipeline is not None or self.eof:
+                self._next()
+            else:
+                self.current = None
+                if self.link.awaited is not HEAD:
+                    self.link.awaited = NEXT_REQUEST
+                    self.link.deadline = self.context.now + self.context.keep_alive
         elif exchange.discardable and exchange.request_body is not None:
             self.await_body()
             exchange.request_body.take(self)  # the rest is dropped as it comes
@@ -285,26 +287,23 @@ class HttpConnection:
     def _next(self) -> None:
         """Go on after a request and its response: with what waits behind it, or else with another."""
         pipeline = self.pipeline
-        if pipeline is not None:
+        if pipeline is not None and pipeline.exchanges:
             exchange = self.current = pipeline.pop()
-            if exchange is None:
-                assert pipeline.refusal is not None
-                error, refused = pipeline.refusal
-                answer_refusal(self.link, self.encoder, self.tasks, error, head=self.reader.head, exchange=refused)
-                return
-            if not pipeline.due:
+            if not pipeline.exchanges and pipeline.refusal is None:
                 self.pipeline = None
                 if self.reader.phase is OFFER:
-                    exchange.launched = True
-                    # Not now, deep in an application that has answered.
+                    exchange.launched = True  # but not now, deep in an application that has answered
                     self.context.loop.call_soon(self._hand_over, context=self.context.variables)
             if not (exchange.launched or self.write_paused):
-                self.launch(exchange)
+                exchange.launched = True
+                self.tasks.start(exchange)
             if self.eof:
                 self._hear_out(exchange)
             return
         self.current = None
-        if self.eof and not self.reader.unread:
+        if pipeline is not None and pipeline.refusal is not None:
+            answer_refusal(self.link, self.encoder, self.tasks, *pipeline.refusal, head=self.reader.head)
+        elif self.eof and not self.reader.unread:
             self.link.close()
         elif self.link.awaited is not HEAD:
             self.link.awaited = NEXT_REQUEST
@@ -314,7 +313,8 @@ class HttpConnection:
         """Start what had to wait for the client to read."""
         current = self.current
         if current is not None and not current.launched:
-            self.launch(current)
+            current.launched = True
+            self.tasks.start(current)
 
     def last(self) -> bool:
         """Tell whether no request waits behind the current one."""

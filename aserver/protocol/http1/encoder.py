@@ -53,7 +53,7 @@ class Encoder:
         """
         head = response.head
         assert head is not None
-        if head.plain and head.length is not None and response.modern:
+        if head.ready and response.modern:
             opening = head.block + self._ending if response.keep_alive else head.block + _CLOSE + self._ending
         else:
             opening = self._opening(response, head)

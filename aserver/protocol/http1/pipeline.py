@@ -10,7 +10,7 @@ from typing import Final
 from aserver.errors import ClientError
 from aserver.protocol.application.exchange import Exchange
 from aserver.protocol.http1.reader import RequestReader
-from aserver.protocol.transport.connection import HEAD, Connection
+from aserver.protocol.transport.connection import Connection
 from aserver.protocol.transport.read_gate import Pause
 
 #: Requests that wait for the current one's response; with so many, reading pauses until half of them are begun.
@@ -20,55 +20,38 @@ PIPELINE_LIMIT: Final = 16
 class Pipeline:
     """The requests behind the current one, in order, and the refusal of the last. `read_on` goes on reading."""
 
-    __slots__ = ("_exchanges", "_link", "_read_on", "_reader", "due", "refusal")
+    __slots__ = ("_link", "_read_on", "_reader", "exchanges", "refusal")
 
     def __init__(self, link: Connection, reader: RequestReader, read_on: Callable[[], None]) -> None:
-        self._exchanges: list[Exchange] = []
+        self.exchanges: list[Exchange] = []
         self._link = link
         self._reader = reader
         self._read_on = read_on
-        self.due = False  # a request waits, or a refusal
         #: To be answered behind the exchanges, with the exchange whose body was bad, if its head was good.
         self.refusal: tuple[ClientError, Exchange | None] | None = None
 
-    def __len__(self) -> int:
-        return len(self._exchanges)
-
-    @property
-    def last(self) -> Exchange:
-        """The request that was read last."""
-        return self._exchanges[-1]
-
     def add(self, exchange: Exchange) -> None:
         """Have a request wait; pause reading if it is the last that may."""
-        self._exchanges.append(exchange)
-        self.due = True
-        if len(self._exchanges) == PIPELINE_LIMIT:
+        self.exchanges.append(exchange)
+        if len(self.exchanges) == PIPELINE_LIMIT:
             self._reader.paused = True
             self._link.gate.pause(Pause.PIPELINE)
 
     def refuse(self, error: ClientError, exchange: Exchange | None) -> None:
         """Have a refusal wait; `exchange` is the request of which it is, if its head was good."""
-        if exchange in self._exchanges:
-            self._exchanges.pop()  # only the last one read can be incomplete
+        if exchange in self.exchanges:
+            self.exchanges.pop()  # only the last one read can be incomplete
         self.refusal = error, exchange
-        self.due = True
 
-    def pop(self) -> Exchange | None:
-        """Return the request whose turn has come, None before the refusal; answers that follow are written together."""
-        exchanges, link = self._exchanges, self._link
-        if not exchanges:
-            return None
+    def pop(self) -> Exchange:
+        """Return the request whose turn has come; its answer is written with those that follow."""
+        exchanges, link = self.exchanges, self._link
         exchange = exchanges.pop(0)
-        if not exchanges:
-            self.due = self.refusal is not None
-        elif self._reader.paused and len(exchanges) == PIPELINE_LIMIT // 2:
+        if self._reader.paused and len(exchanges) == PIPELINE_LIMIT // 2:
             # Not from here: this may be a call of the reader's, or deep in an application.
             link.context.loop.call_soon(self._make_room, context=link.context.variables)
         if link.writer.held is None:
             link.writer.hold(pipelined=True)
-        if link.awaited is not HEAD:
-            link.await_nothing()
         return exchange
 
     def _make_room(self) -> None:

@@ -21,9 +21,9 @@ def answer_refusal(
     encoder: Encoder,
     tasks: Tasks,
     error: ClientError,
+    exchange: Exchange | None,
     *,
     head: RequestHead | None,
-    exchange: Exchange | None,
 ) -> None:
     """Answer a request, and end its connection; `exchange` has it if its head was good, else `head` what was read."""
     log.debug("%s:%s is answered %d: %s", *(link.client or ("a client", "-")), error.status, error.reason)

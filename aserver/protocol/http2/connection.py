@@ -176,8 +176,7 @@ class Http2Connection:
         )
         stream.owner = carrier
         exchange.launched = True
-        if not self.tasks.start(exchange):
-            exchange.refuse(503)
+        self.tasks.start(exchange)
 
     def on_refused(self, stream: Stream, error: ClientError) -> None:
         """Answer a request that cannot be served."""

@@ -134,7 +134,7 @@ class Response:
         state = self.state
         head = self.head
         size = len(body)
-        if state is HEADED and size == self.length and not more and head is not None and head.plain:  # as most are
+        if state is HEADED and head is not None and head.ready and size == head.length and not more:  # as most are
             self.sent = size
             self.state = DONE if self._trailers is None else TRAILERS
             return b"" if self.head_only else body

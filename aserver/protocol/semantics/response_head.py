@@ -25,7 +25,7 @@ _OURS: Final = frozenset((b"transfer-encoding", b"keep-alive"))
 class Head:
     """A checked head without the server's own fields."""
 
-    __slots__ = ("block", "bodiless", "close", "length", "plain", "status")
+    __slots__ = ("block", "bodiless", "close", "length", "plain", "ready", "status")
 
     def __init__(self, status: int, block: bytes, length: int | None, *, close: bool, plain: bool) -> None:
         self.status = status
@@ -34,6 +34,7 @@ class Head:
         self.close = close  # the application said `Connection: close`
         self.plain = plain  # it repeats no field of the server's, and has no other reason for a closer look
         self.bodiless = status in BODILESS
+        self.ready = plain and length is not None  # nothing of a response can change it
 
 
 class Defaults:

@@ -96,15 +96,6 @@ class Writer:
             context.gather_until = now + GATHER_SECONDS
             self.transport.write(data)
 
-    def write_end(self, data: bytes | list[bytes], *, last: bool) -> None:
-        """Write the last piece of an answer, with what is held; all of it now if the answer is the `last` for now."""
-        if self.held is not None or not isinstance(data, bytes):
-            self.write_soon(data)
-            if last:
-                self.flush()
-        elif data:
-            self.write_answer(data)
-
     def hold(self, *, pipelined: bool) -> None:
         """Collect what `write_soon` gets during this turn; if `pipelined`, as long as each turn adds something."""
         self.held = []

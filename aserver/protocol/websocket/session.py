@@ -63,6 +63,9 @@ class WebSocket:
         "version",
     )
 
+    #: See `Request`.
+    state = None
+
     def __init__(self, tunnel: Tunnel, tasks: Tasks, answer: OpeningAnswer, exchange: Exchange) -> None:
         self.socket = Socket(tunnel, self)
         self.context = tunnel.context
@@ -104,8 +107,7 @@ class WebSocket:
             self.refuse(error.status)
             return
         self.scope["subprotocols"] = offer.subprotocols
-        if not self.tasks.start(self):
-            self.refuse(503)
+        self.tasks.start(self)
 
     @property
     def method(self) -> str:

@@ -87,7 +87,7 @@ async def test_a_flood_of_pipelined_requests_is_held_back_and_answered(count: in
         nonlocal most
         await first.wait()
         (connection,) = server.connections
-        most = max(most, len(connection.handler.pipeline or ()))
+        most = max(most, len(connection.handler.pipeline.exchanges) if connection.handler.pipeline else 0)
         await answer(send, scope["raw_path"])
 
     async with serving(app) as server:
