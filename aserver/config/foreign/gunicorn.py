@@ -64,7 +64,7 @@ def _worker_class(value: object, others: Mapping[str, object]) -> Meaning:
 
 
 def _timeout(value: object, others: Mapping[str, object]) -> Meaning:
-    """A sync worker's is a limit for each request, too. The command line may have the class: so it is said."""
+    """The timeout of a sync worker is a limit for each request, too. A flag may set the class, so this is said."""
     if value is None:
         return Meaning()
     settings = {"hang_timeout": value}

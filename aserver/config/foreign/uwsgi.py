@@ -1,4 +1,4 @@
-"""uWSGI 2: its process options each, its subsystems family by family, and their meaning here.
+"""uWSGI 2: each process option, its subsystems family by family, and their meaning here.
 
 Pure. `tests/peers` runs `uwsgi --help` and asks for a verdict on each option.
 """
