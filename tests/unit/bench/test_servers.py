@@ -3,12 +3,13 @@
 import os
 import signal
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from bench import meter, servers
-from bench.environment import Environment, locate
+from bench.environment import CHECKOUT, Environment, locate
 from bench.machine import Processors
 from bench.scenarios import SCENARIOS
 from bench.scenarios.contract import Stage
@@ -134,3 +135,10 @@ def test_an_unknown_key_in_the_table_is_named(tmp_path: Path) -> None:
     file.write_text('[x]\nrole="peer"\nmodule="x"\ndistribution="x"\ncommand="x"\ncolour="red"\n')
     with pytest.raises(ValueError, match=r"\[x\] has unknown keys: colour"):
         servers.read(file)
+
+
+def test_aserver_is_looked_for_under_its_distributions_name() -> None:
+    """Fails with another name: in a fresh clone no version is found, and `bench run` measures the peers alone."""
+    ours = [each for each in servers.read().values() if each.name.startswith("aserver")]
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    assert {each.distribution for each in ours} == {project["name"]}
