@@ -37,42 +37,37 @@ def main(channel_fd: int, board_fd: int, title: str) -> None:
 
 
 class ErrorLog:
-    """An error log. `say` writes a record in the name of another process."""
+    """The error log as a process has it: its lines in that process's name, and in the format of its settings."""
 
-    def __init__(self, fd: int, watch: WatchOutput, board_fd: int) -> None:
-        self.sink = Sink.for_fd(fd, name="error log")
-        self._layout = layout_for(watch.log_format, "output", self.sink.kind, os.environ, brief=watch.brief)
-        if self.sink.descriptor.exclusive:
-            self.sink.descriptor.half = HalfLine(board_fd, 0)
-        self.sink.report = lambda _, text: self.say("output", os.getpid(), [text], logging.WARNING)
-        self.sink.attach(asyncio.get_running_loop())
+    def __init__(self, sink: Sink, watch: WatchOutput) -> None:
+        self._sink = sink
+        self._pid = watch.pid
+        self._layout = layout_for(watch.log_format, watch.process, sink.kind, os.environ, brief=watch.brief)
 
-    def say(self, process: str, pid: int, texts: Iterable[str], level: int = logging.INFO) -> None:
+    def say(self, texts: Iterable[str], level: int = logging.INFO) -> None:
         """Write a record for each of `texts`, at once as many as stay together."""
-        values = {"name": "aserver.output", "levelno": level, "levelname": logging.getLevelName(level), "process": pid}
-        record = logging.makeLogRecord(values | {"msg": "%s"})
-        self._layout.process = process
-        limit = self.sink.limit
+        values = {"name": "aserver.output", "levelno": level, "levelname": logging.getLevelName(level), "msg": "%s"}
+        record = logging.makeLogRecord({**values, "process": self._pid})
+        limit = self._sink.limit
         batch: list[bytes] = []
         size = 0
         for text in texts:
             record.args = (text,)
             for piece in self._layout.render(record, limit):
                 if batch and size + len(piece) > (limit or _PORTION):
-                    self.sink.write(b"".join(batch), len(batch))
+                    self._sink.write(b"".join(batch), len(batch))
                     batch, size = [], 0
                 batch.append(piece)
                 size += len(piece)
-        self.sink.write(b"".join(batch), len(batch))
+        self._sink.write(b"".join(batch), len(batch))
 
 
 class PipeStream:
     """The reading end of a pipe: the standard output or error of a process."""
 
-    def __init__(self, name: str, fd: int, watch: WatchOutput, log: ErrorLog) -> None:
+    def __init__(self, name: str, fd: int, log: ErrorLog) -> None:
         self._name = name
         self.fd = fd
-        self._watch = watch
         self._log = log
         self._rest = b""
 
@@ -96,8 +91,7 @@ class PipeStream:
         self._rest = b""
 
     def _say(self, lines: list[bytes]) -> None:
-        texts = (f"{self._name}: {line.decode('utf-8', 'backslashreplace')}" for line in lines)
-        self._log.say(self._watch.process, self._watch.pid, texts)
+        self._log.say(f"{self._name}: {line.decode('utf-8', 'backslashreplace')}" for line in lines)
 
 
 class OutputReader:
@@ -107,7 +101,7 @@ class OutputReader:
         self._channel = channel
         self._board = board_fd
         self._streams: dict[int, PipeStream] = {}
-        self._logs: list[ErrorLog] = []
+        self._sinks: list[Sink] = []
         self._leaving = False
         self._over = asyncio.Event()
 
@@ -118,8 +112,8 @@ class OutputReader:
         await self._over.wait()
         for stream in self._streams.values():
             stream.finish()
-        for log in self._logs:
-            log.sink.close()
+        for sink in self._sinks:
+            sink.close()
 
     def _hear(self) -> None:
         for message, fds in self._channel.receive():
@@ -132,15 +126,25 @@ class OutputReader:
             self._leave()
 
     def _watch(self, message: WatchOutput, log_fd: int, *ends: int) -> None:
-        log = next((each for each in self._logs if stdio.same_file(each.sink.fd, log_fd)), None)
-        if log is None:
-            log = ErrorLog(log_fd, message, self._board)
-            self._logs.append(log)
-        else:  # two sinks of a process share its locks on a terminal
-            os.close(log_fd)
+        log = ErrorLog(self._sink(log_fd, message), message)
         for name, fd in zip(("stdout", "stderr"), ends, strict=True):
-            self._streams[fd] = PipeStream(name, fd, message, log)
+            self._streams[fd] = PipeStream(name, fd, log)
             asyncio.get_running_loop().add_reader(fd, self._read, self._streams[fd])
+
+    def _sink(self, fd: int, message: WatchOutput) -> Sink:
+        """The sink of a log, which all processes share: two would share its locks on a terminal."""
+        for sink in self._sinks:
+            if stdio.same_file(sink.fd, fd):
+                os.close(fd)
+                return sink
+        sink = Sink.for_fd(fd, name="error log")
+        own = ErrorLog(sink, WatchOutput("output", os.getpid(), message.log_format, message.brief))
+        sink.report = lambda _, text: own.say([text], logging.WARNING)
+        if sink.descriptor.exclusive:
+            sink.descriptor.half = HalfLine(self._board, 0)
+        sink.attach(asyncio.get_running_loop())
+        self._sinks.append(sink)
+        return sink
 
     def _read(self, stream: PipeStream) -> None:
         if stream.read():

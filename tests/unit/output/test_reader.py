@@ -160,12 +160,14 @@ async def test_a_log_that_is_not_read_holds_up_no_writer(stage: Stage) -> None:
     os.close(reading)
 
 
-async def test_two_processes_share_a_log_and_the_format_is_the_settings(stage: Stage, tmp_path: Path) -> None:
-    """Fails with a sink for each process: on a terminal they would take each other's locks."""
+async def test_two_processes_share_a_log_each_in_the_format_of_its_settings(stage: Stage, tmp_path: Path) -> None:
+    """A reload has changed `log_format`. Fails with a sink for each, which would take each other's locks on a terminal,
+    and with a layout for both.
+    """
     path = tmp_path / "log"
     before = len(unix.open_fds())
     ends = [*stage.watch(open_log(str(path), which="error"), 7, "text")]
-    ends += stage.watch(open_log(str(path), which="error"), 8, "text")
+    ends += stage.watch(open_log(str(path), which="error"), 8, "json")
     await _turns()
     assert len(unix.open_fds()) == before + 2 * 2 * 2 + 1
     for fd in ends:
@@ -173,10 +175,11 @@ async def test_two_processes_share_a_log_and_the_format_is_the_settings(stage: S
         os.close(fd)
     stage.master.send(LeaveOutput(at_once=False))
     await stage.end()
-    lines = sorted(line.partition("worker")[2] for line in path.read_text().splitlines())
-    assert lines == [
+    texts = [line for line in path.read_text().splitlines() if not line.startswith("{")]
+    objects = [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]
+    assert sorted(line.partition("worker")[2] for line in texts) == [
         " 1/g7 [7] INFO  stderr: here",
         " 1/g7 [7] INFO  stdout: here",
-        " 1/g8 [8] INFO  stderr: here",
-        " 1/g8 [8] INFO  stdout: here",
     ]
+    assert sorted(each["message"] for each in objects) == ["stderr: here", "stdout: here"]
+    assert {(each["process"], each["pid"]) for each in objects} == {("worker 1/g8", 8)}
