@@ -8,7 +8,7 @@
 # make storm  50,000 signals to a logging server, for each of six kinds of log; make fuzz: raw bytes for a minute, half of it HTTP/2
 # make long   the suite with its longer variants: 50,000 signals, 20 upgrades, thousands of random histories
 # make migrate-tables  the verdicts on other servers' options against those servers, in an environment of their own
-# make apps   Django, Flask, datasette, NiceGUI and others, recycled and reloaded while clients visit (an environment of their own)
+# make apps   Django, Flask, datasette, NiceGUI (in Chromium, too) and others, recycled and reloaded (an environment of their own)
 # make dashboard  the dashboard in a headless Chromium (apt-get install chromium)
 # make fleet  three hosts behind HAProxy, then nginx: replaced, broken and killed under load (root; network namespaces)
 # make systemd  the unit in deploy/ under a real systemd in namespaces of its own (root; cgroup v1 for systemd)

@@ -1,7 +1,7 @@
 """Real applications behind the real command: visited by their own clients while workers recycle and code is reloaded.
 
-A group of its own (`make apps`), since it installs those applications; `make test` passes over it. No browser is there:
-NiceGUI is visited by a socket.io client that does as its script does.
+A group of its own (`make apps`), since it installs those applications; `make test` passes over it. NiceGUI is
+visited by a socket.io client that does as its script does; `test_nicegui` has a browser.
 """
 
 import os
