@@ -122,8 +122,7 @@ makes when it is imported is then shared or copied:
 `lazy = true` loads it in each worker, as there.
 
 **Verdicts:** *same*: the name and the meaning; *renamed*; *converted*: another value too; *not needed*: nothing is
-lost without it; *no equal*: what to do instead; *not yet*: the setting has its name and does nothing in this
-version."""
+lost without it; *no equal*: what to do instead."""
 
 if __name__ == "__main__":
     sys.stdout.write(markdown())

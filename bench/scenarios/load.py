@@ -250,6 +250,12 @@ _H2_COLUMNS = tuple(column for column in _COLUMNS if column.key in {"cpu_us", "r
 LOADS = (
     Load(name="hello", title="Hello world, raw ASGI, 64 keep-alive connections", answer="hello:app"),
     Load(
+        name="metrics",
+        title="The same without metrics, which aserver counts unless told otherwise",
+        answer="hello:app",
+        env={"ASERVER_METRICS": "off"},
+    ),
+    Load(
         name="headers",
         title="Hello world with 12 browser headers",
         answer="hello:app",

@@ -24,7 +24,7 @@ _HTTP2 = (
 _RUST = "there is no Rust runtime whose threads could be counted"
 _RESPAWN = "a worker that dies is always replaced, after growing pauses"
 _STATIC = "files are served by `static` (--static /PREFIX=DIRECTORY); a path that has no file is 404"
-_METRICS = "no metrics are sent yet; the admin endpoint (admin) will have them"
+_METRICS = "the admin endpoint (admin) has them, at /metrics"
 _RELOAD = "give patterns (reload_include, reload_exclude) and folders (reload_dir)"
 
 

@@ -92,7 +92,7 @@ FAMILIES = (
     ),
     _family(
         r"metric alarm-metric stats snmp carbon nagios rrdtool ganglia push statsd",
-        unequal("there are no metrics yet; the admin endpoint (admin) will have them"),
+        unequal("the admin endpoint (admin) has metrics, and statsd_host sends them"),
     ),
     _family(
         r"cheap idle die-on-idle vassal-sos harakiri no-harakiri harakiri-",

@@ -17,7 +17,6 @@ class Answer(StrEnum):
     CONVERTED = "converted"
     NOT_NEEDED = "not needed"
     NO_EQUAL = "no equal"
-    LATER = "not yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +121,6 @@ def unneeded(text: str, flags: str | None = None) -> Verdict:
 def unequal(text: str, flags: str | None = None) -> Verdict:
     """Nothing here does that; `text` says how to replace it."""
     return Verdict(Answer.NO_EQUAL, text=text, flags=_flags(flags))
-
-
-def later(to: str, text: str, flags: str | None = None) -> Verdict:
-    """The setting has its name already and does nothing in this version."""
-    return Verdict(Answer.LATER, to, text, flags=_flags(flags))
 
 
 def hook(text: str = "") -> Verdict:
