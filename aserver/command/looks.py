@@ -19,6 +19,8 @@ def requests(worker: Mapping[str, Any]) -> Iterator[str]:
         state = "answering" if each["begun"] else ""
         rows.append((span(each["seconds"]), each["request"], each["client"], state, each["request_id"]))
     yield from table([("for", "request", "client", "", "id"), *rows]) if rows else ["no request is under way"]
+    for awaited, count in sorted(worker["clients"].items()):
+        yield f"clients that owe {awaited}: {count}"
 
 
 def stacks(worker: Mapping[str, Any]) -> Iterator[str]:

@@ -248,6 +248,7 @@ class Seen(Message):
     requests: list[RequestSeen]
     tasks: list[Stack]
     threads: list[Stack]
+    clients: dict[str, int]  # how many have to do what before a deadline (`Awaited`)
 
 
 # ── master → worker ──────────────────────────────────────────────────────────────────────────

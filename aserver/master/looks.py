@@ -49,7 +49,8 @@ class Looks:
 
     def answered(self, worker: WorkerHandle, seen: msg.Seen) -> None:
         """A worker has answered; an answer that comes too late is left aside."""
-        facts = {name: _clean(msgspec.to_builtins(getattr(seen, name))) for name in ("requests", "tasks", "threads")}
+        names = ("requests", "tasks", "threads", "clients")
+        facts = {name: _clean(msgspec.to_builtins(getattr(seen, name))) for name in names}
         self._end(worker, seen.number, {"blocked": False, "of": seen.of, **facts})
 
     def died(self, worker: WorkerHandle) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import contextvars
 import warnings
 from email.utils import formatdate
+from enum import Enum
 from typing import Any, Final, Protocol
 
 from aserver.config import Config
@@ -41,6 +42,10 @@ class ClientConnection(Protocol):
     tls: bool
     deadline: float
     write_deadline: float
+
+    @property
+    def owes(self) -> Enum:
+        """The reason of its next deadline."""
 
     @property
     def handler(self) -> object:

@@ -7,6 +7,7 @@ Runs in the worker's loop (or the embedding program's). It opens no listener and
 import asyncio
 import logging
 from collections.abc import Callable
+from enum import Enum
 from typing import Any, cast
 
 from aserver.asgi import ASGIApp, Scope
@@ -87,6 +88,11 @@ class Service:
     def load(self) -> int:
         """How many connections it would be without HTTP/2: each stream counts as one."""
         return len(self.context.connections) + self.context.more_streams
+
+    @property
+    def owed(self) -> list[Enum]:
+        """The reason of each client's next deadline (`Awaited`)."""
+        return [connection.owes for connection in self.connections]
 
     @property
     def now(self) -> float:

@@ -6,11 +6,15 @@ came meanwhile. `sweep` looks at the deadlines, and `postpone` puts them off, as
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, cast
 
 from aserver.protocol.context import SWEEP_PERIOD
+from aserver.protocol.transport.connection import Awaited
+
+log = logging.getLogger("aserver.error")
 
 #: Seconds for the loops' own timers of handshakes and of the end of a TLS connection, which must never be the first to
 #: cut off a client: the deadlines here do, and `Connection.write_expired`, which asks for progress.
@@ -19,6 +23,8 @@ NEVER = 3600.0
 
 class Handshake(Protocol):
     """A client that has not become a connection yet."""
+
+    owes: Awaited
 
     def give_up(self) -> None:
         """Cut the client off."""
@@ -34,6 +40,11 @@ class Handshakes:
 
     def __len__(self) -> int:
         return len(self._deadlines)
+
+    @property
+    def owed(self) -> list[Awaited]:
+        """The reason of each client's deadline."""
+        return [handshake.owes for handshake in self._deadlines]
 
     def begin(self, handshake: Handshake) -> None:
         """Wait for a handshake; if it is waited for already, from now on."""
@@ -51,6 +62,7 @@ class Handshakes:
     def sweep(self, now: float) -> None:
         """Cut off those whose time is over; `now` is the loop's."""
         for handshake in [each for each, deadline in self._deadlines.items() if deadline <= now]:
+            log.debug("a client has not sent %s in time", handshake.owes.value)
             self.end(handshake)
             handshake.give_up()
 
@@ -69,6 +81,8 @@ class Handshakes:
 
 class TlsHandshake:
     """A client in its TLS handshake. `task` ends, without an exception, with it."""
+
+    owes = Awaited.TLS_HANDSHAKE
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ from typing import Any, cast
 from aserver.errors import ClientError
 from aserver.protocol.peer.proxy_protocol import Mode, Proxied, ProxyHeader
 from aserver.protocol.peer.trust import Peers
-from aserver.protocol.transport.connection import Connection
+from aserver.protocol.transport.connection import Awaited, Connection
 from aserver.protocol.transport.handshakes import Handshakes, become
 
 log = logging.getLogger("aserver.error")
@@ -45,6 +45,8 @@ class Front(asyncio.BufferedProtocol):
     A buffered protocol says how many bytes it takes, so the bytes behind the header stay in the kernel. No loop can
     begin TLS with bytes that were read already.
     """
+
+    owes = Awaited.PROXY_HEADER
 
     __slots__ = ("_buffer", "_header", "_reception", "_transport")
 

@@ -740,6 +740,10 @@ async def test_the_reason_of_a_deadline_comes_and_goes_with_it() -> None:
     assert awaited() == ("BODY", True)
     connection.data_received(b"c")
     assert awaited() == ("NOTHING", False)
+    assert service.owed == [Awaited.NOTHING]
+    connection.pause_writing()
+    assert service.owed == [Awaited.READING]
+    connection.resume_writing()
     await eventually(lambda: not service.active)
     assert awaited() == ("NEXT_REQUEST", True)
     connection.data_received(b"GET / HT")

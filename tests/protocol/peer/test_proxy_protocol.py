@@ -31,6 +31,7 @@ from aserver.protocol.peer.proxy_protocol import (
     ProxyHeader,
 )
 from aserver.protocol.peer.trust import Peers
+from aserver.protocol.transport.connection import Awaited
 from aserver.protocol.transport.handshakes import Handshakes
 from aserver.protocol.transport.reception import Front, Reception
 from tests.apps.connection import app
@@ -323,7 +324,7 @@ def test_the_time_for_the_header_ends_with_it(ends: str) -> None:
     handshakes = Handshakes(mock.Mock(**{"time.return_value": 50.0}), 10.0)
     front = Front(Reception(lambda: connection, "v1", Peers(["*"]), handshakes, {}))
     front.connection_made(transport)
-    assert len(handshakes) == 1
+    assert handshakes.owed == [Awaited.PROXY_HEADER]
     if ends == "header":
         front.get_buffer(-1)[:] = FOUR[:15]
         front.buffer_updated(15)

@@ -41,14 +41,15 @@ async def test_an_answer_is_told_once_and_cleaned() -> None:
     stage = Stage()
     stage.looks.ask(stage.worker, stage.replies.append)
     ((look, _),) = stage.theirs.receive()
-    seen = msg.Seen(7, look.number, 1, [REQUEST], [msg.Stack("Task-1", "line 2")], [])
+    seen = msg.Seen(7, look.number, 1, [REQUEST], [msg.Stack("Task-1", "line 2")], [], {"another request": 2})
     for _ in range(2):
         stage.looks.answered(stage.worker, seen)
-    stage.looks.answered(stage.worker, msg.Seen(7, 12345, 0, [], [], []))
+    stage.looks.answered(stage.worker, msg.Seen(7, 12345, 0, [], [], [], {}))
     (reply,) = stage.replies
     assert (reply["slot"], reply["pid"], reply["blocked"], reply["of"]) == (2, 99, False, 1)
     assert reply["requests"][0]["request"] == "GET /\\x1b[2J"
     assert reply["tasks"] == [{"name": "Task-1", "stack": "line 2"}]
+    assert reply["clients"] == {"another request": 2}
     assert not stage.signals
     stage.close()
 
