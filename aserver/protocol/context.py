@@ -96,6 +96,7 @@ class Context:
         self.leaving = Draining()  # the same, for applications
         self.now = loop.time()
         self.meter = Meter()
+        self.metered = False  # whether the lists of `meter` are ever read
         #: Copied for every request, so that nothing one of them sets is seen by another.
         self.variables = contextvars.copy_context()
         self.fair_queue = FairQueue(loop, self.variables)

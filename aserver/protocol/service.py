@@ -55,6 +55,7 @@ class Service:
         metered: bool = False,
     ) -> None:
         self.context = Context(config, loop=loop, state=state)
+        self.context.metered = metered
         if leaving is not None:
             self.context.leaving = leaving
         self.limits = RequestLimits(

@@ -20,7 +20,7 @@ def apply_origin(connection: Connection, fields: Mapping[bytes, bytes], exchange
         return
     if FIELD in fields:
         waited = queue_time(fields[FIELD], time.clock_gettime(time.CLOCK_REALTIME))
-        if waited is not None:
+        if waited is not None and connection.context.metered:
             connection.context.meter.queues.append(waited)
         fields = {name: value for name, value in fields.items() if name != FIELD}  # `read` remembers what comes again
     origin = forwarding.read(fields)
