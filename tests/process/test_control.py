@@ -217,7 +217,7 @@ def test_requests_and_stacks_of_a_worker(server: Start, desk: Desk) -> None:
     ((worker,),) = (reply["workers"] for reply in desk.told("requests", "1"))
     (request,) = worker["requests"]
     assert request["request"] == "GET /wait"
-    assert worker["clients"] == {"nothing": 1}
+    assert worker["clients"]["nothing"] == 1
     assert "clients that owe nothing: 1" in desk.run("requests", "1")[1]
     assert request["client"].startswith("127.0.0.1:")
     assert "controlled.py" in request["stack"]
