@@ -156,9 +156,8 @@ class StreamCarrier:
 
     def take_body(self, data: bytes) -> None:
         """Hand a piece of the body on."""
-        exchange = self.exchange
-        self.deadline = self.context.now + self.context.body_timeout
-        exchange.body_received(data)
+        self.deadline = inf  # now it is the application's turn
+        self.exchange.body_received(data)
         self._credit()
 
     def take_end(self) -> None:
@@ -186,12 +185,12 @@ class StreamCarrier:
             self._owner.write_soon()
 
     def pause_body(self) -> None:
-        """See `Carrier`: the client sends as far as its window allows."""
-        self.deadline = inf  # it is the application that is slow
+        """See `Carrier`: nothing to do, as the client sends as far as its window allows."""
 
     def resume_body(self) -> None:
         """See `Carrier`."""
-        self.await_body()
+        self._credit()
+        self._owner.write_soon()
 
     # ── ends ─────────────────────────────────────────────────────────────────────────────────
 
@@ -228,9 +227,7 @@ class StreamCarrier:
         """React to deadlines that have passed, and ask for the next."""
         if self.deadline <= now:
             self.deadline = inf
-            body = self.exchange.request_body
-            if body is None or not body.size:  # else it is the application that is late
-                self.refuse(ClientError(408, "request body timed out"))
+            self.refuse(ClientError(408, "request body timed out"))
         self._owner.watch(self.deadline, BODY)
         wait = self._wait
         if wait is not None:

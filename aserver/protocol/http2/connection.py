@@ -65,7 +65,6 @@ class Http2Connection:
         "_counted",
         "_deadline",
         "_flush_due",
-        "_launched",
         "_leaving",
         "_parted",
         "context",
@@ -91,7 +90,6 @@ class Http2Connection:
         self._awaited = FIRST_REQUEST  # the connection's own deadline; `link` has the first of all
         self._deadline = link.deadline
         self._flush_due = False
-        self._launched = 0  # applications that were started while the reader read
         self._leaving = False  # the client is told to begin no more streams
         self._parted = False  # and those that it begins are ignored
         self._counted = 0  # of `Context.more_streams`
@@ -110,7 +108,6 @@ class Http2Connection:
 
     def data_received(self, data: bytes) -> None:
         """Read, and write what that has made due; answers follow when applications have made them."""
-        self._launched = 0
         try:
             self.reader.feed(data, self.context.now)
         except ConnectionFaultError as fault:
@@ -124,10 +121,7 @@ class Http2Connection:
             self._await_nothing()
         if self.context.draining:
             self.leave()
-        if self._launched > 1:
-            self._write_at_the_end()
-        else:
-            self.flush()
+        self.flush()
 
     def on_spent(self) -> None:
         """Let others have their turn; what is read meanwhile would have to be kept."""
@@ -153,7 +147,6 @@ class Http2Connection:
 
     def on_request(self, stream: Stream, request: StreamRequest) -> None:
         """Start the application for a request whose head is complete."""
-        self._launched += 1
         if self._awaited is NEXT_REQUEST:
             self._await_nothing()
         if request.protocol is not None:

@@ -73,7 +73,7 @@ async def test_many_requests_on_one_connection_side_by_side() -> None:
 
 
 async def test_the_answers_to_one_read_are_one_write() -> None:
-    """Fails without `_launched` in Http2Connection."""
+    """Fails with `flush` in place of `_write_at_the_end` in Http2Connection.write_soon."""
     async with speaking(echo) as (server, client):
         await client.get()  # the preface is behind us
         (connection,) = server.connections

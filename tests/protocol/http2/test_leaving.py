@@ -4,6 +4,7 @@ import asyncio
 
 from aserver.asgi import Receive, Scope, Send
 from aserver.protocol.http2 import frames
+from aserver.worker.relay import Relay
 from tests.harness.waiting import eventually
 from tests.protocol.http2.strict import StrictClient, connect, speaking
 from tests.protocol.serving import Client, Serving, answer, echo, serving
@@ -80,6 +81,18 @@ async def test_a_connection_that_begins_while_the_worker_drains() -> None:
         client = await StrictClient(late).begin()
         assert (await client.get()).status == 200
         await client.until_closed()
+
+
+async def test_a_successor_is_not_given_a_connection_in_the_middle() -> None:
+    """A connection of HTTP/2 has a state that no other process knows. Fails with HTTP/1's rule in Relay.hand_on."""
+    async with speaking(echo) as (server, client):
+        await client.get()
+        relay = Relay()
+        assert all(each.idle for each in server.connections)
+        relay.hand_on(server.connections)
+        for sock in vars(relay).values():
+            sock.close()
+        assert (await client.get()).status == 200
 
 
 async def test_an_idle_connection_is_kept_as_long_as_keep_alive_says() -> None:

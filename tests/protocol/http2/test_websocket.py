@@ -119,6 +119,16 @@ async def test_limits_of_bodies_are_not_for_websockets() -> None:
         assert frames_of(got.body) == [(0x80 | TEXT, b"x" * 1000)]
 
 
+async def test_more_than_a_window_in_each_direction() -> None:
+    """Fails (hangs) without `credit` in StreamTunnel."""
+    async with speaking(echo_app) as (_, client):
+        number = await opened(client)
+        got = client.answers[number]
+        for count in range(1, 11):
+            client.h2.send_data(number, frame(BINARY, b"x" * 16_000))
+            await client.until(lambda: len(got.body) == count * 16_004)  # noqa: B023
+
+
 async def test_a_client_that_resets_or_goes() -> None:
     """The application gets 1006."""
     apps: list[Application] = []

@@ -177,21 +177,27 @@ async def test_a_body_that_does_not_come() -> None:
 
 
 async def test_an_application_that_takes_its_time_is_no_fault_of_the_clients() -> None:
-    """A body that waits, whole or in part, for its application. Fails where `expire` does not look at what waits."""
+    """A body that waits for its application, while another stream waits for its client.
+
+    Fails with a deadline at each piece, in `take_body`.
+    """
     go = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await go.wait()
+        if scope["path"] == "/":
+            await go.wait()
         await answer(send, await read_all(receive))
 
     async with speaking(app, body_timeout=5) as (server, client):
         number = client.ask("/", "POST", end=False)
         client.h2.send_data(number, b"a" * 10_000)
+        waiting = client.ask("/wait", "POST", end=False)
         await client.flush()
-        await eventually(lambda: server.service.active)
+        await eventually(lambda: server.service.active == 2)
         client.h2.ping(b"12345678")
         await client.until(lambda: client.pongs)
         await sweep(server, 20)
+        assert (await client.answer(waiting)).status == 408
         go.set()
         client.h2.end_stream(number)
         assert len((await client.answer(number)).body) == 10_000
