@@ -24,8 +24,8 @@ T = TypeVar("T")
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
-#: A log line that tells of listeners, and each listener's URL in it.
-_LISTENING = re.compile(r"(?i)\b(listening|running|serving)\b")
+#: A log line that tells of listeners, and each listener's URL in it. An error may name a process that is "running".
+_LISTENING = re.compile(r"(?i)^(?!.* (?:ERROR|WARNING) ).*\b(listening|running|serving)\b")
 _URL = re.compile(r"\b(https?|h2c)://(\[[^\]\s]+\]|[\w.-]+):(\d+)|\bunix:([^\s,;)]+)")
 #: The log says so once, when the first generation serves with all its workers.
 _READY = re.compile(r"\b(?:all \d+ workers are|the one worker is) ready")
