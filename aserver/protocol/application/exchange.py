@@ -25,7 +25,8 @@ from aserver.protocol.semantics.response_head import Heads, Pairs
 class Carrier(Protocol):
     """The connection of an exchange, or its stream of one: all that differs between the versions of HTTP.
 
-    It makes the bytes, and goes on by itself once `exchange.state` is DONE."""
+    It makes the bytes, and goes on by itself once `exchange.state` is DONE.
+    """
 
     context: Context
     tasks: Tasks
