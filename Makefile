@@ -1,5 +1,6 @@
 # make run    environment, install, the demo app on http://127.0.0.1:8000 with two workers
-# make test   environment, the whole suite        make test ARGS='tests/unit -k sockets'
+# make test   environment, the suite               make test ARGS='tests/unit -k sockets'
+# make test-more  the part of the suite that would make `make test` longer than five minutes: attacks, chaos, fuzzing
 # make test-compiled   the same suite with the protocol modules compiled (mypyc; needs a C compiler)
 # make lint   ruff, mypy, import rules             make bench ARGS='...'   see bench/README.md
 # make docs   what is generated: docs/settings.md and others      make clean              all that this file made
@@ -30,7 +31,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests of real processes mostly wait: five at once on two cores are three times as fast.
 JOBS ?= 5
 
-.PHONY: fleet site systemd wheels migrate-tables apps dashboard run test test-compiled lint bench docs clean chaos long autobahn storm fuzz
+.PHONY: fleet site systemd wheels migrate-tables apps dashboard run test test-more test-compiled lint bench docs clean chaos long autobahn storm fuzz
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -38,12 +39,18 @@ run: $(VENV)/.run
 
 # Status 5: no test was asked for. Both parts run, whatever the first comes to: .ci/run repeats all tests that failed.
 suite = { code=0; \
-	$(abspath $(BIN))/python -m pytest -n $(JOBS) --dist worksteal -m 'not alone' $(ARGS) || [ $$? = 5 ] || code=1; \
-	$(abspath $(BIN))/python -m pytest -m alone $(ARGS) || [ $$? = 5 ] || code=1; \
+	$(abspath $(BIN))/python -m pytest -n $(JOBS) --dist worksteal -m 'not alone' $(1) $(ARGS) || [ $$? = 5 ] || code=1; \
+	$(abspath $(BIN))/python -m pytest -m alone $(1) $(ARGS) || [ $$? = 5 ] || code=1; \
 	exit $$code; }
 
+MORE := tests/chaos tests/fuzz $(addprefix tests/process/test_,attack.py departures.py develop_page.py hostile_app.py long_messages.py)
+LESS := $(addprefix --ignore=,$(MORE))
+
 test: $(VENV)/.test
-	$(suite)
+	$(call suite,$(LESS))
+
+test-more: $(VENV)/.test
+	$(call suite,$(MORE))
 
 # In a copy: what is compiled in place hides every later change of the source beside it.
 COPY := build/compiled
@@ -51,7 +58,7 @@ test-compiled: $(VENV)/.test
 	rm -rf $(COPY) && mkdir -p $(COPY)
 	tar --exclude '.env-*' --exclude results --exclude __pycache__ -cf - aserver bench deploy docs tests *.md LICENSE Makefile pyproject.toml .importlinter | tar -xf - -C $(COPY)
 	cd $(COPY) && HATCH_BUILD_HOOKS_ENABLE=1 $(abspath $(BIN))/python -m pip wheel --quiet --no-deps --wheel-dir dist .
-	cd $(COPY) && export TEST_COMPILED=1 && $(suite)
+	cd $(COPY) && export TEST_COMPILED=1 && $(call suite,$(LESS))
 
 chaos: $(VENV)/.test
 	TEST_CHAOS_SECONDS=$${TEST_CHAOS_SECONDS:-60} $(BIN)/python -m pytest tests/chaos $(ARGS)
