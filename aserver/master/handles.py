@@ -166,15 +166,21 @@ def spawn(command: list[str], environ: Mapping[str, str], fds: Mapping[int, int]
     )
 
 
-def spawn_zygote(generation: int, environ: Mapping[str, str]) -> ZygoteHandle:
+def spawn_program(program: Path, *arguments: object, fds: Mapping[int, int]) -> int:
+    """Exec a program of aserver's own, as `spawn`, without the variables between the master and the service manager."""
+    # The interpreter's flags (-X, -W, -O, ...) go along (docs/traps.md, 17). -P: the working directory is the app's,
+    # and a logging.py in it must not be ours; the importer puts it on the path when its time comes.
+    command = [sys.executable, *interpreter_flags(), "-P", str(program), *map(str, arguments)]
+    environ = {name: value for name, value in os.environ.items() if name not in unix.PLUMBING}
+    return spawn(command, environ, fds)
+
+
+def spawn_zygote(generation: int) -> ZygoteHandle:
     """Exec a zygote with a channel. Raises OSError."""
     ours, theirs = unix.stream_pair()
     trace = unix.memory_file("aserver-trace")
-    # The interpreter's flags (-X, -W, -O, ...) go along (docs/traps.md, 17). -P: the working directory is the app's,
-    # and a logging.py in it must not be ours; the importer puts it on the path when its time comes.
-    command = [sys.executable, *interpreter_flags(), "-P", str(_ZYGOTE), str(ZYGOTE_FD)]
     try:
-        pid = spawn(command, environ, {ZYGOTE_FD: theirs.fileno()})
+        pid = spawn_program(_ZYGOTE, ZYGOTE_FD, fds={ZYGOTE_FD: theirs.fileno()})
     except OSError:
         ours.close()
         os.close(trace)

@@ -11,7 +11,6 @@ import logging
 import os
 import select
 import signal
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -159,12 +158,11 @@ class Output:
         self._timer = None
         self._started = time.monotonic()
         title = f"{next(iter(self._of.values())).config.proc_name}: output"
-        command = [sys.executable, *handles.interpreter_flags(), "-P", str(_READER), *map(str, _FDS), title]
-        environ = {name: value for name, value in os.environ.items() if name not in unix.PLUMBING}
         ours, theirs = unix.stream_pair()
         with theirs:
             try:
-                pid = handles.spawn(command, environ, dict(zip(_FDS, (theirs.fileno(), self._board_fd), strict=True)))
+                fds = dict(zip(_FDS, (theirs.fileno(), self._board_fd), strict=True))
+                pid = handles.spawn_program(_READER, *_FDS, title, fds=fds)
             except OSError as error:
                 ours.close()
                 self._start_later(f"cannot be started ({error.strerror})")

@@ -6,13 +6,11 @@ them. It decides nothing. `workers` does the same for the workers.
 
 import asyncio
 import logging
-import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import assert_never
 
-from aserver import unix
 from aserver.ipc import messages as msg
 from aserver.ipc.board import BoardFile
 from aserver.log.crash import read_trace
@@ -110,9 +108,8 @@ class Processes:
 
     def spawn(self, boot: msg.Boot, fds: Sequence[int]) -> None:
         """Start the zygote that `boot` describes; `fds` follow the board's in the message."""
-        environ = {name: value for name, value in os.environ.items() if name not in unix.PLUMBING}
         try:
-            zygote = handles.spawn_zygote(boot.generation, environ)
+            zygote = handles.spawn_zygote(boot.generation)
         except OSError as error:
             how = f"could not be started ({error.strerror})"
             self._loop.call_soon(self._on_event, ev.ZygoteGone(boot.generation, how))

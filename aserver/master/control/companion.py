@@ -12,7 +12,6 @@ import os
 import random
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,7 @@ from aserver.errors import BindError, ConfigError
 from aserver.master.core import events as ev
 from aserver.master.core.backoff import BackOff, when
 from aserver.master.core.explain import Intent, explain_exit
-from aserver.master.handles import decode_status, interpreter_flags, spawn
+from aserver.master.handles import decode_status, spawn_program
 from aserver.master.journal import Record
 from aserver.master.runner import Runner
 from aserver.sockets import Listener, bind_for
@@ -85,14 +84,12 @@ class Companion:
 
     def _start(self) -> None:
         resources = self._runner.resources.next
-        environ = {name: value for name, value in os.environ.items() if name not in unix.PLUMBING}
-        command = [sys.executable, *interpreter_flags(), "-P", str(_PROGRAM), str(LINE_FD)]
         ours, theirs = unix.stream_pair()
         self._began = time.monotonic()
         try:
             fds = [resources.log_fds[0], *(listener.socket.fileno() for listener in self._runner.admin)]
             socket.send_fds(ours, [json.dumps(resources.config.to_wire()).encode() + b"\n"], fds)
-            self._pid = spawn(command, environ, {LINE_FD: theirs.fileno()})
+            self._pid = spawn_program(_PROGRAM, LINE_FD, fds={LINE_FD: theirs.fileno()})
         except OSError as error:
             ours.close()
             self._mourn(f"could not be started ({error.strerror})")
