@@ -24,9 +24,9 @@ class Settings(TypedDict, total=False):
     lifespan_shutdown_timeout: float | str
     """Lifespan shutdown's share of a stop, which connections cannot eat. Default: `10s`."""
     bind: str | list[str] | tuple[str, ...]
-    """`host:port`, `[v6]:port`, `unix:/path`, `unix:@abstract` or `fd://3`; `:8000` is 0.0.0.0:8000; `http://host:port`
-    is plain though there is a certfile, `https://host:port` insists on one; `h2c://host:port` is plain and takes HTTP/2
-    too (prior knowledge). Default: `127.0.0.1:8000`.
+    """`host:port`, `[v6]:port`, `unix:/path`, `unix:@abstract`, `fd://3`, or `fd://name` for a socket that systemd
+    passes; `:8000` is 0.0.0.0:8000; `http://host:port` is plain though there is a certfile, `https://host:port` insists
+    on one; `h2c://host:port` is plain and takes HTTP/2 too (prior knowledge). Default: `127.0.0.1:8000`.
     """
     host: str
     """Host to listen on, with --port."""

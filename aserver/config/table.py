@@ -98,7 +98,8 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         ADDRESS,
         Setting(
             Group.LISTEN,
-            "`host:port`, `[v6]:port`, `unix:/path`, `unix:@abstract` or `fd://3`; `:8000` is 0.0.0.0:8000; "
+            "`host:port`, `[v6]:port`, `unix:/path`, `unix:@abstract`, `fd://3`, or `fd://name` for a socket that "
+            "systemd passes; `:8000` is 0.0.0.0:8000; "
             "`http://host:port` is plain though there is a certfile, `https://host:port` insists on one; "
             "`h2c://host:port` is plain and takes HTTP/2 too (prior knowledge)",
             short="b",

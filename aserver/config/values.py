@@ -94,7 +94,7 @@ def _parse_account(text: str) -> str:
 
 
 def parse_address(text: str) -> str:
-    """An address in its canonical spelling: `host:port`, `[v6]:port`, `unix:/path`, `unix:@name`, `fd://3`.
+    """An address in its canonical spelling: `host:port`, `[v6]:port`, `unix:/path`, `unix:@name`, `fd://3`, `fd://name`.
 
     As in gunicorn `:8000` is every IPv4 interface and a bare host gets port 8000; a bare number is a port on
     127.0.0.1. `http://`, `https://` and `h2c://` before a host and port stay: they say whether it is TLS, and HTTP/2 in
@@ -111,10 +111,8 @@ def parse_address(text: str) -> str:
         if not path.startswith(("/", "@", "./", "../")) or path in {"/", "@"}:
             raise ValueError("a unix address is unix:/path or unix:@name")
         return f"unix:{path}"
-    if match := re.fullmatch(r"fd:(?://)?(\d+)", text, re.ASCII):
-        return f"fd://{int(match[1])}"
     if text.startswith("fd:"):
-        raise ValueError("a descriptor is fd:// and its number, such as fd://3")
+        return _parse_descriptor(text)
     if "/" in text:
         raise ValueError(f"did you mean unix:{text}?" if text[0] in "/." else "an address has no slash")
     if text.isascii() and text.isdigit():
@@ -128,6 +126,14 @@ def parse_address(text: str) -> str:
     if not text or int(port) > 65535:
         raise ValueError("a port is 0 to 65535" if text else "it is empty")
     return f"{host}:{int(port)}"
+
+
+def _parse_descriptor(text: str) -> str:
+    if match := re.fullmatch(r"fd:(?://)?(\d+)", text, re.ASCII):
+        return f"fd://{int(match[1])}"
+    if re.fullmatch(r"fd://[^\s:/,]+", text):
+        return text
+    raise ValueError("a descriptor is fd:// and its number, or the name under which it is passed, such as fd://3")
 
 
 def _parse_statsd(text: str) -> str:

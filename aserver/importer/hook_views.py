@@ -81,7 +81,8 @@ def _address(bind: str) -> Any:
     if bind.startswith("unix:"):
         return bind.removeprefix("unix:")
     if bind.startswith("fd://"):
-        return int(bind.removeprefix("fd://"))
+        descriptor = bind.removeprefix("fd://")
+        return int(descriptor) if descriptor.isdecimal() else descriptor
     host, _, port = bind.rpartition("://")[2].rpartition(":")
     return host.strip("[]"), int(port)
 

@@ -218,7 +218,7 @@ def _replaced(resolved: Resolved, listeners: Sequence[Listener]) -> Iterator[str
     """A sentence if `bind` is set, and systemd's sockets take its place (as in gunicorn)."""
     origin, passed = resolved.origins["bind"], any(listener.adopted for listener in listeners)
     if origin != "default" and passed and not any(spec.startswith("fd://") for spec in resolved.config.bind):
-        yield f"bind ({origin}) is not used: systemd passed sockets (LISTEN_FDS); `fd://3` among the binds keeps both"
+        yield f"bind ({origin}) is not used: systemd passed sockets (LISTEN_FDS); an `fd://` among the binds keeps both"
 
 
 def _resumed(snapshot: Snapshot, undo: contextlib.ExitStack, reread: Callable[[], Resolved]) -> Runner:

@@ -230,10 +230,10 @@ def provide(resolved: Resolved, environ: Mapping[str, str]) -> Resources:
         bound: dict[str, list[Listener]] = {}
         kept = Kept.found(environ, os.getpid())
         undo.callback(kept.close)
-        if by_manager(environ, os.getpid()) and not any(s.startswith("fd://") for s in config.bind):
+        if by_manager(environ, os.getpid(), config.admin) and not any(s.startswith("fd://") for s in config.bind):
             bound[_SYSTEMD] = bind_for(config, config.bind, environ)
         else:
-            _bind_missing(config, bound, undo, kept)
+            _bind_missing(config, bound, undo, environ, kept)
         kept.close()
         undo.pop_all()
     return Resources(config, _workers(config), bound, logs, resolved.directory, resolved.hooks)
@@ -262,12 +262,16 @@ def _wanted_logs(config: Config) -> list[tuple[Literal["error", "access"], str]]
 
 
 def _bind_missing(
-    config: Config, bound: dict[str, list[Listener]], undo: contextlib.ExitStack, kept: Kept | None = None
+    config: Config,
+    bound: dict[str, list[Listener]],
+    undo: contextlib.ExitStack,
+    environ: Mapping[str, str],
+    kept: Kept | None = None,
 ) -> None:
     for spec in config.bind:
         if spec in bound:
             continue
-        bound[spec] = bind_for(config, (spec,), {}, kept)
+        bound[spec] = bind_for(config, (spec,), environ if spec.startswith("fd://") else {}, kept)
         for listener in bound[spec]:
             undo.callback(listener.close)
 
@@ -293,7 +297,7 @@ def provide_next(previous: Resources, resolved: Resolved) -> tuple[Resources, li
             bound = {spec: previous.bound[spec] for spec in config.bind if spec in previous.bound}
         _refuse_other_tls(config, bound)
         if _SYSTEMD not in bound:
-            _bind_missing(config, bound, undo)
+            _bind_missing(config, bound, undo, {})
         undo.pop_all()
     return Resources(config, _workers(config), bound, logs, resolved.directory, resolved.hooks), remarks
 

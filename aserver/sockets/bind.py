@@ -9,6 +9,7 @@ SO_REUSEPORT unasked (a second server would silently share the port) nor unlink 
     unix:/path    a socket file, which path.py makes, keeps and removes
     unix:@name    Linux's abstract names (unix(7)); no file, so no mode and no owner
     fd://3        a socket that another process bound; it may listen already
+    fd://name     each socket that systemd passed under that name (FileDescriptorName=)
     http://...    host and port in the clear, though there is a certificate
     https://...   host and port with TLS, or not at all
     h2c://...     host and port in the clear, where HTTP/2 may be spoken as well
@@ -16,7 +17,7 @@ SO_REUSEPORT unasked (a second server would silently share the port) nor unlink 
 Once there is a certificate, every TCP address that does not say `http://` or `h2c://` is TLS. Unix sockets never are.
 
 Sockets passed by systemd (LISTEN_FDS, sd_listen_fds(3)) replace `bind`, as in gunicorn: a `bind` may be just the
-default. Only if a `bind` has an `fd://N`, it counts, as the exact list of the addresses.
+default. Only if a `bind` has an `fd://`, it counts, as the exact list of the addresses.
 """
 
 import contextlib
@@ -52,6 +53,7 @@ class _Wanted(NamedTuple):
     reuse_port: bool
     tls: bool
     kept: Kept
+    passed: Sequence[tuple[int, str]]
 
 
 def bind_for(
@@ -76,6 +78,7 @@ def bind_for(
         pid=os.getpid(),
         tls=bool(config.certfile),
         kept=kept,
+        admin=config.admin,
     )
 
 
@@ -95,16 +98,18 @@ def bind_all(
     pid: int,
     tls: bool = False,
     kept: Kept | None = None,
+    admin: str | None = None,
 ) -> list[Listener]:
     """Bind everything, or nothing. The caller calls `listen` on each, when it can serve.
 
     LISTEN_PID must be `pid`. `environ` is only read: the caller keeps LISTEN_* from its children. `tls`: there is a
-    certificate. A socket that is `kept` for an address is taken instead of a new one.
+    certificate. A socket that is `kept` for an address is taken instead of a new one. Passed sockets that `admin` names
+    replace no `bind`.
     Raises ConfigError for an address that cannot be understood, BindError if it cannot be bound or adopted. Then
     all sockets bound so far are closed, adopted descriptors included.
     """
-    wanted = _Wanted(uds_mode, uds_owner, uds_group, reuse_port, tls, kept or Kept())
-    own = passed.by_manager(environ, pid)
+    every, own = passed.by_manager(environ, pid), passed.by_manager(environ, pid, admin)
+    wanted = _Wanted(uds_mode, uds_owner, uds_group, reuse_port, tls, kept or Kept(), every)
     listeners: list[Listener] = []
     with contextlib.ExitStack() as undo:
         undo.callback(_close_all, listeners)
@@ -131,9 +136,11 @@ def _bind_one(spec: str, wanted: _Wanted, listeners: list[Listener]) -> None:
     """Append the listeners of `spec` to `listeners`, each at once, so that the caller can undo them."""
     kind, separator, rest = spec.partition("://" if spec.startswith("fd://") else ":")
     if kind == "fd" and separator == "://":
-        if not rest.isdecimal():
-            raise ConfigError(f"bind: {spec!r} needs the number of a descriptor after fd://")
-        listeners.append(_adopt(int(rest), "", tls=wanted.tls))
+        if not rest:
+            raise ConfigError(f"bind: {spec!r} needs the number or the name of a descriptor after fd://")
+        numbered = rest.isascii() and rest.isdecimal()
+        for number, label in [(int(rest), "")] if numbered else _named(rest, wanted.passed):
+            listeners.append(_adopt(number, label, tls=wanted.tls))
     elif kind == "unix" and rest.startswith("@"):
         listeners.append(_bind_abstract(rest, wanted.kept))
     elif kind == "unix":
@@ -165,7 +172,7 @@ def _parse_tcp(spec: str) -> tuple[str, int]:
     match = _TCP_SPEC.fullmatch(spec)
     if match is None:
         raise ConfigError(
-            f"bind: {spec!r} is no address; write host:port, [IPv6]:port, unix:/path, unix:@name or fd://number"
+            f"bind: {spec!r} is no address; write host:port, [IPv6]:port, unix:/path, unix:@name, fd://number or fd://name"
         )
     port = int(match["port"])
     if port > 65535:
@@ -313,6 +320,16 @@ def _abstract_peer(encoded: bytes) -> int:
 
 
 # ── adopted descriptors ──────────────────────────────────────────────────────────────────────
+
+
+def _named(name: str, every: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
+    """The passed sockets of that name: a socket unit gives it to each of its sockets. Raises BindError for none."""
+    found = [each for each in every if each[1] == name]
+    if not found:
+        names = ", ".join(dict.fromkeys(label or "unnamed" for _, label in every))
+        given = f"LISTEN_FDNAMES has {names}" if names else "systemd passes sockets at a start alone, and passed none"
+        raise BindError(f"cannot adopt fd://{name}: no socket of that name was passed; {given}")
+    return found
 
 
 def _adopt(number: int, label: str, *, tls: bool) -> Listener:

@@ -26,9 +26,16 @@ def name_for(listener: Listener) -> str:
     return "-".join(map(str, ("aserver-kept", listener.socket.fileno(), *inode)))
 
 
-def by_manager(environ: Mapping[str, str], pid: int) -> list[tuple[int, str]]:
-    """The manager's own sockets: descriptor and name, if its variables are meant for `pid`. Raises BindError."""
-    return [(number, name) for number, name in _passed(environ, pid) if not _KEPT_NAME.fullmatch(name)]
+def by_manager(environ: Mapping[str, str], pid: int, admin: str | None = None) -> list[tuple[int, str]]:
+    """The manager's own sockets: descriptor and name, if its variables are meant for `pid`. Raises BindError.
+
+    Those that `admin` (the setting) names are left out: they replace no `bind`.
+    """
+    return [
+        (number, name)
+        for number, name in _passed(environ, pid)
+        if not _KEPT_NAME.fullmatch(name) and admin not in (f"fd://{number}", f"fd://{name}")
+    ]
 
 
 def _passed(environ: Mapping[str, str], pid: int) -> list[tuple[int, str]]:

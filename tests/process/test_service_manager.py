@@ -3,9 +3,11 @@
 The real command and real clients; docs/systemd.md promises each of these.
 """
 
+import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from aserver.errors import ExitCode
 from tests.harness.client import RawConnection, fetch
 from tests.harness.server import ServerProcess
 from tests.harness.service_manager import FakeManager
@@ -107,6 +110,34 @@ def test_a_killed_master_comes_back_on_the_same_sockets(tmp_path: Path) -> None:
             assert fetch(where).status == 200
             assert second.stop() == 0
         assert os.listdir(tmp_path) == []
+
+
+def test_sockets_are_taken_by_the_names_of_their_units(tmp_path: Path) -> None:
+    """Each of a server's two sides by its name, with the other's in place, over a reload and an upgrade.
+
+    Fails without `_named`, and with the admin endpoint's socket among those that replace `bind`.
+    """
+    with contextlib.ExitStack() as stack:
+        sockets = {name: stack.enter_context(socket.create_server(("127.0.0.1", 0))) for name in ("inner", "web")}
+        fds = {name: sock.fileno() for name, sock in sockets.items()}
+        for words in (["--bind", "fd://web"], []):
+            with with_descriptors(fds, APP, *words, "--admin", "fd://inner", environ={}) as server:
+                server.wait_log("the one worker is ready")
+                if words:
+                    server.signal(signal.SIGHUP)
+                    server.wait_log("reload complete")
+                    server.signal(signal.SIGUSR2)
+                    server.wait_log("upgrade complete")
+                assert [each.where for each in server.addresses] == [sockets["web"].getsockname()]
+                for path, status in ("/livez", 200), ("/nothing", 404):
+                    assert fetch(sockets["inner"].getsockname(), path).status == status
+                assert fetch(sockets["web"].getsockname()).status == 200
+                assert server.stop() == 0
+        with with_descriptors(fds, APP, "--bind", "fd://wbe", environ={}) as server:
+            assert server.wait_exit() == ExitCode.BIND
+            assert (
+                "cannot adopt fd://wbe: no socket of that name was passed; LISTEN_FDNAMES has inner, web" in server.log
+            )
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")

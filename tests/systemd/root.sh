@@ -24,7 +24,7 @@ mount -t cgroup -o none,name=systemd cgroup sys/fs/cgroup/systemd
 mount --bind "$results" results
 # Only what is in UNITS is started.
 rm -rf etc/systemd/system/*.wants lib/systemd/system/*.wants etc/rc?.d
-cp "$units"/*.service etc/systemd/system/
+cp "$units"/*.service "$units"/*.socket etc/systemd/system/
 cp -r "$units"/app srv/app
 cp "$units"/drive.sh root/
 ip link set lo up

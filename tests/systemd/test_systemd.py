@@ -44,6 +44,8 @@ before=$(show MainPID)
 systemctl kill --kill-who=main -s USR2 aserver.service
 until journal=$(show StatusText) && [[ $journal == *"upgrade complete"* ]]; do sleep 0.1; done
 echo "upgrade $([[ $before == "$(show MainPID)" ]] && echo same pid)"
+systemctl start web.socket inner.socket
+echo "by name $(ask http://127.0.0.1:8124/) $(ask http://127.0.0.1:8125/livez) $(ask http://127.0.0.1:8125/nothing)"
 systemctl stop aserver.service; echo "stop $? $(show Result) kept $(show NFileDescriptorStore)"
 touch /results/end
 systemctl --force --force poweroff
@@ -64,6 +66,26 @@ DefaultDependencies=no
 Type=oneshot
 TimeoutStartSec=90
 ExecStart=/bin/bash /root/drive.sh
+"""
+
+#: A service of two socket units, which is started by the first client.
+WEB_SOCKET = """\
+[Unit]
+DefaultDependencies=no
+[Socket]
+ListenStream=127.0.0.1:{port}
+FileDescriptorName={name}
+Service=web.service
+"""
+WEB_SERVICE = f"""\
+[Unit]
+DefaultDependencies=no
+[Service]
+Type=notify
+Environment=PYTHONPATH={REPOSITORY}
+WorkingDirectory=/srv/app
+ExecStart={sys.executable} -m aserver run good:app --bind fd://web --admin fd://inner
+Sockets=web.socket inner.socket
 """
 
 BINDS = "--bind 127.0.0.1:8123 --bind unix:/run/aserver/web.sock"
@@ -96,6 +118,9 @@ def test_the_shipped_unit_under_systemd(tmp_path: Path) -> None:
     for name, text in {
         "aserver.service": unit(),
         "drive.service": SERVICE,
+        "web.service": WEB_SERVICE,
+        "web.socket": WEB_SOCKET.format(port=8124, name="web"),
+        "inner.socket": WEB_SOCKET.format(port=8125, name="inner"),
         "drive.sh": DRIVE,
         "app/app.py": APP,
         "app/good.py": APP,
@@ -120,6 +145,7 @@ def test_the_shipped_unit_under_systemd(tmp_path: Path) -> None:
         "tcp after it 200",
         "restarts 1 state active",
         "upgrade same pid",
+        "by name 200 200 404",
         "stop 0 success kept 0",
     ):
         assert re.search(f"^{line}", out, re.MULTILINE), f"{line}\n{out}"

@@ -44,7 +44,7 @@ def bind(config: Config) -> list[Listener]:
         return []
     plain = config.admin if config.admin.startswith(("unix:", "fd://")) else f"http://{config.admin}"
     try:
-        listeners = bind_for(config, (plain,), {})
+        listeners = bind_for(config, (plain,), os.environ if plain.startswith("fd://") else {})
         for listener in listeners:
             listener.listen(_BACKLOG)
     except (BindError, ConfigError) as error:

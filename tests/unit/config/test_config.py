@@ -140,7 +140,7 @@ def test_a_default_as_shown_reads_back(info: SettingInfo) -> None:
         ("app_dir", 3, "text"),
         ("app_dir", "", "empty"),
         ("user", "a:b", "one name or number"),
-        ("bind", "fd://x", "such as fd://3"),
+        ("bind", "fd:x", "such as fd://3"),
         ("header", "no colon", "Name: value"),
         ("forwarded_allow_ips", "10.0.0.1/8", "host bits"),
         ("forwarded_allow_ips", "proxy", "IPv4 or IPv6"),
@@ -165,7 +165,7 @@ def test_a_bad_value_is_refused_by_name_origin_and_value(name: str, value: objec
     [
         ("header", ["A: b\r\nC: d"], "A: b\r\nC: d"),
         ("bind", ["127.0.0.1:0", "foo:bar"], "foo:bar"),
-        ("bind", ("127.0.0.1:0", "fd://x"), "fd://x"),
+        ("bind", ("127.0.0.1:0", "fd:x"), "fd:x"),
         ("forwarded_allow_ips", "127.0.0.1,300.1.1.1", "300.1.1.1"),
     ],
 )

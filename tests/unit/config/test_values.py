@@ -62,6 +62,7 @@ def test_sizes(text: str, size: int) -> None:
         ("http://:80", "http://0.0.0.0:80"),
         ("http://[0:0::1]:1", "http://[::1]:1"),
         ("fd://3", "fd://3"),
+        ("fd://web.socket", "fd://web.socket"),
         ("tcp://a:1", "a:1"),
     ],
 )
@@ -79,7 +80,8 @@ def test_addresses(text: str, address: str) -> None:
         "/run/a.sock",
         "unix:",
         "unix:a",
-        "fd://x",
+        "fd:x",
+        "fd://a/b",
         "ftp://a:1",
         "https://unix:/a",
         "https://a",

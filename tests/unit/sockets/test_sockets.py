@@ -233,7 +233,6 @@ def test_an_empty_host_means_all_ipv4_addresses(bind: Bind) -> None:
         "unix:/",
         "unix:/run/",
         "fd://",
-        "fd://x",
     ],
 )
 def test_what_is_no_address_is_a_wrong_setting(bind: Bind, spec: str) -> None:
@@ -526,6 +525,18 @@ def test_an_explicit_fd_is_the_exact_list_even_under_systemd() -> None:
     with tcp_socket(listening=True) as first, tcp_socket(listening=True) as second:
         names = adopt_in_child([first, second], ["fd://4"], LISTEN_FDS="2")
         assert names == [f"fd://4 (http://127.0.0.1:{second.getsockname()[1]})"]
+
+
+def test_a_name_stands_for_each_socket_that_was_passed_under_it(bind: Bind) -> None:
+    """Fails without `_named`."""
+    with tcp_socket(listening=True) as first, tcp_socket(listening=True) as second, tcp_socket(listening=True) as third:
+        web = [f"fd://{fd} web (http://127.0.0.1:{sock.getsockname()[1]})" for fd, sock in ((3, first), (5, third))]
+        passed = {"LISTEN_FDS": "3", "LISTEN_FDNAMES": "web:inner:web"}
+        assert adopt_in_child([first, second, third], ["fd://web"], **passed) == web
+    with pytest.raises(BindError, match=r"fd://web: no socket of that name was passed; LISTEN_FDNAMES has a, b$"):
+        bind("fd://web", environ=systemd(2, names="a:b"))
+    with pytest.raises(BindError, match=r"systemd passes sockets at a start alone, and passed none$"):
+        bind("fd://web")
 
 
 def test_variables_meant_for_another_process_are_ignored(bind: Bind) -> None:
