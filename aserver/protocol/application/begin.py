@@ -1,4 +1,4 @@
-"""How the exchange of a request begins, in any version of HTTP: its scope, and what its fields ask for.
+"""How the exchange of a request begins, in any version of HTTP: its scope, its body, its trailers.
 
 Runs in the worker's loop, at each request. The scope is the application's from then on: nothing here may keep it, nor
 give it a value that other requests share and that an application could change.
@@ -74,7 +74,7 @@ def begin_exchange(  # noqa: PLR0917 - by keyword it is 0.3 us more, at each req
 
 
 def _apply_framing(exchange: Exchange, framing: Mapping[bytes, bytes], length: int) -> None:
-    """Give an exchange what its framing fields ask for: a body, 100, trailers."""
+    """Give an exchange a body, 100 or trailers, as its framing fields ask."""
     if length:
         expected = exchange.modern and b"expect" in framing
         exchange.request_body = RequestBody(None if length < 0 else length, continue_expected=expected)

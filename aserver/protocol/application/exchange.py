@@ -1,8 +1,8 @@
 """A request and its response, as the application sees them: scope, `receive()` and `send()`.
 
 Runs in the worker's loop. The legal order of messages is `Response`'s, the bytes are the carrier's; this adds waiting,
-disconnects, the body's flow control and the application's failures. It must never let a half response look like a
-whole one.
+disconnects, the body's flow control and the application's failures. It must never let a half response look
+complete.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from aserver.protocol.semantics.response_head import Heads, Pairs
 
 
 class Carrier(Protocol):
-    """The connection of an exchange, or its stream of one: all that differs between the versions of HTTP.
+    """The connection of an exchange, or its stream: all that differs between the versions of HTTP.
 
     It makes the bytes, and goes on by itself once `exchange.state` is DONE.
     """
@@ -44,10 +44,10 @@ class Carrier(Protocol):
         """Send an interim response, such as 100."""
 
     def send_head(self, exchange: "Exchange", body: bytes) -> None:
-        """Send the head with the first piece of the body, the only one if the response is complete."""
+        """Send the head with the first piece of the body, or all of it if the response is complete."""
 
     def send_data(self, exchange: "Exchange", body: bytes) -> None:
-        """Send the next piece of the body, the last one if the response is complete."""
+        """Send the next piece of the body, the last if the response is complete."""
 
     def send_trailers(self, exchange: "Exchange", fields: Pairs) -> None:
         """Send the trailers, which complete the response."""
@@ -69,7 +69,7 @@ class Carrier(Protocol):
 
 
 class Exchange(Response):
-    """A request under way. A finished one is a `AccessRecord`."""
+    """A request under way; when it has ended, an `AccessRecord`."""
 
     __slots__ = (
         "_read",
@@ -123,14 +123,14 @@ class Exchange(Response):
         self.method = method
         self.version = version
         self.headers = headers  # not the scope's list
-        self.client: tuple[str, int] | None = scope["client"]  # or what a trusted proxy says
+        self.client: tuple[str, int] | None = scope["client"]  # or the address that a trusted proxy names
         self.started = connection.context.now
         self.launched = False  # its turn has come; `task` may follow a turn of the loop later
         self.task: asyncio.Task[None] | None = None
         self.gone = False  # nothing that is sent reaches the client any more
         self.parting: Parting | None = None  # made when the client has gone, or has stopped sending and may have
         self.complete = False  # the request's last byte is here
-        self.request_body: RequestBody | None = None  # the body, if there is one
+        self.request_body: RequestBody | None = None  # None without a body
         self._read = False  # the application has got the end of the body
         self.waiters: list[asyncio.Future[None]] | None = None
         self.request_id: str | None = None
@@ -265,7 +265,7 @@ class Exchange(Response):
     def half_closed(self) -> None:
         """Tell the application that the client has stopped sending some time ago; nearly all have left then.
 
-        An answer that has an end is still sent. A stream without one is broken off: nothing else would show whether its
+        An answer of known length is still sent. An endless stream is broken off: nothing else would show whether its
         client is there, as long as nothing is sent.
         """
         if self.state is DONE or self.gone or not self.connection.open:

@@ -1,4 +1,4 @@
-"""The tasks in which the application runs, one for each request or WebSocket: how they start, end, and are counted.
+"""The tasks in which the application runs, for each request and WebSocket: how they start, end, and are counted.
 
 Runs in the worker's loop. Whatever calls the application goes through `Tasks`, so that the limit, the note on the
 board, the request id and the log are the same for HTTP and WebSockets. An exception of the application must never
@@ -75,7 +75,7 @@ class Request(Protocol):
         """Whether it is a stream: an HTTP answer that has begun, of no known length."""
 
     def end_stream(self) -> None:
-        """End it, if it is one, as if its client had left."""
+        """End an answer that is a stream, as if its client had left."""
 
     def abandon(self) -> bool:
         """End an answer whose client left long ago; return whether the application had to be cancelled."""
@@ -123,7 +123,7 @@ class Tasks:
         self._app = app
         self._config = config
         self._loop = loop
-        self._variables = variables  # copied for each task: a variable that one sets, no other sees
+        self._variables = variables  # copied for each task, which so sets variables for itself alone
         self.access = access
         self.meter = meter
         self.observed = access is not None or meter is not None
@@ -147,7 +147,7 @@ class Tasks:
         #: With `request_timeout`: the progress that each request had made when it was last seen to, and when that was.
         self._progress: dict[Request, tuple[int, float]] = {}
         self._stopping = False  # no other process will serve these clients
-        self._streams: dict[Request, float] = {}  # since when each has been one, as far as `end_streams` has looked
+        self._streams: dict[Request, float] = {}  # when `end_streams` first saw each
 
     # ── begin ────────────────────────────────────────────────────────────────────────────────
 
@@ -156,7 +156,7 @@ class Tasks:
 
         Not at once, though Python 3.12 could: a task started inside `data_received` makes an answer before the loop
         has read the next connection, and these small turns cost 20 % more CPU per request under load. Starting all
-        of a turn eagerly from one callback saves 6 % (3.12) to 10 % (3.13) over a scheduled task each.
+        of a turn eagerly from a single callback saves 6 % (3.12) to 10 % (3.13) over a scheduled task each.
         """
         if self._clocked:  # by uvloop's clock, but in full: that has milliseconds
             request.started = monotonic() if self.timed else self._turn_began or self._begin_turn()
@@ -217,7 +217,7 @@ class Tasks:
             self.access(record)
 
     def _begin_turn(self) -> float:
-        """Look at the clock once for all requests that begin in this turn; each look is a hundredth of a short one."""
+        """Look at the clock once for all requests that begin in this turn: a look costs 1 % of a short request."""
         self._turn_began = monotonic()
         self._loop.call_soon(self._end_turn, context=self._variables)
         return self._turn_began
@@ -241,7 +241,7 @@ class Tasks:
         return self.describe()
 
     def standing(self, request: Request) -> str:
-        """`GET /x, 31.2 s`, and what its application does although no client waits for it."""
+        """`GET /x, 31.2 s`, and whether the application works on although no client waits for it."""
         how = ""
         if request.answered:
             how = " (over for its client; its application works on)"
@@ -278,7 +278,7 @@ class Tasks:
         self._progress = {request: (progress, since + seconds) for request, (progress, since) in self._progress.items()}
 
     def sweep(self, now: float) -> None:
-        """End what has overrun a deadline."""
+        """End the requests that have overrun a deadline."""
         if self.abandoned:
             self._end_abandoned(now)
         if self._stopping:
@@ -315,7 +315,7 @@ class Tasks:
     def _end_abandoned(self, now: float) -> None:
         """End answers that go on though their client left `disconnect_grace` ago, or has been taken for gone.
 
-        A request whose answer has not begun is left alone: what it does must not end half done.
+        A request whose answer has not begun is left alone: its work must not end half done.
         """
         for request, deadline in list(self.abandoned.items()):
             if request not in self.running or request.answered:

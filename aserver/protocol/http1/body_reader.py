@@ -1,4 +1,4 @@
-"""The body of one request, as its bytes come: how many there are, and which go to the parser next.
+"""The body of a request, as its bytes come: how many there are, and which go to the parser next.
 
 Pure. Made for a request that has a body, and dropped at the body's end. It must never take a byte of the next request.
 """
@@ -28,7 +28,7 @@ class BodyReader:
             raise ClientError(413, f"body above {self._limits.body} bytes")
 
     def part(self, data: bytes, position: int, most: int) -> tuple[list[bytes | memoryview], int, int]:
-        """Return the pieces from `position` on that the parser is to be fed, where they end, and what this has cost.
+        """Return the pieces from `position` on that the parser is to be fed, where they end, and their cost.
 
         It stops at the body's end, or where it has cost `most` (see `ChunkWalk`). Raises ClientError.
         """

@@ -1,7 +1,7 @@
-"""HTTP/1.0 and 1.1 on a connection: exchanges out of what the reader tells, in order, and how they end.
+"""HTTP/1.0 and 1.1 on a connection: requests become exchanges, which are answered in order.
 
-Runs in the worker's loop. `RequestReader` reads; the application is started when it has returned, never from inside one
-of its calls, which may come from the parser.
+Runs in the worker's loop. `RequestReader` reads. The application is started when the reader has returned, and never
+inside its calls, which may come from the parser.
 """
 
 from collections.abc import Coroutine, Mapping
@@ -29,7 +29,7 @@ from aserver.protocol.websocket import session
 
 
 class HttpConnection:
-    """HTTP/1 on a connection, its `link`: the handler of what comes, and the carrier of exchanges."""
+    """HTTP/1 on a connection, its `link`: the handler of its bytes, and the carrier of exchanges."""
 
     __slots__ = (
         "context",
@@ -63,7 +63,7 @@ class HttpConnection:
     # ── bytes in ─────────────────────────────────────────────────────────────────────────────
 
     def data_received(self, data: bytes) -> None:
-        """Read, then start what can be started."""
+        """Read, then start the application for the request whose turn it is."""
         reader = self.reader
         if not reader.take_known(data):
             error = None
@@ -71,7 +71,7 @@ class HttpConnection:
                 reader.feed(data)
             except ClientError as refusal:
                 error = refusal
-            if error is not None:  # not above: what is raised while another error is handled, forgets its own cause
+            if error is not None:  # not above: an exception raised there would get this one as its context
                 self.refuse(error)
         current = self.current
         if current is not None and not current.launched and not self.write_paused:
@@ -81,7 +81,7 @@ class HttpConnection:
             self._after_piece(data)
 
     def _after_piece(self, data: bytes) -> None:
-        """See to what a piece has left behind: a head without its end, an offer, or bytes behind the last request."""
+        """Go on after a piece that ends in a head, in an offer, or behind the last request."""
         reader, link = self.reader, self.link
         if reader.phase is OFFER:
             self._hand_over()
@@ -92,7 +92,7 @@ class HttpConnection:
             link.discard(data)
 
     def on_spent(self) -> None:
-        """Let others have their turn; what is read meanwhile would have to be kept."""
+        """Let other connections have their turn, and read nothing until then: the bytes would have to be kept."""
         self.link.gate.pause(Pause.TURN)
         self.context.fair_queue.wait(self._take_turn)
 
@@ -101,13 +101,13 @@ class HttpConnection:
         self._read_on()
 
     def _read_on(self) -> None:
-        """Read what had to wait, if it still matters, and then what the client sends."""
+        """Read the bytes that had to wait, then let the transport read again."""
         reader, link = self.reader, self.link
         if link.stage is not OPEN:
             reader.stop()
             return
         self.data_received(b"")
-        if link.stage is OPEN:
+        if link.handler is self and link.stage is OPEN:  # a WebSocket that has just begun has reasons of its own
             if not reader.spent:
                 link.gate.resume(Pause.TURN)
             if not reader.paused:
@@ -194,7 +194,7 @@ class HttpConnection:
         self._send(exchange, self.encoder.trailers(exchange, fields))
 
     def _send(self, exchange: Exchange, data: bytes | list[bytes]) -> None:
-        """Write what belongs together with what comes before or after it; go on if the response is complete."""
+        """Write the bytes of a response, a small piece together with its neighbours; go on if it is complete."""
         writer = self.link.writer
         if exchange.state is not DONE:
             writer.write_soon(data)
@@ -230,7 +230,7 @@ class HttpConnection:
         self.link.await_nothing()  # it is the application that is slow
 
     def resume_body(self) -> None:
-        """Read on, now that the application has taken what there was."""
+        """Read on, now that the application has taken the body so far."""
         self.link.gate.resume(Pause.BODY)
         self.await_body()
 
@@ -285,7 +285,7 @@ class HttpConnection:
             self.link.linger()
 
     def _next(self) -> None:
-        """Go on after a request and its response: with what waits behind it, or else with another."""
+        """Go on after a request and its response: with the pipeline, else with the client's next request."""
         pipeline = self.pipeline
         if pipeline is not None and pipeline.exchanges:
             exchange = self.current = pipeline.pop()
@@ -310,14 +310,14 @@ class HttpConnection:
             self.link.deadline = self.context.now + self.context.keep_alive
 
     def writable(self) -> None:
-        """Start what had to wait for the client to read."""
+        """Start the request that had to wait until the client read."""
         current = self.current
         if current is not None and not current.launched:
             current.launched = True
             self.tasks.start(current)
 
     def last(self) -> bool:
-        """Tell whether no request waits behind the current one."""
+        """Tell whether no request waits behind `current`."""
         return self.pipeline is None and not self.reader.unread
 
     # ── ends ─────────────────────────────────────────────────────────────────────────────────
@@ -354,7 +354,7 @@ class HttpConnection:
             self.link.close()
 
     def eof_received(self) -> bool:
-        """Take the client's half-close: what it has asked for completely is still answered."""
+        """Take the client's half-close; requests that are complete are still answered."""
         current = self.current
         if self.link.tls or self.receiving is not None or current is None:
             return False

@@ -1,7 +1,7 @@
 """Responses as bytes of HTTP/1 (RFC 9112): status line, fields, framing of the body, Connection.
 
-Pure. `semantics/response` decides what may be sent. An encoder must never make an unfinished response look finished,
-and never copies a large body.
+Pure. `semantics/response` decides which messages may be sent. An encoder must never make an unfinished response look
+finished, and never copies a large body.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from aserver.protocol.semantics.status import PHRASES
 
 Pairs = Sequence[tuple[bytes, bytes]]
 
-#: Without the final CRLF, because every field line below begins with one. The version is 1.1 for 1.0 requests
-#: too: it says what the server can do, not what the request was (RFC 9110 section 2.5).
+#: Without the final CRLF, because every field line below begins with CRLF. The version is 1.1 for 1.0 requests too: it
+#: is the highest that the server can speak, not the request's (RFC 9110 section 2.5).
 STATUS_LINES: Final[dict[int, bytes]] = {
     status: b"HTTP/1.1 %d %s" % (status, phrase) for status, phrase in PHRASES.items()
 }
 
-#: Name in lower case -> what goes before the value, for names that are often used.
+#: Name in lower case -> the bytes before the value, for names that are often used.
 _PREFIXES: Final[dict[bytes, bytes]] = {
     name: b"\r\n%s: " % name for name in (*RESPONSE_NAMES.values(), b"content-length")
 }
@@ -32,7 +32,7 @@ _SWITCH: Final = b"\r\nupgrade: websocket\r\nconnection: Upgrade"
 
 
 class Encoder:
-    """Makes bytes of the responses of one worker."""
+    """Makes bytes of a worker's responses."""
 
     __slots__ = ("_defaults", "_ending", "_lines", "heads")
 
@@ -47,7 +47,7 @@ class Encoder:
         self._ending = self._lines + b"\r\n\r\n"
 
     def first(self, response: Response, body: bytes) -> bytes | list[bytes]:
-        """Return the head with the first piece of the body, in one or several pieces.
+        """Return the head with the first piece of the body; as a list if joining them would copy a large piece.
 
         Turns `response.keep_alive` off where only the end of the connection can end the body.
         """
@@ -62,7 +62,7 @@ class Encoder:
         return opening + body if len(body) < JOIN_LIMIT else [opening, body]
 
     def piece(self, response: Response, body: bytes) -> bytes | list[bytes]:
-        """Return the next piece of the body, in one or several pieces."""
+        """Return the next piece of the body; as a list if it is large and has a chunk's frame."""
         if response.length is None and response.head is not None and _is_chunked(response, response.head):
             return _chunk(b"", body, last=response.state is DONE)
         return body
@@ -94,7 +94,7 @@ class Encoder:
             if response.length is not None:
                 framing = b"\r\ncontent-length: %d" % response.length
             elif response.state is DONE:
-                pass  # HEAD without a body: what GET would say is not known
+                pass  # HEAD without a body: the length that GET would have is not known
             elif response.modern:
                 framing = _CHUNKED
             elif not response.head_only:

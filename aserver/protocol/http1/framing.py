@@ -1,9 +1,9 @@
 """Where a request begins and where its body ends, for heads that do not come whole and plain.
 
 Pure. llhttp takes several spaces in a request line, a bare LF before it, `RTSP/1.0` after it, and a chunk extension
-without a name, but no white space in one; it knows a fixed list of methods, and never tells where a message ended. So
-`RequestReader` asks this module first about every request that is not of the plainest kind. It must never take what
-RFC 9112 does not, and hold no more than one line.
+without a name, but no extension with white space; it knows a fixed list of methods, and never tells where a message
+ended. So `RequestReader` asks this module first about every request that is not of the plainest kind. It must never
+take bytes that RFC 9112 forbids, and hold no more than a line.
 """
 
 import re
@@ -137,7 +137,7 @@ class ChunkWalk:
     def advance(self, data: bytes, start: int, most: int) -> int:
         """Return the offset behind the last byte of `data` from `start` on that belongs to the body.
 
-        It may be an earlier one, where `spent` has come to `most`.
+        It is an earlier offset where `spent` has come to `most`.
 
         Raises ClientError: 400 for a malformed or endless size line, 431 for trailers above the limits.
         """

@@ -1,7 +1,7 @@
 """A request's head while it is being read: its line, and its fields as llhttp finds them.
 
-Pure. llhttp calls `RequestHead`, which collects, and holds what has come to the limits before the head is complete. It
-must never look at what the fields mean: `RequestReader.on_headers_complete` and `rules` do.
+Pure. llhttp calls `RequestHead`, which collects, and applies the limits already before the head is complete. It must
+never look at the meaning of fields: `RequestReader.on_headers_complete` and `rules` do.
 """
 
 from collections.abc import Callable
@@ -32,16 +32,16 @@ CR: Final = 0x0D
 HASH: Final = 0x23
 
 
-#: Of heads without such fields; never written to. Two empty ones of its own would be a tenth of an idle connection.
+#: Of heads without such fields; never written to. Two empty dicts of its own would be a tenth of an idle connection.
 _NONE: Final[dict[bytes, bytes]] = {}
 
 
 class DoubtError(Exception):
-    """This is not one plain request: read it again, part by part."""
+    """These bytes are not a single plain request: read them again, part by part."""
 
 
 class RequestHead:
-    """Collects the heads of a connection, one after the other, and the trailers behind a body.
+    """Collects the heads of a connection, each in its turn, and the trailers behind a body.
 
     The parser calls its methods for the target and the fields, and the callables that it is given for all else.
     """
@@ -94,7 +94,7 @@ class RequestHead:
     # ── part by part ─────────────────────────────────────────────────────────────────────────
 
     def read_line(self, data: bytes, position: int) -> int:
-        """Read what there is of a request line, to which `line` is set at its end. Raises ClientError."""
+        """Read a request line, or as much of it as has come; set `line` at its end. Raises ClientError."""
         begun = self.begun
         if not begun:
             position = empty_lines(data, position, SLICE)
@@ -117,9 +117,9 @@ class RequestHead:
         return end
 
     def next_fields(self, data: bytes, position: int) -> tuple[bytes, int, bool]:
-        """Return what the parser is fed next, and how many bytes of `data` that are, up to the head's end.
+        """Return the bytes to feed to the parser next, and how many of `data` these are, up to the head's end.
 
-        Also, whether the head is of one piece that breaks no limit of size.
+        Also, whether the head is a single piece that breaks no limit of size.
         """
         before = len(self._tail)
         piece = self._tail + data[position : position + SLICE]
@@ -166,7 +166,7 @@ class RequestHead:
         self.fields.append((known, value))
 
     def _joined(self, before: bytes, name: bytes, value: bytes) -> bytes:
-        """Return a list field that comes in several lines as one value, which is held to the limit of one field.
+        """Join the lines of a list field to a value, which may have no more bytes than any other field.
 
         RFC 9110 section 5.3: it means the same. Without the limit these lists, looked through at once, could be
         a hundred times as long, and would be copied a hundred times.

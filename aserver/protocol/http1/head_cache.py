@@ -10,8 +10,8 @@ from typing import Final
 REMEMBERED_SIZE: Final = 2048
 
 #: A plain GET that was parsed and passed the rules: its bytes behind the target, from ` HTTP/1.1` to the empty line;
-#: its fields; those of `FORWARDING_NAMES` among them; whether the connection stays open. A bare tuple, because making a
-#: named one costs 0.3 us.
+#: its fields; those of `FORWARDING_NAMES` among them; whether the connection stays open. A bare tuple, because to make
+#: a NamedTuple costs 0.3 us.
 KnownHead = tuple[bytes, list[tuple[bytes, bytes]], dict[bytes, bytes], bool]
 
 

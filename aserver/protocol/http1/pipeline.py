@@ -1,4 +1,4 @@
-"""Requests that were read before the response to the current one was complete (RFC 9112 section 9.3.2).
+"""Requests that were read before the response to the request before them was complete (RFC 9112 section 9.3.2).
 
 Runs in the worker's loop. A connection has a `Pipeline` only while a request, or the refusal of one, waits. It must
 never hold more than `PIPELINE_LIMIT` requests.
@@ -13,12 +13,12 @@ from aserver.protocol.http1.reader import RequestReader
 from aserver.protocol.transport.connection import Connection
 from aserver.protocol.transport.read_gate import Pause
 
-#: Requests that wait for the current one's response; with so many, reading pauses until half of them are begun.
+#: Requests that wait for an earlier response; with so many, reading pauses until half of them are begun.
 PIPELINE_LIMIT: Final = 16
 
 
 class Pipeline:
-    """The requests behind the current one, in order, and the refusal of the last. `read_on` goes on reading."""
+    """The requests behind the current request, in order, and the refusal of the last. `read_on` goes on reading."""
 
     __slots__ = ("_link", "_read_on", "_reader", "exchanges", "refusal")
 
@@ -40,7 +40,7 @@ class Pipeline:
     def refuse(self, error: ClientError, exchange: Exchange | None) -> None:
         """Have a refusal wait; `exchange` is the request of which it is, if its head was good."""
         if exchange in self.exchanges:
-            self.exchanges.pop()  # only the last one read can be incomplete
+            self.exchanges.pop()  # only the request read last can be incomplete
         self.refusal = error, exchange
 
     def pop(self) -> Exchange:

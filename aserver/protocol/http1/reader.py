@@ -3,8 +3,9 @@
 Pure: no transport, no loop, no clock. `RequestReader` is fed the bytes that arrive, and tells its sink of each request,
 of its body and of the body's end; it raises ClientError for bytes that are no request. There are two ways through it:
 
-* whole: a piece that looks like one plain request goes to llhttp at once. Its head is believed if `on_headers_complete`
-  finds nothing odd in the raw bytes; a head whose fields were served before (`head_cache`) is not even parsed;
+* whole: a piece that looks like a single plain request goes to llhttp at once. Its head is believed if
+  `on_headers_complete` finds nothing odd in the raw bytes; a head whose fields were served before (`head_cache`) is
+  not even parsed;
 * part by part, for all else: heads and bodies in pieces, pipelining, other methods, anything at which llhttp stumbles.
   `framing` reads the request line and finds the end of each part, so that the outcome is the same wherever the network
   has cut; llhttp does the rest of the syntax. A call works through `PORTION` of it, and the rest waits.
@@ -27,8 +28,8 @@ from aserver.protocol.http1.head_cache import REMEMBERED_SIZE, HeadCache, KnownH
 from aserver.protocol.http1.sink import RequestSink
 from aserver.protocol.semantics.limits import RequestLimits
 
-#: Bytes of heads and of what frames a body (see `framing.LINE_COST`) that a call reads: 0.04 ms of large fields, 0.1
-#: of the smallest chunks, 0.2 of chunk extensions. With half of it a head of 12 KB needs a second turn.
+#: Bytes of heads and of a body's frames (see `framing.LINE_COST`) that a call reads: 0.04 ms of large fields, 0.1 of
+#: the smallest chunks, 0.2 of chunk extensions. With half of it a head of 12 KB needs a second turn.
 PORTION: Final = 16384
 
 
@@ -55,7 +56,7 @@ OVER: Final = ReadPhase.OVER
 
 
 class RequestReader:
-    """Reads the requests of one connection. After ClientError it reads nothing more.
+    """Reads the requests of a connection. After ClientError it reads nothing more.
 
     While it is `paused`, which a sink may set from inside a call, no other request is begun in the same piece. A call
     that has worked through a PORTION leaves the reader `spent`, until its owner says that it is not. In both cases the
@@ -96,12 +97,12 @@ class RequestReader:
         self._units = 0  # of PORTION, in this call
         self._known: KnownHead | None = cache.known  # the last plain head of this connection
         self._good_host: bytes | None = cache.good_host  # the last Host that was found well-formed
-        self._pipelined = False  # requests have come together: they are looked at one by one from then on
+        self._pipelined = False  # requests have come together: each is looked at alone from then on
         self._parser: Any = None  # made for the first head that is not known
         self.head: RequestHead | None = None  # made with the first parser
         self._piece = b""  # the piece that is expected to have it whole, until the head is believed
         self._learnt: KnownHead | None = None  # will be known if the parser finds nothing behind it
-        self._body: BodyReader | None = None  # the one being read
+        self._body: BodyReader | None = None  # under way
 
     # ── bytes in ─────────────────────────────────────────────────────────────────────────────
 
@@ -122,13 +123,13 @@ class RequestReader:
             self._read_parts(data)
 
     def take_rest(self) -> bytes:
-        """Return what follows the request that has offered another protocol; nothing more is read."""
+        """Return the bytes behind the request that has offered another protocol; nothing more is read."""
         rest = self.unread[self._unread_from :]
         self.stop()
         return rest
 
     def stop(self) -> None:
-        """Read nothing more, and forget what is unread."""
+        """Read nothing more, and forget the bytes that are unread."""
         self.phase = OVER
         self.unread = b""
         self._unread_from = 0
@@ -179,24 +180,24 @@ class RequestReader:
             self._read_again(data, None)
 
     def _parse_whole(self, head: RequestHead, piece: bytes) -> Exception | None:
-        """Give the parser what may be one whole request; return the error with which it stops, if it does."""
+        """Give the parser a piece that may be a whole request; return the error with which it stops, if it does."""
         self._piece = piece
         head.expected = True
         try:
             self._parser.feed_data(piece)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            return error  # not handled here: what is raised while another error is handled, forgets its own cause
+            return error  # not handled here: an exception raised here would get this one as its context
         if self._learnt is not None:
             self._known = self._cache.known = self._learnt
             self._learnt = None
         return None
 
     def _read_again(self, data: bytes, cause: BaseException | None) -> None:
-        """Read part by part what the parser did not take in one go, from the first byte that is not believed yet."""
+        """Read a piece part by part that the parser did not take whole, from the first byte not believed yet."""
         if not isinstance(cause, ClientError | DoubtError | None):
             raise cause  # a mistake of ours
         start = 0
-        if not self._piece:  # a head was believed, because the piece ends like one: there is another behind it
+        if not self._piece:  # a head was believed, because the piece ends like a head: there is another behind it
             self._pipelined = True
             start = data.index(END_OF_HEAD) + len(END_OF_HEAD)
         self._renew_parser().forget()
@@ -205,7 +206,7 @@ class RequestReader:
     # ── part by part ─────────────────────────────────────────────────────────────────────────
 
     def _read_parts(self, data: bytes) -> None:
-        """Read one part after the other: request line, rest of the head, body; as many as one turn allows."""
+        """Read part after part: request line, rest of the head, body; as many as a turn allows."""
         self._piece = b""
         self._units = 0
         position, self._unread_from = self._unread_from, 0
@@ -241,7 +242,7 @@ class RequestReader:
         self._unread_from = position
 
     def _read_head(self, data: bytes, position: int) -> int:
-        """Read one of several requests at once if it is whole, plain and short; return where it ends, or 0."""
+        """Read the next of several requests at once if it is whole, plain and short; return where it ends, or 0."""
         if self.phase is LINE or not data.startswith(b"GET /", position):
             return 0
         end = data.find(END_OF_HEAD, position, position + REMEMBERED_SIZE) + len(END_OF_HEAD)
@@ -259,7 +260,7 @@ class RequestReader:
         return end
 
     def _read_line(self, data: bytes, position: int) -> int:
-        """Read what there is of a request line."""
+        """Read a request line, or as much of it as has come."""
         head = self.head
         assert head is not None
         position = head.read_line(data, position)
@@ -267,7 +268,7 @@ class RequestReader:
             self.phase = LINE if head.begun else BETWEEN
         else:
             self.phase = FIELDS
-            # A new one: for llhttp all is over after `Proxy-Connection: close`, or `Connection: close` in trailers.
+            # The old one stops for good at `Proxy-Connection: close`, or at `Connection: close` in trailers.
             self._renew_parser()
         return position
 
@@ -365,7 +366,7 @@ class RequestReader:
             or len(headers) > limits.fields
         ):
             rules.examine(limits, method=method, version=version, target=target, headers=headers, framing=fields)
-            self._good_host = self._cache.good_host = host if version == "1.1" else None  # 1.0 may have an empty one
+            self._good_host = self._cache.good_host = host if version == "1.1" else None  # 1.0 may have an empty Host
         if plain and len(piece) <= REMEMBERED_SIZE:
             self._learnt = (piece[4 + len(target) :], headers, forwarding, keep_alive)
         common = common and version == "1.1"

@@ -25,7 +25,7 @@ def answer_refusal(
     *,
     head: RequestHead | None,
 ) -> None:
-    """Answer a request, and end its connection; `exchange` has it if its head was good, else `head` what was read."""
+    """Answer a request, and end its connection; it is `exchange` if its head was good, else `head` as far as read."""
     log.debug("%s:%s is answered %d: %s", *(link.client or ("a client", "-")), error.status, error.reason)
     line = (None if head is None else head.line) or ("", b"", "")
     head_only = line[0] == "HEAD" if exchange is None else exchange.head_only

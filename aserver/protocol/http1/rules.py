@@ -13,7 +13,7 @@ from aserver.protocol.semantics.fields import content_length, tokens
 from aserver.protocol.semantics.limits import RequestLimits
 from aserver.protocol.semantics.target import check_host
 
-#: The usual values of Connection, of which the first is what browsers send.
+#: The usual values of Connection; browsers send the first.
 KEEP_ALIVE: Final = (b"keep-alive", b"Keep-Alive")
 
 
@@ -67,7 +67,7 @@ def _examine_sizes(limits: RequestLimits, method: str, target: bytes, headers: S
 
 
 def check_transfer_encoding(coding: bytes, version: str, *, has_length: bool) -> None:
-    """Raise ClientError unless the body is framed in the one way that every server reads alike.
+    """Raise ClientError unless the body is framed in the only way that every server reads alike.
 
     RFC 9112 section 6.1: with Content-Length or in HTTP/1.0 it is a smuggling attempt (400); a coding before the
     final chunked is just not implemented (501).

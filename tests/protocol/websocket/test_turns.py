@@ -364,6 +364,18 @@ async def test_a_turn_does_not_open_a_full_queue() -> None:
         assert line.reading
 
 
+async def test_a_turn_that_http_still_waits_for_withdraws_no_pause_of_the_websocket_behind_it() -> None:
+    """Fails without the question for `handler` in `_read_on`."""
+    tap = Tap().plug(service_of(Application(listen)))
+    http = tap.protocol.handler
+    tap.protocol.data_received(request())
+    http.on_spent()
+    assert tap.protocol.handler is not http
+    await eventually(lambda: not tap.service.context.fair_queue.waiting)
+    assert not tap.reading
+    tap.protocol.connection_lost(None)
+
+
 async def test_what_came_before_the_answer_is_read_in_turns_too() -> None:
     async with wired(Application(listen), ws_max_queue=10_000) as service:
         data = filled(frame(BINARY, b"x"), HIGH_WATER) + END
