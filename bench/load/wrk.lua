@@ -1,5 +1,6 @@
 -- One script for every wrk scenario; its arguments are key=value pairs after "--":
 --   browser=1     the 12 headers of a desktop browser
+--   varied=1      the same, and the query and the cookie are others at each request
 --   upload=BYTES  POST a body of that size
 --   close=1       Connection: close, so that each request makes a connection
 --   pipeline=N    N requests written at once
@@ -19,12 +20,31 @@ local browser = {
   ["Sec-Fetch-Site"] = "same-origin",
 }  -- and Host makes 12
 
+local threads = 0
+
+function setup(thread)
+  thread:set("begin", threads * 1000000000)  -- no two threads count the same numbers
+  threads = threads + 1
+end
+
+-- A request whose query and cookie have a number that no other has. It is put together here: wrk.format() is slow.
+local function varied()
+  wrk.headers["Cookie"] = browser["Cookie"]:gsub("7f0c2a9be1d84c63a5f1", "@")
+  local first, second, third = wrk.format("GET", wrk.path .. "?page=@&order=price"):match("^(.-)@(.-)@(.*)$")
+  local number = begin
+  request = function()
+    number = number + 1
+    return string.format("%s%.0f%s%020.0f%s", first, number, second, number, third)
+  end
+end
+
 function init(args)
   local depth = 1
   for _, pair in ipairs(args) do
     local key, value = pair:match("^(%w+)=(.*)$")
-    if key == "browser" then
+    if key == "browser" or key == "varied" then
       for name, text in pairs(browser) do wrk.headers[name] = text end
+      if key == "varied" then varied() end
     elseif key == "upload" then
       wrk.method = "POST"
       wrk.headers["Content-Type"] = "application/octet-stream"

@@ -248,6 +248,13 @@ _BROWSER = (
 _H2_COLUMNS = tuple(column for column in _COLUMNS if column.key in {"cpu_us", "rps", "pss_mb"})
 
 LOADS = (
+    # First, as no client of a real service says the same at each request, and some servers remember what repeats.
+    Load(
+        name="headers-varied",
+        title="Hello world, 12 browser headers; the query and one of them differ at each request",
+        answer="hello:app",
+        options=("varied=1",),
+    ),
     Load(name="hello", title="Hello world, raw ASGI, 64 keep-alive connections", answer="hello:app"),
     Load(
         name="metrics",
