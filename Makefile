@@ -4,7 +4,7 @@
 # make test-compiled   the same suite with the protocol modules compiled (mypyc; needs a C compiler)
 # make lint   ruff, mypy, import rules             make bench ARGS='...'   see bench/README.md
 # make docs   what is generated: docs/settings.md and others      make clean              all that this file made
-# make site   the documents as a site, in build/site
+# make site   the documents as a site, in build/site, all of whose links lead somewhere
 # make chaos  a minute of kills, reloads, upgrades and broken deploys under load (TEST_CHAOS_SEED repeats one)
 # make storm  50,000 signals to a logging server, for each of six kinds of log; make fuzz: raw bytes for a minute, half of it HTTP/2
 # make long   the suite with its longer variants: 50,000 signals, 20 upgrades, thousands of random histories
@@ -43,7 +43,7 @@ suite = { code=0; \
 	$(abspath $(BIN))/python -m pytest -m alone $(1) $(ARGS) || [ $$? = 5 ] || code=1; \
 	exit $$code; }
 
-MORE := tests/chaos tests/fuzz $(addprefix tests/process/test_,attack.py departures.py develop_page.py hostile_app.py long_messages.py)
+MORE := tests/chaos tests/fuzz tests/documents/test_run.py $(addprefix tests/process/test_,attack.py departures.py hostile_app.py long_messages.py)
 LESS := $(addprefix --ignore=,$(MORE))
 
 test: $(VENV)/.test
@@ -56,7 +56,7 @@ test-more: $(VENV)/.test
 COPY := build/compiled
 test-compiled: $(VENV)/.test
 	rm -rf $(COPY) && mkdir -p $(COPY)
-	tar --exclude '.env-*' --exclude results --exclude __pycache__ -cf - aserver bench deploy docs tests *.md LICENSE Makefile pyproject.toml .importlinter | tar -xf - -C $(COPY)
+	tar --exclude '.env-*' --exclude results --exclude __pycache__ -cf - aserver bench deploy docs tests *.md LICENSE Makefile mkdocs.yml pyproject.toml .importlinter | tar -xf - -C $(COPY)
 	cd $(COPY) && HATCH_BUILD_HOOKS_ENABLE=1 $(abspath $(BIN))/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 	cd $(COPY) && export TEST_COMPILED=1 && $(call suite,$(LESS))
 
@@ -121,9 +121,10 @@ docs: $(VENV)/.run
 	$(BIN)/python -m aserver.command.states_page > $(VENV)/states.md
 	mv $(VENV)/states.md docs/states.md
 
-site: $(VENV)/.run
+site: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --group docs
-	$(BIN)/mkdocs build --strict --quiet --site-dir build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/site
+	TEST_SITE=1 $(BIN)/python -m pytest tests/documents/test_site.py $(ARGS)
 
 clean:
 	rm -rf .venv .venv-* build dist *.egg-info *__mypyc.*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
