@@ -110,7 +110,7 @@ class Fleet:
             self._push(alarm, host, ev.Tick())
         self._alarms[host] = alarm
 
-    def _obey(self, host: int, command: ev.Command, now: float) -> None:
+    def _obey(self, host: int, command: ev.MasterCommand, now: float) -> None:
         times, rng = self._times, self._rng
         match command:
             case ev.SpawnZygote():

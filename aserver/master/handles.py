@@ -10,10 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from msgspec.structs import asdict
 
@@ -21,6 +21,8 @@ from aserver import terminal, unix
 from aserver.ipc.channel import Channel
 from aserver.ipc.messages import FILES_AT_ONCE, MOST_FILES, Files, FromWorker, FromZygote
 from aserver.master.snapshot import SavedWorker, SavedZygote
+
+S = TypeVar("S", SavedZygote, SavedWorker)
 
 #: Messages of a peer beyond two for each fork: its files in pieces, and those that are sent once, with some to spare.
 #: A peer that sends more floods the channel.
@@ -32,10 +34,66 @@ ZYGOTE_FD = 3
 _ZYGOTE = Path(__file__).resolve().parent.parent / "zygote" / "__main__.py"
 
 
-@dataclass(slots=True)
-class ZygoteHandle:
-    """A zygote process. `pidfd` is None where there are none; then EOF on the channel is its death notice."""
+class Peer:
+    """A process that runs the application's code; `pidfd` is None where there are none."""
 
+    __slots__ = ()
+    hears: ClassVar[Any]  # the messages that come from it
+    channel: Channel[Any] | None
+    pidfd: int | None
+    trace: int | None
+    files: Files
+
+    @classmethod
+    def restored(cls, saved: SavedZygote | SavedWorker) -> Self:
+        """A process that this master's former image knew."""
+        channel = None if saved.channel is None else Channel[Any](socket.socket(fileno=saved.channel), cls.hears)
+        return cls(**{**asdict(saved), "channel": channel})
+
+    def saved(self, shape: type[S]) -> S:
+        """The process as the next image of this master reads it."""
+        values = {name: getattr(self, name) for name in shape.__struct_fields__}
+        return shape(**{**values, "channel": self.channel.fileno() if self.channel is not None else None})
+
+    def know(self, more: Files) -> None:
+        """Add a part of the fingerprint of its code: names that can be the path of a file.
+
+        The master, maybe root, calls stat(2) on each every few seconds.
+        """
+        known = self.files
+        if len(known) + len(more) <= MOST_FILES and sum(map(len, known)) + sum(map(len, more)) <= MOST_CHARACTERS:
+            paths = (path for path in more if path.startswith("/") and "\0" not in path and len(path) <= LONGEST_PATH)
+            known.update({path: more[path] for path in paths})
+
+    def watch(self, on_message: Callable[[Self], None], on_dead: Callable[[Self], None]) -> None:
+        """Have the running loop call these."""
+        loop = asyncio.get_running_loop()
+        if self.channel is not None:
+            loop.add_reader(self.channel.fileno(), on_message, self)
+            self.channel.flush_by(loop)
+        if self.pidfd is not None:
+            loop.add_reader(self.pidfd, on_dead, self)
+
+    def unwatch(self) -> None:
+        """Have the running loop look at it no longer."""
+        for fd in (self.channel.fileno() if self.channel is not None else -1, self.pidfd):
+            if fd is not None and fd >= 0:
+                asyncio.get_running_loop().remove_reader(fd)
+
+    def close(self) -> None:
+        """Let go of its descriptors."""
+        if self.channel is not None:
+            self.channel.close()
+        for fd in (self.pidfd, self.trace):
+            if fd is not None:
+                os.close(fd)
+
+
+@dataclass(slots=True)
+class ZygoteHandle(Peer):
+    """A zygote process. Without a pidfd, EOF on the channel is its death notice."""
+
+    hears = FromZygote
     generation: int
     pid: int
     pidfd: int | None
@@ -48,20 +106,6 @@ class ZygoteHandle:
 
     def __str__(self) -> str:
         return f"the zygote of generation {self.generation} (pid {self.pid})"
-
-    @classmethod
-    def restored(cls, saved: SavedZygote) -> Self:
-        """A zygote that this master's former image started."""
-        return cls(saved.generation, saved.pid, saved.pidfd, _channel(saved.channel, FromZygote), saved.trace)
-
-    def saved(self) -> SavedZygote:
-        """The zygote as the next image of this master reads it. An upgrade needs pidfds, so there is one."""
-        assert self.pidfd is not None
-        return SavedZygote(self.generation, self.pid, self.pidfd, self.channel.fileno(), self.trace)
-
-    def know(self, files: Files) -> None:
-        """Add a part of the fingerprint of its code."""
-        _add(self.files, files)
 
     def kill(self, signum: signal.Signals = signal.SIGKILL) -> None:
         """End it; our own unreaped child, so the pid is still its."""
@@ -78,18 +122,12 @@ class ZygoteHandle:
             return None
         return status if pid else None
 
-    def close(self) -> None:
-        """Let go of its descriptors."""
-        self.channel.close()
-        os.close(self.trace)
-        if self.pidfd is not None:
-            os.close(self.pidfd)
-
 
 @dataclass(slots=True)
-class WorkerHandle:
+class WorkerHandle(Peer):
     """A worker process, from the order to fork it until its death is understood."""
 
+    hears = FromWorker
     serial: int
     generation: int
     slot: int
@@ -107,47 +145,6 @@ class WorkerHandle:
 
     def __str__(self) -> str:
         return f"worker {self.slot} (generation {self.generation}, pid {self.pid})"
-
-    @classmethod
-    def restored(cls, saved: SavedWorker) -> Self:
-        """A worker that this master's former image knew."""
-        channel = None if saved.channel is None else _channel(saved.channel, FromWorker)
-        return cls(**{**asdict(saved), "channel": channel})
-
-    def saved(self) -> SavedWorker:
-        """The worker as the next image of this master reads it."""
-        values = {name: getattr(self, name) for name in SavedWorker.__struct_fields__}
-        return SavedWorker(**{**values, "channel": self.channel.fileno() if self.channel is not None else None})
-
-    def know(self, files: Files) -> None:
-        """Add a part of the fingerprint of its code."""
-        _add(self.files, files)
-
-    def close(self) -> None:
-        """Let go of its descriptors."""
-        if self.channel is not None:
-            self.channel.close()
-        for fd in (self.pidfd, self.trace):
-            if fd is not None:
-                os.close(fd)
-
-
-def unwatch(loop: asyncio.AbstractEventLoop, channel: Channel[Any] | None, pidfd: int | None) -> None:
-    """Have the loop no longer look at a process's descriptors."""
-    for fd in (channel.fileno() if channel is not None else None, pidfd):
-        if fd is not None and fd >= 0:
-            loop.remove_reader(fd)
-
-
-def _channel(fd: int, expects: Any) -> Channel[Any]:
-    return Channel(socket.socket(fileno=fd), expects)
-
-
-def _add(known: Files, more: Files) -> None:
-    """Add the names that can be the path of a file; the master, maybe root, calls stat(2) on each every few seconds."""
-    if len(known) + len(more) <= MOST_FILES and sum(map(len, known)) + sum(map(len, more)) <= MOST_CHARACTERS:
-        paths = (path for path in more if path.startswith("/") and "\0" not in path and len(path) <= LONGEST_PATH)
-        known.update({path: more[path] for path in paths})
 
 
 def spawn(command: list[str], environ: Mapping[str, str], fds: Mapping[int, int]) -> int:

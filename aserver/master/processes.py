@@ -22,7 +22,7 @@ from aserver.master.core.explain import Intent, explain_exit
 from aserver.master.handles import WorkerHandle, ZygoteHandle
 from aserver.master.output import Output
 from aserver.master.resources import Resources
-from aserver.master.snapshot import SavedZygote, Snapshot
+from aserver.master.snapshot import Snapshot
 from aserver.master.workers import Workers
 
 log = logging.getLogger("aserver.master")
@@ -76,10 +76,6 @@ class Processes:
             else:
                 self._cut_off(peer, reason)
 
-    def saved_zygotes(self) -> list[SavedZygote]:
-        """The zygotes as the next image of this master reads them; an upgrade needs pidfds, so each has one."""
-        return [zygote.saved() for zygote in self.zygotes.values() if zygote.pidfd is not None]
-
     def inherit(self, snapshot: Snapshot) -> None:
         """Watch over the processes that this master's former image knew."""
         for zygote in snapshot.zygotes:
@@ -127,10 +123,7 @@ class Processes:
     def keep(self, zygote: ZygoteHandle) -> None:
         """Hear a zygote, and watch for its end."""
         self.zygotes[zygote.generation] = zygote
-        self._loop.add_reader(zygote.channel.fileno(), self._on_message, zygote)
-        zygote.channel.flush_by(self._loop)
-        if zygote.pidfd is not None:
-            self._loop.add_reader(zygote.pidfd, self._on_dead, zygote)
+        zygote.watch(self._on_message, self._on_dead)
 
     def tell(self, generation: int, message: msg.Message, fds: Sequence[int] = ()) -> None:
         """Send, if there is such a zygote."""
@@ -209,6 +202,6 @@ class Processes:
         self._on_event(ev.ZygoteGone(zygote.generation, how, detail))
 
     def _forget(self, zygote: ZygoteHandle) -> None:
-        handles.unwatch(self._loop, zygote.channel, zygote.pidfd)
+        zygote.unwatch()
         self.zygotes.pop(zygote.generation, None)
         zygote.close()

@@ -35,7 +35,7 @@ from aserver.master.processes import Processes
 from aserver.master.reload import ReloadOrder, Reloads
 from aserver.master.resources import AllResources, Resources
 from aserver.master.saves import Saves
-from aserver.master.snapshot import SavedLog, Snapshot, read_model, write_model
+from aserver.master.snapshot import SavedLog, SavedWorker, SavedZygote, Snapshot, read_model, write_model
 from aserver.master.upgrade import become, not_upgraded, preflight
 from aserver.sockets import Listener, hand_over, take_over
 
@@ -209,8 +209,8 @@ class Runner:
         return Snapshot(
             model=write_model(self.model),
             board=self.processes.board.fd,
-            zygotes=self.processes.saved_zygotes(),
-            workers=[worker.saved() for worker in self.processes.workers.all.values()],
+            zygotes=[zygote.saved(SavedZygote) for zygote in self.processes.zygotes.values()],
+            workers=[worker.saved(SavedWorker) for worker in self.processes.workers.all.values()],
             listeners=[hand_over(listener) for listener in resources.listeners],
             logs=list(logs.values()),
             resources={generation: each.saved() for generation, each in resources.of.items()},

@@ -108,7 +108,7 @@ class Workers:
         if (zygote := self._zygotes.get(saved.generation)) is not None:
             zygote.may_say += border.PER_FORK
         self._free_cells.remove(worker.cell)
-        self._watch(worker)
+        worker.watch(self._on_message, self._on_dead)
 
     def forked(self, zygote: ZygoteHandle, message: msg.Forked, fds: list[int], pids: set[int]) -> None:
         """Take in a new process; `pids` are those of the zygotes. Raises ChannelError if it is not to be believed."""
@@ -118,7 +118,7 @@ class Workers:
         border.believe_forked(message, fds, zygote, worker, known)
         assert worker is not None
         self._output.born(worker.generation, worker.serial, message.pid)
-        self._watch(worker)
+        worker.watch(self._on_message, self._on_dead)
         self._on_event(message)
 
     def fork_failed(self, zygote: ZygoteHandle, message: msg.ForkFailed) -> None:
@@ -148,13 +148,6 @@ class Workers:
         """Forget all; a worker that still lives sees its channel end."""
         for worker in list(self.all.values()):
             self._forget(worker)
-
-    def _watch(self, worker: WorkerHandle) -> None:
-        if worker.channel is not None:
-            self._loop.add_reader(worker.channel.fileno(), self._on_message, worker)
-            worker.channel.flush_by(self._loop)
-        if worker.pidfd is not None:
-            self._loop.add_reader(worker.pidfd, self._on_dead, worker)
 
     def _on_message(self, worker: WorkerHandle) -> None:
         if worker.channel is None:
@@ -221,8 +214,8 @@ class Workers:
         self._on_event(ev.Died(worker.serial, code, signum, self.memory.ran_out()))
 
     def _forget(self, worker: WorkerHandle) -> None:
+        worker.unwatch()
         self.all.pop(worker.serial, None)
-        handles.unwatch(self._loop, worker.channel, worker.pidfd)
         worker.close()
         self.totals.fold(worker.cell, self._board.page(worker.cell))
         self._board.clear(worker.cell)

@@ -59,7 +59,7 @@ class World:
     hold: bool = False
     ways: Ways = field(default_factory=Ways)
     now: float = 1000.0
-    log: list[tuple[float, ev.Command]] = field(default_factory=list)
+    log: list[tuple[float, ev.MasterCommand]] = field(default_factory=list)
     mail: list[ev.Event] = field(default_factory=list)
     processes: dict[int, Process] = field(default_factory=dict)
     zygotes: dict[int, bool] = field(default_factory=dict)  # alive ones; True if it answers
@@ -90,7 +90,7 @@ class World:
         self.run(seconds)
         return self
 
-    def send(self, event: ev.Event) -> list[ev.Command]:
+    def send(self, event: ev.Event) -> list[ev.MasterCommand]:
         """Tell the master something, check its answer, carry it out."""
         before = self._serving()
         old = self.master.stop
@@ -245,7 +245,7 @@ class World:
 
     # ── the rules ────────────────────────────────────────────────────────────────────────────
 
-    def _check(self, order: ev.Command) -> None:
+    def _check(self, order: ev.MasterCommand) -> None:
         assert self.exit is None, f"{order} after Exit"
         match order:
             case ev.Drain(serial=serial):
@@ -275,7 +275,9 @@ class World:
         assert self.master.stop is not None
         told.add(order.serial)
 
-    def _check_picture(self, event: ev.Event, orders: list[ev.Command], before: set[int], *, stopped: bool) -> None:
+    def _check_picture(
+        self, event: ev.Event, orders: list[ev.MasterCommand], before: set[int], *, stopped: bool
+    ) -> None:
         master = self.master
         if any(isinstance(o, ev.Fork) for o in orders):
             most = master.target + max(1, master.limits.max_surge)
@@ -298,7 +300,7 @@ class World:
 
     # ── carrying out orders ──────────────────────────────────────────────────────────────────
 
-    def _perform(self, order: ev.Command) -> None:
+    def _perform(self, order: ev.MasterCommand) -> None:
         match order:
             case ev.SpawnZygote():
                 self._spawn(order)

@@ -16,14 +16,8 @@ from aserver.master.core.model import Generation, Model, Role, Worker, WorkerPha
 def begin(model: Model, limits: Limits) -> Generation:
     """Start a generation as the candidate."""
     model.numbers += 1
-    generation = Generation(
-        number=model.numbers,
-        limits=limits,
-        backoff=BackOff(free=max(3, limits.workers), rng=model.rng),
-        spawns=BackOff(free=2, rng=model.rng),
-        lazy=model.lazy,
-        target_before=model.target,
-    )
+    backoff, spawns = BackOff(max(3, limits.workers), model.rng), BackOff(2, model.rng)
+    generation = Generation(model.numbers, limits, backoff, spawns, lazy=model.lazy, target_before=model.target)
     model.generations[generation.number] = generation
     model.reload_not_before = model.now + RELOAD_SPACING
     transitions.spawn_zygote(model, generation)
@@ -38,9 +32,8 @@ def promote(model: Model, generation: Generation) -> None:
         model.target = _target_after(model, generation)
         older = [w for w in model.workers.values() if w.usable and w.generation != generation.number]
         serving = sum(w.serves for w in older)
-        follows = {0: "", 1: "; the older worker is replaced"}.get(
-            serving, f"; {serving} older workers are replaced one by one"
-        )
+        replaced = {0: "", 1: "; the older worker is replaced"}
+        follows = replaced.get(serving, f"; {serving} older workers are replaced one by one")
         model.say("info", f"generation {generation.number} serves{follows}", "generation.serves", generation)
         for worker in older:
             if worker.phase is WorkerPhase.BOOTING:  # it would only serve to be replaced
@@ -88,21 +81,15 @@ def boot_failed(model: Model, worker: Worker, code: int, reason: str, detail: st
         for old in model.workers.values():
             if old.phase is WorkerPhase.RECYCLING:
                 transitions.stay(old)
-        model.say(
-            "error", f"{reason}; the code before serves on", "worker.boot_failed", worker, reason=why, detail=detail
-        )
+        text = f"{reason}; the code before serves on"
+        model.say("error", text, "worker.boot_failed", worker, reason=why, detail=detail)
     elif generation.role is Role.CURRENT:
         pause = generation.backoff.boot_failed(model.now, worker.began)
+        text = f"{reason}; {model.tally_beside(generation)}, attempt {generation.backoff.failures + 1} {when(pause)}"
         again = generation.failure is not None and generation.failure.detail == detail
         generation.failure = ev.Exit(code, reason, detail)
-        model.say(
-            "error",
-            f"{reason}; {model.tally_beside(generation)}, attempt {generation.backoff.failures + 1} {when(pause)}",
-            "worker.boot_failed",
-            worker,
-            reason=why,
-            detail="" if again else detail,  # the same traceback stands above
-        )
+        detail = "" if again else detail  # the same traceback stands above
+        model.say("error", text, "worker.boot_failed", worker, reason=why, detail=detail)
     # An import that fails will fail again in a second; a lifespan may find its database then.
     elif model.current is not None or code == ExitCode.APP_LOAD:
         candidate_failed(model, generation, code, reason, detail)

@@ -43,7 +43,7 @@ from aserver.master.core.model import Generation, Model, ServerPhase, Worker
 class Master(Model):
     """The whole state, `Master(limits, rng, lazy)`, and its entry points, with `next_deadline`."""
 
-    def handle(self, event: ev.Event, now: float) -> list[ev.Command]:
+    def handle(self, event: ev.Event, now: float) -> list[ev.MasterCommand]:
         """Apply `event` at `now`; the orders come in the order in which they must be carried out."""
         self.now = max(now, self.now)
         if self.server is not ServerPhase.DONE:
@@ -54,18 +54,20 @@ class Master(Model):
 
     def _apply(self, event: Any) -> None:
         """Call the handler of `event`; a worker or generation that is not known changes nothing."""
-        kind = type(event)
-        if kind in OF_WORKER:
-            if (worker := self.workers.get(event.serial)) is not None:
-                OF_WORKER[kind](self, worker, event)
-        elif kind in OF_ZYGOTE:
-            if (generation := self.generations.get(event.generation)) is not None:
-                OF_ZYGOTE[kind](self, generation, event)
+        handler = HANDLERS[type(event)]
+        if hasattr(event, "serial"):
+            subject: Worker | Generation | None = self.workers.get(event.serial)
+        elif hasattr(event, "generation"):
+            subject = self.generations.get(event.generation)
         else:
-            OF_SERVER[kind](self, event)
+            handler(self, event)
+            return
+        if subject is not None:
+            handler(self, subject, event)
 
 
-OF_WORKER: dict[type, Callable[[Master, Worker, Any], None]] = {
+#: An event of a worker has its `serial`, an event of a zygote its `generation`; their handlers are given the subject.
+HANDLERS: dict[type, Callable[..., None]] = {
     msg.Forked: on_event.on_forked,
     msg.ForkFailed: on_event.on_fork_failed,
     msg.Ready: on_event.on_ready,
@@ -73,14 +75,10 @@ OF_WORKER: dict[type, Callable[[Master, Worker, Any], None]] = {
     msg.RecycleAsked: on_event.on_recycle_asked,
     ev.Breached: on_event.on_breached,
     ev.Died: on_event.on_died,
-}
-OF_ZYGOTE: dict[type, Callable[[Master, Generation, Any], None]] = {
     msg.Loaded: on_event.on_loaded,
     msg.Unforkable: on_event.on_unforkable,
     msg.LoadFailed: on_event.on_load_failed,
     ev.ZygoteGone: on_event.on_zygote_gone,
-}
-OF_SERVER: dict[type, Callable[[Master, Any], None]] = {
     ev.Started: on_event.on_started,
     ev.Beats: on_event.on_beats,
     ev.StopRequested: shutdown.on_stop_requested,

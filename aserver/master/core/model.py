@@ -170,7 +170,7 @@ class Model:
     numbers: int = 0
     announced: bool = False  # that the first boot is complete
     operations: list[Operation] = field(default_factory=list)
-    out: list[ev.Command] = field(default_factory=list)
+    out: list[ev.MasterCommand] = field(default_factory=list)
 
     def say(self, level: str, text: str, event: str, about: Worker | Generation | None = None, **more: Any) -> None:
         """Log a record, and keep it as `event`; `more` are further fields of `Say`."""

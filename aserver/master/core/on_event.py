@@ -4,8 +4,6 @@ Pure. An event may be late, doubled or lost, so each function asks first whether
 unknown serial or generation changes nothing. `reconcile` and `shutdown` give the orders afterwards.
 """
 
-from typing import Any
-
 from msgspec.structs import replace
 
 from aserver.errors import ExitCode
@@ -13,7 +11,7 @@ from aserver.ipc import messages as msg
 from aserver.master.core import events as ev
 from aserver.master.core import generations, limits, operations, transitions
 from aserver.master.core.backoff import when
-from aserver.master.core.explain import Intent, count, explain_exit
+from aserver.master.core.explain import Intent, explain_exit
 from aserver.master.core.model import Generation, Model, Role, ServerPhase, Worker, WorkerPhase, ZygotePhase
 
 # ── zygotes ──────────────────────────────────────────────────────────────────────────────────
@@ -43,8 +41,8 @@ def on_unforkable(model: Model, generation: Generation, _event: msg.Unforkable) 
     if generation.lazy:
         reason = "even a lazy zygote holds what does not survive a fork"
         on_load_failed(model, generation, msg.LoadFailed(generation.number, ExitCode.BOOT, reason, ""))
-        return
-    transitions.turn_lazy(generation)
+    else:
+        transitions.turn_lazy(generation)
 
 
 def on_load_failed(model: Model, generation: Generation, event: msg.LoadFailed) -> None:
@@ -54,15 +52,9 @@ def on_load_failed(model: Model, generation: Generation, event: msg.LoadFailed) 
     if generation.role is Role.CANDIDATE:
         generations.candidate_failed(model, generation, event.exit_code, event.reason, event.detail)
     elif generation.role is Role.CURRENT:
-        model.say(
-            "error",
-            f"generation {generation.number}: a new zygote could not load the app: {event.reason}; "
-            f"{model.tally}, and a reload with working code is due",
-            "zygote.failed",
-            generation,
-            reason=event.reason,
-            detail=event.detail,
-        )
+        text = f"generation {generation.number}: a new zygote could not load the app: {event.reason}; "
+        text += f"{model.tally}, and a reload with working code is due"
+        model.say("error", text, "zygote.failed", generation, reason=event.reason, detail=event.detail)
 
 
 def on_zygote_gone(model: Model, generation: Generation, event: ev.ZygoteGone) -> None:
@@ -164,13 +156,8 @@ def on_breached(model: Model, worker: Worker, event: ev.Breached) -> None:
     elif worker.serves:
         transitions.recycle(worker, reason)
         follows = "; it serves until its replacement does"
-    model.say(
-        "error",
-        f"{worker}: {reason}; nothing that it says counts any more{follows}",
-        "worker.breached",
-        worker,
-        reason=reason,
-    )
+    text = f"{worker}: {reason}; nothing that it says counts any more{follows}"
+    model.say("error", text, "worker.breached", worker, reason=reason)
     generation = model.generations[worker.generation]
     if not worker.serves or model.over:
         return
@@ -188,8 +175,7 @@ def on_died(model: Model, worker: Worker, event: ev.Died) -> None:
     if worker.pid is None:
         transitions.fork_answered(model, worker)
     how = explain_exit(event.code, event.signal, worker.intent, out_of_memory=event.out_of_memory)
-    if worker.failure is not None:
-        failure = worker.failure
+    if (failure := worker.failure) is not None:
         generations.boot_failed(model, worker, failure.exit_code, failure.reason, failure.detail)
     elif worker.phase is WorkerPhase.DRAINING and (event.code == 0 or _unreported(model, event)):
         model.say("info", f"{worker} has left after {model.now - worker.began:.1f} s", "worker.left", worker)
@@ -264,9 +250,7 @@ def on_tick(_model: Model, _event: ev.Tick) -> None:
 def on_reload_requested(model: Model, event: ev.ReloadRequested) -> None:
     """Note the request; the latest wins, and begins when no other reload is under way."""
     if model.over:
-        text = f"reload ({event.why}) refused: the server is stopping"
-        more: dict[str, Any] = {"reason": "the server is stopping", "outcome": "refused", "tickets": event.tickets}
-        model.say("warning", text, "reload.ends", **more)
+        operations.refuse(model, "reload", f"reload ({event.why}) refused", "the server is stopping", event.tickets)
         return
     if (before := model.pending) is not None:  # its end answers both
         tickets = (*before.tickets, *event.tickets)
@@ -292,17 +276,12 @@ def on_code_changed(model: Model, event: ev.CodeChanged) -> None:
 def on_scale(model: Model, event: ev.Scale) -> None:
     """Another number of workers. `delta` never leads to 0 workers, which only WINCH asks for."""
     if model.over or not model.generations:
-        more: dict[str, Any] = {"reason": "the server stops", "outcome": "refused", "tickets": event.tickets}
-        model.say("warning", "scaling refused: the server stops", "scale.ends", **more)
+        operations.refuse(model, "scale", "scaling refused", "the server stops", event.tickets)
         return
     relative = max(min(1, model.target), model.target + event.delta)
     wanted = relative if event.to is None else max(0, event.to)
     model.parked |= wanted == 0
-    if wanted != model.target:
-        operations.begin_scale(model, wanted, event.tickets)
-    else:
-        text = f"scale complete: {count(wanted, 'worker')}, as before"
-        model.say("info", text, "scale.ends", outcome="complete", tickets=event.tickets)
+    operations.scale(model, wanted, event.tickets)
 
 
 def on_recycle(model: Model, event: ev.Recycle) -> None:

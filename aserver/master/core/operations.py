@@ -4,6 +4,8 @@ Pure. An operation ends when the slots that are wanted are served as it wants th
 has taken its place, or the server stops. Each end answers the requests whose tickets the operation has.
 """
 
+from typing import Any
+
 from aserver.master.core import events as ev
 from aserver.master.core.explain import count
 from aserver.master.core.model import Generation, Model, Operation, WorkerPhase
@@ -21,10 +23,18 @@ def begin_reload(model: Model, generation: Generation, request: ev.ReloadRequest
     model.say("info", text, "reload.begins", generation, reason=request.why)
 
 
-def begin_scale(model: Model, wanted: int, tickets: tuple[int, ...]) -> None:
-    """Another number of workers is wanted; a change that is under way becomes a part of this one."""
-    text = f"scaling from {model.target} to {wanted} workers"
-    model.say("info", text, "scale.begins")
+def refuse(model: Model, kind: str, text: str, reason: str, tickets: tuple[int, ...]) -> None:
+    """Answer a request that comes too late."""
+    model.say("warning", f"{text}: {reason}", f"{kind}.ends", reason=reason, outcome="refused", tickets=tickets)
+
+
+def scale(model: Model, wanted: int, tickets: tuple[int, ...]) -> None:
+    """Have `wanted` workers; a change that is under way becomes a part of this one."""
+    if wanted == model.target:
+        text = f"scale complete: {count(wanted, 'worker')}, as before"
+        model.say("info", text, "scale.ends", outcome="complete", tickets=tickets)
+        return
+    model.say("info", f"scaling from {model.target} to {wanted} workers", "scale.begins")
     model.target = wanted
     under_way = next((each for each in model.operations if each.kind == "scale"), None)
     if under_way is None:
@@ -42,7 +52,7 @@ def fail_reload(model: Model, generation: Generation, reason: str, detail: str) 
         if operation.kind == "upgrade":
             text = f"upgrade incomplete: the new master runs, but its {text}"
         outcome = "failed" if operation.kind == "reload" else "incomplete"
-        _end(model, operation, "error", text, outcome, reason, detail)
+        _end(model, operation, "error", text, outcome, reason=reason, detail=detail)
 
 
 def proceed(model: Model) -> None:
@@ -50,7 +60,7 @@ def proceed(model: Model) -> None:
     for operation in list(model.operations):
         if model.over:
             text = f"{operation.kind} given up: the server stops"
-            _end(model, operation, "warning", text, "abandoned", "the server stops")
+            _end(model, operation, "warning", text, "abandoned", reason="the server stops")
         elif model.current is not None and model.current.number >= operation.generation:
             _look(model, operation, model.current)
 
@@ -61,26 +71,22 @@ def _look(model: Model, operation: Operation, current: Generation) -> None:
     if number and current.number > number:
         reason = f"generation {current.number} took over"
         text = f"{kind} incomplete after {seconds}: {reason} before generation {number} served alone"
-        _end(model, operation, "warning", text, "superseded", reason)
+        _end(model, operation, "warning", text, "superseded", reason=reason)
         return
     older = [w for w in model.workers.values() if number and w.generation < number]
     served = {w.slot for w in model.workers.values() if w.serves and w not in older}
     if served == set(range(1, model.target + 1)) and not any(w.usable for w in older):
-        workers = count(model.target, "worker")
+        how = "no worker serves, as told" if model.target == 0 else f"{count(model.target, 'worker')} serve"
         if number:
-            how = f"generation {number} serves with {workers}"
-        else:
-            how = (
-                f"{workers} {'serves' if model.target == 1 else 'serve'}"
-                if model.target
-                else "no worker serves, as told"
-            )
+            how = f"generation {number} serves with {count(model.target, 'worker')}"
+        elif model.target == 1:
+            how = "1 worker serves"
         text = f"{kind} complete: {how}, {seconds}{_leaving(model, number)}"
-        _end(model, operation, "info", text, "complete", "")
+        _end(model, operation, "info", text, "complete")
     elif current.backoff.failures >= model.limits.boot_retries:
         reason = f"workers of generation {current.number} cannot boot"
         text = f"{kind} incomplete after {seconds}: {reason}, and are tried again; {model.tally_beside(current)}"
-        _end(model, operation, "error", text, "incomplete", reason)
+        _end(model, operation, "error", text, "incomplete", reason=reason)
 
 
 def _leaving(model: Model, number: int) -> str:
@@ -93,18 +99,7 @@ def _leaving(model: Model, number: int) -> str:
     return f"; {count(len(left), kind)} {'drains' if len(left) == 1 else 'drain'}" if left else ""
 
 
-def _end(  # noqa: PLR0917
-    model: Model, operation: Operation, level: str, text: str, outcome: str, reason: str, detail: str = ""
-) -> None:
+def _end(model: Model, operation: Operation, level: str, text: str, outcome: str, **more: Any) -> None:
     model.operations.remove(operation)
-    generation = operation.generation or None
-    model.say(
-        level,
-        text,
-        f"{operation.kind}.ends",
-        detail=detail,
-        generation=generation,
-        reason=reason,
-        outcome=outcome,
-        tickets=operation.tickets,
-    )
+    more |= {"outcome": outcome, "generation": operation.generation or None, "tickets": operation.tickets}
+    model.say(level, text, f"{operation.kind}.ends", **more)

@@ -127,11 +127,8 @@ def fork(model: Model, generation: Generation, slot: int, why: str) -> None:
     model.workers[model.serials] = worker
     if generation.deadline is None:
         generation.deadline = model.now + FORK_TIMEOUT
-    worker.recycle_requests, worker.recycle_seconds = generation.limits.draw_lifetime(model.rng)
-    model.say(
-        "debug", f"worker {slot} (generation {generation.number}) is forked: {why}", "worker.fork", worker, reason=why
-    )
-    lifetime = (worker.recycle_requests, worker.recycle_seconds)
+    lifetime = worker.recycle_requests, worker.recycle_seconds = generation.limits.draw_lifetime(model.rng)
+    model.say("debug", f"{worker} is forked: {why}", "worker.fork", worker, reason=why)
     model.out.append(ev.Fork(generation.number, model.serials, slot, *lifetime))
 
 

@@ -14,6 +14,7 @@ from aserver.ipc.channel import TURN_MESSAGES
 from aserver.master import border, handles, processes
 from aserver.master.core import events as ev
 from aserver.master.handles import WorkerHandle, ZygoteHandle
+from aserver.master.snapshot import SavedWorker, SavedZygote
 from tests.unit.master.stage import Stage, frame, say, sent, turn
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]  # the master's loop
@@ -208,11 +209,11 @@ async def test_an_upgrade_saves_and_restores_both(stage: Stage) -> None:
     """Fails with a field of a handle left out of `saved` or `restored`."""
     worker = await stage.fork()
     worker.trace_offset, worker.status = 7, 9
-    saved = worker.saved()
+    saved = worker.saved(SavedWorker)
     assert saved.channel is not None
     saved.channel = os.dup(saved.channel)
     again = WorkerHandle.restored(saved)
-    assert again.saved() == saved
+    assert again.saved(SavedWorker) == saved
     assert again.channel is not None
     again.channel.close()
-    assert [each.generation for each in stage.all.saved_zygotes()] == [1]
+    assert stage.all.zygotes[1].saved(SavedZygote).generation == 1
