@@ -10,17 +10,18 @@ from typing import Any, Protocol
 
 from aserver.errors import ClientError
 from aserver.protocol.application.access_record import Refusal
+from aserver.protocol.application.body import HIGH_WATER
 from aserver.protocol.application.exchange import Exchange
 from aserver.protocol.application.tasks import Tasks
 from aserver.protocol.context import Context
 from aserver.protocol.http2.encoder import BlockEncoder, encode_fields, encode_head
 from aserver.protocol.http2.errors import CANCEL, INTERNAL_ERROR, NO_ERROR
 from aserver.protocol.http2.sender import Sender
-from aserver.protocol.http2.streams import Stream
+from aserver.protocol.http2.streams import HALF_CLOSED_LOCAL, Stream
 from aserver.protocol.http2.waiting import WindowWait
 from aserver.protocol.semantics.response import DONE, HEADED, START, Response
 from aserver.protocol.semantics.response_head import Pairs
-from aserver.protocol.transport.connection import BODY, WINDOW, Awaited, Connection
+from aserver.protocol.transport.connection import BODY, LINGER_SECONDS, WINDOW, Awaited, Connection
 
 
 class StreamOwner(Protocol):
@@ -141,6 +142,20 @@ class StreamCarrier:
         if exchange.waiters:
             exchange.wake()
         self.deadline = inf
+        if not self.stream.complete:
+            self._hear_out(exchange)
+
+    def _hear_out(self, exchange: Exchange) -> None:
+        """Wait for the end of the request: some clients take a reset for a failure, though the answer is whole."""
+        body = exchange.request_body
+        if body is not None:
+            if HIGH_WATER < body.missing < inf and self.stream.state == HALF_CLOSED_LOCAL:
+                self._sender.reset(self.stream, NO_ERROR)
+                return
+            body.take(self)
+            self._credit()
+        self.deadline = self.context.now + LINGER_SECONDS
+        self._owner.watch(self.deadline, BODY)
 
     async def until_writable(self) -> None:
         """See `Carrier`."""
@@ -156,9 +171,12 @@ class StreamCarrier:
 
     def take_body(self, data: bytes) -> None:
         """Hand a piece of the body on."""
-        self.deadline = inf  # now it is the application's turn
         self.exchange.body_received(data)
-        self._credit()
+        if self.exchange.state is not DONE:
+            self.deadline = inf  # now it is the application's turn
+            self._credit()
+        elif self.stream.receive_window < HIGH_WATER and self.stream.state == HALF_CLOSED_LOCAL:
+            self._sender.reset(self.stream, NO_ERROR)
 
     def take_end(self) -> None:
         """Note the end of the body."""
@@ -203,10 +221,10 @@ class StreamCarrier:
     def lost(self) -> None:
         """Tell the application that nothing it sends reaches the client."""
         exchange = self.exchange
-        due = exchange.state is not DONE
-        exchange.disconnect()
-        if due and exchange.launched:
-            self.tasks.record(exchange)
+        if exchange.state is not DONE:
+            exchange.disconnect()
+            if exchange.launched:
+                self.tasks.record(exchange)
         self.wake()
 
     def refuse(self, error: ClientError) -> None:
@@ -227,7 +245,10 @@ class StreamCarrier:
         """React to deadlines that have passed, and ask for the next."""
         if self.deadline <= now:
             self.deadline = inf
-            self.refuse(ClientError(408, "request body timed out"))
+            if self.exchange.state is DONE and self.stream.state != HALF_CLOSED_LOCAL:
+                self._hear_out(self.exchange)  # the answer is not out yet
+            else:
+                self.refuse(ClientError(408, "request body timed out"))
         self._owner.watch(self.deadline, BODY)
         wait = self._wait
         if wait is not None:

@@ -168,6 +168,7 @@ class Http2Connection:
             0 if stream.complete else request.length,
         )
         stream.owner = carrier
+        stream.patient = not stream.complete
         exchange.launched = True
         self.tasks.start(exchange)
 

@@ -8,7 +8,7 @@ from aserver.protocol.http2.errors import PROTOCOL_ERROR, ConnectionFaultError, 
 from aserver.protocol.http2.priority import parse_priority
 from aserver.protocol.http2.sender import Sender
 from aserver.protocol.http2.sink import StreamSink
-from aserver.protocol.http2.streams import RESET_IN, WINDOW_IN, Streams, widen
+from aserver.protocol.http2.streams import HALF_CLOSED_LOCAL, RESET_IN, WINDOW_IN, Streams, widen
 
 
 class ControlReader:
@@ -62,8 +62,10 @@ class ControlReader:
         stream = self._streams.open.get(number)
         if stream is None:
             self._streams.check_absent(number, RESET_IN)
+            self._streams.forget_reset(number)
             return
-        self._patience.spend(rates.RESET, now)
+        if stream.state != HALF_CLOSED_LOCAL:  # else it has its whole answer
+            self._patience.spend(rates.RESET, now)
         self._sender.forget(stream)
         self._streams.change(stream, RESET_IN)
         if stream.owner is not None:

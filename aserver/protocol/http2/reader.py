@@ -296,6 +296,8 @@ class Reader:
         frames.check_head(DATA, number, size, flags)
         streams.count_received(size)
         self._sender.renew_connection_window()
+        if flags & PADDED:
+            payload = frames.unpadded(DATA, payload)
         stream = streams.open.get(number)
         if stream is None:
             self._patience.spend(rates.CONTROL, self._now)
@@ -305,8 +307,6 @@ class Reader:
         stream.receive_window -= size
         if stream.receive_window < 0:
             raise StreamFaultError(number, FLOW_CONTROL_ERROR, "more DATA than the stream's window")
-        if flags & PADDED:
-            payload = frames.unpadded(DATA, payload)
         if payload:
             self._patience.gain(rates.RECEIVED)
             stream.received += len(payload)

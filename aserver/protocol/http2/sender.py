@@ -224,7 +224,7 @@ class Sender:
         """Our last byte is out."""
         self._streams.change(stream, END_OUT)
         self._patience.gain(ANSWERED)
-        if not stream.closed:
+        if not (stream.closed or stream.patient):
             self.reset(stream, NO_ERROR)  # the rest of the request is not wanted (RFC 9113 section 8.1)
 
 

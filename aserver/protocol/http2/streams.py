@@ -66,6 +66,7 @@ class Stream:
         "incremental",
         "offset",
         "owner",
+        "patient",
         "paused",
         "queue",
         "queued",
@@ -90,6 +91,7 @@ class Stream:
         self.expected = -1  # content-length, -1 if there is none
         self.tunnel = False  # a WebSocket, which is no body and has no limit of one
         self.refused = False  # the rest of the body is dropped
+        self.patient = False  # the stream's end is its owner's, if the answer ends before the request
         # out
         self.send_window = send_window  # bytes that we may send; below 0 after a change of the client's settings
         self.queue: list[bytes] | None = None  # pieces of body that wait
@@ -169,6 +171,10 @@ class Streams:
                 stream.queued = 0
             if state == RESET_SENT:
                 self.remember_reset(stream.id)
+
+    def forget_reset(self, number: int) -> None:
+        """Note that the client has reset a stream, too, so that nothing more of it can be under way."""
+        self._reset.pop(number, None)
 
     def remember_reset(self, number: int) -> None:
         """Remember that we have reset a stream, whose client may not know it yet."""

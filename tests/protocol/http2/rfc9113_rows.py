@@ -62,6 +62,8 @@ ROWS = [
     Row("5.1", "frames for a stream that we have reset", post(1) + F.window_update(1, 0) + data(1, b"x") + F.window_update(1, 1)
         + headers(1, block(method=None, path=None, scheme=None, authority=None) + b"") + F.rst_stream(1, 0) + get(3),
         "reset 1 PROTOCOL_ERROR, head 3"),
+    Row("5.1", "DATA after both have reset the stream", post(1) + F.window_update(1, 0) + F.rst_stream(1, 8) + data(1, b"x"),
+        "reset 1 PROTOCOL_ERROR, goaway STREAM_CLOSED"),
     Row("5.1.1", "even stream", get(2), "goaway PROTOCOL_ERROR"),
     Row("5.1.1", "even stream below the last", get(5) + get(4), "head 5, goaway PROTOCOL_ERROR"),
     Row("5.1.1", "stream 0", get(0), "goaway PROTOCOL_ERROR"),
