@@ -13,6 +13,7 @@
 # make dashboard  the dashboard in a headless Chromium (apt-get install chromium)
 # make fleet  three hosts behind HAProxy, then nginx: replaced, broken and killed under load (root; network namespaces)
 # make systemd  the unit in deploy/ under a real systemd in namespaces of its own (root; cgroup v1 for systemd)
+# make supervisors  the recipes in deploy/ under supervisord, runit and s6 (apt-get install supervisor runit s6)
 # make wheels  the source, a pure wheel, and a compiled one for each of WHEEL_PYTHONS, in dist/; each is installed and run;
 #             and the manifests of deploy/kubernetes by the schemas of the API
 # make autobahn  the Autobahn WebSocket suite, if there is a Python 2.7 to run it
@@ -31,7 +32,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests of real processes mostly wait: five at once on two cores are three times as fast.
 JOBS ?= 5
 
-.PHONY: fleet site systemd wheels migrate-tables apps dashboard run test test-more test-compiled lint bench docs clean chaos long autobahn storm fuzz
+.PHONY: fleet site supervisors systemd wheels migrate-tables apps dashboard run test test-more test-compiled lint bench docs clean chaos long autobahn storm fuzz
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -86,6 +87,9 @@ dashboard: $(VENV)/.test
 
 fleet: $(VENV)/.test
 	TEST_FLEET=1 unshare --net $(BIN)/python -m pytest -s tests/fleet $(ARGS)
+
+supervisors: $(VENV)/.test
+	TEST_SUPERVISORS=1 $(BIN)/python -m pytest -n 3 tests/supervisors $(ARGS)
 
 systemd: $(VENV)/.test
 	TEST_SYSTEMD=1 $(BIN)/python -m pytest tests/systemd $(ARGS)

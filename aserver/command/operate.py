@@ -38,13 +38,19 @@ _waits = click.option("--wait", is_flag=True, help="Wait for the outcome, and te
 
 
 @click.command("status")
+@click.option(
+    "--ready", "as_check", is_flag=True, help="End with 1, and the reason, unless clients should be sent there."
+)
 @_reaches
-def status(*, control: str | None, pid: int | None, as_json: bool) -> int:
+def status(*, control: str | None, pid: int | None, as_json: bool, as_check: bool) -> int:
     """Print what a running server does: its workers, listeners, last reload and last death."""
     with instances.Line(instances.find(control, pid)) as line:
         found = line.status()
-    click.echo(json.dumps(found) if as_json else "\n".join(status_view.show(found)))
-    return ExitCode.OK
+    if as_check and not as_json:
+        click.echo(found["reason"])
+    else:
+        click.echo(json.dumps(found) if as_json else "\n".join(status_view.show(found)))
+    return ExitCode.UNEXPECTED if as_check and not found["ready"] else ExitCode.OK
 
 
 @click.command("events")

@@ -44,6 +44,7 @@ EXAMPLES: Mapping[str, str] = {
     "chdir": "/srv/app/current",
     "env_file": ".env",
     "proc_name": "shop",
+    "notify_fd": "3",
     "control": "/run/app/control.sock",
     "admin": "127.0.0.1:9100",
     "statsd_prefix": "shop",

@@ -18,7 +18,7 @@ class Settings(TypedDict, total=False):
     interface: Literal["auto", "asgi", "wsgi"]
     """What kind of application the target is. Default: `auto`."""
     root_path: str
-    """ASGI root_path: where a proxy has mounted the application."""
+    """ASGI root_path: where a proxy has mounted the app."""
     lifespan: Literal["auto", "on", "off"]
     """Run the ASGI lifespan protocol. Default: `auto`."""
     lifespan_shutdown_timeout: float | str
@@ -183,7 +183,7 @@ class Settings(TypedDict, total=False):
     tls_min_version: Literal["1.2", "1.3"]
     """Oldest version accepted. Default: `1.2`."""
     proxy_headers: bool
-    """Use X-Forwarded-* and RFC 7239 Forwarded, from trusted peers. Default: `on`."""
+    """Use X-Forwarded-* and Forwarded, from trusted peers. Default: `on`."""
     forwarded_allow_ips: str | list[str] | tuple[str, ...]
     """Trusted peers: addresses, networks, `unix`, or `*` for all. Default: `127.0.0.1, ::1, unix`."""
     proxy_protocol: Literal["off", "v1", "v2", "auto"]
@@ -228,6 +228,8 @@ class Settings(TypedDict, total=False):
     """File of NAME=VALUE lines; `env` wins over it."""
     proc_name: str
     """Process titles. Default: `aserver`."""
+    notify_fd: int | None
+    """Gets a line when all workers are ready (s6)."""
     daemon: bool
     """Detach from the terminal. Default: `off`."""
     control: str | Literal[False] | None

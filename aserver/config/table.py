@@ -27,6 +27,7 @@ from aserver.config.values import (
     Bytes,
     Count,
     Mode,
+    PassedFd,
     Seconds,
     SomeBytes,
     SomeCount,
@@ -85,9 +86,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     interface: Annotated[
         Literal["auto", "asgi", "wsgi"], Setting(Group.APP, "what kind of application the target is")
     ] = "auto"
-    root_path: Annotated[str, ROOT, Setting(Group.APP, "ASGI root_path: where a proxy has mounted the application")] = (
-        ""
-    )
+    root_path: Annotated[str, ROOT, Setting(Group.APP, "ASGI root_path: where a proxy has mounted the app")] = ""
     lifespan: Annotated[Literal["auto", "on", "off"], Setting(Group.APP, "run the ASGI lifespan protocol")] = "auto"
     lifespan_shutdown_timeout: Annotated[
         SomeSeconds, Setting(Group.APP, "lifespan shutdown's share of a stop, which connections cannot eat")
@@ -286,9 +285,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ciphers: Annotated[str | None, Setting(Group.TLS, "OpenSSL's cipher list; unset: its own", ("ssl_ciphers",))] = None
     tls_min_version: Annotated[Literal["1.2", "1.3"], Setting(Group.TLS, "oldest version accepted")] = "1.2"
 
-    proxy_headers: Annotated[
-        bool, Setting(Group.PROXY, "use X-Forwarded-* and RFC 7239 Forwarded, from trusted peers")
-    ] = True
+    proxy_headers: Annotated[bool, Setting(Group.PROXY, "use X-Forwarded-* and Forwarded, from trusted peers")] = True
     forwarded_allow_ips: Annotated[
         tuple[str, ...], PEER, Setting(Group.PROXY, "trusted peers: addresses, networks, `unix`, or `*` for all")
     ] = ("127.0.0.1", "::1", "unix")
@@ -340,6 +337,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = ()
     env_file: Annotated[str | None, Setting(Group.PROCESS, "file of NAME=VALUE lines; `env` wins over it")] = None
     proc_name: Annotated[str, Setting(Group.PROCESS, "process titles", short="n")] = "aserver"
+    notify_fd: Annotated[PassedFd | None, Setting(Group.PROCESS, "gets a line when all workers are ready (s6)")] = None
     daemon: Annotated[bool, Setting(Group.PROCESS, "detach from the terminal", short="D")] = False
 
     control: Annotated[

@@ -228,6 +228,7 @@ SomeBytes = Annotated[int, Meta(ge=1), SIZE]
 Count = Annotated[int, Meta(ge=0), NUMBER]
 SomeCount = Annotated[int, Meta(ge=1), NUMBER]
 #: listen(2) takes an int.
+PassedFd = Annotated[int, Meta(ge=3), NUMBER]  # above standard input, output and error
 Backlog = Annotated[int, Meta(ge=1, le=2**31 - 1), NUMBER]
 #: Above the CPUs of any machine. The master's thought about its workers grows with their square: 0.4 s for 1000, 7 for
 #: 4000; and a slip of the pen is refused before it has eaten the memory.

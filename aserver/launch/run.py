@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -31,6 +32,8 @@ from aserver.master.control.answers import controlled
 from aserver.master.control.companion import bind as bind_admin
 from aserver.master.control.place import bind as bind_control
 from aserver.master.core.events import Exit
+from aserver.master.journal import Record
+from aserver.master.notify import ready_line
 from aserver.master.pidfile import PidFile
 from aserver.master.resources import AllResources, provide
 from aserver.master.runner import Runner
@@ -124,12 +127,15 @@ def run_resolved(
         if resolved.config.log_config is not None:
             read_log_config(resolved.config.log_config)  # the next master could not begin without it
         return ExitCode.OK
+    ready = [on_ready]
+    if resolved.config.notify_fd is not None and not is_continued(os.environ):
+        ready.append(ready_line(resolved.config.notify_fd))  # before the loop could be given that number
     with contextlib.ExitStack() as loops:
         loops.enter_context(terminal.modes_kept())
         with _start():
             runner = loops.enter_context(asyncio.Runner())
             runner.get_loop()
-        return runner.run(_run_master(resolved, reread, on_ready, last=last))
+        return runner.run(_run_master(resolved, reread, ready, last=last))
 
 
 @contextlib.contextmanager
@@ -144,8 +150,13 @@ def _start() -> Iterator[None]:
         raise ConfigError(f"the server cannot start: {error.strerror}; raise the limit of {limit}") from error
 
 
+def _if_ready(tell: Callable[[], None], record: Record) -> None:
+    if record.event == "server.ready":
+        tell()
+
+
 async def _run_master(
-    resolved: Resolved, reread: Callable[[], Resolved], on_ready: Callable[[], None], *, last: bool
+    resolved: Resolved, reread: Callable[[], Resolved], on_ready: Sequence[Callable[[], None]], *, last: bool
 ) -> ExitCode:
     snapshot = inherited(os.environ)
     fd_limit = unix.raise_fd_limit()
@@ -160,7 +171,7 @@ async def _run_master(
                         if snapshot is None
                         else _resumed(snapshot, undo, reread)
                     )
-                runner.journal.followers.append(lambda record: on_ready() if record.event == "server.ready" else None)
+                runner.journal.followers += [partial(_if_ready, tell) for tell in on_ready]
                 standing.enter_context(handled(loop, runner))
                 standing.enter_context(controlled(runner))
             obey_pending()

@@ -1,5 +1,6 @@
 """The service manager's protocol (sd_notify(3)): ready, reloading, stopping, status, watchdog, and listeners to keep.
 
+Supervisors of s6's kind are told one thing in their own way, by `ready_line`.
 Runs in the master of a process of our own. It follows the state machine and decides nothing. A datagram that does not
 fit into the manager's queue is sent again a second later; the master never waits for the manager.
 
@@ -17,10 +18,11 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Self
 
+from aserver.errors import ConfigError
 from aserver.master.core.model import Model
 from aserver.master.core.waiting import server_waits_for
 from aserver.master.journal import Record
@@ -168,6 +170,28 @@ class ServiceManager:
             except OSError as error:
                 log.warning("the service manager was not told %r: %s", data.decode(), error.strerror)
             del self._waiting[0]
+
+
+def ready_line(fd: int) -> Callable[[], None]:
+    """A function that writes an empty line to `fd`, which a supervisor passed, and closes it: this server is ready.
+
+    From now on no child inherits the descriptor. Raises ConfigError, if nothing was passed.
+    """
+    try:
+        os.set_inheritable(fd, False)
+    except OSError as error:
+        raise ConfigError(
+            f"notify_fd is {fd}, but the supervisor passed no such descriptor ({error.strerror})"
+        ) from error
+
+    def tell() -> None:
+        try:
+            with os.fdopen(fd, "wb", buffering=0) as line:
+                line.write(b"\n")
+        except OSError as error:
+            log.warning("the supervisor was not told by descriptor %d that the server is ready: %s", fd, error.strerror)
+
+    return tell
 
 
 def status_line(model: Model, outcome: str) -> str:

@@ -34,6 +34,7 @@ _SYSTEMD = "systemd"
 ONLY_AT_START = (
     "pidfile",
     "daemon",
+    "notify_fd",
     "control",
     "admin",
     "proc_name",

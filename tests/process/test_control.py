@@ -113,6 +113,7 @@ def test_trap_92_status_commands_and_events_through_reload_and_upgrade(server: S
     assert families["aserver.workers"]["ready"] == 2
     assert families["aserver.listener.backlog"].popitem()[1] == 2048
 
+    assert desk.run("status", "--ready")[:2] == (0, "2 of 2 workers serve\n")
     ended = desk.told("reload", "--wait")[-1]
     assert (ended["event"], ended["outcome"], ended["generation"]) == ("reload.ends", "complete", 2)
     upgrading = desk.begin("upgrade", "--wait", "--json")

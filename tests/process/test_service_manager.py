@@ -140,6 +140,25 @@ def test_sockets_are_taken_by_the_names_of_their_units(tmp_path: Path) -> None:
             )
 
 
+def test_a_supervisor_of_s6s_kind_is_told_by_a_line_when_all_workers_are_ready() -> None:
+    """Once, though a reload and an upgrade follow; and no process holds the descriptor. Fails without `ready_line`."""
+    reader, writer = os.pipe()
+    with (
+        open(reader, "rb") as told,
+        ServerProcess(APP, "-w", "2", "--notify-fd", str(writer), pass_fds=[writer]) as server,
+    ):
+        os.close(writer)
+        assert told.read() == b"\n"  # up to the end of file: the server has closed its end
+        assert "all 2 workers are ready" in server.log
+        for signum, what in (signal.SIGHUP, "reload complete"), (signal.SIGUSR2, "upgrade complete"):
+            server.signal(signum)
+            server.wait_log(what)
+        assert server.stop() == 0
+    with ServerProcess(APP, "--notify-fd", "99") as server:
+        assert server.wait_exit() == ExitCode.CONFIG
+        assert "notify_fd is 99, but the supervisor passed no such descriptor (Bad file descriptor)" in server.log
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 def test_the_units_are_understood_and_expose_little(tmp_path: Path) -> None:
     """`systemd-analyze verify` prints nothing but that the application of the example is not there; exposure <= 3."""

@@ -28,7 +28,8 @@ NAMES = [
     "ca_certs", "cert_reqs", "ciphers", "tls_min_version", "proxy_headers", "forwarded_allow_ips",
     "proxy_protocol", "loglevel", "log_format", "errorlog", "accesslog", "access_log_format",
     "access_log_exclude", "capture_output", "log_config", "pidfile", "user", "group", "umask", "chdir", "env",
-    "env_file", "proc_name", "daemon", "control", "admin", "health_check", "reload", "keep_serving", "live",
+    "env_file", "proc_name", "notify_fd", "daemon", "control", "admin", "health_check", "reload", "keep_serving",
+    "live",
     "reload_dir", "reload_include", "reload_exclude", "reload_delay", "config",
 ]  # fmt: skip
 
