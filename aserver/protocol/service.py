@@ -19,7 +19,7 @@ from aserver.protocol.context import ClientConnection, Context
 from aserver.protocol.drain_notice import Draining
 from aserver.protocol.http1.connection import HttpConnection
 from aserver.protocol.http1.encoder import Encoder
-from aserver.protocol.http1.head_cache import HeadCache
+from aserver.protocol.http1.head import HeadCache
 from aserver.protocol.http2.connection import Http2Connection
 from aserver.protocol.http2.encoder import BlockEncoder
 from aserver.protocol.semantics.limits import RequestLimits

@@ -7,7 +7,7 @@ from unittest import mock
 import pytest
 
 from aserver.errors import ClientError
-from aserver.protocol.application.access_record import Refusal
+from aserver.protocol.application.access_record import refusal
 from aserver.protocol.http1 import framing
 from aserver.protocol.peer.forwarded import Forwarding
 from aserver.protocol.peer.trust import Peers
@@ -49,7 +49,7 @@ def test_a_refusal_tells_what_is_known_of_the_request() -> None:
     exchange = mock.Mock(
         method="POST", target=b"/x", version="1.1", headers=[(b"a", b"b")], started=4.0, scope={"a": 1}
     )
-    refuse = functools.partial(Refusal, client=("1.2.3.4", 5), line=("", b"/other", ""), headers=[], now=10.0)
+    refuse = functools.partial(refusal, client=("1.2.3.4", 5), line=("", b"/other", ""), headers=[], now=10.0)
     known = refuse(413, exchange)
     assert (known.method, known.target, known.version, known.headers) == ("POST", b"/x", "1.1", [(b"a", b"b")])
     assert (known.status, known.started, known.duration, known.scope) == (413, 4.0, 6.0, {"a": 1})

@@ -1,59 +1,64 @@
-"""The access log's record of a request that the server refuses; a served request's is its `Exchange`.
+"""The access log's records of a WebSocket, and of a request that the server refuses; a served request is its own.
 
-Pure; runs where the connection runs.
+Pure; runs where the connection runs. A WebSocket has two: at the answer (its method and status are HTTP's), and at the
+end (method WEBSOCKET, the close code as status).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from aserver.asgi import Scope
 from aserver.log.access.record import AccessRecord
 from aserver.protocol.semantics.status import plain_text
 
 
-class Refusal:
-    """The record of a request that the server answered by itself, such as with 400.
+@dataclass(slots=True)
+class PlainRecord:
+    """See `AccessRecord`."""
 
-    `exchange` is the request's record if its head was good; else what is known of it is `line` (method, target,
-    version) and `headers`.
+    client: tuple[str, int] | None
+    method: str
+    target: bytes
+    version: str
+    status: int
+    sent: int  # of a WebSocket's end: bytes of payload, of all messages
+    headers: Sequence[tuple[bytes, bytes]]
+    response_headers: Sequence[tuple[bytes, bytes]]
+    started: float
+    duration: float
+    request_id: str | None = None
+    scope: Scope | None = None
+    connection: None = None
+
+
+def refusal(
+    status: int,
+    exchange: AccessRecord | None,
+    *,
+    client: tuple[str, int] | None,
+    line: tuple[str, bytes, str],
+    headers: Sequence[tuple[bytes, bytes]],
+    now: float,
+) -> PlainRecord:
+    """Return the record of a request that the server answered by itself, such as with 400.
+
+    `exchange` is the request if its head was good; else `line` (method, target, version) and `headers` are known of it.
     """
-
-    #: See `AccessRecord`.
-    connection = None
-
-    __slots__ = (
-        "client",
-        "duration",
-        "headers",
-        "method",
-        "request_id",
-        "response_headers",
-        "scope",
-        "sent",
-        "started",
-        "status",
-        "target",
-        "version",
+    sent = len(plain_text(status))
+    if exchange is None:
+        return PlainRecord(client, *line, status, sent, headers, (), now, 0.0)
+    e, started = exchange, exchange.started
+    return PlainRecord(
+        e.client,
+        e.method,
+        e.target,
+        e.version,
+        status,
+        sent,
+        e.headers,
+        (),
+        started,
+        now - started,
+        e.request_id,
+        e.scope,
     )
-
-    def __init__(
-        self,
-        status: int,
-        exchange: AccessRecord | None,
-        *,
-        client: tuple[str, int] | None,
-        line: tuple[str, bytes, str],
-        headers: Sequence[tuple[bytes, bytes]],
-        now: float,
-    ) -> None:
-        self.client = exchange.client if exchange is not None else client
-        self.status = status
-        self.sent = len(plain_text(status))
-        self.response_headers: Sequence[tuple[bytes, bytes]] = ()
-        self.method = exchange.method if exchange is not None else line[0]
-        self.target = exchange.target if exchange is not None else line[1]
-        self.version = exchange.version if exchange is not None else line[2]
-        self.headers = exchange.headers if exchange is not None else headers
-        self.request_id = exchange.request_id if exchange is not None else None
-        self.started = exchange.started if exchange is not None else now
-        self.duration = now - self.started
-        self.scope: Scope | None = exchange.scope if exchange is not None else None

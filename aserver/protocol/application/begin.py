@@ -1,16 +1,19 @@
 """How the exchange of a request begins, in any version of HTTP: its scope, its body, its trailers.
 
-Runs in the worker's loop, at each request. The scope is the application's from then on: nothing here may keep it, nor
-give it a value that other requests share and that an application could change.
+Runs in the worker's loop, at each request. It must never believe the forwarding fields of an untrusted peer. The scope
+is the application's from then on: nothing here may keep it, nor give it a value that other requests share and that an
+application could change.
 """
 
+import time
 from collections.abc import Mapping
 from typing import Final
 
 from aserver.protocol.application.body import RequestBody
 from aserver.protocol.application.exchange import Carrier, Exchange
-from aserver.protocol.application.origin import apply_origin, with_host
-from aserver.protocol.semantics import fields
+from aserver.protocol.peer.forwarded import with_port
+from aserver.protocol.peer.queue_time import FIELD, queue_time
+from aserver.protocol.semantics.fields import accepts_trailers
 from aserver.protocol.semantics.response_head import Heads
 from aserver.protocol.semantics.target import decode_path, split_target
 from aserver.protocol.transport.connection import Connection
@@ -37,7 +40,7 @@ def begin_exchange(  # noqa: PLR0917 - by keyword it is 0.3 us more, at each req
     """Return the exchange of a head (see `RequestSink.on_request`). Raises ClientError for a target that is none."""
     if target[0] != _SLASH:
         path, query, host = split_target(method, target)
-        headers = with_host(headers, host)  # it wins over the field (RFC 9112 section 3.2.2)
+        headers = _with_host(headers, host)  # it wins over the field (RFC 9112 section 3.2.2)
     elif _QUESTION_MARK in target:
         path, _, query = target.partition(b"?")
     else:
@@ -69,7 +72,7 @@ def begin_exchange(  # noqa: PLR0917 - by keyword it is 0.3 us more, at each req
     else:
         _apply_framing(exchange, framing, length)
     if forwarding:
-        apply_origin(link, forwarding, exchange)
+        _apply_origin(link, forwarding, exchange)
     return exchange
 
 
@@ -82,8 +85,44 @@ def _apply_framing(exchange: Exchange, framing: Mapping[bytes, bytes], length: i
         exchange.complete = True
     if exchange.modern:
         te = framing.get(b"te")
-        if te is not None and fields.accepts_trailers(te):
+        if te is not None and accepts_trailers(te):
             exchange.trailers_allowed = True
             exchange.scope["extensions"]["http.response.trailers"] = {}
     else:
         del exchange.scope["extensions"]["http.response.early_hint"]
+
+
+def _apply_origin(connection: Connection, fields: Mapping[bytes, bytes], exchange: Exchange) -> None:
+    """Set client, scheme, host and path of a request to those that its client has used, if its peer is trusted."""
+    forwarding = connection.context.forwarding
+    if forwarding is None or not forwarding.trusts(connection.client):
+        return
+    if FIELD in fields:
+        waited = queue_time(fields[FIELD], time.clock_gettime(time.CLOCK_REALTIME))
+        if waited is not None and connection.context.metered:
+            connection.context.meter.queues.append(waited)
+        fields = {name: value for name, value in fields.items() if name != FIELD}  # `read` remembers the others
+    origin = forwarding.read(fields)
+    scope = exchange.scope
+    if origin.client is not None:
+        exchange.client = scope["client"] = origin.client
+    if origin.scheme is not None:
+        scope["scheme"] = origin.scheme
+    if origin.host is not None or origin.port is not None:
+        headers = exchange.headers
+        host = origin.host or next((value for name, value in headers if name == b"host"), None)
+        if host:
+            host = with_port(host, origin.port, scope["scheme"])
+            exchange.headers = _with_host(headers, host)
+            scope["headers"] = exchange.headers.copy()
+    if origin.prefix is not None and scope["path"] != "*":
+        raw = origin.prefix.encode("ascii")
+        prefix = decode_path(raw)
+        scope["root_path"] = prefix + scope["root_path"]
+        scope["path"] = prefix + scope["path"]
+        scope["raw_path"] = raw + scope["raw_path"]
+
+
+def _with_host(headers: list[tuple[bytes, bytes]], host: bytes | None) -> list[tuple[bytes, bytes]]:
+    """Return the headers with another Host; `host` None changes nothing."""
+    return headers if host is None else [(b"host", host), *[pair for pair in headers if pair[0] != b"host"]]

@@ -351,7 +351,7 @@ class Exchange(Response):
 
     def body_dropped(self, size: int) -> None:
         """See `Response`. It is said once for a route and process."""
-        if self.connection.tasks.dropped.is_new(self.scope, self.status):
+        if self.connection.tasks.is_first_drop(self.scope, self.status):
             fault = (
                 "status %d has no body; the %d bytes that the application gave are dropped, "
                 "here and whenever this route does it again"

@@ -19,11 +19,13 @@ from aserver.config import Config
 from aserver.importer.tracebacks import waiting
 from aserver.log.access.record import AccessRecord
 from aserver.metrics.meter import Meter
-from aserver.protocol.application.dropped import DroppedBodies
 from aserver.protocol.application.request_ids import RequestIds
 from aserver.protocol.semantics.response import DONE, State
 
 log: Final = logging.getLogger("aserver.error")
+
+#: Routes whose dropped bodies are told of. Clients can ask for any number of paths without a route.
+REMEMBERED: Final = 256
 
 #: Whether a task can begin without a turn of the loop of its own.
 EAGER: Final = sys.version_info >= (3, 12)
@@ -135,7 +137,7 @@ class Tasks:
         self._overdue = overdue
         self._limit = config.limit_concurrency or inf
         self.ids = RequestIds() if RequestIds.wanted(config) else None
-        self.dropped = DroppedBodies()
+        self._dropped: set[tuple[object, int]] = set()  # bodies that were told of: route and status
         self.running: set[Request] = set()
         self.requests = 0
         self._ready: list[Request] = []  # to be started by `_start_ready`
@@ -215,6 +217,18 @@ class Tasks:
                 self._begin_turn()
         if self.access is not None:
             self.access(record)
+
+    def is_first_drop(self, scope: Scope, status: int) -> bool:
+        """Tell whether a body of this route and `status` is dropped for the first time, and remember that.
+
+        A route is the endpoint that Starlette and others leave in the scope, else the path.
+        """
+        endpoint = scope.get("endpoint")
+        key = (scope.get("path") if endpoint is None else id(endpoint), status)
+        if key in self._dropped or len(self._dropped) >= REMEMBERED:
+            return False
+        self._dropped.add(key)
+        return True
 
     def _begin_turn(self) -> float:
         """Look at the clock once for all requests that begin in this turn: a look costs 1 % of a short request."""

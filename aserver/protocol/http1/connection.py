@@ -13,22 +13,20 @@ from aserver.protocol.application.begin import begin_exchange
 from aserver.protocol.application.exchange import Exchange
 from aserver.protocol.application.parting import HEAR_OUT
 from aserver.protocol.application.tasks import Tasks
+from aserver.protocol.http1.answers import UpgradeAnswer, answer_refusal
 from aserver.protocol.http1.encoder import Encoder, is_close_delimited
-from aserver.protocol.http1.head_cache import HeadCache
+from aserver.protocol.http1.head import HeadCache, Headers
 from aserver.protocol.http1.pipeline import Pipeline
 from aserver.protocol.http1.reader import BETWEEN, OFFER, OVER, RequestReader
-from aserver.protocol.http1.refusal import answer_refusal
-from aserver.protocol.http1.sink import Headers
-from aserver.protocol.http1.upgrade import UpgradeAnswer
 from aserver.protocol.semantics.limits import RequestLimits
 from aserver.protocol.semantics.response import DONE, HEADED, START, TRAILERS
 from aserver.protocol.semantics.response_head import Pairs
-from aserver.protocol.transport.connection import BODY, HEAD, NEXT_REQUEST, NOTHING, OPEN, Connection
+from aserver.protocol.transport.connection import BODY, HEAD, NEXT_REQUEST, NOTHING, OPEN, Connection, Handler
 from aserver.protocol.transport.read_gate import Pause
 from aserver.protocol.websocket import session
 
 
-class HttpConnection:
+class HttpConnection(Handler):
     """HTTP/1 on a connection, its `link`: the handler of its bytes, and the carrier of exchanges."""
 
     __slots__ = (
@@ -42,7 +40,6 @@ class HttpConnection:
         "reader",
         "receiving",
         "tasks",
-        "write_paused",
     )
 
     def __init__(
@@ -365,12 +362,6 @@ class HttpConnection:
     def _hear_out(self, exchange: Exchange) -> None:
         """Let a client that has stopped sending have its answer, and tell the application if that takes long."""
         self.context.loop.call_later(HEAR_OUT, exchange.half_closed, context=self.context.variables)
-
-    def postpone(self, seconds: float) -> None:
-        """Do nothing: all deadlines are the connection's."""
-
-    def cut(self) -> None:
-        """Do nothing before `lost`, which follows."""
 
     def lost(self) -> None:
         """Tell the application, and let go of the reader, which holds the connection."""

@@ -4,14 +4,11 @@ Pure: no transport, no loop, no clock. `RequestReader` is fed the bytes that arr
 of its body and of the body's end; it raises ClientError for bytes that are no request. There are two ways through it:
 
 * whole: a piece that looks like a single plain request goes to llhttp at once. Its head is believed if
-  `on_headers_complete` finds nothing odd in the raw bytes; a head whose fields were served before (`head_cache`) is
+  `on_headers_complete` finds nothing odd in the raw bytes; a head whose fields were served before (`HeadCache`) is
   not even parsed;
 * part by part, for all else: heads and bodies in pieces, pipelining, other methods, anything at which llhttp stumbles.
   `framing` reads the request line and finds the end of each part, so that the outcome is the same wherever the network
   has cut; llhttp does the rest of the syntax. A call works through `PORTION` of it, and the rest waits.
-
-The parser calls the reader from inside `feed_data`. Those calls collect, and tell the sink, which must not start an
-application there.
 """
 
 from enum import Enum
@@ -21,11 +18,19 @@ import httptools
 
 from aserver.errors import ClientError
 from aserver.protocol.http1 import rules
-from aserver.protocol.http1.body_reader import BodyReader
-from aserver.protocol.http1.framing import PLAIN_GET
-from aserver.protocol.http1.head import END_OF_HEAD, SLICE, DoubtError, RequestHead, is_costly, parser_of_body
-from aserver.protocol.http1.head_cache import REMEMBERED_SIZE, HeadCache, KnownHead
-from aserver.protocol.http1.sink import RequestSink
+from aserver.protocol.http1.framing import PLAIN_GET, BodyReader
+from aserver.protocol.http1.head import (
+    END_OF_HEAD,
+    REMEMBERED_SIZE,
+    SLICE,
+    DoubtError,
+    HeadCache,
+    KnownHead,
+    RequestHead,
+    RequestSink,
+    is_costly,
+    parser_of_body,
+)
 from aserver.protocol.semantics.limits import RequestLimits
 
 #: Bytes of heads and of a body's frames (see `framing.LINE_COST`) that a call reads: 0.04 ms of large fields, 0.1 of
@@ -313,12 +318,8 @@ class RequestReader:
         """Make a parser that stands at the beginning of a request; return the head that it fills."""
         head = self.head
         if head is None:
-            head = self.head = RequestHead(
-                self._limits,
-                on_headers_complete=self.on_headers_complete,
-                on_body=self.on_body,
-                on_message_complete=self.on_message_complete,
-            )
+            calls = self.on_headers_complete, self.on_body, self.on_message_complete
+            head = self.head = RequestHead(self._limits, *calls)
         self._parser = httptools.HttpRequestParser(head)
         return head
 
@@ -339,13 +340,9 @@ class RequestReader:
 
     def on_headers_complete(self) -> None:
         """Tell of the request whose head was collected. Raises ClientError through the parser."""
-        limits = self._limits
-        piece = self._piece
-        head = self.head
+        limits, piece, head = self._limits, self._piece, self.head
         assert head is not None
-        headers = head.fields
-        fields = head.framing
-        forwarding = head.forwarding
+        headers, fields, forwarding = head.fields, head.framing, head.forwarding
         host = fields.get(b"host")
         connection = fields.get(b"connection")
         others = len(fields) - (1 if connection is None else 2)  # beside Host and Connection

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from aserver.errors import ClientError
-from aserver.protocol.http1.sink import CHUNKED
+from aserver.protocol.http1.head import CHUNKED
 from aserver.protocol.semantics.fields import content_length, tokens
 from aserver.protocol.semantics.limits import RequestLimits
 from aserver.protocol.semantics.target import check_host

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from aserver.errors import ClientError
-from aserver.protocol.application.access_record import Refusal
+from aserver.protocol.application.access_record import refusal
 from aserver.protocol.application.body import HIGH_WATER
 from aserver.protocol.application.exchange import Exchange
 from aserver.protocol.application.tasks import Tasks
@@ -273,7 +273,7 @@ def refuse(owner: StreamOwner, stream: Stream, error: ClientError, exchange: Exc
     owner.sender.head(stream, owner.encoder.block(response), body, end=True)
     if owner.tasks.observed:
         owner.tasks.finished(
-            Refusal(
+            refusal(
                 error.status,
                 exchange,
                 client=owner.link.client,

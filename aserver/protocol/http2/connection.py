@@ -35,6 +35,7 @@ from aserver.protocol.transport.connection import (
     OPEN,
     Awaited,
     Connection,
+    Handler,
 )
 from aserver.protocol.transport.read_gate import Pause
 from aserver.protocol.websocket.connection import Socket
@@ -56,7 +57,7 @@ ROUND_TRIP: Final = 5.0
 _LEAVING: Final = b"leaving "
 
 
-class Http2Connection:
+class Http2Connection(Handler):
     """HTTP/2 on a connection, its `link`: the handler of what comes, and the owner of carriers."""
 
     __slots__ = (

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable
 from enum import Enum
 from math import inf
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 from aserver.protocol.context import SWEEP_PERIOD, Context
 from aserver.protocol.transport.read_gate import ReadGate
@@ -86,16 +86,20 @@ LINGERING: Final = Stage.LINGERING
 CLOSED: Final = Stage.CLOSED
 
 
-class Handler(Protocol):
-    """The protocol that is spoken on a connection. It has the connection, and is called for what comes and ends."""
+class Handler:
+    """The protocol that is spoken on a connection. It has the connection, which calls it."""
+
+    __slots__ = ("write_paused",)
 
     write_paused: bool  # the client reads less fast than is written; set by the connection
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of the client; none come once the connection's end was decided."""
+        raise NotImplementedError
 
     def eof_received(self) -> bool:
         """Take the client's half-close; return whether the transport stays open for the answers that are due."""
+        return False
 
     def writable(self) -> None:
         """React to a client that reads again."""
@@ -110,11 +114,12 @@ class Handler(Protocol):
         """React to an end without warning: nothing that is sent from now on reaches the client."""
 
     def lost(self) -> None:
-        """React to the transport's end, and let go of what holds the handler."""
+        """React to the transport's end, and let go of the objects that hold the handler."""
 
     @property
     def idle(self) -> bool:
         """Whether no request is under way, also none half received."""
+        return False
 
 
 class Connection:

@@ -15,10 +15,10 @@ from aserver.tls import HTTP2
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
-class Negotiation:
-    """The handler of a connection of which only the first bytes will say what is spoken on it."""
+class Negotiation(Handler):
+    """The handler of a connection until its first bytes."""
 
-    __slots__ = ("_begin", "_link", "_seen", "write_paused")
+    __slots__ = ("_begin", "_link", "_seen")
 
     def __init__(self, link: Connection, begin: Callable[[bool], Handler]) -> None:
         self._link = link
@@ -44,25 +44,9 @@ class Negotiation:
         link.awaited, link.deadline = awaited, deadline  # the first request is still to come
         handler.data_received(data)
 
-    def eof_received(self) -> bool:
-        """Close: nothing was asked."""
-        return False
-
-    def writable(self) -> None:
-        """Do nothing: nothing is written yet."""
-
     def expire(self) -> None:
         """Close, because the first request did not come."""
         self._link.close()
-
-    def postpone(self, seconds: float) -> None:
-        """Do nothing: all deadlines are the connection's."""
-
-    def cut(self) -> None:
-        """Do nothing: no request is under way."""
-
-    def lost(self) -> None:
-        """Do nothing: no request is under way."""
 
     @property
     def idle(self) -> bool:

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from aserver.asgi import Message
 from aserver.protocol.application.body import HIGH_WATER
 from aserver.protocol.context import SWEEP_PERIOD
-from aserver.protocol.transport.connection import CLOSE_FRAME, SIGN_OF_LIFE
+from aserver.protocol.transport.connection import CLOSE_FRAME, SIGN_OF_LIFE, Handler
 from aserver.protocol.transport.read_gate import Pause
 from aserver.protocol.websocket import frames
 from aserver.protocol.websocket.frames import FIN, PING, PONG, ViolationError
@@ -58,7 +58,7 @@ class Owner(Protocol):
         """React to the connection's end; the application gets `code`."""
 
 
-class Socket:
+class Socket(Handler):
     """A WebSocket, as its client sees it: the handler of its `tunnel`."""
 
     __slots__ = (
@@ -79,7 +79,6 @@ class Socket:
         "told",
         "tunnel",
         "waiter",
-        "write_paused",
         "writer",
     )
 
@@ -258,10 +257,6 @@ class Socket:
         else:
             self.tunnel.close()
 
-    def eof_received(self) -> bool:
-        """Close: half a WebSocket is none."""
-        return False
-
     def writable(self) -> None:
         """OpeningAnswer the ping that had to wait."""
         if self.ping_owed is not None and self.phase is OPEN:
@@ -374,11 +369,6 @@ class Socket:
                 self.writer.write(frames.head(FIN | PING, 0))
                 self._silent_since = min(self._silent_since, context.now)
         self.tunnel.deadline = min(self._next_ping, self._silent_since + timeout)
-
-    @property
-    def idle(self) -> bool:
-        """Never: an application is under way, or a closing handshake that has its own deadline."""
-        return False
 
 
 def _drop(data: bytes) -> None:

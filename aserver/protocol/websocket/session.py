@@ -13,6 +13,7 @@ from typing import Final
 
 from aserver.asgi import Message, Scope
 from aserver.errors import ApplicationError, ClientDisconnectedError, ClientError
+from aserver.protocol.application.access_record import PlainRecord
 from aserver.protocol.application.exchange import Exchange
 from aserver.protocol.application.parting import is_disconnect
 from aserver.protocol.application.tasks import Tasks, report
@@ -22,7 +23,6 @@ from aserver.protocol.semantics.status import plain_text
 from aserver.protocol.websocket import deflate, frames, handshake
 from aserver.protocol.websocket.connection import APP_CLOSED, CONNECTING, DENYING, ENDED, OPEN, Phase, Socket
 from aserver.protocol.websocket.frames import BINARY, FIN, RSV1, TEXT
-from aserver.protocol.websocket.record import SocketRecord
 from aserver.protocol.websocket.tunnel import OpeningAnswer, Tunnel
 
 #: Up to this size (bytes) a message is joined to its frame's head; above it, copying costs more than writing both.
@@ -340,19 +340,19 @@ class WebSocket:
         self._answered = True
         if self.tasks.observed:
             self.tasks.finished(
-                SocketRecord(
-                    method=method,
-                    status=status,
-                    client=self.client,
-                    target=self.target,
-                    sent=self.sent,
-                    headers=self.headers,
-                    response_headers=self.response_headers,
-                    started=self.started,
-                    duration=monotonic() - self.started,
-                    request_id=self.request_id,
-                    scope=self.scope,
-                    version=self.version,
+                PlainRecord(
+                    self.client,
+                    method,
+                    self.target,
+                    self.version,
+                    status,
+                    self.sent,
+                    self.headers,
+                    self.response_headers,
+                    self.started,
+                    monotonic() - self.started,
+                    self.request_id,
+                    self.scope,
                 )
             )
 

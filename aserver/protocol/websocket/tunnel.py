@@ -1,7 +1,7 @@
 """The connection of a WebSocket, or its stream of one: all of it that differs between the versions of HTTP.
 
 Runs in the worker's loop. HTTP/1 gives its whole connection (`transport.Connection`) and answers the offer with 101
-(`http1.upgrade`); a stream of HTTP/2 can be a tunnel as well (RFC 8441).
+(`http1.answers`); a stream of HTTP/2 can be a tunnel as well (RFC 8441).
 """
 
 from typing import Protocol

@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 
 from aserver.errors import ClientError
-from aserver.protocol.http1.head_cache import HeadCache
+from aserver.protocol.http1.head import CHUNKED, HeadCache
 from aserver.protocol.http1.reader import PORTION, ReadPhase, RequestReader
-from aserver.protocol.http1.sink import CHUNKED
 from aserver.protocol.semantics.limits import RequestLimits
 
 GET = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"

@@ -12,8 +12,8 @@ import pytest
 
 from aserver.asgi import Receive, Scope, Send
 from aserver.errors import ApplicationError
-from aserver.protocol.application.dropped import REMEMBERED
 from aserver.protocol.application.files import CHUNK
+from aserver.protocol.application.tasks import REMEMBERED
 from tests.harness.waiting import PATIENCE, eventually
 from tests.protocol.serving import GET, LAST_GET, SCOPE_CHANGES, answer, body_of, echo, field, read_all, serving, status
 

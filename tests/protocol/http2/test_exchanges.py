@@ -39,7 +39,7 @@ async def test_the_scope_is_that_of_http_2() -> None:
 
 
 async def test_a_trusted_peer_names_the_client() -> None:
-    """Fails without `apply_origin` in Http2Connection.on_request."""
+    """Fails without `_apply_origin` in begin_exchange."""
     async with speaking(keep) as (_, client):
         await client.get(fields=[("x-forwarded-for", "192.0.2.7"), ("x-forwarded-proto", "https")])
     assert (scopes[0]["client"][0], scopes[0]["scheme"]) == ("192.0.2.7", "https")
