@@ -615,7 +615,7 @@ async def test_access_record() -> None:
 async def test_access_record_of_a_refusal(before: bytes, request_: bytes, wanted: tuple[Any, ...]) -> None:
     """It tells what could be read, how much was answered, and nothing of the request before.
 
-    Fails with `sent = 0` in Refusal.
+    Fails with `sent = 0` in refusal.
     """
     seen: list[tuple[Any, ...]] = []
     sizes: list[int] = []
