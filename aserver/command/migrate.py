@@ -159,10 +159,10 @@ def _as_toml(resolved: Resolved, server: str) -> str:
 def _rows(resolved: Resolved) -> Iterator[str]:
     for info in settings():
         if resolved.origins[info.name] != "default":
-            yield f"{info.name} = {_literal(info, getattr(resolved.config, info.name))}"
+            yield f"{info.name} = {literal(info, getattr(resolved.config, info.name))}"
 
 
-def _literal(info: SettingInfo, value: object) -> str:
+def literal(info: SettingInfo, value: object) -> str:
     """A value in TOML that `build` reads as the same. JSON's strings are TOML's."""
     if isinstance(value, tuple):
         return "[" + ", ".join(json.dumps(str(item), ensure_ascii=False) for item in value) + "]"

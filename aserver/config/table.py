@@ -41,7 +41,7 @@ class Group(StrEnum):
 
     APP = "Application"
     LISTEN = "Listening"
-    WORKERS = "Workers"
+    WORKERS = "Workers and threads"
     RECYCLE = "Recycling and reload"
     LIFE = "Starting and stopping"
     TIMEOUTS = "Clients' timeouts"
@@ -52,7 +52,7 @@ class Group(StrEnum):
     PROXY = "Behind a proxy"
     LOGGING = "Logging"
     PROCESS = "Process"
-    CONTROL = "Control"
+    CONTROL = "Control and metrics"
     DEVELOPMENT = "Development"
 
 

@@ -285,7 +285,7 @@ def test_expected_errors_end_with_their_exit_code(
 def test_help_is_grouped_and_shows_defaults(aserver: Command) -> None:
     outcome = aserver("run", "--help")
     assert outcome.status == 0
-    for part in ("Workers:\n", "-w, --workers N|auto", "[30s]", "--timeout", "-c, --config", "--[no-]preload"):
+    for part in ("Workers and threads:\n", "-w, --workers", "[30s]", "--timeout", "-c, --config", "--[no-]preload"):
         assert part in outcome.out
     assert aserver("--version").out.startswith(f"aserver {__version__} (")
 
