@@ -41,7 +41,7 @@ def make_app():
 #: What the readers of a page have already. Addresses and folders are the stage's.
 FILES: dict[str, dict[str, str]] = {
     "README.md": {"app.py": APP, "gunicorn.conf.py": "workers = 1\n", "dist/index.html": "hello", "run/app/none": ""},
-    "docs/develop.md": {},
+    "docs/api.md": {"app.py": APP},
     "docs/migrate.md": {"app.py": APP, "shop.py": APP, "gunicorn.conf.py": "workers = 2\n"},
     "docs/operate.md": {"app.py": APP},
     "docs/tls.md": {"app.py": APP},
