@@ -8,7 +8,6 @@ import asyncio
 import contextvars
 import warnings
 from email.utils import formatdate
-from enum import Enum
 from typing import Any, Final, Protocol
 
 from aserver.config import Config
@@ -36,41 +35,6 @@ if COMPILED:
 EXTENSIONS: Final[dict[str, dict[str, Any]]] = {"http.response.early_hint": {}}
 
 
-class ClientConnection(Protocol):
-    """A connection, as its service sees it."""
-
-    tls: bool
-    deadline: float
-    write_deadline: float
-
-    @property
-    def owes(self) -> Enum:
-        """The reason of its next deadline."""
-
-    @property
-    def handler(self) -> object:
-        """The protocol that is spoken on it."""
-
-    @property
-    def idle(self) -> bool:
-        """Whether no request is under way, also none half received."""
-
-    def expire(self) -> None:
-        """React to `deadline` having passed."""
-
-    def write_expired(self) -> None:
-        """React to `write_deadline` having passed."""
-
-    def postpone(self, seconds: float) -> None:
-        """Put off the deadlines."""
-
-    def close(self) -> None:
-        """Close once what was written is out."""
-
-    def abort(self) -> None:
-        """End at once."""
-
-
 class Gathered(Protocol):
     """A connection that holds bytes back."""
 
@@ -88,7 +52,7 @@ class Context:
         self.forwarding: Forwarding | None = None  # set if proxies' fields are to be believed
         if config.proxy_headers:
             self.forwarding = Forwarding(Peers(config.forwarded_allow_ips))
-        self.connections: set[ClientConnection] = set()  # open ones
+        self.connections: set[object] = set()  # the open `Connection`s, which know this
         self.more_streams = 0  # of HTTP/2, beside the first of each connection
         self.gathered: list[Gathered] = []  # connections whose last answer waits to be written with others'
         self.gather_until = 0.0  # of monotonic()

@@ -13,9 +13,8 @@ from typing import Any, cast
 from aserver.asgi import ASGIApp, Scope
 from aserver.config import Config
 from aserver.log.access.record import AccessRecord
-from aserver.metrics.meter import Meter
 from aserver.protocol.application.tasks import Request, Tasks, describe
-from aserver.protocol.context import ClientConnection, Context
+from aserver.protocol.context import Context
 from aserver.protocol.drain_notice import Draining
 from aserver.protocol.http1.connection import HttpConnection
 from aserver.protocol.http1.encoder import Encoder
@@ -56,6 +55,8 @@ class Service:
     ) -> None:
         self.context = Context(config, loop=loop, state=state)
         self.context.metered = metered
+        self.meter = self.context.meter
+        self.connections = cast("set[Connection]", self.context.connections)
         if leaving is not None:
             self.context.leaving = leaving
         self.limits = RequestLimits(
@@ -81,29 +82,14 @@ class Service:
         self.blocks = BlockEncoder(self.context.defaults)
 
     @property
-    def connections(self) -> set[ClientConnection]:
-        """The open connections."""
-        return self.context.connections
-
-    @property
     def load(self) -> int:
         """How many connections it would be without HTTP/2: each stream counts as one."""
-        return len(self.context.connections) + self.context.more_streams
+        return len(self.connections) + self.context.more_streams
 
     @property
     def owed(self) -> list[Enum]:
         """The reason of each client's next deadline (`Awaited`)."""
         return [connection.owes for connection in self.connections]
-
-    @property
-    def now(self) -> float:
-        """The clock of the last sweep (seconds of the loop)."""
-        return self.context.now
-
-    @property
-    def meter(self) -> Meter:
-        """The counters of this worker."""
-        return self.context.meter
 
     @property
     def requests(self) -> int:
@@ -131,25 +117,19 @@ class Service:
         context, tasks, encoder, limits, heads = self.context, self.tasks, self.encoder, self.limits, self.heads
         blocks = self.blocks
 
-        def make() -> Connection:
-            context.meter.accepted += 1
-            link = Connection(context, scheme=scheme, tls=tls, server=server)
-            link.speak(HttpConnection(link, tasks, encoder, limits, heads))
-            return link
-
-        def make_either() -> Connection:
-            link = Connection(context, scheme=scheme, tls=tls, server=server)
-
-            def begin(http2: bool) -> Handler:  # noqa: FBT001
-                if http2:
-                    return Http2Connection(link, tasks, blocks, limits)
-                return HttpConnection(link, tasks, encoder, limits, heads)
-
-            link.speak(Negotiation(link, begin))
-            return link
-
         either = context.config.http2 and (tls or h2c)
-        return cast("Callable[[], asyncio.Protocol]", make_either if either else make)
+
+        def begin(link: Connection, http2: bool) -> Handler:  # noqa: FBT001
+            if http2:
+                return Http2Connection(link, tasks, blocks, limits)
+            return HttpConnection(link, tasks, encoder, limits, heads)
+
+        def make() -> Connection:
+            link = Connection(context, scheme=scheme, tls=tls, server=server)
+            link.speak(Negotiation(link, begin) if either else HttpConnection(link, tasks, encoder, limits, heads))
+            return link
+
+        return cast("Callable[[], asyncio.Protocol]", make)
 
     def drain(self) -> None:
         """From now on responses carry `Connection: close`, and the connection ends after them; idle ones stay.
@@ -161,14 +141,6 @@ class Service:
         for connection in list(self.connections):
             if isinstance(connection.handler, Http2Connection):
                 connection.handler.leave()
-
-    def stop_streams(self) -> None:
-        """Give each stream `stream_grace` from now on, or from when it begins; call `end_streams` after that."""
-        self.tasks.stop_streams(self.context.loop.time())
-
-    def end_streams(self, now: float) -> None:
-        """End each request that has been a stream for `stream_grace`; `sweep` ends those that begin later."""
-        self.tasks.end_streams(now)
 
     def end_websockets(self) -> None:
         """Cut the connections of WebSockets that were told to leave, and cancel applications that never looked."""
@@ -216,10 +188,6 @@ class Service:
             return request.open_ended or (isinstance(request, WebSocket) and not request.answered)
 
         return {each: self.tasks.standing(each) for each in self.tasks.running if not ends_soon(each)}
-
-    def describe(self) -> list[str]:
-        """`GET /x, 31.2 s` for each request whose application has not returned."""
-        return self.tasks.describe()
 
     def cancel(self, reason: str) -> list[str]:
         """Cancel the requests that still run, and close idle connections; return `GET /x, 31.2 s` for each request.

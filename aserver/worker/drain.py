@@ -83,7 +83,7 @@ class ServerDrain:
         if self._relay is not None and not self.final:
             self._relay.hand_on(service.connections)
             service.close_idle()
-            service.stop_streams()
+            service.tasks.stop_streams(self._loop.time())
             service.close_websockets(self._loop.time())
 
         def empty() -> bool:
@@ -132,7 +132,7 @@ class ServerDrain:
         began, grace = self._loop.time(), self._config.stream_grace
         naming = self._loop.call_later(NAME_AFTER, self._name, service)
         self._release()
-        service.stop_streams()
+        service.tasks.stop_streams(self._loop.time())
         await self._until(empty, began + self._config.idle_grace)
         self._handshakes.give_up()  # a client that says nothing must not hold up the stop
         await self._close_idle(service)
@@ -140,7 +140,7 @@ class ServerDrain:
         departure = service.close_websockets(began + grace)
         await self._until(empty, began + grace)
         departure.cancel()
-        service.end_streams(self._loop.time())
+        service.tasks.end_streams(self._loop.time())
         await self._until(empty, began + 2 * grace)
         service.end_websockets()
         if naming.when() < self._loop.time():

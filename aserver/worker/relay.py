@@ -11,7 +11,6 @@ import os
 import socket
 from collections.abc import Callable, Iterable
 
-from aserver.protocol.context import ClientConnection
 from aserver.protocol.http1.connection import HttpConnection
 from aserver.protocol.transport.connection import Connection
 
@@ -24,11 +23,11 @@ class Relay:
         self._in.setblocking(False)
         self._out.setblocking(False)
 
-    def hand_on(self, connections: Iterable[ClientConnection]) -> None:
+    def hand_on(self, connections: Iterable[Connection]) -> None:
         """Give idle connections away. If the queue is full, or the system lacks descriptors, they stay."""
         with contextlib.suppress(OSError):
             for connection in list(connections):
-                if not isinstance(connection, Connection) or connection.tls or not connection.idle:
+                if connection.tls or not connection.idle:
                     continue
                 if not isinstance(connection.handler, HttpConnection):  # HTTP/2 has a state that stays here
                     continue

@@ -147,7 +147,7 @@ class Server:
 
     def _say_for_what_it_waits(self) -> None:
         """Warn, because a program whose logging is not set up shows nothing less."""
-        waiting = self.service.describe() if self.service is not None else []
+        waiting = self.service.tasks.describe() if self.service is not None else []
         if waiting:
             text = "cancelled: requests under way have up to %g s (cancel again to end them at once): %s"
             log.warning(text, self.config.graceful_timeout, "; ".join(waiting))
@@ -288,7 +288,7 @@ class Server:
 
         Timeouts are whole seconds, so a single coarse timer serves all.
         """
-        late = now - service.now - SWEEP_PERIOD
+        late = now - service.context.now - SWEEP_PERIOD
         if late < 0:
             return
         if late > STANDSTILL:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from aserver.asgi import Message, Scope
 from aserver.errors import ApplicationError
-from aserver.protocol.application.body import HIGH_WATER, RequestBody
+from aserver.protocol.application.body import HIGH_WATER, RequestBody, Source
 from aserver.protocol.application.files import open_regular, read_chunk
 from aserver.protocol.application.parting import QUIET, Parting, is_disconnect
 from aserver.protocol.application.request_ids import with_id
@@ -22,7 +22,7 @@ from aserver.protocol.semantics.response import BODY, DONE, HEADED, START, TRAIL
 from aserver.protocol.semantics.response_head import Heads, Pairs
 
 
-class Carrier(Protocol):
+class Carrier(Source, Protocol):
     """The connection of an exchange, or its stream: all that differs between the versions of HTTP.
 
     It makes the bytes, and goes on by itself once `exchange.state` is DONE.
@@ -60,12 +60,6 @@ class Carrier(Protocol):
 
     def await_body(self) -> None:
         """Give the client its time for the next piece of the request's body."""
-
-    def pause_body(self) -> None:
-        """Read nothing until `resume_body` is called, because the application does not keep up."""
-
-    def resume_body(self) -> None:
-        """Read on."""
 
 
 class Exchange(Response):

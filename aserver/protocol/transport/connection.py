@@ -216,6 +216,7 @@ class Connection:
         if self.tls:
             self.extensions = context.extensions | {"tls": extension(transport.get_extra_info("ssl_object"))}
         context.connections.add(self)
+        context.meter.accepted += 1
         log.debug("%s: connected", self)
         self.expect(FIRST_REQUEST, context.header_timeout)
 

@@ -20,7 +20,7 @@ class Negotiation(Handler):
 
     __slots__ = ("_begin", "_link", "_seen")
 
-    def __init__(self, link: Connection, begin: Callable[[bool], Handler]) -> None:
+    def __init__(self, link: Connection, begin: Callable[[Connection, bool], Handler]) -> None:
         self._link = link
         self._begin = begin  # makes the handler of HTTP/2, or else of HTTP/1
         self._seen = b""
@@ -39,7 +39,7 @@ class Negotiation(Handler):
         else:
             http2 = data.startswith(PREFACE)
         awaited, deadline = link.awaited, link.deadline
-        handler = self._begin(http2)
+        handler = self._begin(link, http2)
         link.hand_over(handler)
         link.awaited, link.deadline = awaited, deadline  # the first request is still to come
         handler.data_received(data)

@@ -33,7 +33,7 @@ def leave(client: Client, reset: bool) -> None:
 
 async def sweep(server: Serving, seconds: float) -> None:
     """Let the sweep come `seconds` after now."""
-    server.service.sweep(server.service.now + seconds)
+    server.service.sweep(server.service.context.now + seconds)
     await asyncio.sleep(0)
 
 
@@ -547,11 +547,11 @@ async def test_streams_are_ended_at_a_stop_and_other_answers_are_not() -> None:
         service = server.service
         await eventually(lambda: service.active == 3)
         service.drain()
-        service.stop_streams()
+        service.tasks.stop_streams(service.context.loop.time())
         begin = service.context.loop.time()
-        service.end_streams(begin + 1.5)
+        service.tasks.end_streams(begin + 1.5)
         assert not ended
-        service.end_streams(begin + 2.5)
+        service.tasks.end_streams(begin + 2.5)
         await eventually(lambda: ended == ["http.disconnect"])
         assert await clients[b"/stream"].rest() == b""  # not even the last chunk: it is not whole
         go.set()
@@ -572,7 +572,7 @@ async def test_a_stream_without_a_first_piece_gets_503_at_a_stop(caplog: pytest.
         await eventually(lambda: any(each.open_ended for each in server.service.tasks.running))
         server.service.drain()
         with caplog.at_level(logging.INFO):
-            server.service.stop_streams()
+            server.service.tasks.stop_streams(server.service.context.loop.time())
             await sweep(server, 2)
         assert (await client.rest()).startswith(b"HTTP/1.1 503 ")
         await eventually(lambda: not server.service.active)

@@ -94,6 +94,13 @@ async def test_nothing_is_counted_unless_asked() -> None:
         assert counted(server) == {"aserver.connections.accepted": 1}
 
 
+async def test_a_connection_that_may_speak_http2_is_counted_too() -> None:
+    """Fails where only connections that begin with HTTP/1 are counted: those over TLS were not."""
+    async with serving(_app, h2c=True, http2=True, metered=True) as server:
+        await server.ask(LAST_GET)
+        assert counted(server)["aserver.connections.accepted"] == 1
+
+
 @pytest.mark.parametrize(("trusted", "count"), [("127.0.0.1", 1), ("10.0.0.1", 0)])
 async def test_queue_time_is_a_trusted_peers_word(trusted: str, count: int) -> None:
     """Fails if a stranger's field is believed, or if the field leads past the fields of the same proxy."""

@@ -28,7 +28,7 @@ class Clock:
     async def pass_(self, seconds: float) -> None:
         """A second of the server's time after the other."""
         for _ in range(round(seconds)):
-            self._server.service.sweep(self._server.service.now + 1)
+            self._server.service.sweep(self._server.service.context.now + 1)
             await asyncio.sleep(0.001)
 
 

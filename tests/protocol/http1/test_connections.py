@@ -915,9 +915,9 @@ async def test_write_deadline_of_a_closed_connection() -> None:
     service, connection, transport = stuck(1000)
     connection.data_received(LAST_GET)
     await eventually(lambda: transport.closed)
-    service.sweep(service.now + 59)
+    service.sweep(service.context.now + 59)
     assert not transport.aborted
-    service.sweep(service.now + 2)
+    service.sweep(service.context.now + 2)
     assert transport.aborted
 
 
@@ -928,9 +928,9 @@ async def test_who_takes_too_little_in_write_timeout_is_dead(takes: int, dead: b
     connection.pause_writing()
     for _ in range(3):
         transport.unsent -= takes
-        service.sweep(service.now + 61)
+        service.sweep(service.context.now + 61)
         assert transport.aborted == dead
-    service.sweep(service.now + 61)
+    service.sweep(service.context.now + 61)
     assert transport.aborted  # each time anew
 
 
@@ -965,7 +965,7 @@ async def test_a_client_that_is_heard_out_does_not_stay() -> None:
     service, connection, transport = stuck(0)
     connection.data_received(b"nonsense\r\n")
     assert (transport.half_closed, transport.closed) == (True, False)
-    service.sweep(service.now + LINGER_SECONDS + 2)
+    service.sweep(service.context.now + LINGER_SECONDS + 2)
     assert transport.closed
     service, connection, transport = stuck(0)
     connection.data_received(b"nonsense\r\n")
@@ -1014,7 +1014,7 @@ async def test_an_application_that_does_not_take_the_body_is_not_the_clients_fau
     connection.data_received(b"POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n")
     connection.data_received(chunk * 2)
     assert not transport.reading
-    service.sweep(service.now + 3600)
+    service.sweep(service.context.now + 3600)
     assert (transport.written, transport.closed) == (b"", False)
     connection.connection_lost(None)
     await eventually(lambda: not service.active)

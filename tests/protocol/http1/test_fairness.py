@@ -334,7 +334,7 @@ async def test_a_head_that_waits_has_its_time_still() -> None:
     attacker.data_received(LONG)
     assert attacker.handler.reader.in_head
     assert attacker.deadline < inf
-    wired.service.sweep(wired.service.now + 60)
+    wired.service.sweep(wired.service.context.now + 60)
     assert status(line.written) == 408
     for _ in range(10):
         await asyncio.sleep(0)

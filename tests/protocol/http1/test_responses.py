@@ -370,7 +370,7 @@ async def test_default_fields() -> None:
 
 async def test_the_date_is_renewed_with_each_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(echo) as server:
-        now = server.service.now
+        now = server.service.context.now
         assert field(await server.ask(LAST_GET), b"date") != b"later"
         monkeypatch.setattr("aserver.protocol.context.formatdate", lambda **_: "later")
         server.service.sweep(now)

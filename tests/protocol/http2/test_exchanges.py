@@ -240,7 +240,7 @@ async def test_a_request_whose_answer_does_not_wait_for_it(
         elif not length and pieces[-1] is None:
             (connection,) = server.connections
             await eventually(lambda: connection.handler.streams.open[number].received == 48_000)
-            server.service.sweep(server.service.now + 4)
+            server.service.sweep(server.service.context.now + 4)
         await client.until(lambda: got.reset == reset)
         assert (got.status, got.body, got.ended, got.reset) == (413, b"no", True, reset)
         assert (await client.get()).status == 413

@@ -14,7 +14,7 @@ CALM = 11
 
 
 async def sweep(server: Serving, seconds: float) -> None:
-    server.service.sweep(server.service.now + seconds)
+    server.service.sweep(server.service.context.now + seconds)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
 

@@ -178,7 +178,7 @@ async def test_a_drain_closes_with_1012() -> None:
 
 
 async def sweep(server: Serving, seconds: float) -> None:
-    server.service.sweep(server.service.now + seconds)
+    server.service.sweep(server.service.context.now + seconds)
     await asyncio.sleep(0)
 
 

@@ -15,7 +15,7 @@ PIECE = {"type": "http.response.body", "body": b"x" * 16_384, "more_body": True}
 
 
 async def sweep(server: Serving, seconds: float) -> None:
-    server.service.sweep(server.service.now + seconds)
+    server.service.sweep(server.service.context.now + seconds)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
 

@@ -233,7 +233,7 @@ async def test_what_we_do_not_read_is_not_late(first: bytes, rest: bytes, expect
         transport.protocol.data_received(first)
         assert not transport.reading
         service = transport.service
-        service.sweep(service.now + 60)
+        service.sweep(service.context.now + 60)
         go_on.set()
         assert (await transport.carry(rest)).count(b"HTTP/1.1 200 OK") == expected
 
@@ -251,7 +251,7 @@ async def test_a_body_whose_turn_has_not_come_is_not_late() -> None:
         transport.protocol.data_received(posted(70_000) + posted(60_000)[:-1000])
         await taken.wait()
         service = transport.service
-        service.sweep(service.now + 60)
+        service.sweep(service.context.now + 60)
         go_on.set()
         assert (await transport.carry(bytes(1000))).count(b"HTTP/1.1 200 OK") == 2
 

@@ -738,7 +738,7 @@ async def test_pings_and_a_client_that_answers() -> None:
     app = Application(echo)
     async with opened(app, ws_ping_interval=20, ws_ping_timeout=20) as (client, server):
         service = server.service
-        begin = service.now
+        begin = service.context.now
         await client.send(frame(TEXT, b"there"))
         await next_frame(client)
         for turn in (1, 2, 3):
@@ -753,7 +753,7 @@ async def test_pings_and_a_client_that_answers() -> None:
 async def test_a_client_that_is_gone() -> None:
     app = Application(listen)
     async with opened(app, ws_ping_interval=20, ws_ping_timeout=5) as (client, server):
-        begin = server.service.now
+        begin = server.service.context.now
         server.service.sweep(begin + 20)
         server.service.sweep(begin + 24)
         server.service.sweep(begin + 25)
@@ -768,7 +768,7 @@ async def test_our_own_silence_is_not_the_clients() -> None:
     """Its pong may wait in the kernel. Fails without `_silent_since` in `postpone`: closed at the next ping."""
     async with opened(Application(echo), ws_ping_interval=10, ws_ping_timeout=25) as (client, server):
         service = server.service
-        begin = service.now
+        begin = service.context.now
         service.sweep(begin + 10)
         service.postpone(100)  # the loop stood still
         service.sweep(begin + 120)
@@ -781,7 +781,7 @@ async def test_our_own_silence_is_not_the_clients() -> None:
 async def test_a_ping_timeout_longer_than_the_interval() -> None:
     app = Application(listen)
     async with opened(app, ws_ping_interval=10, ws_ping_timeout=25) as (client, server):
-        begin = server.service.now
+        begin = server.service.context.now
         for elapsed in (10, 20, 30, 34, 35):
             server.service.sweep(begin + elapsed)
         for _ in range(3):
@@ -805,7 +805,7 @@ async def test_no_ping_for_a_client_that_does_not_read() -> None:
         app.go_on.set()
         await stuck(socket)
         unsent = socket.writer.transport.get_write_buffer_size()
-        begin = server.service.now
+        begin = server.service.context.now
         for elapsed in (20, 40, 60):
             server.service.sweep(begin + elapsed)
         assert socket.writer.transport.get_write_buffer_size() == unsent
@@ -818,7 +818,7 @@ async def test_no_ping_for_a_client_that_does_not_read() -> None:
 @pytest.mark.parametrize(("interval", "timeout", "pings"), [(0, 20, 0), (20, 0, 9)])
 async def test_pings_can_be_off_and_wait_for_ever(interval: int, timeout: int, pings: int) -> None:
     async with opened(Application(echo), ws_ping_interval=interval, ws_ping_timeout=timeout) as (client, server):
-        begin = server.service.now
+        begin = server.service.context.now
         for turn in range(1, 10):
             server.service.sweep(begin + 20 * turn)
         await client.send(frame(TEXT, b"end"))
@@ -838,7 +838,7 @@ async def test_no_ping_timeout_while_it_is_the_application_that_is_slow() -> Non
         assert isinstance(socket, connection.Socket)
         await client.send(frame(TEXT, b"1"))
         await eventually(lambda: socket.messages)
-        begin = server.service.now
+        begin = server.service.context.now
         for turn in range(1, 5):
             server.service.sweep(begin + 20 * turn)
         app.go_on.set()
@@ -922,9 +922,9 @@ async def test_the_application_returns_and_the_client_does_not_answer() -> None:
     async with opened(Application(leave)) as (client, server):
         assert await close_of(client) == (1000, "")
         await eventually(lambda: not server.service.active)
-        server.service.sweep(server.service.now + connection.CLOSE_TIMEOUT)
+        server.service.sweep(server.service.context.now + connection.CLOSE_TIMEOUT)
         assert server.service.connections
-        server.service.sweep(server.service.now + 2)
+        server.service.sweep(server.service.context.now + 2)
         await eventually(lambda: not server.service.connections)
         assert await client.rest() == b""
 
@@ -1106,8 +1106,8 @@ async def test_a_client_that_never_reads_is_given_up() -> None:
         stop_reading(client, socket)
         app.go_on.set()
         await stuck(socket)
-        server.service.sweep(server.service.now + 10)
-        server.service.sweep(server.service.now + 10)
+        server.service.sweep(server.service.context.now + 10)
+        server.service.sweep(server.service.context.now + 10)
         await eventually(lambda: app.error)
     assert isinstance(app.error, OSError)
 

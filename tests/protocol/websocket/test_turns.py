@@ -417,7 +417,7 @@ async def test_a_worker_that_leaves_amid_a_flood(answered: bool) -> None:
         else:
             await eventually(lambda: line.reading)
             assert not line.closed
-            service.service.sweep(service.service.now + 60)
+            service.service.sweep(service.service.context.now + 60)
             assert line.closed
 
 
@@ -446,7 +446,7 @@ async def test_a_client_that_waits_for_its_turn_is_not_silent() -> None:
             service.service.context.fair_queue.wait(lambda: None)
         line.protocol.data_received(FLOODS["pongs"])
         assert spent(line)
-        now = service.service.now
+        now = service.service.context.now
         for later in (7, 14, 21, 28):
             service.service.sweep(now + later)
         assert spent(line)

@@ -129,7 +129,7 @@ async def test_a_loop_that_stood_still_holds_it_against_nobody(monkeypatch: pyte
             while len(service.connections) < len(clients):
                 await asyncio.sleep(0)
         server.beat()
-        assert service.now > anyio.current_time() - 1, "or no sweep, which is what closes them, has been made"
+        assert service.context.now > anyio.current_time() - 1, "or no sweep, which is what closes them, has been made"
         for reader, writer in clients:
             writer.write(GET)
             with anyio.fail_after(PATIENCE):
@@ -327,9 +327,9 @@ async def test_sweeps_are_a_period_apart_however_late_the_beats_are() -> None:
     """Fails with beats counted: with ten late ones from one sweep to the next, deadlines would lie in the past."""
     server = Server(_hello, _config(), [], lambda: None)
     service = service_of(_hello)
-    begin = service.now
+    begin = service.context.now
     seen = []
     for tenths in (1, 9, 14, 23, 30, 31):
         server.sweep(service, begin + tenths / 10)
-        seen.append(round(service.now - begin, 1))
+        seen.append(round(service.context.now - begin, 1))
     assert seen == [0, 0, 1.4, 1.4, 3.0, 3.0]
