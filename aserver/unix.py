@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from aserver import cgroups
 from aserver.errors import ConfigError
 
 LINUX = sys.platform == "linux"
@@ -126,43 +127,8 @@ def set_process_title(title: str) -> None:
 def usable_cpus() -> int:
     """The number of CPUs that this process may use: the affinity mask, cut to the cgroup's quota (v2 and v1)."""
     count = len(os.sched_getaffinity(0)) if LINUX else (os.cpu_count() or 1)
-    quota = _cgroup_cpu_quota()
+    quota = cgroups.cpu_quota()
     return max(1, min(count, int(quota + 0.5)) if quota else count)
-
-
-def _cgroup_cpu_quota() -> float | None:
-    try:
-        own = Path("/proc/self/cgroup").read_text(encoding="ascii")
-    except OSError:
-        return None
-    path = next((line.split("::", 1)[1] for line in own.splitlines() if line.startswith("0::")), "/")
-    quotas = []
-    directory = Path("/sys/fs/cgroup") / path.lstrip("/")
-    # Every ancestor may set a tighter quota than the group itself.
-    for level in (directory, *directory.parents):
-        with contextlib.suppress(OSError, ValueError):
-            quota, period = (level / "cpu.max").read_text(encoding="ascii").split()
-            if quota != "max":
-                quotas.append(int(quota) / int(period))
-        if level == Path("/sys/fs/cgroup"):
-            break
-    with contextlib.suppress(OSError, ValueError):
-        v1 = Path("/sys/fs/cgroup/cpu")
-        quota_us = int((v1 / "cpu.cfs_quota_us").read_text(encoding="ascii"))
-        if quota_us > 0:
-            quotas.append(quota_us / int((v1 / "cpu.cfs_period_us").read_text(encoding="ascii")))
-    return min(quotas, default=None)
-
-
-def oom_kills() -> int:
-    """The number of processes that the kernel killed for memory: in this cgroup if known, else in the system."""
-    for path, key in (("/sys/fs/cgroup/memory.events", "oom_kill"), ("/proc/vmstat", "oom_kill")):
-        with contextlib.suppress(OSError, ValueError):
-            for line in Path(path).read_text(encoding="ascii").splitlines():
-                name, _, value = line.partition(" ")
-                if name == key:
-                    return int(value)
-    return 0
 
 
 # ── descriptors ──────────────────────────────────────────────────────────────────────────────

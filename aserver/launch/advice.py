@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from aserver import unix
+from aserver import cgroups, unix
 from aserver.config import Config
 from aserver.sockets.bind import socket_mode
 
@@ -24,8 +24,6 @@ WORKERS_PER_CPU = 4
 OTHER_FDS = 100
 #: Below this, a burst of browsers runs out of descriptors.
 FEW_FDS = 1024
-#: The files with the limit of cgroup v2 and v1, as a container sees them.
-CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def advise(config: Config, workers: int, *, environ: Mapping[str, str], fd_limit: int) -> Iterator[str]:
@@ -43,7 +41,7 @@ def advise(config: Config, workers: int, *, environ: Mapping[str, str], fd_limit
     cpus = unix.usable_cpus()
     if workers > WORKERS_PER_CPU * cpus:
         yield f"{workers} workers share {cpus} usable CPUs (affinity and cgroup); more than that only adds memory"
-    memory = memory_limit()
+    memory = cgroups.memory_limit()
     if memory is not None and 0 < memory < config.max_memory * workers:
         yield (
             f"max_memory {config.max_memory} times {workers} workers is above the cgroup's limit of {memory} bytes: "
@@ -77,15 +75,6 @@ def _closed_socket(config: Config) -> Iterator[str]:
                 by_group = bool(mode & stat.S_IXGRP and found.st_gid)
                 if not (by_group or mode & stat.S_IXOTH):
                     yield f"{directory} has mode {mode:04o}: a proxy of another user cannot reach {spec}: 502"
-
-
-def memory_limit() -> int | None:
-    """Bytes that the cgroup may use (cgroup v2, then v1); None where there is no limit."""
-    for path in CGROUP_LIMITS:
-        with contextlib.suppress(OSError, ValueError):
-            limit = int(Path(path).read_text(encoding="ascii"))
-            return limit if limit < 1 << 60 else None  # v1 writes "no limit" as a huge number
-    return None
 
 
 def _is_public(address: str) -> bool:

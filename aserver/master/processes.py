@@ -195,7 +195,7 @@ class Processes:
         self._forget(zygote)
         self.workers.orphaned(zygote.generation)
         code, signum = handles.decode_status(status)
-        how = explain_exit(code, signum, Intent.NONE, out_of_memory=self.workers.memory.ran_out())
+        how = explain_exit(code, signum, Intent.NONE, out_of_memory=self.workers.memory.why(signum))
         if zygote.broken and signum == "SIGKILL":
             how = f"broke the protocol and was killed ({zygote.broken})"
         detail = f"the stacks at its end:\n{stacks}" if stacks else ""

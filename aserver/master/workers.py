@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import assert_never
 
-from aserver import unix
+from aserver import cgroups, unix
 from aserver.errors import ChannelError
 from aserver.ipc import messages as msg
 from aserver.ipc.board import CELLS, BoardFile, Debugged
@@ -211,7 +211,7 @@ class Workers:
         self._log_trace(worker, f"the stacks at its end{self._owner(worker)}")
         self._forget(worker)
         code, signum = handles.decode_status(worker.status)
-        self._on_event(ev.Died(worker.serial, code, signum, self.memory.ran_out()))
+        self._on_event(ev.Died(worker.serial, code, signum, self.memory.why(signum)))
 
     def _forget(self, worker: WorkerHandle) -> None:
         worker.unwatch()
@@ -261,12 +261,19 @@ class Workers:
 
 
 class OutOfMemory:
-    """Whether the kernel has killed for want of memory since the last question."""
+    """The kernel's count of kills for want of memory, by which a death by SIGKILL is understood."""
 
     def __init__(self) -> None:
-        self._kills = unix.oom_kills()
+        self._seen = cgroups.oom_kills()[1]
 
-    def ran_out(self) -> bool:
-        """Ask, and count anew."""
-        before, self._kills = self._kills, unix.oom_kills()
-        return self._kills > before
+    def why(self, signum: str | None) -> str:
+        """The evidence that a process that ended by this signal was killed for memory; empty if there is none.
+
+        A kill that is counted explains one death, since several processes may be killed before the first is buried.
+        """
+        whose, count = cgroups.oom_kills()
+        before, self._seen = self._seen, count
+        if signum != "SIGKILL" or count <= before:
+            return ""
+        self._seen = before + 1
+        return f"oom_kill of {whose} rose from {before} to {count}"

@@ -26,6 +26,7 @@ from tests.harness import (
     require_tool,
     wait_for,
 )
+from tests.harness.groups import group
 from tests.process.rolling import Start, hold, keep_to, settle
 
 pytestmark = pytest.mark.process
@@ -271,6 +272,24 @@ def test_trap_30_every_death_is_explained(server: Start, request_: str, said: st
         running.wait_log(r"the stacks at its end.*:(\n.*)*probe\.py.* in app")
     running.wait_log("is ready after", count=2)
     assert running.stop() == 0
+
+
+def test_trap_30_a_kill_by_the_kernel_for_memory_is_named() -> None:
+    """In a real control group; where only version 2 is mounted there are tests/unit/test_cgroups.py alone.
+
+    Fails with the count of the group that contains this one, and with the system's.
+    """
+    with group("memory") as folder:
+        (folder / "memory.limit_in_bytes").write_text(str(256 << 20))
+        enter = f'echo $$ >{folder}/cgroup.procs && exec "$@"'
+        command = [sys.executable, "-m", "aserver", "run", PROBE, "--bind", "127.0.0.1:0"]
+        whose = f"cgroup /{folder.relative_to('/sys/fs/cgroup/memory')}"
+        with ServerProcess(argv=["sh", "-c", enter, "sh", *command]) as running:
+            with hold(running.wait_ready(), "/eat") as lost:
+                lost.expect_close()
+            running.wait_log(rf"worker 1 .* ran out of memory \(oom_kill of {whose} rose from 0 to 1\)")
+            running.wait_log("is ready after", count=2)
+            assert running.stop() == 0
 
 
 def test_trap_30_sigterm_to_a_worker_replaces_it_gently(server: Start, tmp_path: Path) -> None:

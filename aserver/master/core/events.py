@@ -65,7 +65,7 @@ class Died(OwnEvent, frozen=True):
     serial: int
     code: int | None = None
     signal: str | None = None
-    out_of_memory: bool = False
+    out_of_memory: str = ""
 
 
 class Beats(OwnEvent, frozen=True):

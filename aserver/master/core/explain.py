@@ -19,8 +19,11 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def explain_exit(code: int | None, signal: str | None, intent: Intent, *, out_of_memory: bool = False) -> str:  # noqa: PLR0911
-    """A clause that says why a process ended; the subject stands before it."""
+def explain_exit(code: int | None, signal: str | None, intent: Intent, *, out_of_memory: str = "") -> str:  # noqa: PLR0911
+    """A clause that says why a process ended; the subject stands before it.
+
+    `out_of_memory`: the evidence that the kernel killed it for want of memory, if there is any.
+    """
     if signal is not None:
         own = {
             Intent.OVERRAN: "was killed by aserver: the drain took too long",
@@ -32,7 +35,7 @@ def explain_exit(code: int | None, signal: str | None, intent: Intent, *, out_of
             return f"{own[intent]} ({signal})"
         if signal == "SIGKILL":
             if out_of_memory:
-                return "was killed by SIGKILL: the kernel ran out of memory (its oom_kill count rose)"
+                return f"was killed by SIGKILL: the kernel ran out of memory ({out_of_memory})"
             return "was killed by SIGKILL from outside aserver (no out-of-memory kill was counted)"
         if signal in ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGSYS"):
             return f"crashed with {signal}"

@@ -142,6 +142,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await asyncio.sleep(float(query["seconds"]))
         case "/leave":
             os._exit(int(query["code"]))
+        case "/eat":
+            ballast.append({"": ["x" * (1 << 30)]})
         case "/signal":
             os.kill(os.getpid(), int(query["number"]))
         case _:

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from aserver import unix
+from aserver import cgroups, unix
 from aserver.config import Config, layers
-from aserver.launch import advice
-from aserver.launch.advice import advise, memory_limit
+from aserver.launch.advice import advise
 
 SYSTEMD = {"INVOCATION_ID": "0123456789abcdef"}
 
@@ -18,33 +17,13 @@ SYSTEMD = {"INVOCATION_ID": "0123456789abcdef"}
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two CPUs and 1 GB."""
     monkeypatch.setattr(unix, "usable_cpus", lambda: 2)
-    monkeypatch.setattr(advice, "memory_limit", lambda: 1 << 30)
-
-
-@pytest.mark.parametrize(
-    ("v2", "v1", "limit"),
-    [
-        ("536870912\n", None, 1 << 29),
-        ("max\n", None, None),
-        (None, "1073741824\n", 1 << 30),
-        (None, "9223372036854771712\n", None),
-        (None, None, None),
-    ],
-)
-def test_the_cgroups_limit(
-    v2: str | None, v1: str | None, limit: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, text in (("v2", v2), ("v1", v1)):
-        if text is not None:
-            (tmp_path / name).write_text(text)
-    monkeypatch.setattr(advice, "CGROUP_LIMITS", (tmp_path / "v2", tmp_path / "v1"))
-    assert memory_limit() == limit
+    monkeypatch.setattr(cgroups, "memory_limit", lambda: 1 << 30)
 
 
 def advised(workers: int = 1, fd_limit: int = 4096, environ: Mapping[str, str] | None = None, **settings: Any) -> str:
     keywords = {"target": "x:app", **settings}
     config: Config = layers.load(keywords=keywords, environ={}, cwd=Path("/")).config
-    return "\n".join(advice.advise(config, workers, environ=environ or {}, fd_limit=fd_limit))
+    return "\n".join(advise(config, workers, environ=environ or {}, fd_limit=fd_limit))
 
 
 @pytest.mark.parametrize(

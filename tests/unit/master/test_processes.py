@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from aserver import unix
+from aserver import cgroups, unix
 from aserver.ipc import messages as msg
 from aserver.ipc.channel import TURN_MESSAGES
 from aserver.master import border, handles, processes
@@ -99,7 +99,7 @@ async def test_a_zygotes_death_takes_its_orders_along(stage: Stage) -> None:
 
 async def test_a_zygotes_death_by_a_full_memory(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails without `OutOfMemory`."""
-    monkeypatch.setattr(unix, "oom_kills", lambda: 10**6)
+    monkeypatch.setattr(cgroups, "oom_kills", lambda: ("cgroup /a", 10**6))
     stage.zygote.status = signal.SIGKILL
     os.write(stage.ends[0], b"x")
     await turn()

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from aserver import unix
+from aserver import cgroups, unix
 from aserver.ipc import messages as msg
 from aserver.ipc.board import Board, Field
 from aserver.ipc.channel import TURN_MESSAGES
@@ -32,6 +32,19 @@ async def test_a_worker_from_its_fork_to_its_end(stage: Stage) -> None:
     await turn()
     assert stage.heard == [msg.Forked(1, 902), ready, msg.RecycleAsked(1, "its last words"), ev.Died(1, 3)]
     assert (await stage.fork(ev.Fork(1, 2, 1, 0, 0.0))).cell == 1, "the cell is free again"
+
+
+async def test_each_kill_for_memory_explains_one_death(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails with all that was counted taken for the first death: the second was then a stranger's."""
+    counts = iter([4, 4, 6, 6, 6, 7, 8])
+    monkeypatch.setattr(cgroups, "oom_kills", lambda: ("cgroup /a", next(counts)))
+    memory = workers.OutOfMemory()
+    assert memory.why("SIGKILL") == ""
+    assert memory.why("SIGKILL") == "oom_kill of cgroup /a rose from 4 to 6"
+    assert memory.why("SIGKILL") == "oom_kill of cgroup /a rose from 5 to 6"
+    assert memory.why("SIGKILL") == ""
+    assert memory.why("SIGSEGV") == "", "a subprocess of the application was killed"
+    assert memory.why("SIGKILL") == "oom_kill of cgroup /a rose from 7 to 8"
 
 
 @pytest.mark.parametrize(

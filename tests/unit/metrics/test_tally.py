@@ -15,7 +15,7 @@ from aserver.metrics.tally import OUTCOMES, REASONS, name_of, of_counts
         ("exited", explain_exit(1, None, Intent.NONE)),
         ("killed", explain_exit(None, "SIGKILL", Intent.NONE)),
         ("killed", explain_exit(None, "SIGTERM", Intent.NONE)),
-        ("out_of_memory", explain_exit(None, "SIGKILL", Intent.NONE, out_of_memory=True)),
+        ("out_of_memory", explain_exit(None, "SIGKILL", Intent.NONE, out_of_memory="oom_kill")),
         ("crashed", explain_exit(None, "SIGSEGV", Intent.NONE)),
         ("hung", explain_exit(None, "SIGABRT", Intent.HUNG)),
         ("overdue", explain_exit(None, "SIGKILL", Intent.OVERRAN)),
