@@ -21,42 +21,46 @@ class Meter:
     `lags` and `queues` are lists of seconds.
     """
 
-    __slots__ = ("_sums", "_turn", "_waiting", "_words", "accepted", "ended", "lags", "queues", "received", "sent")
+    __slots__ = ("_rows", "_sums", "_turn", "accepted", "ended", "lags", "queues", "received", "sent")
 
     def __init__(self) -> None:
         self.accepted = 0
         self.received = 0
         self.sent = 0
-        self._waiting: list[list[float]] = [[] for _ in Histogram]
-        self._words: list[list[int]] = [[0] * BUCKETS for _ in Histogram]
+        self.lags: list[float] = []
+        self.queues: list[float] = []
+        self._rows: list[list[int]] = [[0] * BUCKETS for _ in Histogram]
         self._sums: list[float] = [0.0 for _ in Histogram]
         turn: list[list[float]] = [[] for _ in range(Histogram.WEBSOCKET + 1)]
-        self._turn = list(zip(turn, self._waiting, strict=False))
+        self._turn = list(enumerate(turn))
         other, websocket = turn[Histogram.OTHER], turn[Histogram.WEBSOCKET]
         self.ended = [*turn[:-1], *[other] * (_CLOSE - len(turn) + 1), *[websocket] * (_END - _CLOSE)]
-        self.lags = self._waiting[Histogram.LAG]
-        self.queues = self._waiting[Histogram.QUEUE]
 
     def end_turn(self, now: float) -> None:
-        """Take in the requests that ended in this turn of the loop."""
-        for began, durations in self._turn:
+        """Count the requests that ended in this turn of the loop."""
+        for row, began in self._turn:
             if began:
-                durations += [now - each for each in began]
+                if now - min(began) <= BOUNDS[0]:  # nearly always; so none of them is looked at by itself
+                    self._rows[row][0] += len(began)
+                    self._sums[row] += max(0.0, len(began) * now - sum(began))  # it might round below 0
+                else:
+                    self._count(row, [now - each for each in began])
                 began.clear()
+
+    def _count(self, row: int, durations: list[float]) -> None:
+        self._sums[row] += sum(durations)
+        buckets = self._rows[row]
+        for duration in durations:
+            buckets[bisect_left(BOUNDS, duration)] += 1
 
     def flush(self, page: memoryview, dropped: int) -> None:
         """Write all to the page; `dropped` are the log records that this process has lost."""
+        self._count(Histogram.LAG, self.lags)
+        self._count(Histogram.QUEUE, self.queues)
+        self.lags.clear()
+        self.queues.clear()
         words: list[int] = []
-        for index, values in enumerate(self._waiting):
-            buckets = self._words[index]
-            if values:
-                self._sums[index] += sum(values)
-                if max(values) <= BOUNDS[0]:
-                    buckets[0] += len(values)
-                else:
-                    for value in values:
-                        buckets[bisect_left(BOUNDS, value)] += 1
-                values.clear()
+        for buckets, total in zip(self._rows, self._sums, strict=True):
             words += buckets
-            words.append(int(self._sums[index] * 1e9))
+            words.append(int(total * 1e9))
         page[:] = array("Q", [*words, self.accepted, self.received, self.sent, dropped])

@@ -38,7 +38,7 @@ def answer_refusal(
     link.writer.write_soon(encoder.first(response, response.answer(error.status)))
     if tasks.observed:
         fields = [] if head is None else head.fields
-        tasks.finished(refusal(error.status, exchange, client=link.client, line=line, headers=fields, now=monotonic()))
+        tasks.record(refusal(error.status, exchange, client=link.client, line=line, headers=fields, now=monotonic()))
     link.linger()
 
 

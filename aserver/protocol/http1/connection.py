@@ -256,7 +256,7 @@ class HttpConnection(Handler):
     def answered(self, exchange: Exchange) -> None:
         """Go on after a complete response."""
         if self.tasks.observed:
-            self.tasks.record(exchange)
+            self.tasks.record_end(exchange, exchange.status, exchange.started, exchange.sent)
         if exchange.waiters:
             exchange.wake()
         if not exchange.keep_alive:

@@ -138,7 +138,7 @@ class StreamCarrier:
     def _answered(self, exchange: Exchange) -> None:
         """Go on after a complete answer: what is missing of the request is dropped, or refused if it is much."""
         if self.tasks.observed:
-            self.tasks.record(exchange)
+            self.tasks.record_end(exchange, exchange.status, exchange.started, exchange.sent)
         if exchange.waiters:
             exchange.wake()
         self.deadline = inf
@@ -272,7 +272,7 @@ def refuse(owner: StreamOwner, stream: Stream, error: ClientError, exchange: Exc
     body = response.answer(error.status)
     owner.sender.head(stream, owner.encoder.block(response), body, end=True)
     if owner.tasks.observed:
-        owner.tasks.finished(
+        owner.tasks.record(
             refusal(
                 error.status,
                 exchange,

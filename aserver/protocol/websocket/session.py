@@ -339,7 +339,7 @@ class WebSocket:
         """Write to the access log, if there is one."""
         self._answered = True
         if self.tasks.observed:
-            self.tasks.finished(
+            self.tasks.record(
                 PlainRecord(
                     self.client,
                     method,
