@@ -323,7 +323,7 @@ async def _serve_master(
         async with anyio.create_task_group() as group:
 
             async def announce() -> None:
-                await runner.listening()
+                await runner.listening.wait()
                 task_status.started(tuple(listener.address for listener in resources.listeners))
 
             group.start_soon(announce)

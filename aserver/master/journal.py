@@ -66,20 +66,10 @@ class Journal:
         if name := name_of(order.event, order.reason, order.outcome):
             self.counts[name] = self.counts.get(name, 0) + 1
         self.last += 1
-        record = Record(
-            number=self.last,
-            time=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-            event=order.event,
-            level=order.level,
-            message=order.text,
-            worker=order.worker,
-            pid=order.pid,
-            generation=order.generation,
-            reason=order.reason,
-            outcome=order.outcome,
-            tickets=order.tickets,
-            detail=order.detail[-MOST_DETAIL:],
-        )
+        facts = {name: getattr(order, name) for name in FACTS if name != "event"}
+        facts |= {"pid": order.pid, "tickets": order.tickets, "detail": order.detail[-MOST_DETAIL:]}
+        time = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        record = Record(number=self.last, time=time, event=order.event, level=order.level, message=order.text, **facts)
         self.records.append(record)
         for follower in list(self.followers):
             follower(record)

@@ -11,44 +11,26 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from aserver import terminal
 from aserver.config import Config, Resolved
 from aserver.errors import AserverError
-from aserver.master.core.events import Say, Upgrade
-from aserver.master.resources import AllResources, Resources, provide_next
+from aserver.master.core.events import ReloadRequested, Say
+from aserver.master.core.limits import Limits
+from aserver.master.resources import AllResources, provide_next
 from aserver.obeyed import refuse_changeable
 
 log = logging.getLogger("aserver.master")
 
 
-@dataclass(frozen=True, slots=True)
-class ReloadOrder:
-    """A reload that was asked for: why, the upgrade that it completes, and the tickets that its end answers."""
-
-    why: str
-    upgrade: Upgrade | None = None
-    tickets: tuple[int, ...] = ()
-
-    def refused(self, reason: str) -> Say:
-        """The end of a reload whose settings are wrong."""
-        text = f"reload ({self.why}) refused, everything stays as it is: {reason}"
-        if self.upgrade is None:
-            return Say("error", text, event="reload.ends", reason=reason, outcome="refused", tickets=self.tickets)
-        text, tickets = f"upgrade incomplete: the new master runs, but its {text}", self.upgrade.tickets
-        return Say("error", text, event="upgrade.ends", reason=reason, outcome="incomplete", tickets=tickets)
-
-
 @dataclass(slots=True)
 class Reloads:
-    """`reread` reads the settings, or raises ConfigError; `begin` starts a generation with the resources that it is
-    given.
-
-    `own_process`: the standard streams are ours to replace.
-    """
+    """`reread` reads the settings, or raises ConfigError; `own_process`: the standard streams are ours to replace."""
 
     resources: AllResources
     reread: Callable[[], Resolved]
-    begin: Callable[[Resources, ReloadOrder], None]
+    handle: Callable[[ReloadRequested], None]
     say: Callable[[Say], None]
     own_process: bool
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -58,12 +40,12 @@ class Reloads:
         """Whether settings are being read."""
         return any(not task.done() for task in self.tasks)
 
-    def request(self, request: ReloadOrder) -> None:
-        """Reload, beside other reloads that are under way."""
+    def request(self, request: ReloadRequested) -> None:
+        """Reload, beside other reloads that are under way; the limits are read again."""
         self.tasks = [task for task in self.tasks if not task.done()]
         self.tasks.append(asyncio.get_running_loop().create_task(self._reload(request)))
 
-    async def _reload(self, request: ReloadOrder) -> None:
+    async def _reload(self, request: ReloadRequested) -> None:
         if self.own_process:
             terminal.keep_standard_streams()  # a HUP may mean that the terminal is gone, and the zygote inherits them
         try:
@@ -72,7 +54,7 @@ class Reloads:
             running = self.resources.next
             fresh, remarks = provide_next(running, resolved)
         except AserverError as error:
-            self.say(request.refused(str(error)))
+            self.say(_refused(request, str(error)))
             return
         for remark in remarks:
             log.warning("reload (%s): %s", request.why, remark)
@@ -81,7 +63,17 @@ class Reloads:
         ]
         log.debug("reload (%s): settings that changed: %s", request.why, ", ".join(changed) or "none")
         self.resources.replace_next(fresh)
-        self.begin(fresh, request)
+        self.handle(replace(request, limits=Limits.of(fresh.config, fresh.workers)))
+
+
+def _refused(request: ReloadRequested, reason: str) -> Say:
+    """The end of a reload whose settings are wrong."""
+    text, kind, outcome = f"reload ({request.why}) refused, everything stays as it is: {reason}", "reload", "refused"
+    tickets = request.tickets
+    if request.upgrade is not None:
+        text, kind, outcome = f"upgrade incomplete: the new master runs, but its {text}", "upgrade", "incomplete"
+        tickets = request.upgrade.tickets
+    return Say("error", text, event=f"{kind}.ends", reason=reason, outcome=outcome, tickets=tickets)
 
 
 async def read(reread: Callable[[], Resolved], running: Config) -> Resolved:

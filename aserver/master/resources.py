@@ -117,7 +117,7 @@ class AllResources:
         self.next = first
         self.of: dict[int, Resources] = {}
         self.serving = 0  # the generation whose listeners accept
-        self._accepting: list[Listener] = []
+        self.accepting: list[Listener] = []  # those that clients can connect to
 
     @classmethod
     def restored(cls, snapshot: Snapshot) -> Self:
@@ -131,7 +131,7 @@ class AllResources:
             bound = {spec: [listeners[fd] for fd in fds] for spec, fds in each.bound.items()}
             of[generation] = Resources(config, each.workers, bound, own, each.directory, each.hooks)
         self = cls(of[max(of)])
-        self.of, self.serving, self._accepting = of, snapshot.serving, of[snapshot.serving].listeners
+        self.of, self.serving, self.accepting = of, snapshot.serving, of[snapshot.serving].listeners
         return self
 
     def give(self, generation: int) -> Resources:
@@ -148,15 +148,10 @@ class AllResources:
         """All logs, each once."""
         return list({id(log): log for resources in self.of.values() for log in resources.logs}.values())
 
-    @property
-    def accepting(self) -> list[Listener]:
-        """The listeners that clients can connect to."""
-        return self._accepting
-
     def listen(self, generation: int) -> list[BindError]:
         """Let clients connect to the listeners of a generation; returns a refusal for each that another server took."""
-        resources, before = self.of[generation], self._accepting
-        self.serving, self._accepting = generation, []
+        resources, before = self.of[generation], self.accepting
+        self.serving, self.accepting = generation, []
         refused = []
         for listener in resources.listeners:
             try:
@@ -164,7 +159,7 @@ class AllResources:
             except BindError as error:  # another master may have bound it too, and listened first (docs/traps.md, 56)
                 refused.append(error)
                 continue
-            self._accepting.append(listener)
+            self.accepting.append(listener)
             if listener not in before:
                 log.info("listening on %s", listener.name)
         return refused

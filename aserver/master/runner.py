@@ -22,7 +22,7 @@ from aserver.ipc import messages as msg
 from aserver.ipc.board import BoardFile, Debugged
 from aserver.log.opening import open_private
 from aserver.log.setup import Logging
-from aserver.master.code_watch import CodeWatch, Fingerprint
+from aserver.master.code_watch import CodeWatch
 from aserver.master.core import events as ev
 from aserver.master.core.limits import BEAT_PERIOD, Limits
 from aserver.master.core.machine import Master
@@ -32,8 +32,8 @@ from aserver.master.journal import Journal
 from aserver.master.notify import ServiceManager
 from aserver.master.pidfile import PidFile
 from aserver.master.processes import Processes
-from aserver.master.reload import ReloadOrder, Reloads
-from aserver.master.resources import AllResources, Resources
+from aserver.master.reload import Reloads
+from aserver.master.resources import AllResources
 from aserver.master.saves import Saves
 from aserver.master.snapshot import SavedLog, SavedWorker, SavedZygote, Snapshot, read_model, write_model
 from aserver.master.upgrade import become, not_upgraded, preflight
@@ -68,7 +68,7 @@ class Runner:
         `logs` are this process's own, or None in a process that is not ours: then it neither becomes a subreaper nor is
         told where to log. `pidfile` is removed at the end.
         """
-        self._logs = logs
+        self.logs = logs
         self._pidfile = pidfile
         #: The control socket; `control.answers` obeys the orders that come there.
         self.control = control
@@ -82,14 +82,14 @@ class Runner:
         self.noted: list[int] = []
         self._chores = 0
         self.journal = Journal()
-        self.model = Master(Limits.of(first.config, first.workers), random.random, lazy=not first.config.preload)
-        self.processes = Processes(self._handle, self._know_files, board, self.resources.of)
-        self._saves = Saves.watched(first, self._handle, self.reload)
+        self.told: dict[str, list[float]] = {}  # the counts that `control.statsd` has told
+        self.model = Master(Limits.of(first.config, first.workers), random.random)
+        self._saves = saves = Saves.watched(first, self.handle, self.reload)
+        know = self._code.know if saves is None else lambda _, files: saves.watch.look_at(files)
+        self.processes = Processes(self.handle, know, board, self.resources.of)
         if logs is not None:
             logs.share_half_lines(self.processes.board.fd)
-        self._reloads = Reloads(
-            self.resources, reread, self._begin_generation, self.journal.say, own_process=logs is not None
-        )
+        self._reloads = Reloads(self.resources, reread, self.handle, self.journal.say, own_process=logs is not None)
         # Where the process is not ours, the manager waits for a word of the program that embeds the server.
         self._manager = ServiceManager.found(os.environ, os.getpid()) if logs is not None else ServiceManager(None)
         self.journal.followers.append(self._manager.hear)
@@ -98,7 +98,7 @@ class Runner:
         self._done: asyncio.Future[ev.Exit] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._periodic: list[asyncio.TimerHandle] = []
-        self._listening = asyncio.Event()
+        self.listening = asyncio.Event()  # the first worker is ready and the listeners accept
         self._orders = self._order_table()
 
     @classmethod
@@ -116,22 +116,23 @@ class Runner:
             runner._code.know(generation, files)
         runner.model = read_model(snapshot.model, random.random)
         runner.journal.restore(snapshot.records, snapshot.counts)
-        runner.processes.workers.totals = snapshot.totals
+        runner.processes.workers.totals, runner.told = snapshot.totals, snapshot.told
         runner.processes.inherit(snapshot)
-        runner._listening.set()
-        runner._loop.call_soon(runner._reloads.request, ReloadOrder("after the upgrade", snapshot.upgrade))
+        runner.listening.set()
+        request = ev.ReloadRequested(runner.model.limits, "after the upgrade", snapshot.upgrade)
+        runner._loop.call_soon(runner._reloads.request, request)
         return runner
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────
 
     async def run(self) -> ev.Exit:
         """Serve until stopped; cancelling it is a graceful stop that is waited for, a second time a quick one."""
-        if self._logs is not None:
+        if self.logs is not None:
             unix.become_subreaper()
         self._manager.keep(self.resources.accepting)
         self._every(BEAT_PERIOD, self._look_at_beats)
         self._every(CHORES_PERIOD, self.do_chores)
-        self._handle(ev.Started())
+        self.handle(ev.Started())
         try:
             return await asyncio.shield(self._done)
         except asyncio.CancelledError:
@@ -146,39 +147,23 @@ class Runner:
         finally:
             self.close()
 
-    async def listening(self) -> None:
-        """Wait until the first worker is ready and the listeners accept."""
-        await self._listening.wait()
-
     def stop(self, mode: ev.StopMode, why: str) -> None:
         """Ask for the end; asked again, it is quicker. A worker that a debugger holds does not hear of it."""
         if mode is ev.StopMode.QUICK and self.processes.workers.halted():
             mode = ev.StopMode.KILL
-        self._handle(ev.StopRequested(mode, why))
+        self.handle(ev.StopRequested(mode, why))
 
     def reload(self, why: str, *tickets: int) -> None:
         """Read the settings again and start a new generation; a mistake in them is logged and changes nothing."""
         self._manager.reloads()
-        self._reloads.request(ReloadOrder(why, tickets=tickets))
-
-    def _know_files(self, generation: int, files: Fingerprint) -> None:
-        """Watch the files that a generation's code came from."""
-        if self._saves is None:
-            self._code.know(generation, files)
-        else:
-            self._saves.watch.look_at(files)
-
-    def _begin_generation(self, resources: Resources, request: ReloadOrder) -> None:
-        self.model.lazy = not resources.config.preload
-        limits = Limits.of(resources.config, resources.workers)
-        self._handle(ev.ReloadRequested(limits, request.why, request.upgrade, request.tickets))
+        self._reloads.request(ev.ReloadRequested(self.model.limits, why, tickets=tickets))
 
     def upgrade(self, why: str, *tickets: int) -> None:
         """Become a new image of this program, if a preflight says that it would work."""
         upgrade = ev.Upgrade(time.monotonic(), tickets)
         if self._upgrade is not None and not self._upgrade.done():
             self.journal.say(not_upgraded(upgrade, "warning", f"({why}) refused", "one is under way"))
-        elif self._logs is None:
+        elif self.logs is None:
             self.journal.say(not_upgraded(upgrade, "warning", f"({why}) refused", "this process is not aserver's own"))
         else:
             self._upgrade = self._loop.create_task(self._do_upgrade(why, upgrade))
@@ -220,6 +205,7 @@ class Runner:
             records=list(self.journal.records),
             counts=self.journal.counts,
             totals=self.processes.workers.totals,
+            told=self.told,
             began=self.began,
             control=hand_over(self.control) if self.control is not None else None,
             admin=[hand_over(listener) for listener in self.admin],
@@ -231,20 +217,16 @@ class Runner:
     def scale(self, *tickets: int, delta: int = 0, to: int | None = None) -> None:
         """Change the number of workers."""
         before = self.model.target
-        self._handle(ev.Scale(delta, to, tickets))
+        self.handle(ev.Scale(delta, to, tickets))
         if self.model.target != before:
             self._run_hook("nworkers_changed", self.model.target, before)
-
-    def recycle(self, slot: int, why: str) -> None:
-        """Replace the worker of a slot."""
-        self._handle(ev.Recycle(slot, why))
 
     def reopen_logs(self) -> None:
         """Open the log files again and hand them to every process, for rotation (SIGUSR1)."""
         self.resources.reopen_logs()
         of = self.resources.of
-        if self._logs is not None:
-            self._logs.replace(open_private(of[max(of)].log_fds[0]), None)
+        if self.logs is not None:
+            self.logs.replace(open_private(of[max(of)].log_fds[0]), None)
         self.processes.reopen_logs(lambda generation: of[generation].log_fds)
         self.journal.say(ev.Say("info", "logs reopened", event="logs.reopened"))
 
@@ -256,11 +238,6 @@ class Runner:
     def readiness(self) -> tuple[bool, str]:
         """Whether clients should be sent here, and a clause about it."""
         return readiness(self.model, self.processes.workers.beats())
-
-    @property
-    def dropped(self) -> int:
-        """How many of its own log records this process has lost."""
-        return self._logs.dropped if self._logs is not None else 0
 
     @property
     def at_prompt(self) -> bool:
@@ -282,7 +259,8 @@ class Runner:
 
     # ── events in, commands out ──────────────────────────────────────────────────────────────
 
-    def _handle(self, event: ev.Event) -> None:
+    def handle(self, event: ev.Event) -> None:
+        """Decide what follows from an event, carry that out, and set the timer for the next deadline."""
         if self._done.done():
             return
         for command in self.model.handle(event, time.monotonic()):
@@ -293,7 +271,7 @@ class Runner:
             self._timer = None
         deadline = self.model.next_deadline()
         if deadline is not None and not self._done.done():
-            self._timer = self._loop.call_later(max(0.0, deadline - time.monotonic()), self._handle, ev.Tick())
+            self._timer = self._loop.call_later(max(0.0, deadline - time.monotonic()), self.handle, ev.Tick())
 
     def _order_table(self) -> dict[type, Callable[[Any], None]]:
         """The function that carries out each command."""
@@ -325,10 +303,10 @@ class Runner:
     def listen(self, generation: int) -> None:
         """Let clients connect to the listeners of a generation, as far as they can be had, and log where it logs."""
         first = not self.resources.serving
-        if self._logs is not None and not first:
+        if self.logs is not None and not first:
             resources = self.resources.of[generation]
             try:
-                self._logs.renew(resources.config, open_private(resources.log_fds[0]))
+                self.logs.renew(resources.config, open_private(resources.log_fds[0]))
             except ConfigError as error:  # the file has changed since the reload looked at it
                 log.error("%s; the master's own log stays as it was", error)  # noqa: TRY400
         refused = self.resources.listen(generation)
@@ -339,8 +317,8 @@ class Runner:
         for refusal in refused:
             log.error("%s; the other listeners serve, and a reload tries this one again", refusal)
         self._manager.keep(self.resources.accepting)
-        if not self._listening.is_set():
-            self._listening.set()
+        if not self.listening.is_set():
+            self.listening.set()
             self._run_hook("when_ready")
 
     def _forget(self, order: ev.Forget) -> None:
@@ -361,7 +339,7 @@ class Runner:
     def _look_at_beats(self) -> None:
         workers = self.processes.workers
         beats = workers.beats()
-        self._handle(ev.Beats(beats, workers.debugged()))
+        self.handle(ev.Beats(beats, workers.debugged()))
         ready, reason = self.readiness()
         self.processes.board.tell_readiness(ready=ready, reason=reason)
         self._manager.sign_of_life(time.monotonic(), beats.values(), needed=self.model.announced)
@@ -379,5 +357,5 @@ class Runner:
         # A preflight and a settings file in Python are children too, but not strangers: a task waits for each. A status
         # taken from it here would be lost (the upgrade saw ECHILD; subprocess takes that for exit code 0).
         waited_for = self._reloads.busy or (self._upgrade is not None and not self._upgrade.done())
-        if self._logs is not None and not waited_for:
+        if self.logs is not None and not waited_for:
             unix.reap_strangers(self.processes.pids)

@@ -20,7 +20,7 @@ from aserver.master.journal import Record
 from aserver.metrics.totals import Totals
 from aserver.sockets import Handover
 
-SCHEMA = 15
+SCHEMA = 16
 
 #: Fields that stay behind: chance is the new image's own, and commands are carried out before the exec.
 _OWN = ("rng", "out")
@@ -98,6 +98,7 @@ class Snapshot(msgspec.Struct):
     records: list[Record] = []
     counts: dict[str, int] = {}
     totals: Totals = msgspec.field(default_factory=Totals)
+    told: dict[str, list[float]] = {}
     began: float = 0.0
     control: Handover | None = None
     admin: list[Handover] = []

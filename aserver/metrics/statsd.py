@@ -14,16 +14,19 @@ LARGEST = 1400
 
 
 class Statsd:
-    """The lines of one server. `prefix` and `tags` are gunicorn's `statsd_prefix` and `dogstatsd_tags`."""
+    """The lines of one server. `prefix` and `tags` are gunicorn's `statsd_prefix` and `dogstatsd_tags`.
 
-    def __init__(self, prefix: str, tags: Sequence[str]) -> None:
+    `told` are the counts at the last time, by name; empty before the first time. They are kept up to date.
+    """
+
+    def __init__(self, prefix: str, tags: Sequence[str], told: dict[str, list[float]]) -> None:
         self._prefix = f"{prefix}." if prefix and not prefix.endswith(".") else prefix
         self._tags = tags
-        self._before: dict[str, Sequence[float]] = {}
+        self._told = told
 
     def datagrams(self, families: Iterable[Family]) -> list[bytes]:
         """All that is to be sent now; the first time only begins the counting."""
-        begun = bool(self._before)
+        begun = bool(self._told)
         packets: list[bytes] = []
         for line in self._lines(families):
             data = line.encode("utf-8", "replace")
@@ -56,9 +59,9 @@ class Statsd:
                 yield f"{name}:{(low + high) * 500:g}|ms{rate}{tags}"
 
     def _since(self, key: str, now: Sequence[float]) -> list[float]:
-        before = self._before.get(key, [0] * len(now))
-        self._before[key] = now
-        return [new - old for new, old in zip(now, before, strict=True)]
+        before = self._told.get(key, [0] * len(now))
+        self._told[key] = list(now)
+        return [max(0, new - old) for new, old in zip(now, before, strict=True)]
 
     def _name(self, family: str, labels: Mapping[str, str]) -> tuple[str, str]:
         """The name, and the tags behind a line. Without tags a label's value is the last part of the name."""

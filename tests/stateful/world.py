@@ -8,7 +8,7 @@ with `hold`, when the driver says so, in the order it says.
 import heapq
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from aserver.config import Config
@@ -68,7 +68,8 @@ class World:
     handled: int = 0
 
     def __post_init__(self) -> None:
-        self.master = Master(self.limits, self.rng, self.lazy)
+        self.limits = replace(self.limits, preload=not self.lazy)
+        self.master = Master(self.limits, self.rng)
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._pids = itertools.count(500)
@@ -162,7 +163,7 @@ class World:
 
     def reload(self, **changes: Any) -> None:
         """Order a reload whose settings are quick ones with `changes`."""
-        self.send(ev.ReloadRequested(quick(**changes), "SIGHUP"))
+        self.send(ev.ReloadRequested(quick(**{"preload": not self.lazy, **changes}), "SIGHUP"))
 
     def emit(self, event: ev.Event) -> None:
         """A process, or the kernel about it, has something to say."""

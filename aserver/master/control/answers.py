@@ -16,7 +16,7 @@ from aserver.master.control.orders import Order, OrderRefused
 from aserver.master.control.server import ControlServer
 from aserver.master.control.statsd import StatsdPush
 from aserver.master.control.status import status
-from aserver.master.core.events import StopMode
+from aserver.master.core.events import Recycle, StopMode
 from aserver.master.core.model import WorkerPhase
 from aserver.master.runner import Runner
 
@@ -94,7 +94,7 @@ class Answers:
 
     def _recycle(self, slot: int, why: str) -> list[int]:
         """Returns the serials of the workers that will leave."""
-        self._runner.recycle(slot, why)
+        self._runner.handle(Recycle(slot, why))
         workers = self._runner.model.workers.values()
         serials = [w.serial for w in workers if w.slot == slot and w.phase is WorkerPhase.RECYCLING]
         if not serials:

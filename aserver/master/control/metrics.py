@@ -34,7 +34,7 @@ def metrics(runner: Runner, measures: Measures) -> list[Family]:
         *_of_reload(runner),
         single("aserver.start.time", wall - (time.monotonic() - runner.began)),
         *_of_listeners(runner),
-        single("aserver.log.dropped", words[Counter.DROPPED] + runner.dropped),
+        single("aserver.log.dropped", words[Counter.DROPPED] + (runner.logs.dropped if runner.logs is not None else 0)),
         labelled("aserver.certificate.days", "file", dict(_days(config.certfile, wall))),
     ]
 

@@ -27,7 +27,7 @@ class StatsdPush:
         self._runner = runner
         self._measures = Measures()
         self._settings: tuple[object, ...] = ()
-        self._lines = Statsd("", ())
+        self._lines = Statsd("", (), {})
         self._socket: socket.socket | None = None
         self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -42,7 +42,10 @@ class StatsdPush:
             config = self._runner.resources.next.config
             settings = (config.statsd_host, config.statsd_prefix, config.dogstatsd_tags)
             if settings != self._settings:
-                self._settings, self._lines = settings, Statsd(config.statsd_prefix or "", config.dogstatsd_tags)
+                if self._settings:  # else an upgrade has left the counts that were told, and the next ones go on
+                    self._runner.told.clear()
+                self._settings = settings
+                self._lines = Statsd(config.statsd_prefix or "", config.dogstatsd_tags, self._runner.told)
                 self._hang_up()
             if self._socket is None and config.statsd_host:
                 await self._connect(config.statsd_host)

@@ -17,7 +17,7 @@ def begin(model: Model, limits: Limits) -> Generation:
     """Start a generation as the candidate."""
     model.numbers += 1
     backoff, spawns = BackOff(max(3, limits.workers), model.rng), BackOff(2, model.rng)
-    generation = Generation(model.numbers, limits, backoff, spawns, lazy=model.lazy, target_before=model.target)
+    generation = Generation(model.numbers, limits, backoff, spawns, lazy=not limits.preload, target_before=model.target)
     model.generations[generation.number] = generation
     model.reload_not_before = model.now + RELOAD_SPACING
     transitions.spawn_zygote(model, generation)

@@ -29,6 +29,7 @@ class Limits:
     """The settings that the state machine decides by; `of` takes them, and so their defaults, from the table."""
 
     workers: int
+    preload: bool
     max_surge: int
     max_unavailable: int
     boot_timeout: float

@@ -41,7 +41,7 @@ from aserver.master.core.model import Generation, Model, ServerPhase, Worker
 
 @dataclass(slots=True)
 class Master(Model):
-    """The whole state, `Master(limits, rng, lazy)`, and its entry points, with `next_deadline`."""
+    """The whole state, `Master(limits, rng)`, and its entry points, with `next_deadline`."""
 
     def handle(self, event: ev.Event, now: float) -> list[ev.MasterCommand]:
         """Apply `event` at `now`; the orders come in the order in which they must be carried out."""

@@ -151,7 +151,6 @@ class Model:
 
     limits: Limits
     rng: Rng
-    lazy: bool = False
     server: ServerPhase = ServerPhase.BOOTING
     generations: dict[int, Generation] = field(default_factory=dict)
     workers: dict[int, Worker] = field(default_factory=dict)

@@ -17,7 +17,7 @@ def families(count: int, *buckets: int) -> list[Family]:
 
 
 def told(prefix: str, *tags: str) -> list[str]:
-    statsd = Statsd(prefix, tags)
+    statsd = Statsd(prefix, tags, {})
     assert statsd.datagrams(families(5, 1)) == []
     (datagram,) = statsd.datagrams(families(7, 2, 4, 0))
     return datagram.decode().splitlines()
@@ -40,9 +40,17 @@ def test_labels_are_tags_for_datadog() -> None:
     ]
 
 
+def test_counts_go_on_where_the_image_before_an_upgrade_stopped() -> None:
+    """Fails without `told`: what came between the last push and the upgrade would be lost."""
+    told: dict[str, list[float]] = {}
+    Statsd("shop", (), told).datagrams(families(5, 1))
+    (datagram,) = Statsd("shop", (), told).datagrams(families(7, 2, 4, 0))
+    assert datagram.decode().splitlines()[0] == "shop.aserver.connections.accepted:2|c"
+
+
 def test_datagrams_fit_into_a_frame() -> None:
     """Fails with one datagram for all: the network would drop it."""
-    statsd = Statsd("p" * 100, ())
+    statsd = Statsd("p" * 100, (), {})
     many = [labelled("aserver.workers", "phase", {f"phase{number}": number for number in range(100)})]
     statsd.datagrams([*many, *families(1)])
     datagrams = statsd.datagrams(many)
