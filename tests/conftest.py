@@ -1,13 +1,16 @@
 """Fixtures for all tests, and the census that no test leaves a process behind."""
 
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.harness import ServerProcess, processes
 from tests.harness.server import STARTED_SESSIONS
+from tests.harness.tools import lacking
 
 
 @pytest.fixture
@@ -23,6 +26,14 @@ def server() -> Iterator[Callable[..., ServerProcess]]:
             return started.wait_ready() if ready else started
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def open_tree() -> None:
+    """Another user than root loads the code of these tests: skip where a folder above shuts others out."""
+    for folder in Path(__file__).resolve().parents:
+        if not folder.stat().st_mode & stat.S_IXOTH:
+            lacking(f"nobody but its owner may enter {folder}, and this test serves as another user from below it")
 
 
 @pytest.fixture(scope="session", autouse=True)

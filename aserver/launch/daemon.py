@@ -5,6 +5,7 @@ leader of its session, so that it never gets a terminal again (daemon(7)). The f
 ready or has failed, prints the error, and ends with the server's exit code.
 """
 
+import codecs
 import os
 import socket
 import sys
@@ -27,7 +28,7 @@ def detached(serve: Callable[[Callable[[], None]], int]) -> int:
     unix.become_subreaper()  # else the exit status of the server would be told to init
     if os.fork():  # noqa: TID251 - nothing runs yet: no loop, no thread, no other child
         there.close()
-        return _wait(here)
+        return await_server(here)
     here.close()
     os.setsid()
     if os.fork():  # noqa: TID251
@@ -47,11 +48,12 @@ def detached(serve: Callable[[Callable[[], None]], int]) -> int:
     return serve(ready)
 
 
-def _wait(server: socket.socket) -> int:
-    """Print what the server says, until it is ready or has ended."""
+def await_server(server: socket.socket) -> int:
+    """Print the errors that the server sends, until it is ready or has ended. Returns the exit code."""
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode  # a character may come in two pieces
     while data := server.recv(1 << 16):
         text, ready, _ = data.partition(_READY)
-        sys.stderr.write(text.decode("utf-8", "replace"))
+        sys.stderr.write(decode(text, final=bool(ready)))
         if ready:
             return ExitCode.OK
     code = _status_of_last_child()

@@ -81,6 +81,18 @@ def test_it_comes_back_and_never_loads_the_application(server: Start, tmp_path: 
     assert running.stop() == 0
 
 
+def test_it_is_replaced_when_it_hangs(server: Start) -> None:
+    """Fails without `Companion._end_silence`: its clients would wait for ever."""
+    running = server(APP, *ADMIN, "--hang-timeout", "3")
+    ready(running)
+    first = companion(running)
+    first.kill(signal.SIGSTOP)
+    running.wait_log(rf"admin endpoint's process \(pid {first.pid}\) has asked nothing for 3\.\d s .* and was killed")
+    companion(running, other_than=first.pid)
+    assert ask(running, "/livez").status == 200
+    assert running.stop() == 0
+
+
 def test_it_says_that_the_server_is_not_ready_while_all_workers_are_blocked(server: Start) -> None:
     """While it boots, drains, and waits with `drain_delay`; its workers are blocked at times. Fails with their word."""
     running = server(

@@ -20,6 +20,7 @@ from tests.harness import ClosedEarlyError, Load, Process, ServerProcess, fetch,
 pytestmark = [
     pytest.mark.process,
     pytest.mark.skipif(os.geteuid() != 0, reason="only a root master has rights that the application lacks"),
+    pytest.mark.usefixtures("open_tree"),
     pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc"),
 ]
 

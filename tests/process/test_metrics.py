@@ -98,15 +98,28 @@ def test_no_counter_goes_backwards_and_none_is_lost(server: Start, tmp_path: Pat
     assert scraper.last["aserver.reloads", "complete"] == RELOADS + 1
 
 
-def test_statsd_is_told_also_of_the_last_seconds(server: Start) -> None:
-    """Fails without the push in `StatsdPush.close`: a server that lives for ten seconds tells nothing."""
+def test_statsd_is_told_also_of_the_last_seconds_and_over_an_upgrade(server: Start) -> None:
+    """Fails without the push in `StatsdPush.close`, and without `Snapshot.told`: it tells nothing for ten seconds."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd:
         statsd.bind(("127.0.0.1", 0))
         statsd.settimeout(PATIENCE)
         running = server(APP, "--statsd-host", f"127.0.0.1:{statsd.getsockname()[1]}", "--control", "off")
         for _ in range(3):
             assert running.fetch("/").status == 200
+        running.signal(signal.SIGUSR2)
+        running.wait_log("upgrade complete")
+        told = 0.0
+        while told < 3:  # the new image tells at once
+            told += timed(statsd.recv(65536))
+        assert running.fetch("/").status == 200
         assert running.stop() == 0
-        lines = statsd.recv(65536).decode().splitlines()
+        while told < 4:
+            told += timed(statsd.recv(65536))
+        assert told == 4
+
+
+def timed(datagram: bytes) -> float:
+    """How many requests a datagram tells of."""
+    lines = datagram.decode().splitlines()
     timers = [line for line in lines if line.startswith("http.server.request.duration.2xx:")]
-    assert sum(round(1 / float([*line.split("|@"), "1"][1])) for line in timers) == 3
+    return sum(round(1 / float([*line.split("|@"), "1"][1])) for line in timers)

@@ -25,6 +25,7 @@ from tests.harness.waiting import PATIENCE
 pytestmark = [
     pytest.mark.process,
     pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to drop"),
+    pytest.mark.usefixtures("open_tree"),
     pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc"),
 ]
 

@@ -32,6 +32,7 @@ def pre_fork(server, worker):
 """
 
 
+@pytest.mark.usefixtures("open_tree")
 def test_a_fork_that_fails_is_said_and_tried_again_with_pauses(server: Start) -> None:
     """As at the limit of a user's or a cgroup's processes. Fails without `except OSError` in the zygote's _fork."""
     with tempfile.TemporaryDirectory() as directory:  # one that nobody may read

@@ -142,6 +142,7 @@ def test_trap_57_reuse_port_lets_it_if_it_is_asked_to(server: Start) -> None:
     assert second.stop() == 0
 
 
+@pytest.mark.usefixtures("open_tree")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_traps_58_and_70_listeners_with_reuseport_are_the_masters_alone(server: Start) -> None:
     """One for all workers, whatever comes and goes, so no queue is ever closed with somebody in it.

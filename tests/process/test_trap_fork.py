@@ -277,6 +277,7 @@ def test_trap_17_interpreter_flags_and_variables_reach_the_workers(server: Start
     assert state["environ"]["PYTHONHASHSEED"] == "7"
 
 
+@pytest.mark.usefixtures("open_tree")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 @pytest.mark.parametrize("mode", ["--preload", "--lazy"])
 def test_trap_18_privileges_are_dropped_before_the_app_is_imported(server: Start, mode: str) -> None:

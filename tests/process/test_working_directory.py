@@ -172,6 +172,7 @@ def test_exit_2_a_working_directory_that_has_been_removed(tmp_path: Path, comman
     assert "Traceback" not in said
 
 
+@pytest.mark.usefixtures("open_tree")
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user in a directory of its own")
 def test_exit_2_a_working_directory_that_may_not_be_searched(tmp_path: Path) -> None:
     """A sentence with the uid. Fails without the except in files.find_file: a traceback, and exit code 1."""

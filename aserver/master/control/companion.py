@@ -1,8 +1,9 @@
-"""The process of the admin endpoint, as the master keeps it: started, started again when it dies, ended at the end.
+"""The process of the admin endpoint, as the master keeps it: started, again when it dies or hangs, ended at the end.
 
 Runs in the master. The listeners are the master's: while there is no such process, clients wait in their queue. The
 process has an end of a socket pair, by which it looks at this server (`ControlServer.adopt`) and can order nothing;
-if that ends, as at an upgrade or the master's death, so does the process.
+if that ends, as at an upgrade or the master's death, so does the process. It asks twice a second, so a process that
+asks nothing for `hang_timeout` hangs.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from pathlib import Path
 from aserver import unix
 from aserver.config import Config
 from aserver.errors import BindError, ConfigError
+from aserver.master.control.server import ControlClient
 from aserver.master.core import events as ev
 from aserver.master.core.backoff import BackOff, when
 from aserver.master.core.explain import Intent, explain_exit
@@ -56,13 +58,16 @@ def bind(config: Config) -> list[Listener]:
 class Companion:
     """Keeps the process. `adopt` takes the master's end of the socket pair."""
 
-    def __init__(self, runner: Runner, adopt: Callable[[socket.socket], None]) -> None:
+    def __init__(self, runner: Runner, adopt: Callable[[socket.socket], ControlClient]) -> None:
         self._runner = runner
         self._adopt = adopt
         self._loop = asyncio.get_running_loop()
         self._back_off = BackOff(1, random.random)
         self._pid: int | None = None
         self._began = 0.0
+        self._looked = 0.0
+        self._clock_restart = 0.0  # this process itself stood still until then
+        self._silence = ""  # for which it was killed
         for listener in runner.admin:
             log.info("admin endpoint: %s", listener.name)
         runner.journal.followers.append(self._on_record)
@@ -97,19 +102,31 @@ class Companion:
         finally:
             theirs.close()
         self._runner.processes.companions.add(self._pid)
-        self._adopt(ours)
+        self._line = self._adopt(ours)
+        self._silence = ""
         self._timer = self._loop.call_later(_PERIOD, self._look)
 
     def _look(self) -> None:
         assert self._pid is not None
         pid, status = os.waitpid(self._pid, os.WNOHANG)
         if not pid:
+            self._end_silence(self._pid)
             self._timer = self._loop.call_later(_PERIOD, self._look)
             return
         self._forget()
         code, signum = decode_status(status)
         how = f"ended with exit code {code}" if signum is None else explain_exit(code, signum, Intent.NONE)
-        self._mourn(f"(pid {pid}) {how}")
+        self._mourn(f"(pid {pid}) {self._silence or how}")
+
+    def _end_silence(self, pid: int) -> None:
+        now, limit = self._loop.time(), self._runner.resources.next.config.hang_timeout
+        if now - self._looked > 2 * _PERIOD:
+            self._clock_restart = now
+        self._looked = now
+        silent = now - max(self._line.listens_since, self._clock_restart)
+        if limit and silent >= limit:
+            self._silence = f"has asked nothing for {silent:.1f} s (hang_timeout is {limit:g} s) and was killed"
+            os.kill(pid, signal.SIGKILL)
 
     def _mourn(self, how: str) -> None:
         now = time.monotonic()

@@ -69,9 +69,11 @@ class ControlServer:
         """A client is gone."""
         self._clients.discard(client)
 
-    def adopt(self, sock: socket.socket) -> None:
-        """Serve a child of this process, whose other end `sock` has, too. It may look, and order nothing."""
-        self._clients.add(ControlClient(self, sock, only_looks=True))
+    def adopt(self, sock: socket.socket) -> "ControlClient":
+        """Serve a child of this process that has the other end of `sock`. It may look, and order nothing."""
+        client = ControlClient(self, sock, only_looks=True)
+        self._clients.add(client)
+        return client
 
     def _accept(self) -> None:
         assert self._listener is not None
@@ -104,7 +106,7 @@ class ControlServer:
 
 
 class ControlClient:
-    """A client: a request at a time; `after` is the number of the last record that a follower has been given."""
+    """A client: a request at a time. `listens_since` is when the last request was answered."""
 
     def __init__(self, server: ControlServer, sock: socket.socket, *, only_looks: bool = False) -> None:
         self._server = server
@@ -112,7 +114,7 @@ class ControlClient:
         self._only_looks = only_looks
         self._incoming = b""
         self._outgoing = b""
-        self._after: int | None = None
+        self._after: int | None = None  # the number of the last record that a follower has been given
         self._follows = False
         self._busy = False  # an answer is on its way
         self._rested = True
@@ -125,6 +127,7 @@ class ControlClient:
     # ── in ───────────────────────────────────────────────────────────────────────────────────
 
     def _listen(self) -> None:
+        self.listens_since = self._server.loop.time()
         self._server.loop.add_reader(self._sock, self._read)
         if not self._follows:
             self._await_client()
