@@ -123,7 +123,7 @@ def test_what_only_a_failed_generation_used_is_closed(tmp_path: Path) -> None:
 
 
 def test_a_listener_is_told_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A reload listens again on what is bound already, for the backlog. Fails without `_accepting`."""
+    """A reload listens again on what is bound already, for the backlog. Fails without `accepting`."""
     caplog.set_level(logging.INFO, "aserver.master")
     every = AllResources(provide(_resolved(tmp_path, bind=[f"unix:{tmp_path}/a.sock"]), {}))
     every.give(1)
