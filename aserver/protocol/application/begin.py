@@ -7,7 +7,7 @@ application could change.
 
 import time
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from aserver.protocol.application.body import RequestBody
 from aserver.protocol.application.exchange import Carrier, Exchange
@@ -22,6 +22,8 @@ from aserver.protocol.transport.connection import Connection
 _SLASH: Final = 0x2F
 _QUESTION_MARK: Final = 0x3F
 _PERCENT: Final = 0x25
+
+ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
 
 def begin_exchange(  # noqa: PLR0917 - by keyword it is 0.3 us more, at each request
@@ -52,7 +54,7 @@ def begin_exchange(  # noqa: PLR0917 - by keyword it is 0.3 us more, at each req
         path = context.raw_root_path + path
     scope = {
         "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "asgi": ASGI.copy(),
         "http_version": version,
         "server": link.server,
         "client": link.client,
@@ -73,6 +75,27 @@ def begin_exchange(  # noqa: PLR0917 - by keyword it is 0.3 us more, at each req
         _apply_framing(exchange, framing, length)
     if forwarding:
         _apply_origin(link, forwarding, exchange)
+    return exchange
+
+
+def begin_again(  # noqa: PLR0917 - as above
+    carrier: Carrier,
+    link: Connection,
+    heads: Heads,
+    before: Mapping[str, Any],
+    target: bytes,
+    method: str,
+    version: str,
+    headers: list[tuple[bytes, bytes]],
+) -> Exchange:
+    """Return the exchange of a head without a body that says the same as one before it, whose scope is `before`."""
+    scope = {**before}
+    scope["asgi"] = ASGI.copy()
+    scope["headers"] = headers.copy()
+    scope["state"] = link.context.state.copy()
+    scope["extensions"] = link.extensions.copy()
+    exchange = Exchange(carrier, heads, scope, target, method, version, headers, True)
+    exchange.complete = True
     return exchange
 
 

@@ -33,19 +33,19 @@ class BlockReader:
     Each block of the client's must be given to it, in order. `connect_protocol` says that extended CONNECT is offered.
     """
 
-    __slots__ = ("_decoder", "_known", "_limits", "connect_protocol", "limit")
+    __slots__ = ("_decoder", "_limits", "connect_protocol", "known", "limit")
 
     def __init__(self, limits: RequestLimits) -> None:
         self._limits = limits
         self.limit = header_list_limit(limits)
         self._decoder = Decoder(limits.fields + PSEUDO_FIELDS, self.limit)
-        self._known: dict[bytes, StreamRequest] = {}
+        self.known: dict[bytes, StreamRequest] = {}  # by blocks that change no table; callers look here first
         self.connect_protocol = False
 
     @property
     def remembered(self) -> int:
         """Blocks that are remembered."""
-        return len(self._known)
+        return len(self.known)
 
     def request(self, number: int, block: bytes) -> StreamRequest:
         """Return the request.
@@ -53,9 +53,6 @@ class BlockReader:
         Raises ConnectionFaultError if the block cannot be decoded, StreamFaultError if the request is malformed,
         ClientError if it is not to be served.
         """
-        request = self._known.get(block)
-        if request is not None:
-            return request
         decoder = self._decoder
         fields = self.decode(block)
         if decoder.overflowed:
@@ -64,14 +61,14 @@ class BlockReader:
         if request.protocol is not None and not self.connect_protocol:
             raise StreamFaultError(number, PROTOCOL_ERROR, "extended CONNECT is not offered")
         if not decoder.changed and sum(len(n) + len(v) for n, v in fields) + len(block) <= REMEMBERED_SIZE:
-            if len(self._known) >= REMEMBERED:
-                self._known.clear()
-            self._known[block] = request
+            if len(self.known) >= REMEMBERED:
+                self.known.clear()
+            self.known[block] = request
         return request
 
     def decode(self, block: bytes) -> list[Field]:
         """Return the fields of a block, such as trailers. Raises ConnectionFaultError."""
         fields = self._decoder.decode(block)
         if self._decoder.changed:
-            self._known.clear()
+            self.known.clear()
         return fields

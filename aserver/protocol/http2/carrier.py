@@ -4,20 +4,23 @@ Runs in the worker's loop. A carrier must never give a client credit for bytes t
 let an answer that broke off look whole.
 """
 
+from collections.abc import Mapping
 from math import inf
 from time import monotonic
 from typing import Any, Protocol
 
 from aserver.errors import ClientError
 from aserver.protocol.application.access_record import refusal
+from aserver.protocol.application.begin import begin_again, begin_exchange
 from aserver.protocol.application.body import HIGH_WATER
-from aserver.protocol.application.exchange import Exchange
+from aserver.protocol.application.exchange import Carrier, Exchange
 from aserver.protocol.application.tasks import Tasks
 from aserver.protocol.context import Context
 from aserver.protocol.http2.encoder import BlockEncoder, encode_fields, encode_head
 from aserver.protocol.http2.errors import CANCEL, INTERNAL_ERROR, NO_ERROR
+from aserver.protocol.http2.request import StreamRequest
 from aserver.protocol.http2.sender import Sender
-from aserver.protocol.http2.streams import HALF_CLOSED_LOCAL, Stream
+from aserver.protocol.http2.streams import HALF_CLOSED_LOCAL, HALF_CLOSED_REMOTE, OPEN, Stream
 from aserver.protocol.http2.waiting import WindowWait
 from aserver.protocol.semantics.response import DONE, HEADED, START, Response
 from aserver.protocol.semantics.response_head import Pairs
@@ -33,6 +36,7 @@ class StreamOwner(Protocol):
     encoder: BlockEncoder
     sender: Sender
     logged: tuple[Any, ...] | None
+    flush_due: bool  # `write_soon` has been called in this turn
 
     @property
     def open(self) -> bool:
@@ -59,6 +63,7 @@ class StreamCarrier:
         "exchange",
         "stream",
         "tasks",
+        "write_paused",
     )
 
     exchange: Exchange
@@ -72,6 +77,7 @@ class StreamCarrier:
         self.eof = False  # only HTTP/1 has clients that stop sending, and still read
         self._credited = 0  # bytes of the body for which the client has its credit back
         self.deadline = inf  # for the body
+        self.write_paused = False
         self._wait: WindowWait | None = None  # for the client's windows
 
     @property
@@ -90,11 +96,6 @@ class StreamCarrier:
         """See `Carrier`."""
         return not self.stream.closed and self._owner.open
 
-    @property
-    def write_paused(self) -> bool:
-        """See `Carrier`."""
-        return self.stream.paused
-
     def send_interim(self, status: int, fields: Pairs) -> None:
         """See `Carrier`."""
         self._sender.head(self.stream, encode_head(status, fields), b"", end=False)
@@ -103,11 +104,20 @@ class StreamCarrier:
     def send_head(self, exchange: Exchange, body: bytes) -> None:
         """See `Carrier`."""
         owner = self._owner
+        stream = self.stream
+        head = exchange.head
+        if exchange.state is DONE and stream.state == HALF_CLOSED_REMOTE and body and head is not None:
+            framed = owner.encoder.framed.get(head) or owner.encoder.frame(head)
+            if framed is not None and owner.sender.whole(stream, framed, body):  # as most are
+                self._recorded(exchange)
+                if not owner.flush_due:
+                    owner.write_soon()
+                return
         if exchange.state is DONE:
-            self._sender.head(self.stream, owner.encoder.block(exchange), body, end=True)
+            owner.sender.head(stream, owner.encoder.block(exchange), body, end=True)
             self._answered(exchange)
         else:
-            self._sender.head(self.stream, owner.encoder.block(exchange), body, end=False)
+            owner.sender.head(stream, owner.encoder.block(exchange), body, end=False)
         self._sent()
 
     def send_data(self, exchange: Exchange, body: bytes) -> None:
@@ -133,17 +143,21 @@ class StreamCarrier:
                 wait = self._wait = WindowWait(self.context, self._sender, stream)
             wait.begin()
             self._owner.watch(wait.deadline, WINDOW)
+            self.write_paused = stream.paused
         self._owner.write_soon()
 
     def _answered(self, exchange: Exchange) -> None:
         """Go on after a complete answer: what is missing of the request is dropped, or refused if it is much."""
+        self._recorded(exchange)
+        state = self.stream.state
+        if state in (OPEN, HALF_CLOSED_LOCAL):
+            self._hear_out(exchange)
+
+    def _recorded(self, exchange: Exchange) -> None:
         if self.tasks.observed:
             self.tasks.record_end(exchange, exchange.status, exchange.started, exchange.sent)
         if exchange.waiters:
             exchange.wake()
-        self.deadline = inf
-        if not self.stream.complete:
-            self._hear_out(exchange)
 
     def _hear_out(self, exchange: Exchange) -> None:
         """Wait for the end of the request: some clients take a reset for a failure, though the answer is whole."""
@@ -164,6 +178,7 @@ class StreamCarrier:
 
     def wake(self) -> None:
         """Let `until_writable` look again."""
+        self.write_paused = self.stream.paused
         if self._wait is not None:
             self._wait.wake()
 
@@ -263,6 +278,53 @@ class StreamCarrier:
         self.deadline += seconds
         if self._wait is not None:
             self._wait.deadline += seconds
+
+
+def begin(owner: StreamOwner, stream: Stream, request: StreamRequest) -> Exchange:
+    """Return the exchange of a request, whose carrier owns the stream from now on. Raises ClientError."""
+    carrier = StreamCarrier(owner, stream)
+    scope = request.scope
+    complete = stream.state == HALF_CLOSED_REMOTE
+    if scope and complete:
+        exchange = begin_again(
+            carrier, owner.link, owner.encoder.heads, scope, request.target, request.method, "2", request.headers
+        )
+    else:
+        framing = request.framing
+        bodiless = complete and b"te" not in framing
+        exchange = exchange_of(
+            owner, carrier, request, None if bodiless else framing, 0 if complete else request.length
+        )
+        if scope is None:
+            request.scope = {}  # most never come again, so that only the second is remembered
+        elif complete and not (framing or request.forwarding):
+            request.scope = {**exchange.scope}
+        stream.patient = not complete
+    carrier.exchange = exchange
+    stream.owner = carrier
+    exchange.launched = True
+    return exchange
+
+
+def exchange_of(
+    owner: StreamOwner, carrier: Carrier, request: StreamRequest, framing: Mapping[bytes, bytes] | None, length: int
+) -> Exchange:
+    """Return the exchange of a request (see `begin_exchange`). Raises ClientError."""
+    heads = owner.encoder.heads
+    fields = request.headers
+    return begin_exchange(  # by position, see there
+        carrier,
+        owner.link,
+        heads,
+        request.method,
+        request.target,
+        "2",
+        fields,
+        True,
+        request.forwarding,
+        framing,
+        length,
+    )
 
 
 def refuse(owner: StreamOwner, stream: Stream, error: ClientError, exchange: Exchange | None) -> None:

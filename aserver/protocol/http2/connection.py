@@ -9,13 +9,12 @@ from math import inf
 from typing import Any, Final
 
 from aserver.errors import ClientError
-from aserver.protocol.application.begin import begin_exchange
 from aserver.protocol.application.body import HIGH_WATER
 from aserver.protocol.application.tasks import Tasks
 from aserver.protocol.context import SWEEP_PERIOD
 from aserver.protocol.http2 import frames
 from aserver.protocol.http2.block_reader import header_list_limit
-from aserver.protocol.http2.carrier import StreamCarrier, refuse
+from aserver.protocol.http2.carrier import begin, refuse
 from aserver.protocol.http2.encoder import BlockEncoder
 from aserver.protocol.http2.errors import NO_ERROR, ConnectionFaultError
 from aserver.protocol.http2.rates import Patience
@@ -65,11 +64,11 @@ class Http2Connection(Handler):
         "_client_leaves",
         "_counted",
         "_deadline",
-        "_flush_due",
         "_leaving",
         "_parted",
         "context",
         "encoder",
+        "flush_due",
         "link",
         "logged",
         "reader",
@@ -90,10 +89,10 @@ class Http2Connection(Handler):
         self.reader = Reader(self, self.streams, self.sender, patience, limits, MOST_STREAMS)
         self._awaited = FIRST_REQUEST  # the connection's own deadline; `link` has the first of all
         self._deadline = link.deadline
-        self._flush_due = False
+        self.flush_due = False
         self._leaving = False  # the client is told to begin no more streams
         self._parted = False  # and those that it begins are ignored
-        self._counted = 0  # of `Context.more_streams`
+        self._counted = 0  # streams in `Context.more_streams`
         self._client_leaves = False  # it has said that it begins no more
         self.reader.blocks.connect_protocol = True
         self.sender.begin(
@@ -149,29 +148,12 @@ class Http2Connection(Handler):
     def on_request(self, stream: Stream, request: StreamRequest) -> None:
         """Start the application for a request whose head is complete."""
         if self._awaited is NEXT_REQUEST:
-            self._await_nothing()
+            self._awaited = self.link.awaited = NOTHING
+            self._deadline = self.link.deadline = inf
         if request.protocol is not None:
             open_tunnel(self, stream, request)
             return
-        carrier = StreamCarrier(self, stream)
-        framing = request.framing
-        carrier.exchange = exchange = begin_exchange(
-            carrier,
-            self.link,
-            self.encoder.heads,
-            request.method,
-            request.target,
-            "2",
-            request.headers,
-            True,
-            request.forwarding,
-            None if stream.complete and b"te" not in framing else framing,
-            0 if stream.complete else request.length,
-        )
-        stream.owner = carrier
-        stream.patient = not stream.complete
-        exchange.launched = True
-        self.tasks.start(exchange)
+        self.tasks.start(begin(self, stream, request))
 
     def on_refused(self, stream: Stream, error: ClientError) -> None:
         """Answer a request that cannot be served."""
@@ -223,30 +205,32 @@ class Http2Connection(Handler):
 
     def write_soon(self) -> None:
         """Write what the sender has: at once if no other stream has an answer due, else at the end of the turn."""
-        if not self._flush_due:
+        if not self.flush_due:
             if self.streams.open:
                 self._write_at_the_end()
             else:
                 self.flush()
 
     def _write_at_the_end(self) -> None:
-        if not self._flush_due:
-            self._flush_due = True
+        if not self.flush_due:
+            self.flush_due = True
             self.context.loop.call_soon(self.flush, context=self.context.variables)
 
     def flush(self) -> None:
         """Write, and see whether anything is under way."""
-        self._flush_due = False
-        self._write()
-        self._count()
-        if not self.streams.open:
+        self.flush_due = False
+        sender = self.sender
+        if sender.out or sender.order.waiting:
+            self._write()
+        under_way = len(self.streams.open)
+        if under_way > 1 or self._counted > 1:  # the first is the connection's own
+            self._count(under_way)
+        if not under_way:
             self._rest()
 
-    def _count(self) -> None:
-        more = max(len(self.streams.open) - 1, 0)
-        if more != self._counted:
-            self.context.more_streams += more - self._counted
-            self._counted = more
+    def _count(self, under_way: int) -> None:
+        self.context.more_streams += max(under_way, 1) - max(self._counted, 1)
+        self._counted = under_way
 
     def _write(self) -> None:
         link = self.link
@@ -355,8 +339,8 @@ class Http2Connection(Handler):
         elif self._awaited is NO_STREAM:
             self._announce()
         elif self._awaited is NOTHING:
-            link.await_nothing()
-            self._await(NEXT_REQUEST, self.context.keep_alive)
+            self._awaited = link.awaited = NEXT_REQUEST
+            self._deadline = link.deadline = self.context.now + self.context.keep_alive
 
     def eof_received(self) -> bool:
         """Close: a client that cannot open windows any more gets no answer."""
@@ -372,7 +356,7 @@ class Http2Connection(Handler):
     def _lose_all(self) -> None:
         streams = self.streams.open
         self.streams.open = {}
-        self._count()
+        self._count(0)
         for stream in streams.values():
             stream.owner.lost()
 

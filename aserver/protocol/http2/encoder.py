@@ -8,9 +8,10 @@ fields make the block of a response.
 from collections.abc import Sequence
 from typing import Final
 
+from aserver.protocol.http2.frames import FRAME_SIZE
 from aserver.protocol.http2.static_table import NAMES, STATIC
 from aserver.protocol.semantics.response import Response
-from aserver.protocol.semantics.response_head import Defaults, Heads
+from aserver.protocol.semantics.response_head import REMEMBERED, Defaults, Head, Heads
 
 Pairs = Sequence[tuple[bytes, bytes]]
 
@@ -27,16 +28,33 @@ _CONNECTION_SPECIFIC: Final = frozenset(
 class BlockEncoder:
     """Makes the header blocks of one worker's responses over HTTP/2."""
 
-    __slots__ = ("_defaults", "_ending", "heads")
+    __slots__ = ("_defaults", "_ending", "framed", "heads")
 
     def __init__(self, defaults: Defaults) -> None:
         self._defaults = defaults
         self.heads = Heads(defaults, encode_head)
+        self.framed: dict[Head, tuple[bytes, bytes]] = {}  # by `frame`; callers look here first
         self.renew()
 
     def renew(self) -> None:
         """Take over the defaults, whose date has changed."""
         self._ending = encode_fields(self._defaults.pairs)
+        self.framed.clear()
+
+    def frame(self, head: Head) -> tuple[bytes, bytes] | None:
+        """Return HEADERS and the head of the only DATA frame, but for the streams' numbers behind each.
+
+        None if the head is not `ready`, or they are too large. Remembered until the date changes.
+        """
+        length = head.length
+        block = head.block + self._ending
+        if not (head.ready and length and length <= FRAME_SIZE and len(block) <= FRAME_SIZE):
+            return None
+        if len(self.framed) >= REMEMBERED:
+            self.framed.clear()
+        opening = b"\0%b\x01\x04" % len(block).to_bytes(2, "big")
+        framed = self.framed[head] = (opening, b"%b\0%b\0\x01" % (block, length.to_bytes(2, "big")))
+        return framed
 
     def block(self, response: Response) -> bytes:
         """Return the block of a response whose head is made."""

@@ -32,24 +32,22 @@ RECEIVED: Final = 2  # a DATA frame with something in it: clients measure the ro
 class Patience:
     """The sum of one connection."""
 
-    __slots__ = ("_spent", "_when")
+    __slots__ = ("_spent", "_when", "gained")
 
     def __init__(self, now: float) -> None:
         self._spent = 0
         self._when = now
+        self.gained = (
+            0  # by what went well, since the last cost; callers add to it, as a call is too much at each answer
+        )
 
     def spend(self, cost: int, now: float) -> None:
         """Count the cost of a frame. Raises ConnectionFaultError(ENHANCE_YOUR_CALM)."""
-        self._spent += cost
+        self._spent = max(self._spent - self.gained, 0) + cost
+        self.gained = 0
         if self._spent > LIMIT:
             elapsed = now - self._when
             self._when = now
             self._spent = max(self._spent - int(elapsed * FALL_PER_SECOND), cost)
             if self._spent > LIMIT:
                 raise ConnectionFaultError(ENHANCE_YOUR_CALM, "too many frames that bring nothing")
-
-    def gain(self, cost: int) -> None:
-        """Count what went well."""
-        self._spent -= cost
-        if self._spent < 0:  # noqa: PLR1730 - max() takes twice as long, at each answer
-            self._spent = 0

@@ -6,6 +6,7 @@ its end. It keeps the rules of streams, of flow control and of header blocks, an
 of the connection is raised. It must never hold more than one header block or frame, nor work for long at a time.
 """
 
+from struct import Struct
 from typing import Final
 
 from aserver.errors import ClientError
@@ -31,8 +32,11 @@ from aserver.protocol.semantics.limits import RequestLimits
 #: Frames that a call works through before the rest has to wait for another turn of the loop.
 PORTION: Final = 400
 
-#: The flags of most requests, which have no body.
-WHOLE: Final = END_STREAM | END_HEADERS
+#: The type and flags of most requests, which have no body.
+WHOLE: Final = HEADERS << 8 | END_STREAM | END_HEADERS
+
+#: A frame's head: two bytes of the length and the third, type and flags, the stream.
+_FRAME_HEAD: Final = Struct(">HBHL").unpack_from
 
 
 class Reader:
@@ -153,7 +157,8 @@ class Reader:
             if self.paused:
                 return at
             start = at + HEAD
-            length = data[at] << 16 | data[at + 1] << 8 | data[at + 2]
+            high, low, kind, number = _FRAME_HEAD(data, at)
+            length = high << 8 | low
             if length > frames.FRAME_SIZE:
                 raise ConnectionFaultError(FRAME_SIZE_ERROR, f"frame of {length} bytes, limit is {frames.FRAME_SIZE}")
             end = start + length
@@ -164,12 +169,12 @@ class Reader:
                 self._sink.on_spent()
                 return at
             self._room -= 1
-            number = (data[at + 5] << 24 | data[at + 6] << 16 | data[at + 7] << 8 | data[at + 8]) & 0x7FFFFFFF
+            number &= frames.LARGEST_STREAM
             try:
-                if data[at + 3] == HEADERS and data[at + 4] == WHOLE and self._settled and not self._block_stream:
+                if kind == WHOLE and self._settled and not self._block_stream:
                     self._take_block(number, data[start:end], True)
                 else:
-                    self._frame(data[at + 3], data[at + 4], number, data[start:end])
+                    self._frame(kind >> 8, kind & 0xFF, number, data[start:end])
             except StreamFaultError as fault:
                 self._reset(fault)
             at = end
@@ -253,7 +258,7 @@ class Reader:
         streams.last = number
         stream = None
         try:
-            request = self.blocks.request(number, block)
+            request = self.blocks.known.get(block) or self.blocks.request(number, block)
             if end and request.length > 0:
                 raise StreamFaultError(number, PROTOCOL_ERROR, f"no body, content-length is {request.length}")
             stream = streams.begin(number, end)
@@ -308,7 +313,7 @@ class Reader:
         if stream.receive_window < 0:
             raise StreamFaultError(number, FLOW_CONTROL_ERROR, "more DATA than the stream's window")
         if payload:
-            self._patience.gain(rates.RECEIVED)
+            self._patience.gained += rates.RECEIVED
             stream.received += len(payload)
             if stream.refused:
                 return

@@ -6,7 +6,7 @@ given. A malformed head is an error of the stream; one that is only too large, o
 
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from aserver.errors import ClientError
 from aserver.protocol.http2.errors import PROTOCOL_ERROR, StreamFaultError
@@ -53,6 +53,7 @@ class StreamRequest:
         "priority",
         "protocol",
         "scheme",
+        "scope",
         "target",
     )
 
@@ -66,6 +67,7 @@ class StreamRequest:
         self.framing: dict[bytes, bytes] = {}  # of `fields.FRAMING_NAMES`
         self.forwarding: dict[bytes, bytes] = {}  # of `fields.FORWARDING_NAMES`
         self.length = UNKNOWN  # content-length
+        self.scope: dict[str, Any] | None = None  # the shell's, for a request that comes again
         self.priority: tuple[int, bool] | None = None  # urgency and incremental, if the client says any (RFC 9218)
 
 

@@ -10,10 +10,10 @@ from typing import Final
 
 from aserver.protocol.http2 import frames
 from aserver.protocol.http2.errors import NO_ERROR
-from aserver.protocol.http2.frames import DATA, END_HEADERS, END_STREAM, FRAME_SIZE, HEADERS, LARGEST_STREAM
+from aserver.protocol.http2.frames import DATA, END_STREAM, FRAME_SIZE, LARGEST_STREAM
 from aserver.protocol.http2.priority import WriteOrder
 from aserver.protocol.http2.rates import ANSWERED, SENT, SENT_BYTES, Patience
-from aserver.protocol.http2.streams import END_OUT, RESET_OUT, Stream, Streams
+from aserver.protocol.http2.streams import CLOSED, END_OUT, RESET_OUT, Stream, Streams
 
 #: Bytes of one stream that wait, above which its application pauses, and below which it goes on.
 HIGH_WATER: Final = 65_536
@@ -34,7 +34,7 @@ class Sender:
     writes what `take` returns, after each call of a method and of `Reader.feed`.
     """
 
-    __slots__ = ("_on_writable", "_out", "_patience", "_size", "_streams", "held", "order", "sent")
+    __slots__ = ("_on_writable", "_patience", "_size", "_streams", "held", "order", "out", "sent")
 
     def __init__(self, streams: Streams, patience: Patience, on_writable: Callable[[Stream], None]) -> None:
         self._streams = streams
@@ -43,23 +43,23 @@ class Sender:
         self.order = WriteOrder()
         self.held = False
         self.sent = 0
-        self._out: list[bytes] = []
+        self.out: list[bytes] = []  # frames that may go now
         self._size = 0  # bytes of DATA in it
 
     # ── the connection ───────────────────────────────────────────────────────────────────────
 
     def begin(self, settings: dict[int, int]) -> None:
         """Send the server's preface: our settings, and the connection's window (RFC 9113 section 3.4)."""
-        self._out.append(frames.settings({**settings, frames.INITIAL_WINDOW_SIZE: self._streams.window}))
+        self.out.append(frames.settings({**settings, frames.INITIAL_WINDOW_SIZE: self._streams.window}))
         self.renew_connection_window()
 
     def control(self, frame: bytes) -> None:
         """Send a ready-made frame of the connection."""
-        self._out.append(frame)
+        self.out.append(frame)
 
     def ping(self, data: bytes) -> None:
         """Send a PING; `StreamSink.on_pong` gets the same eight bytes back."""
-        self._out.append(frames.ping(data, ack=False))
+        self.out.append(frames.ping(data, ack=False))
 
     def goaway(self, code: int = NO_ERROR, *, last: int | None = None, debug: bytes = b"") -> None:
         """Take no stream above `last`, by default the last that was taken (RFC 9113 section 6.8).
@@ -69,14 +69,14 @@ class Sender:
         streams = self._streams
         if last is None or last < LARGEST_STREAM:
             last = streams.largest = min(streams.largest, streams.last if last is None else last)
-        self._out.append(frames.goaway(last, code, debug))
+        self.out.append(frames.goaway(last, code, debug))
 
     def renew_connection_window(self) -> None:
         """Let the client send on, whatever stream it is for."""
         room = self._streams.receive_window
         if room < CONNECTION_WINDOW // 2:
             self._streams.receive_window = CONNECTION_WINDOW
-            self._out.append(frames.window_update(0, CONNECTION_WINDOW - room))
+            self.out.append(frames.window_update(0, CONNECTION_WINDOW - room))
 
     # ── a stream ─────────────────────────────────────────────────────────────────────────────
 
@@ -85,30 +85,35 @@ class Sender:
         if stream.closed:
             return
         size = len(body)
-        streams = self._streams
-        if size > FRAME_SIZE or len(block) > FRAME_SIZE or self.held or self._size > TAKEN or not end:
-            pass
-        elif not size:
-            self._out.append(frames.head(len(block), HEADERS, END_HEADERS | END_STREAM, stream.id) + block)
+        self.out.append(frames.headers(stream.id, block, end=end and not size))
+        if end and size <= FRAME_SIZE and self._may_send(stream, size):
+            if size:
+                self.out += (frames.head(size, DATA, END_STREAM, stream.id), body)
             self._finish(stream)
-            return
-        elif size <= stream.send_window and size <= streams.send_window:
-            stream.send_window -= size
-            streams.send_window -= size
-            self._size += size
-            self.sent += size
-            number = stream.id.to_bytes(4, "big")
-            self._out.append(
-                b"\0%b\x01\x04%b%b\0%b\0\x01%b%b"  # HEADERS with END_HEADERS, DATA with END_STREAM
-                % (len(block).to_bytes(2, "big"), number, block, size.to_bytes(2, "big"), number, body)
-            )
-            self._finish(stream)
-            return
-        self._out.append(frames.headers(stream.id, block, end=end and not size))
-        if size:
+        else:
             self.data(stream, body, end=end)
-        elif end:
-            self._finish(stream)
+
+    def _may_send(self, stream: Stream, size: int) -> bool:
+        """Take so many bytes out of the windows, unless they have to wait."""
+        streams = self._streams
+        if size and (self.held or self._size > TAKEN or size > stream.send_window or size > streams.send_window):
+            return False
+        stream.send_window -= size
+        streams.send_window -= size
+        self._size += size
+        self.sent += size
+        return True
+
+    def whole(self, stream: Stream, framed: tuple[bytes, bytes], body: bytes) -> bool:
+        """Send a whole response to a whole request (see `BlockEncoder.frame`); return False if it has to wait."""
+        if not self._may_send(stream, len(body)):
+            return False
+        number = stream.id.to_bytes(4, "big")
+        self.out += (framed[0], number, framed[1], number, body)
+        self._patience.gained += ANSWERED
+        stream.state = CLOSED  # by the table: HALF_CLOSED_REMOTE, END_OUT
+        del self._streams.open[stream.id]
+        return True
 
     def data(self, stream: Stream, body: bytes, *, end: bool) -> None:
         """Send a piece of the body, the last if `end`. Above HIGH_WATER the stream is `paused`."""
@@ -140,7 +145,7 @@ class Sender:
         if not stream.closed:
             self.order.remove(stream)
             self._streams.change(stream, RESET_OUT)
-            self._out.append(frames.rst_stream(stream.id, code))
+            self.out.append(frames.rst_stream(stream.id, code))
 
     def credit(self, stream: Stream, size: int) -> None:
         """Let the client send `size` bytes more on a stream; called when the application has taken as many."""
@@ -149,7 +154,7 @@ class Sender:
         stream.credit += size
         if stream.credit >= self._streams.window // 2 or stream.receive_window <= 0:
             stream.receive_window += stream.credit
-            self._out.append(frames.window_update(stream.id, stream.credit))
+            self.out.append(frames.window_update(stream.id, stream.credit))
             stream.credit = 0
 
     def forget(self, stream: Stream) -> None:
@@ -162,10 +167,10 @@ class Sender:
         """Return the frames that may go now, of bodies about TAKEN bytes; empty if there is nothing to write."""
         if not self.held and self.order.waiting:
             self._send_waiting()
-        out = self._out
+        out = self.out
         if not out:
             return b""
-        self._out = []
+        self.out = []
         self._size = 0
         return out[0] if len(out) == 1 else b"".join(out)
 
@@ -195,10 +200,10 @@ class Sender:
         self._streams.send_window -= size
         self._size += size
         self.sent += size
-        self._patience.gain(SENT + size // SENT_BYTES)
+        self._patience.gained += SENT + size // SENT_BYTES
         done = not stream.queued
         last = done and stream.ending and stream.trailers is None
-        self._out += (frames.head(size, DATA, END_STREAM if last else 0, stream.id), piece)
+        self.out += (frames.head(size, DATA, END_STREAM if last else 0, stream.id), piece)
         if not done:
             self.order.sent(stream)
             if not stream.paused or stream.queued > LOW_WATER:
@@ -215,15 +220,15 @@ class Sender:
 
     def _send_end(self, stream: Stream) -> None:
         if stream.trailers is None:
-            self._out.append(frames.head(0, DATA, END_STREAM, stream.id))
+            self.out.append(frames.head(0, DATA, END_STREAM, stream.id))
         else:
-            self._out.append(frames.headers(stream.id, stream.trailers, end=True))
+            self.out.append(frames.headers(stream.id, stream.trailers, end=True))
         self._finish(stream)
 
     def _finish(self, stream: Stream) -> None:
         """Our last byte is out."""
+        self._patience.gained += ANSWERED
         self._streams.change(stream, END_OUT)
-        self._patience.gain(ANSWERED)
         if not (stream.closed or stream.patient):
             self.reset(stream, NO_ERROR)  # the rest of the request is not wanted (RFC 9113 section 8.1)
 

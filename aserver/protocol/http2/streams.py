@@ -146,7 +146,7 @@ class Streams:
         self.last = number
         stream = self.open[number] = Stream(number, self.peer_window, self.window)
         if end:
-            stream.state = TRANSITIONS[OPEN][END_IN]
+            stream.state = HALF_CLOSED_REMOTE
         return stream
 
     def state_of(self, number: int) -> int:

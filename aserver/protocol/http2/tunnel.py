@@ -9,9 +9,8 @@ from math import inf
 from typing import cast
 
 from aserver.errors import ClientError
-from aserver.protocol.application.begin import begin_exchange
 from aserver.protocol.application.exchange import Carrier
-from aserver.protocol.http2.carrier import StreamOwner
+from aserver.protocol.http2.carrier import StreamOwner, exchange_of
 from aserver.protocol.http2.encoder import BlockEncoder, encode_fields, encode_head
 from aserver.protocol.http2.errors import CANCEL
 from aserver.protocol.http2.request import StreamRequest
@@ -235,19 +234,8 @@ def open_tunnel(owner: StreamOwner, stream: Stream, request: StreamRequest) -> N
     if stream.complete:
         raise ClientError(400, "a WebSocket whose client sends nothing")
     tunnel = StreamTunnel(owner, stream)
-    exchange = begin_exchange(
-        cast("Carrier", owner),  # no more is asked for than the context and the tasks
-        owner.link,
-        owner.encoder.heads,
-        request.method,
-        request.target,
-        "2",
-        request.headers,
-        True,
-        request.forwarding,
-        None,
-        0,
-    )
+    # No more is asked of its carrier than the context and the tasks.
+    exchange = exchange_of(owner, cast("Carrier", owner), request, None, 0)
     stream.owner = tunnel
     stream.tunnel = True
     session.take_over(tunnel, owner.tasks, StreamAnswer(owner, stream), exchange, b"")

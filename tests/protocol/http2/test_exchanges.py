@@ -1,6 +1,7 @@
 """Requests and answers over HTTP/2, as an application and a strict client see them."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from aserver.asgi import Receive, Scope, Send
 from tests.harness.waiting import eventually
 from tests.protocol.http2.strict import connect, speaking
-from tests.protocol.serving import answer, echo, field, read_all, serving, status
+from tests.protocol.serving import SCOPE_CHANGES, answer, echo, field, read_all, serving, status
 
 scopes: list[Scope] = []
 
@@ -36,6 +37,37 @@ async def test_the_scope_is_that_of_http_2() -> None:
     assert sorted(scope["headers"]) == [(b"cookie", b"a=1; b=2"), (b"host", b"t"), (b"x-y", b"z")]
     assert scope["client"][0] == "127.0.0.1"
     assert "http.response.trailers" not in scope["extensions"]
+
+
+@pytest.mark.parametrize("change", SCOPE_CHANGES)
+async def test_a_request_that_comes_again_has_a_scope_of_its_own(change: Callable[[Scope], None]) -> None:
+    """Also in what is inside it. Fails without one of the copies in `begin_again`."""
+    asked: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        asked.append(repr(scope))
+        for inner in (scope["asgi"], scope["state"], scope["extensions"]):
+            inner["more"] = 1
+        change(scope)
+        await answer(send)
+
+    async with speaking(app, state={"a": 1}) as (server, client):
+        for _ in range(6):
+            assert (await client.get("/a?b", fields=[("x", "y")])).status == 200
+        (connection,) = server.connections
+        assert any(request.scope for request in connection.handler.reader.blocks.known.values())
+    assert len(set(asked)) == 1
+
+
+async def test_what_differs_is_not_taken_from_the_request_before() -> None:
+    """A body under the same head, the same fields after another head. Fails without `complete` in `on_request`."""
+    async with speaking(keep) as (_, client):
+        for body in (b"", b"", b"", b"x", b"", b"yy"):
+            got = await client.get("/a", "POST", body=body)
+            assert (got.status, got.body) == (200, body)
+        for path in ("/a", "/b", "/a", "/b", "/a"):
+            await client.get(path)
+    assert [scope["path"] for scope in scopes[6:]] == ["/a", "/b", "/a", "/b", "/a"]
 
 
 async def test_a_trusted_peer_names_the_client() -> None:

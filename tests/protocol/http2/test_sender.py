@@ -3,10 +3,12 @@
 import pytest
 
 from aserver.protocol.http2 import frames
+from aserver.protocol.http2.encoder import BlockEncoder
 from aserver.protocol.http2.errors import CANCEL
 from aserver.protocol.http2.priority import parse_priority
 from aserver.protocol.http2.sender import HIGH_WATER, TAKEN, Sender
 from aserver.protocol.http2.streams import CLOSED, HALF_CLOSED_REMOTE, RESET_SENT, Stream
+from aserver.protocol.semantics.response_head import REMEMBERED, Defaults
 from tests.protocol.http2.rfc9113_rows import setting
 from tests.protocol.http2.server import PlainServer
 from tests.protocol.http2.wire import OPENING, data, get, post, take_apart, told
@@ -335,3 +337,43 @@ def test_when_a_head_is_awaited() -> None:
     assert not server.reader.in_head
     server.feed(b"yz" + F.head(1, F.HEADERS, 0, 5) + b"\x82")
     assert server.reader.in_head
+
+
+# ── whole answers ────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_whole_answer_is_two_frames_or_waits() -> None:
+    """Fails without one of the conditions in Sender._may_send, and with frames that are remembered beyond the date."""
+    defaults = Defaults([], b"Thu, 01 Jan 1970 00:00:00 GMT")
+    encoder = BlockEncoder(defaults)
+    head = encoder.heads.make(200, [(b"content-length", b"5")])
+    framed = encoder.frame(head)
+    assert framed is not None
+    assert encoder.framed[head] == framed
+    defaults.renew(b"Thu, 01 Jan 1970 00:00:01 GMT")
+    encoder.renew()
+    assert not encoder.framed
+    wire = Wire(get(1) + get(3) + setting(F.INITIAL_WINDOW_SIZE, 4) + get(5))
+    narrow, first, held = (wire.server.streams.open[number] for number in (5, 1, 3))
+    for stream in (first, held):
+        stream.send_window = 5
+    assert not wire.sender.whole(narrow, framed, b"hello")
+    wire.sender.held = True
+    assert not wire.sender.whole(held, framed, b"hello")
+    wire.sender.held = False
+    assert wire.sender.whole(first, framed, b"hello")
+    assert first.state == CLOSED
+    assert [*wire.server.streams.open] == [3, 5]
+    assert wire.take() == [(1, -1, False), (1, 5, True)]
+    wire.server.streams.send_window = 4
+    assert not wire.sender.whole(held, framed, b"hello")
+
+
+def test_heads_that_never_come_again_are_not_kept() -> None:
+    """Fails without the bound in BlockEncoder.frame."""
+    encoder = BlockEncoder(Defaults([], None))
+    for number in range(2 * REMEMBERED):
+        assert encoder.frame(encoder.heads.make(200, [(b"etag", b"%d" % number), (b"content-length", b"5")]))
+    assert len(encoder.framed) <= REMEMBERED
+    assert encoder.frame(encoder.heads.make(200, [(b"content-length", b"99999")])) is None
+    assert encoder.frame(encoder.heads.make(200, [])) is None
