@@ -13,7 +13,6 @@ import select
 import signal
 import socket
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -143,6 +142,8 @@ def memory_file(name: str, size: int | None = None) -> int:
     if LINUX:
         fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     else:
+        import tempfile  # noqa: PLC0415 - 8 ms, for which a start would wait
+
         with tempfile.TemporaryFile(prefix=name) as file:
             fd = os.dup(file.fileno())
     if size is not None:
@@ -308,6 +309,27 @@ def smaps_rollup(pid: int | str = "self") -> Mapping[str, int]:
 
 
 # ── the environment in which the app is imported ────────────────────────────────────────────
+
+
+def working_directory(environ: Mapping[str, str], *, handed_on: bool = False) -> Path:
+    """The directory in which this process was started, by the name that its user knows. Raises ConfigError.
+
+    If $PWD leads to the directory by a symlink, the symlink is kept, as gunicorn keeps it: a deploy that switches the
+    symlink is then found at the next reload, where the directory itself would stay the old release. `handed_on`: an
+    earlier image of this process has checked $PWD.
+    """
+    named = environ.get("PWD", "")
+    if handed_on and named:
+        return Path(named)  # a directory that is gone is refused by `load`; the old release would be wrong
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        was = f" (PWD is {named})" if named else ""
+        raise ConfigError(f"the working directory has been removed{was}; start the server in one that exists") from None
+    with contextlib.suppress(OSError):  # $PWD leads nowhere, or this process may not look there
+        if os.path.isabs(named) and os.path.samefile(named, here):
+            return Path(named)
+    return Path(here)
 
 
 def enter_environment(env: Iterable[str], directory: str | None, umask: int | None) -> None:

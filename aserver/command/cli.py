@@ -12,7 +12,6 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,7 +19,7 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-from aserver import __version__, loading, terminal
+from aserver import __version__, loading, terminal, unix
 from aserver.command import operate
 from aserver.command.foreign_options import ForeignOption, foreign_flags, foreign_options, strange_options, understood
 from aserver.config import Resolved, SettingInfo, layers, settings
@@ -163,7 +162,7 @@ def _resolve(context: click.Context, cwd: Path | None = None) -> Resolved:
         command_line=understood(given),
         other_flags=foreign_flags(theirs),
         environ=os.environ,
-        cwd=cwd or layers.working_directory(os.environ),
+        cwd=cwd or unix.working_directory(os.environ),
     )
 
 
@@ -201,6 +200,8 @@ _OPTIONS = _all_options()
 
 def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's
     if wanted and not context.resilient_parsing:
+        from importlib import metadata  # noqa: PLC0415 - 20 ms, for which a start would wait
+
         python = f"{platform.python_implementation()} {platform.python_version()} {sys.platform}"
         # Looked at and not imported, as a master imports neither parser nor loop.
         reader = importlib.util.find_spec("aserver.protocol.http1.reader")
@@ -247,7 +248,7 @@ def _dev(context: click.Context, /, **_: object) -> int:
 def _serve(context: click.Context) -> int:
     from aserver.launch import daemon  # noqa: PLC0415 - `config` and `--help` need none of the server
     from aserver.launch import run as launch  # noqa: PLC0415 - as above
-    from aserver.master import upgrade  # noqa: PLC0415 - as above
+    from aserver.master import programs, upgrade  # noqa: PLC0415 - as above
 
     cwd = launch.started_in()
 
@@ -256,6 +257,7 @@ def _serve(context: click.Context) -> int:
 
     resolved = read()
     if resolved.config.daemon and not upgrade.is_continued(os.environ):
+        programs.abandon_zygote_ahead()  # it would not be a child of the detached process
         return daemon.detached(lambda ready: launch.run_resolved(resolved, read, last=True, on_ready=ready))
     return launch.run_resolved(resolved, read, last=True)
 

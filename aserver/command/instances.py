@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, Self
 
+from aserver import unix
 from aserver.config import layers
 from aserver.errors import AserverError, ConfigError, ExitCode
 from aserver.master.control import place
@@ -136,7 +137,7 @@ def find(control: str | None, pid: int | None) -> str:
 def _configured() -> str | None:
     """The path in ASERVER_CONTROL, or in the settings file of this directory."""
     try:
-        resolved = layers.load(environ=os.environ, cwd=layers.working_directory(os.environ))
+        resolved = layers.load(environ=os.environ, cwd=unix.working_directory(os.environ))
     except ConfigError:  # the mistake is another command's to name
         return os.environ.get("ASERVER_CONTROL")
     return None if resolved.config.control in (None, place.AUTO) else resolved.config.control

@@ -4,7 +4,6 @@ Pure: `aserver.config.layers` reads files and the environment, and the master re
 machine (`workers = "auto"`, `control = "auto"`).
 """
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
@@ -119,6 +118,8 @@ def suggestion(name: str, known: Iterable[str], spell: Callable[[str], str] = st
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
     """The names most like `name`: at most three, and only those that are nearly as like it as the first."""
+
+    import difflib  # noqa: PLC0415 - rarely needed, and a start waits for each import
 
     def likeness(other: str) -> float:
         return difflib.SequenceMatcher(None, other, name).ratio()

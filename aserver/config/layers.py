@@ -5,7 +5,6 @@ layer is read by a module of its own (`environment`, `files`, `python_file`, `en
 order.
 """
 
-import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -102,27 +101,6 @@ def _choose_file(
 
 def _first(layers: Iterable[Layer], name: str) -> object:
     return next((layer.values[name] for layer in layers if layer.values.get(name) is not None), None)
-
-
-def working_directory(environ: Mapping[str, str], *, handed_on: bool = False) -> Path:
-    """The directory in which this process was started, by the name that its user knows. Raises ConfigError.
-
-    If $PWD leads to the directory by a symlink, the symlink is kept, as gunicorn keeps it: a deploy that switches the
-    symlink is then found at the next reload, where the directory itself would stay the old release. `handed_on`: an
-    earlier image of this process has checked $PWD.
-    """
-    named = environ.get("PWD", "")
-    if handed_on and named:
-        return Path(named)  # a directory that is gone is refused by `load`; the old release would be wrong
-    try:
-        here = os.getcwd()
-    except FileNotFoundError:
-        was = f" (PWD is {named})" if named else ""
-        raise ConfigError(f"the working directory has been removed{was}; start the server in one that exists") from None
-    with contextlib.suppress(OSError):  # $PWD leads nowhere, or this process may not look there
-        if os.path.isabs(named) and os.path.samefile(named, here):
-            return Path(named)
-    return Path(here)
 
 
 def _refuse_missing(cwd: Path) -> None:

@@ -14,7 +14,6 @@ import uvloop
 from aserver import importer
 from aserver.config import Config
 from aserver.errors import AppLoadError
-from aserver.static.app import with_static
 from aserver.wsgi.application import WSGIApplication
 
 
@@ -28,7 +27,12 @@ def load_app(config: Config) -> importer.LoadedApp:
 def servable(loaded: importer.LoadedApp, config: Config) -> importer.LoadedApp:
     """Make an ASGI app of a WSGI app, and put `config.static` before it. Raises AppLoadError."""
     wsgi = WSGIApplication(loaded.app, config) if loaded.interface == "wsgi" else None
-    return replace(loaded, app=with_static(wsgi or loaded.app, config.static), wsgi=wsgi)
+    app = wsgi or loaded.app
+    if config.static:
+        from aserver.static.app import with_static  # noqa: PLC0415 - rarely needed, and a start waits for each import
+
+        app = with_static(app, config.static)
+    return replace(loaded, app=app, wsgi=wsgi)
 
 
 def warm_up(config: Config) -> None:

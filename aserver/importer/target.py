@@ -5,7 +5,6 @@ and turns each exception of it into an AppLoadError. It changes sys.path, and no
 """
 
 import contextlib
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -238,6 +237,8 @@ def _other_home(name: str, place: Path) -> Path | None:
 
 
 def _nearest_text(wanted: str, names: Iterable[str]) -> str:
+    import difflib  # noqa: PLC0415 - rarely needed, and each start waits for imports
+
     nearest = difflib.get_close_matches(wanted, list(names), n=1, cutoff=0.6)
     return f"; did you mean {nearest[0]!r}?" if nearest else ""
 

@@ -105,7 +105,7 @@ def started_in() -> Path:
 
     Sets $PWD, for the image of an upgrade.
     """
-    found = layers.working_directory(os.environ, handed_on=is_continued(os.environ))
+    found = unix.working_directory(os.environ, handed_on=is_continued(os.environ))
     os.environ["PWD"] = str(found)
     return found
 
@@ -288,9 +288,7 @@ async def serve(
     except RuntimeError:
         raise AserverError(f"aserver.serve() needs a running asyncio loop; {NO_TRIO}") from None
     target = {"target": app_or_target} if isinstance(app_or_target, str) else {}
-    resolved = layers.load(
-        keywords={**target, **settings}, environ=os.environ, cwd=layers.working_directory(os.environ)
-    )
+    resolved = layers.load(keywords={**target, **settings}, environ=os.environ, cwd=unix.working_directory(os.environ))
     for warning in resolved.warnings:
         log.warning("%s", warning)
     _tell_of_daemon(resolved)

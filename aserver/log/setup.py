@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from aserver.errors import ConfigError
 from aserver.ipc.board import HalfLine
-from aserver.log import config_file, stdio
+from aserver.log import stdio
 from aserver.log.layout import JsonLayout, Layout, TextLayout
 from aserver.log.opening import SinkKind, open_private
 from aserver.log.sink import ACCESS_BOUND, Sink, SinkState
@@ -324,11 +324,15 @@ def read_log_config(path: str) -> dict[str, Any]:
     `version` may be missing. Loggers that the file does not name stay as they are, unlike dictConfig's own default.
     Raises ConfigError if the file cannot be read or parsed.
     """
+    from aserver.log import config_file  # noqa: PLC0415 - rarely needed, and a start waits for each import
+
     return config_file.read(path)
 
 
 def apply_log_config(path: str) -> dict[str, Any]:
     """Read a file as `read_log_config` does, apply it, and return it. Raises ConfigError also if logging refuses it."""
+    from aserver.log import config_file  # noqa: PLC0415 - rarely needed, and a start waits for each import
+
     config = read_log_config(path)
     try:
         config_file.apply(path, config)

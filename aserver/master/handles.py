@@ -1,25 +1,22 @@
-"""Handles of the processes below the master: their descriptors, how a zygote starts, and how they are let go of.
+"""Handles of the processes below the master: their descriptors, and how they are let go of.
 
-Runs in the master. It decides nothing and never forks: posix_spawn execs, so the loop of an embedding program is not
-copied.
+Runs in the master. It decides nothing.
 """
 
 import asyncio
 import os
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 from msgspec.structs import asdict
 
-from aserver import terminal, unix
+from aserver import unix
 from aserver.ipc.channel import Channel
 from aserver.ipc.messages import FILES_AT_ONCE, MOST_FILES, Files, FromWorker, FromZygote
+from aserver.master import programs
 from aserver.master.snapshot import SavedWorker, SavedZygote
 
 S = TypeVar("S", SavedZygote, SavedWorker)
@@ -29,9 +26,6 @@ S = TypeVar("S", SavedZygote, SavedWorker)
 SPARE_MESSAGES = MOST_FILES // FILES_AT_ONCE + 14
 #: The most characters of a path, PATH_MAX (linux/limits.h), and of all the paths of a process together.
 LONGEST_PATH, MOST_CHARACTERS = 4096, 1 << 23
-#: Where the zygote finds its channel. Any number above the standard streams would do: posix_spawn puts it there.
-ZYGOTE_FD = 3
-_ZYGOTE = Path(__file__).resolve().parent.parent / "zygote" / "__main__.py"
 
 
 class Peer:
@@ -147,53 +141,15 @@ class WorkerHandle(Peer):
         return f"worker {self.slot} (generation {self.generation}, pid {self.pid})"
 
 
-def spawn(command: list[str], environ: Mapping[str, str], fds: Mapping[int, int]) -> int:
-    """Exec `command` with `fds` (its number: ours) and default signal dispositions (docs/traps.md, 2).
-
-    Signals that a terminal or supervisor sends to the whole group are blocked until the command unblocks them.
-    Returns the pid. Raises OSError.
-    """
-    return os.posix_spawn(
-        command[0],
-        command,
-        environ,
-        file_actions=[(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in fds.items()],
-        setsigmask=terminal.GROUP_SIGNALS,
-        setsigdef=[s for s in signal.valid_signals() if s not in (signal.SIGKILL, signal.SIGSTOP)],
-    )
-
-
-def spawn_program(program: Path, *arguments: object, fds: Mapping[int, int]) -> int:
-    """Exec a program of aserver's own, as `spawn`, without the variables between the master and the service manager."""
-    # The interpreter's flags (-X, -W, -O, ...) go along (docs/traps.md, 17). -P: the working directory is the app's,
-    # and a logging.py in it must not be ours; the importer puts it on the path when its time comes.
-    command = [sys.executable, *interpreter_flags(), "-P", str(program), *map(str, arguments)]
-    environ = {name: value for name, value in os.environ.items() if name not in unix.PLUMBING}
-    return spawn(command, environ, fds)
-
-
 def spawn_zygote(generation: int) -> ZygoteHandle:
-    """Exec a zygote with a channel. Raises OSError."""
-    ours, theirs = unix.stream_pair()
+    """Exec a zygote with a channel, or take the one that was started ahead. Raises OSError."""
     trace = unix.memory_file("aserver-trace")
     try:
-        pid = spawn_program(_ZYGOTE, ZYGOTE_FD, fds={ZYGOTE_FD: theirs.fileno()})
+        pid, ours = programs.start_zygote()
     except OSError:
-        ours.close()
         os.close(trace)
         raise
-    finally:
-        theirs.close()
     return ZygoteHandle(generation, pid, unix.open_pidfd(pid), Channel(ours, FromZygote), trace)
-
-
-def interpreter_flags() -> list[str]:
-    """The flags that this interpreter was started with, less -P. The standard library knows all but some -X options."""
-    flags: list[str] = [flag for flag in subprocess._args_from_interpreter_flags() if flag != "-P"]  # type: ignore[attr-defined]
-    for name, value in sys._xoptions.items():
-        if not any(flag == name or flag.startswith(f"{name}=") for flag in flags):
-            flags += ["-X", name if value is True else f"{name}={value}"]
-    return flags
 
 
 def decode_status(status: int | None) -> tuple[int | None, str | None]:

@@ -19,7 +19,7 @@ from aserver import unix
 from aserver.errors import ChannelError
 from aserver.ipc.channel import Channel
 from aserver.ipc.messages import LeaveOutput, ToReader, WatchOutput
-from aserver.master import handles
+from aserver.master import handles, programs
 from aserver.master.resources import Resources
 from aserver.master.snapshot import SavedOutput
 
@@ -162,7 +162,7 @@ class Output:
         with theirs:
             try:
                 fds = dict(zip(_FDS, (theirs.fileno(), self._board_fd), strict=True))
-                pid = handles.spawn_program(_READER, *_FDS, title, fds=fds)
+                pid = programs.spawn_program(_READER, *_FDS, title, fds=fds)
             except OSError as error:
                 ours.close()
                 self._start_later(f"cannot be started ({error.strerror})")

@@ -19,7 +19,7 @@ from aserver import unix
 from aserver.config import Config
 from aserver.errors import ConfigError
 from aserver.master.core.events import Say, Upgrade
-from aserver.master.handles import spawn
+from aserver.master.programs import spawn
 from aserver.master.snapshot import SCHEMA, Snapshot
 from aserver.obeyed import refuse_changeable
 

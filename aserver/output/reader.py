@@ -31,7 +31,7 @@ def main(channel_fd: int, board_fd: int, title: str) -> None:
     """Read until the master is gone, or says that it is done, and no process can write any more."""
     # It starts no program that could inherit this, and ends by itself when a stop leaves nothing to read.
     unix.discard_signals(terminal.GROUP_SIGNALS)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # blocked since before the exec (handles.spawn)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # blocked since before the exec (programs.spawn)
     unix.set_process_title(title)
     asyncio.run(OutputReader(Channel(socket.socket(fileno=channel_fd), ToReader), board_fd).run())
 

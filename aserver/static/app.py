@@ -14,9 +14,7 @@ _REASONS = {403: b"Forbidden\n", 404: b"Not Found\n", 405: b"Method Not Allowed\
 
 
 def with_static(app: ASGIApp, static: Sequence[str]) -> ASGIApp:
-    """`app` with the directories of the setting `static`, or `app` itself. Raises AppLoadError if any is missing."""
-    if not static:
-        return app
+    """`app` with the directories of the setting `static`. Raises AppLoadError if any is missing."""
     places: list[tuple[str, str]] = []
     for each in static:
         prefix, _, directory = each.partition("=")

@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import io
 import logging
-import tempfile
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import IO, Any, cast
@@ -185,6 +184,8 @@ async def _take_body(call: Call, environ: dict[str, Any], receive: Receive) -> I
 
 async def _receive_all(call: Call, message: Message, receive: Receive) -> IO[bytes] | None:
     """Return a file with the whole body, of which `message` is the first piece; None if the client leaves."""
+    import tempfile  # noqa: PLC0415 - rarely needed, and a start waits for each import
+
     with contextlib.ExitStack() as stack:
         file = cast("IO[bytes]", stack.enter_context(tempfile.SpooledTemporaryFile(max_size=BODY_KEPT)))
         while message["type"] != "http.disconnect":

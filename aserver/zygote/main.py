@@ -78,7 +78,7 @@ def main(fd: int) -> NoReturn:
     keep_freed_memory(os.environ)
     terminal.leave_to_master(terminal.GROUP_SIGNALS)
     wake = unix.install_wakeup(_WAKING)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # blocked since before the exec (children.spawn)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # blocked since before the exec (programs.spawn)
     channel: Channel[ToZygote] = Channel(socket.socket(fileno=fd), ToZygote)
     os.set_inheritable(fd, False)
     boot, fds = _first_message(channel)
@@ -151,8 +151,7 @@ class Zygote:
             self._hooks.define()
             self._hooks.run("on_starting" if self._boot.generation == 1 else "on_reload", self._hooks.server)
             if not self._boot.lazy:
-                # A collection during the import finds little, and the fork does not share the memory that it moves.
-                gc.disable()
+                gc.freeze()  # our own modules, which the collection below need not look at
                 preloaded = preload(self._config)
                 self._app, self._unused_loops = preloaded.app, preloaded.unused_loops
                 hazards, remarks = preloaded.hazards, preloaded.remarks

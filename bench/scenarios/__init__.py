@@ -5,10 +5,11 @@ from bench.scenarios.contract import Scenario
 from bench.scenarios.lifecycle import LIFECYCLES
 from bench.scenarios.load import LOADS
 from bench.scenarios.memory import MEMORIES
+from bench.scenarios.start import STARTS
 from bench.scenarios.websocket import SOCKETS
 
 SCENARIOS: dict[str, Scenario] = {
-    scenario.name: scenario for scenario in (*LOADS, *SOCKETS, *MEMORIES, *LIFECYCLES, Attack())
+    scenario.name: scenario for scenario in (*LOADS, *SOCKETS, *MEMORIES, *STARTS, *LIFECYCLES, Attack())
 }
 # The scenarios of a quick run without names.
 QUICK = ("hello", "fastapi")

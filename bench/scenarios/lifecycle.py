@@ -1,10 +1,9 @@
-"""Scenarios about the cost of a server's life for its clients: recycles, reloads, starting.
+"""Scenarios about the cost of a server's life for its clients: recycles and reloads.
 
 Runs in the harness process.
 """
 
 import asyncio
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -80,38 +79,7 @@ class Turnover:
         return task.result()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Start:
-    """The time from exec to the first answer, and from SIGTERM to the end, with FastAPI imported."""
-
-    name: str = "start"
-    title: str = "Time from start to the first answer (FastAPI app)"
-    columns: Sequence[Column] = (Column("start_ms", "start ms", 0), Column("stop_ms", "stop ms", 0))
-    most_rounds: int = 99
-    tools: Sequence[str] = ()
-
-    def launch(self, stage: Stage) -> Launch:
-        """Ask for a single worker."""
-        del stage
-        return Launch("fast:app")
-
-    def estimate(self, stage: Stage) -> float:
-        """The time to start and stop."""
-        del stage
-        return 2.0
-
-    def measure(self, stage: Stage, server: Server) -> Outcome:
-        """See Scenario."""
-        with stage.starter().start(server, self.launch(stage)) as running:
-            start_ms = running.wait_ready("/items/7")
-            began = time.perf_counter()
-            graceful = running.stop()
-            stop_ms = (time.perf_counter() - began) * 1000
-        return Outcome({"start_ms": start_ms, "stop_ms": stop_ms}, {} if graceful else {"had to be killed": 1})
-
-
 LIFECYCLES = (
-    Start(),
     Turnover(name="recycle", title="2 workers, recycled every 1000 requests, mixed clients", max_requests=1000),
     Turnover(name="reload", title="2 workers, 3 reloads (SIGHUP), mixed clients", reloads=3),
     Turnover(name="steady", title="2 workers, the same clients, nothing replaced (what p99.9 is without)"),

@@ -130,7 +130,7 @@ def test_the_queue_has_the_configured_length_after_all_workers_started(server: S
 
 
 def test_trap_50_the_service_managers_variables_do_not_reach_the_app(server: Start) -> None:
-    """Fails with the whole of os.environ in handles.spawn_program."""
+    """Fails with the whole of os.environ in programs.spawn_program."""
     plumbing = {"NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": "1000000", "LISTEN_FDNAMES": "x"}
     running = server("tests.apps.lifecycle.probe:app", env=plumbing | {"KEPT": "yes"})
     environ = json.loads(running.fetch("/state").body)["environ"]  # not of /proc: `ps` titles are written over it

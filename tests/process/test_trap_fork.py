@@ -265,7 +265,7 @@ def test_trap_16_a_forked_child_of_a_worker_holds_no_listener(server: Start) -> 
 
 @pytest.mark.parametrize("mode", ["--preload", "--lazy"])
 def test_trap_17_interpreter_flags_and_variables_reach_the_workers(server: Start, mode: str) -> None:
-    """Fails without _args_from_interpreter_flags in handles.spawn_program."""
+    """Fails without _args_from_interpreter_flags in programs.spawn_program."""
     flags = ["-O", "-W", "error::SyntaxWarning", "-X", "utf8=1", "-X", "no_debug_ranges", "-s"]
     command = [sys.executable, *flags, *ServerProcess.command(PROBE)[1:], "--bind", "127.0.0.1:0", mode]
     running = server("", argv=command, env={"PYTHONHASHSEED": "7"})

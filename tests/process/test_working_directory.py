@@ -98,9 +98,10 @@ def test_a_working_directory_whose_path_may_not_be_walked_is_inherited(tmp_path:
     inner.parent.chmod(0o700)
     program = (
         "import os, aserver.config.layers as layers\n"
+        "from aserver import unix\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "layers.find_file = lambda cwd: None\n"
-        "print(layers.load(environ={}, cwd=layers.working_directory(os.environ)).directory)\n"
+        "print(layers.load(environ={}, cwd=unix.working_directory(os.environ)).directory)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -194,7 +195,7 @@ def test_exit_2_a_working_directory_that_may_not_be_searched(tmp_path: Path) -> 
     assert code == 2
 
 
-@pytest.mark.parametrize(("limit", "said"), [("-f 0", "file sizes (ulimit -f)"), ("-n 10", "open files (ulimit -n)")])
+@pytest.mark.parametrize(("limit", "said"), [("-f 0", "file sizes (ulimit -f)"), ("-n 11", "open files (ulimit -n)")])
 def test_exit_2_limits_that_leave_no_room_for_a_server(tmp_path: Path, limit: str, said: str) -> None:
     """Fails without launch/run.py, _start: the board's ftruncate, or the descriptor of one, in a traceback."""
     code, error = _refused(f'ulimit {limit}; exec "$@"', tmp_path, *RUN)

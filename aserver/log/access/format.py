@@ -29,7 +29,6 @@ the bytes sent and the whole duration when closed.
 
 import base64
 import binascii
-import difflib
 import re
 from codecs import charmap_decode
 from collections.abc import Callable, Mapping, Sequence
@@ -230,6 +229,8 @@ def _parse(source: str) -> tuple[str, tuple[str, ...]]:
             expressions.append(f"escape[{atom.lower()}]")
         else:
             known = [*_ATOMS, "{header}i", "{header}o", "{variable}e"]
+            import difflib  # noqa: PLC0415 - rarely needed, and a start waits for each import
+
             # The usual mistake in a letter is its case, and difflib does not see that "R" is near to "r".
             near = [name for name in known if name.lower() == atom.lower()] or difflib.get_close_matches(atom, known, 1)
             hint = f"did you mean %({near[0]})s?" if near else f"known are {' '.join(known)}"

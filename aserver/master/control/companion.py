@@ -24,8 +24,9 @@ from aserver.master.control.server import ControlClient
 from aserver.master.core import events as ev
 from aserver.master.core.backoff import BackOff, when
 from aserver.master.core.explain import Intent, explain_exit
-from aserver.master.handles import decode_status, spawn_program
+from aserver.master.handles import decode_status
 from aserver.master.journal import Record
+from aserver.master.programs import spawn_program
 from aserver.master.runner import Runner
 from aserver.sockets import Listener, bind_for
 

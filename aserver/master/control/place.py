@@ -7,7 +7,6 @@ user and root alone; a master that runs as root refuses a place that the applica
 import contextlib
 import os
 import stat
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -74,6 +73,8 @@ def _own_place() -> str:
 def _directories() -> list[str]:
     """The directories of this user, the best first."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    import tempfile  # noqa: PLC0415 - rarely needed, and a start waits for each import
+
     own = os.path.join(tempfile.gettempdir(), f"aserver-{os.geteuid()}")
     return [runtime, own] if runtime and _is_private(runtime) else [own]
 

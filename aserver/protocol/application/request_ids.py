@@ -5,8 +5,8 @@ response what an untrusted client sent.
 """
 
 import itertools
+import os
 import re
-import secrets
 from typing import Final
 
 from aserver.asgi import Message
@@ -24,7 +24,7 @@ class RequestIds:
     """The ids of one worker: 64 random bits and a number, unique without asking the system at each request."""
 
     def __init__(self) -> None:
-        self._prefix = secrets.token_hex(8)
+        self._prefix = os.urandom(8).hex()
         self._numbers = itertools.count()
 
     @staticmethod

@@ -11,7 +11,7 @@ import pytest
 
 from aserver.config.build import Layer, build
 from aserver.ipc.board import BoardFile
-from aserver.master import handles
+from aserver.master import programs
 from aserver.master.output import Output
 from aserver.master.resources import Resources, let_go, provide
 from tests.harness import eventually
@@ -112,7 +112,7 @@ async def test_a_reader_that_cannot_be_started_blocks_nobody(
         out = os.dup(ends[0])
     os.set_blocking(out, False)
     assert sum(iter(lambda: _write(out, bytes(4096)), 0)) == 65536
-    monkeypatch.setattr(handles, "spawn", refuse)
+    monkeypatch.setattr(programs, "spawn", refuse)
     with caplog.at_level(logging.ERROR, "aserver.master"):
         output.born(1, 1, 101)
     assert "cannot be started (Resource temporarily unavailable); another follows in 1 s, 65536 bytes" in caplog.text

@@ -1,0 +1,40 @@
+"""The console script: where a server is to run, its zygote starts before the command itself is imported.
+
+Runs in the operator's process, first of all. It must know no setting and import little; `cli` is the command.
+"""
+
+import gc
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from aserver import terminal
+from aserver.master import programs
+
+
+def main() -> NoReturn:
+    """Run the command with the arguments of this process, and end the process."""
+    terminal.keep_standard_streams()  # before anything is opened
+    if _serves(sys.argv[1:]):
+        programs.start_zygote_ahead()
+    gc.disable()  # a tenth of the time: modules stay, and collections would look at them again and again
+    try:
+        from aserver.command import cli  # noqa: PLC0415 - 100 ms, in which the zygote imports as well
+
+        gc.freeze()
+        gc.enable()
+        cli.main()
+    finally:
+        programs.abandon_zygote_ahead()
+
+
+def _serves(arguments: Sequence[str]) -> bool:
+    """Whether this is most likely the start of a server. A wrong guess costs a process that ends unused.
+
+    An upgrade goes on with processes and a directory of its own; a preflight needs none, as completion does not.
+    """
+    first = arguments[0] if arguments else ""
+    if {"-h", "--help", "--version"} & {*arguments} or any(name.startswith("_ASERVER_") for name in os.environ):
+        return False
+    return first in ("run", "dev") or first.startswith("-") or ":" in first
