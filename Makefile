@@ -16,6 +16,7 @@
 # make supervisors  the recipes in deploy/ under supervisord, runit and s6 (apt-get install supervisor runit s6)
 # make wheels  the source, a pure wheel, and a compiled one for each of WHEEL_PYTHONS, in dist/; each is installed and run;
 #             and the manifests of deploy/kubernetes by the schemas of the API
+# make constraints  .ci/constraints.txt anew, with the versions of today
 # make autobahn  the Autobahn WebSocket suite, if there is a Python 2.7 to run it
 #
 # PYTHON=python3.12 (or a path) chooses the interpreter, and then has an environment of its own: .venv-3.12.
@@ -32,7 +33,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests of real processes mostly wait: five at once on two cores are three times as fast.
 JOBS ?= 5
 
-.PHONY: fleet site supervisors systemd wheels migrate-tables apps dashboard run test test-more test-compiled lint bench docs clean chaos long autobahn storm fuzz
+.PHONY: constraints fleet site supervisors systemd wheels migrate-tables apps dashboard run test test-more test-compiled lint bench docs clean chaos long autobahn storm fuzz
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -57,7 +58,7 @@ test-more: $(VENV)/.test
 COPY := build/compiled
 test-compiled: $(VENV)/.test
 	rm -rf $(COPY) && mkdir -p $(COPY)
-	tar --exclude '.env-*' --exclude results --exclude __pycache__ -cf - aserver bench deploy docs tests *.md LICENSE Makefile mkdocs.yml pyproject.toml .importlinter | tar -xf - -C $(COPY)
+	tar --exclude '.env-*' --exclude results --exclude __pycache__ -cf - aserver bench deploy docs tests *.md LICENSE Makefile mkdocs.yml .ci pyproject.toml .importlinter | tar -xf - -C $(COPY)
 	cd $(COPY) && HATCH_BUILD_HOOKS_ENABLE=1 $(abspath $(BIN))/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 	cd $(COPY) && export TEST_COMPILED=1 && $(call suite,$(LESS))
 
@@ -129,6 +130,14 @@ site: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --group docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/site
 	TEST_SITE=1 $(BIN)/python -m pytest tests/documents/test_site.py $(ARGS)
+
+# Of one resolution for all environments and Pythons; what builds a package is no dependency of any, and is named here.
+GROUPS := test lint docs wheels apps peers
+BUILDING := 'hatchling' 'hatch-mypyc>=0.16' 'setuptools>=77' 'editables' 'pip>=25.1' 'atheris'
+constraints: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet uv
+	printf '%s\n' $(BUILDING) | $(BIN)/uv pip compile pyproject.toml - --all-extras $(addprefix --group ,$(GROUPS)) --universal \
+		--python-version $(MIN) --upgrade --no-annotate --quiet -o .ci/constraints.txt --custom-compile-command 'make constraints'
 
 clean:
 	rm -rf .venv .venv-* build dist *.egg-info *__mypyc.*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -74,3 +74,21 @@ def metadata(archive: zipfile.ZipFile) -> str:
     """The text of METADATA."""
     (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
     return archive.read(name).decode()
+
+
+@pytest.mark.parametrize(
+    ("platform", "built"),
+    [
+        (
+            "linux",
+            {f"cp312-{libc}_{machine}" for libc in ("manylinux", "musllinux") for machine in ("x86_64", "aarch64")},
+        ),
+        ("macos", {"cp312-macosx_x86_64", "cp312-macosx_arm64"}),
+    ],
+)
+def test_cibuildwheel_reads_its_configuration(platform: str, built: set[str]) -> None:
+    """It says which wheels it would build; that takes no container. Fails with a table that it does not understand."""
+    command = [sys.executable, "-m", "cibuildwheel", "--print-build-identifiers", "--platform", platform]
+    done = subprocess.run(command, cwd=DIST.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert built | {name.replace("cp312", "cp313") for name in built} <= set(done.stdout.split())

@@ -381,6 +381,7 @@ SHAPED = re.compile(r"_|\w\.\w|[a-z][A-Z]")
 #: Names in notes and documents that are not ours.
 FOREIGN = {
     "AppStatus",
+    "WSGIWrapper",
     "ClassVar",
     "ProcessPoolExecutor",
     "SHUT_RDWR",
