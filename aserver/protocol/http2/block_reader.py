@@ -33,13 +33,14 @@ class BlockReader:
     Each block of the client's must be given to it, in order. `connect_protocol` says that extended CONNECT is offered.
     """
 
-    __slots__ = ("_decoder", "_limits", "connect_protocol", "known", "limit")
+    __slots__ = ("_decoder", "_limits", "connect_protocol", "fields", "known", "limit")
 
     def __init__(self, limits: RequestLimits) -> None:
         self._limits = limits
         self.limit = header_list_limit(limits)
         self._decoder = Decoder(limits.fields + PSEUDO_FIELDS, self.limit)
         self.known: dict[bytes, StreamRequest] = {}  # by blocks that change no table; callers look here first
+        self.fields: list[Field] = []  # of the last block that was decoded, as far as they are kept
         self.connect_protocol = False
 
     @property
@@ -68,7 +69,7 @@ class BlockReader:
 
     def decode(self, block: bytes) -> list[Field]:
         """Return the fields of a block, such as trailers. Raises ConnectionFaultError."""
-        fields = self._decoder.decode(block)
+        self.fields = fields = self._decoder.decode(block)
         if self._decoder.changed:
             self.known.clear()
         return fields

@@ -247,7 +247,7 @@ class StreamCarrier:
         exchange = self.exchange
         if exchange.state is START or exchange.state is HEADED:
             exchange.disconnect()
-            refuse(self._owner, self.stream, error, exchange)
+            refuse(self._owner, self.stream, error, exchange, None)
         elif exchange.state is DONE:
             self._sender.reset(self.stream, NO_ERROR)
         else:
@@ -327,9 +327,12 @@ def exchange_of(
     )
 
 
-def refuse(owner: StreamOwner, stream: Stream, error: ClientError, exchange: Exchange | None) -> None:
-    """Answer a request that cannot be served, with a record for the access log."""
-    head_only = exchange is not None and exchange.head_only
+def refuse(
+    owner: StreamOwner, stream: Stream, error: ClientError, exchange: Exchange | None, request: StreamRequest | None
+) -> None:
+    """Answer a request that cannot be served, with a record for the access log; it is `exchange`, or `request`."""
+    line = ("", b"", "") if request is None else (request.method, request.target, "2")
+    head_only = line[0] == "HEAD" if exchange is None else exchange.head_only
     response = Response(owner.encoder.heads, True, head_only, False)
     body = response.answer(error.status)
     owner.sender.head(stream, owner.encoder.block(response), body, end=True)
@@ -339,8 +342,8 @@ def refuse(owner: StreamOwner, stream: Stream, error: ClientError, exchange: Exc
                 error.status,
                 exchange,
                 client=owner.link.client,
-                line=("", b"", ""),
-                headers=[],
+                line=line,
+                headers=[] if request is None else request.headers,
                 now=monotonic(),
             )
         )

@@ -48,7 +48,7 @@ MOST_STREAMS: Final = 100
 WINDOW: Final = 2 * HIGH_WATER
 
 #: Seconds for which a connection that is to leave waits for a moment without streams, because some clients (Python's
-#: `h2`) take every GOAWAY for the end of what they have under way.
+#: `h2`) take every GOAWAY for the end of what they have under way. Again and again, as long as none is begun.
 LULL: Final = 1.0
 
 #: Seconds that a client has to answer the PING which follows the announcement that the connection leaves.
@@ -61,6 +61,7 @@ class Http2Connection(Handler):
 
     __slots__ = (
         "_awaited",
+        "_begun",
         "_client_leaves",
         "_counted",
         "_deadline",
@@ -90,6 +91,7 @@ class Http2Connection(Handler):
         self._awaited = FIRST_REQUEST  # the connection's own deadline; `link` has the first of all
         self._deadline = link.deadline
         self.flush_due = False
+        self._begun = 0  # the last stream when a lull was looked for
         self._leaving = False  # the client is told to begin no more streams
         self._parted = False  # and those that it begins are ignored
         self._counted = 0  # streams in `Context.more_streams`
@@ -155,11 +157,11 @@ class Http2Connection(Handler):
             return
         self.tasks.start(begin(self, stream, request))
 
-    def on_refused(self, stream: Stream, error: ClientError) -> None:
+    def on_refused(self, stream: Stream, error: ClientError, request: StreamRequest | None) -> None:
         """Answer a request that cannot be served."""
         log.debug("%s:%s is answered %d: %s", *(self.link.client or ("a client", "-")), error.status, error.reason)
         if stream.owner is None:
-            refuse(self, stream, error, None)
+            refuse(self, stream, error, None, request)
         else:
             stream.owner.refuse(error)
 
@@ -285,7 +287,7 @@ class Http2Connection(Handler):
             if self._awaited is FAREWELL:
                 self._part()
             elif self._awaited is NO_STREAM:
-                self._announce()
+                self._wait_for_a_lull()
             elif self._awaited is NEXT_REQUEST:
                 self.leave()
             else:
@@ -310,7 +312,19 @@ class Http2Connection(Handler):
         if self._leaving or self.link.stage is not OPEN:
             return
         self._leaving = True
+        self._begun = -1
         if self.streams.open:
+            self._wait_for_a_lull()
+        else:
+            self._announce()
+
+    def _wait_for_a_lull(self) -> None:
+        """Announce the end if the client has begun a stream since the last look, else look again later.
+
+        A client that only waits for answers needs no GOAWAY before it has them.
+        """
+        begun, self._begun = self._begun, self.streams.last
+        if begun in (-1, self._begun):
             self._await(NO_STREAM, LULL)
         else:
             self._announce()

@@ -23,7 +23,7 @@ from aserver.protocol.http2.errors import (
     StreamFaultError,
 )
 from aserver.protocol.http2.frames import CONTINUATION, DATA, END_HEADERS, END_STREAM, HEAD, HEADERS, PADDED
-from aserver.protocol.http2.request import check_trailers
+from aserver.protocol.http2.request import StreamRequest, check_trailers, read_leniently
 from aserver.protocol.http2.sender import Sender
 from aserver.protocol.http2.sink import StreamSink
 from aserver.protocol.http2.streams import DATA_IN, END_IN, HEADERS_IN, Stream, Streams
@@ -256,7 +256,7 @@ class Reader:
             self._refuse_stream(number, block)
             return
         streams.last = number
-        stream = None
+        stream = request = None
         try:
             request = self.blocks.known.get(block) or self.blocks.request(number, block)
             if end and request.length > 0:
@@ -267,7 +267,8 @@ class Reader:
                 stream.urgency, stream.incremental = request.priority
             self._sink.on_request(stream, request)
         except ClientError as error:
-            self._refuse(stream or streams.begin(number, end), error)
+            request = request or read_leniently(self.blocks.fields)
+            self._refuse(stream or streams.begin(number, end), error, request)
 
     def _refuse_stream(self, number: int, block: bytes) -> None:
         """Take no notice of a stream, and tell the client unless our GOAWAY has."""
@@ -276,9 +277,9 @@ class Reader:
             self._streams.last = number
             raise StreamFaultError(number, REFUSED_STREAM, f"more than {self.most_streams} streams")
 
-    def _refuse(self, stream: Stream, error: ClientError) -> None:
+    def _refuse(self, stream: Stream, error: ClientError, request: StreamRequest | None) -> None:
         stream.refused = True
-        self._sink.on_refused(stream, error)
+        self._sink.on_refused(stream, error, request)
 
     def _take_trailers(self, number: int, block: bytes, end: bool) -> None:  # noqa: FBT001
         fields = self.blocks.decode(block)
@@ -318,7 +319,7 @@ class Reader:
             if stream.refused:
                 return
             if stream.received > self._limits.body and not stream.tunnel:
-                self._refuse(stream, ClientError(413, f"body above {self._limits.body} bytes"))
+                self._refuse(stream, ClientError(413, f"body above {self._limits.body} bytes"), None)
                 return
             if 0 <= stream.expected < stream.received:
                 raise StreamFaultError(number, PROTOCOL_ERROR, f"body above its content-length {stream.expected}")

@@ -173,6 +173,19 @@ def _take_pseudo(request: StreamRequest, number: int, pseudo: dict[bytes, bytes]
     request.protocol = protocol
 
 
+def read_leniently(fields: Sequence[Field]) -> StreamRequest:
+    """Return what can be told of a head that is refused, for the access log."""
+    request = StreamRequest()
+    for name, value in fields:
+        if name == b":method" and _METHOD.fullmatch(value) is not None:
+            request.method = value.decode("ascii")
+        elif name == b":path" and _PATH.fullmatch(value) is not None:
+            request.target = value
+        elif name[:1] != b":":
+            request.headers.append((name, value))
+    return request
+
+
 def check_trailers(number: int, fields: Sequence[Field]) -> None:
     """Raise StreamFaultError unless these may be trailers (RFC 9113 section 8.1)."""
     for name, value in fields:

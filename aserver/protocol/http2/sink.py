@@ -16,10 +16,11 @@ class StreamSink(Protocol):
         Many requests may share `request`, which nothing may change. Its first answer is due on `stream`.
         """
 
-    def on_refused(self, stream: Stream, error: ClientError) -> None:
+    def on_refused(self, stream: Stream, error: ClientError, request: StreamRequest | None) -> None:
         """Answer with `error.status`, because a limit is passed. This is instead of `on_request`, or later (413).
 
-        Nothing more of the stream follows, but perhaps `on_reset`.
+        `request` is for the log: what is known of it, unchecked but for method and target; None later. Nothing more of
+        the stream follows, but perhaps `on_reset`.
         """
 
     def on_body(self, stream: Stream, data: bytes) -> None:

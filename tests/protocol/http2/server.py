@@ -62,7 +62,7 @@ class PlainServer:
         if stream.complete:
             self.on_end(stream)
 
-    def on_refused(self, stream: Stream, error: ClientError) -> None:
+    def on_refused(self, stream: Stream, error: ClientError, request: StreamRequest | None) -> None:
         """See `StreamSink`."""
         self.refused.append((stream.id, error.status))
         stream.owner = error

@@ -359,6 +359,26 @@ async def test_the_access_log_and_request_ids() -> None:
     assert second.status == 431
 
 
+async def test_the_access_log_names_requests_that_are_refused() -> None:
+    """For their size or an expectation, also the second time; HEAD has no body. Fails without `read_leniently`."""
+    records: list[Any] = []
+    long = [("x", "y" * 10_000), ("user-agent", "me")]
+    async with speaking(echo, access=records.append) as (_, client):
+        for _ in range(2):
+            assert (await client.get("/431?a", "HEAD", long)).body == b""
+        assert (await client.get("/many", "PUT", [("x", "y")] * 200)).status == 431
+        assert (await client.get("/417", "PUT", [("expect", "much")])).status == 417
+        assert (await client.get("/" + "a" * 9000)).status == 414
+    seen = [(each.method, each.target[:9], each.version, each.status) for each in records]
+    assert seen == [
+        *[("HEAD", b"/431?a", "2", 431)] * 2,
+        ("PUT", b"/many", "2", 431),
+        ("PUT", b"/417", "2", 417),
+        ("GET", b"/aaaaaaaa", "2", 414),
+    ]
+    assert (b"user-agent", b"me") in records[0].headers
+
+
 async def test_the_preface_is_looked_for_only_where_it_may_come() -> None:
     """On an `h2c://` address both versions are served, cut at any byte; elsewhere the preface is what it was before."""
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
