@@ -16,7 +16,7 @@
 # make image  deploy/Dockerfile, built and run in namespaces without an engine (root)
 # make supervisors  the recipes in deploy/ under supervisord, runit and s6 (apt-get install supervisor runit s6)
 # make wheels  the source, a pure wheel, and a compiled one for each of WHEEL_PYTHONS, in dist/; each is installed and run;
-#             and the manifests of deploy/kubernetes by the schemas of the API
+#             and the manifests of deploy/kubernetes and deploy/helm by the schemas of the API
 # make constraints  .ci/constraints.txt anew, with the versions of today
 # make autobahn  the Autobahn WebSocket suite, if there is a Python 2.7 to run it
 #
