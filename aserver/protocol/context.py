@@ -19,8 +19,8 @@ from aserver.protocol.peer.trust import Peers
 from aserver.protocol.semantics import fields
 from aserver.protocol.semantics.response_head import Defaults
 
-#: `Service.sweep` is called about this often (seconds). Deadlines are counted from a clock that may be one period
-#: old, so one period is added to each: a timeout fires late by up to two periods, never early.
+#: `Service.sweep` is called about this often (seconds). Deadlines are counted from a clock that may be a period old, so
+#: a period is added to each: a timeout fires late by up to two periods, never early.
 SWEEP_PERIOD: Final = 1.0
 
 #: Whether mypyc has compiled this module and its like (pyproject.toml, hooks.mypyc).
@@ -43,7 +43,7 @@ class Gathered(Protocol):
 
 
 class Context:
-    """The values that the connections of one worker share."""
+    """The values that the connections of a worker share."""
 
     def __init__(self, config: Config, *, loop: asyncio.AbstractEventLoop, state: dict[str, Any]) -> None:
         self.config = config
@@ -61,7 +61,7 @@ class Context:
         self.now = loop.time()
         self.meter = Meter()
         self.metered = False  # whether the lists of `meter` are ever read
-        #: Copied for every request, so that nothing one of them sets is seen by another.
+        #: Copied for every request, so that no request sees the variables of another.
         self.variables = contextvars.copy_context()
         self.fair_queue = FairQueue(loop, self.variables)
         configured = [fields.parse_header_setting(setting) for setting in config.header]

@@ -1,7 +1,7 @@
-"""A queue of connections with more work than a turn of the worker's loop allows: one of them goes on in each turn.
+"""A queue of connections with more work than a turn of the worker's loop allows: each turn lets the first go on.
 
-Runs in the worker's loop. It must never let two connections go on in one turn: clients that send much at once slow
-down each other, and no other client.
+Runs in the worker's loop. It must never let two connections go on in a turn: clients that send much at once slow down
+each other, and no other client.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from contextvars import Context
 
 
 class FairQueue:
-    """A queue of calls, of which each turn of the loop makes one."""
+    """A queue of calls, of which each turn of the loop makes the first."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, context: Context) -> None:
         self._loop = loop

@@ -1,4 +1,4 @@
-"""The protocol side of one worker, as its server sees it: connections, the drain, the sweep of deadlines.
+"""The protocol side of a worker, as its server sees it: connections, the drain, the sweep of deadlines.
 
 Runs in the worker's loop (or the embedding program's). It opens no listener and arms no timer: the server calls
 `sweep()` about once a second, and decides when to drain, cancel and abort.
@@ -83,7 +83,7 @@ class Service:
 
     @property
     def load(self) -> int:
-        """How many connections it would be without HTTP/2: each stream counts as one."""
+        """How many connections it would be without HTTP/2: each stream counts as a connection."""
         return len(self.connections) + self.context.more_streams
 
     @property
@@ -132,7 +132,7 @@ class Service:
         return cast("Callable[[], asyncio.Protocol]", make)
 
     def drain(self) -> None:
-        """From now on responses carry `Connection: close`, and the connection ends after them; idle ones stay.
+        """From now on responses carry `Connection: close`, and end their connections; idle connections stay.
 
         Clients of HTTP/2 are told by GOAWAY, and their connections end when all streams have ended.
         """
@@ -214,7 +214,7 @@ class Service:
         self.tasks.postpone(seconds)
 
     def sweep(self, now: float) -> None:
-        """Take the clock (seconds of the loop), renew the date, and end what has overrun a deadline."""
+        """Take the clock (seconds of the loop), renew the date, and end connections and requests that are overdue."""
         self.context.tick(now)
         self.encoder.renew()
         self.blocks.renew()

@@ -1,7 +1,7 @@
-"""The body of one request on its way to the application: what waits, and when reading pauses.
+"""The body of a request on its way to the application: pieces that wait, and when reading pauses.
 
 Runs in the worker's loop. Made only for requests that have a body. It must never hold more than `HIGH_WATER` bytes
-and what the transport delivers at once.
+and a read of the transport.
 """
 
 from math import inf
@@ -43,7 +43,7 @@ class RequestBody:
             source.pause_body()
 
     def take(self, source: Source) -> bytes:
-        """Return what is there, possibly nothing, and go on reading."""
+        """Return the pieces that wait, possibly none, and go on reading."""
         pieces = self._pieces
         self._pieces = []
         self.size = 0
@@ -54,7 +54,7 @@ class RequestBody:
 
     @property
     def missing(self) -> float:
-        """Bytes still to come, as far as one can know; infinite if not."""
+        """Bytes still to come; infinite if the client has not said how many."""
         if self.length is None or self.continue_expected:
             return inf
         return self.length - self.received

@@ -13,7 +13,7 @@ import stat
 
 from aserver.errors import ApplicationError
 
-#: Bytes in one read: so many that the hop to the executor (about 60 us) is small beside it.
+#: Bytes in a read: so many that the hop to the executor (about 60 us) is small beside it.
 CHUNK = 256 * 1024
 
 

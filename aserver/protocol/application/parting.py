@@ -1,4 +1,4 @@
-"""A client's leaving: how the application learns of it, what becomes of its messages, and which exceptions come of it.
+"""A client's leaving: how the application learns of it, the fate of its messages, and the exceptions that follow.
 
 Runs in the worker's loop. A `Parting` is made only for a request whose client has left, or may have. It must never
 decide whether an application is cancelled: the sweep does, after `disconnect_grace`.
@@ -12,7 +12,7 @@ from aserver.errors import ClientDisconnectedError
 from aserver.protocol.semantics.response import BODY, HEADED, START, TRAILERS, Response
 
 #: Seconds after a client's FIN before the application is told. A client that only stops sending (`printf ... | nc`)
-#: looks the same as one that leaves, and most answers are out by then.
+#: looks the same as a client that leaves, and most answers are out by then.
 HEAR_OUT: Final = 0.5
 
 #: Seconds in which a piece of a stream is dropped instead of refused, where another task of the application has been

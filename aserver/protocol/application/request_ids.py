@@ -1,7 +1,7 @@
-"""An id for each request: a trusted peer's `X-Request-Id`, or one of ours, in scope, response and both logs.
+"""An id for each request: a trusted peer's `X-Request-Id`, or the server's own, in scope, response and both logs.
 
-Runs in the worker's loop, and only if a log shows ids (`RequestIds.wanted`). It must never put into a log or a
-response what an untrusted client sent.
+Runs in the worker's loop, and only if a log shows ids (`RequestIds.wanted`). It must never put an untrusted client's
+bytes into a log or a response.
 """
 
 import itertools
@@ -21,7 +21,7 @@ _GOOD: Final = re.compile(rb"[0-9A-Za-z._~:/+=@-]{1,128}")
 
 
 class RequestIds:
-    """The ids of one worker: 64 random bits and a number, unique without asking the system at each request."""
+    """The ids of a worker: 64 random bits and a number, unique without asking the system at each request."""
 
     def __init__(self) -> None:
         self._prefix = os.urandom(8).hex()
@@ -33,7 +33,7 @@ class RequestIds:
         return config.access_log_format == "json" or "{request_id}e" in config.access_log_format
 
     def choose(self, headers: list[tuple[bytes, bytes]], *, trusted: bool) -> str:
-        """Return the id of a request: the one among its headers if its peer is `trusted`."""
+        """Return the id of a request: that among its headers if its peer is `trusted`."""
         if trusted:
             given = [value for name, value in headers if name == NAME]
             if len(given) == 1 and _GOOD.fullmatch(given[0]) is not None:
@@ -42,7 +42,7 @@ class RequestIds:
 
 
 def with_id(message: Message, request_id: str) -> Message:
-    """Return `http.response.start` with the id among the headers, unless the application has set one."""
+    """Return `http.response.start` with the id among the headers, unless the application has set another."""
     headers = fields.as_pairs(message.get("headers") or ())
     if not any(name.lower() == NAME for name, _ in headers):
         headers.append((NAME, request_id.encode("ascii")))

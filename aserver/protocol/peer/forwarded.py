@@ -4,7 +4,7 @@ Pure. A proxy adds to the right of a list, so both lists are read from the right
 client: the first address that is not a trusted proxy's is the client's. Bytes to the left of it, which a stranger may
 have written, are never parsed, so that no open quotation mark can swallow a proxy's entry, and reading takes time in
 proportion to the length. It must never be asked about a request whose peer is not trusted, and must never let through
-what is not the shape of an address, a scheme, a host or a path.
+anything but the shape of an address, a scheme, a host or a path.
 """
 
 import ipaddress
@@ -34,8 +34,8 @@ _SCHEMES = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _NODE = re.compile(rb"\[([0-9A-Fa-f:.]+)\](?::([0-9]{1,5}))?|([0-9.]+)(?::([0-9]{1,5}))?|([0-9A-Fa-f:.]+)")
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-#: A pair of `Forwarded` with what stands before it, all of it back to front, as it is matched from the right. Inside a
-#: quoted string a quotation mark follows a backslash, so going left the first one without is the opening one.
+#: A pair of `Forwarded` with the separator before it, back to front, as it is matched from the right. Inside a quoted
+#: string a quotation mark follows a backslash, so going left the first mark without a backslash opens the string.
 _PAIR_REVERSED = re.compile(
     rb"[ \t]*(?:\"([^\"]*(?:\"(?=\\)[^\"]*)*)\"|([!#$%&'*+\-.^_`|~0-9A-Za-z:\[\]]*))=("
     + _TOKEN
@@ -60,7 +60,7 @@ class Origin(NamedTuple):
 
 
 class Forwarding:
-    """Reads the fields. `peers` holds the trusted ones, as `trust.Peers` does: tuples, or a str for unix."""
+    """Reads the fields. `peers` holds the trusted peers, as `trust.Peers` does: tuples, or a str for unix."""
 
     def __init__(self, peers: Container[object]) -> None:
         self._peers = peers
@@ -69,7 +69,7 @@ class Forwarding:
         self._trusted: dict[str, bool] = {}
 
     def trusts(self, client: Address | None) -> bool:
-        """Tell whether what this peer says of others counts; None is the other end of a unix socket."""
+        """Tell whether this peer is believed when it names others; None is the other end of a unix socket."""
         if client is None:
             return "" in self._peers
         trusted = self._trusted.get(client[0])
@@ -80,9 +80,9 @@ class Forwarding:
         return trusted
 
     def read(self, told: Mapping[bytes, bytes]) -> Origin:
-        """Put together what a trusted peer tells; `told` has the fields of `fields.FORWARDING_NAMES`, lists joined.
+        """Return the request that a trusted peer names; `told` has `fields.FORWARDING_NAMES`, lists joined.
 
-        X-Forwarded-For wins over Forwarded: a proxy writes one of them, and the other may come from a stranger.
+        X-Forwarded-For wins over Forwarded: a proxy writes either, and the other may come from a stranger.
         """
         if sum(map(len, told.values())) > REMEMBERED_SIZE:
             return self._read(told)
@@ -129,7 +129,7 @@ class Forwarding:
         for node in nodes:
             hops += 1
             known = self._look_up(node)
-            if known is None:  # `unknown`, or a name of the proxy's own: what it has said before is all there is
+            if known is None:  # `unknown`, or a name of the proxy's own: the entry before it is the last that counts
                 return client, max(0, hops - 1)
             client, ours = known
             if not ours:
@@ -164,7 +164,7 @@ def parse_node(node: bytes) -> Address | None:
 
 
 def with_port(host: bytes, port: int | None, scheme: str) -> bytes:
-    """Return a Host value with `port`, unless it has one already or needs none."""
+    """Return a Host value with `port`, unless it has a port already or needs none."""
     if port is None or port == _DEFAULT_PORTS.get(scheme) or host.rstrip(b"0123456789").endswith(b":"):
         return host
     return b"%b:%d" % (host, port)
@@ -187,7 +187,7 @@ def _addresses(forwarded: bytes, read: list[dict[bytes, bytes]]) -> Iterator[byt
 def _parse_element(backwards: bytes, position: int) -> tuple[dict[bytes, bytes], int]:
     """Return the pairs of the element that begins at `position`, none if it is malformed, and where it ends.
 
-    Behind a malformed one nothing is to be read: only its right end is known.
+    Behind a malformed element nothing is to be read: only its right end is known.
     """
     pairs: dict[bytes, bytes] = {}
     separator = b";"

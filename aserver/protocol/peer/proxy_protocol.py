@@ -2,8 +2,8 @@
 
 Runs in the worker's loop. `ProxyHeader` and `Peers` are pure; `Front` stands before a connection until the header is
 read, and is gone afterwards, so that it costs nothing where it is off and nothing per request where it is on. Only a
-trusted peer may send a header: bytes of others are never taken for one, and bytes that a trusted peer sends instead of
-one are never served (HAProxy's doc/proxy-protocol.txt, sections 2 and 5, which the comments below cite).
+trusted peer may send a header: bytes of others are never taken for a header, and other bytes of a trusted peer are
+never served (HAProxy's doc/proxy-protocol.txt, sections 2 and 5, which the comments below cite).
 """
 
 import ipaddress
@@ -37,11 +37,11 @@ class Proxied(NamedTuple):
 
 
 class ProxyHeader:
-    """Reads one header from the pieces in which it comes. Feed it until it returns something; then it is used up."""
+    """Reads a header from the pieces in which it comes. Feed it until it returns something; then it is used up."""
 
     def __init__(self, mode: Mode = "auto") -> None:
         self._mode = mode
-        self._data = bytearray()  # grows in place, so that a header in pieces of one byte is not copied for each
+        self._data = bytearray()  # grows in place, so that a header that comes byte by byte is not copied for each
 
     @property
     def wanted(self) -> int:

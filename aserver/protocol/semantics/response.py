@@ -1,7 +1,7 @@
 """A response: the legal order of the ASGI messages of an application, and how many bytes its body has.
 
 Pure, and the same for every version of HTTP: `start()`, `body()` and the others check a message, and only then change
-the state, and return what is to be sent. An encoder (`http1/encoder`) makes bytes of that. The rules an editor must
+the state, and return the body to be sent. An encoder (`http1/encoder`) makes bytes of it. The rules an editor must
 obey:
 
     START --http.response.start--> HEADED --body--> BODY --body--> DONE
@@ -46,11 +46,11 @@ DONE: Final = State.DONE
 
 
 class Response:
-    """The response to one request.
+    """The response to a request.
 
     `modern` says that the client knows more than HTTP/1.0, `head_only` that the request was HEAD. `keep_alive` may be
-    turned off until the head is sent: then the connection ends with this response, if its version has one response
-    after the other.
+    turned off until the head is sent: then the connection ends with this response, if its version sends responses
+    in order.
     """
 
     __slots__ = (
@@ -126,7 +126,7 @@ class Response:
     # ── http.response.body ───────────────────────────────────────────────────────────────────
 
     def body(self, message: Message) -> bytes:
-        """Return what of a body message is to be sent. Raises ApplicationError."""
+        """Return the bytes of a body message that are to be sent. Raises ApplicationError."""
         body = message.get("body", b"")
         if type(body) is not bytes:
             body = _as_bytes(body)

@@ -1,7 +1,7 @@
 """Response heads: from status and headers to checked fields, remembered in the form in which they are sent.
 
 Pure. An application says the same few heads again and again, so a head is made once and then found (0.2 us instead of
-1.5). It must never grow with what applications or clients think of: see `REMEMBERED`.
+1.5). Applications and clients must never be able to make it grow: see `REMEMBERED`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -29,7 +29,7 @@ class Head:
 
     def __init__(self, status: int, block: bytes, length: int | None, *, close: bool, plain: bool) -> None:
         self.status = status
-        self.block = block  # status and fields, as the encoder of one version of HTTP has written them
+        self.block = block  # status and fields, as an encoder has written them
         self.length = length  # of content-length, which then is in `block`
         self.close = close  # the application said `Connection: close`
         self.plain = plain  # it repeats no field of the server's, and has no other reason for a closer look
@@ -58,7 +58,7 @@ class Defaults:
 
 
 class Heads:
-    """The remembered heads of one version of HTTP, whose `encode` makes bytes of a status and fields."""
+    """The remembered heads of a version of HTTP, whose `encode` makes bytes of a status and fields."""
 
     __slots__ = ("_encode", "defaults", "made")
 
@@ -98,7 +98,7 @@ def compile_head(
                     length = _content_length(value, length, repeated=length is not None)
                     continue
                 if known == b"connection":
-                    # The connection is the server's; of what the application says only `close` has a meaning.
+                    # The connection is the server's; of the application's words only `close` has a meaning.
                     close = close or b"close" in tokens(value)
                     continue
                 if known in _OURS:

@@ -15,7 +15,7 @@ PHRASES: Final[dict[int, bytes]] = {status.value: status.phrase.encode("ascii") 
 BODILESS: Final = frozenset((204, 205, 304))
 RESET_CONTENT: Final = 205
 
-#: Statuses whose content-length is not the application's: 204 never has one (RFC 9110 section 8.6), 205 has 0.
+#: Statuses whose content-length is not the application's: 204 has none (RFC 9110 section 8.6), 205 has 0.
 WITHOUT_LENGTH: Final = frozenset((204, 205))
 
 

@@ -40,7 +40,7 @@ class Stage(Enum):
 
 
 class Awaited(Enum):
-    """The reason of a deadline: what the client has to do before it."""
+    """The reason of a deadline: the client's next duty."""
 
     NOTHING = "nothing"
     FIRST_REQUEST = "its first request"
@@ -123,7 +123,7 @@ class Handler:
 
 
 class Connection:
-    """A client's transport, and the one `handler` at a time that speaks with the client.
+    """A client's transport, and the `handler` that speaks with the client at present.
 
     An `asyncio.Protocol` in all but name: mypyc makes fast only those classes whose bases it compiles too.
     `data_received` is the handler's own, so that the loop calls it directly.
@@ -192,7 +192,7 @@ class Connection:
         self._tell_transport()
 
     def _tell_transport(self) -> None:
-        """Have the loop call the present `data_received`: uvloop remembers the one that it has found at first."""
+        """Have the loop call the present `data_received`: uvloop remembers the method that it has found at first."""
         self.transport.set_protocol(cast("asyncio.BaseProtocol", self))
 
     @property
@@ -342,7 +342,7 @@ class Connection:
         """Close so that the client can read the last answer even if it is still sending.
 
         Closing a socket with unread bytes makes the kernel send a reset, which takes the answer away from the
-        client's buffer. So: half-close, drop what still comes, and close at the client's EOF or at a cap.
+        client's buffer. So: half-close, drop the bytes that come, and close at the client's EOF or at a cap.
         """
         if self.stage is not OPEN:
             return

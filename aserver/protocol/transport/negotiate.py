@@ -1,4 +1,4 @@
-"""The choice between HTTP/1 and HTTP/2 on a new connection: by what TLS has agreed (ALPN), or by the first bytes.
+"""The choice between HTTP/1 and HTTP/2 on a new connection: by ALPN over TLS, else by the first bytes.
 
 Runs in the worker's loop, only where HTTP/2 may be spoken: over TLS if `http2` is on, and on `h2c://` addresses. All
 other connections begin with HTTP/1, and pay nothing. The choice is made once, with the first bytes, and the connection

@@ -23,7 +23,7 @@ _NONE: Final[frozenset[Pause]] = frozenset()
 
 
 class ReadGate:
-    """The reasons why one transport is not read."""
+    """The reasons why a transport is not read."""
 
     __slots__ = ("_transport", "reasons")
 

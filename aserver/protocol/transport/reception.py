@@ -26,7 +26,7 @@ _READ = 2048
 
 @dataclass(frozen=True, slots=True)
 class Reception:
-    """How the connections of one listener are received. `tls` are `loop.connect_accepted_socket`'s, if it is TLS."""
+    """How a listener's connections are received. `tls` are `loop.connect_accepted_socket`'s arguments, if it is TLS."""
 
     make: Callable[[], asyncio.BaseProtocol]
     mode: Mode
@@ -35,7 +35,7 @@ class Reception:
     tls: Mapping[str, Any]
 
     def __call__(self) -> asyncio.BaseProtocol:
-        """Be the protocol factory of a listener, which with TLS must be a plain one: the header is never encrypted."""
+        """Be the protocol factory of a listener, which is plain also with TLS: the header is never encrypted."""
         return Front(self)
 
 
@@ -100,7 +100,7 @@ class Front(asyncio.BufferedProtocol):
             self.introduce(proxied, transport)
             transport.resume_reading()
             return
-        # A transport of its own for TLS, on a duplicate, so that closing the first one does not close the connection.
+        # A transport of its own for TLS, on a duplicate, so that closing the first does not close the connection.
         # `loop.start_tls` was tried: uvloop reads, and drops, bytes before it begins, and both loops may hand over the
         # bytes behind the handshake before the connection can take them.
         duplicate = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
@@ -109,7 +109,7 @@ class Front(asyncio.BufferedProtocol):
         reception.handshakes.secure(duplicate, partial(self.introduce, proxied), reception.tls)
 
     def introduce(self, proxied: Proxied, transport: asyncio.Transport) -> None:
-        """Make the connection, and tell it who the client is."""
+        """Make the connection, and give it the client's address."""
         protocol = self._reception.make()
         become(protocol, transport)
         if proxied.source is not None:

@@ -1,8 +1,8 @@
-"""Small pieces written together: of one connection that sends many, and of many connections that answer at once.
+"""Small pieces written together: of a connection that sends many, and of many connections that answer at once.
 
 Runs in the worker's loop. A write(2) of a small piece costs 5 us, and each wakes the client. A writer must never keep a
-piece longer than the rest of the turn (in an application that blocks the loop: until it sends again), nor write what it
-holds to a connection whose end was decided.
+piece longer than the rest of the turn (in an application that blocks the loop: until it sends again), nor write a held
+piece to a connection whose end was decided.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from aserver.protocol.semantics.response import JOIN_LIMIT
 #: Bytes that are held at most; when more wait, they are written.
 HOLD_BYTES: Final = 65536
 
-#: Seconds after which a piece is held no longer, looked at when the next one is sent: for applications that block the
-#: loop between two pieces.
+#: Seconds after which a piece is held no longer, looked at when the next is sent: for applications that block the loop
+#: between two pieces.
 HOLD_SECONDS = 0.005
 
 #: Seconds after an answer in which other connections' answers are written together, at the end of the turn: the
@@ -26,9 +26,9 @@ GATHER_SECONDS: Final = 0.001
 
 
 class Writer:
-    """Writes to one transport: at once, or with what follows.
+    """Writes to a transport: at once, or together with later pieces.
 
-    `held` is what waits for more; None says that the next piece is written at once.
+    `held` are the pieces that wait for more; None says that the next piece is written at once.
     """
 
     __slots__ = ("_context", "_size", "_until", "held", "stopped", "transport")
@@ -39,20 +39,20 @@ class Writer:
         self._size = 0
         self._until = 0.0
         self.held: list[bytes] | None = None
-        self.stopped = False  # the end was decided: what is held from now on is dropped
+        self.stopped = False  # the end was decided: pieces held from now on are dropped
 
     def write(self, data: bytes) -> None:
-        """Write now, after what is held."""
+        """Write now, after the held pieces."""
         if self.held:
             self.flush()
         self.transport.write(data)
 
     def write_pieces(self, pieces: list[bytes]) -> None:
-        """Write now, after what is held, pieces that are too large to be joined."""
+        """Write pieces now that are too large to be joined, after the held pieces."""
         if self.held:
             self.flush()
         transport = self.transport
-        # uvloop's writelines() is one writev, where two write() are two system calls (44 us for 64 KB instead of 49)
+        # uvloop's writelines() is a single writev, where two write() are two system calls (44 us for 64 KB, not 49)
         # and two packets: the client wakes for the head alone, and gets half as many bodies of 1 MB in a second.
         # asyncio's joins (3.11), or forgets to pause us (3.12.0 to 3.13.5).
         if type(transport).__module__.startswith("uvloop."):
@@ -62,7 +62,7 @@ class Writer:
                 transport.write(piece)
 
     def write_soon(self, data: bytes | list[bytes]) -> None:
-        """Write what others may follow: the first of a turn at once, so that its client does not wait."""
+        """Write a piece that others may follow: the first of a turn at once, so that its client does not wait."""
         held = self.held
         if not isinstance(data, bytes):
             self.write_pieces(data)
@@ -80,7 +80,7 @@ class Writer:
                 self.flush()
 
     def write_answer(self, data: bytes) -> None:
-        """Write the last piece of an answer, or hold it until the end of the turn if one was written just before."""
+        """Write the last piece of an answer, or hold it until the end of the turn if another was just written."""
         context = self._context
         now = monotonic()
         if now < context.gather_until and len(data) < JOIN_LIMIT:
@@ -97,7 +97,7 @@ class Writer:
             self.transport.write(data)
 
     def hold(self, *, pipelined: bool) -> None:
-        """Collect what `write_soon` gets during this turn; if `pipelined`, as long as each turn adds something."""
+        """Hold the pieces that `write_soon` gets during this turn; if `pipelined`, as long as each turn adds some."""
         self.held = []
         self._size = 0
         self._until = monotonic() + HOLD_SECONDS
@@ -115,14 +115,14 @@ class Writer:
         self.write_held()
 
     def write_held(self) -> None:
-        """Write what is held, and hold no more."""
+        """Write the held pieces, and hold no more."""
         held = self.held
         self.held = None
         if held and not self.stopped:
             self.transport.write(b"".join(held))
 
     def flush(self) -> None:
-        """Write what is held, and hold on."""
+        """Write the held pieces, and hold on."""
         held = self.held
         if held:
             self.held = []

@@ -1,4 +1,4 @@
-"""The client's side of a WebSocket: frames in, what waits for the application, pings, and how a socket ends.
+"""The client's side of a WebSocket: frames in, messages that wait for the application, pings, and how a socket ends.
 
 Runs in the worker's loop. `reader` reads the bytes; the application's side is `session`, which has this. It must never
 hold more messages for a slow application than `ws_max_queue`, or arm a timer: pings are sent when `expire` is called,
@@ -67,7 +67,6 @@ class Socket(Handler):
         "_gate",
         "_next_ping",
         "_silent_since",
-        "_streak",
         "context",
         "early",
         "messages",
@@ -76,6 +75,7 @@ class Socket(Handler):
         "ping_owed",
         "queued",
         "reader",
+        "streak",
         "told",
         "tunnel",
         "waiter",
@@ -97,12 +97,12 @@ class Socket(Handler):
         self.messages: deque[tuple[Message, int]] = deque([({"type": "websocket.connect"}, 0)])
         self.queued = 0  # sum of the sizes
         self.waiter: asyncio.Future[Message] | None = None
-        self._streak = False  # the application has sent something since it last waited for a message
+        self.streak = False  # the application has sent something since it last waited for a message
         self._disconnect: tuple[int, str] | None = None  # code and reason for websocket.disconnect
         self.ping_owed: bytes | None = None  # the last ping not answered, because the client does not read
         self._silent_since = inf  # when we sent the first ping that nothing has followed
         self._next_ping = inf
-        self._feed: Callable[[bytes], None] = self._keep_early
+        self._feed: Callable[[bytes], None] = self._keep_early  # or of `reader`, or `_drop`
 
     def open(self, inflater: Inflater | None) -> None:
         """Read frames, now that the client has been told that the WebSocket is open."""
@@ -119,7 +119,7 @@ class Socket(Handler):
             reader.feed(early)
             self.resume()
 
-    # ── what waits for the application ───────────────────────────────────────────────────────
+    # ── messages for the application ─────────────────────────────────────────────────────────
 
     def _keep(self, message: Message, size: int) -> None:
         if self.phase is OPEN:
@@ -141,12 +141,10 @@ class Socket(Handler):
                     self.go_on_reading()
                 return message
             if self._disconnect is not None:
-                self.told = True
-                code, reason = self._disconnect
-                return {"type": "websocket.disconnect", "code": code, "reason": reason}
+                return self._tell(self._disconnect)
             assert self.waiter is not None  # another task is waiting already; the first message is its
             await asyncio.wait([self.waiter])
-        self._streak = False
+        self.streak = False
         waiter: asyncio.Future[Message] = self.context.loop.create_future()
         self.waiter = waiter
         try:
@@ -171,7 +169,7 @@ class Socket(Handler):
             self.resume()
 
     def resume(self) -> None:
-        """Parse what the reader has kept, and read on unless that is too much already."""
+        """Parse the bytes that the reader has kept, and read on unless that is too much already."""
         reader = self.reader
         assert reader is not None
         if self.tunnel.open:
@@ -181,7 +179,7 @@ class Socket(Handler):
                 self._gate.open()
 
     def on_spent(self) -> None:
-        """Let others have their turn before the reader goes on; what comes meanwhile would have to be kept."""
+        """Let other connections have their turn, and read nothing until then: the bytes would have to be kept."""
         self._gate.pause(Pause.TURN)
         self.context.fair_queue.wait(self._take_turn)
 
@@ -196,47 +194,43 @@ class Socket(Handler):
         if waiter is not None and not waiter.done():
             self.waiter = None
             assert self._disconnect is not None
-            self.told = True
-            code, reason = self._disconnect
-            waiter.set_result({"type": "websocket.disconnect", "code": code, "reason": reason})
+            waiter.set_result(self._tell(self._disconnect))
+
+    def _tell(self, disconnect: tuple[int, str]) -> Message:
+        self.told = True
+        return {"type": "websocket.disconnect", "code": disconnect[0], "reason": disconnect[1]}
 
     # ── frames in ────────────────────────────────────────────────────────────────────────────
 
     def data_received(self, data: bytes) -> None:
-        """Feed the reader; what it makes of the bytes comes back in the calls below."""
+        """Feed the reader, which makes the calls below."""
         self.context.meter.received += len(data)
         self._silent_since = inf
         try:
             self._feed(data)
         except ViolationError as error:
-            self._fail(error)
+            self._finish(error.code, error.reason, frames.close_frame(error.code, error.reason))
 
     def _keep_early(self, data: bytes) -> None:
-        """Keep what comes before the application has accepted; an honest client sends nothing then."""
+        """Keep bytes that come before the application has accepted; an honest client sends none then."""
         self.early += data
         if len(self.early) > HIGH_WATER:
             self._gate.pause(Pause.MESSAGES)
 
-    def on_text(self, text: str) -> None:
-        """Take a text message from the reader."""
-        waiter = self.waiter
-        if waiter is None or waiter.done():
-            self._keep({"type": "websocket.receive", "text": text}, len(text))
-        else:
-            self.waiter = None
-            waiter.set_result({"type": "websocket.receive", "text": text})
-
-    def on_binary(self, data: bytes) -> None:
-        """Take a binary message from the reader."""
-        waiter = self.waiter
-        if waiter is None or waiter.done():
-            self._keep({"type": "websocket.receive", "bytes": data}, len(data))
-        else:
-            self.waiter = None
-            waiter.set_result({"type": "websocket.receive", "bytes": data})
+    def on_message(self, kind: str, data: str | bytes) -> None:
+        """Take a message from the reader: to the application if it waits."""
+        waiter, self.waiter = self.waiter, None
+        message: Message = {"type": "websocket.receive", kind: data}
+        if waiter is None:
+            self._keep(message, len(data))
+            return
+        try:
+            waiter.set_result(message)
+        except asyncio.InvalidStateError:  # cancelled, and its task has not run yet
+            self._keep(message, len(data))
 
     def on_ping(self, data: bytes) -> None:
-        """OpeningAnswer, or remember the last ping as long as the client does not read (RFC 6455 section 5.5.3)."""
+        """Answer, or remember the last ping as long as the client does not read (RFC 6455 section 5.5.3)."""
         if self.phase is OPEN:
             if self.write_paused:
                 self.ping_owed = data
@@ -248,33 +242,13 @@ class Socket(Handler):
 
     def on_close(self, code: int, reason: str) -> None:
         """Complete the closing handshake, which either side has begun."""
-        if self.phase is OPEN:
-            self.phase = ENDED
-            self._disconnect = (code, reason)
-            self.writer.write(frames.close_frame(code))
-            self._wake()
-            self.tunnel.finish()
-        else:
-            self.tunnel.close()
+        self._finish(code, reason, frames.close_frame(code))
 
     def writable(self) -> None:
-        """OpeningAnswer the ping that had to wait."""
+        """Answer the ping that had to wait."""
         if self.ping_owed is not None and self.phase is OPEN:
             data, self.ping_owed = self.ping_owed, None
             self.on_ping(data)
-
-    # ── frames out ───────────────────────────────────────────────────────────────────────────
-
-    def write_frame(self, frame: bytes) -> None:
-        """Write at once what answers a message; what answers more of them, or is sent in a row, once in a turn."""
-        writer = self.writer
-        if self.messages and writer.held is None:  # their answers will follow: ten in one write take 0.4 of the CPU
-            writer.hold(pipelined=False)
-        if self._streak or writer.held is not None:
-            writer.write_soon(frame)
-        else:
-            self._streak = True
-            writer.transport.write(frame)
 
     # ── ends ─────────────────────────────────────────────────────────────────────────────────
 
@@ -290,29 +264,30 @@ class Socket(Handler):
 
     def end(self, code: int, reason: str, phase: Phase = ENDED) -> None:
         """Begin the closing handshake."""
-        self.phase = phase
-        self._disconnect = (code, reason)
-        self.writer.write(frames.close_frame(code, reason))
         self.tunnel.awaited = CLOSE_FRAME
         self.tunnel.deadline = self.context.now + CLOSE_TIMEOUT + SWEEP_PERIOD
-        self._wake()
+        self._close(code, reason, frames.close_frame(code, reason), phase)
         reader = self.reader
         assert reader is not None
         if phase is APP_CLOSED:
             self.messages.clear()
-        if reader.paused and not reader.spent:  # the client's close frame may be behind what the application never took
+        if reader.paused and not reader.spent:  # the client's close frame may be behind messages that wait
             self.resume()
 
-    def _fail(self, error: ViolationError) -> None:
-        """Fail the connection (RFC 6455 section 7.1.7)."""
-        if self.phase is not OPEN:
-            self.tunnel.close()
-            return
-        self.phase = ENDED
-        self._disconnect = (error.code, error.reason)
-        self.writer.write(frames.close_frame(error.code, error.reason))
+    def _close(self, code: int, reason: str, frame: bytes, phase: Phase = ENDED) -> None:
+        """Send our close frame; the application gets `code` and `reason`."""
+        self.phase = phase
+        self._disconnect = (code, reason)
+        self.writer.write(frame)
         self._wake()
-        self.tunnel.finish()
+
+    def _finish(self, code: int, reason: str, frame: bytes) -> None:
+        """End, because the client has closed or has broken a rule (RFC 6455 sections 5.5.1, 7.1.7)."""
+        if self.phase is OPEN:
+            self._close(code, reason, frame)
+            self.tunnel.finish()
+        else:
+            self.tunnel.close()
 
     def deny(self) -> None:
         """End after an HTTP answer that opened no WebSocket."""
@@ -350,17 +325,15 @@ class Socket(Handler):
         self._silent_since += seconds
 
     def _keep_alive(self) -> None:
-        """Send a ping if one is due, and give up a client that is silent since the last."""
+        """Send a ping if it is time, and give up a client that is silent since the last."""
         context, config, reader = self.context, self.context.config, self.reader
         assert reader is not None
         timeout = config.ws_ping_timeout or inf
         if reader.paused:
             self._silent_since = inf  # nothing is read, so the silence is ours
         if context.now - self._silent_since >= timeout:
-            self.phase = ENDED
-            self._disconnect = (frames.ABNORMAL, "ping timeout")
-            self.writer.write(frames.close_frame(frames.INTERNAL_ERROR, "ping timeout"))
-            self._wake()
+            reason = "ping timeout"
+            self._close(frames.ABNORMAL, reason, frames.close_frame(frames.INTERNAL_ERROR, reason))
             self.tunnel.close()
             return
         if self._next_ping <= context.now:

@@ -19,20 +19,20 @@ MEMORY_LEVEL = 5
 #: Messages below this (bytes) go out as they are: deflate takes 10 us for each and saves a few bytes.
 LEAST_SIZE = 64
 
-#: Bytes of a message that are compressed in one turn of the loop: 0.2 ms of JSON, 3 ms of the hardest texts to compress
-#: (long ones of two letters).
+#: Bytes of a message that are compressed in a turn of the loop: 0.2 ms of JSON, 3 ms of the texts that are hardest to
+#: compress (long, of two letters).
 DEFLATED_AT_ONCE: Final = 16384
 
 #: Every message ends with these bytes, which are not sent (RFC 7692 section 7.2.1).
 _TAIL = b"\x00\x00\xff\xff"
 
-#: Bytes that inflating a piece makes at most in one go: 0.05 to 0.09 ms. No less than the largest window.
+#: Bytes that a step of inflating makes at most: 0.05 to 0.09 ms. No less than the largest window.
 STEP: Final = 32768
 
-#: Final blocks (BFINAL) in one message. The RFC allows them, no client needs two, and each costs a new context.
+#: Final blocks (BFINAL) in a message. The RFC allows them, no client needs two, and each costs a new context.
 FINAL_BLOCKS = 8
 
-#: Offers that are looked at; clients make one or two.
+#: Offers that are looked at; clients make a few.
 MOST_OFFERS = 32
 
 _NAME = b"permessage-deflate"
@@ -52,7 +52,7 @@ class Agreement(NamedTuple):
 
 
 def negotiate(offers: Iterable[bytes]) -> Agreement | None:
-    """Accept the first offer among the values of Sec-WebSocket-Extensions that can be accepted, None without one."""
+    """Accept the first acceptable offer among the values of Sec-WebSocket-Extensions; None if none is."""
     # No quoted value can hold a comma: it must be a token (RFC 6455 section 9.1).
     each = (offer for value in offers for offer in value.split(b",", MOST_OFFERS))
     for offer in islice(each, MOST_OFFERS):
@@ -103,8 +103,8 @@ class Deflater:
     __slots__ = ("_bits", "_context", "_keeps")
 
     def __init__(self, agreement: Agreement) -> None:
-        # zlib cannot make a raw stream for a window of 256 bytes, but with one of 512 it never looks back further than
-        # 250 (its MIN_LOOKAHEAD is 262), so that a window of 256 can read it.
+        # zlib cannot make a raw stream for a window of 256 bytes, but with 512 it looks back no further than 250 (its
+        # MIN_LOOKAHEAD is 262), so that a window of 256 can read it.
         self._bits = max(9, agreement.server_bits)
         self._keeps = agreement.server_keeps
         self._context: zlib._Compress | None = None
@@ -171,7 +171,7 @@ class Inflater:
         return made
 
     def end(self, most: int) -> bytes:
-        """Inflate what is left at the end of a message; as `feed`."""
+        """Inflate the rest at the end of a message; as `feed`."""
         made = self.feed(_TAIL, most)  # zlib holds back no more than the 8 KB that 64 bits can make: no second step
         self._finals = 0
         self._recent = b""
@@ -182,8 +182,8 @@ class Inflater:
     def _after_final_block(self, made: bytes) -> "zlib._Decompress":
         """Return a context that goes on after BFINAL, which ends zlib's (RFC 7692 section 7.2.3.4).
 
-        It knows what this message has made, but no more: zlib's window cannot be had from Python. A client that
-        refers further back is told that its data are no deflate.
+        It knows the bytes of this message alone: zlib's window cannot be had from Python. A client that refers
+        further back is told that its data are no deflate.
         """
         self._finals += 1
         if self._finals > FINAL_BLOCKS:

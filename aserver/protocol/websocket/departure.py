@@ -1,4 +1,4 @@
-"""Closes the WebSockets of a worker that drains, one after the other, spread over a time.
+"""Closes the WebSockets of a worker that drains, each at its own moment, spread over a time.
 
 Runs in the worker's loop. It must never close all at once: their clients would come back at once.
 """

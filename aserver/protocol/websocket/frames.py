@@ -39,7 +39,7 @@ class ViolationError(AserverError):
 
 
 def check_control(first: int, opcode: int, length: int) -> None:
-    """Raise ViolationError for what RFC 6455 section 5.5 forbids."""
+    """Raise ViolationError for a control frame that RFC 6455 section 5.5 forbids."""
     if opcode > PONG:
         raise ViolationError(PROTOCOL_ERROR, f"reserved opcode {opcode}")
     if first & RSV:
@@ -77,7 +77,7 @@ def parse_close(payload: bytes) -> tuple[int, str]:
 
 
 def close_frame(code: int, reason: str = "") -> bytes:
-    """Return a close frame; without a code if it is 1005. The reason is cut to what fits, at a character."""
+    """Return a close frame; without a code if it is 1005. A reason that is too long is cut at a character."""
     if code == NO_STATUS:
         return head(FIN | CLOSE, 0)
     text = reason.encode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""The opening handshake of a WebSocket: what a client asks, and the fields of the answer (RFC 6455 section 4.2).
+"""The opening handshake of a WebSocket: the client's offer, and the fields of the answer (RFC 6455 section 4.2).
 
 Pure. It decides nothing that the application should: `Origin` and the choice among the subprotocols are its own.
 """
@@ -15,7 +15,7 @@ from aserver.protocol.semantics.response_head import Pairs
 #: Fields by which a refusal names the version that is served (RFC 6455 section 4.4, RFC 9110 section 15.5.22).
 VERSION_FIELDS = ((b"sec-websocket-version", b"13"), (b"upgrade", b"websocket"))
 
-#: Subprotocols of one handshake: 100 fields of 8 KB could name 400,000, which would take 0.2 s.
+#: Subprotocols of a handshake: 100 fields of 8 KB could name 400,000, which would take 0.2 s.
 MOST_OFFERED = 128
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3

@@ -1,7 +1,7 @@
 """Reads a client's WebSocket frames: bytes in, messages out (RFC 6455 section 5).
 
 Pure: no transport, no loop, no clock. `FrameReader` is fed the bytes that arrive, however they were cut, and calls its
-sink. It must never hold more than one message, hand on a part of a message that breaks a rule later, or work for long
+sink. It must never hold more than a message, hand on a part of a message that breaks a rule later, or work for long
 at a time (see PORTION_FRAMES). Most frames come whole and short, and have a path of their own at the top of `feed`. All
 others take the long path: a frame's payload is unmasked, inflated, counted and decoded as it arrives, so that a bad
 byte is refused when it is read and not megabytes later.
@@ -10,26 +10,11 @@ byte is refused when it is read and not megabytes later.
 import codecs
 from typing import Any, Final, Protocol
 
-from aserver.protocol.websocket.frames import (
-    BINARY,
-    CLOSE,
-    FIN,
-    INVALID_DATA,
-    MASKED,
-    PING,
-    PONG,
-    PROTOCOL_ERROR,
-    RSV,
-    RSV1,
-    TEXT,
-    TOO_BIG,
-    ViolationError,
-    check_control,
-    parse_close,
-)
+from aserver.protocol.websocket import frames
+from aserver.protocol.websocket.frames import BINARY, CLOSE, FIN, MASKED, PING, PONG, RSV, RSV1, TEXT, ViolationError
 from aserver.protocol.websocket.mask import apply_mask
 
-#: Pieces of one message after which they are joined: a message in two-byte fragments would else need twenty times
+#: Pieces of a message after which they are joined: a message in two-byte fragments would else need twenty times
 #: its size. The joined blocks are few enough to wait for the end.
 PIECES: Final = 1024
 
@@ -45,7 +30,7 @@ INFLATED_COST: Final = 5
 INFLATED_BYTES: Final = 400
 TEXT_BYTES: Final = 1024
 
-#: Compressed bytes given to the inflater at once, which returns what it has not used.
+#: Compressed bytes given to the inflater at once, which returns those that it has not used.
 INFLATED_AT_ONCE: Final = 16384
 
 _WHOLE_TEXT: Final = FIN | TEXT
@@ -56,11 +41,8 @@ _new_decoder: Final = codecs.getincrementaldecoder("utf-8")
 class MessageSink(Protocol):
     """The receiver of the messages that a `FrameReader` reads."""
 
-    def on_text(self, text: str) -> None:
-        """Take a text message."""
-
-    def on_binary(self, data: bytes) -> None:
-        """Take a binary message."""
+    def on_message(self, kind: str, data: str | bytes) -> None:
+        """Take a message; `kind` is "text" or "bytes"."""
 
     def on_ping(self, data: bytes) -> None:
         """Take a ping; a pong with the same data is due."""
@@ -84,7 +66,7 @@ class Inflater(Protocol):
         """Inflate a piece. Raises ViolationError if it makes more than `most` bytes or is no deflate."""
 
     def end(self, most: int) -> bytes:
-        """Inflate what is left at the end of a message; as `feed`."""
+        """Inflate the rest at the end of a message; as `feed`."""
 
 
 class FrameReader:
@@ -138,16 +120,27 @@ class FrameReader:
         self._blocks: list[Any] = []  # of the same, `PIECES` of them joined
 
     def feed(self, data: bytes) -> None:
-        """Parse what has arrived and call the sink for each message and control frame. Raises ViolationError."""
-        size = len(data)
-        # All that came is one short frame: masked, of this very length, a whole message.
-        if 6 <= size <= self._short and data[1] == MASKED + size - 6 and not (self._kind or self._held or self.paused):
-            if data[0] == _WHOLE_BINARY:
-                self._sink.on_binary(apply_mask(data[6:], data[2:6]))
-                return
-            if data[0] == _WHOLE_TEXT:
-                self._sink.on_text(_decode(apply_mask(data[6:], data[2:6])))
-                return
+        """Parse bytes that have arrived; call the sink for each message and control frame. Raises ViolationError."""
+        try:
+            size = len(data)
+            # All that came is a short frame: masked, of this very length, a whole message.
+            if (
+                6 <= size <= self._short
+                and data[1] == MASKED + size - 6
+                and not (self._kind or self._held or self.paused)
+            ):
+                first = data[0]
+                if first == _WHOLE_BINARY:
+                    self._sink.on_message("bytes", apply_mask(data[6:], data[2:6]))
+                    return
+                if first == _WHOLE_TEXT:
+                    self._sink.on_message("text", apply_mask(data[6:], data[2:6]).decode())
+                    return
+            self._feed(data)
+        except UnicodeDecodeError as error:
+            raise ViolationError(frames.INVALID_DATA, f"text is not UTF-8: {error.reason}") from None
+
+    def _feed(self, data: bytes) -> None:
         if data and not self.paused:
             self._room = PORTION_FRAMES
         at = 0
@@ -168,7 +161,7 @@ class FrameReader:
             self._held, self._held_from = (data, at) if self.paused else (data[at:], 0)
 
     def _parse(self, data: bytes, at: int) -> int:
-        """Parse whole frames from `at` on, and what is there of a long one; return where to go on."""
+        """Parse whole frames from `at` on, and the beginning of a long frame; return where to go on."""
         size = len(data)
         room = self._room
         last = size - 1
@@ -177,7 +170,7 @@ class FrameReader:
             length = data[at + 1] - MASKED
             if length < 126:
                 if length < 0:
-                    raise ViolationError(PROTOCOL_ERROR, "frame is not masked")
+                    raise ViolationError(frames.PROTOCOL_ERROR, "frame is not masked")
                 start = at + 6
             elif length == 126:
                 start = at + 8
@@ -201,10 +194,10 @@ class FrameReader:
                 at = end
                 room -= 1
                 if first == _WHOLE_BINARY:
-                    self._sink.on_binary(payload)
+                    self._sink.on_message("bytes", payload)
                 else:
                     room -= length // TEXT_BYTES
-                    self._sink.on_text(_decode(payload))
+                    self._sink.on_message("text", payload.decode())
             else:
                 self._room = room - 1
                 after = self._frame(data, at, start, length)
@@ -232,7 +225,7 @@ class FrameReader:
         first = data[at]
         opcode = first & 15
         if opcode >= CLOSE:
-            check_control(first, opcode, length)
+            frames.check_control(first, opcode, length)
             end = start + length
             if end > len(data):
                 return at
@@ -249,22 +242,22 @@ class FrameReader:
     def _check_data(self, first: int, opcode: int, length: int) -> None:
         reserved = first & RSV
         if opcode > BINARY:
-            raise ViolationError(PROTOCOL_ERROR, f"reserved opcode {opcode}")
+            raise ViolationError(frames.PROTOCOL_ERROR, f"reserved opcode {opcode}")
         if opcode == 0:
             if not self._kind:
-                raise ViolationError(PROTOCOL_ERROR, "continuation of no message")
+                raise ViolationError(frames.PROTOCOL_ERROR, "continuation of no message")
         elif self._kind:
-            raise ViolationError(PROTOCOL_ERROR, "new message inside a fragmented one")
+            raise ViolationError(frames.PROTOCOL_ERROR, "new message inside a fragmented one")
         elif reserved == RSV1 and self._inflater is not None:  # RFC 7692 section 6: on a message's first frame
             reserved = 0
         if reserved:
-            raise ViolationError(PROTOCOL_ERROR, "reserved bit is set")
+            raise ViolationError(frames.PROTOCOL_ERROR, "reserved bit is set")
         if length >> 63:  # RFC 6455 section 5.2
-            raise ViolationError(PROTOCOL_ERROR, "frame length has its highest bit set")
+            raise ViolationError(frames.PROTOCOL_ERROR, "frame length has its highest bit set")
         inflating = bool(first & RSV1) if opcode else self._inflating
         size = self._size if opcode == 0 else 0
         if not inflating and size + length > self._limit:
-            raise ViolationError(TOO_BIG, f"message above {self._limit} bytes")
+            raise ViolationError(frames.TOO_BIG, f"message above {self._limit} bytes")
 
     def _begin(self, opcode: int, *, inflating: bool) -> None:
         self._kind = opcode
@@ -293,7 +286,7 @@ class FrameReader:
         return at
 
     def _inflate(self, masked: memoryview) -> int:
-        """Inflate what is not too much at once; return how many bytes that was."""
+        """Inflate as many bytes as a turn allows; return how many."""
         inflater = self._inflater
         assert inflater is not None
         made = inflater.feed(apply_mask(masked, self._mask), self._limit - self._size)
@@ -310,10 +303,7 @@ class FrameReader:
         kept: str | bytes = piece
         if self._decoder is not None:
             self._room -= len(piece) // TEXT_BYTES
-            try:
-                kept = self._decoder.decode(piece, final)
-            except UnicodeDecodeError as error:
-                raise ViolationError(INVALID_DATA, _not_utf8(error)) from None
+            kept = self._decoder.decode(piece, final)
         if kept:
             self._pieces.append(kept)
             if len(self._pieces) == PIECES:
@@ -333,9 +323,9 @@ class FrameReader:
         self._pieces = []
         self._blocks = []
         if kind == TEXT:
-            self._sink.on_text("".join(pieces))
+            self._sink.on_message("text", "".join(pieces))
         else:
-            self._sink.on_binary(b"".join(pieces))
+            self._sink.on_message("bytes", b"".join(pieces))
 
     def _control(self, opcode: int, payload: bytes) -> None:
         if opcode == PING:
@@ -343,17 +333,6 @@ class FrameReader:
         elif opcode == PONG:
             self._sink.on_pong(payload)
         else:
-            code, reason = parse_close(payload)
+            code, reason = frames.parse_close(payload)
             self.paused = True  # RFC 6455 section 1.4: data after a close frame is discarded
             self._sink.on_close(code, reason)
-
-
-def _decode(payload: bytes) -> str:
-    try:
-        return payload.decode()
-    except UnicodeDecodeError as error:
-        raise ViolationError(INVALID_DATA, _not_utf8(error)) from None
-
-
-def _not_utf8(error: UnicodeDecodeError) -> str:
-    return f"text is not UTF-8: {error.reason}"

@@ -1,4 +1,4 @@
-"""The connection of a WebSocket, or its stream of one: all of it that differs between the versions of HTTP.
+"""The connection of a WebSocket, or its stream: all of it that differs between the versions of HTTP.
 
 Runs in the worker's loop. HTTP/1 gives its whole connection (`transport.Connection`) and answers the offer with 101
 (`http1.answers`); a stream of HTTP/2 can be a tunnel as well (RFC 8441).
@@ -15,7 +15,7 @@ from aserver.protocol.transport.writer import Writer
 
 
 class Tunnel(Protocol):
-    """Carries bytes in both directions, and calls its `Handler` for what comes and ends."""
+    """Carries bytes in both directions, and calls its `Handler`."""
 
     context: Context
     writer: Writer
@@ -56,7 +56,7 @@ class OpeningAnswer(Protocol):
         """Send the response that opens it; `headers` are those of `fields` that the application set."""
 
     def send_head(self, response: Response, body: bytes) -> None:
-        """Send the head with the first piece of the body, the only one if the response is complete."""
+        """Send the head with the first piece of the body, or all of it if the response is complete."""
 
     def send_data(self, response: Response, body: bytes) -> None:
-        """Send the next piece of the body, the last one if the response is complete."""
+        """Send the next piece of the body, the last if the response is complete."""

@@ -75,11 +75,8 @@ class Told:
     def __init__(self) -> None:
         self.events: list[Any] = []
 
-    def on_text(self, text: str) -> None:
-        self.events.append(text)
-
-    def on_binary(self, data: bytes) -> None:
-        assert type(data) is bytes
+    def on_message(self, kind: str, data: str | bytes) -> None:
+        assert type(data) is {"text": str, "bytes": bytes}[kind]
         self.events.append(data)
 
     def on_ping(self, data: bytes) -> None:

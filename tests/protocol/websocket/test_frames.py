@@ -218,8 +218,8 @@ class Pausing(Told):
 
     reader: FrameReader
 
-    def on_text(self, text: str) -> None:
-        super().on_text(text)
+    def on_message(self, kind: str, data: str | bytes) -> None:
+        super().on_message(kind, data)
         self.reader.paused = True
 
 
