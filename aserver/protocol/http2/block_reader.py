@@ -48,6 +48,11 @@ class BlockReader:
         """Blocks that are remembered."""
         return len(self.known)
 
+    @property
+    def overflowed(self) -> int:
+        """The size of the fields of the last block, if it was beyond the limits; else 0."""
+        return self._decoder.overflowed
+
     def request(self, number: int, block: bytes) -> StreamRequest:
         """Return the request.
 

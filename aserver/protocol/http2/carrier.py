@@ -256,22 +256,26 @@ class StreamCarrier:
 
     # ── deadlines ────────────────────────────────────────────────────────────────────────────
 
-    def expire(self, now: float) -> None:
-        """React to deadlines that have passed, and ask for the next."""
+    def expire(self, now: float) -> bool:
+        """React to deadlines that have passed, and ask for the next. Return whether the client was too slow."""
+        slow = False
         if self.deadline <= now:
             self.deadline = inf
             if self.exchange.state is DONE and self.stream.state != HALF_CLOSED_LOCAL:
                 self._hear_out(self.exchange)  # the answer is not out yet
             else:
+                slow = True
                 self.refuse(ClientError(408, "request body timed out"))
         self._owner.watch(self.deadline, BODY)
         wait = self._wait
         if wait is not None:
             if wait.is_over(now):
+                slow = True
                 self._sender.reset(self.stream, CANCEL)
                 self.lost()
                 self._owner.write_soon()
             self._owner.watch(wait.deadline, WINDOW)
+        return slow
 
     def postpone(self, seconds: float) -> None:
         """Put off the deadlines."""

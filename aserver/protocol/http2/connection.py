@@ -16,8 +16,8 @@ from aserver.protocol.http2 import frames
 from aserver.protocol.http2.block_reader import header_list_limit
 from aserver.protocol.http2.carrier import begin, refuse
 from aserver.protocol.http2.encoder import BlockEncoder
-from aserver.protocol.http2.errors import NO_ERROR, ConnectionFaultError
-from aserver.protocol.http2.rates import Patience
+from aserver.protocol.http2.errors import ENHANCE_YOUR_CALM, ConnectionFaultError
+from aserver.protocol.http2.rates import TIMEOUT, Patience
 from aserver.protocol.http2.reader import Reader
 from aserver.protocol.http2.request import StreamRequest
 from aserver.protocol.http2.sender import TAKEN, Sender
@@ -67,6 +67,7 @@ class Http2Connection(Handler):
         "_deadline",
         "_leaving",
         "_parted",
+        "_patience",
         "context",
         "encoder",
         "flush_due",
@@ -85,7 +86,7 @@ class Http2Connection(Handler):
         self.encoder = encoder
         self.logged: tuple[Any, ...] | None = None  # the access log's, which formats the same fields again and again
         self.streams = Streams(WINDOW)
-        patience = Patience(self.context.now)
+        self._patience = patience = Patience(self.context.now)
         self.sender = Sender(self.streams, patience, self.on_writable)
         self.reader = Reader(self, self.streams, self.sender, patience, limits, MOST_STREAMS)
         self._awaited = FIRST_REQUEST  # the connection's own deadline; `link` has the first of all
@@ -291,10 +292,15 @@ class Http2Connection(Handler):
             elif self._awaited is NEXT_REQUEST:
                 self.leave()
             else:
-                self._fail(ConnectionFaultError(NO_ERROR, f"client did not send {self._awaited.value} in time"))
+                reason = f"client did not send {self._awaited.value} in time"
+                self._fail(ConnectionFaultError(ENHANCE_YOUR_CALM, reason))
         self.watch(self._deadline, self._awaited)
-        for stream in list(self.streams.open.values()):
-            stream.owner.expire(now)
+        slow = sum([stream.owner.expire(now) for stream in list(self.streams.open.values())])
+        if slow:
+            try:
+                self._patience.spend(slow * TIMEOUT, now)
+            except ConnectionFaultError as fault:
+                self._fail(fault)
 
     def postpone(self, seconds: float) -> None:
         """Put off the deadlines."""

@@ -24,8 +24,8 @@ class Decoder:
     """Decodes the blocks of one connection. After ConnectionFaultError it is over.
 
     Up to `most_fields` fields, of together `most_bytes` (as RFC 9113 section 6.5.2 counts them), are kept of a block;
-    `overflowed` says that there were more. `changed` says that the last block has changed the table, so that the same
-    bytes would not mean the same again.
+    if there were more, `overflowed` is the size of all, else 0. `changed` says that the last block has changed the
+    table, so that the same bytes would not mean the same again.
     """
 
     __slots__ = ("_limit", "_most_bytes", "_most_fields", "_size", "_table", "changed", "overflowed")
@@ -37,7 +37,7 @@ class Decoder:
         self._size = 0
         self._limit = TABLE_SIZE
         self.changed = False
-        self.overflowed = False
+        self.overflowed = 0
 
     @property
     def size(self) -> int:
@@ -46,7 +46,8 @@ class Decoder:
 
     def decode(self, block: bytes) -> list[Field]:
         """Return the fields. Raises ConnectionFaultError(COMPRESSION_ERROR)."""
-        self.changed = self.overflowed = False
+        self.changed = False
+        self.overflowed = 0
         try:
             return self._decode(block)
         except IndexError:
@@ -85,7 +86,7 @@ class Decoder:
             if size <= self._most_bytes and len(fields) < self._most_fields:
                 fields.append(field)
             else:
-                self.overflowed = True
+                self.overflowed = size
         return fields
 
     def _field(self, index: int) -> Field:

@@ -21,6 +21,8 @@ CONTROL: Final = (
     2  # PING, PRIORITY, PRIORITY_UPDATE, empty DATA, a piece of a header block, a frame for a closed stream
 )
 UPDATE: Final = 1  # WINDOW_UPDATE
+TIMEOUT: Final = 25  # of a body that does not come, or of a window that does not open: the stream was held for long
+BOMB_BYTES: Final = 16_384  # of fields beyond the limits cost 1: a byte may stand for 4 KB
 
 # Gains.
 ANSWERED: Final = 10  # a whole answer

@@ -267,15 +267,21 @@ class Reader:
                 stream.urgency, stream.incremental = request.priority
             self._sink.on_request(stream, request)
         except ClientError as error:
-            request = request or read_leniently(self.blocks.fields)
+            if request is None:
+                self._pay_for_overflow()
+                request = read_leniently(self.blocks.fields)
             self._refuse(stream or streams.begin(number, end), error, request)
 
     def _refuse_stream(self, number: int, block: bytes) -> None:
         """Take no notice of a stream, and tell the client unless our GOAWAY has."""
         self.blocks.decode(block)
+        self._pay_for_overflow()
         if number <= self._streams.largest:
             self._streams.last = number
             raise StreamFaultError(number, REFUSED_STREAM, f"more than {self.most_streams} streams")
+
+    def _pay_for_overflow(self) -> None:
+        self._patience.spend(self.blocks.overflowed // rates.BOMB_BYTES, self._now)
 
     def _refuse(self, stream: Stream, error: ClientError, request: StreamRequest | None) -> None:
         stream.refused = True
@@ -283,6 +289,7 @@ class Reader:
 
     def _take_trailers(self, number: int, block: bytes, end: bool) -> None:  # noqa: FBT001
         fields = self.blocks.decode(block)
+        self._pay_for_overflow()
         stream = self._streams.open.get(number)
         if stream is None:
             self._patience.spend(rates.CONTROL, self._now)

@@ -179,15 +179,17 @@ class StreamTunnel:
     def refuse(self, error: ClientError) -> None:
         """Do nothing."""
 
-    def expire(self, now: float) -> None:
-        """React to deadlines that have passed, and ask for the next."""
+    def expire(self, now: float) -> bool:
+        """React to deadlines that have passed, and ask for the next. Return whether the client was too slow."""
         if self._deadline <= now:
             self._deadline = inf
             self.handler.expire()
-        if self._wait.is_over(now):
+        slow = self._wait.is_over(now)
+        if slow:
             self.abort()
         self._owner.watch(self._deadline, self.awaited)
         self._owner.watch(self._wait.deadline, WINDOW)
+        return slow
 
     def postpone(self, seconds: float) -> None:
         """Put off the deadlines."""

@@ -133,7 +133,7 @@ async def test_slow_heads() -> None:
         assert await half.rest() == b""
         assert b"in time" in await nothing.rest()
         await client.until_closed()
-        assert client.goaways == [(0, 1)]
+        assert client.goaways == [(CALM, 1)]
 
 
 async def test_mistakes_end_the_connection_with_their_code() -> None:
