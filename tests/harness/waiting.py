@@ -41,3 +41,9 @@ async def eventually(condition: Callable[[], object], what: str = "the condition
     while not condition():
         assert time.monotonic() < deadline, f"waited {PATIENCE:g} s in vain for {what}"
         await asyncio.sleep(0.002)
+
+
+async def turns_of_the_loop(count: int = 5) -> None:
+    """Let the running loop turn: descriptors that were ready have been read, and callbacks called that these led to."""
+    for _ in range(count):
+        await asyncio.sleep(0)

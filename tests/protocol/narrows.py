@@ -4,6 +4,7 @@ import asyncio
 from random import Random
 
 from aserver.protocol.service import Service
+from tests.harness.waiting import turns_of_the_loop
 from tests.protocol.wiretap import Tap
 
 #: Turns of the loop without a byte in either direction after which the server is said to wait for something that will
@@ -90,8 +91,7 @@ class Narrows(Tap):
                 if listens and self._out:
                     got.append(self._take(rng.choice((1, 1000, 5000, 100_000))))
                     moved = True
-                for _ in range(rng.choice((0, 1, 4))):
-                    await asyncio.sleep(0)
+                await turns_of_the_loop(rng.choice((0, 1, 4)))
             idle = not self._out and (not self.reading or at == len(data))
             quiet = quiet + 1 if idle and not moved else 0
             if quiet:

@@ -21,6 +21,7 @@ import pytest
 
 from aserver.asgi import Receive, Scope, Send
 from aserver.protocol.service import Service
+from tests.harness.waiting import turns_of_the_loop
 from tests.protocol.serving import service_of
 from tests.protocol.wiretap import Tap
 
@@ -124,21 +125,17 @@ async def test_a_connection_may_end_in_any_turn(client: str, end: Callable[[Serv
             if not tap.closed:
                 tap.get_protocol().data_received(piece)
             await asyncio.sleep(0)
-        for _ in range(turns):
-            await asyncio.sleep(0)
+        await turns_of_the_loop(turns)
         await end(service, tap)
         served = service.requests + service.active
-        for _ in range(60):
-            await asyncio.sleep(0)
+        await turns_of_the_loop(60)
         if not tap.closed:
             assert end in (_half_closed, _expired)
             service.abort()
-            for _ in range(20):
-                await asyncio.sleep(0)
+            await turns_of_the_loop(20)
         if tap.closed:
             tap.get_protocol().connection_lost(None)
-        for _ in range(20):
-            await asyncio.sleep(0)
+        await turns_of_the_loop(20)
         assert not troubles, f"{turns} turns later"
         assert not service.connections
         assert not service.active, f"{turns} turns later an application stays"

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from aserver.asgi import ASGIApp, Receive, Scope, Send
 from aserver.protocol.service import Service
+from tests.harness.waiting import turns_of_the_loop
 from tests.protocol.serving import service_of
 
 #: Turns of the loop after each piece: enough for an app that reads a body and answers, several times.
@@ -145,8 +146,7 @@ class Wiretap:
         for piece in pieces:
             if piece and not tap.closed:
                 connection.data_received(piece)
-            for _ in range(TURNS if self.service.active else 1):
-                await asyncio.sleep(0)
+            await turns_of_the_loop(TURNS if self.service.active else 1)
         while connection.handler.reader.unread or (
             self.service.active and not (connection.handler.receiving is not None)
         ):

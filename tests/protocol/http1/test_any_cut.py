@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from aserver.asgi import Receive, Scope, Send
+from tests.harness.waiting import turns_of_the_loop
 from tests.protocol.http1.framing_rows import BEHIND, CHUNKED, H2_PREFACE, HOST, PLAIN, WEBSOCKET, head, post
 from tests.protocol.serving import answer, read_all, service_of
 from tests.protocol.websocket.peers import TEXT, frame
@@ -127,11 +128,9 @@ async def written(pieces: list[bytes]) -> bytes:
             await asyncio.sleep(0)
         if piece and not tap.closed:
             tap.protocol.data_received(piece)
-        for _ in range(12):
-            await asyncio.sleep(0)
+        await turns_of_the_loop(12)
     tap.protocol.connection_lost(None)
-    for _ in range(12):
-        await asyncio.sleep(0)
+    await turns_of_the_loop(12)
     assert not service.active
     return tap.written
 

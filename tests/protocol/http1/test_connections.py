@@ -14,7 +14,7 @@ import pytest
 from aserver.asgi import ASGIApp, Receive, Scope, Send
 from aserver.protocol.http1.pipeline import PIPELINE_LIMIT
 from aserver.protocol.transport.connection import LEAST_PROGRESS, LINGER_BYTES, LINGER_SECONDS, Awaited
-from tests.harness.waiting import PATIENCE, eventually
+from tests.harness.waiting import PATIENCE, eventually, turns_of_the_loop
 from tests.protocol.serving import GET, LAST_GET, answer, body_of, echo, field, read_all, serving, status
 from tests.protocol.wiretap import Tap, Wiretap
 
@@ -1032,8 +1032,7 @@ async def test_hints_and_trailers_wait_for_a_client_that_does_not_read_too() -> 
     _, connection, transport = stuck(100_000, app)
     connection.data_received(GET)
     await eventually(lambda: b" 103 " in transport.written)
-    for _ in range(3):
-        await asyncio.sleep(0)
+    await turns_of_the_loop(3)
     assert not sent
     connection.resume_writing()
     await eventually(lambda: b" 200 " in transport.written)

@@ -14,7 +14,7 @@ from aserver.asgi import Receive, Scope, Send
 from aserver.protocol.fair_queue import FairQueue
 from aserver.protocol.http1.pipeline import PIPELINE_LIMIT
 from aserver.protocol.http1.reader import PORTION
-from tests.harness.waiting import eventually
+from tests.harness.waiting import eventually, turns_of_the_loop
 from tests.protocol.serving import GET, LAST_GET, echo, field, service_of, serving, status
 from tests.protocol.websocket.peers import BINARY, frame
 from tests.protocol.websocket.peers import request as websocket_request
@@ -319,8 +319,7 @@ async def test_a_connection_that_ends_meanwhile(gone: bool, counted: Counted) ->
         attacker.linger()
         assert line.reading
     parsed = counted.total
-    for _ in range(10):
-        await asyncio.sleep(0)
+    await turns_of_the_loop(10)
     assert counted.total == parsed > 0
     assert not attacker.handler.reader.unread
     assert not line.written
@@ -336,8 +335,7 @@ async def test_a_head_that_waits_has_its_time_still() -> None:
     assert attacker.deadline < inf
     wired.service.sweep(wired.service.context.now + 60)
     assert status(line.written) == 408
-    for _ in range(10):
-        await asyncio.sleep(0)
+    await turns_of_the_loop(10)
     assert line.written.count(b"HTTP/1.1") == 1
     assert line.half_closed
     await wired.end(attacker)
@@ -401,8 +399,7 @@ async def test_a_websocket_behind_a_long_head_that_is_full_stays_paused() -> Non
     long = websocket_request()[:-2] + b"A: %s\r\n" % (b"x" * 8000) * 4 + b"\r\n"
     client.data_received(long + frame(BINARY, b"x" * 70_000))
     await eventually(lambda: line.protocol is not None)
-    for _ in range(5):
-        await asyncio.sleep(0)
+    await turns_of_the_loop(5)
     assert not line.reading
     line.protocol.connection_lost(None)
     await wired.end()

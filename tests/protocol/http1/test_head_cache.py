@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aserver.asgi import Receive, Scope, Send
+from tests.harness.waiting import turns_of_the_loop
 from tests.protocol.serving import answer, service_of
 from tests.protocol.wiretap import TURNS, Tap, Wiretap
 
@@ -67,8 +68,7 @@ class Scopes:
         """The scope that this head became."""
         before = len(self.scopes)
         connection.data_received(data)
-        for _ in range(TURNS):
-            await asyncio.sleep(0)
+        await turns_of_the_loop(TURNS)
         assert len(self.scopes) == before + 1
         return self.scopes[-1]
 
@@ -173,8 +173,7 @@ async def test_a_known_request_waits_for_the_answer_before_it() -> None:
     connection = tap.protocol
     for target in (b"/1", b"/2", b"/3", b"/4"):
         connection.data_received(b"GET " + target + FIELDS)
-        for _ in range(TURNS if target != b"/3" else 0):
-            await asyncio.sleep(0)
+        await turns_of_the_loop(TURNS if target != b"/3" else 0)
     assert begun == ["/1", "/2"]
     go_on.set()
     while service.active or connection.handler.current is not None:

@@ -6,7 +6,7 @@ import pytest
 
 from aserver.asgi import ASGIApp, Receive, Scope, Send
 from aserver.protocol.http2 import errors, frames
-from tests.harness.waiting import PATIENCE
+from tests.harness.waiting import PATIENCE, turns_of_the_loop
 from tests.protocol.http2.h2spec_rows import ROWS, Due, Row
 from tests.protocol.http2.rfc9113_rows import setting
 from tests.protocol.serving import Client, Serving, answer, read_all, serving
@@ -107,8 +107,7 @@ async def play(server: Serving, row: Row, *, slowly: bool) -> None:
                 await wait(client, Due("close"))
         else:
             await client.send(step)
-            for _ in range(20 if slowly else 0):
-                await asyncio.sleep(0)
+            await turns_of_the_loop(20 if slowly else 0)
     client.close()
 
 

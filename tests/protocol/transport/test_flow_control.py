@@ -14,6 +14,7 @@ from aserver.protocol.application.body import HIGH_WATER
 from aserver.protocol.http1.pipeline import PIPELINE_LIMIT
 from aserver.protocol.transport.writer import HOLD_BYTES
 from aserver.protocol.websocket import connection as ws_socket
+from tests.harness.waiting import turns_of_the_loop
 from tests.protocol.narrows import HIGH, PIECES, TURNS, Narrows
 from tests.protocol.serving import GET, answer, field, read_all, service_of, status
 from tests.protocol.websocket.peers import BINARY, CLOSE, PING, Application, frame, frames_of, request
@@ -37,8 +38,7 @@ async def narrows(app: ASGIApp, seed: int, **settings: Any) -> AsyncIterator[Nar
     finally:
         transport.lose()
         service.cancel("the test is over")
-        for _ in range(20):
-            await asyncio.sleep(0)
+        await turns_of_the_loop(20)
         assert not service.active
 
 
@@ -206,8 +206,7 @@ async def test_a_pipeline_with_room_does_not_open_a_full_body() -> None:
 
     async with narrows(app, 0) as transport:
         transport.protocol.data_received(GET * PIPELINE_LIMIT + posted(140_000)[:-50_000])
-        for _ in range(TURNS):
-            await asyncio.sleep(0)
+        await turns_of_the_loop(TURNS)
         assert served == 2
         assert not transport.reading
         go_on.set()
@@ -271,8 +270,7 @@ async def test_a_websocket_takes_over_a_connection_that_is_full() -> None:
     async with narrows(app, 0) as transport:
         for data in (GET, request()):
             transport.protocol.data_received(data)
-            for _ in range(TURNS):
-                await asyncio.sleep(0)
+            await turns_of_the_loop(TURNS)
         assert sent == 0
         assert transport.protocol.write_deadline < inf
         _, _, rest = (await transport.carry(b"")).partition(b"\r\n\r\n")

@@ -18,7 +18,7 @@ from aserver.protocol.transport import writer
 from aserver.protocol.websocket import connection
 from aserver.protocol.websocket.departure import Departure
 from aserver.protocol.websocket.frames import close_frame
-from tests.harness.waiting import eventually
+from tests.harness.waiting import eventually, turns_of_the_loop
 from tests.protocol.serving import SCOPE_CHANGES, Client, Serving, field, serving, status
 from tests.protocol.websocket.peers import (
     BINARY,
@@ -300,8 +300,7 @@ async def test_a_flood_before_the_accept_pauses_reading() -> None:
         socket = next(iter(server.service.connections)).handler
         assert isinstance(socket, connection.Socket)
         await eventually(lambda: len(socket.early) > 65536)
-        for _ in range(20):
-            await asyncio.sleep(0)
+        await turns_of_the_loop(20)
         assert len(socket.early) < 2_000_000
         app.go_on.set()
         await client.writer.drain()
@@ -604,8 +603,7 @@ async def test_a_slow_application_stops_the_reading() -> None:
         await client.send(b"".join(frame(TEXT, number) for number in numbers))
         await eventually(lambda: len(socket.messages) == 4)
         await client.send(frame(PING))  # waits behind the messages
-        for _ in range(20):
-            await asyncio.sleep(0)
+        await turns_of_the_loop(20)
         assert len(socket.messages) == 4
         app.go_on.set()
         assert await next_frame(client) == (0x80 | PONG, b"")

@@ -3,7 +3,6 @@
 `Stream` is the tunnel and what its writer writes to; `Answered` notes the answer to the offer as fields, not bytes.
 """
 
-import asyncio
 from math import inf
 from typing import Any
 
@@ -20,26 +19,19 @@ from aserver.protocol.websocket.frames import PONG
 from tests.harness.waiting import eventually
 from tests.protocol.serving import service_of
 from tests.protocol.websocket.peers import BINARY, CLOSE, PING, TEXT, Application, echo, frame, frames_of, listen
+from tests.protocol.wiretap import Tap
 
 
-class Stream(asyncio.Transport):
+class Stream(Tap):
     def __init__(self, context: Context) -> None:
+        super().__init__()
         self.context = context
         self.writer, self.gate = Writer(self, self.context), ReadGate(self)
         self.deadline, self.awaited, self.open = inf, Awaited.NOTHING, True
-        self.sent, self.end, self.reading = b"", "", True
+        self.end = ""
 
     def hand_over(self, handler: Handler) -> None:
         self.handler = handler
-
-    def write(self, data: Any) -> None:
-        self.sent += data
-
-    def pause_reading(self) -> None:
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        self.reading = True
 
     async def until_writable(self) -> None: ...
 
@@ -86,12 +78,12 @@ async def test_messages_pings_and_the_close() -> None:
     stream, answer = tunnelled(app, frame(TEXT, b"early"))
     for data in (frame(BINARY, b"1"), frame(PING, b"2")):
         stream.handler.data_received(data)
-    await eventually(lambda: len(frames_of(stream.sent)) == 3)
+    await eventually(lambda: len(frames_of(stream.written)) == 3)
     assert answer.told == [200]
     assert app.scope["scheme"] == "wss"
-    assert {(0x80 | TEXT, b"early"), (0x80 | BINARY, b"1"), (0x80 | PONG, b"2")} == set(frames_of(stream.sent))
+    assert {(0x80 | TEXT, b"early"), (0x80 | BINARY, b"1"), (0x80 | PONG, b"2")} == set(frames_of(stream.written))
     stream.handler.data_received(frame(CLOSE, b"\x03\xe8"))
-    await eventually(lambda: frames_of(stream.sent)[-1] == (0x80 | CLOSE, b"\x03\xe8"))
+    await eventually(lambda: frames_of(stream.written)[-1] == (0x80 | CLOSE, b"\x03\xe8"))
     assert stream.end == "closed"
 
 
@@ -102,7 +94,7 @@ async def test_an_offer_that_the_application_denies() -> None:
 
     stream, answer = tunnelled(deny)
     await eventually(lambda: stream.end == "closed")
-    assert (answer.told, stream.sent) == ([401, b"no"], b"")
+    assert (answer.told, stream.written) == ([401, b"no"], b"")
 
 
 async def test_a_queue_that_is_full_and_a_client_that_goes() -> None:

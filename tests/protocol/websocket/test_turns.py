@@ -15,7 +15,7 @@ from aserver.protocol.websocket import deflate
 from aserver.protocol.websocket.deflate import Inflater
 from aserver.protocol.websocket.frames import ViolationError
 from aserver.protocol.websocket.reader import INFLATED_BYTES, INFLATED_COST, PORTION_FRAMES, TEXT_BYTES, FrameReader
-from tests.harness.waiting import eventually
+from tests.harness.waiting import eventually, turns_of_the_loop
 from tests.protocol.narrows import PIECES, Narrows
 from tests.protocol.serving import GET, service_of, status
 from tests.protocol.serving import echo as echo_http
@@ -339,8 +339,7 @@ async def test_room_in_the_queue_does_not_open_what_waits_for_its_turn() -> None
         for _ in range(50):
             service.service.context.fair_queue.wait(lambda: None)
         line.protocol.data_received(FLOODS["messages"])
-        for _ in range(5):
-            await asyncio.sleep(0)
+        await turns_of_the_loop(5)
         assert spent(line)
         assert not line.reading
         assert len(service.app.got) == PORTION_FRAMES
@@ -432,8 +431,7 @@ async def test_a_socket_that_ends_while_it_waits(gone: bool) -> None:
         else:
             line.protocol.abort()
         written = line.written
-        for _ in range(5):
-            await asyncio.sleep(0)
+        await turns_of_the_loop(5)
         assert line.written == written
         assert not service.service.context.fair_queue.waiting
 
@@ -546,8 +544,7 @@ async def test_a_large_message_is_compressed_in_portions_between_which_others_ar
         while not all(line.written for line in lines):
             before = http.written
             http.protocol.data_received(GET)
-            for _ in range(4):
-                await asyncio.sleep(0)
+            await turns_of_the_loop(4)
             answers += http.written != before
         assert answers > 10
         for line in lines:
@@ -578,8 +575,7 @@ async def test_a_large_message_that_is_cancelled_leaves_nothing_behind() -> None
         await app.receive()
         await app.say("x" * 100)
         sending = asyncio.create_task(app.say(LARGE))
-        for _ in range(9):
-            await asyncio.sleep(0)
+        await turns_of_the_loop(9)
         sending.cancel()
         await asyncio.wait([sending])
         assert sending.cancelled()

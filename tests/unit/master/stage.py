@@ -3,7 +3,6 @@
 A test has the other ends of the channels; it looks at the events and at the messages that are sent.
 """
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -17,6 +16,7 @@ from aserver.ipc.channel import Channel
 from aserver.master.core import events as ev
 from aserver.master.handles import WorkerHandle, ZygoteHandle
 from aserver.master.processes import Processes
+from tests.harness.waiting import turns_of_the_loop
 
 FORK = ev.Fork(1, 1, 1, 0, 0.0)
 
@@ -102,5 +102,4 @@ def sent(sock: socket.socket) -> list[tuple[str, int]]:
 
 async def turn() -> None:
     """Selected, called, and what that calls soon."""
-    for _ in range(4):
-        await asyncio.sleep(0)
+    await turns_of_the_loop(4)

@@ -11,6 +11,7 @@ from aserver import terminal
 from aserver.master import signals
 from aserver.master.core.events import StopMode
 from aserver.master.signals import handled
+from tests.harness.waiting import turns_of_the_loop
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]  # the master's loop
 
@@ -21,8 +22,7 @@ async def _calls(*numbers: signal.Signals, at_prompt: bool = False) -> list[Any]
     with handled(asyncio.get_running_loop(), runner):
         for signum in numbers:
             signal.raise_signal(signum)
-        for _ in range(10):
-            await asyncio.sleep(0)
+        await turns_of_the_loop(10)
     assert runner.noted == []
     return list(runner.method_calls)
 
@@ -81,7 +81,6 @@ async def test_an_action_that_fails_keeps_no_other_from_its_turn() -> None:
     with handled(asyncio.get_running_loop(), runner):
         for signum in (signal.SIGHUP, signal.SIGUSR1):
             signal.raise_signal(signum)
-        for _ in range(10):
-            await asyncio.sleep(0)
+        await turns_of_the_loop(10)
     assert runner.method_calls == [call.reload("SIGHUP"), call.reopen_logs()]
     assert len(errors) == 1

@@ -17,6 +17,7 @@ from aserver.log.opening import open_log
 from aserver.log.sink import ERROR_BOUND
 from aserver.output.reader import LONGEST_LINE, OutputReader
 from tests.harness import PATIENCE
+from tests.harness.waiting import turns_of_the_loop
 
 pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 
@@ -58,12 +59,6 @@ async def stage() -> AsyncIterator[Stage]:
     os.close(made.board)
 
 
-async def _turns() -> None:
-    """Each descriptor that was ready has been read."""
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
 def _records(path: Path) -> list[tuple[object, ...]]:
     records = [json.loads(line) for line in path.read_text().splitlines()]
     return [(each["process"], each["pid"], each["message"]) for each in records]
@@ -75,11 +70,11 @@ async def test_lines_are_records_and_the_last_one_needs_no_end(stage: Stage, tmp
     out, err = stage.watch(open_log(str(path), which="error"))
     os.write(out, b"one\ntwo\nhal")
     os.write(err, b"\xe2\x82\xac \xff \x1b[1m\n")
-    await _turns()
+    await turns_of_the_loop()
     stage.master.send(LeaveOutput(at_once=False))
     os.write(out, b"f\n\nno end")
     os.close(err)
-    await _turns()
+    await turns_of_the_loop()
     assert not stage.task.done()
     os.close(out)
     await stage.end()
@@ -102,7 +97,7 @@ async def test_a_line_without_an_end_is_logged_in_parts(stage: Stage, tmp_path: 
     piece = b"x" * 4096
     for _ in range(LONGEST_LINE // len(piece) + 1):
         os.write(out, piece)
-        await _turns()
+        await turns_of_the_loop()
     assert sum(len(str(text)) - len("stdout: ") for _, _, text in _records(path)) > LONGEST_LINE
     os.close(out)
 
@@ -112,9 +107,9 @@ async def test_it_leaves_at_the_masters_end_only_when_no_process_writes(stage: S
     path = tmp_path / "log"
     out, err = stage.watch(open_log(str(path), which="error"))
     stage.master.close()
-    await _turns()
+    await turns_of_the_loop()
     os.write(out, b"still here\n")
-    await _turns()
+    await turns_of_the_loop()
     os.close(out)
     os.close(err)
     await stage.end()
@@ -126,7 +121,7 @@ async def test_it_makes_room_for_another_reader_at_once(stage: Stage, tmp_path: 
     path = tmp_path / "log"
     out, err = stage.watch(open_log(str(path), which="error"))
     os.write(out, b"begun")
-    await _turns()
+    await turns_of_the_loop()
     stage.master.send(LeaveOutput(at_once=True))
     await stage.end()
     assert _records(path) == [("worker 1/g7", 7, "stdout: begun")]
@@ -168,7 +163,7 @@ async def test_two_processes_share_a_log_each_in_the_format_of_its_settings(stag
     before = len(unix.open_fds())
     ends = [*stage.watch(open_log(str(path), which="error"), 7, "text")]
     ends += stage.watch(open_log(str(path), which="error"), 8, "json")
-    await _turns()
+    await turns_of_the_loop()
     assert len(unix.open_fds()) == before + 2 * 2 * 2 + 1
     for fd in ends:
         os.write(fd, b"here\n")

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from aserver.protocol.transport.handshakes import Handshakes
 from aserver.tls import Certificates
 from aserver.worker.acceptor import Acceptor, AcceptorState, Endpoint
+from tests.harness.waiting import turns_of_the_loop
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
@@ -81,12 +82,10 @@ class Books:
             else:
                 getattr(acceptor, step)()
                 rests = step == "suspend"
-        for _ in range(SETTLED):
-            await asyncio.sleep(0)
+        await turns_of_the_loop(SETTLED)
         accepted = self.accepted
         self._connect()  # comes when everything is over
-        for _ in range(SETTLED):
-            await asyncio.sleep(0)
+        await turns_of_the_loop(SETTLED)
         waiting = self._take_queue()
         assert self.accepted + waiting == len(self._clients), "clients are neither connected nor in the queue"
         assert not any(transport.is_closing() for transport in self.made)
@@ -117,8 +116,7 @@ class Books:
             transport.close()
         for client in self._clients:
             client.close()
-        for _ in range(SETTLED):
-            await asyncio.sleep(0)
+        await turns_of_the_loop(SETTLED)
 
 
 async def _play(listener: socket.socket, order: tuple[str, ...], tls: Certificates | None = None) -> None:

@@ -24,6 +24,7 @@ from aserver.tls import Certificates
 from aserver.worker.acceptor import AcceptorState, Endpoint
 from aserver.worker.server import Server
 from tests.harness import PATIENCE
+from tests.harness.waiting import turns_of_the_loop
 from tests.protocol.serving import service_of
 
 LOOPS = [("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})]
@@ -217,8 +218,7 @@ async def test_a_loop_that_stood_still_cuts_off_no_handshake_and_no_proxy_header
         time.sleep(1.8)  # the loop stands still, for longer than the timeout and a sweep
         for client in (clients[0], clients[1], clients[3]):
             client.speak()
-        for _ in range(10):
-            await asyncio.sleep(0)
+        await turns_of_the_loop(10)
         clients[2].socket.send(header[9:])
         clients[2].speak()
         with anyio.fail_after(PATIENCE):
@@ -254,8 +254,7 @@ async def test_a_loop_that_stood_still_ends_no_grace() -> None:
                 await asyncio.sleep(0)
             await asyncio.sleep(0.05)  # the grace has begun
             time.sleep(0.4)
-            for _ in range(10):
-                await asyncio.sleep(0)
+            await turns_of_the_loop(10)
             writer.write(GET)
             await reader.readuntil(b"hello")
         writer.close()
@@ -280,8 +279,7 @@ async def test_a_client_that_the_loop_is_just_accepting_is_served_by_a_drain(*, 
             await ready.wait()
             with socket.create_connection(listener.getsockname()) as client:
                 client.setblocking(False)
-                for _ in range(turns):
-                    await asyncio.sleep(0)
+                await turns_of_the_loop(turns)
                 server.drain(final=final, graceful=PATIENCE)
                 loop = asyncio.get_running_loop()
                 await loop.sock_sendall(client, GET)
