@@ -209,7 +209,7 @@ class Acceptor:
 
     def _secure(self, sock: socket.socket) -> TlsHandshake:
         protocol = self.factory()  # made now, because it counts the clients
-        return self.handshakes.secure(sock, partial(become, protocol), self._tls_options())
+        return TlsHandshake(self.handshakes, sock, partial(become, protocol), self._tls_options())
 
     def _protocol(self) -> Callable[[], Any]:
         if self.proxy is None:

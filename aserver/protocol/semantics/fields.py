@@ -84,17 +84,18 @@ def as_pairs(fields: Iterable[Any]) -> list[tuple[bytes, bytes]]:
         except (TypeError, ValueError):
             raise ApplicationError(f"response header {field!r} is not a pair of name and value") from None
         if not isinstance(name, bytes):
-            name = _as_bytes(f"response header name {name!r}", name)
+            name = as_bytes(f"response header name {name!r}", name)
         if not isinstance(value, bytes):
-            value = _as_bytes(f"response header {name!r}: value {value!r}", value)
+            value = as_bytes(f"response header {name!r}: value {value!r}", value)
         pairs.append((name, value))
     return pairs
 
 
-def _as_bytes(subject: str, data: object) -> bytes:
-    if isinstance(data, bytearray | memoryview):
+def as_bytes(subject: str, data: object) -> bytes:
+    """Return an application's bytes as `bytes`. Raises ApplicationError that names the subject."""
+    if isinstance(data, bytes | bytearray | memoryview):
         return bytes(data)
-    raise ApplicationError(f"{subject} is not bytes")
+    raise ApplicationError(f"{subject} is {type(data).__name__}, must be bytes")
 
 
 def check_fields(pairs: Iterable[tuple[bytes, bytes]]) -> None:

@@ -129,7 +129,7 @@ class Response:
         """Return the bytes of a body message that are to be sent. Raises ApplicationError."""
         body = message.get("body", b"")
         if type(body) is not bytes:
-            body = _as_bytes(body)
+            body = fields.as_bytes("http.response.body: body", body)
         more = message.get("more_body", False)
         state = self.state
         head = self.head
@@ -222,9 +222,3 @@ class Response:
 def _wrong_size(total: int, length: int) -> ApplicationError:
     fault = f"{total} bytes of body" if total > length else f"body ends at {total} bytes"
     return ApplicationError(f"http.response.body: {fault}, but content-length is {length}")
-
-
-def _as_bytes(body: object) -> bytes:
-    if isinstance(body, bytes | bytearray | memoryview):
-        return bytes(body)
-    raise ApplicationError(f"http.response.body: body is {type(body).__name__}, must be bytes")

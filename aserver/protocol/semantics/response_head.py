@@ -95,7 +95,7 @@ def compile_head(
             if known is None:
                 known = name.lower()
                 if known == b"content-length":
-                    length = _content_length(value, length, repeated=length is not None)
+                    length = _content_length(value, length)
                     continue
                 if known == b"connection":
                     # The connection is the server's; of the application's words only `close` has a meaning.
@@ -120,9 +120,10 @@ def compile_head(
     return Head(status, block, length, close=close, plain=plain and not close)
 
 
-def _content_length(value: bytes, before: int | None, *, repeated: bool) -> int:
+def _content_length(value: bytes, before: int | None) -> int:
     if not value.isdigit():
         raise ApplicationError(f"http.response.start: content-length {value!r} is not a number")
-    if repeated and int(value) != before:
-        raise ApplicationError(f"http.response.start: content-length given twice, {before} and {int(value)}")
-    return int(value)
+    length = int(value)
+    if before not in (None, length):
+        raise ApplicationError(f"http.response.start: content-length given twice, {before} and {length}")
+    return length

@@ -239,8 +239,7 @@ class Connection:
     def pause_writing(self) -> None:
         """Make `send()` wait: the client does not read as fast as the application writes."""
         self.handler.write_paused = True
-        self.unsent = self.transport.get_write_buffer_size()
-        self.write_deadline = self.context.now + self.context.write_timeout
+        self._expect_reading()
 
     def resume_writing(self) -> None:
         """Let `send()` go on."""
@@ -325,18 +324,20 @@ class Connection:
     def _bound_flush(self) -> None:
         """Give the transport's buffer a deadline, since no application waits for it any more."""
         if self.write_deadline == inf:
-            self.unsent = self.transport.get_write_buffer_size()
-            self.write_deadline = self.context.now + self.context.write_timeout
+            self._expect_reading()
+
+    def _expect_reading(self) -> None:
+        """Give the client `write_timeout` to read."""
+        self.unsent = self.transport.get_write_buffer_size()
+        self.write_deadline = self.context.now + self.context.write_timeout
 
     def write_expired(self) -> None:
         """React to `write_deadline` having passed: cut off a client that has read less than LEAST_PROGRESS."""
-        unsent = self.transport.get_write_buffer_size()
-        if unsent > self.unsent - LEAST_PROGRESS:
-            log.debug("%s: the client has read too little within write_timeout: %d bytes are left", self, unsent)
+        before = self.unsent
+        self._expect_reading()
+        if self.unsent > before - LEAST_PROGRESS:
+            log.debug("%s: the client has read too little within write_timeout: %d bytes are left", self, self.unsent)
             self.abort()
-        else:
-            self.unsent = unsent
-            self.write_deadline = self.context.now + self.context.write_timeout
 
     def linger(self) -> None:
         """Close so that the client can read the last answer even if it is still sending.

@@ -70,17 +70,13 @@ class Handshakes:
         """Cut off all."""
         self.sweep(float("inf"))
 
-    def secure(
-        self, sock: socket.socket, arrive: Callable[[asyncio.Transport], None], tls: Mapping[str, Any]
-    ) -> "TlsHandshake":
-        """Begin TLS on a socket, which belongs to the handshake from now on; `arrive` is called with the transport."""
-        handshake = TlsHandshake(self, sock, arrive, tls)
-        self.begin(handshake)
-        return handshake
 
+class TlsHandshake(asyncio.Protocol):
+    """A client in its TLS handshake, on a socket that belongs to it from now on. `arrive` is called with the transport.
 
-class TlsHandshake:
-    """A client in its TLS handshake. `task` ends, without an exception, with it."""
+    `task` ends, without an exception, with the handshake. It stands in for the connection until the transport is there;
+    no byte comes before that.
+    """
 
     owes = Awaited.TLS_HANDSHAKE
 
@@ -94,31 +90,21 @@ class TlsHandshake:
         self._all = all_of_them
         self._arrive = arrive
         self.task = all_of_them.loop.create_task(self._run(sock, tls))
+        all_of_them.begin(self)
 
     async def _run(self, sock: socket.socket, tls: Mapping[str, Any]) -> None:
         with contextlib.suppress(OSError, asyncio.CancelledError):  # SSLError, a reset, `give_up`
-            await self._all.loop.connect_accepted_socket(lambda: _Arrival(self), sock, **tls)
+            await self._all.loop.connect_accepted_socket(lambda: self, sock, **tls)
         self._all.end(self)
 
-    def arrived(self, transport: asyncio.Transport) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Hand the transport over."""
         self._all.end(self)
-        self._arrive(transport)
+        self._arrive(cast("asyncio.Transport", transport))
 
     def give_up(self) -> None:
         """Cut the client off: the loops close a socket whose handshake is cancelled."""
         self.task.cancel()
-
-
-class _Arrival(asyncio.Protocol):
-    """Stands in for the connection until its transport is there; no byte comes before that."""
-
-    def __init__(self, handshake: TlsHandshake) -> None:
-        self._handshake = handshake
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Step aside for the connection."""
-        self._handshake.arrived(cast("asyncio.Transport", transport))
 
 
 def become(protocol: asyncio.BaseProtocol, transport: asyncio.Transport) -> None:

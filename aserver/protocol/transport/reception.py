@@ -16,7 +16,7 @@ from aserver.errors import ClientError
 from aserver.protocol.peer.proxy_protocol import Mode, Proxied, ProxyHeader
 from aserver.protocol.peer.trust import Peers
 from aserver.protocol.transport.connection import Awaited, Connection
-from aserver.protocol.transport.handshakes import Handshakes, become
+from aserver.protocol.transport.handshakes import Handshakes, TlsHandshake, become
 
 log = logging.getLogger("aserver.error")
 
@@ -106,7 +106,7 @@ class Front(asyncio.BufferedProtocol):
         duplicate = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
         duplicate.setblocking(False)
         transport.abort()
-        reception.handshakes.secure(duplicate, partial(self.introduce, proxied), reception.tls)
+        TlsHandshake(reception.handshakes, duplicate, partial(self.introduce, proxied), reception.tls)
 
     def introduce(self, proxied: Proxied, transport: asyncio.Transport) -> None:
         """Make the connection, and give it the client's address."""

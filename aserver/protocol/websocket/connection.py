@@ -64,7 +64,6 @@ class Socket(Handler):
     __slots__ = (
         "_disconnect",
         "_feed",
-        "_gate",
         "_next_ping",
         "_silent_since",
         "context",
@@ -90,7 +89,6 @@ class Socket(Handler):
         self.phase = CONNECTING
         self.told = False  # the application has heard of the end, by `receive()` or `send()`
         self.owner: Owner | None = owner
-        self._gate = tunnel.gate
         self.early = bytearray()  # sent by the client before it was accepted
         self.reader: FrameReader | None = None
         #: Not taken yet, with their sizes.
@@ -129,7 +127,7 @@ class Socket(Handler):
             if len(messages) >= self.context.config.ws_max_queue or self.queued > QUEUE_BYTES:
                 assert self.reader is not None
                 self.reader.paused = True
-                self._gate.pause(Pause.MESSAGES)
+                self.tunnel.gate.pause(Pause.MESSAGES)
 
     async def receive(self) -> Message:
         """ASGI `receive()`."""
@@ -176,11 +174,11 @@ class Socket(Handler):
             reader.paused = False
             self.data_received(b"")
             if not reader.paused and self.tunnel.open:
-                self._gate.open()
+                self.tunnel.gate.open()
 
     def on_spent(self) -> None:
         """Let other connections have their turn, and read nothing until then: the bytes would have to be kept."""
-        self._gate.pause(Pause.TURN)
+        self.tunnel.gate.pause(Pause.TURN)
         self.context.fair_queue.wait(self._take_turn)
 
     def _take_turn(self) -> None:
@@ -215,7 +213,7 @@ class Socket(Handler):
         """Keep bytes that come before the application has accepted; an honest client sends none then."""
         self.early += data
         if len(self.early) > HIGH_WATER:
-            self._gate.pause(Pause.MESSAGES)
+            self.tunnel.gate.pause(Pause.MESSAGES)
 
     def on_message(self, kind: str, data: str | bytes) -> None:
         """Take a message from the reader: to the application if it waits."""

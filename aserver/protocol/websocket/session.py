@@ -197,7 +197,7 @@ class WebSocket:
             first, heads = _TEXT, _TEXT_HEADS
         else:
             if type(data) is not bytes:
-                data = _as_bytes(data)
+                data = fields.as_bytes("websocket.send: bytes", data)
             first, heads = _BINARY, _BINARY_HEADS
         size = len(data)
         writer = socket.writer
@@ -357,12 +357,6 @@ class WebSocket:
                     self.scope,
                 )
             )
-
-
-def _as_bytes(data: object) -> bytes:
-    if isinstance(data, bytes | bytearray | memoryview):
-        return bytes(data)
-    raise ApplicationError(f"websocket.send: bytes is {type(data).__name__}")
 
 
 def is_offered(exchange: Exchange) -> bool:
