@@ -2,6 +2,7 @@
 
 from bench.scenarios.attack import Attack
 from bench.scenarios.contract import Scenario
+from bench.scenarios.files import FILES
 from bench.scenarios.lifecycle import LIFECYCLES
 from bench.scenarios.load import LOADS
 from bench.scenarios.memory import MEMORIES
@@ -9,7 +10,7 @@ from bench.scenarios.start import STARTS
 from bench.scenarios.websocket import SOCKETS
 
 SCENARIOS: dict[str, Scenario] = {
-    scenario.name: scenario for scenario in (*LOADS, *SOCKETS, *MEMORIES, *STARTS, *LIFECYCLES, Attack())
+    scenario.name: scenario for scenario in (*LOADS, *FILES, *SOCKETS, *MEMORIES, *STARTS, *LIFECYCLES, Attack())
 }
 # The scenarios of a quick run without names.
 QUICK = ("hello", "fastapi")

@@ -98,7 +98,7 @@ def _idle_cpu(running: Running, seconds: int) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerMemory:
-    """Four workers of a FastAPI app with 100 MB of data, after requests and a full collection in each.
+    """Workers of a FastAPI app with 100 MB of data, after requests and a full collection in each.
 
     The main figure is the PSS of a worker process (the median): its own pages, and its share of the pages that it has
     in common with others. The tree's PSS has the master and helpers, too. A server that cannot preload is measured
@@ -121,14 +121,14 @@ class WorkerMemory:
     tools: Sequence[str] = ()
 
     def launch(self, stage: Stage) -> Launch:
-        """Ask for four workers, with preloading or without."""
+        """Ask for the workers, with preloading or without."""
         del stage
         return Launch("heavy:app", workers=self.workers, loading=self.loading)
 
     def estimate(self, stage: Stage) -> float:
-        """The time for four imports of 100 MB on 1 or 2 CPUs, and four collections."""
+        """The time for imports of 100 MB on 1 or 2 CPUs, and as many collections."""
         del stage
-        return 12.0
+        return 3.0 * self.workers
 
     def measure(self, stage: Stage, server: Server) -> Outcome:
         """See Scenario."""
@@ -195,5 +195,8 @@ def _pid(answer: bytes) -> int:
 MEMORIES = (
     Idle(),
     WorkerMemory(name="memory-preload", title="4 workers, FastAPI with 100 MB of data, preloaded", loading="preload"),
+    WorkerMemory(
+        name="memory-8", title="8 workers, FastAPI with 100 MB of data, preloaded", loading="preload", workers=8
+    ),
     WorkerMemory(name="memory-lazy", title="4 workers, FastAPI with 100 MB of data, loaded by each", loading="lazy"),
 )

@@ -7,19 +7,19 @@ complete.
 
 import asyncio
 import logging
-import os
 from typing import Protocol
 
 from aserver.asgi import Message, Scope
 from aserver.errors import ApplicationError
 from aserver.protocol.application.body import HIGH_WATER, RequestBody, Source
-from aserver.protocol.application.files import open_regular, read_chunk
+from aserver.protocol.application.files import open_regular
 from aserver.protocol.application.parting import QUIET, Parting, is_disconnect
 from aserver.protocol.application.request_ids import with_id
 from aserver.protocol.application.tasks import Tasks, report
 from aserver.protocol.context import Context
 from aserver.protocol.semantics.response import BODY, DONE, HEADED, START, TRAILERS, Response
 from aserver.protocol.semantics.response_head import Heads, Pairs
+from aserver.protocol.transport.connection import Connection
 
 
 class Carrier(Source, Protocol):
@@ -39,6 +39,10 @@ class Carrier(Source, Protocol):
     @property
     def write_paused(self) -> bool:
         """Whether the client reads less fast than the application writes."""
+
+    @property
+    def plain(self) -> Connection | None:
+        """The connection, if it carries this response and nothing else, in the clear; a file can be sent beside it."""
 
     def send_interim(self, status: int, fields: Pairs) -> None:
         """Send an interim response, such as 100."""
@@ -370,22 +374,24 @@ class Exchange(Response):
     async def _send_path(self, message: Message) -> None:
         """`http.response.pathsend`: the file's size is the body's, whatever happens to the file meanwhile."""
         connection = self.connection
-        loop = connection.context.loop
         if self.state is not HEADED:
             raise self._unexpected(message)
-        descriptor, size = await open_regular(loop, message["path"])
+        file = await open_regular(connection.context.loop, message["path"])
         try:
-            self.file(message, size)
+            self.file(message, file.size)
             self.keep_alive = self.keep_alive and self.discardable
             connection.send_head(self, b"")
-            while self.sent < size and connection.open and not self.silent:
-                chunk = await read_chunk(loop, descriptor, self.sent, size, message["path"])
+            while self.sent < file.size and connection.open and not self.silent:
+                if (link := connection.plain) is not None and (passed := await file.pass_on(link, self.sent)):
+                    self.file_piece(passed)
+                    continue
+                chunk = await file.read(self.sent)
                 if connection.open:
                     self.file_piece(len(chunk))
                     connection.send_data(self, chunk)
                     await connection.until_writable()
         finally:
-            os.close(descriptor)
+            file.close()
         if self.parting is not None and self.gone:
             raise self.parting.error()
         self.file_sent()

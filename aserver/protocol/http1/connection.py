@@ -166,6 +166,11 @@ class HttpConnection(Handler):
         """See `Carrier`."""
         return self.link.stage is OPEN
 
+    @property
+    def plain(self) -> Connection | None:
+        """See `Carrier`."""
+        return None if self.link.tls else self.link
+
     def send_interim(self, status: int, fields: Pairs) -> None:
         """See `Carrier`."""
         self.link.writer.write(self.encoder.interim(status, fields))

@@ -96,6 +96,11 @@ class StreamCarrier:
         """See `Carrier`."""
         return not self.stream.closed and self._owner.open
 
+    @property
+    def plain(self) -> None:
+        """See `Carrier`: other streams share the connection."""
+        return None
+
     def send_interim(self, status: int, fields: Pairs) -> None:
         """See `Carrier`."""
         self._sender.head(self.stream, encode_head(status, fields), b"", end=False)

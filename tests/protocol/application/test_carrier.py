@@ -29,6 +29,8 @@ def encode(status: int, fields: Pairs) -> bytes:
 class Frames:
     """A stream of its own for each exchange; its frames are (kind, bytes)."""
 
+    plain = None
+
     def __init__(self, app: Any, **settings: Any) -> None:
         service = service_of(app, date_header=False, server_header=False, **settings)
         self.context, self.tasks = service.context, service.tasks
