@@ -3,7 +3,7 @@
 The suite (https://github.com/crossbario/autobahn-testsuite) is a Python 2 program; it is installed once, with pip, for
 the Python 2.7 that is found or named by AUTOBAHN_PYTHON, into `.autobahn` in the repository. Exits with 0 if no case
 failed, 1 if one did, 2 if the suite could not be run. What the cases say of RFC 6455 and 7692 is also in
-tests/protocol/websocket/test_frames.py, case by case; this is the confirmation by somebody else's code.
+tests/protocol/websocket/test_reader.py, case by case; this is the confirmation by somebody else's code.
 """
 
 import argparse

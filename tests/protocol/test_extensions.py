@@ -1,7 +1,5 @@
 """Extensions: nothing is announced that changes what a framework does unless its application asks for it."""
 
-import asyncio
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from aserver.asgi import ASGIApp, Message, Receive, Scope, Send
-from aserver.protocol.drain_notice import Draining
 from tests.protocol.serving import LAST_GET, answer, body_of, field, serving, status
 
 CONTENT = b"a line of a file\n" * 20_000
@@ -94,14 +91,3 @@ async def test_middleware_sees_the_files_that_a_framework_sends(middleware: Any,
         assert len(response) < len(CONTENT) / 10
     else:
         assert body_of(response) == CONTENT
-
-
-async def test_a_scope_can_be_copied_though_somebody_waits_for_the_drain() -> None:
-    """A copy of the notice is the notice. Fails without `__deepcopy__`: a future cannot be copied."""
-    draining = Draining()
-    waiting = asyncio.create_task(draining.wait())
-    await asyncio.sleep(0)
-    assert copy.copy(draining) is draining
-    assert copy.deepcopy({"extensions": {"aserver.draining": draining}})["extensions"]["aserver.draining"] is draining
-    draining.set()
-    await waiting
