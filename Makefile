@@ -10,7 +10,7 @@
 # make long   the suite with its longer variants: 50,000 signals, 20 upgrades, thousands of random histories
 # make migrate-tables  the verdicts on other servers' options against those servers, in an environment of their own
 # make apps   Django, Flask, datasette, NiceGUI (in Chromium, too) and others, recycled and reloaded (an environment of their own)
-# make dashboard  the dashboard in a headless Chromium (apt-get install chromium)
+# make dashboard  the dashboard, and HTTP/2, in a headless Chromium (apt-get install chromium)
 # make fleet  three hosts behind HAProxy, then nginx: replaced, broken and killed under load (root; network namespaces)
 # make systemd  the unit in deploy/ under a real systemd in namespaces of its own (root; cgroup v1 for systemd)
 # make image  deploy/Dockerfile, built and run in namespaces without an engine (root)
@@ -46,7 +46,7 @@ suite = { code=0; \
 	$(abspath $(BIN))/python -m pytest -m alone $(1) $(ARGS) || [ $$? = 5 ] || code=1; \
 	exit $$code; }
 
-MORE := tests/chaos tests/fuzz tests/documents/test_run.py $(addprefix tests/process/test_,attack.py attack_http2.py departures.py hostile_app.py long_messages.py)
+MORE := tests/chaos tests/fuzz tests/documents/test_run.py $(addprefix tests/process/test_,attack.py attack_http2.py departures.py hostile_app.py http2_clients.py long_messages.py)
 LESS := $(addprefix --ignore=,$(MORE))
 
 test: $(VENV)/.test

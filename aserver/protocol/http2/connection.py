@@ -54,6 +54,8 @@ LULL: Final = 1.0
 #: Seconds that a client has to answer the PING which follows the announcement that the connection leaves.
 ROUND_TRIP: Final = 5.0
 _LEAVING: Final = b"leaving "
+_LULL: Final = b"at rest?"
+_ASKED: Final = -1  # in place of the last stream when a lull was looked for
 
 
 class Http2Connection(Handler):
@@ -191,8 +193,10 @@ class Http2Connection(Handler):
         self._client_leaves = True
 
     def on_pong(self, data: bytes) -> None:
-        """Refuse streams from now on, since the client has heard that it is to begin none."""
-        if data == _LEAVING and self._awaited is FAREWELL:
+        """Refuse streams from now on, since the client has heard that it is to begin none; or announce the end."""
+        if data == _LULL and self._awaited is NO_STREAM and not self.streams.open:
+            self._announce()
+        elif data == _LEAVING and self._awaited is FAREWELL:
             self._part()
 
     # ── bytes out ────────────────────────────────────────────────────────────────────────────
@@ -288,7 +292,7 @@ class Http2Connection(Handler):
             if self._awaited is FAREWELL:
                 self._part()
             elif self._awaited is NO_STREAM:
-                self._wait_for_a_lull()
+                self._look_again()
             elif self._awaited is NEXT_REQUEST:
                 self.leave()
             else:
@@ -311,29 +315,29 @@ class Http2Connection(Handler):
     # ── ends ─────────────────────────────────────────────────────────────────────────────────
 
     def leave(self) -> None:
-        """Announce that no more streams will be taken, and wait for the round trip of those under way.
-
-        RFC 9113 section 6.8: a client that has not read a GOAWAY yet may begin streams, and these are served.
-        """
+        """Announce that no more streams will be taken, and serve those that are begun before the client has read it."""
         if self._leaving or self.link.stage is not OPEN:
             return
         self._leaving = True
-        self._begun = -1
-        if self.streams.open:
-            self._wait_for_a_lull()
-        else:
-            self._announce()
+        self._begun = self.streams.last
+        self._await(NO_STREAM, LULL)
+        if not self.streams.open:
+            self._ask()
 
-    def _wait_for_a_lull(self) -> None:
-        """Announce the end if the client has begun a stream since the last look, else look again later.
-
-        A client that only waits for answers needs no GOAWAY before it has them.
-        """
+    def _look_again(self) -> None:
+        """Announce the end, but look again later if the client only waits for answers, and begins no stream."""
         begun, self._begun = self._begun, self.streams.last
-        if begun in (-1, self._begun):
+        if self.streams.open and begun in (_ASKED, self._begun):
             self._await(NO_STREAM, LULL)
         else:
             self._announce()
+
+    def _ask(self) -> None:
+        """Announce the end when the client has read its last answer: `h2` loses all that it reads with a GOAWAY."""
+        self._begun = _ASKED
+        self.sender.ping(_LULL)
+        self._await(NO_STREAM, LULL + SWEEP_PERIOD)
+        self._write()
 
     def _announce(self) -> None:
         self.sender.goaway(last=frames.LARGEST_STREAM)
@@ -357,7 +361,8 @@ class Http2Connection(Handler):
         if self._parted or self._client_leaves:
             link.finish()
         elif self._awaited is NO_STREAM:
-            self._announce()
+            if self._begun != _ASKED:
+                self._ask()
         elif self._awaited is NOTHING:
             self._awaited = link.awaited = NEXT_REQUEST
             self._deadline = link.deadline = self.context.now + self.context.keep_alive

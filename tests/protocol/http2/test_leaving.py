@@ -58,6 +58,31 @@ async def test_a_drain_costs_no_stream() -> None:
         await eventually(lambda: not server.service.connections)
 
 
+async def test_a_goaway_is_not_read_together_with_the_last_answer() -> None:
+    """Python's `h2` loses what it reads with it. Fails without `_ask` in Http2Connection._rest, and in `leave`."""
+    go = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await go.wait()
+        await answer(send, b"the body")
+
+    for late in (True, False):
+        async with speaking(app) as (server, client):
+            client.ask()
+            await client.flush()
+            await eventually(lambda: server.service.active)
+            if late:
+                server.service.drain()
+            go.set()
+            await client.client.until(b"the body")
+            if not late:
+                server.service.drain()
+            assert frames.goaway(LARGEST, 0)[3:9] not in await client.client.until(b"at rest?")
+            await client.client.send(frames.ping(b"at rest?", ack=True))
+            assert frames.goaway(LARGEST, 0)[3:] in await client.client.until(b"leaving ")
+        go.clear()
+
+
 async def test_an_idle_connection_leaves_at_once_but_not_without_the_round_trip() -> None:
     async with speaking(echo) as (server, client):
         assert (await client.get()).status == 200
@@ -73,6 +98,8 @@ async def test_a_client_that_does_not_answer_the_ping() -> None:
     async with speaking(echo) as (server, client):
         assert (await client.get()).status == 200
         server.service.drain()
+        await client.client.until(b"at rest?")
+        await sweep(server, 4)
         await client.client.until(b"leaving ")
         await sweep(server, 7)
         assert b"\x00\x00\x08\x07" in await client.client.rest()
