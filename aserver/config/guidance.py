@@ -48,8 +48,9 @@ GUIDANCE: Mapping[str, Guide] = {
         "too few: requests queue while the CPU is idle; too many: connections of the database's pool run out"),
     "preload": Guide("to `off` where the application cannot be forked after its import, as the start's warnings say",
         "`off`: each worker loads the code by itself, with its own memory and its own start"),
-    "preload_warmup": Guide("to fill caches, compile templates or load models once, before the workers are forked",
-        "what it opens (connections, threads) is found by the census and makes each worker load by itself"),
+    "preload_warmup": Guide("to fill caches and load models once; a request prepares what a framework leaves for it",
+        "what it opens (connections, threads) is found by the census, and each worker loads by itself; lifespan "
+        "startup does not run before, so a request that needs it fails, which is told and no more"),
     "on_fork_hazard": Guide("to `refuse` in CI, to `warn` where the hazard is known to be none",
         "`warn` with a real hazard: workers share a database connection, or wait for a thread that is not there"),
     "max_requests": Guide("where the application leaks: some ten thousand requests, with jitter",

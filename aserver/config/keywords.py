@@ -56,8 +56,8 @@ class Settings(TypedDict, total=False):
     """Load the app once per generation, before forking; `lazy` loads it in each worker. Default: `on`."""
     preload_app: bool
     lazy: bool
-    preload_warmup: str | None
-    """`module:function`, sync or async, called before forking."""
+    preload_warmup: str | list[str] | tuple[str, ...]
+    """`GET /path` or `module:function`, run before forking."""
     on_fork_hazard: Literal["lazy", "warn", "refuse"]
     """What to do when preloading leaves threads or the like, which do not survive a fork. Default: `lazy`."""
     max_requests: int

@@ -89,7 +89,7 @@ def warnings(config: Table) -> tuple[str, ...]:
         (config.ca_certs is not None and config.cert_reqs == "none", "ca_certs does nothing: cert_reqs is none"),
         (config.ciphers is not None and not config.certfile, "ciphers does nothing: there is no TLS"),
         (config.certfile and plain, "certfile does nothing: every address in bind is plain"),
-        (config.preload_warmup is not None and not config.preload, "preload_warmup does nothing: preload is off"),
+        (bool(config.preload_warmup) and not config.preload, "preload_warmup does nothing: preload is off"),
         (config.live and not config.reload, "live does nothing: reload is off"),
         (config.keep_serving and not config.reload, "keep_serving does nothing: reload is off"),
         (

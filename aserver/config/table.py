@@ -14,13 +14,13 @@ from aserver.config.values import (
     ADDRESS,
     ASSIGNMENT,
     HEADER,
-    HOOK,
     PEER,
     PREFIX,
     ROOT,
     STATIC,
     STATSD,
     TEXT,
+    WARMUP,
     WORKERS,
     Account,
     Backlog,
@@ -133,8 +133,10 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         ),
     ] = True
     preload_warmup: Annotated[
-        str | None, HOOK, Setting(Group.WORKERS, "`module:function`, sync or async, called before forking")
-    ] = None
+        tuple[str, ...],
+        WARMUP,
+        Setting(Group.WORKERS, "`GET /path` or `module:function`, run before forking"),
+    ] = ()
     on_fork_hazard: Annotated[
         Literal["lazy", "warn", "refuse"],
         Setting(Group.WORKERS, "what to do when preloading leaves threads or the like, which do not survive a fork"),

@@ -184,9 +184,9 @@ def _parse_root(text: str) -> str:
     return _parse_prefix(text).rstrip("/") if text else ""
 
 
-def _parse_hook(text: str) -> str:
-    if not re.fullmatch(r"[\w.]+:[\w.]+", text):
-        raise ValueError("a hook is module:function")
+def _parse_warmup(text: str) -> str:
+    if not re.fullmatch(r"[\w.]+:[\w.]+|(GET|HEAD) /[!-~]*", text):
+        raise ValueError("a warm-up is module:function, or a request such as `GET /health`")
     return text
 
 
@@ -219,7 +219,7 @@ PEER = Kind("an address or a network", "ADDRESS", _parse_peer, example="10.0.0.0
 PREFIX = Kind("a path prefix", "PREFIX", _parse_prefix, example="/healthz")
 ROOT = Kind("a path prefix", "PREFIX", _parse_root, example="/api")
 STATIC = Kind("PREFIX=DIRECTORY", "PREFIX=DIR", _parse_static, example="/static=dist")
-HOOK = Kind("module:function", "MODULE:FUNCTION", _parse_hook, example="app:warm_up")
+WARMUP = Kind("module:function or GET /path", "WARMUP", _parse_warmup, example="GET /health")
 
 Seconds = Annotated[float, Meta(ge=0), DURATION]
 SomeSeconds = Annotated[float, Meta(gt=0), DURATION]

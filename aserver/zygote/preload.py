@@ -18,7 +18,8 @@ from typing import Any, Self
 from aserver import unix
 from aserver.config import Config
 from aserver.importer import LoadedApp, remarks, user_place
-from aserver.importer.application import load_app, warm_up
+from aserver.importer.application import load_app
+from aserver.importer.warmup import warm_up
 from aserver.zygote import native
 from aserver.zygote.descriptors import LoopWatch, descriptor_hazards
 from aserver.zygote.generators import RandomWatch
@@ -114,7 +115,7 @@ def preload(config: Config) -> Preloaded:
     before = unix.open_fds()
     with ThreadWatch() as threads, LoopWatch() as loops, RandomWatch() as generators:
         app = load_app(config)
-        warm_up(config)
+        cold = tuple(warm_up(config, app))
     unused = loops.unused()
     hazards = (*threads.hazards(), *descriptor_hazards(before, unused), *_child_hazards())
-    return Preloaded(app, hazards, tuple(unused), (*remarks(app, config), *generators.remarks()))
+    return Preloaded(app, hazards, tuple(unused), (*cold, *remarks(app, config), *generators.remarks()))

@@ -38,7 +38,8 @@ EXITS = {
 #: application's code or a user's hook say why.
 BROAD = {
     "config/python_file.py::tell": "a Python settings file is user code",
-    "importer/application.py::warm_up": "the application",
+    "importer/warmup.py::_ask": "the application",
+    "importer/warmup.py::_call": "the application",
     "importer/hooks.py::Hooks._reporting": "user hooks",
     "importer/hooks.py::Hooks.run": "user hooks",
     "importer/target.py::_import": "the application",

@@ -148,6 +148,8 @@ def test_a_default_as_shown_reads_back(info: SettingInfo) -> None:
         ("access_log_exclude", "health", "begins with /"),
         ("root_path", "api", "begins with /"),
         ("preload_warmup", "warm", "module:function"),
+        ("preload_warmup", "GET health", "such as `GET /health`"),
+        ("preload_warmup", "POST /orders", "such as `GET /health`"),
         ("admin", "x:y", "port is no number"),
         ("reload_dir", [1], "text"),
         ("accesslog", True, "or off"),
@@ -292,7 +294,7 @@ def test_settings_that_exclude_each_other(values: dict[str, object], says: str) 
         {"certfile": "c", "keyfile": "k", "ca_certs": "a"},
         {"ciphers": "X"},
         {"daemon": True, "errorlog": "-"},
-        {"preload": False, "preload_warmup": "a:b"},
+        {"preload": False, "preload_warmup": ["a:b"]},
     ],
 )
 def test_likely_mistakes_are_warned_of(values: dict[str, object]) -> None:

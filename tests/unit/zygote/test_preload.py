@@ -114,7 +114,7 @@ def test_a_child_process_is_found(tmp_path: Path) -> None:
 def test_preload_warmup_is_called_sync_or_async(tmp_path: Path, kind: str) -> None:
     name = f"warm_{kind.split(maxsplit=1)[0]}"
     code = f"calls = []\n{kind} warm():\n    calls.append(1)\n"
-    loaded = load(tmp_path, name, code, preload_warmup=f"{name}:warm")
+    loaded = load(tmp_path, name, code, preload_warmup=[f"{name}:warm"])
     assert sys.modules[name].calls == [1]
     assert loaded.hazards == (), "the loop of the warm-up is gone"
 
@@ -126,14 +126,73 @@ def test_preload_warmup_is_called_sync_or_async(tmp_path: Path, kind: str) -> No
 def test_a_warmup_that_cannot_be_called_is_a_failedload(tmp_path: Path, hook: str, said: str) -> None:
     code = "number = 5\ndef raises():\n    raise ValueError('cold')\n"
     with pytest.raises(AppLoadError, match=said):
-        load(tmp_path, "warm_bad", code, preload_warmup=f"warm_bad:{hook}")
+        load(tmp_path, "warm_bad", code, preload_warmup=[f"warm_bad:{hook}"])
 
 
 def test_the_census_starts_nothing_of_its_own(tmp_path: Path) -> None:
     """Not even for an async warm-up: the zygote has one thread and no loop when it forks."""
     code = "import asyncio\nasync def warm():\n    await asyncio.sleep(0)\n"
     before = threading.active_count()
-    assert load(tmp_path, "warm_quiet", code, preload_warmup="warm_quiet:warm").hazards == ()
+    assert load(tmp_path, "warm_quiet", code, preload_warmup=["warm_quiet:warm"]).hazards == ()
     assert threading.active_count() == before
     with pytest.raises(RuntimeError):
         asyncio.get_running_loop()
+
+
+ASKED = (
+    "calls = []\n"
+    "async def app(scope, receive, send):\n"
+    "    calls.append((scope['method'], scope['path'], scope['query_string'], await receive()))\n"
+    "    if scope['path'] == '/raises':\n"
+    "        raise ValueError('cold')\n"
+    "    if scope['path'] != '/nothing':\n"
+    "        await send({'type': 'http.response.start', 'status': int(scope['path'][1:]), 'headers': []})\n"
+    "        await send({'type': 'http.response.body'})\n"
+)
+
+
+def test_requests_run_through_the_app_before_the_fork(tmp_path: Path) -> None:
+    """In the order of the setting, and without a loop or a hazard left. Fails without `_ask`."""
+    loaded = load(tmp_path, "warm_asked", ASKED, preload_warmup=["GET /200?a=b", "HEAD /204"])
+    body = {"type": "http.request", "body": b"", "more_body": False}
+    assert sys.modules["warm_asked"].calls == [("GET", "/200", b"a=b", body), ("HEAD", "/204", b"", body)]
+    assert (loaded.hazards, loaded.remarks) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("/500", "was answered 500"),
+        ("/404", "was answered 404"),
+        ("/nothing", "was not answered"),
+        ("/raises", "raised ValueError('cold')"),
+    ],
+)
+def test_a_request_without_a_good_answer_is_told_and_no_more(tmp_path: Path, target: str, said: str) -> None:
+    """It may need what lifespan startup makes. Fails without the except, and where the status is not looked at."""
+    (remark,) = load(tmp_path, "warm_cold", ASKED, preload_warmup=[f"GET {target}"]).remarks
+    assert remark.startswith(f"preload_warmup GET {target} {said}; the workers start all the same")
+
+
+def test_a_request_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails without asyncio.timeout: the start hangs."""
+    monkeypatch.setattr("aserver.importer.warmup.PATIENCE", 0.01)
+    code = "import asyncio\nasync def app(scope, receive, send):\n    await asyncio.Event().wait()\n"
+    (remark,) = load(tmp_path, "warm_hangs", code, preload_warmup=["GET /"]).remarks
+    assert "was not answered within 0.01 s" in remark
+
+
+def test_what_a_request_leaves_is_found_by_the_census(tmp_path: Path) -> None:
+    """A thread that it starts. Fails where requests run after the census, or outside of the watches."""
+    code = ASKED.replace("    calls", "    threading.Thread(target=gate.wait, daemon=True).start()\n    calls")
+    code = f"import threading\ngate = threading.Event()\n{code}"
+    (found,) = load(tmp_path, "warm_thread", code, preload_warmup=["GET /200"]).hazards
+    sys.modules["warm_thread"].gate.set()
+    assert "warm_thread.py:5 in app" in found
+
+
+def test_requests_are_not_for_wsgi(tmp_path: Path) -> None:
+    """Its threads would not survive the fork. Fails without the look at `wsgi`."""
+    code = "def app(environ, start_response):\n    return []\n"
+    with pytest.raises(AppLoadError, match="preload_warmup GET /: a WSGI application is warmed up by a function alone"):
+        load(tmp_path, "warm_wsgi", code, preload_warmup=["GET /"])
