@@ -1,4 +1,4 @@
-"""The command: `python -m bench run | dev | list | setup | table | plot | simulate`.
+"""The command: `python -m bench run | dev | list | setup | table | plot | page | simulate`.
 
 Runs in the harness process; the only module that exits it.
 """
@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from bench import dev, environment, machine, rounds, servers
+from bench import dev, environment, machine, page, rounds, servers
 from bench.figures import Sample
 from bench.report import Report, ScenarioReport, markdown
 from bench.scenarios import QUICK, SCENARIOS
@@ -284,6 +284,22 @@ def plot(file: Path, out: Path | None) -> None:
     target = out or file.with_suffix("")
     command = [str(made.python), "-m", "bench.plotting", str(file.resolve()), str(target.resolve())]
     done = subprocess.run(command, cwd=environment.CHECKOUT, check=False)
+    sys.exit(done.returncode)
+
+
+@main.command("page")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+def page_(files: Sequence[Path]) -> None:
+    """Put JSON reports into docs/performance.md and README.md, and draw their families of rows into docs/img."""
+    reports = [_read_report(file) for file in files]
+    for name, rows in (("docs/performance.md", ()), ("README.md", page.FEW)):
+        path = environment.CHECKOUT / name
+        lines = page.table(reports, rows)
+        lines += ["", *page.origins(reports)] if not rows else []
+        path.write_text(page.replaced(path.read_text("utf-8"), "figures", lines), "utf-8")
+    made, _ = environment.prepare()
+    command = [str(made.python), "-m", "bench.plotting", "families", *(str(file.resolve()) for file in files)]
+    done = subprocess.run([*command, "docs/img"], cwd=environment.CHECKOUT, check=False)
     sys.exit(done.returncode)
 
 

@@ -1,4 +1,4 @@
-"""Draws a report: a picture per scenario, PNG and SVG.
+"""Draws a report: a picture per scenario, PNG and SVG; or reports, a picture per family of rows, for the documents.
 
 Runs in the bench's own environment, which has matplotlib; `python -m bench plot` starts it there.
 """
@@ -10,19 +10,48 @@ from pathlib import Path
 from typing import Any
 
 from bench.figures import by_round, errors, spread
+from bench.page import FAMILIES
 from bench.report import MARK, Report, ScenarioReport, ranking
 
 # Distinguishable also for colour-blind readers (Okabe and Ito, "Color Universal Design", 2008).
 _COLOURS = {"subject": "#0072B2", "peer": "#999999", "limit": "#E69F00"}
 
 
-def draw(report: Report, directory: Path) -> list[Path]:
-    """Write `SCENARIO.png` and `.svg` for each scenario with figures; return the files written."""
+def _pyplot() -> Any:
     # Imported by name: matplotlib is not in the environment that checks types.
     matplotlib: Any = importlib.import_module("matplotlib")
     matplotlib.use("agg")
     matplotlib.rcParams["svg.hashsalt"] = "bench"  # the same figures give the same file
-    pyplot: Any = importlib.import_module("matplotlib.pyplot")
+    return importlib.import_module("matplotlib.pyplot")
+
+
+def draw_families(reports: list[Report], directory: Path) -> list[Path]:
+    """Write `bench-FAMILY.svg` for each family of rows that was measured; return the files written."""
+    pyplot, written = _pyplot(), []
+    for family, names in FAMILIES.items():
+        found = [
+            (scenario, report.roles)
+            for name in names
+            for report in reports
+            for scenario in report.scenarios
+            if scenario.name == name and any(sample.figures for sample in scenario.samples)
+        ]
+        if found:
+            most = max(len(ranking(scenario)) for scenario, _ in found)
+            size = (8, (0.9 + 0.32 * most) * len(found))
+            figure, axes = pyplot.subplots(len(found), figsize=size, layout="constrained", squeeze=False)
+            for (scenario, roles), place in zip(found, axes[:, 0], strict=True):
+                measured = [x for x in ranking(scenario) if by_round(scenario.samples, x, scenario.columns[0]["key"])]
+                _bars(place, scenario, measured, roles)
+            written.append(directory / f"bench-{family}.svg")
+            figure.savefig(written[-1], metadata={"Date": None})
+            pyplot.close(figure)
+    return written
+
+
+def draw(report: Report, directory: Path) -> list[Path]:
+    """Write `SCENARIO.png` and `.svg` for each scenario with figures; return the files written."""
+    pyplot = _pyplot()
     directory.mkdir(parents=True, exist_ok=True)
     written = []
     for scenario in report.scenarios:
@@ -59,6 +88,8 @@ def _bars(axes: Any, scenario: ScenarioReport, servers: list[str], roles: dict[s
 
 
 if __name__ == "__main__":
-    _report = Report.from_json(json.loads(Path(sys.argv[1]).read_text()))
-    for _path in draw(_report, Path(sys.argv[2])):
+    *_files, _directory = map(Path, sys.argv[1:])
+    _reports = [Report.from_json(json.loads(_file.read_text())) for _file in _files if _file.name != "families"]
+    _families = any(_file.name == "families" for _file in _files)
+    for _path in draw_families(_reports, _directory) if _families else draw(_reports[0], _directory):
         print(_path)

@@ -29,11 +29,7 @@ def test_links_lead_somewhere(name: str) -> None:
 def test_a_link_leads_to_a_page_of_the_site_where_there_is_one() -> None:
     """Only deploy/ and what has no page may be linked by its place in the repository."""
     outside = {link for page in DOCS.glob("*.md") for link in links(page) if link.startswith("../")}
-    assert {link for link in outside if not link.startswith("../deploy/")} == {
-        "../SECURITY.md",
-        "../bench/README.md",
-        "../bench/TRIED.md",
-    }
+    assert {link for link in outside if not link.startswith("../deploy/")} == {"../SECURITY.md", "../bench/README.md"}
 
 
 def test_each_page_is_in_the_index_and_in_the_navigation() -> None:

@@ -114,7 +114,7 @@ def tree(path: Path) -> ast.Module:
 
 
 def sources(root: Path = SERVER) -> list[Path]:
-    return sorted(root.rglob("*.py"))
+    return sorted(path for path in root.rglob("*.py") if "/bench/.env-" not in path.as_posix())
 
 
 def name_of(path: Path) -> str:
