@@ -1,6 +1,6 @@
 """Traps 51 to 58 and 66 to 70 of docs/traps.md against the real command: listeners, their queues, who gets how much.
 
-Unix paths and ports in use have their tests in test_listeners.py and tests/unit/test_sockets*.py. Each docstring says
+Unix paths and ports in use have their tests in test_listeners.py and tests/unit/sockets. Each docstring says
 how the test was seen to fail.
 """
 

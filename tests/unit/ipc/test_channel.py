@@ -7,7 +7,6 @@ import socket
 import struct
 from collections.abc import Iterator
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,43 +15,23 @@ from aserver import unix
 from aserver.errors import ChannelError
 from aserver.ipc.channel import TURN_BYTES, TURN_MESSAGES, Channel
 from aserver.ipc.messages import (
-    FILES_AT_ONCE,
-    Adopt,
     Boot,
     BootFailed,
-    Drain,
     Exited,
     Forked,
     FromWorker,
     FromZygote,
-    Kill,
-    Loaded,
     LoadFailed,
-    Message,
     Ready,
     RecycleAsked,
     ToZygote,
-    in_pieces,
 )
+from tests.unit.ipc.frames import Pair, ToMaster, body, frame
 
 #: The master's loop, and the worker's.
 BACKENDS = ["asyncio", pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop")]
 #: More than a socket takes at once.
 LONG = Ready(4, {"x" * 500_000: (1, 2)})
-#: Of either kind of peer.
-ToMaster = FromZygote | FromWorker
-Pair = tuple[Channel[ToZygote], Channel[ToMaster]]
-
-
-@pytest.fixture
-def pair() -> Iterator[Pair]:
-    """The master's end and the zygote's; whatever is left open in them is closed."""
-    ours, theirs = unix.stream_pair()
-    # Named by what arrives there: the first reads what is meant for a zygote.
-    ends: Pair = Channel(ours, ToZygote), Channel(theirs, ToMaster)
-    yield ends
-    for end in ends:
-        end.close()
 
 
 def test_messages_arrive_whole_and_in_order(pair: Pair) -> None:
@@ -165,28 +144,6 @@ def test_what_the_peer_would_refuse_is_not_sent(pair: Pair) -> None:
         pair[0].send(Ready(1, {"x" * 5_000_000: (1, 2)}))
 
 
-@pytest.mark.parametrize("count", [0, 1, FILES_AT_ONCE - 1, FILES_AT_ONCE, FILES_AT_ONCE * 2 + 1])
-def test_a_fingerprint_in_pieces_is_whole(count: int) -> None:
-    files = {f"/{number}.py": (number, number) for number in range(count)}
-    pieces = list(in_pieces(files))
-    assert all(len(piece) <= FILES_AT_ONCE for piece in pieces)
-    assert {name: each for piece in pieces for name, each in piece.items()} == files
-    assert pieces, "the last one goes with Loaded or Ready"
-
-
-def test_a_text_of_any_length_is_cut_before_it_is_sent(pair: Pair) -> None:
-    """Fails without BootFailed.__post_init__: a traceback may quote a value of any size."""
-    zygote, master = pair
-    zygote.send(BootFailed(1, 3, "reason: " + "r" * 5_000_000 + " end", "detail: " + "d" * 5_000_000 + " end"))
-    ((message, _),) = master.receive()
-    assert isinstance(message, BootFailed)
-    for text, begins in ((message.reason, "reason: r"), (message.detail, "detail: d")):
-        assert text.startswith(begins)
-        assert text.endswith(" end")
-        assert "characters are left out" in text
-        assert len(text) < 70_000
-
-
 @settings(max_examples=30, deadline=None)
 @given(cuts=st.lists(st.integers(1, 60), min_size=1, max_size=40))
 def test_any_cut_of_the_stream_is_put_together(cuts: list[int]) -> None:
@@ -232,16 +189,6 @@ def send_raw(sock: socket.socket, data: bytes, *fds: int) -> None:
     """As only a broken peer would."""
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     sock.sendmsg([data], rights)
-
-
-def body(data: bytes, count: int = 0) -> bytes:
-    """With its header."""
-    return struct.pack("!IH", len(data), count) + data
-
-
-def frame(message: Message, count: int = 0) -> bytes:
-    """As on the wire."""
-    return body(msgspec.msgpack.encode(message), count)
 
 
 @pytest.fixture
@@ -371,40 +318,6 @@ def test_what_a_broken_peer_sends_is_an_error(raw: bytes, said: str) -> None:
         reader.receive()
     ours.close()
     reader.close()
-
-
-def test_messages_of_the_other_direction_are_not_understood(pair: Pair) -> None:
-    """Each end decodes only what may come. Fails with one union for all."""
-    _, master = pair
-    master.send(RecycleAsked(1, "due"))  # to the zygote, who expects orders
-    with pytest.raises(ChannelError, match="does not know"):
-        pair[0].receive()
-
-
-@pytest.mark.parametrize(
-    "message", [Exited(1, 2, 3), Forked(1, 2), LoadFailed(1, 3, "", ""), Loaded(1, False, "", (), 0.0, {})]
-)
-def test_a_worker_cannot_say_what_is_a_zygotes_to_say(message: Message) -> None:
-    """An `Exited` from a worker was a traceback. Fails with one union for both."""
-    ours, theirs = unix.stream_pair()
-    reader: Channel[FromWorker] = Channel(theirs, FromWorker)
-    ours.send(frame(message))
-    with pytest.raises(ChannelError, match=f"does not know.*{type(message).__name__}"):
-        reader.receive()
-    ours.close()
-    reader.close()
-
-
-@pytest.mark.parametrize("message", [Adopt(1, 2), Forked(1, 2)])
-def test_a_message_does_not_travel_without_its_descriptors(pair: Pair, message: Adopt | Forked) -> None:
-    with pytest.raises(ChannelError, match="descriptors, not 0"):
-        pair[0].send(message)
-
-
-@pytest.mark.parametrize("message", [Drain(final=True, graceful=1.0), Kill(1, 9)])
-def test_a_message_takes_no_descriptors_that_nobody_would_close(pair: Pair, message: Drain | Kill) -> None:
-    with pytest.raises(ChannelError, match="0 to 0 descriptors"):
-        pair[1].send(message, [0])
 
 
 def test_close_lets_go_of_descriptors_that_nobody_took(pair: Pair) -> None:

@@ -1,25 +1,18 @@
 """Sinks over real pipes, terminals, sockets, files and full disks (docs/traps.md, 73 to 81)."""
 
 import asyncio
-import contextlib
-import fcntl
 import os
-import re
 import select
 import socket
 import subprocess
 import sys
-import termios
 import threading
 import time
-import tty
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import uvloop
 
-from aserver.errors import ConfigError
 from aserver.log import sink
 from aserver.log.descriptor import PIPE_LIMIT, Descriptor
 from aserver.log.opening import SinkKind, kind_of, open_log, open_private
@@ -27,68 +20,13 @@ from aserver.log.sink import ACCESS_BOUND, CUT, Sink, SinkState
 from aserver.log.waker import Wait, Waker
 from tests.harness import PATIENCE, eventually, tmpfs
 from tests.unit.log.lines import add_line
-
-LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
-both_loops = pytest.mark.parametrize("loop_factory", LOOPS, ids=["asyncio", "uvloop"])
-
-
-def run(loop_factory: Callable[[], asyncio.AbstractEventLoop], main: Callable[[], Awaitable[None]]) -> None:
-    async def wrapped() -> None:
-        async with asyncio.timeout(PATIENCE):
-            await main()
-
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(wrapped())
-
-
-@pytest.fixture
-def descriptors() -> Iterator[list[int]]:
-    """Descriptors to close afterwards."""
-    opened: list[int] = []
-    yield opened
-    for fd in opened:
-        with contextlib.suppress(OSError):
-            os.close(fd)
-
-
-@pytest.fixture
-def pipe(descriptors: list[int]) -> tuple[int, int]:
-    reader, writer = os.pipe()
-    os.set_blocking(reader, False)
-    descriptors += [reader, writer]
-    return reader, writer
-
-
-def read_all(reader: int) -> bytes:
-    """What is there now, without waiting; `reader` is non-blocking."""
-    pieces = []
-    with contextlib.suppress(BlockingIOError):
-        while piece := os.read(reader, 1 << 20):
-            pieces.append(piece)
-    return b"".join(pieces)
-
-
-async def read_until(reader: int, enough: Callable[[int], bool]) -> bytes:
-    """What comes until it is `enough` (by its bytes), while the loop turns, and what is there then."""
-    got = b""
-
-    def finished() -> bool:
-        nonlocal got
-        got += read_all(reader)
-        return enough(len(got))
-
-    await eventually(finished)
-    return got + read_all(reader)
+from tests.unit.log.streams import both_loops, lines, make_stream, read_all, read_until, run
 
 
 def reports_of(out: Sink) -> list[str]:
     reports: list[str] = []
     out.report = lambda _sink, text: reports.append(text)
     return reports
-
-
-def lines(count: int, start: int = 0, width: int = 100) -> list[bytes]:
-    return [(b"%07d " % number).ljust(width - 1, b".") + b"\n" for number in range(start, start + count)]
 
 
 # ── 73: a reader that does not read ──────────────────────────────────────────────────────────
@@ -193,54 +131,6 @@ def test_close_waits_a_bounded_time_for_a_reader(pipe: tuple[int, int]) -> None:
 # ── 74: the flags of what was inherited ──────────────────────────────────────────────────────
 
 
-def make_stream(kind: str, tmp_path: Path, descriptors: list[int]) -> tuple[int, int]:
-    """A (reader, writer) pair like an inherited standard output, blocking."""
-    if kind == "pipe":
-        pair = os.pipe()
-    elif kind == "terminal":
-        pair = os.openpty()
-        tty.setraw(pair[1], termios.TCSANOW)
-    elif kind == "socket":
-        pair = tuple(end.detach() for end in socket.socketpair())  # type: ignore[assignment]
-    else:
-        path = tmp_path / "out"
-        writer = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        pair = (os.open(path, os.O_RDONLY), writer)
-    descriptors += pair
-    os.set_blocking(pair[0], False)
-    return pair
-
-
-KINDS = ["pipe", "terminal", "socket", "file"]
-
-
-@both_loops
-@pytest.mark.parametrize("kind", KINDS)
-def test_trap_74_an_inherited_description_stays_blocking(
-    kind: str, loop_factory: Callable[[], asyncio.AbstractEventLoop], tmp_path: Path, descriptors: list[int]
-) -> None:
-    reader, writer = make_stream(kind, tmp_path, descriptors)
-    before = fcntl.fcntl(writer, fcntl.F_GETFL)
-
-    async def main() -> None:
-        out = Sink.for_fd(open_private(writer))
-        assert out.kind is SinkKind(kind)
-        assert out.fd > 2
-        assert not os.get_inheritable(out.fd)
-        out.attach(asyncio.get_running_loop())
-        sent = lines(10_000)
-        for line in sent:
-            out.write(line)
-        await asyncio.sleep(0.01)  # the loop has watched it by now, if it ever does
-        assert fcntl.fcntl(writer, fcntl.F_GETFL) == before
-        got = await read_until(reader, lambda size: size >= 1_000_000)
-        assert got == b"".join(sent)
-        out.close()
-        assert fcntl.fcntl(writer, fcntl.F_GETFL) == before
-
-    run(loop_factory, main)
-
-
 def test_trap_74_a_default_timeout_of_the_app_is_not_applied(descriptors: list[int], tmp_path: Path) -> None:
     _reader, writer = make_stream("socket", tmp_path, descriptors)
     socket.setdefaulttimeout(5)
@@ -250,94 +140,6 @@ def test_trap_74_a_default_timeout_of_the_app_is_not_applied(descriptors: list[i
     finally:
         socket.setdefaulttimeout(None)
     assert os.get_blocking(writer)
-
-
-def test_a_pipe_that_cannot_be_opened_again_is_asked_first(
-    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> int:
-        raise PermissionError
-
-    reader, writer = pipe
-    monkeypatch.setattr(os, "open", refuse)
-    out = Sink.for_fd(open_private(writer))
-    monkeypatch.undo()
-    assert os.get_blocking(out.fd)
-    sent = lines(3000)
-    for line in sent:
-        out.write(line)  # would hang here
-    assert out.state is SinkState.BLOCKED
-    got = b""
-    while out.state is SinkState.BLOCKED:
-        got += read_all(reader)
-        out.flush()
-        out.write(b"")
-    out.close()
-    assert got + read_all(reader) == b"".join(sent)
-
-
-# ── 75: whatever standard output is ──────────────────────────────────────────────────────────
-
-WRITE_TO_STDOUT = """
-import os, sys
-from aserver.log.sink import Sink
-from aserver.log.opening import open_log
-out = Sink.for_fd(open_log("-", which="access"))
-for number in range(int(sys.argv[1]), int(sys.argv[2])):
-    out.write(b"%07d\\n" % number)
-out.close()
-"""
-
-
-@pytest.mark.parametrize("kind", [*KINDS, "closed"])
-def test_trap_75_whatever_standard_output_is(kind: str, tmp_path: Path, descriptors: list[int]) -> None:
-    reader, writer = (-1, -1) if kind == "closed" else make_stream(kind, tmp_path, descriptors)
-    script = [sys.executable, "-c", WRITE_TO_STDOUT, "0", "100"]
-    if kind == "closed":
-        script = ["/bin/sh", "-c", 'exec "$@" >&-', "sh", *script]
-        assert subprocess.run(script, check=True, timeout=PATIENCE, capture_output=True).stderr == b""
-        return
-    subprocess.run(script, stdout=writer, check=True, timeout=PATIENCE)
-    assert read_all(reader) == b"".join(b"%07d\n" % number for number in range(100))
-
-
-@pytest.mark.parametrize("how", [">", ">>"])
-def test_trap_75_a_file_given_by_redirection_is_not_overwritten(how: str, tmp_path: Path) -> None:
-    """Four processes share one description, hence one offset; what the shell writes before and after stays too."""
-    file = tmp_path / "out"
-    ranges = " ".join(f'"$@" {start} {start + 500} &' for start in range(0, 2000, 500))
-    shell = f'{{ echo before; {ranges} wait; echo after; }} {how} "$OUT"'
-    subprocess.run(
-        ["/bin/sh", "-c", shell, "sh", sys.executable, "-c", WRITE_TO_STDOUT],
-        env={**os.environ, "OUT": str(file)},
-        check=True,
-        timeout=PATIENCE,
-    )
-    first, *middle, last = file.read_bytes().splitlines()
-    assert (first, last) == (b"before", b"after")
-    assert sorted(middle) == [b"%07d" % number for number in range(2000)]
-
-
-def test_a_log_path_may_be_a_fifo_without_reader(tmp_path: Path) -> None:
-    path = tmp_path / "fifo"
-    os.mkfifo(path)
-    out = Sink.for_fd(open_log(str(path), which="error"))
-    out.write(b"early\n")
-    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    assert read_all(reader) == b"early\n"
-    os.close(reader)
-    out.close()
-
-
-def test_a_device_is_no_terminal() -> None:
-    fd = open_log(os.devnull, which="access")
-    assert kind_of(fd) is SinkKind.FILE
-    os.close(fd)
-
-
-def test_a_log_that_cannot_be_opened_names_its_path(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=re.escape(f"errorlog {tmp_path}/no/log cannot be opened: No such file")):
-        open_log(str(tmp_path / "no" / "log"), which="error")
 
 
 # ── 77: lines of several processes ───────────────────────────────────────────────────────────

@@ -13,8 +13,7 @@ from aserver.ipc import messages as msg
 from aserver.ipc.channel import TURN_MESSAGES
 from aserver.master import border, handles, processes
 from aserver.master.core import events as ev
-from aserver.master.handles import WorkerHandle, ZygoteHandle
-from aserver.master.snapshot import SavedWorker, SavedZygote
+from aserver.master.handles import ZygoteHandle
 from tests.unit.master.stage import Stage, frame, say, sent, turn
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]  # the master's loop
@@ -203,17 +202,3 @@ async def test_half_a_message_is_waited_for_until_it_is_cut_off(stage: Stage, wh
         await turn()
         assert stage.heard == [ev.ZygoteGone(1, "broke the protocol and was killed (half a message)")]
         assert stage.all.quiet
-
-
-async def test_an_upgrade_saves_and_restores_both(stage: Stage) -> None:
-    """Fails with a field of a handle left out of `saved` or `restored`."""
-    worker = await stage.fork()
-    worker.trace_offset, worker.status = 7, 9
-    saved = worker.saved(SavedWorker)
-    assert saved.channel is not None
-    saved.channel = os.dup(saved.channel)
-    again = WorkerHandle.restored(saved)
-    assert again.saved(SavedWorker) == saved
-    assert again.channel is not None
-    again.channel.close()
-    assert stage.all.zygotes[1].saved(SavedZygote).generation == 1

@@ -7,7 +7,6 @@ import pytest
 
 from aserver.asgi import ASGIApp, Message
 from aserver.worker.development import LIVE_PATH, DevelopedApp, welcome
-from aserver.worker.error_page import page
 
 HTML = ((b"accept", b"text/html,*/*"),)
 
@@ -124,17 +123,3 @@ async def test_each_worker_has_a_token_of_its_own() -> None:
     one, other = [(await ask(DevelopedApp(None, failure="x"), LIVE_PATH))[1]["body"] for _ in range(2)]
     assert one.startswith(b"retry: ")
     assert one != other
-
-
-def test_the_page_shows_the_users_frames_and_the_lines_around() -> None:
-    trace = (
-        "Traceback (most recent call last):\n"
-        '  File "/venv/lib/site-packages/starlette/routing.py", line 3, in app\n    await it()\n'
-        f'  File "{__file__}", line 3, in handler\n    from typing import Any\n'
-        "ValueError: wrong\n"
-    )
-    text = page(trace)
-    assert "starlette" not in text
-    assert "from typing import Any" in text
-    assert "import pytest" in text, "two lines below"
-    assert "<script" not in text
