@@ -82,6 +82,7 @@ class Stage:
 
     def _run(self, command: str) -> None:
         environ = {key: value for key, value in os.environ.items() if key.startswith(("PIP_", "SSL_", "HTTP"))}
+        environ.pop("PIP_CONSTRAINT", None)  # a file of the repository, which is not there
         if os.environ["TEST_IMAGE"] == "plain":
             command = command.replace("HATCH_BUILD_HOOKS_ENABLE=1 ", "")
         within = f"cd {self.folder} && {command}"

@@ -1,19 +1,22 @@
-"""Behind real nginx, HAProxy and h2o: the application sees the client, whatever the client claims to be.
+"""Behind real nginx, HAProxy, h2o and Caddy: the application sees the client, whatever the client claims to be.
 
 The client of all tests is 127.0.0.9, which is not in `forwarded_allow_ips`, while the proxies speak from 127.0.0.1 or
 over a unix socket.
 """
 
 import json
+import os
+import signal
 import socket
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.harness import RawConnection, ServerProcess, fetch, free_port, require_tool
+from tests.harness import RawConnection, ServerProcess, fetch, free_port, require_tool, wait_for
 from tests.harness.proxies import h2o, nginx, running
 
 pytestmark = [pytest.mark.process, pytest.mark.external]
@@ -21,6 +24,7 @@ pytestmark = [pytest.mark.process, pytest.mark.external]
 APP = "tests.apps.seen:app"
 Start = Callable[..., ServerProcess]
 
+DEPLOY = Path(__file__).parents[2] / "deploy"
 CLIENT = "127.0.0.9"
 SPOOF = {
     "X-Forwarded-For": "6.6.6.6, 127.0.0.1",
@@ -127,17 +131,65 @@ def test_the_nginx_configuration_that_we_ship(server: Start, tmp_path: Path) -> 
     """It passes on nothing that a client claims. Fails without its empty `proxy_set_header` lines."""
     path = tmp_path / "a.sock"
     server(APP, bind=[f"unix:{path}"])
-    shipped = (Path(__file__).parents[2] / "deploy" / "nginx.conf").read_text().replace("{", "{{").replace("}", "}}")
-    for ours, mine in (("unix:/run/aserver.sock", "unix:{path}"), ("listen 80;", "listen 127.0.0.1:{port};")):
-        assert shipped.count(ours) == 1
-        shipped = shipped.replace(ours, mine)
-    spoofs = SPOOF | {f"X-Forwarded-{name}": "6666" for name in ("Host", "Port")} | {"X-Forwarded-Prefix": "/evil"}
-    with nginx(tmp_path, shipped, path=path) as port:
-        for spoofed in ({}, spoofs):
-            told = ask(port, headers=spoofed, body=b"abc")
-            assert (told["client"], told["scheme"], told["size"]) == ([CLIENT, 0], "http", 3)
-            assert (header(told, "host"), told["root_path"], told["path"]) == ("site.example", "", "/x")
-            assert not any(name in ("connection", "upgrade") for name, _ in told["headers"])
+    text = (DEPLOY / "nginx.conf").read_text().replace("{", "{{").replace("}", "}}")
+    text = shipped(text, {"unix:/run/aserver.sock": "unix:{path}", "listen 80;": "listen 127.0.0.1:{port};"})
+    with nginx(tmp_path, text, path=path) as port:
+        told = believes_no_claim(port)
+        assert not any(name in ("connection", "upgrade") for name, _ in told["headers"])
+
+
+def shipped(text: str, places: Mapping[str, object]) -> str:
+    """A configuration of deploy/ with the places of this test, each of which stands there once."""
+    for ours, mine in places.items():
+        assert text.count(ours) == 1
+        text = text.replace(ours, str(mine))
+    return text
+
+
+def believes_no_claim(port: int) -> dict[str, Any]:
+    """The application sees the client as it is, with all that a client may claim, and without; returns what it saw."""
+    claims = SPOOF | {f"X-Forwarded-{name}": "6666" for name in ("Host", "Port")} | {"X-Forwarded-Prefix": "/evil"}
+    told: dict[str, Any] = {}
+    for claimed in ({}, claims):
+        told = ask(port, headers=claimed, body=b"abc")
+        assert (told["client"], told["scheme"], told["size"]) == ([CLIENT, 0], "http", 3)
+        assert (header(told, "host"), told["root_path"], told["path"]) == ("site.example", "", "/x")
+    return told
+
+
+def test_the_haproxy_configuration_that_we_ship(server: Start, tmp_path: Path) -> None:
+    """And it asks /readyz. Fails without the lines that take fields of clients away."""
+    haproxy = require_tool("haproxy")
+    checked = subprocess.run([haproxy, "-c", "-f", DEPLOY / "haproxy.cfg"], capture_output=True, text=True, check=False)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    path, port, config = tmp_path / "a.sock", free_port(), tmp_path / "haproxy.cfg"
+    started = server(APP, "--admin", "127.0.0.1:0", "--drain-delay", "60", bind=[f"unix:{path}"])
+    (admin,) = started.wait_log(r"admin endpoint: http://127\.0\.0\.1:(\d+)")
+    where = "127.0.0.1", int(admin[1])
+    wait_for(lambda: fetch(where, "/readyz").status == 200, what="the admin endpoint to have heard of the server")
+    places = {"unix@/run/aserver.sock addr 127.0.0.1 port 9100": f"unix@{path} addr 127.0.0.1 port {admin[1]}"}
+    text = shipped((DEPLOY / "haproxy.cfg").read_text(), {**places, "bind :80": f"bind 127.0.0.1:{port}"})
+    config.write_text(text)
+    with running([haproxy, "-db", "-f", str(config)], port, tmp_path):
+        believes_no_claim(port)
+        started.signal(signal.SIGTERM)
+        wait_for(lambda: fetch(("127.0.0.1", port)).status == 503, what="HAProxy to look away")
+        assert fetch(str(path)).status == 200, "the server goes on accepting until all have looked away"
+
+
+def test_the_caddyfile_that_we_ship(server: Start, tmp_path: Path) -> None:
+    """Fails without the lines that take fields of clients away."""
+    caddy, environ = require_tool("caddy"), {**os.environ, "HOME": str(tmp_path)}
+    command = [caddy, "validate", "--adapter", "caddyfile", "--config", str(DEPLOY / "Caddyfile")]
+    checked = subprocess.run(command, capture_output=True, text=True, env=environ, check=False)
+    assert (checked.returncode, '"level":"warn"' in checked.stderr) == (0, False), checked.stderr
+    path, port, config = tmp_path / "a.sock", free_port(), tmp_path / "Caddyfile"
+    server(APP, bind=[f"unix:{path}"])
+    places = {"example.org {": f"http://:{port} {{\n\tbind 127.0.0.1", "unix//run/aserver.sock": f"unix/{path}"}
+    config.write_text("{\n\tadmin off\n}\n" + shipped((DEPLOY / "Caddyfile").read_text(), places))
+    home = f"HOME={tmp_path}"
+    with running(["env", home, caddy, "run", "--adapter", "caddyfile", "--config", str(config)], port, tmp_path):
+        believes_no_claim(port)
 
 
 def test_two_proxies_in_a_row(server: Start, tmp_path: Path) -> None:
