@@ -154,7 +154,7 @@ def check_process(pidfd: int, pid: int, zygote: ZygoteHandle) -> None:
     if not Path("/proc/self/fdinfo").is_dir():
         if os.geteuid() == 0:
             raise ChannelError("without /proc it cannot be seen whose pidfd that is")
-        return  # the zygote may signal every process that this one may
+        return  # the zygote may signal every process that this process may
     found = _pid_behind(pidfd)
     if found > 0:
         refusal = _refusal(found, pid, zygote)

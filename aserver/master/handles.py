@@ -16,6 +16,7 @@ from msgspec.structs import asdict
 from aserver import unix
 from aserver.ipc.channel import Channel
 from aserver.ipc.messages import FILES_AT_ONCE, MOST_FILES, Files, FromWorker, FromZygote
+from aserver.log.crash import read_trace
 from aserver.master import programs
 from aserver.master.snapshot import SavedWorker, SavedZygote
 
@@ -139,6 +140,13 @@ class WorkerHandle(Peer):
 
     def __str__(self) -> str:
         return f"worker {self.slot} (generation {self.generation}, pid {self.pid})"
+
+    def new_stacks(self) -> str:
+        """The stacks that were written into its trace since the last look."""
+        if self.trace is None:
+            return ""
+        text, self.trace_offset = read_trace(self.trace, self.trace_offset)
+        return text
 
 
 def spawn_zygote(generation: int) -> ZygoteHandle:

@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 
 from aserver.ipc import messages as msg
-from aserver.log.crash import read_trace
 from aserver.master.border import clean
 from aserver.master.handles import WorkerHandle
 
@@ -66,10 +65,7 @@ class Looks:
     def _read_trace(self, worker: WorkerHandle, number: int) -> None:
         if (worker.serial, number) not in self._waiting:
             return
-        text = ""
-        if worker.trace is not None:
-            text, worker.trace_offset = read_trace(worker.trace, worker.trace_offset)
-        facts = {"blocked": True, "begun_last": self._begun_last(worker.cell), "trace": text}
+        facts = {"blocked": True, "begun_last": self._begun_last(worker.cell), "trace": worker.new_stacks()}
         self._end(worker, number, facts)
 
     def _end(self, worker: WorkerHandle, number: int, facts: dict[str, Any]) -> None:

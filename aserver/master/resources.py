@@ -273,7 +273,7 @@ def _bind_missing(
 
 
 def provide_next(previous: Resources, resolved: Resolved) -> tuple[Resources, list[str]]:
-    """The resources after a reload: unchanged ones stay, others are opened now, so that a mistake is found now.
+    """The resources after a reload: unchanged listeners and logs stay, others are opened now, to find a mistake now.
 
     Also returns a sentence for each setting that a reload cannot change. Raises BindError or ConfigError; then nothing
     changes.

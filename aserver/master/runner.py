@@ -45,7 +45,7 @@ log = logging.getLogger("aserver.master")
 CHORES_PERIOD = 1.0
 #: Seconds that an upgrade waits for the rest of a message before it cuts its peer off, which may never send or take it.
 MESSAGE_PATIENCE = 5.0
-#: Chores between two looks at the files of the loaded code (one stat(2) each).
+#: Chores between two looks at the files of the loaded code (a stat(2) each).
 CODE_CHORES = 5
 
 

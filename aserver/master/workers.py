@@ -15,7 +15,6 @@ from aserver import cgroups, unix
 from aserver.errors import ChannelError
 from aserver.ipc import messages as msg
 from aserver.ipc.board import CELLS, BoardFile, Debugged
-from aserver.log.crash import read_trace
 from aserver.master import border, handles
 from aserver.master.border import clean
 from aserver.master.code_watch import Fingerprint
@@ -253,10 +252,7 @@ class Workers:
         return f" (the request begun last: {begun})" if begun else ""
 
     def _log_trace(self, worker: WorkerHandle, title: str) -> None:
-        if worker.trace is None or self.all.get(worker.serial) is not worker:
-            return
-        text, worker.trace_offset = read_trace(worker.trace, worker.trace_offset)
-        if text:
+        if self.all.get(worker.serial) is worker and (text := worker.new_stacks()):
             log.error("%s: %s:\n%s", worker, title, text)
 
 

@@ -151,7 +151,7 @@ def wait(poll: select.poll, warmth: Warmth | None) -> None:
 
 
 class Rehearsed(msgspec.Struct):
-    """The modules that can be imported; or the module that spoilt the process, and what it left there."""
+    """The modules that can be imported; or the module that spoilt the process, and its remains there."""
 
     modules: list[str]
     spoilt: str = ""

@@ -32,7 +32,7 @@ class StatsdPush:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def close(self) -> None:
-        """Push what has not been pushed yet."""
+        """Push the counts since the last push."""
         self._task.cancel()
         self._push()
         self._hang_up()
@@ -42,7 +42,7 @@ class StatsdPush:
             config = self._runner.resources.next.config
             settings = (config.statsd_host, config.statsd_prefix, config.dogstatsd_tags)
             if settings != self._settings:
-                if self._settings:  # else an upgrade has left the counts that were told, and the next ones go on
+                if self._settings:  # else an upgrade has left the counts that were told, from which the next go on
                     self._runner.told.clear()
                 self._settings = settings
                 self._lines = Statsd(config.statsd_prefix or "", config.dogstatsd_tags, self._runner.told)

@@ -102,7 +102,7 @@ class ReloadRequested(OwnEvent, frozen=True):
 
 
 class CodeChanged(OwnEvent, frozen=True):
-    """The user's own code was saved (`reload`): workers forked before have the old one, or a part of each."""
+    """The user's own code was saved (`reload`): workers forked before have the old code, or a part of each."""
 
     why: str
 

@@ -19,7 +19,7 @@ docs/states.md has every step. The modules, each pure:
     backoff, limits, explain                 pauses, numbers, sentences
 
 Rules an editor must keep (tests/stateful holds them under lost, doubled and reordered events):
-* one Drain per worker; no order to a worker that is gone; an event for an unknown serial changes nothing;
+* a single Drain per worker; no order to a worker that is gone; an event for an unknown serial changes nothing;
 * never more than `workers + max_surge` processes are forked for (a reload's canary may always come on top of
   `workers`, or a reload would have to end a worker first); never fewer ready than `workers - max_unavailable` by our
   own doing;

@@ -239,10 +239,6 @@ class Model:
         role = self.generations[worker.generation].role
         return role in (Role.CURRENT, Role.OLD) or (role is Role.CANDIDATE and self.current is None)
 
-    def taken(self) -> set[int]:
-        """The slots for which no other worker is to be forked."""
-        return {w.slot for w in self.workers.values() if w.fills and self.counts(w)}
-
     def recycle_at(self, worker: Worker) -> float | None:
         """When a worker that asked to be recycled will be RECYCLING, in monotonic seconds; None for never."""
         asked = worker.phase is WorkerPhase.READY and worker.recycle_reason and self.counts(worker)
@@ -279,7 +275,7 @@ class Model:
     def can_fork(self, generation: Generation) -> bool:
         """Whether `generation` could fork now, and the number of processes allows it.
 
-        Every living process counts, also one that drains. A canary may always come on top of `workers`; without a
+        Every living process counts, also a worker that drains. A canary may always come on top of `workers`; without a
         surge, a canary and its remains do not take the place of a worker that is wanted.
         """
         if generation.zygote is not ZygotePhase.UP or generation.backoff.not_before > self.now or self.exhausted:

@@ -145,7 +145,7 @@ def _fill_slots(model: Model) -> None:
     source = model.current or model.candidate
     if source is None:
         return
-    taken = model.taken()
+    taken = {w.slot for w in model.workers.values() if w.fills and model.counts(w)}
     for slot in range(1, model.target + 1):
         if slot not in taken and model.can_fork(source):
             transitions.fork(model, source, slot, "no worker has this slot")

@@ -1,4 +1,4 @@
-"""Clauses: for what a worker or the server waits, and whether traffic may come. Pure."""
+"""Clauses: the thing that a worker or the server waits for, and whether traffic may come. Pure."""
 
 from collections.abc import Mapping
 
