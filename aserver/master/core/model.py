@@ -239,6 +239,15 @@ class Model:
         role = self.generations[worker.generation].role
         return role in (Role.CURRENT, Role.OLD) or (role is Role.CANDIDATE and self.current is None)
 
+    def taken(self) -> set[int]:
+        """The slots for which no other worker is to be forked."""
+        return {w.slot for w in self.workers.values() if w.fills and self.counts(w)}
+
+    def leaving(self) -> list[Worker]:
+        """The workers that serve but should be replaced, oldest first."""
+        found = [w for w in self.workers.values() if w.slot <= self.target and self.outgoing(w)]
+        return sorted(found, key=lambda w: (w.generation, w.serial))
+
     def recycle_at(self, worker: Worker) -> float | None:
         """When a worker that asked to be recycled will be RECYCLING, in monotonic seconds; None for never."""
         asked = worker.phase is WorkerPhase.READY and worker.recycle_reason and self.counts(worker)

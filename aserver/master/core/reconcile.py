@@ -145,7 +145,7 @@ def _fill_slots(model: Model) -> None:
     source = model.current or model.candidate
     if source is None:
         return
-    taken = {w.slot for w in model.workers.values() if w.fills and model.counts(w)}
+    taken = model.taken()
     for slot in range(1, model.target + 1):
         if slot not in taken and model.can_fork(source):
             transitions.fork(model, source, slot, "no worker has this slot")
@@ -163,9 +163,7 @@ def _replace_outgoing(model: Model) -> None:
     current = model.current
     if current is None:
         return
-    for worker in sorted(model.workers.values(), key=lambda w: (w.generation, w.serial)):
-        if not model.outgoing(worker) or worker.slot > model.target:
-            continue
+    for worker in model.leaving():
         partner = _partner(model, current, worker)
         if partner is None and model.can_fork(current):
             transitions.fork(model, current, worker.slot, f"to replace {worker}")
