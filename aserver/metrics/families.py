@@ -51,7 +51,7 @@ FAMILIES: Mapping[str, tuple[Kind, str, str]] = {
     "aserver.workers.wanted": ("gauge", "", "The number of workers that the server is to have."),
     "aserver.worker.memory": ("gauge", "By", "Memory that a worker shares with no other process."),
     "aserver.worker.restarts": ("counter", "", "Workers that were recycled or died, by the reason."),
-    "aserver.worker.boot_failures": ("counter", "", "Workers that could not boot."),
+    "aserver.worker.boot_failures": ("counter", "", "Workers that could not boot, but for those that ended a reload."),
     "aserver.reloads": ("counter", "", "Reloads and upgrades by their outcome."),
     "aserver.last_reload.successful": ("gauge", "", "Whether the last reload or upgrade is complete."),
     "aserver.last_reload.time": ("gauge", "s", "When the last reload or upgrade ended, in Unix time."),

@@ -83,7 +83,7 @@ def _look(model: Model, operation: Operation, current: Generation) -> None:
             how = "1 worker serves"
         text = f"{kind} complete: {how}, {seconds}{_leaving(model, number)}"
         _end(model, operation, "info", text, "complete")
-    elif current.backoff.failures >= model.limits.boot_retries:
+    elif current.backoff.failures >= max(1, model.limits.boot_retries):
         reason = f"workers of generation {current.number} cannot boot"
         text = f"{kind} incomplete after {seconds}: {reason}, and are tried again; {model.tally_beside(current)}"
         _end(model, operation, "error", text, "incomplete", reason=reason)

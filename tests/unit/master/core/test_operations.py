@@ -68,6 +68,14 @@ def test_a_reload_whose_later_workers_cannot_boot_is_incomplete(world: World) ->
     assert end.text.endswith("3 of 3 workers serve (2 of them from an older generation)")
 
 
+def test_without_retries_a_reload_is_not_over_before_its_second_worker() -> None:
+    """Fails if no failure at all is as many as `boot_retries` allows."""
+    world = World(quick(workers=3, boot_retries=0)).start()
+    reload(world, 1)
+    world.until(lambda: bool(ends(world)), 30)
+    assert ends(world)[0].outcome == "complete"
+
+
 def test_requests_that_come_together_are_answered_together(world: World) -> None:
     """The second to the fourth become one reload. Fails without the tickets of the one that waited."""
     for ticket in (1, 2, 3, 4):
