@@ -11,10 +11,10 @@ import random
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
 
-#: The work of a connection, until it is cancelled.
-Doing = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+from bench.load import hostile_streams
+from bench.load.hostile_streams import Doing
+
 _HEAD = b"GET / HTTP/1.1\r\nHost: bench.local\r\n"
 _FLOOD = _HEAD + b"X-Field: %s\r\n" % (b"x" * 1000) * 200
 
@@ -68,7 +68,7 @@ KINDS: dict[str, tuple[Doing, int]] = {
 
 async def attack(kind: str, host: str, port: int, seconds: float) -> None:
     """Keep as many connections as the kind has, each opened again when the server ends it."""
-    doing, count = KINDS[kind]
+    doing, count = (KINDS | hostile_streams.KINDS)[kind]
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
     standing = asyncio.Semaphore(0)

@@ -8,9 +8,10 @@ import os
 import select
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 from bench.servers import Address
 
@@ -62,7 +63,23 @@ def open_socket(address: Address) -> socket.socket:
     return sock
 
 
-def receive(sock: socket.socket, size: int) -> bytes:
+class EchoSocket(Protocol):
+    """A socket, or a stream that behaves like one."""
+
+    def fileno(self) -> int:
+        """Return the descriptor, to wait for."""
+
+    def sendall(self, data: bytes, /) -> None:
+        """Send all."""
+
+    def recv(self, size: int, /) -> bytes:
+        """Return what has come."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+def receive(sock: EchoSocket, size: int) -> bytes:
     """Return exactly `size` bytes. Raises SocketError."""
     received = bytearray()
     while len(received) < size:
@@ -92,12 +109,14 @@ def answer_pings(socks: Iterable[socket.socket]) -> None:
 class Echo:
     """Open sockets that echo messages of the same size."""
 
-    def __init__(self, address: Address, *, connections: int, size: int) -> None:
+    def __init__(
+        self, address: Address, *, connections: int, size: int, connect: Callable[[Address], EchoSocket]
+    ) -> None:
         payload, mask = os.urandom(size), os.urandom(4)
         masked = bytes(byte ^ mask[place % 4] for place, byte in enumerate(payload))
         self._message = head(size, 0x80) + mask + masked
         self._answer = head(size) + payload
-        self._sockets = [open_socket(address) for _ in range(connections)]
+        self._sockets = [connect(address) for _ in range(connections)]
         for sock in self._sockets:
             sock.sendall(self._message)
             if receive(sock, len(self._answer)) != self._answer:
@@ -148,9 +167,11 @@ class Echo:
 
 
 @contextmanager
-def echo(address: Address, *, connections: int, size: int) -> Iterator[Echo]:
+def echo(
+    address: Address, *, connections: int, size: int, connect: Callable[[Address], EchoSocket] = open_socket
+) -> Iterator[Echo]:
     """Open an `Echo` for a block. Raises SocketError, OSError."""
-    made = Echo(address, connections=connections, size=size)
+    made = Echo(address, connections=connections, size=size, connect=connect)
     try:
         yield made
     finally:

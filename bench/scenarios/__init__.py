@@ -1,6 +1,6 @@
 """All scenarios, in the order in which they run and are reported."""
 
-from bench.scenarios.attack import Attack
+from bench.scenarios.attack import H2_ATTACK, Attack
 from bench.scenarios.contract import Scenario
 from bench.scenarios.files import FILES
 from bench.scenarios.lifecycle import LIFECYCLES
@@ -10,7 +10,8 @@ from bench.scenarios.start import STARTS
 from bench.scenarios.websocket import SOCKETS
 
 SCENARIOS: dict[str, Scenario] = {
-    scenario.name: scenario for scenario in (*LOADS, *FILES, *SOCKETS, *MEMORIES, *STARTS, *LIFECYCLES, Attack())
+    scenario.name: scenario
+    for scenario in (*LOADS, *FILES, *SOCKETS, *MEMORIES, *STARTS, *LIFECYCLES, Attack(), H2_ATTACK)
 }
 # The scenarios of a quick run without names.
 QUICK = ("hello", "fastapi")

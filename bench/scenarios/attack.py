@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from bench.load import strict
+from bench import meter
+from bench.load import hostile_streams, strict
 from bench.load.hostile import KINDS
 from bench.machine import pinned
 from bench.scenarios.contract import Column, MeasureError, Outcome, Stage
@@ -23,42 +24,52 @@ _GATHERING = 20
 _SETTLING = 1.5
 
 
+def _columns(kinds: Sequence[str]) -> tuple[Column, ...]:
+    return (
+        Column("worst", "worst", 2),
+        *(Column(kind, kind, 2, compare=False) for kind in kinds),
+        Column("pss_mb", "PSS MB", 0, compare=False),
+        Column("p99_ms", "p99 ms without", 2, compare=False),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Attack:
     """16 honest clients, alone and beside hostile clients. Main figure: their worst p99 over their p99 alone."""
 
     name: str = "attack"
     title: str = "p99 of honest clients under attack, as a multiple of their p99 without"
-    columns: Sequence[Column] = (
-        Column("worst", "worst", 2),
-        *(Column(kind, kind, 2, compare=False) for kind in KINDS),
-        Column("p99_ms", "p99 ms without", 2, compare=False),
-    )
+    kinds: Sequence[str] = tuple(KINDS)
+    http2: bool = False
+    columns: Sequence[Column] = _columns(tuple(KINDS))
     most_rounds: int = 5
     tools: Sequence[str] = ()
 
     def launch(self, stage: Stage) -> Launch:
         """Ask for a single worker."""
         del stage
-        return Launch("bodies:app")
+        return Launch("bodies:app", http2=self.http2)
 
     def estimate(self, stage: Stage) -> float:
         """The time before and during each attack."""
-        return 2 * len(KINDS) * (stage.seconds + 3.0)
+        return 2 * len(self.kinds) * (stage.seconds + 3.0)
 
     def measure(self, stage: Stage, server: Server) -> Outcome:
         """See Scenario."""
         outcome = Outcome()
         calm: list[float] = []
-        for kind in KINDS:
+        peak = 0
+        for kind in self.kinds:
             starter = stage.starter()
             with starter.start(server, self.launch(stage)) as running, pinned(starter.processors.load):
                 running.wait_ready("/")
                 without = self._p99(running, stage.seconds, outcome)
                 with _attackers(kind, running, stage.seconds + _GATHERING + _SETTLING):
                     outcome.figures[kind] = self._p99(running, stage.seconds, outcome) / without
+                    peak = max(peak, meter.memory(running.pid).pss)
                 calm.append(without)
         outcome.figures["worst"] = max(outcome.figures.values())
+        outcome.figures["pss_mb"] = peak / 2**20
         outcome.figures["p99_ms"] = sorted(calm)[len(calm) // 2] * 1000
         return outcome
 
@@ -83,3 +94,12 @@ def _attackers(kind: str, running: Running, seconds: float) -> Iterator[None]:
     finally:
         process.kill()
         process.communicate()
+
+
+H2_ATTACK = Attack(
+    name="h2-attack",
+    title="The same under attacks over HTTP/2; the honest clients speak HTTP/1.1 on the same address",
+    kinds=tuple(hostile_streams.KINDS),
+    http2=True,
+    columns=_columns(tuple(hostile_streams.KINDS)),
+)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench import meter
+from bench.load.tunnel import open_stream
 from bench.load.websocket import PING, SocketError, answer_pings, echo, head, open_socket, receive
 from bench.machine import pinned
 from bench.scenarios.contract import Column, MeasureError, Outcome, Stage
@@ -23,6 +24,7 @@ class Echoes:
     title: str
     size: int
     connections: int
+    http2: bool = False  # each on a stream of a connection of its own (RFC 8441)
     columns: Sequence[Column] = (
         Column("cpu_us", "CPU µs/message", 1),
         Column("rps", "messages/s", 0),
@@ -35,7 +37,7 @@ class Echoes:
     def launch(self, stage: Stage) -> Launch:
         """Ask for a single worker without an access log."""
         del stage
-        return Launch("sockets:app")
+        return Launch("sockets:app", http2=self.http2)
 
     def estimate(self, stage: Stage) -> float:
         """The time for load, warm-up, start and stop."""
@@ -49,7 +51,12 @@ class Echoes:
             try:
                 with (
                     pinned(starter.processors.load),
-                    echo(running.address, connections=self.connections, size=self.size) as sockets,
+                    echo(
+                        running.address,
+                        connections=self.connections,
+                        size=self.size,
+                        connect=open_stream if self.http2 else open_socket,
+                    ) as sockets,
                 ):
                     sockets.run(stage.warmup)
                     before = meter.cpu_seconds(running.pid)
@@ -154,6 +161,7 @@ def _alive(sock: socket.socket) -> bool:
 
 SOCKETS = (
     Echoes(name="ws-64", title="WebSocket echo, 64 bytes, 32 connections", size=64, connections=32),
+    Echoes(name="h2-ws", title="WebSocket on HTTP/2: 64 bytes, 32 connections", size=64, connections=32, http2=True),
     Echoes(name="ws-64k", title="WebSocket echo, 64 KB, 8 connections", size=65536, connections=8),
     IdleSockets(),
 )
