@@ -232,6 +232,6 @@ PassedFd = Annotated[int, Meta(ge=3), NUMBER]  # above standard input, output an
 Backlog = Annotated[int, Meta(ge=1, le=2**31 - 1), NUMBER]
 #: Above the CPUs of any machine. The master's thought about its workers grows with their square: 0.4 s for 1000, 7 for
 #: 4000; and a slip of the pen is refused before it has eaten the memory.
-Workers = Annotated[int, Meta(ge=1, le=1024), NUMBER]
+Workers = Annotated[int, Meta(ge=1, le=1000), NUMBER]  # with room on the board (ipc/board) for a surge
 Mode = Annotated[int, Meta(ge=0, le=0o777), OCTAL]
 Account = Annotated[str, ACCOUNT]

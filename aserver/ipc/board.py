@@ -154,9 +154,14 @@ class Board:
         text = _TEXT.unpack_from(self._map, _HEADER * CELL_SIZE + _WORDS)[0].rstrip(b"\0").decode("utf-8", "replace")
         return text.startswith("+"), text[1:] or "the server boots"
 
-    def used(self) -> Iterator[tuple[int, memoryview]]:
-        """Every cell that was ever given out, with its number. A spoilt count is cut to the size of the board."""
-        for index in range(_HEADER + 1, min(self._words[_HEADER], CELLS - 1) + 1):
+    def used(self, begin: int = 0, most: int = CELLS) -> Iterator[tuple[int, memoryview]]:
+        """The cells that were ever given out, with their numbers: at most so many, round from the one after `begin`.
+
+        A spoilt count is cut to the size of the board.
+        """
+        count = min(self._words[_HEADER], CELLS - 1)
+        for number in range(begin, begin + min(most, count)):
+            index = _HEADER + 1 + number % count
             yield index, self.cell(index)
 
     def close(self) -> None:

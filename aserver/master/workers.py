@@ -87,6 +87,10 @@ class Workers:
 
     def fork(self, order: ev.Fork) -> None:
         """Have its zygote fork a worker."""
+        if not self._free_cells:
+            failed = msg.ForkFailed(order.serial, f"{CELLS - 1} processes are the most that a server can have")
+            self._loop.call_soon(self._on_event, failed)
+            return
         worker = WorkerHandle(order.serial, order.generation, order.slot, self._free_cells.pop())
         self._board.clear(worker.cell)
         self.all[worker.serial] = worker

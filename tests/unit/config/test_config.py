@@ -116,7 +116,7 @@ def test_a_default_as_shown_reads_back(info: SettingInfo) -> None:
         ("factory", 1, "on or off"),
         ("workers", "four", "auto or a whole number, at least 1"),
         ("workers", 0, "at least 1"),
-        ("workers", 1025, "at most 1024"),
+        ("workers", 1001, "at most 1000"),
         ("backlog", 2**31, "at most 2147483647"),
         ("max_requests", 2**63, "the largest number that fits"),
         ("ws_max_size", "8388608T", "the largest number that fits"),

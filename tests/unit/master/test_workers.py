@@ -34,6 +34,16 @@ async def test_a_worker_from_its_fork_to_its_end(stage: Stage) -> None:
     assert (await stage.fork(ev.Fork(1, 2, 1, 0, 0.0))).cell == 1, "the cell is free again"
 
 
+async def test_a_worker_for_which_the_board_has_no_cell_is_a_fork_that_failed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after `aserver scale 5000`. Fails with the IndexError of an empty list, which ends the master."""
+    monkeypatch.setattr(stage.all.workers, "_free_cells", [])
+    stage.all.workers.fork(ev.Fork(1, 7, 1, 0, 0.0))
+    await turn()
+    assert stage.heard == [msg.ForkFailed(7, "1023 processes are the most that a server can have")]
+
+
 async def test_each_kill_for_memory_explains_one_death(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails with all that was counted taken for the first death: the second was then a stranger's."""
     counts = iter([4, 4, 6, 6, 6, 7, 8])
