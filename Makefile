@@ -47,7 +47,7 @@ suite = { code=0; \
 	$(abspath $(BIN))/python -m pytest -m alone $(1) $(ARGS) || [ $$? = 5 ] || code=1; \
 	exit $$code; }
 
-MORE := tests/chaos tests/fuzz tests/documents/test_run.py $(addprefix tests/process/test_,attack.py attack_http2.py departures.py hostile_app.py http2_clients.py long_messages.py)
+MORE := tests/chaos tests/fuzz tests/documents/test_run.py tests/documents/test_logrotate.py $(addprefix tests/process/test_,attack.py attack_http2.py departures.py hostile_app.py http2_clients.py long_messages.py)
 LESS := $(addprefix --ignore=,$(MORE))
 
 test: $(VENV)/.test

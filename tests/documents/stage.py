@@ -69,7 +69,7 @@ class Stage:
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
-                timeout=3 * PATIENCE,
+                timeout=6 * PATIENCE,
                 check=False,
             )
             assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}\n{self._output()}"
