@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -121,9 +122,13 @@ def test_an_address_that_is_taken_costs_the_admin_endpoint_only(server: Start) -
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         more = ("--health-check", "/healthz", "--drain-delay", "60s")
-        running = server(APP, "--admin", f"127.0.0.1:{port}", *more)
+        running = server(APP, "--admin", f"127.0.0.1:{port}", *more, bind=("127.0.0.1:0", "h2c://127.0.0.1:0"))
         running.wait_log(rf"ERROR admin: cannot .*:{port}.* in use by .*; the server runs without its admin endpoint")
     running.wait_for(lambda: running.fetch("/healthz").text == "ok: the worker serves\n", what="the health check")
+    (clear,) = (each.url for each in running.addresses if each.scheme == "h2c")
+    with httpx.Client(http1=False, http2=True) as client:
+        answer = client.get(clear + "/healthz")
+    assert (answer.http_version, answer.text) == ("HTTP/2", "ok: the worker serves\n")
     running.terminate()
     running.wait_for(lambda: running.fetch("/healthz").status == 503, what="it to say that the server stops")
     assert "drain_delay" in running.fetch("/healthz").text

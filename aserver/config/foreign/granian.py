@@ -39,7 +39,8 @@ def _interface(value: object, _: Mapping[str, object]) -> Meaning:
 
 
 def _http(value: object, _: Mapping[str, object]) -> Meaning:
-    return Meaning(changes=(_HTTP2,)) if str(value) == "2" else Meaning()
+    last = value[-1] if isinstance(value, list) else value  # uWSGI has a flag of this name that may be repeated
+    return Meaning(changes=(_HTTP2,)) if str(last) == "2" else Meaning()
 
 
 def _level(value: object) -> object:

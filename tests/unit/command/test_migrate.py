@@ -118,6 +118,7 @@ def test_a_file_and_the_target_behind_it(migrate: Migrate, tmp_path: Path) -> No
         ("gunicorn -t 9 a:b", {"hang_timeout": "9s", "request_timeout": "9s"}, "--request-timeout 0"),
         ("gunicorn -k gthread -t 9 a:b", {"hang_timeout": "9s"}, ""),
         ("granian a:b --blocking-threads 3 --backpressure 9", {"threads": 3, "backpressure": 9}, ""),
+        ("granian a:b --http 2", {"target": "a:b"}, "h2c://host:port"),
         ("granian a:b --http1-header-read-timeout 1500", {"header_timeout": "1.5s"}, ""),
         ("hypercorn -k trio --verify-mode CERT_NONE -b 0.0.0.0:9 a:b", {"bind": ["0.0.0.0:9"]}, "trio's loop"),
         ("uv run gunicorn -k gevent a:b", {"target": "a:b"}, "gevent has no equal"),
