@@ -12,6 +12,7 @@ import pytest
 
 from aserver.asgi import Receive, Scope, Send
 from aserver.errors import ApplicationError
+from aserver.protocol.application.exchange import Exchange
 from aserver.protocol.application.files import CHUNK
 from aserver.protocol.application.tasks import REMEMBERED
 from tests.harness.waiting import PATIENCE, eventually
@@ -538,6 +539,10 @@ async def test_pathsend_to_a_client_that_leaves(tmp_path: Path) -> None:
         client = await server.connect(limit=1 << 16)
         await client.send(GET)
         await client.until(b"\r\n\r\n")
+        await client.exactly(CHUNK)
+        (exchange,) = server.service.tasks.running
+        assert isinstance(exchange, Exchange)
+        await eventually(lambda: exchange.sent >= CHUNK)  # a thread has sent it, and may not have told yet
         client.close()
         await asyncio.wait_for(raised.wait(), PATIENCE)
         await eventually(lambda: not server.service.active)
