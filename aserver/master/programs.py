@@ -68,17 +68,26 @@ def start_zygote() -> tuple[int, socket.socket]:
 def start_zygote_ahead() -> None:
     """Have the next `start_zygote` return a zygote that starts now. For a process of ours, with all that it inherits.
 
-    Sockets that a manager passed would be inherited as well, so that start waits for the master to take them. An error
-    is left to the start that follows, which meets it again and can tell it.
+    Descriptors that a supervisor passed would be inherited as well, so that start waits for the master to take them. An
+    error is left to the start that follows, which meets it again and can tell it.
     """
     global ahead  # noqa: PLW0603 - as above
-    if "LISTEN_FDS" in os.environ:
+    if _passed():
         return
     with contextlib.suppress(ConfigError, OSError):
         os.environ["PWD"] = str(unix.working_directory(os.environ))
         unix.raise_fd_limit()
         unix.keep_exit_statuses()
         ahead = start_zygote()
+
+
+def _passed() -> bool:
+    """Whether this process was given more than the standard streams; its own descriptors are close-on-exec."""
+    for fd in unix.open_fds():
+        with contextlib.suppress(OSError):  # the one of the listing is closed
+            if fd > 2 and os.get_inheritable(fd):
+                return True
+    return False
 
 
 def abandon_zygote_ahead() -> None:

@@ -13,7 +13,6 @@ from aserver.master import programs
 def _left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The variable and the handler that a start sets in its own process."""
     monkeypatch.setenv("PWD", os.getcwd())
-    monkeypatch.delenv("LISTEN_FDS", raising=False)
     before = signal.getsignal(signal.SIGCHLD)
     yield
     programs.abandon_zygote_ahead()
@@ -44,8 +43,13 @@ def test_a_zygote_that_is_not_needed_is_ended_and_reaped() -> None:
     programs.abandon_zygote_ahead()  # nothing is left to end
 
 
-def test_sockets_of_a_manager_are_not_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fails without the look at LISTEN_FDS: the zygote would hold the sockets, which are not close-on-exec yet."""
-    monkeypatch.setenv("LISTEN_FDS", "1")
-    programs.start_zygote_ahead()
-    assert programs.ahead is None
+def test_descriptors_of_a_supervisor_are_not_inherited() -> None:
+    """Fails without `_passed`: the zygote would hold sockets and pipes that are not close-on-exec yet."""
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)
+    try:
+        programs.start_zygote_ahead()
+        assert programs.ahead is None
+    finally:
+        os.close(reader)
+        os.close(writer)
