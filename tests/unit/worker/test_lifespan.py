@@ -210,8 +210,8 @@ async def test_startup_that_has_ended_is_not_late(
     """Fails with the timer left running."""
     monkeypatch.setattr(logging.getLogger("aserver"), "propagate", True)
     lifespan = Lifespan(app_of(_good), "auto")
-    await lifespan.startup(0.02)
-    await asyncio.sleep(0.03)
+    await lifespan.startup(0.4)
+    await asyncio.sleep(0.3)
     await lifespan.shutdown(5)
     assert caplog.messages == []
 
