@@ -28,6 +28,11 @@ from aserver.protocol.websocket.connection import Socket
 from aserver.protocol.websocket.departure import Departure
 from aserver.protocol.websocket.session import WebSocket
 
+try:
+    from aserver.protocol.http1.plain import PlainRequests
+except ImportError:  # not compiled
+    PlainRequests = None  # type: ignore[assignment,misc]
+
 log = logging.getLogger("aserver.error")
 
 
@@ -79,6 +84,9 @@ class Service:
             meter=self.context.meter if metered else None,
         )
         self.encoder = Encoder(self.context.defaults)
+        self.plain = None
+        if PlainRequests is not None:
+            self.plain = PlainRequests(self.tasks, self.context, self.encoder.heads, self.limits, self._ordinary)
         self.blocks = BlockEncoder(self.context.defaults)
 
     @property
@@ -94,7 +102,7 @@ class Service:
     @property
     def requests(self) -> int:
         """How many requests have ended."""
-        return self.tasks.requests
+        return self.tasks.requests + (0 if self.plain is None else self.plain.requests)
 
     @property
     def active(self) -> int:
@@ -114,22 +122,24 @@ class Service:
         `tls` says that the transport is an SSL transport, `h2c` that HTTP/2 may begin in the clear; `server` is the own
         end of all connections, if it is known: to ask each transport costs 1 us.
         """
-        context, tasks, encoder, limits, heads = self.context, self.tasks, self.encoder, self.limits, self.heads
-        blocks = self.blocks
-
+        context, tasks, limits, blocks = self.context, self.tasks, self.limits, self.blocks
+        http1 = self._ordinary if self.plain is None else self.plain.begin
         either = context.config.http2 and (tls or h2c)
 
         def begin(link: Connection, http2: bool) -> Handler:  # noqa: FBT001
             if http2:
                 return Http2Connection(link, tasks, blocks, limits)
-            return HttpConnection(link, tasks, encoder, limits, heads)
+            return http1(link)
 
         def make() -> Connection:
             link = Connection(context, scheme=scheme, tls=tls, server=server)
-            link.speak(Negotiation(link, begin) if either else HttpConnection(link, tasks, encoder, limits, heads))
+            link.speak(Negotiation(link, begin) if either else http1(link))
             return link
 
         return cast("Callable[[], asyncio.Protocol]", make)
+
+    def _ordinary(self, link: Connection) -> HttpConnection:
+        return HttpConnection(link, self.tasks, self.encoder, self.limits, self.heads)
 
     def drain(self) -> None:
         """From now on responses carry `Connection: close`, and end their connections; idle connections stay.
@@ -218,6 +228,8 @@ class Service:
         self.context.tick(now)
         self.encoder.renew()
         self.blocks.renew()
+        if self.plain is not None:
+            self.plain.renew()
         for connection in [c for c in self.connections if c.deadline <= now or c.write_deadline <= now]:
             if connection.write_deadline <= now:
                 connection.write_expired()

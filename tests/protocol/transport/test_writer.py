@@ -149,7 +149,9 @@ async def test_an_answer_that_comes_late_takes_those_along_that_wait() -> None:
     taps = [Tap(), Tap(), Tap()]
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        service.context.gather_until = time.monotonic() + 60 if len(written) < 2 else 0.0
+        for gathering in (service.context, service.plain):
+            if gathering is not None:
+                gathering.gather_until = time.monotonic() + 60 if len(written) < 2 else 0.0
         await send(START)
         await send(piece(b"abcdef", more=False))
         written.append([bool(tap.written) for tap in taps])

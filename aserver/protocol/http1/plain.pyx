@@ -1,0 +1,1041 @@
+# cython: language_level=3, binding=False, boundscheck=False, wraparound=False
+"""Plain requests of HTTP/1.1, natively: from the bytes of a whole head to the application's task, and its whole answer.
+
+Runs in the worker's loop, where it was compiled (`build_native.py`). A `PlainConnection` is the handler of a connection,
+and takes what is whole and plain: a head that comes in one piece, without a body, and an answer in one piece. With all
+else the ordinary `HttpConnection` and `Exchange` go on, at any point of a request (`PlainExchange.ordinary`). It must never
+accept a head that they refuse, nor see or send anything else than they would; tests/protocol run against both.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import Coroutine
+from types import CoroutineType
+
+from aserver.errors import ClientError
+from aserver.protocol.application.exchange import Exchange
+from aserver.protocol.http1.encoder import field_lines
+from aserver.protocol.http1.reader import ReadPhase
+from aserver.protocol.semantics import fields, response, target as targets
+from aserver.protocol.transport.connection import Awaited
+from aserver.protocol.transport.writer import GATHER_SECONDS as _GATHER
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_Copy, PyDict_GetItem, PyDict_GetItemWithError, PyDict_SetItem
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE, PyList_New, PyList_SET_ITEM
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from cpython.set cimport PySet_GET_SIZE
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_New, PyTuple_SET_ITEM
+from cpython.unicode cimport PyUnicode_DecodeASCII
+from libc.math cimport INFINITY
+from libc.string cimport memchr, memcmp, memcpy
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+cdef extern from "Python.h":
+    object PyObject_Call(object, object, object)
+    object PyObject_CallNoArgs(object)
+    object PyContext_Copy(object)
+    int PyIter_Send(object, object, PyObject **) except? -1
+
+ctypedef const unsigned char *cstr
+
+DEF NAMES = 1024  # places of the table of names, a power of two
+DEF MOST_FIELDS = 128
+DEF LONGEST_NAME = 64
+DEF LONGEST_KEPT = 512  # bytes of a value
+
+cdef bint EAGER = sys.version_info >= (3, 12)
+cdef double GATHER_SECONDS = _GATHER
+cdef Py_ssize_t JOIN_LIMIT = response.JOIN_LIMIT
+cdef object Task = asyncio.Task, NEXT_REQUEST = Awaited.NEXT_REQUEST, NOTHING = Awaited.NOTHING
+cdef object BETWEEN = ReadPhase.BETWEEN, monotonic = time.monotonic, decode_path = targets.decode_path
+cdef object STATES = (response.START, response.HEADED, response.DONE)
+cdef dict METHODS = targets.METHODS
+cdef dict ASGI = {"version": "3.0", "spec_version": "2.3"}
+cdef str GET = "GET"
+
+cdef enum:
+    START = 0
+    HEADED = 1
+    DONE = 2
+
+
+# ── names of fields ──────────────────────────────────────────────────────────────────────────────
+
+cdef unsigned char LOWER[256]  # of a character of a token, else 0
+cdef unsigned char HOST_CHARACTER[256]
+cdef PyObject *KNOWN[NAMES]
+cdef int MEANING[NAMES]  # of the name at the same place
+#: The last field of that name, as a pair: most clients repeat most of theirs. Values that are secret are not kept.
+cdef PyObject *LAST[NAMES]
+
+cdef enum:
+    ORDINARY = 0
+    HOST
+    CONNECTION
+    FORWARDING
+    SECRET
+    NOT_PLAIN  # no request with it is plain; llhttp takes Proxy-Connection for Connection
+
+cdef dict MEANINGS = dict.fromkeys(fields.REQUEST_NAMES.values(), ORDINARY)
+MEANINGS.update(dict.fromkeys((*fields.FRAMING_NAMES, b"proxy-connection"), NOT_PLAIN))
+MEANINGS.update(dict.fromkeys(fields.FORWARDING_NAMES, FORWARDING))
+MEANINGS.update(dict.fromkeys((b"authorization", b"proxy-authorization", b"cookie", b"x-api-key"), SECRET))
+MEANINGS.update({b"host": HOST, b"connection": CONNECTION})
+
+
+cdef fill_tables():
+    cdef unsigned int h
+    cdef int c
+    for c in range(256):
+        LOWER[c] = c if chr(c) in "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz" else 0
+        if 65 <= c <= 90:
+            LOWER[c] = c + 32
+        HOST_CHARACTER[c] = chr(c) in "-._~" or (c < 128 and chr(c).isalnum())
+    for name, meaning in MEANINGS.items():
+        h = 0
+        for c in name:
+            h = h * 31 + c
+        h %= NAMES
+        while KNOWN[h] is not NULL:
+            h = (h + 1) % NAMES
+        KNOWN[h] = <PyObject *> name  # MEANINGS has it
+        MEANING[h] = meaning
+
+
+fill_tables()
+
+
+cdef inline int lower_name(cstr p, Py_ssize_t size, unsigned char *low) noexcept:
+    """Write the name in lower case to `low`; return its place in the table, -1 if it has none, -2 if it is no token."""
+    cdef unsigned int h = 0
+    cdef Py_ssize_t i
+    cdef unsigned char c
+    if size > LONGEST_NAME or size <= 0:
+        return -2
+    for i in range(size):
+        c = LOWER[p[i]]
+        if c == 0:
+            return -2
+        low[i] = c
+        h = h * 31 + c
+    h %= NAMES
+    while KNOWN[h] is not NULL:
+        if PyBytes_GET_SIZE(<object> KNOWN[h]) == size and memcmp(PyBytes_AS_STRING(<object> KNOWN[h]), low, size) == 0:
+            return h
+        h = (h + 1) % NAMES
+    return -1
+
+
+cdef inline bint is_clean(cstr p, Py_ssize_t size) noexcept:
+    """Whether there is no control character but the tab. Without an early end, so that it is done in vectors."""
+    cdef unsigned char bad = 0
+    cdef Py_ssize_t i
+    for i in range(size):
+        bad |= ((p[i] < 32) & (p[i] != 9)) | (p[i] == 127)
+    return bad == 0
+
+
+cdef inline bint is_value_of(PyObject *pair, cstr p, Py_ssize_t size) noexcept:
+    """Whether a pair has this value."""
+    cdef PyObject *value = <PyObject *> PyTuple_GET_ITEM(<object> pair, 1)
+    return PyBytes_GET_SIZE(<object> value) == size and memcmp(PyBytes_AS_STRING(<object> value), p, size) == 0
+
+
+cdef bint is_good_host(cstr p, Py_ssize_t size) noexcept:
+    """Whether it is a name or an IPv4 address of the plainest characters, perhaps with a port (see `check_host`)."""
+    cdef Py_ssize_t i = 0, colon
+    while i < size and HOST_CHARACTER[p[i]]:
+        i += 1
+    if i == 0 or i == size:
+        return i > 0
+    colon = i
+    i += 1
+    while i < size and 48 <= p[i] <= 57:
+        i += 1
+    return p[colon] == 58 and i == size and size - colon <= 6
+
+
+cdef inline double clock() noexcept:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return now.tv_sec + now.tv_nsec * 1e-9
+
+
+async def _await(awaitable):
+    await awaitable
+
+
+# ── what all connections of a worker share ───────────────────────────────────────────────────────
+
+cdef class RememberedHead:
+    """A head of a response, as far as a whole answer needs it."""
+    cdef object head, status, ended
+    cdef bytes block
+    cdef Py_ssize_t length  # -1: the body's
+    cdef bint usable
+
+
+cdef class PlainRequests:
+    """Makes the handlers of connections. `make` makes the ordinary one, `renew` is to be called after each `tick`."""
+    cdef object app, context, tasks, heads, make, loop, variables, note, access, meter, task_factory, now, turn
+    cdef object flush_method, start_method, end_method, call_soon, root_path, raw_root_path
+    cdef dict template, memory, made, arguments, soon, state
+    cdef set running
+    cdef list gathered, ready, touched
+    cdef bytes ending
+    cdef public double gather_until  # of monotonic(), see `Writer`
+    cdef double keep_alive, deadline
+    cdef Py_ssize_t limit, small_head, most_fields, sent
+    cdef bint timed, observed, ids
+    cdef readonly Py_ssize_t requests
+
+    def __init__(self, tasks, context, heads, limits, make):
+        self.tasks, self.context, self.heads, self.make = tasks, context, heads, make
+        self.app, self.note, self.access, self.meter = tasks._app, tasks._note, tasks.access, tasks.meter
+        self.timed, self.observed, self.ids = tasks.timed, tasks.observed, tasks.ids is not None
+        self.loop, self.variables, self.running = context.loop, context.variables, tasks.running
+        self.limit = sys.maxsize if tasks._limit > sys.maxsize else <Py_ssize_t> tasks._limit
+        self.small_head, self.most_fields = limits.small_head, min(limits.fields, MOST_FIELDS)
+        self.made, self.memory, self.template = heads.made, {}, {}
+        self.gathered, self.ready, self.touched = [], [], []
+        self.task_factory = self.loop.get_task_factory
+        self.arguments = {"loop": self.loop, "context": None}
+        if EAGER:
+            self.arguments["eager_start"] = True
+        self.soon, self.call_soon = {"context": self.variables}, self.loop.call_soon
+        self.state, self.root_path, self.raw_root_path = context.state, context.root_path, context.raw_root_path
+        self.flush_method, self.start_method, self.end_method = self.flush, self.start_ready, self.end_turn
+        self.keep_alive = context.keep_alive
+        self.renew()
+
+    def begin(self, link):
+        """Make the handler of a connection."""
+        cdef PlainConnection connection = PlainConnection.__new__(PlainConnection)
+        connection.shared, connection.link = self, link
+        return connection
+
+    def renew(self):
+        """Take over the clock and the fields that the server adds; give the connections' deadlines to them."""
+        cdef PlainConnection connection
+        self.now = self.context.now
+        self.deadline = self.context.now + self.keep_alive
+        self.ending = field_lines(self.context.defaults.pairs) + b"\r\n\r\n"
+        touched, self.touched = self.touched, []
+        for connection in touched:
+            connection.settle()
+
+    cdef soon_call(self, method):
+        PyObject_Call(self.call_soon, (method,), self.soon)
+
+    # The application's tasks, as `Tasks` starts, counts and logs them.
+
+    cdef start(self, PlainExchange exchange):
+        if PySet_GET_SIZE(self.running) >= self.limit:
+            self.tasks.start(exchange.ordinary())
+            return
+        if self.timed:
+            exchange.started = monotonic()
+        elif self.meter is not None:
+            exchange.started = self.begun_turn()
+        else:
+            exchange.started = self.now
+        self.running.add(exchange)
+        if EAGER:
+            self.ready.append(exchange)
+            if PyList_GET_SIZE(self.ready) == 1:
+                self.soon_call(self.start_method)
+        else:
+            self.run(exchange)
+
+    def start_ready(self):
+        ready, self.ready = self.ready, []
+        for exchange in ready:
+            self.run(exchange)
+
+    cdef run(self, PlainExchange exchange):
+        cdef object task
+        context = PyContext_Copy(self.variables)
+        if PyObject_CallNoArgs(self.task_factory) is None:
+            PyDict_SetItem(self.arguments, "context", context)
+            task = PyObject_Call(Task, (exchange,), self.arguments)
+        else:  # an application's (tracing)
+            task = self.loop.create_task(exchange, context=context)
+        if not exchange.finished:
+            exchange.task = task
+            if exchange.slow is not None:
+                exchange.slow.task = task
+
+    cdef object begun_turn(self):
+        """When this turn of the loop began, or rather the first request in it, for all that begin and end in it."""
+        if self.turn is None:
+            self.turn = monotonic()
+            self.soon_call(self.end_method)
+        return self.turn
+
+    def end_turn(self):
+        self.turn = None
+        self.meter.sent += self.sent
+        self.sent = 0
+        self.meter.end_turn(monotonic())
+
+    cdef record(self, PlainExchange exchange):
+        if self.timed:
+            exchange.duration = monotonic() - exchange.started
+        if self.meter is not None:
+            exchange.memo.ended.append(exchange.started)
+            self.sent += exchange.sent
+            self.begun_turn()
+        if self.access is not None:
+            self.access(exchange)
+
+    # Answers
+
+    cdef RememberedHead remembered(self, object status, list headers):
+        """The head of a status and headers, if the ordinary exchange has made it before."""
+        cdef Py_ssize_t i, n = PyList_GET_SIZE(headers)
+        cdef PyObject *found
+        cdef RememberedHead memo
+        key = PyTuple_New(n + 1)
+        Py_INCREF(status)
+        PyTuple_SET_ITEM(key, 0, status)
+        for i in range(n):
+            pair = <object> PyList_GET_ITEM(headers, i)
+            Py_INCREF(pair)
+            PyTuple_SET_ITEM(key, i + 1, pair)
+        try:
+            found = PyDict_GetItemWithError(self.memory, key)
+        except TypeError:  # pairs that are lists, or values that are no bytes
+            return None
+        if found is not NULL:
+            return <RememberedHead> found
+        head = self.made.get(key)
+        if head is None:
+            return None
+        memo = RememberedHead.__new__(RememberedHead)
+        memo.head, memo.block, memo.status = head, head.block, head.status
+        memo.length = -1 if head.length is None else min(head.length, JOIN_LIMIT)
+        memo.usable = head.plain and not head.bodiless
+        memo.ended = None if self.meter is None else self.meter.ended[head.status // 100]
+        if len(self.memory) >= 512:
+            self.memory.clear()
+        self.memory[key] = memo
+        return memo
+
+    def flush(self):
+        """Write the answers that wait for the end of the turn."""
+        cdef PlainConnection connection
+        gathered, self.gathered = self.gathered, []
+        for connection in gathered:
+            connection.flush()
+
+
+# ── the application's side ───────────────────────────────────────────────────────────────────────
+
+@cython.freelist(128)
+cdef class PlainCall:
+    """A `send(message)` or `receive()`: it acts when it is awaited, as a coroutine does."""
+    cdef PlainExchange exchange
+    cdef object message  # None: receive
+    cdef object inner  # what goes on with it
+    cdef bint begun
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.inner is None:
+            self.begin()
+            if self.inner is None:
+                if self.message is None:
+                    raise StopIteration({"type": "http.request", "body": b"", "more_body": False})
+                raise StopIteration
+        return self.go_on(None)
+
+    cdef begin(self):
+        if self.begun:
+            raise RuntimeError("cannot reuse already awaited coroutine")
+        self.begun = True
+        inner = self.exchange.received() if self.message is None else self.exchange.take(self.message)
+        if inner is not None:
+            self.inner = inner.__await__()
+
+    cdef go_on(self, value):
+        cdef PyObject *result = NULL
+        cdef int status = PyIter_Send(self.inner, value, &result)
+        outcome = <object> result
+        Py_DECREF(outcome)
+        if status == 1:
+            return outcome
+        raise StopIteration(outcome)
+
+    def send(self, value):
+        if self.inner is None:
+            if value is not None:
+                raise TypeError("can't send non-None value to a just-started coroutine")
+            return self.__next__()
+        return self.go_on(value)
+
+    def throw(self, kind, value=None, traceback=None):
+        self.begun = True
+        if self.inner is not None:
+            return self.inner.throw(kind if value is None else value)
+        raise kind if value is None else value
+
+    def close(self):
+        self.begun = True
+        if self.inner is not None:
+            self.inner.close()
+
+    @property
+    def cr_frame(self):
+        """None: it has no stack, only what it awaits has one."""
+
+    @property
+    def cr_await(self):
+        """For stacks of what waits."""
+        return self.inner
+
+
+@cython.freelist(256)
+cdef class PlainExchange:
+    """A plain request and its answer; also the coroutine that its task runs. A `Request`, and an `AccessRecord`."""
+    cdef PlainConnection conn
+    cdef object coro, slow
+    cdef RememberedHead memo
+    cdef bytes data
+    cdef dict forwarding
+    cdef list fields
+    cdef int phase
+    cdef bint asked, finished, keep_alive
+    cdef readonly object task, scope, started, duration, response_headers, client
+    cdef readonly str method
+    cdef readonly bytes target
+    cdef readonly Py_ssize_t sent
+
+    # As the coroutine of a task
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef PyObject *result = NULL
+        cdef int status = 0
+        cdef PlainRequests shared
+        try:
+            if self.coro is None:
+                shared = self.conn.shared
+                if shared.note is not None:
+                    shared.note(self.target)
+                coro = shared.app(self.scope, self.receive, self.send)
+                self.coro = coro if type(coro) is CoroutineType else _await(coro)
+            status = PyIter_Send(self.coro, None, &result)
+        except BaseException as error:
+            self.fail(error)
+            status = -1
+        if status == 1:
+            outcome = <object> result
+            Py_DECREF(outcome)
+            return outcome
+        if status == 0:
+            Py_DECREF(<object> result)
+            self.returned_to_server()
+        raise StopIteration
+
+    def throw(self, kind, value=None, traceback=None):
+        error = kind if value is None else value
+        try:
+            if self.coro is None:  # cancelled before its first step
+                raise error
+            return self.coro.throw(error)
+        except StopIteration:
+            self.returned_to_server()
+        except BaseException as failure:
+            self.fail(failure)
+        raise StopIteration
+
+    def close(self):
+        if self.coro is not None:
+            self.coro.close()
+
+    def __getattr__(self, name):  # cr_frame and its like are the application's
+        if self.coro is None or not name.startswith(("cr_", "__")):
+            raise AttributeError(name)
+        return getattr(self.coro, name)
+
+    cdef returned_to_server(self):
+        if self.slow is not None:
+            if self.slow.state is not STATES[DONE]:
+                self.slow.returned()
+        elif self.phase != DONE:
+            self.ordinary().returned()
+        self.end()
+
+    cdef fail(self, error):
+        try:
+            self.ordinary().failed(error)
+        finally:
+            self.end()
+
+    cdef end(self):
+        cdef PlainRequests shared = self.conn.shared
+        self.finished = True
+        shared.requests += 1
+        self.task = self.coro = None  # a task has its coroutine for good
+        if self.slow is None:
+            shared.running.discard(self)
+        else:
+            shared.running.discard(self.slow)
+            self.slow.task = None
+
+    # As the application's channels
+
+    def receive(self):
+        """ASGI `receive()`."""
+        cdef PlainCall call = PlainCall.__new__(PlainCall)
+        call.exchange = self
+        return call
+
+    def send(self, message):
+        """ASGI `send()`; and of a coroutine, for tasks that are written in Python."""
+        if message is None:
+            return self.__next__()
+        cdef PlainCall call = PlainCall.__new__(PlainCall)
+        call.exchange, call.message = self, message
+        return call
+
+    cdef object received(self):
+        if self.slow is None and not self.asked and self.phase != DONE:
+            self.asked = True
+            return None
+        return self.ordinary().receive()
+
+    cdef object take(self, message):
+        """Take a message that was sent; return None, or the coroutine that goes on with it."""
+        if self.slow is None and type(message) is dict:
+            kind = (<dict> message)["type"]
+            if self.phase == HEADED:
+                if kind == "http.response.body" and self.answer(<dict> message):
+                    return self.conn.link.until_writable() if self.conn.paused else None
+            elif self.phase == START and kind == "http.response.start" and self.head(<dict> message):
+                return None
+        return self.ordinary().send(message)
+
+    cdef bint head(self, dict message) except -1:
+        """Keep the head of the answer, if it is plain and came before."""
+        cdef PyObject *status = PyDict_GetItem(message, "status")
+        cdef PyObject *headers = PyDict_GetItem(message, "headers")
+        cdef RememberedHead memo
+        if status is NULL or headers is NULL or "trailers" in message:
+            return False
+        if type(<object> headers) is not list:
+            return False
+        memo = self.conn.shared.remembered(<object> status, <list> headers)
+        if memo is None or not memo.usable:
+            return False
+        self.memo = memo
+        self.response_headers = <object> headers
+        self.phase = HEADED
+        return True
+
+    cdef bint answer(self, dict message) except -1:
+        """Send head and body, if they are the whole answer."""
+        cdef PyObject *found = PyDict_GetItem(message, "body")
+        cdef PyObject *more = PyDict_GetItem(message, "more_body")
+        cdef bytes body
+        cdef RememberedHead memo = self.memo
+        cdef Py_ssize_t size
+        cdef PlainConnection conn = self.conn
+        if found is NULL:
+            body = b""
+        elif type(<object> found) is bytes:
+            body = <bytes> found
+        else:
+            return False
+        size = PyBytes_GET_SIZE(body)
+        if size >= JOIN_LIMIT or (memo.length >= 0 and memo.length != size) or (more is not NULL and <object> more):
+            return False
+        if conn.current is not self or self.method == "HEAD" or conn.shared.context.draining:
+            return False
+        self.sent = size
+        self.phase = DONE
+        conn.write_answer(whole(memo, size, self.keep_alive, conn.shared.ending, body), self.keep_alive)
+        conn.answered(self)
+        return True
+
+    # As a request
+
+    cdef object ordinary(self):
+        """The exchange that goes on with this request."""
+        cdef PlainConnection conn = self.conn
+        cdef PlainRequests shared = conn.shared
+        if self.slow is not None:
+            return self.slow
+        conn.settle()
+        conn.flush()
+        http = conn.ordinary()
+        # The application may have emptied its scope.
+        slow = Exchange(http, shared.heads, {"client": self.client}, self.target, self.method, "1.1", self.headers,
+                        self.keep_alive)
+        slow.scope, slow.task = self.scope, self.task
+        slow.launched = slow.complete = True
+        slow._read = self.asked
+        if self.started is not None:
+            slow.started = self.started
+        if self.phase != START:
+            slow.head, slow.status, slow.length = self.memo.head, self.memo.status, self.memo.head.length
+            slow.response_headers = self.response_headers
+            slow.state, slow.sent = STATES[self.phase], self.sent
+        if self in shared.running:
+            shared.running.discard(self)
+            shared.running.add(slow)
+        if conn.current is self:
+            conn.current = None
+            http.current = slow
+            if not self.keep_alive:
+                http.reader.stop()
+        self.slow = slow
+        return slow
+
+    @property
+    def headers(self):
+        """The fields of the request."""
+        cdef PlainExchange again
+        if self.fields is None:
+            again = PlainExchange.__new__(PlainExchange)
+            again.conn = self.conn
+            self.conn.parse(self.data, again, False)
+            self.fields = again.fields
+        return self.fields
+
+    version = "1.1"
+    request_id = None
+
+    @property
+    def status(self):
+        """The status of the answer."""
+        return 0 if self.memo is None else self.memo.status
+
+    @property
+    def connection(self):
+        """See `AccessRecord`."""
+        return self.conn
+
+    @property
+    def state(self):
+        """See `Request`."""
+        return STATES[self.phase] if self.slow is None else self.slow.state
+
+    @property
+    def begun(self):
+        """See `Request`."""
+        return self.phase != START
+
+    @property
+    def answered(self):
+        """See `Request`."""
+        return self.phase == DONE
+
+    @property
+    def open_ended(self):
+        """See `Request`."""
+        return self.phase == HEADED and self.memo.length < 0
+
+    def progress(self):
+        """See `Request`."""
+        return None if self.phase == DONE or self.conn.paused else self.sent
+
+    def cancel(self, reason):
+        """See `Request`."""
+        if self.task is not None:
+            self.task.cancel(reason)
+
+    def end_stream(self):
+        """See `Request`."""
+        self.ordinary().end_stream()
+
+    def abandon(self):
+        """See `Request`."""
+        return self.ordinary().abandon()
+
+    def refuse(self, status):
+        """See `Request`."""
+        self.ordinary().refuse(status)
+
+    def give_up(self, status):
+        """See `Request`."""
+        return self.ordinary().give_up(status)
+
+
+Coroutine.register(PlainCall)
+Coroutine.register(PlainExchange)
+
+
+cdef bytes whole(RememberedHead memo, Py_ssize_t size, bint keep_alive, bytes ending, bytes body):
+    """The bytes of an answer: head, length, Connection, the server's fields, body (see `Encoder.first`)."""
+    cdef bytes framing = b""
+    if memo.length < 0:
+        framing = b"\r\ncontent-length: %d" % size
+    if not keep_alive:
+        framing += b"\r\nconnection: close"
+    cdef Py_ssize_t a = PyBytes_GET_SIZE(memo.block), b = PyBytes_GET_SIZE(framing), c = PyBytes_GET_SIZE(ending)
+    cdef bytes out = PyBytes_FromStringAndSize(NULL, a + b + c + size)
+    cdef char *p = PyBytes_AS_STRING(out)
+    memcpy(p, PyBytes_AS_STRING(memo.block), a)
+    memcpy(p + a, PyBytes_AS_STRING(framing), b)
+    memcpy(p + a + b, PyBytes_AS_STRING(ending), c)
+    memcpy(p + a + b + c, PyBytes_AS_STRING(body), size)
+    return out
+
+
+# ── the connection's side ────────────────────────────────────────────────────────────────────────
+
+cdef class PlainConnection:
+    """The handler of a connection: plain requests by itself, all else by the ordinary handler."""
+    cdef PlainRequests shared
+    cdef PlainExchange current
+    cdef object link, http, write, client
+    cdef dict template, extensions
+    cdef bytes out
+    cdef double deadline
+    cdef bint touched, paused, trusted, introduced
+    cdef public object logged
+
+    # A `Handler`
+
+    def data_received(self, data):
+        """Take a plain request, or hand the bytes on."""
+        cdef PlainExchange exchange
+        if self.current is None and not self.paused and type(data) is bytes and (self.http is None or self.quiet()):
+            exchange = PlainExchange.__new__(PlainExchange)
+            exchange.conn = self
+            if self.parse(<bytes> data, exchange, True):
+                self.begin(exchange)
+                return
+        self.fall_back().data_received(data)
+
+    def eof_received(self):
+        """Half-close: what was asked is still answered."""
+        return False if self.current is None and self.http is None else self.fall_back().eof_received()
+
+    def writable(self):
+        """The client reads again."""
+        if self.http is not None:
+            self.http.writable()
+
+    def expire(self):
+        """A deadline has passed."""
+        self.fall_back().expire()
+
+    def postpone(self, seconds):
+        """Put off the deadline that the connection does not have yet."""
+        self.deadline += seconds
+
+    def cut(self):
+        """Nothing that is sent from now on reaches the client."""
+        self.out = None
+        if self.http is not None:
+            self.http.cut()
+
+    def lost(self):
+        """The transport has ended."""
+        self.out = self.write = None
+        if self.current is not None:
+            self.current.ordinary()
+        if self.http is not None:
+            self.http.lost()
+
+    @property
+    def idle(self):
+        """Whether no request is under way."""
+        self.flush()
+        return self.current is None and (self.http is None or self.http.idle)
+
+    @property
+    def write_paused(self):
+        """Whether the client reads too slowly."""
+        return self.paused
+
+    @write_paused.setter
+    def write_paused(self, bint paused):
+        self.paused = paused
+        if self.http is not None:
+            self.http.write_paused = paused
+
+    def __getattr__(self, name):
+        return getattr(self.fall_back(), name)
+
+    cdef ordinary(self):
+        """The handler of all that is not plain, made when it is first needed."""
+        if self.http is None:
+            self.http = self.shared.make(self.link)
+            self.http.write_paused = self.paused
+        return self.http
+
+    cdef fall_back(self):
+        """Have the ordinary handler go on, with the present request, if there is one."""
+        if self.current is not None:
+            self.current.ordinary()
+        self.settle()
+        self.flush()
+        return self.ordinary()
+
+    cdef bint quiet(self) except -1:
+        """Whether the ordinary handler waits for another request."""
+        return self.http.idle and self.http.reader.phase is BETWEEN
+
+    cdef introduce(self):
+        """Look at the connection, before its first request."""
+        cdef PlainRequests shared = self.shared
+        context, link = shared.context, self.link
+        self.introduced = True
+        self.client = link.client
+        self.write = link.transport.write
+        self.extensions = link.extensions
+        self.trusted = context.forwarding is not None and context.forwarding.trusts(link.client)
+        template = shared.template
+        if template.get("server") is not link.server or template.get("scheme") != link.scheme or link.tls:
+            template = {
+                "type": "http", "asgi": None, "http_version": "1.1", "server": link.server, "client": None,
+                "scheme": link.scheme, "root_path": context.root_path, "method": GET, "path": None, "raw_path": None,
+                "query_string": b"", "headers": None, "state": None, "extensions": None,
+            }
+            if not link.tls:
+                shared.template = template
+        self.template = template
+
+    cdef begin(self, PlainExchange exchange):
+        cdef PlainRequests shared = self.shared
+        if not self.touched:
+            self.touched = True
+            shared.touched.append(self)
+        self.deadline = INFINITY
+        if exchange.forwarding is None and not shared.ids:
+            self.current = exchange
+            shared.start(exchange)
+            return
+        self.settle()
+        self.flush()
+        http = self.ordinary()
+        try:
+            http.on_request(exchange.method, exchange.target, "1.1", exchange.headers, exchange.keep_alive,
+                            exchange.forwarding or {}, None, 0)
+        except ClientError as error:
+            http.refuse(error)
+            return
+        if not exchange.keep_alive:
+            http.reader.stop()
+        http.writable()  # starts it
+
+    # Answers
+
+    cdef write_answer(self, bytes data, bint gather):
+        """Write an answer: with others at the end of the turn, if one was written just before (see `Writer`)."""
+        cdef PlainRequests shared = self.shared
+        cdef double now
+        if self.out is not None:
+            data, self.out = self.out + data, None
+            self.write(data)
+            return
+        if self.http is not None and self.link.writer.held is not None:
+            self.link.writer.write(data)
+            return
+        if gather:
+            now = clock()
+            if now < shared.gather_until:
+                self.out = data
+                shared.gathered.append(self)
+                if PyList_GET_SIZE(shared.gathered) == 1:
+                    shared.soon_call(shared.flush_method)
+                return
+            shared.gather_until = now + GATHER_SECONDS
+            if shared.gathered:
+                shared.flush()
+            if shared.context.gathered:
+                shared.context.write_gathered()
+        self.write(data)
+
+    cdef flush(self):
+        """Write the answer that waits for the end of the turn."""
+        if self.out is not None:
+            data, self.out = self.out, None
+            self.write(data)
+
+    cdef answered(self, PlainExchange exchange):
+        """Go on after an answer."""
+        cdef PlainRequests shared = self.shared
+        if shared.observed:
+            shared.record(exchange)
+        self.current = None
+        if exchange.keep_alive:
+            self.deadline = shared.deadline
+            if not self.touched:
+                self.touched = True
+                shared.touched.append(self)
+        else:
+            self.settle()
+            self.link.close()
+
+    cdef settle(self):
+        """Give the connection the deadline that it has had since the last request began or ended."""
+        if self.touched:
+            self.touched = False
+            if self.link.open:
+                self.link.awaited = NOTHING if self.deadline == INFINITY else NEXT_REQUEST
+                self.link.deadline = self.deadline
+
+    # The head
+
+    cdef bint parse(self, bytes data, PlainExchange exchange, bint scoped) except -1:
+        """Fill an exchange with a head; return False if `data` is anything else than one plain head."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+        cdef cstr start = <cstr> PyBytes_AS_STRING(data)
+        cdef cstr p = start, end = start + size, target, target_end, query = NULL, colon, first, last
+        cdef PlainRequests shared = self.shared
+        cdef bint percent = False, hosted = False, connected = False
+        cdef int n = 0, i, meaning, place
+        cdef Py_ssize_t length
+        cdef unsigned char low[LONGEST_NAME]
+        cdef str method
+        cdef bytes name, value
+        cdef PyObject *pairs[MOST_FIELDS]
+        if size > shared.small_head or size < 18 or p[0] == 80:  # POST, PUT, PATCH
+            return False
+        if memcmp(p, b"GET ", 4) == 0:
+            method = GET
+            p += 4
+        else:
+            while p < end and LOWER[p[0]]:
+                p += 1
+            if p == end or p[0] != 32:
+                return False
+            found = METHODS.get(data[:p - start])
+            if found is None:
+                return False
+            method = found
+            p += 1
+        target = p
+        while p < end and 32 < p[0] < 127 and p[0] != 35:
+            if p[0] == 63 and query is NULL:
+                query = p
+            elif p[0] == 37:
+                percent = True
+            p += 1
+        if end - p < 13 or target[0] != 47 or memcmp(p, b" HTTP/1.1\r\n", 11):
+            return False
+        target_end = p
+        p += 11
+        exchange.keep_alive = True
+        try:
+            while p[0] != 13:
+                last = <cstr> memchr(p, 10, end - p)
+                if last is NULL or last[-1] != 13 or n >= shared.most_fields:
+                    return False
+                colon = <cstr> memchr(p, 58, last - p)
+                if colon is NULL:
+                    return False
+                place = lower_name(p, colon - p, low)
+                if place == -2:
+                    return False
+                length = colon - p
+                first = colon + 1
+                p = last + 1
+                last -= 1
+                while first < last and (first[0] == 32 or first[0] == 9):
+                    first += 1
+                while last > first and (last[-1] == 32 or last[-1] == 9):
+                    last -= 1
+                meaning = ORDINARY if place < 0 else MEANING[place]
+                if meaning == NOT_PLAIN or p >= end:
+                    return False
+                if place >= 0 and LAST[place] is not NULL and is_value_of(LAST[place], first, last - first):
+                    pair = <object> LAST[place]
+                elif not is_clean(first, last - first) or (
+                    meaning == HOST and not is_good_host(first, last - first)
+                ):
+                    return False
+                else:
+                    name = <bytes> KNOWN[place] if place >= 0 else PyBytes_FromStringAndSize(<char *> low, length)
+                    pair = (name, PyBytes_FromStringAndSize(<char *> first, last - first))
+                    if place >= 0 and meaning != SECRET and last - first <= LONGEST_KEPT:
+                        Py_XDECREF(LAST[place])
+                        Py_INCREF(pair)
+                        LAST[place] = <PyObject *> pair
+                Py_INCREF(pair)
+                pairs[n] = <PyObject *> pair
+                n += 1
+                if meaning == HOST:
+                    if hosted:
+                        return False
+                    hosted = True
+                elif meaning == CONNECTION:
+                    value = <bytes> (<tuple> pair)[1]
+                    if connected or not (value == b"keep-alive" or value == b"Keep-Alive" or value == b"close"):
+                        return False
+                    connected = True
+                    exchange.keep_alive = value != b"close"
+                elif meaning == FORWARDING and (self.trusted or not self.introduced):
+                    if exchange.forwarding is None:
+                        exchange.forwarding = {}
+                    if pair[0] in exchange.forwarding:
+                        return False
+                    exchange.forwarding[pair[0]] = pair[1]
+            if end - p != 2 or p[1] != 10 or not hosted:
+                return False
+            headers = PyList_New(n)
+            for i in range(n):
+                Py_INCREF(<object> pairs[i])
+                PyList_SET_ITEM(headers, i, <object> pairs[i])
+        finally:
+            for i in range(n):
+                Py_DECREF(<object> pairs[i])
+        if not scoped:
+            exchange.fields = headers
+            return True
+        if not self.introduced:
+            self.introduce()
+            if not self.trusted:
+                exchange.forwarding = None
+        exchange.method = method
+        exchange.data = data
+        exchange.client = self.client
+        if shared.access is not None:
+            exchange.fields = headers[:]
+        self.make_scope(exchange, target, target_end, query, percent, headers)
+        return True
+
+    cdef make_scope(self, PlainExchange exchange, cstr target, cstr end, cstr query, bint percent, list headers):
+        """See `begin_exchange`."""
+        cdef Py_ssize_t length = (end if query is NULL else query) - target
+        cdef dict scope = PyDict_Copy(self.template)
+        cdef bytes raw = PyBytes_FromStringAndSize(<char *> target, length)
+        cdef PlainRequests shared = self.shared
+        exchange.target = raw if query is NULL else PyBytes_FromStringAndSize(<char *> target, end - target)
+        if percent and memchr(target, 37, length) is not NULL:
+            path = decode_path(raw)
+        else:
+            path = PyUnicode_DecodeASCII(<char *> target, length, NULL)
+        if shared.root_path:
+            path = shared.root_path + path
+            raw = shared.raw_root_path + raw
+        scope["asgi"] = PyDict_Copy(ASGI)
+        scope["client"] = self.client
+        if exchange.method is not GET:
+            scope["method"] = exchange.method
+        scope["path"] = path
+        scope["raw_path"] = raw
+        if query is not NULL:
+            scope["query_string"] = PyBytes_FromStringAndSize(<char *> query + 1, end - query - 1)
+        scope["headers"] = headers
+        scope["state"] = PyDict_Copy(shared.state)
+        scope["extensions"] = PyDict_Copy(self.extensions)
+        exchange.scope = scope

@@ -1,0 +1,421 @@
+"""Plain requests natively (`http1/plain.pyx`) and as without a compiler: same requests, answers, faults and logs."""
+
+import asyncio
+import gc
+import importlib.util
+import sys
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from aserver.asgi import Receive, Scope, Send
+from aserver.protocol.service import Service
+from tests.protocol.http1.framing_rows import BEHIND, PLAIN
+from tests.protocol.serving import GET, LAST_GET, answer, service_of, serving
+from tests.protocol.wiretap import TURNS, Tap
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("aserver.protocol.http1.plain") is None, reason="not compiled")
+
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+HEAD = b"HEAD / HTTP/1.1\r\nHost: t\r\n\r\n"
+
+
+@pytest.fixture
+def anyio_backend() -> object:
+    """One loop is enough for most: the transport is our own."""
+    return ("asyncio", {"use_uvloop": False})
+
+
+class Side:
+    """A service with or without the native handler, and what came of it."""
+
+    def __init__(self, app: App, *, native: bool, **values: Any) -> None:
+        self.records: list[tuple[Any, ...]] = []
+        self.scopes: list[Scope] = []
+        self._app = app
+        self.service: Service = service_of(self._call, access=self._log, date_header=False, **values)
+        if not native:
+            self.service.plain = None
+        self.native = native
+
+    async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scopes.append({**scope, "headers": list(scope["headers"])})
+        await self._app(scope, receive, send)
+
+    def _log(self, record: Any) -> None:
+        names = ("client", "method", "target", "version", "status", "sent", "headers", "response_headers", "request_id")
+        self.records.append(tuple(getattr(record, name, None) for name in names))
+
+    async def ask(self, *pieces: bytes, leave: bool = True) -> tuple[Any, ...]:
+        self.records.clear()
+        self.scopes.clear()
+        tap = Tap().plug(self.service)
+        for piece in pieces:
+            if not tap.closed:
+                tap.protocol.data_received(piece)
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+        if plain := self.service.plain:
+            plain.renew()  # as the sweep does, which alone asks for deadlines
+        end = (tap.closed, tap.half_closed, tap.protocol.awaited)
+        if leave:
+            tap.protocol.connection_lost(None)
+            while self.service.active:
+                await asyncio.sleep(0)
+        return [*self.scopes], [*self.records], tap.written, end, self.service.requests
+
+
+async def both(app: App, *pieces: bytes, **values: Any) -> tuple[Any, ...]:
+    """What comes of it, which is the same on both sides."""
+    native, ordinary = (Side(app, native=native, **values) for native in (True, False))
+    outcome = await native.ask(*pieces)
+    assert outcome == await ordinary.ask(*pieces)
+    return outcome
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    message = await receive()
+    if message["type"] == "http.request":
+        await answer(send, message["body"])
+
+
+TOKEN = st.sampled_from(
+    b"a|Accept|X-Y|x_1|Host|host|Cookie|Connection|TE|A b|\xe4||Content-Length|Transfer-Encoding|Upgrade|Expect|"
+    b"Proxy-Connection|X-Forwarded-For|X-Forwarded-Proto|Forwarded|X-Request-Start".split(b"|")
+)
+VALUE = st.one_of(
+    st.sampled_from(
+        b"1|t|t:80|t:|:1|[::1]|a b|\t x \t|close|Close|keep-alive|keep-alive, close|0|chunked|h2c|100-continue|\x7f"
+        b"||a\0b|\xff|x\ry|198.51.100.7|https|trailers|upgrade".split(b"|")
+    ),
+    st.binary(max_size=6),
+)
+FIELD = st.tuples(TOKEN, st.sampled_from([b":", b": ", b":\t ", b" :", b""]), VALUE).map(b"".join)
+LINE = st.sampled_from(
+    b"GET / HTTP/1.1\nGET /a%20b?c=%20&d HTTP/1.1\nHEAD //e?f?g HTTP/1.1\nDELETE /?# HTTP/1.1\nPOST /p HTTP/1.1\n"
+    b"OPTIONS * HTTP/1.1\nGET http://h/ HTTP/1.1\nGET /\xe4 HTTP/1.1\nGET /%e4|\"'{} HTTP/1.1\nGET / HTTP/1.0\n"
+    b"GET  / HTTP/1.1\nget / HTTP/1.1\nBREW / HTTP/1.1\nPATCH /? HTTP/1.1\nCONNECT h:1 HTTP/1.1\nGET / HTTP/1.1 \n"
+    b"GET /\x7f HTTP/1.1".split(b"\n")
+)
+HOSTS = st.sampled_from([[b"Host: t"], [b"host:  example.org:8000 "], [b"HOST:[::1]:80"], [], [b"Host: t", b"Host: t"]])
+ENDS = st.sampled_from(
+    [b"\r\n\r\n", b"\n\n", b"\r\n", b"\r\n\r\nGET / HTTP/1.1\r\nHost: t\r\n\r\n", b"\r\n\r\nabc", b"\r\n \r\n\r\n"]
+)
+HEADS = st.builds(
+    lambda line, host, lines, end: b"\r\n".join([line, *host, *lines]) + end,
+    LINE,
+    HOSTS,
+    st.lists(FIELD, max_size=5),
+    ENDS,
+)
+
+
+SPOILT = st.builds(
+    lambda head, at, junk: head[:at] + junk + head[at:], HEADS, st.integers(0, 60), st.binary(max_size=2)
+)
+
+
+@given(st.one_of(HEADS, HEADS, SPOILT))
+@example(b"GET / HTTP/1.1\r\nHost:\r\n\r\n")
+@example(b"\r\n" + GET)
+@settings(max_examples=400, deadline=None)
+def test_any_head_is_the_same_request_or_the_same_fault(raw: bytes) -> None:
+    """Fails without any of the native checks."""
+    asyncio.run(both(echo, raw, GET, proxy_headers=True, forwarded_allow_ips=["192.0.2.1"]))
+
+
+@pytest.mark.parametrize("behind", BEHIND)
+async def test_the_table_of_framing(behind: bytes) -> None:
+    await both(echo, PLAIN + behind)
+    await both(echo, PLAIN, behind)
+
+
+async def test_what_is_plain_is_taken() -> None:
+    """Else all of this compares the ordinary handler with itself."""
+    side = Side(echo, native=True)
+    await side.ask(GET, LAST_GET)
+    assert side.service.plain is not None
+    assert side.service.plain.requests == 2
+    assert side.service.tasks.requests == 0
+
+
+def message(kind: str, **values: Any) -> Any:
+    return {"type": f"http.response.{kind}", **values}
+
+
+def script(*messages: Any) -> App:
+    """An application that sends these, whatever it hears."""
+
+    async def app(_scope: Scope, receive: Receive, send: Send) -> None:
+        for each in messages:
+            if callable(each):
+                await each(receive, send)
+            else:
+                await send(each)
+
+    return app
+
+
+async def _raise(*_: Any) -> None:
+    raise ValueError("of the application")
+
+
+async def _hear(receive: Receive, _: Send) -> None:
+    await receive()
+
+
+async def _go_on(_receive: Receive, send: Send) -> None:
+    with pytest.raises(Exception, match="unexpected ASGI message"):
+        await send(message("body", body=b"more"))
+
+
+async def _exit(*_: Any) -> None:
+    raise SystemExit(1)
+
+
+async def _cancel(*_: Any) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(1)
+
+
+LENGTH = [(b"content-length", b"2")]
+OK = message("start", status=200, headers=LENGTH)
+BODY = message("body", body=b"ok")
+SCRIPTS: dict[str, tuple[Any, ...]] = {
+    "whole": (OK, BODY),
+    "no length": (message("start", status=201, headers=[(b"x", b"y")]), BODY),
+    "tuples": (message("start", status=200, headers=((b"X-A", b"b"),)), BODY),
+    "lists": (message("start", status=200, headers=[[b"X-A", b"b"]]), BODY),
+    "a generator": (message("start", status=200, headers=iter([])), BODY),
+    "no headers": (message("start", status=200), BODY),
+    "no body": (message("start", status=200, headers=[]), message("body")),
+    "bytearray": (OK, message("body", body=bytearray(b"ok"))),
+    "str": (OK, message("body", body="ok")),
+    "too long": (OK, message("body", body=b"long"), BODY),
+    "too short": (OK, message("body", body=b"l")),
+    "in pieces": (OK, message("body", body=b"o", more_body=True), message("body", body=b"k")),
+    "chunks": (message("start", status=200, headers=[]), message("body", body=b"o", more_body=True), message("body")),
+    "large": (message("start", status=200, headers=[]), message("body", body=b"o" * 70000)),
+    "204": (message("start", status=204, headers=[]), BODY),
+    "304 with a length": (message("start", status=304, headers=LENGTH), message("body")),
+    "unknown status": (message("start", status=299, headers=[]), BODY),
+    "no status": (message("start", headers=[]), BODY),
+    "close": (message("start", status=200, headers=[*LENGTH, (b"connection", b"close")]), BODY),
+    "date": (message("start", status=200, headers=[*LENGTH, (b"server", b"mine")]), BODY),
+    "trailers": (message("start", status=200, headers=[], trailers=True), BODY),
+    "early hint": (message("early_hint", links=[b"</a>"]), OK, BODY),
+    "body first": (BODY,),
+    "two starts": (OK, OK),
+    "two answers": (OK, BODY, _go_on),
+    "another type": (message("unheard-of"),),
+    "nothing": (),
+    "half": (OK,),
+    "no type": ({},),
+    "raises": (_raise,),
+    "raises after the head": (OK, _raise),
+    "raises after the answer": (OK, BODY, _raise),
+    "exits": (_exit,),
+    "is cancelled": (_cancel,),
+    "is cancelled after the head": (OK, _cancel),
+    "hears twice after the answer": (_hear, OK, BODY, _hear, _hear),
+    "hears twice": (_hear, _hear, OK, BODY),
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("raw", [GET, LAST_GET, HEAD], ids=["kept", "last", "HEAD"])
+@pytest.mark.parametrize("draining", [False, True])
+async def test_any_application_has_the_same_answer(name: str, raw: bytes, draining: bool) -> None:
+    native, ordinary = (Side(script(*SCRIPTS[name]), native=native, header=["x-h: 1"]) for native in (True, False))
+    outcomes = []
+    for side in (native, ordinary):
+        if draining:
+            side.service.drain()
+        outcomes += [[*await side.ask(raw, raw), *await side.ask(raw, raw)]]  # the second knows the heads
+    for one, other in zip(*outcomes, strict=True):
+        assert one == other
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"root_path": "/app"},
+        {"limit_concurrency": 1},
+        {"limit_request_line": 60},
+        {"limit_request_fields": 2},
+        {"limit_request_field_size": 40},
+        {"server_header": True},
+        {"metered": True},
+    ],
+    ids=str,
+)
+async def test_any_setting_means_the_same(values: dict[str, Any]) -> None:
+    for raw in (GET, b"GET /" + b"a" * 60 + b" HTTP/1.1\r\nHost: t\r\na: 1\r\nb: 2\r\nc: " + b"d" * 50 + b"\r\n\r\n"):
+        await both(echo, raw, GET, **values)
+
+
+async def test_more_requests_while_one_runs() -> None:
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await answer(send, scope["raw_path"])
+
+    await both(slow, GET + GET, GET)
+    for first in (GET, LAST_GET):
+        native, ordinary = Side(slow, native=True), Side(slow, native=False)
+        outcomes = []
+        for side in (native, ordinary):
+            tap = Tap().plug(side.service)
+            tap.protocol.data_received(first)
+            tap.protocol.data_received(b"GET /2 HTTP/1.1\r\nHost: t\r\n\r\n")
+            while side.service.active:
+                await asyncio.sleep(0)
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+            outcomes.append((tap.written, tap.closed, side.service.requests))
+            tap.protocol.connection_lost(None)
+        assert outcomes[0] == outcomes[1]
+
+
+async def test_send_and_receive_act_when_they_are_awaited_and_are_coroutines() -> None:
+    """As those of other servers: an application may make tasks of them."""
+    seen: list[Any] = []
+
+    async def app(_scope: Scope, receive: Receive, send: Send) -> None:
+        first: Coroutine[Any, Any, Any] = receive()  # type: ignore[assignment]
+        seen.append(await asyncio.create_task(first))
+        with pytest.raises(RuntimeError, match="already awaited"):
+            await first
+        head, body = send(OK), send(BODY)
+        await asyncio.sleep(0)
+        seen.append(bytes(tap.written))
+        await asyncio.wait_for(asyncio.ensure_future(head), 5)
+        await asyncio.gather(body)
+        send(BODY).close()  # type: ignore[attr-defined]
+        seen.append(await asyncio.wait_for(receive(), 5))
+
+    side = Side(app, native=True)
+    tap = Tap().plug(side.service)
+    tap.protocol.data_received(GET)
+    while side.service.active:
+        await asyncio.sleep(0)
+    assert [each["type"] if isinstance(each, dict) else each for each in seen] == [
+        "http.request",
+        b"",
+        "http.disconnect",
+    ]
+    assert tap.written.endswith(b"\r\n\r\nok")
+
+
+async def test_the_task_is_a_real_one() -> None:
+    """With a name, a context of its own, and a stack that shows the application."""
+    number: ContextVar[int] = ContextVar("number", default=0)
+    tasks: list[asyncio.Task[Any]] = []
+    going = asyncio.Event()
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.append(task)
+        number.set(number.get() + 1)
+        await going.wait()
+        await answer(send, b"%d" % number.get())
+
+    side = Side(app, native=True)
+    taps = [Tap().plug(side.service) for _ in range(2)]
+    for tap in taps:
+        tap.protocol.data_received(GET)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert len({task.get_name() for task in tasks}) == 2
+    assert set(tasks) <= asyncio.all_tasks()
+    assert "_call" in repr(tasks[0])
+    going.set()
+    while side.service.active:
+        await asyncio.sleep(0)
+    assert [tap.written[-1:] for tap in taps] == [b"1", b"1"]
+    assert number.get() == 0
+
+
+async def test_a_task_factory_is_obeyed() -> None:
+    made: list[Any] = []
+
+    def factory(loop: Any, coro: Any, **more: Any) -> Any:
+        made.append(coro)
+        return asyncio.Task(coro, loop=loop, **more)
+
+    side = Side(echo, native=True)
+    asyncio.get_running_loop().set_task_factory(factory)
+    try:
+        outcome = await side.ask(GET)
+    finally:
+        asyncio.get_running_loop().set_task_factory(None)
+    assert outcome[2].startswith(b"HTTP/1.1 200")
+    assert len(made) == 1
+
+
+async def test_nothing_is_left_of_a_request() -> None:
+    """No cycle keeps what an application has given. Fails if the task or the application's coroutine is kept."""
+
+    class Token:
+        pass
+
+    tokens: list[weakref.ref[Token]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["token"] = token = Token()
+        tokens.append(weakref.ref(token))
+        if len(tokens) % 2:
+            await asyncio.sleep(0)
+        await echo(scope, receive, send)
+
+    side = Side(app, native=True)
+    gc.collect()
+    gc.disable()
+    try:
+        await side.ask(*[GET] * 6)
+        side.scopes.clear()
+        assert [each() for each in tokens if each() is not None] == []
+    finally:
+        gc.enable()
+
+
+async def test_counts_of_references_do_not_grow() -> None:
+    side = Side(script(_hear, OK, BODY), native=True)
+    raw = b"GET /a?b HTTP/1.1\r\nHost: t\r\nCookie: %d\r\nX-Unheard-Of: %d\r\nAccept: %d\r\n\r\n"
+    await side.ask(*[raw % (n, n, n) for n in range(50)])
+    shared = (GET, OK, BODY, b"ok", side.service.context, None)
+    side.scopes.clear()
+    side.records.clear()
+    gc.collect()
+    before = [sys.getrefcount(each) for each in shared], sys.getallocatedblocks()
+    await side.ask(*[raw % (n, n, n) for n in range(500)])
+    side.scopes.clear()
+    side.records.clear()
+    gc.collect()
+    after = [sys.getrefcount(each) for each in shared], sys.getallocatedblocks()
+    growth = [new - old for new, old in zip(after[0], before[0], strict=True)]
+    assert max(growth[:-1]) < 50
+    assert after[1] - before[1] < 250
+
+
+async def test_over_a_real_socket_with_a_client_that_leaves() -> None:
+    cancelled = asyncio.Event()
+
+    async def app(_scope: Scope, receive: Receive, _send: Send) -> None:
+        await receive()
+        if (await receive())["type"] == "http.disconnect":
+            cancelled.set()
+
+    async with serving(app) as server:
+        client = await server.connect()
+        await client.send(GET)
+        client.close()
+        await asyncio.wait_for(cancelled.wait(), 30)
