@@ -1,7 +1,7 @@
 # make run    environment, install, the demo app on http://127.0.0.1:8000 with two workers
 # make test   environment, the suite               make test ARGS='tests/unit -k sockets'
 # make test-more  the part of the suite that would make `make test` longer than five minutes: attacks, chaos, fuzzing
-# make test-compiled   the same suite with the protocol modules compiled (mypyc and Cython; needs a C compiler)
+# make test-compiled   the same suite with the protocol modules compiled (mypyc; needs a C compiler)
 # make lint   ruff, mypy, import rules             make bench ARGS='...'   see bench/README.md
 # make docs   what is generated: docs/settings.md and others      make clean              all that this file made
 # make site   the documents as a site, in build/site, all of whose links lead somewhere

@@ -104,7 +104,7 @@ class HttpConnection(Handler):
             reader.stop()
             return
         self.data_received(b"")
-        if link.handler is self and link.stage is OPEN:  # a WebSocket that has just begun has reasons of its own
+        if not reader.closed and link.stage is OPEN:  # a WebSocket that has just begun has reasons of its own
             if not reader.spent:
                 link.gate.resume(Pause.TURN)
             if not reader.paused:

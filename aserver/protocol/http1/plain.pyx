@@ -1,7 +1,7 @@
 # cython: language_level=3, binding=False, boundscheck=False, wraparound=False
 """Plain requests of HTTP/1.1, natively: from the bytes of a whole head to the application's task, and its whole answer.
 
-Runs in the worker's loop, where it was compiled (`build_native.py`). A `PlainConnection` is the handler of a connection,
+Runs in the worker's loop, where it was compiled (`hatch_build.py`). A `PlainConnection` is the handler of a connection,
 and takes what is whole and plain: a head that comes in one piece, without a body, and an answer in one piece. With all
 else the ordinary `HttpConnection` and `Exchange` go on, at any point of a request (`PlainExchange.ordinary`). It must never
 accept a head that they refuse, nor see or send anything else than they would; tests/protocol run against both.

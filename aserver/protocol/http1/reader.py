@@ -82,6 +82,7 @@ class RequestReader:
         "_sink",
         "_units",
         "_unread_from",
+        "closed",
         "head",
         "paused",
         "phase",
@@ -94,6 +95,7 @@ class RequestReader:
         self._limits = limits
         self._cache = cache
         self.phase = BETWEEN
+        self.closed = False
         self.paused = False
         self.spent = False
         self.unread = b""  # from `_unread_from` on
@@ -142,6 +144,7 @@ class RequestReader:
 
     def close(self) -> None:
         """Stop, and let go of the sink and of the parser, which hold the reader."""
+        self.closed = True
         self.stop()
         self._parser = self.head = None
         self._sink = cast("RequestSink", None)  # of which a reader that is OVER has no need
