@@ -11,8 +11,9 @@ import os
 import socket
 from collections.abc import Callable, Iterable
 
-from aserver.protocol.http1.connection import HttpConnection
+from aserver.protocol.http2.connection import Http2Connection
 from aserver.protocol.transport.connection import Connection
+from aserver.protocol.transport.negotiate import Negotiation
 
 
 class Relay:
@@ -29,7 +30,7 @@ class Relay:
             for connection in list(connections):
                 if connection.tls or not connection.idle:
                     continue
-                if not isinstance(connection.handler, HttpConnection):  # HTTP/2 has a state that stays here
+                if isinstance(connection.handler, Http2Connection | Negotiation):  # a state that stays here
                     continue
                 connection.writer.flush()
                 if not connection.transport.get_write_buffer_size():

@@ -153,7 +153,7 @@ def test_every_panel_shows_something_and_alerts_judge(observed: tuple[ServerProc
         for target in panel["targets"]:
             # Without its comparison, if it has one: a failed reload is counted as such, and not as a failed boot.
             expression = (
-                target["expr"].replace("$__rate_interval", "30s").replace("$instance", ".*").removesuffix(" > 0")
+                target["expr"].replace("$__rate_interval", "5m").replace("$instance", ".*").removesuffix(" > 0")
             )
             wait_for(partial(prometheus.finds, expression), what=f"{panel['title']}: {expression}")
     values = prometheus.ask("label/instance/values", **{"match[]": "aserver_workers_wanted"})
