@@ -175,7 +175,10 @@ def test_no_stream_is_lost_to_a_recycle_a_reload_or_the_stop(server: Start) -> N
 
 @pytest.mark.external
 def test_h2load_gets_an_answer_to_every_stream_that_was_begun(server: Start) -> None:
-    """Through recycles. It calls failed what it would have begun, so the server's count of answers is compared."""
+    """Through dozens of recycles. It calls failed what it would have begun, so the server's count of answers is compared.
+
+    It takes no notice of what is under way when its second is over: ten streams on each of eight connections.
+    """
     limits = ("--workers", "2", "--max-requests", "500", "--min-lifetime", "0")
     started = server("tests.apps.raw:app", *limits, bind=H2C)
     said = run("h2load", "-D", "1", "-c", "8", "-m", "10", started.url)
@@ -183,4 +186,4 @@ def test_h2load_gets_an_answer_to_every_stream_that_was_begun(server: Start) -> 
     assert succeeded is not None
     assert started.stop() == 0
     assert "has left after" in started.log
-    assert len(re.findall(r'"GET / HTTP/2" 200 ', started.log)) == int(succeeded[1])
+    assert 0 <= len(re.findall(r'"GET / HTTP/2" 200 ', started.log)) - int(succeeded[1]) <= 80

@@ -246,7 +246,8 @@ def test_incident_2_a_storm_of_signals_leaves_every_line_whole(kind: str, log_fo
     assert kind == "terminal" or len(missing) <= len(killed) * CLIENTS
     assert all(re.fullmatch(r"[a-h]\d+", failure) for failure in clients.failures), clients.failures
     explained = sum(count for message, count in found["record"].items() if "was killed by SIGKILL" in message)
-    assert 1 <= explained <= len(killed) == KILLS  # one may have been on its way out when it was killed
+    # One may have been on its way out when it was killed; and at a moment of the storm there may be no worker to kill.
+    assert 1 <= explained <= len(killed) <= KILLS
     assert found["record"]["logs reopened"] > SIGNALS // 100  # a tenth asked; a busy master takes several as one
     assert found["record"]["stopped"] == 1
 
