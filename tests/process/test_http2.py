@@ -175,7 +175,7 @@ def test_no_stream_is_lost_to_a_recycle_a_reload_or_the_stop(server: Start) -> N
 
 @pytest.mark.external
 def test_h2load_gets_an_answer_to_every_stream_that_was_begun(server: Start) -> None:
-    """Through dozens of recycles. It calls failed what it would have begun, so the server's count of answers is compared.
+    """Through recycles. It calls failed what it would have begun, so the server's count of answers is compared.
 
     It takes no notice of what is under way when its second is over: ten streams on each of eight connections.
     """
