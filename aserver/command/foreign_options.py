@@ -39,11 +39,11 @@ def foreign_options(taken: Iterable[str]) -> list[click.Parameter]:
     seen = {*taken, *_NOT_HERE}
     found: list[click.Parameter] = []
     for name in _SERVERS:
-        for row, _, flag in foreign.flags(foreign.SERVERS[name]):
+        server = foreign.SERVERS[name]
+        for row, _, flag in foreign.flags(server):
             if flag.spelling not in seen:
                 seen.add(flag.spelling)
-                repeated = row in foreign.REPEATED
-                found.append(ForeignOption(name, row, flag.spelling, flag.value, multiple=repeated))
+                found.append(ForeignOption(name, row, flag.spelling, flag.value, multiple=row in server.repeated))
     return found
 
 

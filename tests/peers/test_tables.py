@@ -42,6 +42,10 @@ def _click_options(command: Any) -> dict[str, set[tuple[str, bool]]]:
     }
 
 
+def _repeated(command: Any) -> set[str]:
+    return {each.name for each in command.params if each.param_type_name == "option" and each.multiple}
+
+
 def _compare(server: ForeignServer, theirs: dict[str, set[tuple[str, bool]]], *, ours: Iterable[str]) -> None:
     missing, gone = theirs.keys() - server.table.keys(), set(ours) - theirs.keys()
     assert not missing, f"{server.name} has settings without a verdict"
@@ -63,6 +67,7 @@ def test_gunicorn() -> None:
     }
     server = SERVERS["gunicorn"]
     _compare(server, theirs, ours=server.table)
+    assert server.repeated == {s.name for s in known if s.action == "append"}
     assert hooks() == {s.name for s in known if s.section == "Server Hooks" or s.name in _DIRTY}, "functions"
 
 
@@ -73,13 +78,17 @@ def test_uvicorn() -> None:
     """Every parameter of its command with its flags. Fails without one row."""
     _peer("uvicorn")
     server = SERVERS["uvicorn"]
-    _compare(server, _click_options(importlib.import_module("uvicorn.main").main), ours=server.table)
+    command = importlib.import_module("uvicorn.main").main
+    _compare(server, _click_options(command), ours=server.table)
+    assert server.repeated == _repeated(command)
 
 
 def test_granian() -> None:
     """Every parameter of its command with its flags. Fails without one row."""
     server = SERVERS["granian"]
-    _compare(server, _click_options(_peer("granian.cli").cli), ours=server.table)
+    command = _peer("granian.cli").cli
+    _compare(server, _click_options(command), ours=server.table)
+    assert server.repeated == _repeated(command)
 
 
 def test_hypercorn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +119,13 @@ def test_hypercorn(monkeypatch: pytest.MonkeyPatch) -> None:
         if spelling not in {"-h", "--help"}
     }
     assert {(flag.spelling, flag.value is None) for _, _, flag in flags(server)} == wanted
+    repeated = {
+        spelling
+        for each in parsers[0]._actions
+        if type(each).__name__ == "_AppendAction"
+        for spelling in each.option_strings
+    }
+    assert {flag.spelling for name, _, flag in flags(server) if name in server.repeated} == repeated
 
 
 def test_uwsgi() -> None:

@@ -6,7 +6,6 @@ Pure. `verdict` defines a verdict; `gunicorn`, `uvicorn`, `granian`, `hypercorn`
 
 from aserver.config.foreign.gunicorn import hooks, uncalled_hooks
 from aserver.config.foreign.translate import (
-    REPEATED,
     SERVERS,
     ForeignServer,
     Translated,
@@ -18,7 +17,6 @@ from aserver.config.foreign.translate import (
 from aserver.config.foreign.verdict import Answer, Meaning, Verdict
 
 __all__ = [
-    "REPEATED",
     "SERVERS",
     "Answer",
     "ForeignServer",

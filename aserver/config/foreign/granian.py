@@ -39,8 +39,7 @@ def _interface(value: object, _: Mapping[str, object]) -> Meaning:
 
 
 def _http(value: object, _: Mapping[str, object]) -> Meaning:
-    last = value[-1] if isinstance(value, list) else value  # uWSGI has a flag of this name that may be repeated
-    return Meaning(changes=(_HTTP2,)) if str(last) == "2" else Meaning()
+    return Meaning(changes=(_HTTP2,)) if str(value) == "2" else Meaning()
 
 
 def _level(value: object) -> object:
@@ -165,6 +164,20 @@ GRANIAN: Table = {
     "pid_file": renamed("pidfile"),
     "version": unneeded("aserver --version", "--version=on"),
 }
+
+#: Settings whose option may be given more than once.
+REPEATED = frozenset(
+    {
+        "env_files",
+        "reload_ignore_dirs",
+        "reload_ignore_paths",
+        "reload_ignore_patterns",
+        "reload_paths",
+        "ssl_crl",
+        "static_path_mount",
+        "static_path_route",
+    }
+)
 
 VARIABLES = {"GRANIAN_*": "not read: a warning names ours"}
 

@@ -114,6 +114,9 @@ HYPERCORN: Table = {
     "ssl_enabled": unneeded("a certfile says so", ""),
 }
 
+#: Settings whose option may be given more than once.
+REPEATED = frozenset({"bind", "insecure_bind", "quic_bind", "server_names"})
+
 VARIABLES: dict[str, str] = {}
 
 DEFAULTS = (

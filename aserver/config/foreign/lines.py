@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from aserver.config.foreign.relatives import rewritten
-from aserver.config.foreign.translate import REPEATED, SERVERS, ForeignServer, read_command_line
+from aserver.config.foreign.translate import SERVERS, ForeignServer, read_command_line
 
 _PLACEHOLDER = re.compile(r"%\((\w[\w-]*)\)")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*")
@@ -112,7 +112,7 @@ def in_uwsgi_ini(text: str, path: str) -> Found | None:
 
 
 def _set(values: dict[str, object], name: str, value: str) -> None:
-    if name in REPEATED and name in values:
+    if name in SERVERS["uwsgi"].repeated and name in values:
         before = values[name]
         values[name] = [*before, value] if isinstance(before, list) else [before, value]
     else:

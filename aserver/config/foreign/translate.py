@@ -12,25 +12,17 @@ from aserver.config.foreign import granian, gunicorn, hypercorn, uvicorn, uwsgi,
 from aserver.config.foreign.verdict import Flag, Table, Verdict
 from aserver.config.schema import NAMES
 
-#: Settings that may be given more than once on a command line.
-REPEATED = frozenset({
-    "bind", "raw_env", "env", "reload_extra_files", "raw_paste_global_conf", "dirty_apps", "reload_dirs", "headers",
-    "reload_includes", "reload_excludes", "env_files", "reload_paths", "reload_ignore_dirs", "reload_ignore_patterns",
-    "reload_ignore_paths", "server_names", "insecure_bind", "quic_bind", "static_path_mount", "static_path_route",
-    "socket", "http", "http-socket", "add-header", "pythonpath",
-})  # fmt: skip
-
-
 #: Settings of several values, which several settings there may make: uWSGI's `socket` and `http`.
 _JOINED = frozenset({"bind", "env", "header"})
 
 
 @dataclass(frozen=True, slots=True)
 class ForeignServer:
-    """Another server: its table, its variables, and its behaviour where a setting is not set."""
+    """Another server: its table, its options that may be repeated, its variables, its behaviour without a setting."""
 
     name: str
     table: Table
+    repeated: frozenset[str]
     variables: Mapping[str, str]
     defaults: Sequence[tuple[str, str, str]]
     target: str
@@ -44,11 +36,15 @@ class ForeignServer:
 SERVERS: Mapping[str, ForeignServer] = {
     server.name: server
     for server in (
-        ForeignServer("gunicorn", gunicorn.GUNICORN, gunicorn.VARIABLES, gunicorn.DEFAULTS, "wsgi_app"),
-        ForeignServer("uvicorn", uvicorn.UVICORN, uvicorn.VARIABLES, uvicorn.DEFAULTS, "app"),
-        ForeignServer("granian", granian.GRANIAN, granian.VARIABLES, granian.DEFAULTS, "app"),
-        ForeignServer("hypercorn", hypercorn.HYPERCORN, hypercorn.VARIABLES, hypercorn.DEFAULTS, "application"),
-        ForeignServer("uwsgi", uwsgi.UWSGI, uwsgi.VARIABLES, uwsgi.DEFAULTS, "module"),
+        ForeignServer(
+            "gunicorn", gunicorn.GUNICORN, gunicorn.REPEATED, gunicorn.VARIABLES, gunicorn.DEFAULTS, "wsgi_app"
+        ),
+        ForeignServer("uvicorn", uvicorn.UVICORN, uvicorn.REPEATED, uvicorn.VARIABLES, uvicorn.DEFAULTS, "app"),
+        ForeignServer("granian", granian.GRANIAN, granian.REPEATED, granian.VARIABLES, granian.DEFAULTS, "app"),
+        ForeignServer(
+            "hypercorn", hypercorn.HYPERCORN, hypercorn.REPEATED, hypercorn.VARIABLES, hypercorn.DEFAULTS, "application"
+        ),
+        ForeignServer("uwsgi", uwsgi.UWSGI, uwsgi.REPEATED, uwsgi.VARIABLES, uwsgi.DEFAULTS, "module"),
     )
 }
 
@@ -86,9 +82,9 @@ def translate(server: ForeignServer, values: Mapping[str, object]) -> Translated
                 implied[key] = each, name
             elif setting in result.spelled and setting in _JOINED:
                 result.settings[key] = [*_items(result.settings[key]), *_items(each)]
-            elif setting in result.spelled:
+            elif setting in result.spelled and result.settings.get(key) != each:
                 result.twice.append((setting, result.spelled[setting], name))
-            else:
+            elif setting not in result.spelled:
                 result.settings[key], result.spelled[setting] = each, name
     for key, (each, name) in implied.items():
         if NAMES.get(key, key) not in result.spelled:
@@ -151,7 +147,7 @@ def read_command_line(server: ForeignServer, words: Sequence[str]) -> tuple[dict
                 text = rest.pop(0)
             else:
                 text = "true"
-            _set(values, name, text)
+            _set(server, values, name, text)
             continue
         values[name] = flag.value == "on"
         if equals and not word.startswith("--"):  # letters without values may stand together: -DR
@@ -159,8 +155,8 @@ def read_command_line(server: ForeignServer, words: Sequence[str]) -> tuple[dict
     return values, strange
 
 
-def _set(values: dict[str, object], name: str, text: object) -> None:
-    if name not in REPEATED:
+def _set(server: ForeignServer, values: dict[str, object], name: str, text: object) -> None:
+    if name not in server.repeated:
         values[name] = text
         return
     before = values.setdefault(name, [])

@@ -114,6 +114,9 @@ UVICORN: Table = {
     "factory": same("--factory=on"),
 }
 
+#: Settings whose option may be given more than once.
+REPEATED = frozenset({"headers", "reload_dirs", "reload_excludes", "reload_includes"})
+
 VARIABLES = {
     "UVICORN_*": "not read: a warning names ours",
     "WEB_CONCURRENCY": "read: workers",

@@ -26,15 +26,20 @@ _UWSGI_PROTOCOL = (
     "(nginx: proxy_pass http://unix:/path; for uwsgi_pass)"
 )
 _ALWAYS = "always so here"
+_PATHS = ("pythonpath", "python-path", "pp")
 _HTTP2 = (
     "HTTP/2 is spoken over TLS, and in the clear where bind says h2c://host:port; its limits are fixed (docs/http2.md)"
 )
 
 
+def _items(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
+
+
 def _address(said: str = "") -> Convert:
     def convert(value: object, _: Mapping[str, object]) -> Meaning:
         addresses: list[str] = []
-        for each in value if isinstance(value, list) else [value]:
+        for each in _items(value):
             text = str(each).strip().partition(",")[0]
             path = "/" in text or text.endswith((".sock", ".socket")) or text.startswith("@")
             relative = path and not text.startswith(("/", "@", "unix:"))
@@ -45,8 +50,15 @@ def _address(said: str = "") -> Convert:
 
 
 def _https(value: object, _: Mapping[str, object]) -> Meaning:
-    address, certificate, key, *_rest = [*str(value).split(","), "", ""]
-    return Meaning({"bind": address, "certfile": certificate, "keyfile": key})
+    parts = [[*str(each).split(","), "", ""][:3] for each in _items(value)]
+    pairs = dict.fromkeys((certificate, key) for _, certificate, key in parts)
+    return Meaning(
+        {
+            "bind": [address for address, *_ in parts],
+            "certfile": [a for a, _ in pairs],
+            "keyfile": [b for _, b in pairs],
+        }
+    )
 
 
 def _file(value: object, others: Mapping[str, object]) -> Meaning:
@@ -56,6 +68,12 @@ def _file(value: object, others: Mapping[str, object]) -> Meaning:
     if slash:
         settings["app_dir"] = path
     return Meaning(settings)
+
+
+def _path(_value: object, others: Mapping[str, object]) -> Meaning:
+    """All of the three names: each of them answers with the whole."""
+    folders = [str(each) for name in _PATHS if name in others for each in _items(others[name])]
+    return Meaning({"app_dir": ",".join([*folders, "."])})
 
 
 def _module(value: object, others: Mapping[str, object]) -> Meaning:
@@ -89,7 +107,7 @@ def _cheaper(value: object, others: Mapping[str, object]) -> Meaning:
 
 
 def _environment(value: object, _: Mapping[str, object]) -> Meaning:
-    return Meaning({"env": value if isinstance(value, list) else [value]})
+    return Meaning({"env": _items(value)})
 
 
 def _no_logging(value: object, _: Mapping[str, object]) -> Meaning:
@@ -105,14 +123,14 @@ def _daemonize(value: object, _: Mapping[str, object]) -> Meaning:
 
 
 def _header(value: object, _: Mapping[str, object]) -> Meaning:
-    values = value if isinstance(value, list) else [value]
-    return Meaning({"header": values})
+    return Meaning({"header": _items(value)})
 
 
 _socket = converted(
     "bind", _address(_UWSGI_PROTOCOL), "the address, which speaks HTTP and not the uwsgi protocol", "-s --socket"
 )
 _http = converted("bind", _address(), "the address")
+_folders = converted("app_dir", _path, "the working directory stays on the path behind it")
 _no_wait = unneeded("a worker that leaves waits for its threads within graceful_timeout")
 
 UWSGI: Table = {
@@ -195,9 +213,9 @@ UWSGI: Table = {
     "wsgi-file": converted("target", _file, "the module of that file; its folder becomes app_dir"),
     "file": converted("target", _file, "the module of that file; its folder becomes app_dir"),
     "callable": converted("target", _callable, "part of the target"),
-    "pythonpath": renamed("app_dir"),
-    "python-path": renamed("app_dir"),
-    "pp": renamed("app_dir"),
+    "pythonpath": _folders,
+    "python-path": _folders,
+    "pp": _folders,
     "chdir": same(),
     "chdir2": renamed("chdir"),
     "env": converted("env", _environment, "NAME=VALUE"),
@@ -294,6 +312,25 @@ UWSGI: Table = {
     "version": unneeded("aserver --version", "--version=on"),
     "ini": same("--ini"),
 }
+
+#: Settings whose option may be given more than once.
+REPEATED = frozenset(
+    {
+        "add-header",
+        "env",
+        "http",
+        "http-socket",
+        "http11-socket",
+        "httprouter",
+        "https",
+        "https-socket",
+        "pp",
+        "python-path",
+        "pythonpath",
+        "socket",
+        "uwsgi-socket",
+    }
+)
 
 VARIABLES = {"UWSGI_*": "its options: not read, and a warning names each that is set"}
 

@@ -131,6 +131,14 @@ def test_a_file_and_the_target_behind_it(migrate: Migrate, tmp_path: Path) -> No
         ),
         ("fastapi run app/main.py --app=api", {"target": "app.main:api", "bind": ["0.0.0.0:8000"]}, ""),
         ("python -m fastapi dev -e a:b --port 9", {"target": "a:b", "bind": ["127.0.0.1:9"], "reload": True}, ""),
+        ("gunicorn --pythonpath lib a:b", {"app_dir": "lib,."}, ""),
+        ("uwsgi -w a --pythonpath b --pp c --pythonpath d", {"app_dir": "b,d,c,."}, ""),
+        ("uwsgi -w a --http :8 --http :9", {"bind": ["0.0.0.0:8", "0.0.0.0:9"]}, ""),
+        (
+            "uwsgi -w a --https :8,c,k --https :9,c,k",
+            {"bind": ["0.0.0.0:8", "0.0.0.0:9"], "certfile": ["c"], "keyfile": ["k"]},
+            "",
+        ),
         ("uwsgi --http :9 --master -p 4 --wsgi-file app/shop.py --callable web", {"app_dir": "app", "workers": 4}, ""),
     ],
 )
