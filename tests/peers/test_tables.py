@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from aserver.config.foreign import SERVERS, ForeignServer, hooks
+from aserver.config.foreign.lines import in_words
 from aserver.config.foreign.translate import flags
 from aserver.config.schema import NAMES
 
@@ -126,6 +127,40 @@ def test_hypercorn(monkeypatch: pytest.MonkeyPatch) -> None:
         for spelling in each.option_strings
     }
     assert {flag.spelling for name, _, flag in flags(server) if name in server.repeated} == repeated
+
+
+def _understand(words: list[str], spellings: Iterable[tuple[str, bool]]) -> None:
+    """The command with each option: the option is understood, and one with a value does something or is spoken of."""
+    for spelling, valued in spellings:
+        target = ["shop"] * (spelling not in {"-e", "--entrypoint"} or words == ["daphne"])
+        plain = in_words([*words, *target])
+        found = in_words([*words, spelling, *["7"] * valued, *target])
+        assert plain is not None
+        assert found is not None
+        assert found.strange == [], f"{words[0]} has an option without a verdict"
+        assert not valued or found != plain, f"{spelling} is ignored silently"
+
+
+def test_daphne() -> None:
+    """Every flag of its parser. Fails without one line of `relatives`."""
+    parser = _peer("daphne.cli").CommandLineInterface().parser
+    _understand(
+        ["daphne"],
+        [
+            (each, action.nargs != 0)
+            for action in parser._actions
+            for each in action.option_strings
+            if action.dest != "help"
+        ],
+    )
+
+
+@pytest.mark.parametrize("verb", ["run", "dev"])
+def test_fastapi(verb: str) -> None:
+    """Every flag of the two commands. Fails without one line of `relatives`."""
+    group = importlib.import_module("typer.main").get_command(_peer("fastapi_cli.cli").app)
+    options = _click_options(group.commands[verb])
+    _understand(["fastapi", verb], [each for spellings in options.values() for each in sorted(spellings)])
 
 
 def test_uwsgi() -> None:

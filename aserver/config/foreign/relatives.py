@@ -25,6 +25,10 @@ _DAPHNE = {
     "-v": "loglevel",
     "--verbosity": "loglevel",
     "--log-fmt": "log_config",
+    "--websocket-max-message-size": "--ws-max-size",
+    "--websocket-max-frame-size": "ws_max_size, which bounds a message, of however many frames",
+    "--proxy-headers-host": "forwarded_allow_ips: the names of the proxy's headers are fixed",
+    "--proxy-headers-port": "forwarded_allow_ips: the names of the proxy's headers are fixed",
     "--websocket_timeout": "the application, which closes a WebSocket that is too old",
     "--websocket_connect_timeout": "the application, which bounds its own time to accept",
     "--application-close-timeout": "graceful_timeout",
@@ -45,6 +49,8 @@ _FASTAPI = frozenset(
         "--reload-dir",
     }
 )
+_VERBOSE = frozenset({"-v", "--verbose"})
+_RELOAD = frozenset({"--reload", "--no-reload"})
 
 
 def rewritten(name: str, words: Sequence[str]) -> tuple[list[str], list[str]] | None:
@@ -84,7 +90,9 @@ def _daphne(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _fastapi(verb: str, words: Sequence[str]) -> tuple[list[str], list[str]]:
     ours: list[str] = []
-    said: list[str] = []
+    said = [f"fastapi, {word}: loglevel = debug says more here" for word in words if word in _VERBOSE]
+    switches = [word for word in words if word in _RELOAD]
+    words = [word for word in words if word not in _VERBOSE | _RELOAD]
     path = target = None
     app = "app"
     for word, value in _pairs(words, _FASTAPI):
@@ -106,6 +114,6 @@ def _fastapi(verb: str, words: Sequence[str]) -> tuple[list[str], list[str]]:
         ours.insert(0, target)
     if verb == "run" and "--host" not in ours:
         ours += "--host", "0.0.0.0"  # noqa: S104 - fastapi's own default
-    if verb == "dev":
+    if switches[-1:] == ["--reload"] or (verb == "dev" and not switches):
         ours.append("--reload")
     return ours, said
