@@ -31,6 +31,42 @@ def _family(beginnings: str, verdict: Verdict) -> tuple[str, Verdict]:
 #: The first that fits.
 FAMILIES = (
     _family(
+        r"harakiri no-harakiri",
+        unneeded("request_timeout logs the stuck thread's stack with its request, and the worker is replaced"),
+    ),
+    _family(
+        r"https?-auto-gzip static-gzip",
+        unequal("let the proxy compress, or the application (Starlette's GZipMiddleware, Flask-Compress)"),
+    ),
+    _family(
+        r"forkbomb-delay",
+        unneeded("a worker that dies is always replaced, after growing pauses"),
+    ),
+    _family(
+        r"setns",
+        unequal(_SUPERVISOR),
+    ),
+    _family(
+        r"(brutal-)?reload-on-(fd|exception)",
+        unequal("an exception is a 500 and its traceback in the log, and the worker goes on"),
+    ),
+    _family(
+        r"touch-log",
+        unequal("send SIGUSR1: the logs are opened again"),
+    ),
+    _family(
+        r"wsgi-disable-file-wrapper",
+        unequal("wsgi.file_wrapper is always there, as PEP 3333 has it"),
+    ),
+    _family(
+        r"(shared-)?(py-|py|python-)?import$",
+        unequal("import it in the module of the target"),
+    ),
+    _family(
+        r"py-tracebacker",
+        unequal("`aserver stacks` prints the stacks of all threads"),
+    ),
+    _family(
         r"http2?s?-(processes|workers|events|to|zerg|fallback|use|subscription|stats|ss|cheap|quiet|uid|gid|gracetime)",
         unneeded(_ROUTER),
     ),
@@ -95,8 +131,8 @@ FAMILIES = (
         unequal("the admin endpoint (admin) has metrics, and statsd_host sends them"),
     ),
     _family(
-        r"cheap idle die-on-idle vassal-sos harakiri no-harakiri harakiri-",
-        unequal("a fixed number of workers runs; TTIN and TTOU change it, hang_timeout ends stuck ones"),
+        r"cheap idle die-on-idle vassal-sos",
+        unequal("a fixed number of workers runs; TTIN and TTOU change it"),
     ),
     _family(
         r"so- socket-(sndbuf|rcvbuf|send|write) tcp-fast max-fd listen shutdown-sockets map-socket backlog",

@@ -9,6 +9,7 @@ import pytest
 
 from aserver.command.cli import main
 from aserver.command.migrate_page import markdown
+from aserver.config import foreign
 from aserver.config.layers import load
 
 
@@ -151,6 +152,28 @@ def test_each_server_and_what_changes(migrate: Migrate, words: str, made: dict[s
     assert outcome.status == 0, outcome.err
     assert tomllib.loads(outcome.out).items() >= made.items()
     assert said in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("option", "answer", "said"),
+    [
+        ("harakiri-verbose", "not needed", "request_timeout"),
+        ("http-auto-gzip", "no equal", "compress"),
+        ("forkbomb-delay", "not needed", "growing pauses"),
+        ("setns", "no equal", "systemd"),
+        ("for-readline", "no equal", "configuration language"),
+        ("reload-on-exception", "no equal", "500"),
+        ("touch-logreopen", "no equal", "SIGUSR1"),
+        ("touch-reload", "no equal", "SIGHUP"),
+        ("py-import", "no equal", "module of the target"),
+        ("cheaper-step", "no equal", "TTIN"),
+    ],
+)
+def test_an_option_is_answered_by_its_own_subsystem(option: str, answer: str, said: str) -> None:
+    """Fails where another subsystem's beginning fits first: `for` had forkbomb-delay, `touch` had touch-logreopen."""
+    verdict = foreign.SERVERS["uwsgi"].verdict(option)
+    assert verdict is not None
+    assert (verdict.answer, said in verdict.text) == (answer, True), verdict
 
 
 def test_a_switch_may_take_back_what_the_command_means(migrate: Migrate) -> None:
