@@ -158,7 +158,8 @@ def test_daphne() -> None:
 @pytest.mark.parametrize("verb", ["run", "dev"])
 def test_fastapi(verb: str) -> None:
     """Every flag of the two commands. Fails without one line of `relatives`."""
-    group = importlib.import_module("typer.main").get_command(_peer("fastapi_cli.cli").app)
+    app = _peer("fastapi_cli.cli").app  # first: where it is missing, so is typer
+    group = importlib.import_module("typer.main").get_command(app)
     options = _click_options(group.commands[verb])
     _understand(["fastapi", verb], [each for spellings in options.values() for each in sorted(spellings)])
 
