@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import uvloop
 
 from aserver import __version__, importer
-from aserver.asgi import ASGIApp, Message
+from aserver.asgi import VERSIONS, ASGIApp, Message
 from aserver.config import Config
 from aserver.errors import AppLoadError
 
@@ -53,7 +53,7 @@ def _ask(app: ASGIApp, method: str, target: str, root_path: str) -> str | None:
     path, _, query = target.partition("?")
     scope = {
         "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.5"},
+        "asgi": VERSIONS.copy(),
         "http_version": "1.1",
         "method": method,
         "scheme": "http",

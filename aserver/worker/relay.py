@@ -11,9 +11,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable
 
-from aserver.protocol.http2.connection import Http2Connection
 from aserver.protocol.transport.connection import Connection
-from aserver.protocol.transport.negotiate import Negotiation
 
 
 class Relay:
@@ -28,9 +26,7 @@ class Relay:
         """Give idle connections away. If the queue is full, or the system lacks descriptors, they stay."""
         with contextlib.suppress(OSError):
             for connection in list(connections):
-                if connection.tls or not connection.idle:
-                    continue
-                if isinstance(connection.handler, Http2Connection | Negotiation):  # a state that stays here
+                if connection.tls or not connection.idle or not connection.handler.portable:
                     continue
                 connection.writer.flush()
                 if not connection.transport.get_write_buffer_size():

@@ -317,10 +317,10 @@ GUNICORN: Table = {
     ),
 }
 
-#: Read from the environment, beside GUNICORN_CMD_ARGS.
 #: Settings whose option may be given more than once.
 REPEATED = frozenset({"bind", "dirty_apps", "raw_env", "raw_paste_global_conf", "reload_extra_files"})
 
+#: Read from the environment, beside GUNICORN_CMD_ARGS.
 VARIABLES = {
     "GUNICORN_CMD_ARGS": "read as flags, below ASERVER_* and above the file",
     "WEB_CONCURRENCY": "read: workers",

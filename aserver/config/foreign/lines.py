@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from aserver.config.foreign.relatives import rewritten
-from aserver.config.foreign.translate import SERVERS, ForeignServer, read_command_line
+from aserver.config.foreign.translate import SERVERS, ForeignServer, read_command_line, set_value
 
 _PLACEHOLDER = re.compile(r"%\((\w[\w-]*)\)")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*")
@@ -84,8 +84,14 @@ def in_uwsgi_ini(text: str, path: str) -> Found | None:
     """The section [uwsgi]. `%(name)` is an option of the file, `%d` its directory, `%n` its name without the suffix."""
     directory, _, file = path.rpartition("/")
     magic = {"%d": f"{directory}/", "%n": file.rpartition(".")[0], "%s": file, "%p": path}
+    server = SERVERS["uwsgi"]
     values: dict[str, object] = {}
     used: set[str] = set()
+
+    def option(match: re.Match[str]) -> str:
+        given = values.get(match[1], match[0])
+        return str(given[-1] if isinstance(given, list) else given)
+
     section = ""
     notes: list[str] = []
     for raw in text.splitlines():
@@ -99,24 +105,15 @@ def in_uwsgi_ini(text: str, path: str) -> Found | None:
         if section != "uwsgi":
             continue
         used |= set(_PLACEHOLDER.findall(value))
-        value = _PLACEHOLDER.sub(lambda match: str(values.get(match[1], match[0])), value)
+        value = _PLACEHOLDER.sub(option, value)
         for letter, meaning in magic.items():
             value = value.replace(letter, meaning)
-        _set(values, name, value if equals else "true")
+        set_value(server, values, name, value if equals else "true")
     if not values:
         return None
-    server = SERVERS["uwsgi"]
     strange = [name for name in values if server.verdict(name) is None and name not in used]
     known = {name: value for name, value in values.items() if server.verdict(name) is not None}
     return Found(server, known, strange, notes)
-
-
-def _set(values: dict[str, object], name: str, value: str) -> None:
-    if name in SERVERS["uwsgi"].repeated and name in values:
-        before = values[name]
-        values[name] = [*before, value] if isinstance(before, list) else [before, value]
-    else:
-        values[name] = value
 
 
 def _split(command: str) -> list[str]:

@@ -147,7 +147,7 @@ def read_command_line(server: ForeignServer, words: Sequence[str]) -> tuple[dict
                 text = rest.pop(0)
             else:
                 text = "true"
-            _set(server, values, name, text)
+            set_value(server, values, name, text)
             continue
         values[name] = flag.value == "on"
         if equals and not word.startswith("--"):  # letters without values may stand together: -DR
@@ -155,7 +155,8 @@ def read_command_line(server: ForeignServer, words: Sequence[str]) -> tuple[dict
     return values, strange
 
 
-def _set(server: ForeignServer, values: dict[str, object], name: str, text: object) -> None:
+def set_value(server: ForeignServer, values: dict[str, object], name: str, text: object) -> None:
+    """Note a value as it was given; those of an option that may be repeated are a list."""
     if name not in server.repeated:
         values[name] = text
         return

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
+from aserver.asgi import VERSIONS
 from aserver.protocol.application.body import RequestBody
 from aserver.protocol.application.exchange import Carrier, Exchange
 from aserver.protocol.peer.forwarded import with_port
@@ -23,7 +24,7 @@ _SLASH: Final = 0x2F
 _QUESTION_MARK: Final = 0x3F
 _PERCENT: Final = 0x25
 
-ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
+ASGI: Final = VERSIONS.copy()  # this module's own: compiled, it is found faster
 
 
 def begin_exchange(  # noqa: PLR0917 - by keyword it is 0.3 us more, at each request

@@ -392,5 +392,9 @@ class HttpConnection(Handler):
     @property
     def idle(self) -> bool:
         """Whether no request is under way, also none half received."""
-        reader = self.reader
-        return self.current is None and not reader.in_head and not reader.unread
+        return self.current is None and not self.reader.in_head and not self.reader.unread
+
+    @property
+    def portable(self) -> bool:
+        """Always: each request stands for itself."""
+        return True

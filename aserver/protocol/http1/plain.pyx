@@ -13,6 +13,7 @@ import time
 from collections.abc import Coroutine
 from types import CoroutineType
 
+from aserver.asgi import VERSIONS
 from aserver.errors import ClientError
 from aserver.protocol.application.exchange import Exchange
 from aserver.protocol.http1.encoder import field_lines
@@ -54,7 +55,7 @@ cdef object Task = asyncio.Task, NEXT_REQUEST = Awaited.NEXT_REQUEST, NOTHING = 
 cdef object BETWEEN = ReadPhase.BETWEEN, monotonic = time.monotonic, decode_path = targets.decode_path
 cdef object STATES = (response.START, response.HEADED, response.DONE)
 cdef dict METHODS = targets.METHODS
-cdef dict ASGI = {"version": "3.0", "spec_version": "2.3"}
+cdef dict ASGI = VERSIONS
 cdef str GET = "GET"
 
 cdef enum:
@@ -759,6 +760,11 @@ cdef class PlainConnection:
         """Whether no request is under way."""
         self.flush()
         return self.current is None and (self.http is None or self.http.idle)
+
+    @property
+    def portable(self):
+        """Always: each request stands for itself."""
+        return True
 
     @property
     def write_paused(self):

@@ -17,9 +17,8 @@ FALL_PER_SECOND: Final = 200
 RESET: Final = 10  # of a stream whose answer was not complete: the application was started for nothing
 REFUSED: Final = 10  # a stream that we have reset for a mistake of the peer's (MadeYouReset), or beyond the limit
 SETTINGS_FRAME: Final = 10  # beside the settings in it
-CONTROL: Final = (
-    2  # PING, PRIORITY, PRIORITY_UPDATE, empty DATA, a piece of a header block, a frame for a closed stream
-)
+# PING, PRIORITY, PRIORITY_UPDATE, empty DATA, a piece of a header block, a frame for a closed stream:
+CONTROL: Final = 2
 UPDATE: Final = 1  # WINDOW_UPDATE
 TIMEOUT: Final = 25  # of a body that does not come, or of a window that does not open: the stream was held for long
 BOMB_BYTES: Final = 16_384  # of fields beyond the limits cost 1: a byte may stand for 4 KB
@@ -39,9 +38,7 @@ class Patience:
     def __init__(self, now: float) -> None:
         self._spent = 0
         self._when = now
-        self.gained = (
-            0  # by what went well, since the last cost; callers add to it, as a call is too much at each answer
-        )
+        self.gained = 0  # since the last cost; callers add to it, as a call is too much at each answer
 
     def spend(self, cost: int, now: float) -> None:
         """Count the cost of a frame. Raises ConnectionFaultError(ENHANCE_YOUR_CALM)."""

@@ -121,6 +121,11 @@ class Handler:
         """Whether no request is under way, also none half received."""
         return False
 
+    @property
+    def portable(self) -> bool:
+        """Whether another process could go on with the client where this handler is idle: it then has no state."""
+        return False
+
 
 class Connection:
     """A client's transport, and the `handler` that speaks with the client at present.

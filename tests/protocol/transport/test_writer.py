@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from aserver.asgi import Receive, Scope, Send
-from tests.protocol.serving import GET, LAST_GET, service_of, serving
+from tests.protocol.serving import GET, LAST_GET, Serving, service_of, serving
 from tests.protocol.wiretap import Tap, Writes
 
 START = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"6")]}
@@ -104,6 +104,15 @@ async def test_many_small_pieces_are_few_writes() -> None:
     assert len(writes[0].sizes) <= 4
 
 
+async def three_are_answered(server: Serving) -> None:
+    """Three clients ask in the same turn."""
+    clients = [await server.connect() for _ in range(3)]
+    for client in clients:
+        await client.send(GET)
+    for client in clients:
+        assert (await client.response())[1] == b"abcdef"
+
+
 async def test_answers_close_together_wait_for_the_end_of_the_turn_and_no_longer() -> None:
     held: list[int] = []
 
@@ -115,11 +124,7 @@ async def test_answers_close_together_wait_for_the_end_of_the_turn_and_no_longer
         held.append(len(connection.link.writer.held or ()))
 
     async with serving(app) as server:
-        clients = [await server.connect() for _ in range(3)]
-        for client in clients:
-            await client.send(GET)
-        for client in clients:
-            assert (await client.response())[1] == b"abcdef"
+        await three_are_answered(server)
         assert held == [1, 1, 1]
         assert not any(connection.writer.held for connection in server.connections)
         assert (await server.ask(LAST_GET)).endswith(b"\r\n\r\nabcdef")  # closing writes what waits
@@ -136,11 +141,7 @@ async def test_an_application_that_takes_long_between_answers_holds_none_back() 
         held.append(connection.link.writer.held)
 
     async with serving(app) as server:
-        clients = [await server.connect() for _ in range(3)]
-        for client in clients:
-            await client.send(GET)
-        for client in clients:
-            assert (await client.response())[1] == b"abcdef"
+        await three_are_answered(server)
     assert held == [None, None, None]
 
 
