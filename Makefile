@@ -2,6 +2,7 @@
 # make test   environment, the suite               make test ARGS='tests/unit -k sockets'
 # make test-more  the part of the suite that would make `make test` longer than five minutes: attacks, chaos, fuzzing
 # make test-compiled   the same suite with the protocol modules compiled (mypyc; needs a C compiler)
+# make test-native  the tests of HTTP/1 with its plain requests in Cython (ASERVER_NATIVE=1)
 # make lint   ruff, mypy, import rules             make bench ARGS='...'   see bench/README.md
 # make docs   what is generated: docs/settings.md and others      make clean              all that this file made
 # make site   the documents as a site, in build/site, all of whose links lead somewhere
@@ -35,7 +36,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests of real processes mostly wait: five at once on two cores are three times as fast.
 JOBS ?= 5
 
-.PHONY: constraints fleet image monitoring site supervisors systemd wheels migrate-tables apps dashboard run test test-more test-compiled lint bench docs clean chaos long autobahn storm fuzz
+.PHONY: constraints fleet image monitoring site supervisors systemd wheels migrate-tables apps dashboard run test test-more test-compiled test-native lint bench docs clean chaos long autobahn storm fuzz
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -57,12 +58,18 @@ test-more: $(VENV)/.test
 	$(call suite,$(MORE))
 
 # In a copy: what is compiled in place hides every later change of the source beside it.
+copied = rm -rf $(1) && mkdir -p $(1) && tar --exclude '.env-*' --exclude results --exclude __pycache__ -cf - aserver bench deploy docs tests *.md LICENSE Makefile mkdocs.yml .ci pyproject.toml hatch_build.py .importlinter | tar -xf - -C $(1)
 COPY := build/compiled
 test-compiled: $(VENV)/.test
-	rm -rf $(COPY) && mkdir -p $(COPY)
-	tar --exclude '.env-*' --exclude results --exclude __pycache__ -cf - aserver bench deploy docs tests *.md LICENSE Makefile mkdocs.yml .ci pyproject.toml hatch_build.py .importlinter | tar -xf - -C $(COPY)
+	$(call copied,$(COPY))
 	cd $(COPY) && HATCH_BUILD_HOOKS_ENABLE=1 $(abspath $(BIN))/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 	cd $(COPY) && export TEST_COMPILED=1 && $(call suite,$(LESS))
+
+NATIVE := build/native
+test-native: $(VENV)/.test
+	$(call copied,$(NATIVE))
+	cd $(NATIVE) && ASERVER_NATIVE=1 HATCH_BUILD_HOOK_ENABLE_CUSTOM=1 $(abspath $(BIN))/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	cd $(NATIVE) && test -e aserver/protocol/http1/plain.*.so && $(abspath $(BIN))/python -m pytest -n $(JOBS) tests/protocol/http1 tests/process/test_dev.py $(ARGS)
 
 chaos: $(VENV)/.test
 	TEST_CHAOS_SECONDS=$${TEST_CHAOS_SECONDS:-60} $(BIN)/python -m pytest tests/chaos $(ARGS)
