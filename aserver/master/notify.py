@@ -23,8 +23,8 @@ from enum import Enum
 from typing import Self
 
 from aserver.errors import ConfigError
+from aserver.master.core.explain import server_waits_for
 from aserver.master.core.model import Model
-from aserver.master.core.waiting import server_waits_for
 from aserver.master.journal import Record
 from aserver.sockets import Listener
 from aserver.sockets.passed import name_for

@@ -18,7 +18,8 @@ from aserver.master import border, handles
 from aserver.master.border import clean
 from aserver.master.code_watch import Fingerprint
 from aserver.master.core import events as ev
-from aserver.master.core.explain import Intent, explain_exit
+from aserver.master.core.explain import explain_exit
+from aserver.master.core.model import Intent
 from aserver.master.handles import WorkerHandle, ZygoteHandle
 from aserver.master.output import Output
 from aserver.master.resources import Resources

@@ -24,10 +24,10 @@ from aserver.log.opening import open_private
 from aserver.log.setup import Logging
 from aserver.master.code_watch import CodeWatch
 from aserver.master.core import events as ev
+from aserver.master.core.explain import readiness
 from aserver.master.core.limits import BEAT_PERIOD, Limits
 from aserver.master.core.machine import Master
 from aserver.master.core.model import ServerPhase
-from aserver.master.core.waiting import readiness
 from aserver.master.journal import Journal
 from aserver.master.notify import ServiceManager
 from aserver.master.pidfile import PidFile

@@ -11,8 +11,8 @@ from typing import Any
 from aserver import __version__, tls
 from aserver.ipc.board import Field
 from aserver.master.control.measures import Measures
+from aserver.master.core.explain import server_waits_for, worker_waits_for
 from aserver.master.core.model import Generation, Worker
-from aserver.master.core.waiting import server_waits_for, worker_waits_for
 from aserver.master.handles import WorkerHandle
 from aserver.master.runner import Runner
 

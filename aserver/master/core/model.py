@@ -12,7 +12,6 @@ from aserver.errors import ExitCode
 from aserver.ipc import messages as msg
 from aserver.master.core import events as ev
 from aserver.master.core.backoff import BackOff, Rng
-from aserver.master.core.explain import Intent
 from aserver.master.core.limits import Limits
 
 
@@ -54,6 +53,17 @@ class ServerPhase(enum.Enum):
     SERVING = "serving"
     STOPPING = "stopping"
     DONE = "done"
+
+
+class Intent(enum.Enum):
+    """The master's own part in the end of a process: the first half of every explanation."""
+
+    NONE = "none"
+    LEAVE = "leave"  # told to drain
+    OVERRAN = "overran"  # drain took too long, killed
+    SLOW_BOOT = "slow boot"  # not ready in time, killed
+    HUNG = "hung"  # its loop stood still, killed
+    STOP = "stop"  # killed because the operator would wait no longer
 
 
 @dataclass(slots=True)

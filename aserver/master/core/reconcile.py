@@ -5,9 +5,9 @@ slots. It keeps no state of its own, so an event that was lost costs at most the
 """
 
 from aserver.master.core import events as ev
-from aserver.master.core import generations, operations, shutdown, transitions
-from aserver.master.core.explain import Intent, count
-from aserver.master.core.model import Generation, Model, Role, ServerPhase, Worker, WorkerPhase, ZygotePhase
+from aserver.master.core import generations, shutdown, transitions
+from aserver.master.core.explain import count
+from aserver.master.core.model import Generation, Intent, Model, Role, ServerPhase, Worker, WorkerPhase, ZygotePhase
 
 
 def reconcile(model: Model) -> None:
@@ -35,7 +35,7 @@ def _reconcile_once(model: Model) -> None:
         _announce(model)
     elif model.server is ServerPhase.STOPPING:
         shutdown.proceed(model)
-    operations.proceed(model)
+    generations.proceed(model)
     _forget_generations(model)
 
 
@@ -94,7 +94,7 @@ def _start_pending_reload(model: Model) -> None:
     if model.pending is None or model.candidate is not None or model.reload_not_before > model.now:
         return
     pending, model.pending = model.pending, None
-    operations.begin_reload(model, generations.begin(model, pending.limits), pending)
+    generations.begin_reload(model, generations.begin(model, pending.limits), pending)
 
 
 def _try_candidate(model: Model) -> None:
@@ -193,7 +193,7 @@ def _can_refill(model: Model, current: Generation) -> bool:
 
 
 def _announce(model: Model) -> None:
-    """Say once that the number of workers that is wanted has been reached; later changes are operations."""
+    """Say once that the number of workers that is wanted has been reached; later changes are generations."""
     if model.announced or model.server is not ServerPhase.SERVING or model.ready != model.target:
         return
     if any(w.boots for w in model.workers.values()):

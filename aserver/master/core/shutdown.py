@@ -5,8 +5,7 @@ Pure. Each step has its own deadline, so a process that does not obey delays the
 
 from aserver.master.core import events as ev
 from aserver.master.core import transitions
-from aserver.master.core.explain import Intent
-from aserver.master.core.model import Generation, Model, ServerPhase, Worker, WorkerPhase, ZygotePhase
+from aserver.master.core.model import Generation, Intent, Model, ServerPhase, Worker, WorkerPhase, ZygotePhase
 
 
 def on_stop_requested(model: Model, event: ev.StopRequested) -> None:

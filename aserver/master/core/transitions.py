@@ -2,7 +2,7 @@
 
 Pure. A phase and its deadline are assigned here and nowhere else, together with the command that carries the step out,
 so that the model and the processes never part. A step that is not in the table raises WrongTransition. Whether a step
-should be taken is decided by `on_event`, `reconcile`, `generations` and `shutdown`.
+should be taken is decided by `machine`, `reconcile`, `generations` and `shutdown`.
 
 docs/states.md is made from the table (`aserver.command.states_page`); tests/unit/master/core/test_transitions.py takes
 every row.
@@ -15,9 +15,8 @@ from msgspec.structs import replace
 from aserver.errors import ExitCode
 from aserver.ipc import messages as msg
 from aserver.master.core import events as ev
-from aserver.master.core.explain import Intent
 from aserver.master.core.limits import ABORT_ALLOWANCE, FORK_TIMEOUT, KILL_ALLOWANCE, QUIT_ALLOWANCE
-from aserver.master.core.model import Generation, Model, Role, ServerPhase, Worker, WorkerPhase, ZygotePhase
+from aserver.master.core.model import Generation, Intent, Model, Role, ServerPhase, Worker, WorkerPhase, ZygotePhase
 
 AnyPhase = WorkerPhase | ZygotePhase | Role | ServerPhase
 P = TypeVar("P", WorkerPhase, ZygotePhase, Role, ServerPhase)

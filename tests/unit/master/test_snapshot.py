@@ -18,10 +18,9 @@ from aserver.master import snapshot
 from aserver.master.core import events as ev
 from aserver.master.core import model
 from aserver.master.core.backoff import BackOff
-from aserver.master.core.explain import Intent
 from aserver.master.core.limits import Limits
 from aserver.master.core.machine import Master
-from aserver.master.core.model import Generation, Operation, Role, ServerPhase, Worker, WorkerPhase, ZygotePhase
+from aserver.master.core.model import Generation, Intent, Operation, Role, ServerPhase, Worker, WorkerPhase, ZygotePhase
 from aserver.master.journal import Record
 from aserver.master.snapshot import SCHEMA, SavedLog, SavedResources, SavedWorker, SavedZygote, Snapshot
 from aserver.metrics.page import PAGE_SIZE, Counter, Histogram

@@ -3,7 +3,8 @@
 import pytest
 
 from aserver.master.core.events import Say
-from aserver.master.core.explain import Intent, explain_exit
+from aserver.master.core.explain import explain_exit
+from aserver.master.core.model import Intent
 from aserver.master.journal import Journal
 from aserver.metrics.families import FAMILIES
 from aserver.metrics.tally import OUTCOMES, REASONS, name_of, of_counts
