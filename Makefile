@@ -1,8 +1,7 @@
 # make run    environment, install, the demo app on http://127.0.0.1:8000 with two workers
 # make test   environment, the suite               make test ARGS='tests/unit -k sockets'
 # make test-more  the part of the suite that would make `make test` longer than five minutes: attacks, chaos, fuzzing
-# make test-compiled   the same suite with the protocol modules compiled (mypyc; needs a C compiler)
-# make test-native  the tests of HTTP/1 with its plain requests in Cython (ASERVER_NATIVE=1)
+# make test-compiled   the same suite with the protocol modules compiled (mypyc and Cython; needs a C compiler)
 # make lint   ruff, mypy, import rules             make bench ARGS='...'   see bench/README.md
 # make docs   what is generated: docs/settings.md and others      make clean              all that this file made
 # make site   the documents as a site, in build/site, all of whose links lead somewhere
@@ -36,7 +35,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The tests of real processes mostly wait: five at once on two cores are three times as fast.
 JOBS ?= 5
 
-.PHONY: constraints fleet image monitoring site supervisors systemd wheels migrate-tables apps dashboard run test test-more test-compiled test-native lint bench docs clean chaos long autobahn storm fuzz
+.PHONY: constraints fleet image monitoring site supervisors systemd wheels migrate-tables apps dashboard run test test-more test-compiled lint bench docs clean chaos long autobahn storm fuzz
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -64,12 +63,6 @@ test-compiled: $(VENV)/.test
 	$(call copied,$(COPY))
 	cd $(COPY) && HATCH_BUILD_HOOKS_ENABLE=1 $(abspath $(BIN))/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 	cd $(COPY) && export TEST_COMPILED=1 && $(call suite,$(LESS))
-
-NATIVE := build/native
-test-native: $(VENV)/.test
-	$(call copied,$(NATIVE))
-	cd $(NATIVE) && ASERVER_NATIVE=1 HATCH_BUILD_HOOK_ENABLE_CUSTOM=1 $(abspath $(BIN))/python -m pip wheel --quiet --no-deps --wheel-dir dist .
-	cd $(NATIVE) && test -e aserver/protocol/http1/plain.*.so && $(abspath $(BIN))/python -m pytest -n $(JOBS) tests/protocol/http1 tests/process/test_dev.py $(ARGS)
 
 chaos: $(VENV)/.test
 	TEST_CHAOS_SECONDS=$${TEST_CHAOS_SECONDS:-60} $(BIN)/python -m pytest tests/chaos $(ARGS)

@@ -1,30 +1,22 @@
-"""The build hook that compiles `aserver/protocol/http1/plain.pyx` by Cython, if `ASERVER_NATIVE=1` asks for it.
+"""The build hook that compiles `aserver/protocol/http1/plain.pyx` (Cython, a C compiler); `pyproject.toml` has when.
 
 Runs in the build alone. Like mypyc's hook it leaves the library beside its source, and in no source distribution.
 """
 
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-WANTED = os.environ.get("ASERVER_NATIVE") == "1"
 SOURCE = Path("aserver", "protocol", "http1", "plain.pyx")
 
 
 class CustomBuildHook(BuildHookInterface[Any]):
     """Builds the extension module, and adds it to the wheel."""
 
-    def dependencies(self) -> list[str]:
-        """Return what the build has to install for this."""
-        return ["cython>=3.1,<4", "setuptools>=77"] if WANTED else []
-
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatchling's
         """Compile; raises what Cython or the compiler raises."""
-        if not WANTED:
-            return
         from Cython.Build import cythonize
         from setuptools import Distribution, Extension
         from setuptools.command.build_ext import build_ext

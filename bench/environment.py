@@ -111,7 +111,7 @@ def _install_subject(environment: Environment, *, compiled: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         copy = Path(name)
         shutil.copytree(CHECKOUT / "aserver", copy / "aserver", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
-        for needed in ("pyproject.toml", "README.md", "LICENSE"):
+        for needed in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
             shutil.copy(CHECKOUT / needed, copy)
         _pip(environment, str(copy), compiled=compiled)
 

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable
 from enum import Enum
 from math import inf
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from aserver.protocol.context import SWEEP_PERIOD, Context
 from aserver.protocol.transport.read_gate import ReadGate
@@ -131,7 +131,8 @@ class Connection:
     """A client's transport, and the `handler` that speaks with the client at present.
 
     An `asyncio.Protocol` in all but name: mypyc makes fast only those classes whose bases it compiles too.
-    `data_received` is the handler's own, so that the loop calls it directly.
+    `data_received` is the handler's own, so that the loop calls it directly. A handler is `Any` to the compiler, which
+    would take only classes that it compiled itself, and `http1/plain.pyx` is Cython's: see `Handler` for what it is.
     """
 
     __slots__ = (
@@ -158,7 +159,7 @@ class Connection:
     transport: asyncio.Transport
     gate: ReadGate
     writer: Writer
-    handler: Handler
+    handler: Any
     data_received: Callable[[bytes], None]
 
     def __init__(
@@ -182,12 +183,12 @@ class Connection:
         """Name the client, for log lines."""
         return "{}:{}".format(*self.client) if self.client is not None else f"a client of {self.server}"
 
-    def speak(self, handler: Handler) -> None:
+    def speak(self, handler: Any) -> None:
         """Give the connection the handler that it begins with."""
         self.handler = handler
         self.data_received = handler.data_received
 
-    def hand_over(self, handler: Handler) -> None:
+    def hand_over(self, handler: Any) -> None:
         """Give the connection another handler, as if it were a new connection."""
         self.writer.flush()
         self.gate.open()  # a long head may have been read in several turns
@@ -239,7 +240,7 @@ class Connection:
 
     def eof_received(self) -> bool:
         """Take the client's half-close; return whether the transport stays open for the answers that are due."""
-        return self.stage is OPEN and self.handler.eof_received()
+        return self.stage is OPEN and bool(self.handler.eof_received())
 
     def pause_writing(self) -> None:
         """Make `send()` wait: the client does not read as fast as the application writes."""
@@ -305,7 +306,7 @@ class Connection:
     @property
     def idle(self) -> bool:
         """Whether no request is under way, also none half received."""
-        return self.stage is OPEN and self.handler.idle
+        return self.stage is OPEN and bool(self.handler.idle)
 
     # ── ends ─────────────────────────────────────────────────────────────────────────────────
 

@@ -6,7 +6,7 @@ is then handed over (`Connection.hand_over`).
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from aserver.protocol.transport.connection import Connection, Handler
 from aserver.tls import HTTP2
@@ -20,9 +20,9 @@ class Negotiation(Handler):
 
     __slots__ = ("_begin", "_link", "_seen")
 
-    def __init__(self, link: Connection, begin: Callable[[Connection, bool], Handler]) -> None:
+    def __init__(self, link: Connection, begin: Callable[[Connection, bool], Any]) -> None:
         self._link = link
-        self._begin = begin  # makes the handler of HTTP/2, or else of HTTP/1
+        self._begin = begin  # makes the handler of HTTP/2, or else of HTTP/1: `Any`, see `Connection`
         self._seen = b""
         self.write_paused = False
 

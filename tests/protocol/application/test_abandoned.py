@@ -396,9 +396,9 @@ async def test_a_client_that_stops_sending_gets_an_answer_that_ends(told: bool, 
         await client.send(GET)
         await eventually(lambda: server.service.active)
         (connection,) = server.service.connections
-        exchange: Any = connection.handler.current  # type: ignore[attr-defined]
+        exchange: Any = connection.handler.current
         client.writer.write_eof()
-        await eventually(lambda: exchange.parting if told else connection.handler.eof)  # type: ignore[attr-defined]
+        await eventually(lambda: exchange.parting if told else connection.handler.eof)
         go.set()
         assert body_of(await client.rest()) == b"ab"
 
@@ -422,7 +422,7 @@ async def test_pipelined_requests_of_a_client_that_stops_sending_are_heard_out_o
         client = await server.connect()
         client.writer.write(GET + GET.replace(b"/ ", b"/stream "))
         client.writer.write_eof()
-        await eventually(lambda: any(each.handler.eof for each in server.service.connections))  # type: ignore[attr-defined]
+        await eventually(lambda: any(each.handler.eof for each in server.service.connections))
         go.set()
         assert (await client.response())[1] == b"first"
         await asyncio.wait_for(told.wait(), PATIENCE)
