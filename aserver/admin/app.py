@@ -42,7 +42,7 @@ class AdminApp:
         self._viewers = 0
         self._pages: dict[str, Callable[[Send], Awaitable[None]]] = {
             "/livez": lambda send: self._health(send, *self._master.liveness()),
-            "/readyz": lambda send: self._health(send, *self._master.readiness()),
+            "/readyz": self._readyz,
             "/status": self._status,
             "/events": self._events,
         }
@@ -65,6 +65,9 @@ class AdminApp:
         else:
             known = ", ".join(("/", "/metrics", *self._pages))
             await _answer(send, 404, f"there is nothing here; there is {known}\n".encode())
+
+    async def _readyz(self, send: Send) -> None:
+        await self._health(send, *await self._master.readiness())
 
     async def _health(self, send: Send, good: bool, why: str) -> None:  # noqa: FBT001
         word = "ok" if good else "unavailable"

@@ -1,9 +1,11 @@
 """The admin endpoint's process: takes its listeners from the master, drops its rights, and serves until the line ends.
 
-The first message on the line is the settings as JSON, with the descriptors of the error log and of the listeners.
+The first message on the line is the settings as JSON, with the descriptors of the trace (`log.crash`), of the error
+log and of the listeners.
 """
 
 import asyncio
+import faulthandler
 import json
 import os
 import select
@@ -49,6 +51,8 @@ def main(fd: int) -> None:
     if not fds:
         return  # the master has gone already
     config = Config.from_wire(settings)
+    trace, *fds = fds
+    faulthandler.enable(file=trace, all_threads=True)
     # The master has told where it listens; and a `log_config` may name classes of the application.
     level = "warning" if config.loglevel in ("debug", "info") else config.loglevel
     config = msgspec.structs.replace(config, loglevel=level, log_config=None, capture_output=False)

@@ -258,7 +258,7 @@ def _serve(context: click.Context) -> int:
     resolved = read()
     if resolved.config.daemon and not upgrade.is_continued(os.environ):
         programs.abandon_zygote_ahead()  # it would not be a child of the detached process
-        return daemon.detached(lambda ready: launch.run_resolved(resolved, read, last=True, on_ready=ready))
+        return daemon.detached(lambda fd: launch.run_resolved(resolved, read, last=True, on_ready={fd: daemon.READY}))
     return launch.run_resolved(resolved, read, last=True)
 
 

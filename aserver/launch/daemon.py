@@ -15,14 +15,15 @@ from aserver import unix
 from aserver.errors import ExitCode
 
 #: Sent when the server is ready; no text contains it.
-_READY = b"\0"
+READY = "\0"
 
 
-def detached(serve: Callable[[Callable[[], None]], int]) -> int:
-    """Call `serve` in a process that is detached, with a function to call when the server is ready.
+def detached(serve: Callable[[int], int]) -> int:
+    """Call `serve` in a process that is detached, with the descriptor into which READY goes when the server is ready.
 
     Returns twice: in the first process with the exit code, in the detached one with the result of `serve`. Until
-    the detached one is ready, the first process prints the errors that the other writes to `sys.stderr`.
+    the detached one is ready, the first process prints the errors that the other writes to `sys.stderr`, which has
+    the same descriptor.
     """
     here, there = socket.socketpair()
     unix.become_subreaper()  # else the exit status of the server would be told to init
@@ -37,22 +38,16 @@ def detached(serve: Callable[[Callable[[], None]], int]) -> int:
     for fd in range(3):
         os.dup2(null, fd)
     os.close(null)
-    sys.stderr = there.makefile("w", encoding="utf-8", errors="replace")
-
-    def ready() -> None:
-        if there.fileno() >= 0:
-            sys.stderr = sys.__stderr__
-            there.send(_READY)
-            there.close()
-
-    return serve(ready)
+    errors = there.detach()
+    sys.stderr = open(errors, "w", encoding="utf-8", errors="replace", buffering=1)  # noqa: SIM115
+    return serve(errors)
 
 
 def await_server(server: socket.socket) -> int:
     """Print the errors that the server sends, until it is ready or has ended. Returns the exit code."""
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode  # a character may come in two pieces
     while data := server.recv(1 << 16):
-        text, ready, _ = data.partition(_READY)
+        text, ready, _ = data.partition(READY.encode())
         sys.stderr.write(decode(text, final=bool(ready)))
         if ready:
             return ExitCode.OK

@@ -12,9 +12,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Unpack
 
 import anyio
@@ -32,8 +32,7 @@ from aserver.master.control.answers import controlled
 from aserver.master.control.companion import bind as bind_admin
 from aserver.master.control.place import bind as bind_control
 from aserver.master.core.events import Exit
-from aserver.master.journal import Record
-from aserver.master.notify import ready_line
+from aserver.master.notify import ReadyLines
 from aserver.master.pidfile import PidFile
 from aserver.master.resources import AllResources, provide
 from aserver.master.runner import Runner
@@ -115,21 +114,21 @@ def run_resolved(
     reread: Callable[[], Resolved],
     *,
     last: bool = False,
-    on_ready: Callable[[], None] = lambda: None,
+    on_ready: Mapping[int, str] = MappingProxyType({}),
 ) -> ExitCode:
     """`run` with settings that are read already. For a reload, `reread` reads them again from the same places.
 
     `last`: the process ends when the server has stopped. Signals are blocked then, so that none changes its exit code.
-    `on_ready` is called when all workers serve for the first time.
+    `on_ready` are descriptors, and the text that each gets when all workers serve for the first time.
     """
     terminal.keep_standard_streams()
     if answer_preflight(os.environ):
         if resolved.config.log_config is not None:
             read_log_config(resolved.config.log_config)  # the next master could not begin without it
         return ExitCode.OK
-    ready = [on_ready]
-    if resolved.config.notify_fd is not None and not is_continued(os.environ):
-        ready.append(ready_line(resolved.config.notify_fd))  # before the loop could be given that number
+    continued = is_continued(os.environ)  # then the former image has left its descriptors
+    # Before the loop could be given the number of a descriptor that was not passed.
+    ready = ReadyLines.passed(None if continued else resolved.config.notify_fd, on_ready)
     with contextlib.ExitStack() as loops:
         loops.enter_context(terminal.modes_kept())
         with _start():
@@ -150,16 +149,8 @@ def _start() -> Iterator[None]:
         raise ConfigError(f"the server cannot start: {error.strerror}; raise the limit of {limit}") from error
 
 
-def _if_ready(tell: Callable[[], None], record: Record) -> None:
-    if record.event == "server.ready":
-        tell()
-
-
-async def _run_master(
-    resolved: Resolved, reread: Callable[[], Resolved], on_ready: Sequence[Callable[[], None]], *, last: bool
-) -> ExitCode:
+async def _run_master(resolved: Resolved, reread: Callable[[], Resolved], ready: ReadyLines, *, last: bool) -> ExitCode:
     snapshot = inherited(os.environ)
-    fd_limit = unix.raise_fd_limit()
     unix.keep_exit_statuses()
     loop = asyncio.get_running_loop()
     with contextlib.ExitStack() as undo:
@@ -167,11 +158,8 @@ async def _run_master(
             with terminal.blocked(terminal.PASSING):  # a signal by the pidfile may come before the handlers stand
                 with _start():
                     runner = (
-                        _first(resolved, undo, reread, fd_limit)
-                        if snapshot is None
-                        else _resumed(snapshot, undo, reread)
+                        _first(resolved, undo, reread, ready) if snapshot is None else _resumed(snapshot, undo, reread)
                     )
-                runner.journal.followers += [partial(_if_ready, tell) for tell in on_ready]
                 standing.enter_context(handled(loop, runner))
                 standing.enter_context(controlled(runner))
             obey_pending()
@@ -185,9 +173,9 @@ async def _run_master(
     return _conclude(result)
 
 
-def _first(resolved: Resolved, undo: contextlib.ExitStack, reread: Callable[[], Resolved], fd_limit: int) -> Runner:
+def _first(resolved: Resolved, undo: contextlib.ExitStack, reread: Callable[[], Resolved], ready: ReadyLines) -> Runner:
     """The master of a new server."""
-    config = resolved.config
+    config, fd_limit = resolved.config, unix.raise_fd_limit()
     unix.set_process_title(f"{config.proc_name}: master ({config.target})")
     with contextlib.ExitStack() as failed:
         pidfile = PidFile(config.pidfile) if config.pidfile else None
@@ -206,7 +194,15 @@ def _first(resolved: Resolved, undo: contextlib.ExitStack, reread: Callable[[], 
         brief=config.reload,
     )
     admin = bind_admin(config)
-    runner = Runner(AllResources(resources), logs=logs, reread=reread, pidfile=pidfile, control=control, admin=admin)
+    runner = Runner(
+        AllResources(resources),
+        logs=logs,
+        reread=reread,
+        pidfile=pidfile,
+        control=control,
+        admin=admin,
+        ready_lines=ready,
+    )
     undo.callback(logs.close)
     count = f"{resources.workers} worker{'' if resources.workers == 1 else 's'}"
     log.info("aserver %s, pid %d: %s, %s", __version__, os.getpid(), config.target, count)

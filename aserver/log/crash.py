@@ -1,6 +1,6 @@
 """The stacks of a process in which Python no longer runs: `faulthandler` writes them into a memory file.
 
-The file is the zygote's or the worker's, and the master reads it. It cannot block, and it outlives SIGKILL. The
+Each process below the master has one, and the master reads it. It cannot block, and it outlives SIGKILL. The
 application's code can write anything into it and cut it at any time, so it is read and never mapped.
 """
 
@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from aserver.log.access.escape import printable
 
-#: The files in which a worker's, or a zygote's, own stack begins; the frames below it are the same in every dump.
-_BOTTOM = ("/aserver/worker/main.py", "/aserver/importer/target.py", "/aserver/zygote/")
+#: The files in which a process's own stack begins; the frames below it are the same in every dump.
+_BOTTOM = ("/aserver/worker/main.py", "/aserver/importer/target.py", "/aserver/zygote/", "/aserver/admin/main.py")
 #: Bytes; enough for the stacks of 100 threads. The application can write more: then only the end is read.
 LONGEST = 256 << 10
 #: The most stacks that are told: the last, because a process that filled the file itself died at the end of it.

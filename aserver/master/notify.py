@@ -1,6 +1,6 @@
 """The service manager's protocol (sd_notify(3)): ready, reloading, stopping, status, watchdog, and listeners to keep.
 
-Supervisors of s6's kind are told one thing in their own way, by `ready_line`.
+Supervisors of s6's kind, and the command that waits for a detached server, are told one thing only: `ReadyLines`.
 Runs in the master of a process of our own. It follows the state machine and decides nothing. A datagram that does not
 fit into the manager's queue is sent again a second later; the master never waits for the manager.
 
@@ -18,7 +18,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Self
 
@@ -172,26 +172,38 @@ class ServiceManager:
             del self._waiting[0]
 
 
-def ready_line(fd: int) -> Callable[[], None]:
-    """A function that writes an empty line to `fd`, which a supervisor passed, and closes it: this server is ready.
+class ReadyLines:
+    """Tells those that wait for it, once, that all workers serve: `lines` are descriptors and the text for each."""
 
-    From now on no child inherits the descriptor. Raises ConfigError, if nothing was passed.
-    """
-    try:
-        os.set_inheritable(fd, False)
-    except OSError as error:
-        raise ConfigError(
-            f"notify_fd is {fd}, but the supervisor passed no such descriptor ({error.strerror})"
-        ) from error
+    def __init__(self, lines: dict[int, str]) -> None:
+        self.lines = lines
 
-    def tell() -> None:
+    @classmethod
+    def passed(cls, notify_fd: int | None, others: Mapping[int, str]) -> Self:
+        """A line end for `notify_fd`, if it is set, and the `others`; no child inherits any of them.
+
+        Raises ConfigError if the supervisor passed no such descriptor.
+        """
         try:
-            with os.fdopen(fd, "wb", buffering=0) as line:
-                line.write(b"\n")
+            if notify_fd is not None:
+                os.set_inheritable(notify_fd, False)
         except OSError as error:
-            log.warning("the supervisor was not told by descriptor %d that the server is ready: %s", fd, error.strerror)
+            text = f"notify_fd is {notify_fd}, but the supervisor passed no such descriptor ({error.strerror})"
+            raise ConfigError(text) from error
+        return cls({**others, **({} if notify_fd is None else {notify_fd: "\n"})})
 
-    return tell
+    def hear(self, record: Record) -> None:
+        """Write the lines when the server is ready. Then each descriptor is /dev/null: its reader sees the end."""
+        if record.event != "server.ready":
+            return
+        while self.lines:
+            fd, text = self.lines.popitem()
+            try:
+                os.write(fd, text.encode())
+                with open(os.devnull, "wb") as null:
+                    os.dup2(null.fileno(), fd, inheritable=False)
+            except OSError as error:
+                log.warning("that the server is ready could not be written to descriptor %d: %s", fd, error.strerror)
 
 
 def status_line(model: Model, outcome: str) -> str:

@@ -29,7 +29,7 @@ from aserver.master.core.limits import BEAT_PERIOD, Limits
 from aserver.master.core.machine import Master
 from aserver.master.core.model import ServerPhase
 from aserver.master.journal import Journal
-from aserver.master.notify import ServiceManager
+from aserver.master.notify import ReadyLines, ServiceManager
 from aserver.master.pidfile import PidFile
 from aserver.master.processes import Processes
 from aserver.master.reload import Reloads
@@ -62,6 +62,7 @@ class Runner:
         control: Listener | None = None,
         admin: Sequence[Listener] = (),
         board: BoardFile | None = None,
+        ready_lines: ReadyLines | None = None,
     ) -> None:
         """`resources` are closed at the end. `reread` reads the settings again for a reload; it raises ConfigError.
 
@@ -92,7 +93,8 @@ class Runner:
         self._reloads = Reloads(self.resources, reread, self.handle, self.journal.say, own_process=logs is not None)
         # Where the process is not ours, the manager waits for a word of the program that embeds the server.
         self._manager = ServiceManager.found(os.environ, os.getpid()) if logs is not None else ServiceManager(None)
-        self.journal.followers.append(self._manager.hear)
+        self._ready_lines = ready_lines or ReadyLines({})
+        self.journal.followers += [self._ready_lines.hear, self._manager.hear]
         self._upgrade: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[ev.Exit] = self._loop.create_future()
@@ -110,7 +112,16 @@ class Runner:
         control = take_over(snapshot.control) if snapshot.control is not None else None
         board = BoardFile(snapshot.board)
         admin = [take_over(each) for each in snapshot.admin]
-        runner = cls(resources, logs=logs, reread=reread, pidfile=pidfile, control=control, admin=admin, board=board)
+        runner = cls(
+            resources,
+            logs=logs,
+            reread=reread,
+            pidfile=pidfile,
+            control=control,
+            admin=admin,
+            board=board,
+            ready_lines=ReadyLines(snapshot.ready_lines),
+        )
         runner.began = snapshot.began
         for generation, files in snapshot.files.items():
             runner._code.know(generation, files)
@@ -210,6 +221,7 @@ class Runner:
             control=hand_over(self.control) if self.control is not None else None,
             admin=[hand_over(listener) for listener in self.admin],
             upgrade=upgrade,
+            ready_lines=self._ready_lines.lines,
             pidfile=self._pidfile.fd if self._pidfile else None,
             pidfile_lock=self._pidfile.lock.fd if self._pidfile and self._pidfile.lock else None,
         )
@@ -263,7 +275,11 @@ class Runner:
         """Decide what follows from an event, carry that out, and set the timer for the next deadline."""
         if self._done.done():
             return
-        for command in self.model.handle(event, time.monotonic()):
+        announced = self.model.announced
+        commands = self.model.handle(event, time.monotonic())
+        if self.model.announced is not announced:
+            self._tell_readiness()  # before the commands announce it: `health_check` must say the same at once
+        for command in commands:
             self._orders[type(command)](command)
         self._manager.follow(self.model, reloading=self._reloads.busy)
         if self._timer is not None:
@@ -340,9 +356,12 @@ class Runner:
         workers = self.processes.workers
         beats = workers.beats()
         self.handle(ev.Beats(beats, workers.debugged()))
+        self._tell_readiness()
+        self._manager.sign_of_life(time.monotonic(), beats.values(), needed=self.model.announced)
+
+    def _tell_readiness(self) -> None:
         ready, reason = self.readiness()
         self.processes.board.tell_readiness(ready=ready, reason=reason)
-        self._manager.sign_of_life(time.monotonic(), beats.values(), needed=self.model.announced)
 
     def do_chores(self) -> None:
         """Look at socket paths, at the files of the loaded code, and for orphans of user code."""

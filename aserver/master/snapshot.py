@@ -20,7 +20,7 @@ from aserver.master.journal import Record
 from aserver.metrics.totals import Totals
 from aserver.sockets import Handover
 
-SCHEMA = 16
+SCHEMA = 17
 
 #: Fields that stay behind: chance is the new image's own, and commands are carried out before the exec.
 _OWN = ("rng", "out")
@@ -103,6 +103,7 @@ class Snapshot(msgspec.Struct):
     control: Handover | None = None
     admin: list[Handover] = []
     upgrade: Upgrade = Upgrade(0.0)
+    ready_lines: dict[int, str] = {}
     pidfile: int | None = None
     pidfile_lock: int | None = None
 
@@ -111,7 +112,7 @@ class Snapshot(msgspec.Struct):
         found: list[int | None] = [self.board, self.pidfile, self.pidfile_lock]
         found += [fd for z in self.zygotes for fd in (z.pidfd, z.channel, z.trace)]
         found += [fd for w in self.workers for fd in (w.pidfd, w.channel, w.trace)]
-        found += [log.fd for log in self.logs]
+        found += [*(log.fd for log in self.logs), *self.ready_lines]
         found += [end for pipes in self.outputs for end in pipes.ends]
         found += [listener.fd for listener in (*self.listeners, *self.admin, self.control) if listener is not None]
         return [fd for fd in found if fd is not None]

@@ -82,14 +82,32 @@ def test_it_comes_back_and_never_loads_the_application(server: Start, tmp_path: 
     assert running.stop() == 0
 
 
-def test_it_is_replaced_when_it_hangs(server: Start) -> None:
-    """Fails without `Companion._end_silence`: its clients would wait for ever."""
-    running = server(APP, *ADMIN, "--hang-timeout", "3")
-    ready(running)
-    first = companion(running)
-    first.kill(signal.SIGSTOP)
-    running.wait_log(rf"admin endpoint's process \(pid {first.pid}\) has asked nothing for 3\.\d s .* and was killed")
-    companion(running, other_than=first.pid)
+#: Python runs this before anything else (site): a signal lets the process of the admin endpoint hang.
+HANG = """
+import signal, sys, time
+
+def stand_still(*_):
+    time.sleep(600)
+
+if any("/admin/__main__" in each for each in sys.orig_argv):
+    signal.signal(signal.SIGPROF, stand_still)
+"""
+
+
+def test_it_is_replaced_when_it_hangs(server: Start, tmp_path: Path) -> None:
+    """With its stacks in the log, unless it cannot write them. Fails without `_end_silence`, without `read_trace`."""
+    (tmp_path / "sitecustomize.py").write_text(HANG)
+    running = server(APP, *ADMIN, "--hang-timeout", "3", env={"PYTHONPATH": str(tmp_path)})
+    first = second = companion(running)
+    for signum in signal.SIGPROF, signal.SIGSTOP:
+        first = second
+        ready(running)
+        start = len(running.log)
+        first.kill(signum)
+        pattern = rf"admin endpoint's process \(pid {first.pid}\) has asked nothing for 3\.\d s .* and was killed"
+        running.wait_log(pattern, start=start)
+        assert ("in stand_still" in running.log[start:]) is (signum == signal.SIGPROF)
+        second = companion(running, other_than=first.pid)
     assert ask(running, "/livez").status == 200
     assert running.stop() == 0
 
@@ -101,7 +119,7 @@ def test_it_says_that_the_server_is_not_ready_while_all_workers_are_blocked(serv
     )
     assert ask(running, "/livez").status == 200
     running.wait_ready()
-    ready(running)
+    assert ask(running, "/readyz").text == "ok: the worker serves\n", "from the moment at which the log says so"
     blocking = hold(running, "/block?600")
     running.terminate()
     said = running.wait_for(
@@ -124,7 +142,7 @@ def test_an_address_that_is_taken_costs_the_admin_endpoint_only(server: Start) -
         more = ("--health-check", "/healthz", "--drain-delay", "60s")
         running = server(APP, "--admin", f"127.0.0.1:{port}", *more, bind=("127.0.0.1:0", "h2c://127.0.0.1:0"))
         running.wait_log(rf"ERROR admin: cannot .*:{port}.* in use by .*; the server runs without its admin endpoint")
-    running.wait_for(lambda: running.fetch("/healthz").text == "ok: the worker serves\n", what="the health check")
+    assert running.fetch("/healthz").text == "ok: the worker serves\n", "from the moment at which the log says so"
     (clear,) = (each.url for each in running.addresses if each.scheme == "h2c")
     with httpx.Client(http1=False, http2=True) as client:
         answer = client.get(clear + "/healthz")

@@ -17,6 +17,22 @@ from tests.harness.server import REPOSITORY, addresses_in
 from tests.harness.waiting import PATIENCE, wait_for
 
 APP = "tests.apps.raw:app"
+#: The first worker starts at once, each other waits for the file `go`.
+SLOW_APP = """
+import asyncio, pathlib
+HERE = pathlib.Path(__file__).parent
+
+async def app(scope, receive, send):
+    assert (await receive())["type"] == "lifespan.startup"
+    try:
+        (HERE / "first").touch(exist_ok=False)
+    except FileExistsError:
+        while not (HERE / "go").exists():
+            await asyncio.sleep(0.02)
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+"""
 
 
 class Daemon:
@@ -25,12 +41,14 @@ class Daemon:
     def __init__(self, directory: Path) -> None:
         self.pidfile, self._log = directory / "pid", directory / "log"
 
+    def command(self, target: str, *options: str) -> list[str]:
+        options = ("--daemon", "--pidfile", str(self.pidfile), "--errorlog", str(self._log), *options)
+        return [sys.executable, "-m", "aserver", "run", target, *options]
+
     def start(self, target: str, *options: str) -> "subprocess.CompletedProcess[str]":
         """Run the command to its end, with pipes that a detached server must let go."""
-        options = ("--daemon", "--pidfile", str(self.pidfile), "--errorlog", str(self._log), *options)
-        command = [sys.executable, "-m", "aserver", "run", target, *options]
         return subprocess.run(
-            command,
+            self.command(target, *options),
             check=False,
             cwd=REPOSITORY,
             capture_output=True,
@@ -85,3 +103,24 @@ def test_a_start_that_fails_is_told_on_the_terminal_with_its_exit_code(daemon: D
     assert done.returncode == ExitCode.BIND
     assert f"port {port} on 127.0.0.1 is in use by pid {os.getpid()}" in done.stderr
     assert not daemon.pidfile.exists()
+
+
+def test_readiness_is_told_after_an_upgrade_in_the_middle_of_the_start(daemon: Daemon, tmp_path: Path) -> None:
+    """To the command that waits, and to `notify_fd`. Fails without `Snapshot.ready_lines`."""
+    (tmp_path / "slow_start.py").write_text(SLOW_APP)
+    reader, writer = os.pipe()
+    options = ("--app-dir", str(tmp_path), "-w", "2", "--bind", "127.0.0.1:0", "--notify-fd", str(writer))
+    command = daemon.command("slow_start:app", *options)
+    with open(reader, "rb") as told:
+        with subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, pass_fds=[writer]) as starting:
+            os.close(writer)
+            wait_for(lambda: "is ready after" in daemon.log, what="the first worker", explain=lambda: daemon.log)
+            master = daemon.master
+            os.kill(master.pid, signal.SIGUSR2)
+            wait_for(lambda: "goes on after the upgrade" in daemon.log, what="upgrade", explain=lambda: daemon.log)
+            (tmp_path / "go").touch()
+            assert starting.wait(PATIENCE) == ExitCode.OK
+        assert told.read() == b"\n"  # up to the end of file: no process of the server has it
+    assert "all 2 workers are ready" in daemon.log
+    os.kill(master.pid, signal.SIGTERM)
+    wait_for(lambda: not master.alive, what="the server to stop", explain=lambda: daemon.log)

@@ -141,7 +141,7 @@ def test_sockets_are_taken_by_the_names_of_their_units(tmp_path: Path) -> None:
 
 
 def test_a_supervisor_of_s6s_kind_is_told_by_a_line_when_all_workers_are_ready() -> None:
-    """Once, though a reload and an upgrade follow; and no process holds the descriptor. Fails without `ready_line`."""
+    """Once, though a reload and an upgrade follow; and no process holds the descriptor. Fails without `ReadyLines`."""
     reader, writer = os.pipe()
     with (
         open(reader, "rb") as told,

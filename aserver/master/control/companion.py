@@ -3,7 +3,7 @@
 Runs in the master. The listeners are the master's: while there is no such process, clients wait in their queue. The
 process has an end of a socket pair, by which it looks at this server (`ControlServer.adopt`) and can order nothing;
 if that ends, as at an upgrade or the master's death, so does the process. It asks twice a second, so a process that
-asks nothing for `hang_timeout` hangs.
+asks nothing for `hang_timeout` hangs: it is aborted, so that its stacks get into the log, and then killed.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from pathlib import Path
 from aserver import unix
 from aserver.config import Config
 from aserver.errors import BindError, ConfigError
+from aserver.log.crash import read_trace
 from aserver.master.control.server import ControlClient
 from aserver.master.core import events as ev
 from aserver.master.core.backoff import BackOff, when
@@ -69,7 +70,8 @@ class Companion:
         self._began = 0.0
         self._looked = 0.0
         self._clock_restart = 0.0  # this process itself stood still until then
-        self._silence = ""  # for which it was killed
+        self._silence = ""  # for which it was aborted
+        self._trace, self._trace_offset = unix.memory_file("aserver-trace"), 0  # of one process after the other
         for listener in runner.admin:
             log.info("admin endpoint: %s", listener.name)
         runner.journal.followers.append(self._on_record)
@@ -80,6 +82,7 @@ class Companion:
         self._runner.journal.followers.remove(self._on_record)
         self._timer.cancel()
         self._kill()
+        os.close(self._trace)
         for listener in self._runner.admin:
             listener.close()
 
@@ -94,7 +97,8 @@ class Companion:
         ours, theirs = unix.stream_pair()
         self._began = time.monotonic()
         try:
-            fds = [resources.log_fds[0], *(listener.socket.fileno() for listener in self._runner.admin)]
+            listeners = (listener.socket.fileno() for listener in self._runner.admin)
+            fds = [self._trace, resources.log_fds[0], *listeners]
             socket.send_fds(ours, [json.dumps(resources.config.to_wire()).encode() + b"\n"], fds)
             self._pid = spawn_program(_PROGRAM, LINE_FD, fds={LINE_FD: theirs.fileno()})
         except OSError as error:
@@ -115,26 +119,30 @@ class Companion:
             self._end_silence(self._pid)
             self._timer = self._loop.call_later(_PERIOD, self._look)
             return
+        stacks, self._trace_offset = read_trace(self._trace, self._trace_offset)
         self._forget()
         code, signum = decode_status(status)
         how = f"ended with exit code {code}" if signum is None else explain_exit(code, signum, Intent.NONE)
-        self._mourn(f"(pid {pid}) {self._silence or how}")
+        self._mourn(f"(pid {pid}) {self._silence or how}", f"the stacks at its end:\n{stacks}" if stacks else "")
 
     def _end_silence(self, pid: int) -> None:
-        now, limit = self._loop.time(), self._runner.resources.next.config.hang_timeout
+        now, config = self._loop.time(), self._runner.resources.next.config
+        limit = config.hang_timeout if self._line.requests else max(config.hang_timeout, config.boot_timeout)
         if now - self._looked > 2 * _PERIOD:
             self._clock_restart = now
         self._looked = now
         silent = now - max(self._line.listens_since, self._clock_restart)
-        if limit and silent >= limit:
-            self._silence = f"has asked nothing for {silent:.1f} s (hang_timeout is {limit:g} s) and was killed"
+        if self._silence:
             os.kill(pid, signal.SIGKILL)
+        elif config.hang_timeout and silent >= limit:
+            os.kill(pid, signal.SIGABRT)  # faulthandler writes the stacks
+            self._silence = f"has asked nothing for {silent:.1f} s (more than {limit:g} s) and was killed"
 
-    def _mourn(self, how: str) -> None:
+    def _mourn(self, how: str, detail: str = "") -> None:
         now = time.monotonic()
         pause = self._back_off.died(now, now - self._began)
         text = f"the admin endpoint's process {how}; the workers serve on, another one starts {when(pause)}"
-        self._runner.journal.say(ev.Say("error", text, event="admin.died", reason=how))
+        self._runner.journal.say(ev.Say("error", text, detail, event="admin.died", reason=how))
         self._timer = self._loop.call_later(pause, self._start)
 
     def _kill(self) -> None:

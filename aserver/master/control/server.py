@@ -106,9 +106,10 @@ class ControlServer:
 
 
 class ControlClient:
-    """A client: a request at a time. `listens_since` is when the last request was answered."""
+    """A client: a request at a time. `listens_since` is when the last of its `requests` was answered."""
 
     def __init__(self, server: ControlServer, sock: socket.socket, *, only_looks: bool = False) -> None:
+        self.requests = 0
         self._server = server
         self._sock = sock
         self._only_looks = only_looks
@@ -157,6 +158,7 @@ class ControlClient:
             return
         self._server.loop.remove_reader(self._sock)
         self._incoming, self._busy, self._rested = rest, True, False
+        self.requests += 1
         began = self._server.loop.time()
         try:
             self._ends = not end  # the bytes that follow begin no line

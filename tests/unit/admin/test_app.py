@@ -65,6 +65,19 @@ async def test_health_is_the_masters_word(stage: Stage) -> None:
     assert (await stage.get("/livez"))[0] == 200
 
 
+async def test_not_ready_is_asked_again_before_it_is_said(stage: Stage) -> None:
+    """Fails with the last answer, and with the next one while a question is under way, which was made before."""
+    asking = asyncio.create_task(stage.get("/readyz"))  # the first question is under way
+    await stage.tell_status(ready=False, reason="the server boots")
+    await stage.tell_status()
+    assert await asking == (200, "ok: the worker serves\n")
+    await stage.tell_status(ready=False, reason="no worker serves")
+    asking = asyncio.create_task(stage.get("/readyz"))
+    await asyncio.sleep(0)
+    await stage.tell_status()
+    assert await asking == (200, "ok: the worker serves\n")
+
+
 async def test_a_master_that_does_not_answer_is_neither_alive_nor_ready(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

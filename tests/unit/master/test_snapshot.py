@@ -45,6 +45,7 @@ DIGESTS = {
     14: "e12b23db42e7d48d",
     15: "33395c31cd6c7485",
     16: "39c4418f758436ff",
+    17: "f4909c4ffa4851d8",
 }
 
 
@@ -123,6 +124,7 @@ def _snapshot(master: Master) -> Snapshot:
         records=[Record(number=7, time="2026", event="worker.ready", level="info", message="it is ready", worker=1)],
         upgrade=ev.Upgrade(11.0, (4,)),
         began=3.25,
+        ready_lines={19: "\n"},
         admin=[Handover(18, "http://127.0.0.1:9100", ("127.0.0.1", 9100))],
         control=Handover(17, "unix:/run/c.sock", "/run/c.sock", (1, 2), public=True),
         pidfile=14,
@@ -170,7 +172,7 @@ def test_the_state_that_comes_back_goes_on() -> None:
 def test_all_descriptors_are_named_once() -> None:
     """Whatever is not in fds() is closed by the exec. Fails with any of them left out."""
     snapshot = _snapshot(_master())
-    assert sorted(snapshot.fds()) == [4, 5, 6, 7, 10, 11, 12, 14, 15, 16, 17, 18]
+    assert sorted(snapshot.fds()) == [4, 5, 6, 7, 10, 11, 12, 14, 15, 16, 17, 18, 19]
 
 
 def test_what_is_no_state_is_refused() -> None:
