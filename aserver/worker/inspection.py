@@ -22,6 +22,7 @@ _LONGEST_NAME = 200
 def inspect(look: Look, serial: int, service: Service | None, handshakes: Handshakes) -> Seen:
     """The answer to `look`; the longest requests come first."""
     loop = asyncio.get_running_loop()
+    now = loop.time()
     running = sorted(service.tasks.running, key=lambda request: request.started) if service is not None else []
     serving = {request.task for request in running}
     others = [task for task in asyncio.all_tasks(loop) if task not in serving]
@@ -29,7 +30,7 @@ def inspect(look: Look, serial: int, service: Service | None, handshakes: Handsh
         serial,
         look.number,
         len(running) + len(others),
-        [_request(request, loop.time()) for request in running[:MOST_SEEN]],
+        [_request(request, now) for request in running[:MOST_SEEN]],
         [Stack(task.get_name()[:_LONGEST_NAME], _waiting(task)) for task in others[:MOST_SEEN]],
         _threads()[:MOST_SEEN],
         Counter(each.value for each in [*handshakes.owed, *(service.owed if service is not None else ())]),

@@ -90,7 +90,6 @@ NAMES_OF_SEVERAL = {
 SUBJECTS = {
     "bench/test_quick.py",
     "log/test_signals.py",
-    "log/test_terminal.py",
     "metrics/test_deploy.py",
     "test_house_rules.py",
     "test_linear.py",

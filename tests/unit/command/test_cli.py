@@ -3,60 +3,19 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from aserver import __version__
 from aserver.command import check
-from aserver.command.cli import main
 from aserver.config import Config, Resolved, convert, settings
-from aserver.errors import AppLoadError, AserverError, BindError, ExitCode
+from aserver.errors import AppLoadError, BindError, ExitCode
 from aserver.launch import run
-from aserver.sockets import bind_all
-
-
-@dataclass(frozen=True)
-class Outcome:
-    status: object
-    out: str
-    err: str
-
-
-class Command:
-    """Runs `aserver ...` in this process, in an empty directory, without the caller's environment."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self.capsys = capsys
-
-    def __call__(self, *arguments: str) -> Outcome:
-        with pytest.raises(SystemExit) as caught:
-            main(arguments)
-        return Outcome(caught.value.code, *self.capsys.readouterr())
-
-    def settings(self, *arguments: str) -> dict[str, object]:
-        outcome = self("config", "--json", *arguments)
-        assert (outcome.status, outcome.err) == (0, "")
-        return {name: row["value"] for name, row in json.loads(outcome.out)["settings"].items()}
-
-
-@pytest.fixture
-def aserver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    monkeypatch.chdir(tmp_path)
-    for name in (
-        "WEB_CONCURRENCY",
-        "PORT",
-        "FORWARDED_ALLOW_IPS",
-        "GUNICORN_CMD_ARGS",
-        *(info.variable for info in settings()),
-    ):
-        monkeypatch.delenv(name, raising=False)
-    return Command(capsys)
+from tests.unit.command.stage import Command
 
 
 def test_gunicorns_and_uvicorns_command_lines(aserver: Command) -> None:
@@ -154,67 +113,6 @@ def test_a_bad_command_line_is_one_line_and_exit_2(aserver: Command, arguments: 
     assert outcome.err.startswith("aserver: error: ")
     assert line in outcome.err
     assert outcome.err.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("path", "owner", "group", "said"),
-    [
-        ("none/a.sock", None, None, "none does not exist"),
-        ("a.sock", "nobody-of-that-name", None, "uds_owner 'nobody-of-that-name' is no user of this system"),
-        ("a.sock", None, "nobody-of-that-name", "uds_group 'nobody-of-that-name' is no group of this system"),
-    ],
-)
-def test_check_refuses_a_socket_path_as_run_does(
-    aserver: Command, path: str, owner: str | None, group: str | None, said: str
-) -> None:
-    spec = f"unix:{Path(path).absolute()}"
-    with pytest.raises(BindError) as of_run:
-        bind_all(
-            (spec,), uds_mode=None, uds_owner=owner, uds_group=group, reuse_port=False, environ={}, pid=os.getpid()
-        )
-    whose = [*(("--uds-owner", owner) if owner else ()), *(("--uds-group", group) if group else ())]
-    outcome = aserver("check", "app:x", "--bind", spec, *whose)
-    assert outcome.status == ExitCode.BIND
-    assert said in outcome.err
-    assert outcome.err == f"aserver: error: {of_run.value}\n"
-
-
-@pytest.mark.parametrize(
-    ("spec", "said"),
-    [
-        ("no-such-name.invalid:80", "the name cannot be resolved"),
-        ("192.0.2.77:8000", "this machine has no address 192.0.2.77"),  # TEST-NET-1, RFC 5737
-        (f"unix:@{'n' * 120}", "the name has 120 bytes"),
-        (f"unix:/{'p' * 120}", "the path has 121 bytes"),
-        ("unix:/tmp/", "needs the path of a file"),
-    ],
-)
-def test_check_refuses_an_address_as_run_does(aserver: Command, spec: str, said: str) -> None:
-    """Seen as "ok" in front of a `run` that failed. Fails without `_look_at_address`, `check_length` and `path_of`."""
-    with pytest.raises(AserverError) as of_run:
-        bind_all((spec,), uds_mode=None, uds_owner=None, uds_group=None, reuse_port=False, environ={}, pid=os.getpid())
-    outcome = aserver("check", "app:x", "--bind", spec)
-    assert said in outcome.err
-    assert (outcome.status, outcome.err) == (of_run.value.exit_code, f"aserver: error: {of_run.value}\n")
-
-
-def test_check_passes_over_what_the_running_server_has(aserver: Command) -> None:
-    """That there is no such app is found behind it. Fails with any BindError raised."""
-    with socket.create_server(("127.0.0.1", 0)) as taken, socket.socket(socket.AF_UNIX) as named:
-        named.bind(f"\0aserver-test-{os.getpid()}")
-        specs = [f"127.0.0.1:{taken.getsockname()[1]}", f"unix:@aserver-test-{os.getpid()}"]
-        outcome = aserver("check", "no_such_app:x", *(text for spec in specs for text in ("--bind", spec)))
-        assert outcome.status == ExitCode.APP_LOAD
-        assert taken.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-
-
-def test_check_makes_no_file(aserver: Command) -> None:
-    """It may not be the service's user who asks. That there is no such app is found last."""
-    Path("run").mkdir()
-    options = ["--pidfile", "run/p", "--errorlog", "run/e", "--uds-owner", str(os.getuid())]
-    options += ["--bind", f"unix:{Path('run/a.sock').absolute()}", "--bind", "unix:@name"]
-    assert aserver("check", "no_such_app:x", *options).status == ExitCode.APP_LOAD
-    assert not list(Path("run").iterdir())
 
 
 def test_a_python_files_traceback_is_the_last_thing_printed(aserver: Command) -> None:

@@ -101,17 +101,3 @@ def test_every_flag_of_the_other_servers_is_known(server: str) -> None:
     known = {each for option in cli.cli.commands["run"].params for each in (*option.opts, *option.secondary_opts)}
     flags = {flag.spelling for _, _, flag in foreign.flags(foreign.SERVERS[server])}
     assert flags - known <= {"--version"}
-
-
-def test_an_option_is_a_list_only_for_the_server_that_repeats_it() -> None:
-    """Elsewhere the last one counts. Fails with one list of names for all servers: `h11` came as a list."""
-    for words, values in {
-        "gunicorn --pythonpath a --pythonpath b": {"pythonpath": "b"},
-        "gunicorn -b :1 -b :2": {"bind": [":1", ":2"]},
-        "uvicorn --http h11 --header a:b": {"http": "h11", "headers": ["a:b"]},
-        "granian --http 2 --ssl-crl a --ssl-crl b": {"http": "2", "ssl_crl": ["a", "b"]},
-        "hypercorn --server-name a --server-name b": {"server_names": ["a", "b"]},
-        "uwsgi --http :1 --http :2 --pp a": {"http": [":1", ":2"], "pp": ["a"]},
-    }.items():
-        server, *rest = words.split()
-        assert foreign.read_command_line(foreign.SERVERS[server], rest) == (values, [])

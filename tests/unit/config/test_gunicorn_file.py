@@ -1,27 +1,17 @@
 """gunicorn's configuration files, flags and variables as settings here. Each docstring says how it was seen to fail."""
 
-import json
-import os
 from pathlib import Path
 
 import pytest
 
-from aserver.config import Resolved
 from aserver.config.layers import load
 from aserver.errors import ConfigError
-from tests.unit.config.starts import write
-
-
-def run_file(tmp_path: Path, text: str, **environ: str) -> Resolved:
-    write(tmp_path / "gunicorn.conf.py", text)
-    others = {"PORT", "FORWARDED_ALLOW_IPS", "WEB_CONCURRENCY", "GUNICORN_CMD_ARGS"}
-    mine = {name: text for name, text in os.environ.items() if name not in others}
-    return load(command_line={}, environ={**mine, **environ}, cwd=tmp_path)
+from tests.unit.config.starts import run_gunicorn_file, write
 
 
 def test_a_file_with_all_that_gunicorn_takes(tmp_path: Path) -> None:
     """Fails without the table: `worker_class`, `threads`, `worker_tmp_dir`, `raw_env` as text are errors."""
-    resolved = run_file(
+    resolved = run_gunicorn_file(
         tmp_path,
         "import multiprocessing, os\n"
         "from os import environ\n"
@@ -61,7 +51,7 @@ def test_a_file_with_all_that_gunicorn_takes(tmp_path: Path) -> None:
 def test_everything_that_is_wrong_is_said_at_once_with_its_line(tmp_path: Path) -> None:
     """Fails with the first ConfigError out of `build`: a run for each mistake."""
     with pytest.raises(ConfigError) as caught:
-        run_file(
+        run_gunicorn_file(
             tmp_path,
             "workers = 'many'\n\nkeepalive = 'long'\nbind = 'a:b:c'\nloglevel = object()\ncertfile = 'x'\n"
             "timeout = 3\nhang_timeout = 4\n",
@@ -100,55 +90,13 @@ def test_everything_that_is_wrong_is_said_at_once_with_its_line(tmp_path: Path) 
 )
 def test_what_gunicorn_ignores_and_what_has_no_equal_is_warned_of(tmp_path: Path, text: str, says: str) -> None:
     """The server starts all the same. Fails with an error for an unknown name, and without a word for each."""
-    (warning,) = run_file(tmp_path, text).warnings
+    (warning,) = run_gunicorn_file(tmp_path, text).warnings
     assert says in warning
-
-
-@pytest.mark.parametrize(
-    ("text", "threads", "limit"),
-    [
-        ("worker_class = 'sync'", 1, 0.0),
-        ("worker_class = 'sync'\ntimeout = 7", 1, 7.0),
-        ("worker_class = 'sync'\nthreads = 3\ntimeout = 7", 3, 0.0),
-        ("timeout = 7", 10, 7.0),
-        ("timeout = 0", 10, 0.0),
-        ("worker_class = 'gthread'\nthreads = 4\ntimeout = 7", 4, 0.0),
-        ("worker_class = 'uvicorn_worker.UvicornWorker'\ntimeout = 7", 10, 0.0),
-    ],
-)
-def test_a_sync_worker_has_one_thread_and_its_timeout_is_each_requests(
-    tmp_path: Path, text: str, threads: int, limit: float
-) -> None:
-    """Only a sync worker is killed in a request that takes too long. Fails without `request_timeout` in `_timeout`."""
-    config = run_file(tmp_path, text).config
-    assert (config.threads, config.request_timeout) == (threads, limit)
-    assert config.hang_timeout == (0.0 if text == "timeout = 0" else 7.0 if "timeout" in text else 30.0)
-
-
-def test_names_that_the_file_uses_itself_are_its_own(tmp_path: Path) -> None:
-    """The gunicorn_conf.py of a well-known image has them. Fails if `host` and `port` make a second bind."""
-    resolved = run_file(
-        tmp_path,
-        "import json, os\n"
-        "host = os.getenv('HOST', '0.0.0.0')\n"
-        "port = os.getenv('PORT', '80')\n"
-        "use_bind = f'{host}:{port}'\n"
-        "web_concurrency = 2\n"
-        "workers = web_concurrency\n"
-        "bind = use_bind\n"
-        "log_data = {'workers': workers, 'host': host, 'port': port}\n"
-        "print(json.dumps(log_data))\n"
-        "spew = daemon = False\nuser = pidfile = None\n",
-        PORT="8000",
-        HOST="0.0.0.0",
-    )
-    assert (resolved.config.bind, resolved.config.workers) == (("0.0.0.0:8000",), 2)
-    assert resolved.changes == ()
 
 
 def test_cmd_args_stand_above_the_file_and_are_said(tmp_path: Path) -> None:
     """Fails without the layer: gunicorn's variable is ignored without a word."""
-    resolved = run_file(
+    resolved = run_gunicorn_file(
         tmp_path,
         "workers = 3\nbind = ':1'\n",
         GUNICORN_CMD_ARGS="--bind=:9 -b :8 -t 7 -k gthread --threads 2 --preload",
@@ -158,18 +106,9 @@ def test_cmd_args_stand_above_the_file_and_are_said(tmp_path: Path) -> None:
     assert resolved.origins["hang_timeout"] == "$GUNICORN_CMD_ARGS, timeout"
     assert "$GUNICORN_CMD_ARGS is read: bind, timeout, worker_class, threads, preload_app" in resolved.notes
     with pytest.raises(ConfigError, match=r"gunicorn has no option --frobnicate$"):
-        run_file(tmp_path, "", GUNICORN_CMD_ARGS="--frobnicate 3")
+        run_gunicorn_file(tmp_path, "", GUNICORN_CMD_ARGS="--frobnicate 3")
     with pytest.raises(ConfigError, match=r"gunicorn has no option --worker; did you mean --workers\?$"):
-        run_file(tmp_path, "", GUNICORN_CMD_ARGS="--worker 3")
-
-
-@pytest.mark.parametrize(
-    ("text", "said"), [("workers = 2", True), ("threads = 2", False), ("worker_class = 'gthread'", False)]
-)
-def test_threads_are_told_where_gunicorn_would_have_one(tmp_path: Path, text: str, said: bool) -> None:
-    """Fails without `_implied`: an application that is not safe in threads breaks without a word."""
-    resolved = run_file(tmp_path, text)
-    assert any("one request at a time" in each for each in resolved.notes) == said
+        run_gunicorn_file(tmp_path, "", GUNICORN_CMD_ARGS="--worker 3")
 
 
 def test_a_toml_file_comes_before_gunicorns_and_an_embedding_program_reads_neither(tmp_path: Path) -> None:
@@ -180,34 +119,6 @@ def test_a_toml_file_comes_before_gunicorns_and_an_embedding_program_reads_neith
     resolved = load(command_line={}, environ={}, cwd=tmp_path)
     assert resolved.config.workers == 2
     assert resolved.notes == ("gunicorn.conf.py is not read: the settings are from aserver.toml",)
-
-
-def test_port_and_other_variables(tmp_path: Path) -> None:
-    """$PORT is every address where no bind is set. Fails without `lowest_layers`, or with it above the file."""
-    environ = {"PORT": "5000", "FORWARDED_ALLOW_IPS": "*"}
-    resolved = load(command_line={}, environ=environ, cwd=tmp_path)
-    assert (resolved.config.bind, resolved.origins["bind"]) == (("0.0.0.0:5000",), "$PORT")
-    assert resolved.config.forwarded_allow_ips == ("*",)
-    assert load(command_line={"port": "6"}, environ=environ, cwd=tmp_path).config.bind == ("127.0.0.1:6",)
-    write(tmp_path / "aserver.toml", "bind = ':7'")
-    assert load(command_line={}, environ=environ, cwd=tmp_path).config.bind == ("0.0.0.0:7",)
-    resolved = load(command_line={}, environ={"UVICORN_TIMEOUT_KEEP_ALIVE": "9"}, cwd=tmp_path)
-    assert resolved.warnings == ("UVICORN_TIMEOUT_KEEP_ALIVE is uvicorn's and is not read; say ASERVER_KEEP_ALIVE=9",)
-
-
-def test_uwsgis_variables_are_not_read_and_told(tmp_path: Path) -> None:
-    """Each that is an option of uWSGI's. Fails with uvicorn's and granian's alone."""
-    environ = {
-        "UWSGI_HTTP_SOCKET": ":80",
-        "UWSGI_PROCESSES": "4",
-        "UWSGI_CHEAPER": "2",
-        "UWSGI_ORIGINAL_PROC_NAME": "x",
-    }
-    listen, processes, cheaper = load(command_line={}, environ=environ, cwd=tmp_path).warnings
-    assert listen == "UWSGI_HTTP_SOCKET is uwsgi's and is not read; say ASERVER_BIND=:80"
-    assert processes == "UWSGI_PROCESSES is uwsgi's and is not read; say ASERVER_WORKERS=4"
-    assert cheaper.startswith("UWSGI_CHEAPER is uwsgi's and is not read; ")
-    assert load(keywords={}, environ=environ, cwd=tmp_path).warnings == ()
 
 
 def test_settings_of_other_servers_in_our_own_files_are_answered(tmp_path: Path) -> None:
@@ -222,22 +133,3 @@ def test_settings_of_other_servers_in_our_own_files_are_answered(tmp_path: Path)
     write(tmp_path / "aserver.toml", "threads = 4\nstatsd_host = 'x'\n")
     resolved = load(environ={}, cwd=tmp_path)
     assert (resolved.warnings, resolved.config.statsd_host) == ((), "x:8125")
-
-
-def test_a_logconfig_dict_stands_over_gunicorns_defaults(tmp_path: Path) -> None:
-    """Handlers that only gunicorn defines, and objects in it. Fails without _LOG_DEFAULTS, and with str(sys.stdout)."""
-    text = (
-        "import logging, sys\n"
-        "logconfig_dict = {'loggers': {'gunicorn.access': {'handlers': ['mine']}}, 'handlers': {'mine': {\n"
-        "    'class': logging.StreamHandler, 'stream': sys.stdout}}}\n"
-    )
-    config = json.loads(run_file(tmp_path, text).config.log_config or "")
-    assert config["handlers"] == {"mine": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout"}}
-    assert "generic" in config["formatters"]
-
-
-def test_a_port_that_is_no_number_keeps_nothing_from_starting(tmp_path: Path) -> None:
-    """Fails with an error for a variable that may be meant for another program."""
-    resolved = load(command_line={}, environ={"PORT": "tcp://10.0.0.1:80"}, cwd=tmp_path)
-    assert resolved.config.bind == ("127.0.0.1:8000",)
-    assert resolved.warnings == ("$PORT is no number and is not read",)

@@ -3,15 +3,11 @@
 import asyncio
 import contextlib
 import logging
-import os
 import re
-import signal
 import socket
 import ssl
 import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import anyio
 import pytest
@@ -19,7 +15,6 @@ import trustme
 
 from aserver.asgi import Receive, Scope, Send
 from aserver.config import Config, Layer, build
-from aserver.launch.embedded import _stop_signals
 from aserver.tls import Certificates
 from aserver.worker.acceptor import AcceptorState, Endpoint
 from aserver.worker.server import Server
@@ -43,19 +38,6 @@ async def _hello(scope: Scope, receive: Receive, send: Send) -> None:
 
 def _config(**settings: object) -> Config:
     return build([Layer("argument", settings)]).config
-
-
-async def test_embedded_sigterm_is_patient_and_sigint_is_not() -> None:
-    """As they are to a master."""
-    drains: list[dict[str, Any]] = []
-    server = cast("Server", SimpleNamespace(drain=lambda **how: drains.append(how)))
-    with _stop_signals(server, _config(graceful_timeout=7)), anyio.fail_after(PATIENCE):
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            seen = len(drains)
-            os.kill(os.getpid(), signum)
-            while len(drains) == seen:
-                await asyncio.sleep(0.01)
-    assert drains == [{"final": True, "graceful": 7.0}, {"final": True, "graceful": 0.0}]
 
 
 async def test_a_final_stop_names_what_it_waits_for(
