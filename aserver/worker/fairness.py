@@ -17,8 +17,8 @@ PAUSE = 0.001
 FREE = 2
 #: A neighbour whose heart has been silent this long (seconds) is blocked or stopped, and does not count.
 SILENT = 0.5
-#: Neighbours that are looked at, others at each heartbeat. To look at all of 500 ten times a second cost each of them a
-#: hundredth of a CPU, and a server on two CPUs never became ready.
+#: Neighbours that are looked at, others after each heartbeat, and only by a worker that has more than FEW connections. To
+#: look at all of 500 ten times a second cost each worker a hundredth of a CPU, and a server on two CPUs never became ready.
 MOST = 16
 
 _CONNECTIONS = int(Field.CONNECTIONS)  # an index, looked up at each accept: an enum's member costs 0.2 us there
@@ -34,9 +34,15 @@ class Fairness:
         self._neighbours: list[memoryview] = []
         self._free = 0
         self._begin = 0
+        self._stale = True
 
-    def look_around(self) -> None:
-        """Find neighbours that accept and are alive; called at each heartbeat."""
+    def look_again(self) -> None:
+        """Have the next accept look at other neighbours, if it needs to; called at each heartbeat."""
+        self._stale = True
+
+    def _look_around(self) -> None:
+        """Find neighbours that accept and are alive."""
+        self._stale = False
         self._begin = (self._begin + MOST) % CELLS
         oldest = time.monotonic_ns() - int(SILENT * 1e9)
         self._neighbours = [
@@ -51,8 +57,12 @@ class Fairness:
         if self._free:
             self._free -= 1
             return False
+        if connections <= FEW:
+            return False
+        if self._stale:
+            self._look_around()
         neighbours = self._neighbours
-        if not neighbours or connections <= FEW:
+        if not neighbours:
             return False
         lowest = min([cell[_CONNECTIONS] for cell in neighbours])
         if connections <= lowest * SHARE + FEW:

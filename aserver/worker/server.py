@@ -272,7 +272,7 @@ class Server:
             for acceptor in self.acceptors:
                 acceptor.resume()
         if self.fairness is not None:
-            self.fairness.look_around()
+            self.fairness.look_again()
         if service is not None:
             self.sweep(service, self._loop.time())
         if self.on_beat is not None:

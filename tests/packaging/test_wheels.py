@@ -1,13 +1,18 @@
 """The files that `make wheels` has built: installed where there is no compiler, run, and removed without a trace."""
 
+import importlib
+import json
 import os
 import re
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,3 +97,11 @@ def test_cibuildwheel_reads_its_configuration(platform: str, built: set[str]) ->
     done = subprocess.run(command, cwd=DIST.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert built | {name.replace("cp312", "cp313") for name in built} <= set(done.stdout.split())
+
+
+def test_cibuildwheel_has_these_settings() -> None:
+    """By its own schema. Fails with a misspelt key of a platform's table, which it would ignore."""
+    schema = resources.files("cibuildwheel").joinpath("resources", "cibuildwheel.schema.json").read_text("utf-8")
+    table = tomllib.loads((DIST.parent / "pyproject.toml").read_text("utf-8"))["tool"]["cibuildwheel"]
+    jsonschema: Any = importlib.import_module("jsonschema")
+    jsonschema.validate(table, json.loads(schema))

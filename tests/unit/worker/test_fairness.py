@@ -19,7 +19,6 @@ def test_trap_68_nobody_waits_for_a_neighbour_that_does_not_accept(silent: float
     neighbour[Field.BEAT] = time.monotonic_ns() - int(silent * 1e9)
     neighbour[Field.ACCEPTING] = accepting
     fairness = Fairness(board, 1)
-    fairness.look_around()
     assert fairness.crowded(FEW + 10) is waits
     assert not fairness.crowded(FEW + 10), "after a pause some are free"
 
@@ -35,7 +34,10 @@ class Counted(Board):
 
 
 def test_of_many_neighbours_some_are_looked_at_and_each_in_its_turn() -> None:
-    """Fails with all of them looked at by each of 500 workers, ten times a second: the work of more than two CPUs."""
+    """Fails with all of them looked at by each of 500 workers, ten times a second: the work of more than two CPUs.
+
+    A worker without load looks at none.
+    """
     file, many = BoardFile.create(), 10 * MOST
     board = Counted(file.fd)
     for index in range(1, many + 1):
@@ -46,7 +48,9 @@ def test_of_many_neighbours_some_are_looked_at_and_each_in_its_turn() -> None:
     fairness, waited = Fairness(board, 1), 0
     for _ in range(100):
         board.looks = 0
-        fairness.look_around()
-        assert board.looks <= MOST
+        fairness.look_again()
+        assert not fairness.crowded(FEW)
+        assert not board.looks
         waited += fairness.crowded(FEW + 500)
+        assert board.looks <= MOST
     assert waited
