@@ -17,8 +17,8 @@ PAUSE = 0.001
 FREE = 2
 #: A neighbour whose heart has been silent this long (seconds) is blocked or stopped, and does not count.
 SILENT = 0.5
-#: Neighbours that are looked at, others after each heartbeat, and only by a worker that has more than FEW connections. To
-#: look at all of 500 ten times a second cost each worker a hundredth of a CPU, and a server on two CPUs never became ready.
+#: Neighbours that are looked at, others after each heartbeat, and only by a worker with more than FEW connections.
+#: To look at all of 500 ten times a second cost each a hundredth of a CPU: a server on two CPUs never became ready.
 MOST = 16
 
 _CONNECTIONS = int(Field.CONNECTIONS)  # an index, looked up at each accept: an enum's member costs 0.2 us there
