@@ -19,7 +19,7 @@ from typing import Any
 from aserver.protocol.peer.proxy_protocol import Mode
 from aserver.protocol.peer.trust import Peers
 from aserver.protocol.transport.connection import server_of
-from aserver.protocol.transport.handshakes import NEVER, Handshakes, TlsHandshake, become
+from aserver.protocol.transport.handshakes import Handshakes, TlsHandshake, become
 from aserver.protocol.transport.reception import Reception
 from aserver.tls import Certificates
 from aserver.worker.raw_server import RawServer
@@ -208,20 +208,15 @@ class Acceptor:
         return self.endpoint.tls is not None and self.proxy is None
 
     def _secure(self, sock: socket.socket) -> TlsHandshake:
+        assert self.endpoint.tls is not None
         protocol = self.factory()  # made now, because it counts the clients
-        return TlsHandshake(self.handshakes, sock, partial(become, protocol), self._tls_options())
+        return TlsHandshake(self.handshakes, sock, partial(become, protocol), self.endpoint.tls)
 
     def _protocol(self) -> Callable[[], Any]:
         if self.proxy is None:
             return self.factory
         mode, trusted = self.proxy
-        return Reception(self.factory, mode, trusted, self.handshakes, self._tls_options())
-
-    def _tls_options(self) -> dict[str, Any]:
-        tls = self.endpoint.tls
-        if tls is None:  # the loops refuse timeouts without TLS
-            return {}
-        return {"ssl": tls.context, "ssl_handshake_timeout": NEVER, "ssl_shutdown_timeout": NEVER}
+        return Reception(self.factory, mode, trusted, self.handshakes, self.endpoint.tls)
 
 
 def _close(server: asyncio.AbstractServer | RawServer, loop: asyncio.AbstractEventLoop) -> None:

@@ -8,17 +8,14 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol, cast
+from collections.abc import Callable
+from typing import Protocol, cast
 
 from aserver.protocol.context import SWEEP_PERIOD
 from aserver.protocol.transport.connection import Awaited
+from aserver.tls import Certificates
 
 log = logging.getLogger("aserver.error")
-
-#: Seconds for the loops' own timers of handshakes and of the end of a TLS connection, which must never be the first to
-#: cut off a client: the deadlines here do, and `Connection.write_expired`, which asks for progress.
-NEVER = 3600.0
 
 
 class Handshake(Protocol):
@@ -85,16 +82,16 @@ class TlsHandshake(asyncio.Protocol):
         all_of_them: Handshakes,
         sock: socket.socket,
         arrive: Callable[[asyncio.Transport], None],
-        tls: Mapping[str, Any],
+        tls: Certificates,
     ) -> None:
         self._all = all_of_them
         self._arrive = arrive
         self.task = all_of_them.loop.create_task(self._run(sock, tls))
         all_of_them.begin(self)
 
-    async def _run(self, sock: socket.socket, tls: Mapping[str, Any]) -> None:
+    async def _run(self, sock: socket.socket, tls: Certificates) -> None:
         with contextlib.suppress(OSError, asyncio.CancelledError):  # SSLError, a reset, `give_up`
-            await self._all.loop.connect_accepted_socket(lambda: self, sock, **tls)
+            await tls.connect(self._all.loop, lambda: self, sock)
         self._all.end(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

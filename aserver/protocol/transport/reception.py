@@ -7,16 +7,17 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 from aserver.errors import ClientError
 from aserver.protocol.peer.proxy_protocol import Mode, Proxied, ProxyHeader
 from aserver.protocol.peer.trust import Peers
 from aserver.protocol.transport.connection import Awaited, Connection
 from aserver.protocol.transport.handshakes import Handshakes, TlsHandshake, become
+from aserver.tls import Certificates
 
 log = logging.getLogger("aserver.error")
 
@@ -26,13 +27,13 @@ _READ = 2048
 
 @dataclass(frozen=True, slots=True)
 class Reception:
-    """How a listener's connections are received. `tls` are `loop.connect_accepted_socket`'s arguments, if it is TLS."""
+    """How a listener's connections are received; with TLS after the header if `tls` is there."""
 
     make: Callable[[], asyncio.BaseProtocol]
     mode: Mode
     trusted: Peers
     handshakes: Handshakes
-    tls: Mapping[str, Any]
+    tls: Certificates | None
 
     def __call__(self) -> asyncio.BaseProtocol:
         """Be the protocol factory of a listener, which is plain also with TLS: the header is never encrypted."""
@@ -95,7 +96,7 @@ class Front(asyncio.BufferedProtocol):
     def _receive(self, proxied: Proxied) -> None:
         reception, transport = self._reception, self._transport
         reception.handshakes.end(self)
-        if not reception.tls:
+        if reception.tls is None:
             transport.pause_reading()  # the loops choose the way to read when reading begins
             self.introduce(proxied, transport)
             transport.resume_reading()

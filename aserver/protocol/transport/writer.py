@@ -55,7 +55,7 @@ class Writer:
         # uvloop's writelines() is a single writev, where two write() are two system calls (44 us for 64 KB, not 49)
         # and two packets: the client wakes for the head alone, and gets half as many bodies of 1 MB in a second.
         # asyncio's joins (3.11), or forgets to pause us (3.12.0 to 3.13.5).
-        if type(transport).__module__.startswith("uvloop."):
+        if type(transport).__module__.startswith(("uvloop.", "aiofastnet.")):
             transport.writelines(pieces)
         else:
             for piece in pieces:

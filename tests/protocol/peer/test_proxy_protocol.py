@@ -322,7 +322,7 @@ def test_the_time_for_the_header_ends_with_it(ends: str) -> None:
     """Else it would cut off the connection that came of it. Fails without `end` in _receive and connection_lost."""
     transport, connection = mock.Mock(), mock.Mock()
     handshakes = Handshakes(mock.Mock(**{"time.return_value": 50.0}), 10.0)
-    front = Front(Reception(lambda: connection, "v1", Peers(["*"]), handshakes, {}))
+    front = Front(Reception(lambda: connection, "v1", Peers(["*"]), handshakes, None))
     front.connection_made(transport)
     assert handshakes.owed == [Awaited.PROXY_HEADER]
     if ends == "header":

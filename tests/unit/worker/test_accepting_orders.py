@@ -142,7 +142,12 @@ def tls(request: pytest.FixtureRequest) -> Certificates | None:
     """What makes an acceptor take its clients by hand."""
     if request.param == "plain":
         return None
-    return cast("Certificates", SimpleNamespace(context=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    return cast("Certificates", SimpleNamespace(connect=partial(_connect, context)))
+
+
+async def _connect(context: ssl.SSLContext, loop: asyncio.AbstractEventLoop, make: Any, sock: socket.socket) -> None:
+    await loop.connect_accepted_socket(make, sock, ssl=context)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
