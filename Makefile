@@ -124,7 +124,7 @@ lint: $(VENV)/.lint
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.run
-	$(BIN)/python -m bench $(ARGS)
+	$(BIN)/python -m bench $(or $(ARGS),run --quick)
 
 docs: $(VENV)/.run
 	$(BIN)/python -m aserver.command.config_page > $(VENV)/settings.md

@@ -21,7 +21,7 @@ import click
 from bench import dev, environment, machine, page, rounds, servers
 from bench.figures import Sample
 from bench.report import Report, ScenarioReport, markdown
-from bench.scenarios import QUICK, SCENARIOS
+from bench.scenarios import QUICK, QUICK_SERVERS, SCENARIOS
 from bench.scenarios.contract import Scenario, Stage
 from bench.simulate import Size, simulate_all, to_json
 from bench.simulate import table as simulated_table
@@ -66,7 +66,7 @@ def setup(python: str) -> None:
 @click.option("--rounds", "count", type=click.IntRange(1, 99), default=5, show_default=True)
 @click.option("--seconds", type=click.IntRange(1, 600), default=5, show_default=True, help="Length of one load.")
 @click.option(
-    "--quick", is_flag=True, help="End within 3 minutes after the set-up; chooses rounds and seconds by itself."
+    "--quick", is_flag=True, help="End within 5 minutes after the set-up; chooses rounds and seconds by itself."
 )
 @click.option(
     "--access-log",
@@ -91,9 +91,9 @@ def run(
     save: Path | None,
     keep: bool,
 ) -> None:
-    """Measure SCENARIOs (default: all; with --quick: hello and fastapi)."""
+    """Measure SCENARIOs (default: all; with --quick: three, for six servers)."""
     known = servers.read()
-    chosen = _choose(known, server, without)
+    chosen = _choose(known, server or (QUICK_SERVERS if quick else ()), without)
     _end_on_sigterm()
     machine.raise_file_limit()
     made, problems = environment.prepare(python)

@@ -86,7 +86,7 @@ def prepare(python: str = sys.executable) -> tuple[Environment, list[str]]:
         _pip(environment, "-r", str(REQUIREMENTS))
         _settle(environment, "peers", REQUIREMENTS)
     problems = []
-    sources = [CHECKOUT / "pyproject.toml", *sorted((CHECKOUT / "aserver").rglob("*.py"))]
+    sources = subject_files()
     if _stale(environment, "aserver", *sources):
         print("bench: compiling and installing aserver ...", file=sys.stderr)
         try:
@@ -102,6 +102,21 @@ def prepare(python: str = sys.executable) -> tuple[Environment, list[str]]:
     return environment, problems
 
 
+def subject_files() -> list[Path]:
+    """The files that aserver is built from."""
+    files = [CHECKOUT / name for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE")]
+    package = (path for path in (CHECKOUT / "aserver").rglob("*") if path.is_file())
+    return files + sorted(path for path in package if path.suffix not in (".pyc", ".so"))
+
+
+def copy_subject(directory: Path) -> None:
+    """Copy what aserver is built from."""
+    for path in subject_files():
+        copy = directory / path.relative_to(CHECKOUT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+
+
 def _install_subject(environment: Environment, *, compiled: bool) -> None:
     """Install aserver, its protocol modules compiled if there is a compiler.
 
@@ -109,11 +124,8 @@ def _install_subject(environment: Environment, *, compiled: bool) -> None:
     `aserver-pure` runs from the source.
     """
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        copy = Path(name)
-        shutil.copytree(CHECKOUT / "aserver", copy / "aserver", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
-        for needed in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
-            shutil.copy(CHECKOUT / needed, copy)
-        _pip(environment, str(copy), compiled=compiled)
+        copy_subject(Path(name))
+        _pip(environment, name, compiled=compiled)
 
 
 def _stale(environment: Environment, what: str, *sources: Path) -> bool:

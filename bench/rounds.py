@@ -15,7 +15,7 @@ from bench.machine import MissingToolError, tool
 from bench.scenarios.contract import MeasureError, Scenario, Stage
 from bench.servers import Server, StartError
 
-QUICK_SECONDS = 180.0
+QUICK_SECONDS = 295.0
 # Seconds of a quick run that are left for estimates that were too low, and for the report.
 _MARGIN = 25.0
 

@@ -13,5 +13,6 @@ SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
     for scenario in (*LOADS, *FILES, *SOCKETS, *MEMORIES, *STARTS, *LIFECYCLES, Attack(), H2_ATTACK)
 }
-# The scenarios of a quick run without names.
-QUICK = ("hello", "fastapi")
+# The scenarios and servers of a quick run without names.
+QUICK = ("headers-varied", "hello", "fastapi")
+QUICK_SERVERS = ("limit", "aserver", "uvicorn-httptools", "granian", "h2corn", "peregrine")
