@@ -15,7 +15,7 @@ import uvloop
 from aserver.config import Config, Layer, build
 from aserver.tls import Certificates, extension
 
-pytest.importorskip("aiofastnet")
+pytest.importorskip("aiofastnet", exc_type=ImportError)
 
 PATIENCE = 20.0
 #: Enough for many buffers of the transport and of the kernel.
