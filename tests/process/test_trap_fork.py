@@ -178,22 +178,25 @@ def test_trap_08_jitter_differs_between_workers(server: Start) -> None:
 def test_trap_09_a_full_collection_leaves_preloaded_memory_shared(server: Start) -> None:
     """100 MB of mappings: gc is on, and a collection in a worker copies next to nothing of them.
 
-    Fails without gc.freeze() in Zygote.load: the collection then dirties 50 MB and more.
+    Fails without gc.freeze() in Zygote.load: the collection then dirties 50 MB and more; without gc.set_threshold() in
+    aserver/zygote/__main__.py.
     """
     running = server(PROBE, env={"PROBE_MEGABYTES": "100"})
     state = running.ask("/state")
     assert state["gc"] is True
     assert state["frozen"] > 100_000
+    assert state["threshold"] == 10_000
     collected = running.ask("/collect")
     assert collected["objects"] > 100_000
     assert collected["dirtied"] < 5 << 20, collected
 
 
 def test_trap_09_gc_is_on_and_frozen_in_lazy_workers_too(server: Start) -> None:
-    """Fails without gc.freeze() after load_app in WorkerProcess.run."""
-    running = server(PROBE, "--lazy", env={"PROBE_MEGABYTES": "20"})
+    """With a threshold of the application's own. Fails without gc.freeze() after load_app in WorkerProcess.run."""
+    running = server(PROBE, "--lazy", env={"PROBE_MEGABYTES": "20", "PROBE_THRESHOLD": "650"})
     state = running.ask("/state")
     assert state["gc"] is True
+    assert state["threshold"] == 650
     assert state["frozen"] > 60_000, "the zygote alone has 29,000"
 
 

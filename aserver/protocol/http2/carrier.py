@@ -20,7 +20,7 @@ from aserver.protocol.http2.encoder import BlockEncoder, encode_fields, encode_h
 from aserver.protocol.http2.errors import CANCEL, INTERNAL_ERROR, NO_ERROR
 from aserver.protocol.http2.request import StreamRequest
 from aserver.protocol.http2.sender import Sender
-from aserver.protocol.http2.streams import HALF_CLOSED_LOCAL, HALF_CLOSED_REMOTE, OPEN, Stream
+from aserver.protocol.http2.streams import CLOSED, HALF_CLOSED_LOCAL, HALF_CLOSED_REMOTE, OPEN, Stream
 from aserver.protocol.http2.waiting import WindowWait
 from aserver.protocol.semantics.response import DONE, HEADED, START, Response
 from aserver.protocol.semantics.response_head import Pairs
@@ -66,6 +66,8 @@ class StreamCarrier:
         "write_paused",
     )
 
+    __deletable__ = ("exchange",)  # see `_part`; mypyc asks for it
+
     exchange: Exchange
 
     def __init__(self, owner: StreamOwner, stream: Stream) -> None:
@@ -110,19 +112,21 @@ class StreamCarrier:
         """See `Carrier`."""
         owner = self._owner
         stream = self.stream
+        done = exchange.state is DONE
         head = exchange.head
-        if exchange.state is DONE and stream.state == HALF_CLOSED_REMOTE and body and head is not None:
+        if done and body and stream.state == HALF_CLOSED_REMOTE and head is not None:
             framed = owner.encoder.framed.get(head) or owner.encoder.frame(head)
             if framed is not None and owner.sender.whole(stream, framed, body):  # as most are
-                self._recorded(exchange)
+                stream.owner = None  # as in `_part`
+                del self.exchange
+                if exchange.waiters or self.tasks.observed:
+                    self._recorded(exchange)
                 if not owner.flush_due:
                     owner.write_soon()
                 return
-        if exchange.state is DONE:
-            owner.sender.head(stream, owner.encoder.block(exchange), body, end=True)
+        owner.sender.head(stream, owner.encoder.block(exchange), body, end=done)
+        if done:
             self._answered(exchange)
-        else:
-            owner.sender.head(stream, owner.encoder.block(exchange), body, end=False)
         self._sent()
 
     def send_data(self, exchange: Exchange, body: bytes) -> None:
@@ -157,6 +161,13 @@ class StreamCarrier:
         state = self.stream.state
         if state in (OPEN, HALF_CLOSED_LOCAL):
             self._hear_out(exchange)
+        elif state >= CLOSED:
+            self._part()
+
+    def _part(self) -> None:
+        """Leave no cycle of stream, carrier and exchange behind, whose end Python's collector would have to find."""
+        self.stream.owner = None
+        del self.exchange
 
     def _recorded(self, exchange: Exchange) -> None:
         if self.tasks.observed:

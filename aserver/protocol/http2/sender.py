@@ -106,13 +106,18 @@ class Sender:
 
     def whole(self, stream: Stream, framed: tuple[bytes, bytes], body: bytes) -> bool:
         """Send a whole response to a whole request (see `BlockEncoder.frame`); return False if it has to wait."""
-        if not self._may_send(stream, len(body)):
+        streams = self._streams
+        size = len(body)
+        if self.held or self._size > TAKEN or size > stream.send_window or size > streams.send_window:
             return False
+        streams.send_window -= size  # not the stream's: it ends here
+        self._size += size
+        self.sent += size
         number = stream.id.to_bytes(4, "big")
         self.out += (framed[0], number, framed[1], number, body)
         self._patience.gained += ANSWERED
         stream.state = CLOSED  # by the table: HALF_CLOSED_REMOTE, END_OUT
-        del self._streams.open[stream.id]
+        del streams.open[stream.id]
         return True
 
     def data(self, stream: Stream, body: bytes, *, end: bool) -> None:

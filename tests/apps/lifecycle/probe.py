@@ -33,6 +33,10 @@ ballast = [
 ]
 
 
+if "PROBE_THRESHOLD" in os.environ:
+    gc.set_threshold(int(os.environ["PROBE_THRESHOLD"]))
+
+
 def _private_dirty() -> int:
     for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
         if line.startswith("Private_Dirty:"):
@@ -53,6 +57,7 @@ def state() -> dict[str, object]:
         "parent": os.getppid(),
         "gc": gc.isenabled(),
         "frozen": gc.get_freeze_count(),
+        "threshold": gc.get_threshold()[0],
         "threads": threading.active_count(),
         "optimize": sys.flags.optimize,
         "warnoptions": sys.warnoptions,

@@ -343,7 +343,7 @@ def test_when_a_head_is_awaited() -> None:
 
 
 def test_a_whole_answer_is_two_frames_or_waits() -> None:
-    """Fails without one of the conditions in Sender._may_send, and with frames that are remembered beyond the date."""
+    """Fails without one of the conditions in Sender.whole, and with frames that are remembered beyond the date."""
     defaults = Defaults([], b"Thu, 01 Jan 1970 00:00:00 GMT")
     encoder = BlockEncoder(defaults)
     head = encoder.heads.make(200, [(b"content-length", b"5")])
