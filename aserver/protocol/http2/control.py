@@ -14,13 +14,14 @@ from aserver.protocol.http2.streams import HALF_CLOSED_LOCAL, RESET_IN, WINDOW_I
 class ControlReader:
     """Acts on the control frames of one connection."""
 
-    __slots__ = ("_patience", "_sender", "_sink", "_streams")
+    __slots__ = ("_no_priorities", "_patience", "_sender", "_sink", "_streams")
 
     def __init__(self, sink: StreamSink, streams: Streams, sender: Sender, patience: rates.Patience) -> None:
         self._sink = sink
         self._streams = streams
         self._sender = sender
         self._patience = patience
+        self._no_priorities: int | None = None  # as the client's first SETTINGS say
 
     def take(self, kind: int, flags: int, number: int, payload: bytes, now: float) -> None:
         """Take a frame of the right length and place. Raises ConnectionFaultError, StreamFaultError."""
@@ -74,6 +75,10 @@ class ControlReader:
     def _settings(self, payload: bytes, now: float) -> None:
         self._patience.spend(rates.SETTINGS_FRAME + len(payload) // 6, now)
         values = frames.parse_settings(payload)
+        before = self._no_priorities
+        self._no_priorities = values.get(frames.NO_RFC7540_PRIORITIES, before or 0)
+        if before is not None and before != self._no_priorities:  # RFC 9218 section 2.1
+            raise ConnectionFaultError(PROTOCOL_ERROR, "SETTINGS_NO_RFC7540_PRIORITIES has changed")
         window = values.get(frames.INITIAL_WINDOW_SIZE)
         if window is not None:
             self._streams.resize(window)

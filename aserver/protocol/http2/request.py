@@ -191,5 +191,7 @@ def check_trailers(number: int, fields: Sequence[Field]) -> None:
     for name, value in fields:
         if name[:1] == b":" or _NAME.fullmatch(name) is None or name in _CONNECTION_SPECIFIC:
             raise StreamFaultError(number, PROTOCOL_ERROR, f"trailer {name[:80]!r}")
+        if name == b"te" and value.lower() != b"trailers":
+            raise StreamFaultError(number, PROTOCOL_ERROR, f"te is {value[:80]!r}, may only be trailers")
         if _BAD_VALUE.search(value) is not None:
             raise StreamFaultError(number, PROTOCOL_ERROR, f"value of trailer {name[:80]!r}")
