@@ -10,6 +10,9 @@ from typing import Final, Protocol
 #: Bytes kept for an application that does not take them, before reading pauses.
 HIGH_WATER: Final = 65536
 
+#: Bytes up to which pieces are joined at once, so that a body in tiny ones takes no more memory than another.
+SMALL: Final = 1024
+
 
 class Source(Protocol):
     """The connection that a body comes from."""
@@ -36,7 +39,11 @@ class RequestBody:
 
     def add(self, data: bytes, source: Source) -> None:
         """Keep a piece; pause reading if the application does not keep up."""
-        self._pieces.append(data)
+        pieces = self._pieces
+        if pieces and len(pieces[-1]) + len(data) <= SMALL:
+            pieces[-1] += data  # a piece of two bytes would hold 56
+        else:
+            pieces.append(data)
         self.size += len(data)
         if self.size > HIGH_WATER and not self.paused:
             self.paused = True

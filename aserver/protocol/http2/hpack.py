@@ -57,7 +57,7 @@ class Decoder:
         fields: list[Field] = []
         at = 0
         end = len(block)
-        size = 0
+        size = resized = 0
         while at < end:
             first = block[at]
             if first >= 128:  # an indexed field (RFC 7541 section 6.1)
@@ -66,9 +66,10 @@ class Decoder:
                 if index == 127:
                     index, at = _number(block, at, 127)
                 field = self._field(index)
-            elif 32 <= first < 64:  # a new size of the table (section 6.3), only at a block's beginning (section 4.2)
+            elif 32 <= first < 64:  # a size of the table (section 6.3): two at most, and first (section 4.2)
                 size_now, at = self._prefixed(block, at, 31)
-                if fields or size or size_now > TABLE_SIZE:
+                resized += 1
+                if fields or size or size_now > TABLE_SIZE or resized > 2:
                     raise ConnectionFaultError(COMPRESSION_ERROR, f"table size {size_now} is out of place or too large")
                 self._resize(size_now)
                 continue

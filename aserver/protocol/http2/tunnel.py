@@ -57,7 +57,7 @@ class StreamTunnel:
         self.awaited: Awaited = NOTHING
         self._deadline = inf
         self._wait = WindowWait(self.context, self._sender, stream)
-        self._kept: list[bytes] = []  # came while nothing was to be read
+        self._kept = bytearray()  # came while nothing was to be read
         self._paused = False
         self._delivering = False
         self._ended = False  # by either side
@@ -143,7 +143,8 @@ class StreamTunnel:
         self._delivering = True
         try:
             while self._kept and not (self._paused or self._ended):
-                piece = self._kept.pop(0)
+                piece = bytes(self._kept)
+                self._kept.clear()
                 self._sender.credit(self._stream, len(piece))
                 self._owner.write_soon()
                 self.handler.data_received(piece)
@@ -155,7 +156,7 @@ class StreamTunnel:
     def take_body(self, data: bytes) -> None:
         """Hand bytes on."""
         if not self._ended:
-            self._kept.append(data)
+            self._kept += data
             self._deliver()
 
     def take_end(self) -> None:

@@ -114,6 +114,7 @@ BROKEN = [
     ("2.3.3 beyond both tables", b"\xbe"),
     ("2.3.3 name beyond both tables", b"\x7f\x00\x00"),
     ("4.2 size behind a field", b"\x82\x20"),
+    ("4.2 three sizes", b"\x20\x3f\xe1\x1f\x20"),
     ("5.1 number without end", b"\xff" + b"\x80" * 20),
     ("5.1 number above 28 bits", b"\xff\xff\xff\xff\xff\x01"),
     ("5.1 number cut", b"\xff\x80"),
