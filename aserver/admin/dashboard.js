@@ -298,6 +298,7 @@ function fillRow(row, worker) {
   text(cells[4], there ? rate(data.rates.get(worker.serial)?.rate ?? 0) : "–");
   text(cells[5], there ? round(worker.active) : "–");
   text(cells[6], there ? round(worker.connections) : "–");
+  cells[6].title = Object.entries(worker.clients ?? {}).map(([awaited, clients]) => `${clients} owe ${awaited}`).join("\n");
   text(cells[7], there ? seconds(worker.loop_lag) : "–");
   text(cells[8], there ? bytes(worker.memory) : "–");
   text(cells[9], there ? recycle(worker.next_recycle) : "–");

@@ -1,5 +1,6 @@
 """The status of a server as text for people. Pure: the master's reply in, lines out."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -42,6 +43,8 @@ def head(status: Mapping[str, Any]) -> Iterator[str]:
     for listener in status["listeners"]:
         queue = "" if listener["queue"] is None else f", {listener['queue']} of {listener['backlog']} wait"
         yield f"  listener      {listener['name']}{queue}"
+    if owed := sum((Counter(worker.get("clients", {})) for worker in status["workers"]), Counter()):
+        yield f"  clients       {'; '.join(f'{count} owe {awaited}' for awaited, count in owed.most_common())}"
     for each in status["certificates"]:
         days = "cannot be read" if each["days"] is None else f"ends in {each['days']:.0f} days"
         yield f"  certificate   {each['file']} {days}"

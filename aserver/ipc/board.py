@@ -18,7 +18,7 @@ from enum import IntEnum
 from functools import partial
 
 from aserver import unix
-from aserver.metrics.page import PAGE_SIZE, WORDS
+from aserver.metrics.page import ALL_WORDS, PAGE_SIZE
 
 CELL_SIZE = 256  # bytes: whole cache lines, so that workers do not slow each other down
 CELLS = 1024  # 256 KB in all, for more processes at once than a server has
@@ -84,7 +84,7 @@ class BoardFile:
         return ascii(text.decode("latin-1"))[1:-1]
 
     def page(self, index: int) -> bytes:
-        """The counters of a cell; shorter where the file has been cut."""
+        """The page of counters of a cell; shorter where the file has been cut."""
         return os.pread(self.fd, PAGE_SIZE, _PAGES + index * PAGE_SIZE)
 
     def clear(self, index: int) -> None:
@@ -145,9 +145,9 @@ class Board:
         return self._words[index * width : (index + 1) * width]
 
     def page(self, index: int) -> memoryview:
-        """The words of the counters of a cell."""
+        """The words of the page of a cell."""
         begin = (_PAGES + index * PAGE_SIZE) // 8
-        return self._words[begin : begin + WORDS]
+        return self._words[begin : begin + ALL_WORDS]
 
     def readiness(self) -> tuple[bool, str]:
         """Whether clients should be sent to this server, and why (not), as the master has told it."""

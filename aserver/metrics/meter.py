@@ -8,7 +8,7 @@ when the loop writes them; and a worker that is killed takes with it its counts 
 from array import array
 from bisect import bisect_left
 
-from aserver.metrics.page import BOUNDS, BUCKETS, Histogram
+from aserver.metrics.page import BOUNDS, BUCKETS, WORDS, Histogram
 
 #: Close codes of WebSockets begin with this many hundreds, and end before this many.
 _CLOSE, _END = 10, 50
@@ -63,4 +63,4 @@ class Meter:
         for buckets, total in zip(self._rows, self._sums, strict=True):
             words += buckets
             words.append(int(total * 1e9))
-        page[:] = array("Q", [*words, self.accepted, self.received, self.sent, dropped])
+        page[:WORDS] = array("Q", [*words, self.accepted, self.received, self.sent, dropped])

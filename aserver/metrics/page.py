@@ -1,9 +1,12 @@
 """The page of a worker's counters in shared memory: 64-bit words, written by that worker alone. Pure.
 
-Rows come first: histograms of the same shape, whose counts are not cumulative. Each of the other words is one counter.
+Rows come first: histograms of the same shape, whose counts are not cumulative. Then each word is a counter. The last
+words are no counters: they say how many of the worker's clients have to do what before a deadline, as it is just now.
 """
 
-from enum import IntEnum
+import struct
+from collections.abc import Iterable
+from enum import Enum, IntEnum
 
 #: Upper bounds of the buckets in seconds, inclusive; above the last is another bucket. OpenTelemetry's for HTTP
 #: servers.
@@ -39,6 +42,47 @@ class Counter(IntEnum):
     DROPPED = CONNECTIONS + 3  # log records
 
 
+#: Words that are counters.
 WORDS = len(Histogram) * ROW_WORDS + len(Counter)
+
+
+class Awaited(Enum):
+    """The reason of a deadline: the client's next duty."""
+
+    NOTHING = "nothing"
+    FIRST_REQUEST = "its first request"
+    NEXT_REQUEST = "another request"
+    HEAD = "the rest of a request's head"
+    BODY = "the rest of a request's body"
+    LINGER = "the end of its bytes, after the last answer"
+    SIGN_OF_LIFE = "any bytes, to show that it is there (WebSocket)"
+    CLOSE_FRAME = "its close frame (WebSocket)"
+    WINDOW = "room in its windows for an answer (HTTP/2)"
+    NO_STREAM = "the end of its streams, before the connection leaves (HTTP/2)"
+    FAREWELL = "its answer to the PING before the connection ends (HTTP/2)"
+    READING = "a sign that it reads what is written to it"
+    LAST_READING = "a sign that it reads what is written to it last, before the connection ends"
+    PROXY_HEADER = "its PROXY header"
+    TLS_HANDSHAKE = "the rest of its TLS handshake"
+
+
+#: Words of a page: the counters, and one for each `Awaited`.
+ALL_WORDS = WORDS + len(Awaited)
 #: Bytes of a page: whole cache lines, with room for words to come.
 PAGE_SIZE = 1344
+_OWED = struct.Struct(f"={len(Awaited)}Q")
+
+
+def write_owed(page: memoryview, owed: Iterable[Awaited]) -> None:
+    """Count the duties of all clients onto a page, given by its words."""
+    counts = dict.fromkeys(Awaited, 0)
+    for awaited in owed:
+        counts[awaited] += 1
+    for index, count in enumerate(counts.values(), WORDS):
+        page[index] = count
+
+
+def read_owed(page: bytes) -> dict[str, int]:
+    """The duties of a worker's clients, each with the number of clients; none where the page has been cut."""
+    counts = _OWED.unpack_from(page, WORDS * 8) if len(page) >= ALL_WORDS * 8 else ()
+    return {awaited.value: count for awaited, count in zip(Awaited, counts, strict=False) if count}

@@ -7,12 +7,12 @@ Runs in the worker's loop (or the embedding program's). It opens no listener and
 import asyncio
 import logging
 from collections.abc import Callable
-from enum import Enum
 from typing import Any, cast
 
 from aserver.asgi import ASGIApp, Scope
 from aserver.config import Config
 from aserver.log.access.record import AccessRecord
+from aserver.metrics.page import Awaited
 from aserver.protocol.application.tasks import Request, Tasks, describe
 from aserver.protocol.context import Context
 from aserver.protocol.drain_notice import Draining
@@ -95,7 +95,7 @@ class Service:
         return len(self.connections) + self.context.more_streams
 
     @property
-    def owed(self) -> list[Enum]:
+    def owed(self) -> list[Awaited]:
         """The reason of each client's next deadline (`Awaited`)."""
         return [connection.owes for connection in self.connections]
 

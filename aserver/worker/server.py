@@ -19,6 +19,7 @@ from aserver.asgi import ASGIApp
 from aserver.config import Config
 from aserver.ipc.board import Field
 from aserver.log.access.recorder import AccessLog
+from aserver.metrics.page import Awaited, write_owed
 from aserver.protocol.context import SWEEP_PERIOD
 from aserver.protocol.drain_notice import Draining
 from aserver.protocol.peer.trust import Peers
@@ -162,6 +163,11 @@ class Server:
         """The number of threads that do not come back from requests that were given up (`request_timeout`)."""
         return self.wsgi.stuck if self.wsgi is not None else 0
 
+    @property
+    def owed(self) -> list[Awaited]:
+        """The next duty of each client that has a descriptor here."""
+        return [*self.handshakes.owed, *(self.service.owed if self.service is not None else ())]
+
     async def _open(self, state: dict[str, Any]) -> None:
         access: dict[str, Any] = {}
         if self.access is not None:
@@ -297,6 +303,8 @@ class Server:
         if self.cell is not None:
             self.cell[Field.WEBSOCKETS] = service.websockets
             self.cell[Field.LAG], self._lag = int(self._lag * 1e9), 0.0
+        if self.page is not None:
+            write_owed(self.page, self.owed)
         service.sweep(now)
         self.handshakes.sweep(now)
         for acceptor in self.acceptors:

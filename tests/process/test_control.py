@@ -16,7 +16,7 @@ import pytest
 
 from aserver.command.instances import Line
 from aserver.metrics.families import FAMILIES
-from tests.harness import PATIENCE, Terminal
+from tests.harness import PATIENCE, RawConnection, Terminal
 from tests.harness.server import REPOSITORY
 from tests.process.rolling import Site, Start, hold
 
@@ -212,7 +212,8 @@ def test_commands_during_boot_drain_and_stop(server: Start, desk: Desk) -> None:
 
 def test_requests_and_stacks_of_a_worker(server: Start, desk: Desk) -> None:
     """Of one that serves, and of one whose loop is blocked. Fails without Look, and without the trace."""
-    running = server(APP, "--slow-callback", "0", "--hang-timeout", "0", env=desk.env)
+    patience = ("--header-timeout", "60", "--keep-alive", "60")
+    running = server(APP, "--slow-callback", "0", "--hang-timeout", "0", *patience, env=desk.env)
     waiting = hold(running, "/wait?secret=1")
     running.wait_for(lambda: desk.status()["workers"][0]["active"] == 1, what="the request")
     ((worker,),) = (reply["workers"] for reply in desk.told("requests", "1"))
@@ -220,6 +221,14 @@ def test_requests_and_stacks_of_a_worker(server: Start, desk: Desk) -> None:
     assert request["request"] == "GET /wait"
     assert worker["clients"]["nothing"] == 1
     assert "clients that owe nothing: 1" in desk.run("requests", "1")[1]
+    with RawConnection(running.where) as half, RawConnection(running.where) as idle:
+        half.send(b"GET / HTTP/1.1\r\n")
+        assert idle.request().status == 200
+        owed = {"nothing": 1, "the rest of a request's head": 1, "another request": 1}
+        running.wait_for(lambda: desk.status()["workers"][0]["clients"] == owed, what="the duties of all clients")
+        line = re.search(r"^  clients +(.*)$", desk.run("status")[1], re.MULTILINE)
+        assert line is not None
+        assert sorted(line[1].split("; ")) == sorted(f"1 owe {each}" for each in owed)
     assert request["client"].startswith("127.0.0.1:")
     assert "controlled.py" in request["stack"]
     text = desk.run("stacks", "1")[1]

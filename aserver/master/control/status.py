@@ -15,6 +15,7 @@ from aserver.master.core.explain import server_waits_for, worker_waits_for
 from aserver.master.core.model import Generation, Worker
 from aserver.master.handles import WorkerHandle
 from aserver.master.runner import Runner
+from aserver.metrics.page import read_owed
 
 #: Seconds in a day, for certificates.
 _DAY = 86400
@@ -86,8 +87,9 @@ def _worker(runner: Runner, worker: Worker, handle: WorkerHandle | None, measure
         "waits_for": worker_waits_for(model, worker),
         "age": round(model.now - worker.began, 3),
     }
-    cell = runner.processes.board.words(handle.cell) if handle is not None else None
-    if cell is None or worker.pid is None:
+    board = runner.processes.board
+    cell = board.words(handle.cell) if handle is not None else None
+    if handle is None or cell is None or worker.pid is None:
         return row
     beat = cell[Field.BEAT] / 1e9
     silent = max(0.0, model.now - beat) if beat else None
@@ -98,6 +100,7 @@ def _worker(runner: Runner, worker: Worker, handle: WorkerHandle | None, measure
         "active": cell[Field.ACTIVE],
         "connections": cell[Field.CONNECTIONS],
         "websockets": cell[Field.WEBSOCKETS],
+        "clients": read_owed(board.page(handle.cell)),
         "accepts": bool(cell[Field.ACCEPTING]),
         "silent": silent and round(silent, 3),
         "loop_lag": round(max(cell[Field.LAG] / 1e9, (silent or 0.0) - 0.1), 4),

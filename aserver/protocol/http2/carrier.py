@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from aserver.errors import ClientError
+from aserver.metrics.page import Awaited
 from aserver.protocol.application.access_record import refusal
 from aserver.protocol.application.begin import begin_again, begin_exchange
 from aserver.protocol.application.body import HIGH_WATER
@@ -24,7 +25,7 @@ from aserver.protocol.http2.streams import CLOSED, HALF_CLOSED_LOCAL, HALF_CLOSE
 from aserver.protocol.http2.waiting import WindowWait
 from aserver.protocol.semantics.response import DONE, HEADED, START, Response
 from aserver.protocol.semantics.response_head import Pairs
-from aserver.protocol.transport.connection import BODY, LINGER_SECONDS, WINDOW, Awaited, Connection
+from aserver.protocol.transport.connection import BODY, LINGER_SECONDS, WINDOW, Connection
 
 
 class StreamOwner(Protocol):

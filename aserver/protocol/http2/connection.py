@@ -9,6 +9,7 @@ from math import inf
 from typing import Any, Final
 
 from aserver.errors import ClientError
+from aserver.metrics.page import Awaited
 from aserver.protocol.application.body import HIGH_WATER
 from aserver.protocol.application.tasks import Tasks
 from aserver.protocol.context import SWEEP_PERIOD
@@ -32,7 +33,6 @@ from aserver.protocol.transport.connection import (
     NO_STREAM,
     NOTHING,
     OPEN,
-    Awaited,
     Connection,
     Handler,
 )

@@ -9,6 +9,7 @@ from math import inf
 from typing import cast
 
 from aserver.errors import ClientError
+from aserver.metrics.page import Awaited
 from aserver.protocol.application.exchange import Carrier
 from aserver.protocol.http2.carrier import StreamOwner, exchange_of
 from aserver.protocol.http2.encoder import BlockEncoder, encode_fields, encode_head
@@ -18,7 +19,7 @@ from aserver.protocol.http2.streams import Stream
 from aserver.protocol.http2.waiting import WindowWait
 from aserver.protocol.semantics.response import DONE, Response
 from aserver.protocol.semantics.response_head import Pairs
-from aserver.protocol.transport.connection import NOTHING, WINDOW, Awaited, Handler
+from aserver.protocol.transport.connection import NOTHING, WINDOW, Handler
 from aserver.protocol.transport.read_gate import ReadGate
 from aserver.protocol.transport.writer import Writer
 from aserver.protocol.websocket import session

@@ -14,6 +14,7 @@ from enum import Enum
 from math import inf
 from typing import Any, Final, cast
 
+from aserver.metrics.page import Awaited
 from aserver.protocol.context import SWEEP_PERIOD, Context
 from aserver.protocol.transport.read_gate import ReadGate
 from aserver.protocol.transport.writer import Writer
@@ -39,25 +40,6 @@ class Stage(Enum):
     CLOSED = "closing or gone"
 
 
-class Awaited(Enum):
-    """The reason of a deadline: the client's next duty."""
-
-    NOTHING = "nothing"
-    FIRST_REQUEST = "its first request"
-    NEXT_REQUEST = "another request"
-    HEAD = "the rest of a request's head"
-    BODY = "the rest of a request's body"
-    LINGER = "the end of its bytes, after the last answer"
-    SIGN_OF_LIFE = "any bytes, to show that it is there (WebSocket)"
-    CLOSE_FRAME = "its close frame (WebSocket)"
-    WINDOW = "room in its windows for an answer (HTTP/2)"
-    NO_STREAM = "the end of its streams, before the connection leaves (HTTP/2)"
-    FAREWELL = "its answer to the PING before the connection ends (HTTP/2)"
-    READING = "a sign that it reads what is written to it"
-    PROXY_HEADER = "its PROXY header"
-    TLS_HANDSHAKE = "the rest of its TLS handshake"
-
-
 # Bound once: on 3.11 each `Awaited.X` costs 40 ns.
 NOTHING: Final = Awaited.NOTHING
 FIRST_REQUEST: Final = Awaited.FIRST_REQUEST
@@ -70,6 +52,8 @@ CLOSE_FRAME: Final = Awaited.CLOSE_FRAME
 WINDOW: Final = Awaited.WINDOW
 NO_STREAM: Final = Awaited.NO_STREAM
 FAREWELL: Final = Awaited.FAREWELL
+READING: Final = Awaited.READING
+LAST_READING: Final = Awaited.LAST_READING
 
 
 def server_of(name: object) -> tuple[str, int | None] | None:
@@ -152,6 +136,7 @@ class Connection:
         "tls",
         "transport",
         "unsent",
+        "write_awaited",
         "write_deadline",
         "writer",
     )
@@ -174,7 +159,8 @@ class Connection:
         self.server = server
         self.deadline = inf  # seconds of the loop's clock
         self.awaited = NOTHING  # before `deadline`
-        self.write_deadline = inf  # before it, the client has to read
+        self.write_deadline = inf
+        self.write_awaited = NOTHING  # before `write_deadline`
         self.unsent = 0  # bytes in the transport's buffer when `write_deadline` was set
         self._write_waiters: list[asyncio.Future[None]] | None = None  # made for the first
         self.discarded = 0
@@ -245,7 +231,7 @@ class Connection:
     def pause_writing(self) -> None:
         """Make `send()` wait: the client does not read as fast as the application writes."""
         self.handler.write_paused = True
-        self._expect_reading()
+        self._expect_reading(READING)
 
     def resume_writing(self) -> None:
         """Let `send()` go on."""
@@ -285,7 +271,7 @@ class Connection:
     @property
     def owes(self) -> Awaited:
         """The reason of the next deadline."""
-        return Awaited.READING if self.write_deadline < self.deadline else self.awaited
+        return self.write_awaited if self.write_deadline < self.deadline else self.awaited
 
     def expect(self, awaited: Awaited, seconds: float) -> None:
         """Give the client a deadline."""
@@ -330,19 +316,21 @@ class Connection:
     def _bound_flush(self) -> None:
         """Give the transport's buffer a deadline, since no application waits for it any more."""
         if self.write_deadline == inf:
-            self._expect_reading()
+            self._expect_reading(LAST_READING)
 
-    def _expect_reading(self) -> None:
+    def _expect_reading(self, awaited: Awaited) -> None:
         """Give the client `write_timeout` to read."""
+        self.write_awaited = awaited
         self.unsent = self.transport.get_write_buffer_size()
         self.write_deadline = self.context.now + self.context.write_timeout
 
     def write_expired(self) -> None:
         """React to `write_deadline` having passed: cut off a client that has read less than LEAST_PROGRESS."""
         before = self.unsent
-        self._expect_reading()
+        self._expect_reading(self.write_awaited)
         if self.unsent > before - LEAST_PROGRESS:
-            log.debug("%s: the client has read too little within write_timeout: %d bytes are left", self, self.unsent)
+            text = "%s: the client has not given %s within write_timeout: %d bytes are left"
+            log.debug(text, self, self.write_awaited.value, self.unsent)
             self.abort()
 
     def linger(self) -> None:

@@ -11,8 +11,8 @@ import socket
 from collections.abc import Callable
 from typing import Protocol, cast
 
+from aserver.metrics.page import Awaited
 from aserver.protocol.context import SWEEP_PERIOD
-from aserver.protocol.transport.connection import Awaited
 from aserver.tls import Certificates
 
 log = logging.getLogger("aserver.error")

@@ -13,9 +13,10 @@ from functools import partial
 from typing import cast
 
 from aserver.errors import ClientError
+from aserver.metrics.page import Awaited
 from aserver.protocol.peer.proxy_protocol import Mode, Proxied, ProxyHeader
 from aserver.protocol.peer.trust import Peers
-from aserver.protocol.transport.connection import Awaited, Connection
+from aserver.protocol.transport.connection import Connection
 from aserver.protocol.transport.handshakes import Handshakes, TlsHandshake, become
 from aserver.tls import Certificates
 

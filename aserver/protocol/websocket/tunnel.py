@@ -6,10 +6,11 @@ Runs in the worker's loop. HTTP/1 gives its whole connection (`transport.Connect
 
 from typing import Protocol
 
+from aserver.metrics.page import Awaited
 from aserver.protocol.context import Context
 from aserver.protocol.semantics.response import Response
 from aserver.protocol.semantics.response_head import Heads, Pairs
-from aserver.protocol.transport.connection import Awaited, Handler
+from aserver.protocol.transport.connection import Handler
 from aserver.protocol.transport.read_gate import ReadGate
 from aserver.protocol.transport.writer import Writer
 

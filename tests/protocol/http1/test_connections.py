@@ -12,8 +12,9 @@ from unittest.mock import Mock
 import pytest
 
 from aserver.asgi import ASGIApp, Receive, Scope, Send
+from aserver.metrics.page import Awaited
 from aserver.protocol.http1.pipeline import PIPELINE_LIMIT
-from aserver.protocol.transport.connection import LEAST_PROGRESS, LINGER_BYTES, LINGER_SECONDS, Awaited
+from aserver.protocol.transport.connection import LEAST_PROGRESS, LINGER_BYTES, LINGER_SECONDS
 from tests.harness.waiting import PATIENCE, eventually, turns_of_the_loop
 from tests.protocol.serving import GET, LAST_GET, answer, body_of, echo, field, read_all, serving, status
 from tests.protocol.wiretap import Tap, Wiretap
@@ -752,6 +753,7 @@ async def test_the_reason_of_a_deadline_comes_and_goes_with_it() -> None:
     assert awaited() == ("LINGER", True)
     connection.close()
     assert awaited() == ("NOTHING", False)
+    assert service.owed == [Awaited.LAST_READING]
 
 
 async def test_a_head_that_trickles_has_one_deadline() -> None:

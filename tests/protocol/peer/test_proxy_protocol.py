@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from aserver.errors import ClientError
 from aserver.launch.run import serve
+from aserver.metrics.page import Awaited
 from aserver.protocol.peer.proxy_protocol import (
     LONGEST_LINE,
     SIGNATURE,
@@ -31,7 +32,6 @@ from aserver.protocol.peer.proxy_protocol import (
     ProxyHeader,
 )
 from aserver.protocol.peer.trust import Peers
-from aserver.protocol.transport.connection import Awaited
 from aserver.protocol.transport.handshakes import Handshakes
 from aserver.protocol.transport.reception import Front, Reception
 from tests.apps.connection import app

@@ -7,11 +7,12 @@ from math import inf
 from typing import Any
 
 from aserver.asgi import ASGIApp, Receive, Scope, Send
+from aserver.metrics.page import Awaited
 from aserver.protocol.application.exchange import Exchange
 from aserver.protocol.context import Context
 from aserver.protocol.semantics.response import Response
 from aserver.protocol.semantics.response_head import Heads, Pairs
-from aserver.protocol.transport.connection import Awaited, Handler
+from aserver.protocol.transport.connection import Handler
 from aserver.protocol.transport.read_gate import ReadGate
 from aserver.protocol.transport.writer import Writer
 from aserver.protocol.websocket import session
