@@ -290,13 +290,18 @@ def plot(file: Path, out: Path | None) -> None:
 @main.command("page")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def page_(files: Sequence[Path]) -> None:
-    """Put JSON reports into docs/performance.md and README.md, and draw their families of rows into docs/img."""
+    """Put JSON reports into docs/performance.md and README.md, and draw their families of rows into docs/img.
+
+    Rows of scenarios that are in none of them stay.
+    """
     reports = [_read_report(file) for file in files]
     for name, rows in (("docs/performance.md", ()), ("README.md", page.FEW)):
         path = environment.CHECKOUT / name
-        lines = page.table(reports, rows)
-        lines += ["", *page.origins(reports)] if not rows else []
-        path.write_text(page.replaced(path.read_text("utf-8"), "figures", lines), "utf-8")
+        text = path.read_text("utf-8")
+        before = page.between(text, "figures")
+        lines = page.table(reports, rows, before)
+        lines += ["", *page.origins(reports, before)] if not rows else []
+        path.write_text(page.replaced(text, "figures", lines), "utf-8")
     made, _ = environment.prepare()
     command = [str(made.python), "-m", "bench.plotting", "families", *(str(file.resolve()) for file in files)]
     done = subprocess.run([*command, "docs/img"], cwd=environment.CHECKOUT, check=False)

@@ -4,6 +4,7 @@ docs/performance.md has all rows, README six of them (`python -m bench page`). I
 is of one report, whose date and machine stand below the table.
 """
 
+import re
 from collections.abc import Sequence
 
 from bench.figures import best, by_round, errors, ratios, spread
@@ -25,28 +26,45 @@ FEW = ("headers-varied", "hello", "fastapi", "connect", "tls", "ws-64")
 _PEERS = {"uvicorn-httptools": "uvicorn", "granian": "granian", "h2corn": "h2corn", "peregrine": "peregrine"}
 
 
-def table(reports: Sequence[Report], names: Sequence[str] = ()) -> list[str]:
-    """The rows of the scenarios in `names`, or of all. Each figure is a median, with the smallest and largest."""
-    rows = [
-        _row(scenario, report)
-        for name in names or [name for family in FAMILIES.values() for name in family]
-        for report in reports
-        for scenario in report.scenarios
-        if scenario.name == name and by_round(scenario.samples, SUBJECT, _key(scenario))
-    ]
+def table(reports: Sequence[Report], names: Sequence[str] = (), before: str = "") -> list[str]:
+    """The rows of the scenarios in `names`, or of all. Each figure is a median, with the smallest and largest.
+
+    A scenario's row is of the last report that has it; one that no report has keeps its row in `before`, a page.
+    """
+    rows = {line.removeprefix("| ").split(" ")[0]: line for line in before.splitlines() if line.startswith("| ")}
+    for report in reports:
+        for scenario in report.scenarios:
+            if by_round(scenario.samples, SUBJECT, _key(scenario)):
+                rows[scenario.name] = _line(_row(scenario, report))
     titles = ["row", "aserver, µs", "÷ limit", "÷ best peer", "best peer", *(f"÷ {title}" for title in _PEERS.values())]
     head = [*titles, "interpreted ÷ best peer"]
-    return ["| " + " | ".join(cells) + " |" for cells in (head, ["---", *("---:" for _ in head[1:])], *rows)]
+    order = names or [name for family in FAMILIES.values() for name in family]
+    return [_line(head), _line(["---", *("---:" for _ in head[1:])]), *(rows[name] for name in order if name in rows)]
 
 
-def origins(reports: Sequence[Report]) -> list[str]:
-    """When, where and with which versions the reports were made, a line each."""
-    return [
-        f"* {report.date}: {', '.join(scenario.name for scenario in report.scenarios)}. "
-        + ", ".join(f"{key} {value}" for key, value in {**report.machine, **report.settings}.items())
-        + f". {', '.join(f'{name} {version}' for name, version in sorted(report.versions.items()))}."
-        for report in reports
-    ]
+def origins(reports: Sequence[Report], before: str = "") -> list[str]:
+    """When, where and with which versions the rows were measured, a line for each report; see `table`."""
+    new = {scenario.name for report in reports for scenario in report.scenarios}
+    lines = []
+    for date, names, rest in re.findall(r"^\* (\d{4}-\d\d-\d\d \d\d:\d\d): ([^.]*)\. (.*)$", before, re.MULTILINE):
+        left = [name for name in names.split(", ") if name not in new]
+        lines += [f"* {date}: {', '.join(left)}. {rest}"] if left else []
+    for number, report in enumerate(reports):
+        later = {scenario.name for other in reports[number + 1 :] for scenario in other.scenarios}
+        names = ", ".join(scenario.name for scenario in report.scenarios if scenario.name not in later)
+        facts = ", ".join(f"{key} {value}" for key, value in {**report.machine, **report.settings}.items())
+        versions = ", ".join(f"{name} {version}" for name, version in sorted(report.versions.items()))
+        lines += [f"* {report.date}: {names}. {facts}. {versions}."] if names else []
+    return lines
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def between(page: str, mark: str) -> str:
+    """The lines of a page that `replaced` would replace."""
+    return page.partition(f"<!-- {mark} -->\n")[2].partition(f"<!-- end of {mark} -->")[0]
 
 
 def replaced(page: str, mark: str, lines: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ def report(name: str, **cpu: float) -> Report:
     """Two rounds, the second twice as slow."""
     samples = [Sample(name, server, n, {"cpu": value * n}) for server, value in cpu.items() for n in (1, 2)]
     scenario = ScenarioReport(name, "a title", COLUMNS, samples=samples)
-    return Report("2026-01-01", {"cpus": "2"}, {"rounds": 2}, {"aserver": "1"}, ROLES, [scenario])
+    return Report("2026-01-01 09:00", {"cpus": "2"}, {"rounds": 2}, {"aserver": "1"}, ROLES, [scenario])
 
 
 def test_a_row_has_ratios_of_rounds_and_the_best_peer() -> None:
@@ -27,6 +27,19 @@ def test_rows_come_in_the_documents_order_from_whichever_report_has_them() -> No
     reports = [report("tls", aserver=1, h2corn=1), report("hello", aserver=1, h2corn=1)]
     assert [row.split()[1] for row in page.table(reports)[2:]] == ["hello", "tls"]
     assert [row.split()[1] for row in page.table(reports, ["tls"])[2:]] == ["tls"]
+
+
+def test_rows_that_were_not_measured_again_stay_with_their_origin() -> None:
+    old = [report("tls", aserver=1, h2corn=1), report("hello", aserver=1, h2corn=1)]
+    before = "\n".join([*page.table(old), *page.origins(old)])
+    new = report("hello", aserver=3, h2corn=1)
+    new.date = "2026-02-02 10:00"
+    assert [row.split()[1:4:2] for row in page.table([new], before=before)[2:]] == [["hello", "4.5"], ["tls", "1.5"]]
+    assert [line.split(". ")[0] for line in page.origins([new], before)] == [
+        "* 2026-01-01 09:00: tls",
+        "* 2026-02-02 10:00: hello",
+    ]
+    assert page.table([old[1], new]) == page.table([new])  # the last
 
 
 def test_a_page_keeps_what_is_around_the_marks() -> None:
