@@ -160,3 +160,13 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers with method, raw path and body."""
     body = await read_all(receive)
     await answer(send, scope["method"].encode() + b" " + scope["raw_path"] + b" " + body)
+
+
+def echo_after(event: asyncio.Event) -> ASGIApp:
+    """`echo`, once `event` is set."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await event.wait()
+        await echo(scope, receive, send)
+
+    return app

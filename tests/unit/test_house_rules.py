@@ -96,6 +96,43 @@ SUBJECTS = {
     "worker/test_accepting_orders.py",
 }
 
+#: Modules without a test module of their name: they declare, or are the whole of a process or a connection.
+TESTED_ELSEWHERE = {
+    "admin/main.py": "a process: process/test_admin.py",
+    "asgi.py": "types alone",
+    "config/keywords.py": "generated: unit/command/test_keywords_page.py",
+    "django/apps.py": "needs a configured Django: process/test_django_runserver.py",
+    "django/served.py": "needs a configured Django: process/test_django_runserver.py",
+    "master/control/answers.py": "orders by the real command: process/test_control.py",
+    "master/control/companion.py": "keeps a process: process/test_admin.py",
+    "master/control/orders.py": "shapes alone: unit/master/control/test_server.py sends them",
+    "master/control/statsd.py": "sends real datagrams: process/test_metrics.py",
+    "master/control/status.py": "looks at a whole master: process/test_control.py",
+    "master/core/events.py": "shapes alone",
+    "master/core/model.py": "the state that every test of master/core looks at",
+    "metrics/families.py": "names alone: unit/metrics/test_tally.py",
+    "protocol/application/begin.py": "a scope as applications see it: http1/test_requests.py, http2/test_connection.py",
+    "protocol/context.py": "values that connections share",
+    "protocol/http1/answers.py": "refusals on a connection: http1/test_requests.py",
+    "protocol/http1/encoder.py": "the bytes of a response: semantics/test_response.py",
+    "protocol/http1/head.py": "heads as the reader makes them: http1/test_reader.py, http1/test_requests.py",
+    "protocol/http2/encoder.py": "header blocks both ways: http2/test_hpack.py",
+    "protocol/http2/errors.py": "numbers, and two exceptions",
+    "protocol/http2/frames.py": "frames by the RFC's rows: http2/test_rfc9113.py, http2/test_h2spec.py",
+    "protocol/http2/sink.py": "shapes alone",
+    "protocol/http2/waiting.py": "a stream's wait: http2/test_windows.py",
+    "protocol/semantics/limits.py": "shapes alone",
+    "protocol/semantics/response_head.py": "the head of a response: semantics/test_response.py",
+    "protocol/semantics/status.py": "phrases: semantics/test_response.py",
+    "protocol/service.py": "all of a server's connections: every test of protocol/ is of one",
+    "protocol/transport/connection.py": "what a handler sees of it: http1/test_connection.py",
+    "protocol/transport/reception.py": "a header's way on a connection: peer/test_proxy_protocol.py",
+    "testing/plugin.py": "the fixture of unit/testing/test_testing.py",
+    "worker/exit.py": "ends its process: process/test_leaving.py",
+    "worker/main.py": "a process: process/test_start.py and others",
+    "zygote/main.py": "a process: process/test_trap_fork.py and others",
+}
+
 #: How often tests look at what a leading underscore calls private, by directory.
 PRIVATE_READS = {
     "apps": 1,
@@ -433,6 +470,24 @@ def test_tests_mirror_the_tree() -> None:
             folder = path.parent.relative_to(TESTS / layer)
             mirrored = (root / folder).is_dir() or (layer == "unit" and (ROOT / folder).is_dir())
             assert mirrored, f"{layer}/{folder} mirrors nothing"
+
+
+def test_each_module_has_a_test_module_of_its_name() -> None:
+    """In the same place below tests/unit or tests/protocol, or elsewhere under a name that no other module has."""
+    found = {path.relative_to(TESTS).as_posix() for path in sources(TESTS)}
+    anywhere = {Path(path).name for path in found}
+    modules = [path.relative_to(SERVER) for path in sources() if not path.stem.startswith("__")]
+    stems = Counter(path.stem for path in modules)
+    lacking = set()
+    for path in modules:
+        own, place = f"test_{path.stem}.py", path.parent.as_posix()
+        names = {f"test_{part}_{path.stem}.py" for part in path.parts[:-1]}
+        if stems[path.stem] == 1:
+            names.add(own)
+        beside = {Path(layer, place, own).as_posix() for layer in ("unit", ".")}
+        if not (names & anywhere or beside & found):
+            lacking.add(path.as_posix())
+    assert lacking == TESTED_ELSEWHERE.keys()
 
 
 def test_no_test_needs_another() -> None:

@@ -1,6 +1,6 @@
 """`http.response.pathsend` by sendfile(2): where it is used, where not, its deadline, and descriptors under threads.
 
-What holds for reads as well stands in http1/test_responses.py.
+What holds for reads as well stands in test_exchange.py.
 """
 
 import asyncio

@@ -1,8 +1,6 @@
 """Whatever a client sends holds its worker's loop for a portion of it only; the others are served in between."""
 
 import asyncio
-from collections.abc import Callable
-from contextvars import copy_context
 from math import inf
 from typing import Any
 
@@ -11,11 +9,10 @@ import pytest
 from httptools import HttpRequestParser
 
 from aserver.asgi import Receive, Scope, Send
-from aserver.protocol.fair_queue import FairQueue
 from aserver.protocol.http1.pipeline import PIPELINE_LIMIT
 from aserver.protocol.http1.reader import PORTION
 from tests.harness.waiting import eventually, turns_of_the_loop
-from tests.protocol.serving import GET, LAST_GET, echo, field, service_of, serving, status
+from tests.protocol.serving import GET, LAST_GET, echo, echo_after, field, service_of, serving, status
 from tests.protocol.websocket.peers import BINARY, frame
 from tests.protocol.websocket.peers import request as websocket_request
 from tests.protocol.wiretap import READ, Tap, Wiretap, filled
@@ -117,47 +114,6 @@ async def answer_of(connection: Any, line: Tap) -> None:
     await eventually(
         lambda: line.written and not connection.handler.reader.unread and connection.handler.receiving is None
     )
-
-
-# ── turns ────────────────────────────────────────────────────────────────────────────────────
-
-
-async def test_one_goes_on_in_each_turn_and_those_who_waited_longest_first() -> None:
-    loop = asyncio.get_running_loop()
-    turns = FairQueue(loop, copy_context())
-    called: list[str] = []
-
-    def waits(name: str, times: int) -> Callable[[], None]:
-        def go_on() -> None:
-            nonlocal times
-            called.append(name)
-            times -= 1
-            if times:
-                turns.wait(go_on)
-
-        return go_on
-
-    for name in "abc":
-        turns.wait(waits(name, 3))
-    seen = []
-    for _ in range(10):
-        await asyncio.sleep(0)
-        seen.append(len(called))
-    assert "".join(called) == "abcabcabc"
-    assert all(after - before <= 1 for before, after in zip([0, *seen], seen, strict=False))
-
-
-async def test_who_fails_does_not_stop_the_others() -> None:
-    loop = asyncio.get_running_loop()
-    told: list[Any] = []
-    loop.set_exception_handler(lambda _, context: told.append(context["exception"]))
-    turns = FairQueue(loop, copy_context())
-    called: list[int] = []
-    turns.wait(lambda: called.remove(2))
-    turns.wait(lambda: called.append(1))
-    await eventually(lambda: called)
-    assert [type(error) for error in told] == [ValueError]
-    loop.set_exception_handler(None)
 
 
 # ── floods ───────────────────────────────────────────────────────────────────────────────────
@@ -277,10 +233,7 @@ async def test_who_waits_for_room_does_not_ask_in_each_turn() -> None:
     """The loop would be busy for as long as the application thinks."""
     answer = asyncio.Event()
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await answer.wait()
-        await echo(scope, receive, send)
-
+    app = echo_after(answer)
     wired = Wired(app)
     client, line = wired.connect()
     client.data_received(GET * 3 * PIPELINE_LIMIT)

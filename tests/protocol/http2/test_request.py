@@ -7,7 +7,7 @@ from aserver.protocol.http2.block_reader import BlockReader
 from aserver.protocol.http2.errors import PROTOCOL_ERROR, StreamFaultError
 from aserver.protocol.http2.request import StreamRequest, make_request
 from aserver.protocol.semantics.limits import RequestLimits
-from tests.protocol.http2.wire import GET, block
+from tests.protocol.http2.wire import GET, ROOMY, block, literal
 
 LIMITS = RequestLimits(line=100, fields=5, field_size=60, body=1000)
 Fields = list[tuple[bytes, bytes]]
@@ -138,36 +138,6 @@ def test_methods_and_asterisk() -> None:
     assert make(method=b"brew").method == "brew"
     request = make(method=b"CONNECT", protocol=b"websocket")
     assert (request.method, request.protocol) == ("CONNECT", b"websocket")
-
-
-# ── blocks that come again ───────────────────────────────────────────────────────────────────
-
-ROOMY = RequestLimits(line=8190, fields=100, field_size=8190, body=0)
-
-
-def literal(name: bytes, value: bytes) -> bytes:
-    return b"\x40" + bytes((len(name),)) + name + bytes((len(value),)) + value
-
-
-def test_a_block_is_remembered_until_the_table_changes() -> None:
-    """Fails without the memory, and with one that outlives a change of the table."""
-    reader = BlockReader(ROOMY)
-    reader.request(1, block() + literal(b"x", b"1"))
-    again = block() + b"\xbe"
-    request = reader.request(3, again)
-    assert request.headers[-1] == (b"x", b"1")
-    assert reader.known[again] is request
-    reader.request(7, block() + literal(b"x", b"2"))
-    assert reader.request(9, again).headers[-1] == (b"x", b"2")
-
-
-def test_little_is_remembered() -> None:
-    reader = BlockReader(ROOMY)
-    for number in range(1000):
-        reader.request(1, block((b"x", b"%d" % number)))
-        assert reader.remembered <= 32
-    large = block((b"x", b"y" * 5000))
-    assert reader.request(1, large) is not reader.request(3, large)
 
 
 def test_extended_connect_only_where_it_is_offered() -> None:

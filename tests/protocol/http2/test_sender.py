@@ -5,7 +5,6 @@ import pytest
 from aserver.protocol.http2 import frames
 from aserver.protocol.http2.encoder import BlockEncoder
 from aserver.protocol.http2.errors import CANCEL
-from aserver.protocol.http2.priority import parse_priority
 from aserver.protocol.http2.sender import HIGH_WATER, TAKEN, Sender
 from aserver.protocol.http2.streams import CLOSED, HALF_CLOSED_REMOTE, RESET_SENT, Stream
 from aserver.protocol.semantics.response_head import REMEMBERED, Defaults
@@ -124,25 +123,6 @@ def test_a_priority_update_moves_a_stream_that_waits() -> None:
     wire.feed(F.head(7, F.PRIORITY_UPDATE, 0, 0) + b"\0\0\0\3u=1")
     wire.sender.held = False
     assert [stream for stream, _, _ in wire.take()] == [3, 3, 1, 1]
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (b"u=1", (1, False)),
-        (b"i", (3, True)),
-        (b"u=7, i", (7, True)),
-        (b"i=?1,u=0", (0, True)),
-        (b"i=?0", (3, False)),
-        (b"u=2;x=y, z=1, i", (2, True)),
-        (b"u=8", (3, False)),
-        (b"u=-1, i=yes", (3, False)),
-        (b"", (3, False)),
-        (b"u=1," * 10_000, (1, False)),
-    ],
-)
-def test_the_priority_field(value: bytes, expected: tuple[int, bool]) -> None:
-    assert parse_priority(value, 3, incremental=False) == expected
 
 
 def test_while_the_transport_is_full_only_heads_go() -> None:

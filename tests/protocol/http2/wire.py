@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from aserver.protocol.http2 import errors, frames
 from aserver.protocol.http2.encoder import encode_fields
+from aserver.protocol.semantics.limits import RequestLimits
 
 CODES = {getattr(errors, name): name for name in dir(errors) if name.isupper()}
 OPENING = frames.PREFACE + frames.settings({})
@@ -64,3 +65,10 @@ def told(raw: bytes) -> list[str]:
         elif kind == frames.WINDOW_UPDATE:
             found.append(f"window {stream} {int.from_bytes(payload, 'big')}")
     return found
+
+
+ROOMY = RequestLimits(line=8190, fields=100, field_size=8190, body=0)
+
+
+def literal(name: bytes, value: bytes) -> bytes:
+    return b"\x40" + bytes((len(name),)) + name + bytes((len(value),)) + value

@@ -7,16 +7,29 @@ import contextlib
 import os
 import signal
 import socket
+from pathlib import Path
 
 import msgspec
 
 from aserver import unix
+from aserver.config import Layer, Resolved, build
 from aserver.ipc import messages as msg
 from aserver.ipc.channel import Channel
 from aserver.master.core import events as ev
 from aserver.master.handles import WorkerHandle, ZygoteHandle
 from aserver.master.processes import Processes
 from tests.harness.waiting import turns_of_the_loop
+
+
+def settings(tmp_path: Path, **more: object) -> Resolved:
+    """Settings of a master below `tmp_path`."""
+    values: dict[str, object] = {
+        "target": "a:b",
+        "errorlog": str(tmp_path / "log"),
+        "bind": [f"unix:{tmp_path}/old.sock"],
+    }
+    return build([Layer("test", values | more)])
+
 
 FORK = ev.Fork(1, 1, 1, 0, 0.0)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aserver.config import Layer, Resolved, build
+from aserver.config import Resolved
 from aserver.errors import ConfigError
 from aserver.master.core.events import ReloadRequested
 from aserver.master.core.limits import Limits
@@ -16,17 +16,9 @@ from aserver.master.journal import Journal
 from aserver.master.reload import Reloads
 from aserver.master.resources import AllResources, provide
 from tests.harness import PATIENCE
+from tests.unit.master.stage import settings
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]  # the master's loop
-
-
-def _settings(tmp_path: Path, **more: object) -> Resolved:
-    values: dict[str, object] = {
-        "target": "a:b",
-        "errorlog": str(tmp_path / "log"),
-        "bind": [f"unix:{tmp_path}/old.sock"],
-    }
-    return build([Layer("test", values | more)])
 
 
 class Stage:
@@ -48,7 +40,7 @@ class Stage:
 
 @pytest.fixture
 async def resources(tmp_path: Path) -> AsyncIterator[AllResources]:
-    made = AllResources(provide(_settings(tmp_path), {}))
+    made = AllResources(provide(settings(tmp_path), {}))
     yield made
     made.close()
 
@@ -61,7 +53,7 @@ async def test_reloads_whose_settings_are_read_at_once_build_on_each_other(
 
     def reread() -> Resolved:
         both.wait()
-        return _settings(tmp_path, bind=[f"unix:{tmp_path}/new.sock"])
+        return settings(tmp_path, bind=[f"unix:{tmp_path}/new.sock"])
 
     stage = Stage(resources, reread)
     stage.request("one")
@@ -98,7 +90,7 @@ async def test_a_setting_that_a_reload_cannot_change_is_named(
     resources: AllResources, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Fails without the remarks of `provide_next`."""
-    stage = Stage(resources, lambda: _settings(tmp_path, proc_name="other"))
+    stage = Stage(resources, lambda: settings(tmp_path, proc_name="other"))
     stage.request("SIGHUP", 7)
     caplog.set_level(logging.DEBUG, "aserver.master")
     await asyncio.gather(*stage.reloads.tasks)

@@ -15,13 +15,14 @@ import anyio
 import pytest
 
 from aserver import unix
-from aserver.config import Layer, Resolved, build
+from aserver.config import Resolved
 from aserver.errors import ConfigError, ExitCode
 from aserver.log.setup import Logging
 from aserver.master import upgrade
 from aserver.master.resources import AllResources, provide, provide_next
 from aserver.master.runner import Runner
 from aserver.sockets import Address
+from tests.unit.master.stage import settings
 
 pytestmark = [
     pytest.mark.parametrize("anyio_backend", ["asyncio"]),  # the master's loop
@@ -32,24 +33,15 @@ pytestmark = [
 ENDS_WITH_7 = [sys.executable, "-I", "-S", "-c", "raise SystemExit(7)"]
 
 
-def _settings(tmp_path: Path, **more: object) -> Resolved:
-    values: dict[str, object] = {
-        "target": "a:b",
-        "errorlog": str(tmp_path / "log"),
-        "bind": [f"unix:{tmp_path}/old.sock"],
-    }
-    return build([Layer("test", values | more)])
-
-
 def _runner(tmp_path: Path, reread: Callable[[], Resolved]) -> Runner:
     """Of a process of its own, as far as it can tell; nothing is started yet."""
-    resources = AllResources(provide(_settings(tmp_path), {}))
+    resources = AllResources(provide(settings(tmp_path), {}))
     return Runner(resources, logs=Mock(spec=Logging), reread=reread)
 
 
 @pytest.fixture
 async def runner(tmp_path: Path) -> AsyncIterator[Runner]:
-    made = _runner(tmp_path, lambda: _settings(tmp_path))
+    made = _runner(tmp_path, lambda: settings(tmp_path))
     yield made
     made.close()
 
@@ -119,8 +111,7 @@ async def test_trap_56_a_reload_listens_where_it_can_and_tries_the_rest_at_the_n
     old, new = f"unix:{tmp_path}/old.sock", f"unix:{tmp_path}/new.sock"
     assert caplog.messages == [f"listening on {old}"]
 
-    settings = _settings(tmp_path, bind=[old, "127.0.0.1:0", new])
-    runner.resources.next, _ = provide_next(runner.resources.next, settings)
+    runner.resources.next, _ = provide_next(runner.resources.next, settings(tmp_path, bind=[old, "127.0.0.1:0", new]))
     runner.resources.of[2] = runner.resources.next
     taken = runner.resources.next.listeners[1]
     with _take(taken.address):
@@ -141,7 +132,7 @@ async def test_trap_56_a_reload_listens_where_it_can_and_tries_the_rest_at_the_n
 
 async def test_trap_56_a_first_start_that_cannot_listen_ends_and_names_each_address(tmp_path: Path) -> None:
     """Fails with an exit at the first refusal, or with none: it would serve on half of what it was told to."""
-    resources = provide(_settings(tmp_path, bind=["127.0.0.1:0", f"unix:{tmp_path}/a.sock", "localhost:0"]), {})
+    resources = provide(settings(tmp_path, bind=["127.0.0.1:0", f"unix:{tmp_path}/a.sock", "localhost:0"]), {})
     runner = Runner(AllResources(resources), logs=None, reread=Mock())
     runner.resources.of[1] = resources
     tcp = [listener for listener in resources.listeners if listener.family == "inet"]

@@ -1,4 +1,4 @@
-"""Whatever a WebSocket's client sends holds its worker's loop for a portion of it only; see test_fairness_of_intake."""
+"""Whatever a WebSocket's client sends holds its worker's loop for a portion of it only; see http1/test_fairness.py."""
 
 import asyncio
 import zlib
