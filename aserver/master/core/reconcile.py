@@ -160,30 +160,34 @@ def _shrink(model: Model) -> None:
 
 
 def _replace_outgoing(model: Model) -> None:
+    """Replace what `max_surge` and `max_unavailable` allow. They are asked again only after a step, which alone changes
+    their answers: asked for each of 500 workers, a reload took the master seconds of CPU for each replacement.
+    """
     current = model.current
     if current is None:
         return
+    partners, forks, loses = _partners(model, current), model.can_fork(current), model.can_lose_one()
     for worker in model.leaving():
-        partner = _partner(model, current, worker)
-        if partner is None and model.can_fork(current):
+        partner = partners.get(worker.slot)
+        serves = partner is not None and partner.phase is WorkerPhase.READY
+        if partner is None and forks:
             transitions.fork(model, current, worker.slot, f"to replace {worker}")
-        elif partner is None and not _can_refill(model, current):
-            continue  # put off: a worker that left now would be missing
-        elif (
-            partner is None or partner.phase is WorkerPhase.READY or _gives_way(model, worker)
-        ) and model.can_lose_one():
-            serves = partner is not None and partner.phase is WorkerPhase.READY
+        elif loses and (serves or (_can_refill(model, current) if partner is None else _gives_way(model, worker))):
             why = "its replacement serves" if serves else "max_unavailable lets it go before its replacement serves"
             transitions.drain(model, worker, why)
+        else:
+            continue
+        partners, forks, loses = _partners(model, current), model.can_fork(current), model.can_lose_one()
 
 
 def _gives_way(model: Model, worker: Worker) -> bool:
     return model.limits.gives_way and worker.phase is WorkerPhase.RECYCLING
 
 
-def _partner(model: Model, current: Generation, worker: Worker) -> Worker | None:
-    """The worker that takes the place of an outgoing worker."""
-    return next((w for w in model.of(current) if w.slot == worker.slot and w.fills and not model.outgoing(w)), None)
+def _partners(model: Model, current: Generation) -> dict[int, Worker]:
+    """By slot the worker that takes the place of an outgoing worker; of several the first."""
+    found = [w for w in model.of(current) if w.fills and not model.outgoing(w)]
+    return {w.slot: w for w in reversed(found)}
 
 
 def _can_refill(model: Model, current: Generation) -> bool:

@@ -1,5 +1,7 @@
 """Replacements in scenarios: deaths, recycling and another number of workers, on a fake clock."""
 
+from collections import Counter
+
 import pytest
 
 from aserver.errors import ExitCode
@@ -8,7 +10,7 @@ from aserver.master.core import events as ev
 from aserver.master.core.backoff import CRASH_WINDOW, LONGEST_PAUSE
 from aserver.master.core.limits import FORK_TIMEOUT
 from aserver.master.core.machine import Master
-from aserver.master.core.model import WorkerPhase
+from aserver.master.core.model import Model, WorkerPhase
 from tests.stateful.world import LOADED, World, quick
 
 
@@ -273,3 +275,19 @@ def test_scaling_during_a_reload_ends_with_the_right_number(workers: int, scale:
     world.run(60.0)
     assert [slot for slot, _ in world.serving] == list(range(1, wanted + 1))
     assert {generation for _, generation in world.serving} <= {2}
+
+
+def test_what_may_leave_is_asked_for_each_step_and_not_for_each_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each answer looks at all workers: asked for each of 500, a replacement takes the master seconds of CPU."""
+    asked = Counter[int]()
+    answer = Model.can_lose_one
+
+    def counted(model: Model) -> bool:
+        asked[world.handled] += 1
+        return answer(model)
+
+    world = World(quick(workers=40)).start()
+    monkeypatch.setattr(Model, "can_lose_one", counted)
+    world.reload(workers=40)
+    world.run(60.0)
+    assert 0 < max(asked.values()) < 10, "for an event"
