@@ -29,7 +29,7 @@ class Errands:
         self.done: Counter[str] = Counter()
         self.lost: list[str] = []
         self._url, self._errands = url, errands
-        self._stopping = False
+        self._stopping = self._leaving = False
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="errands")
 
     def __enter__(self) -> Self:
@@ -51,6 +51,10 @@ class Errands:
             explain=lambda: f"done: {self.done}",
         )
 
+    def expect_the_end(self) -> None:
+        """From now on the server may refuse connections, which ends an errand and loses nothing."""
+        self._leaving = True
+
     async def _run(self) -> None:
         await asyncio.gather(*map(self._repeat, self._errands))
 
@@ -61,8 +65,19 @@ class Errands:
                     await errand(self._url)
                 self.done[errand.__name__] += 1
             except Exception as error:
+                if self._leaving and _turned_away(error):
+                    return
                 self.lost.append(f"{errand.__name__}: {error!r} {error.__cause__ or ''}")
             await asyncio.sleep(0.01)
+
+
+def _turned_away(error: BaseException | None) -> bool:
+    """Whether no connection was made: the listener was closed, and nothing was accepted."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_turned_away, error.exceptions))
+    return error is not None and (
+        isinstance(error, ConnectionRefusedError) or _turned_away(error.__cause__ or error.__context__)
+    )
 
 
 async def _get(url: str, path: str, expected: str) -> httpx.Response:
@@ -135,14 +150,16 @@ async def upload_flask(url: str) -> None:
 
 @contextlib.asynccontextmanager
 async def _socketio(url: str, **options: Any) -> Any:
+    import aiohttp
     import socketio
 
-    client = socketio.AsyncSimpleClient(reconnection=False)
-    await client.connect(url, transports=["websocket"], **options)
-    try:
-        yield client
-    finally:
-        await client.disconnect()
+    async with aiohttp.ClientSession() as session:  # its own stays open where no connection can be made
+        client = socketio.AsyncSimpleClient(reconnection=False, http_session=session)
+        await client.connect(url, transports=["websocket"], **options)
+        try:
+            yield client
+        finally:
+            await client.disconnect()
 
 
 async def chat(url: str) -> None:

@@ -55,7 +55,7 @@ APPLICATIONS = (
 
 @pytest.mark.parametrize("application", APPLICATIONS, ids=lambda each: each.module)
 def test_no_request_is_lost(application: Application, server: Callable[..., ServerProcess], tmp_path: Path) -> None:
-    """Started, visited, recycled, reloaded, stopped. Fails with workers that are killed instead of drained."""
+    """Visited until it has stopped: recycled, reloaded, stopped. Fails with workers that are killed, not drained."""
     target, env = f"{REAL}.{application.module}", {"NOTES_DB": str(tmp_path / "notes.db")}
     if application.prepared:
         subprocess.run([sys.executable, "-m", target], cwd=REPOSITORY, env={**os.environ, **env}, check=True)
@@ -68,5 +68,6 @@ def test_no_request_is_lost(application: Application, server: Callable[..., Serv
         running.signal(signal.SIGHUP)
         running.wait_log("reload complete: generation 2 serves", timeout=60)
         visitors.wait_for_more(3)
+        visitors.expect_the_end()
+        assert running.stop() == 0
     assert visitors.lost == []
-    assert running.stop() == 0
