@@ -1,6 +1,6 @@
 """ASGI's types, as the ASGI 3.0 specification names them (https://asgi.readthedocs.io/en/latest/specs/).
 
-Pure: names of shapes, and the versions that an HTTP scope names.
+Pure: names of shapes, the versions that an HTTP scope names, and what this server adds for itself.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -14,3 +14,7 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 #: `asgi` of the scope of a request or a WebSocket; to be copied, as a scope is the application's.
 VERSIONS: Final = {"version": "3.0", "spec_version": "2.3"}
+
+#: A name among the headers of a response's head: its value is no field, but HTTP/1's reason phrase. No header can have
+#: it, and so heads with another phrase are other heads wherever they are remembered. Private to this server.
+REASON: Final = b":reason"

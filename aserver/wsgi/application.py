@@ -8,8 +8,7 @@ import asyncio
 import contextlib
 import io
 import logging
-from collections.abc import Callable
-from contextvars import copy_context
+from collections.abc import Callable, Coroutine
 from typing import IO, Any, cast
 
 from aserver import __version__
@@ -52,16 +51,10 @@ class WSGIApplication:
             "SERVER_SOFTWARE": f"aserver/{__version__}",
         }
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Serve an ASGI connection. An exception of the application passes through."""
-        if scope["type"] == "http":
-            await self._serve(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            for event in ("startup", "shutdown"):
-                await receive()
-                await send({"type": f"lifespan.{event}.complete"})
-        else:
-            await send({"type": "websocket.close"})
+        kind: str = scope["type"]
+        return self._serve(scope, receive, send) if kind == "http" else _serve_other(kind, receive, send)
 
     # ── requests ─────────────────────────────────────────────────────────────────────────────
 
@@ -77,7 +70,7 @@ class WSGIApplication:
             self._full = False
         environ = make_environ(scope, self._common)
         environ["wsgi.errors"] = ErrorStream(scope.get("request_id"))
-        call = Call(self._app, scope, copy_context(), asyncio.get_running_loop(), threads.post)
+        call = Call(self._app, scope, threads.loop, threads.post)
         self._calls[id(scope)] = call
         try:
             body = await _take_body(call, environ, receive)
@@ -131,9 +124,28 @@ class WSGIApplication:
         threads.close()
 
 
+async def _serve_other(kind: str, receive: Receive, send: Send) -> None:
+    """Answer a lifespan; refuse a WebSocket."""
+    if kind == "lifespan":
+        for event in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{event}.complete"})
+    else:
+        await send({"type": "websocket.close"})
+
+
 async def _carry(call: Call, receive: Receive, send: Send) -> None:
     """Send the application's answer, and hand on the body where it reads, until its thread has done with it."""
-    while (posted := await call.next()) is not Notice.OVER:
+    inbox = call.inbox
+    while True:
+        while not inbox:
+            call.waiter = call.loop.create_future()
+            await call.waiter
+        posted = inbox.popleft()
+        if posted is Notice.OVER:
+            break
+        if call.held_since is None:
+            call.held_since = call.loop.time()
         if posted is Notice.BODY:
             message = await receive()
             if message["type"] == "http.disconnect":

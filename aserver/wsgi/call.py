@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Callable
-from contextvars import Context
+from contextvars import copy_context
 from enum import Enum
 from queue import SimpleQueue
 from threading import get_ident
@@ -41,7 +41,6 @@ class Call:
         "_body_over",
         "_context",
         "_environ",
-        "_inbox",
         "_post",
         "_posted",
         "_signals",
@@ -49,8 +48,10 @@ class Call:
         "error",
         "gone",
         "held_since",
+        "inbox",
         "lent",
         "loop",
+        "over",
         "scope",
         "taken",
         "thread",
@@ -61,20 +62,19 @@ class Call:
         self,
         app: Callable[..., Any],
         scope: Scope,
-        context: Context,
         loop: asyncio.AbstractEventLoop,
-        post: "Callable[[Call, Posted], None]",
+        post: "Callable[[Call], None]",
     ) -> None:
         self._app = app
         self._environ: dict[str, Any] | None = None
         self._body: IO[bytes] | None = None
         self._body_over = False  # its last piece has been handed to the thread
-        self._context = context
+        self._context = copy_context()
         self._post = post
         self._posted = 0  # bytes; the thread's
-        self._signals: SimpleQueue[bytes | None] = SimpleQueue()  # the thread waits for them
+        self._signals: SimpleQueue[bytes | None] | None = None  # the thread waits for them, and makes their queue
         self._waits_for_room = False  # the thread's
-        self._inbox: deque[Posted] = deque()
+        self.inbox: deque[Posted] = deque()  # the thread puts into it, then tells the loop
         self.scope = scope
         self.loop = loop
         self.waiter: asyncio.Future[None] | None = None
@@ -82,6 +82,7 @@ class Call:
         self.gone = False  # nothing that is sent reaches the client any more
         self.thread = 0  # set by the thread: its identity, while it runs the application
         self.error: BaseException | None = None  # set by the thread, before OVER
+        self.over = False  # set by the thread, after OVER
         self.held_since: float | None = None  # since when the thread may wait for the client, or for nothing
         self.lent = False  # the thread does not count any more: another takes its place
 
@@ -100,11 +101,18 @@ class Call:
         if self._body is not None:
             self._body.close()
             self._body = None
-        self._post(self, Notice.OVER)
+        self.inbox.append(Notice.OVER)
+        self.over = True
+        self._post(self)
 
     def _answer(self) -> None:
         answer = WSGIResponse(self._emit, head_only=self.scope["method"] == "HEAD")
         pieces = self._app(self._environ, answer.start_response)
+        kind = type(pieces)
+        if (kind is list or kind is tuple) and len(pieces) == 1:  # it has no `close`, and nothing can come after it
+            answer.send(pieces[0], last=True)
+            answer.end()
+            return
         try:
             for piece in pieces:
                 answer.write(piece)
@@ -116,15 +124,26 @@ class Call:
             if close is not None:
                 close()
 
-    def _emit(self, message: Message, size: int) -> None:
-        """Post a message for the client; wait while more than WINDOW bytes are on their way."""
-        self._post(self, message)
+    def _emit(self, head: Message | None, message: Message, size: int) -> None:
+        """Post messages for the client; wait while more than WINDOW bytes are on their way."""
+        inbox = self.inbox
+        if head is not None:
+            inbox.append(head)
+        inbox.append(message)
         self._posted += size
-        if message.get("more_body") and self._posted - self.taken > WINDOW:
+        self._post(self)
+        if message["more_body"] and self._posted - self.taken > WINDOW:
+            signals = self._hear()
             self._waits_for_room = True  # before the look at `taken`, which the loop changes before it looks at this
             while self._posted - self.taken > WINDOW and not self.gone:
-                self._signals.get()
+                signals.get()
             self._waits_for_room = False
+
+    def _hear(self) -> SimpleQueue[bytes | None]:
+        """Return the queue of signals. Made before the look at `gone`, which the loop sets before it looks at this."""
+        if self._signals is None:
+            self._signals = SimpleQueue()
+        return self._signals
 
     def read(self) -> bytes | None:
         """Wait for the next piece of the request's body; None at its end.
@@ -133,9 +152,11 @@ class Call:
         """
         if self._body_over:
             return None
-        self._post(self, Notice.BODY)
+        signals = self._hear()
+        self.inbox.append(Notice.BODY)
+        self._post(self)
         while not self.gone:
-            piece = self._signals.get()
+            piece = signals.get()
             if piece is not None:
                 return piece
         raise ConnectionResetError("the client disconnected before the request body was complete")
@@ -146,39 +167,32 @@ class Call:
         """Take the environ, and the body that is to be closed at the end, before the call is given to a thread."""
         self._environ, self._body = environ, body
 
-    def deliver(self, posted: Posted) -> None:
-        """Take the messages that the thread has posted, and wake the request's task."""
-        self._inbox.append(posted)
-        if self.held_since is None and (posted is Notice.BODY or (posted is not Notice.OVER and "body" in posted)):
-            self.held_since = self.loop.time()
-        if self.waiter is not None:
-            if not self.waiter.done():
-                self.waiter.set_result(None)
-            self.waiter = None
-
-    async def next(self) -> Posted:
-        """Wait for the thread's next message."""
-        if not self._inbox:
-            self.waiter = self.loop.create_future()
-            await self.waiter
-        return self._inbox.popleft()
+    def deliver(self) -> None:
+        """Hear that the thread has put something into the inbox; wake the request's task."""
+        waiter, self.waiter = self.waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def give(self, piece: bytes, *, more: bool) -> None:
         """Hand on a piece of the request's body, for which the thread waits."""
         self.held_since = None
         self._body_over = not more
-        self._signals.put(piece)
+        self._signal(piece)
 
     def sent(self, size: int) -> None:
         """Note that the client's connection has taken `size` bytes."""
         self.taken += size
         if self._waits_for_room:
-            self._signals.put(None)
+            self._signal(None)
 
     def leave(self) -> None:
         """Let the thread end the answer at its next piece: the client has gone, or its request was given up."""
         self.gone = True
-        self._signals.put(None)
+        self._signal(None)
+
+    def _signal(self, piece: bytes | None) -> None:
+        if self._signals is not None:
+            self._signals.put(piece)
 
     def stack(self) -> str | None:
         """Return where the thread stands, in lines of a traceback; None if no thread runs this call."""

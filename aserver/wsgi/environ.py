@@ -31,7 +31,7 @@ def make_environ(scope: Scope, common: Mapping[str, Any]) -> dict[str, Any]:
         "SCRIPT_NAME": _bytes_as_text(root),
         "PATH_INFO": _bytes_as_text(path[len(root) :] if root and path.startswith(root) else path),
         "QUERY_STRING": query,
-        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
+        "SERVER_PROTOCOL": "HTTP/" + scope["http_version"],
         "wsgi.url_scheme": scope["scheme"],
     }
     for name, value in scope["headers"]:

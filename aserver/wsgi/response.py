@@ -8,27 +8,31 @@ Pure. The rules of PEP 3333 that an editor must obey:
 """
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
+from http import HTTPStatus
 from types import TracebackType
-from typing import Any
+from typing import Final
 
-from aserver.asgi import Message
+from aserver.asgi import REASON, Message
 from aserver.errors import ApplicationError
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
 #: Statuses of which no body is sent.
-_BODILESS = frozenset((204, 205, 304))
+_BODILESS: Final = frozenset((204, 205, 304))
+
+_PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 
 
 class WSGIResponse:
     """The response of a request, as far as the application has made it.
 
-    `emit` takes each message and the number of its bytes.
+    `emit` takes a message with a piece of the body and the number of its bytes, and before it the head, once.
     """
 
     __slots__ = ("_emit", "_head", "_head_only", "_length", "_sent", "_size", "complete")
 
-    def __init__(self, emit: Callable[[Message, int], None], *, head_only: bool) -> None:
+    def __init__(self, emit: Callable[[Message | None, Message, int], None], *, head_only: bool) -> None:
         self._emit = emit
         self._head_only = head_only
         self._head: tuple[int, list[tuple[bytes, bytes]]] | None = None
@@ -49,8 +53,11 @@ class WSGIResponse:
                 exc_info = None  # no cycle through the frames of the traceback
         elif self._head is not None:
             raise ApplicationError("start_response was called a second time, and without exc_info")
-        code, pairs = _status(status), _pairs(headers)
-        self._head, self._length = (code, pairs), _length(pairs)
+        (code, phrase), pairs = _status(status), _pairs(headers)
+        self._length = _length(pairs)
+        if phrase is not None:
+            pairs.append((REASON, phrase))
+        self._head = code, pairs
         self._head_only = self._head_only or code in _BODILESS
         return self.write
 
@@ -59,8 +66,12 @@ class WSGIResponse:
         """Whether nothing that follows is sent: the request was HEAD, or the status has no body."""
         return self.complete and self._head_only
 
-    def write(self, piece: Any) -> None:
+    def write(self, piece: object) -> None:
         """Send a piece of the body, and before the first piece the head."""
+        self.send(piece, last=False)
+
+    def send(self, piece: object, *, last: bool) -> None:
+        """Send a piece of the body, and before the first piece the head; the `last` one, unless empty, is the end."""
         if not isinstance(piece, bytes):
             raise ApplicationError(f"a piece of the body is {type(piece).__name__}, must be bytes")
         if self._head is None:
@@ -69,31 +80,42 @@ class WSGIResponse:
             return
         if self.complete:
             raise ApplicationError(f"the body goes on after the {self._length} bytes of its Content-Length")
-        self._begin()
         self._size += len(piece)
-        self.complete = self._size == self._length or self._head_only
-        self._emit({"type": "http.response.body", "body": piece, "more_body": not self.complete}, len(piece))
+        self.complete = last or self._size == self._length or self._head_only
+        message = {"type": "http.response.body", "body": piece, "more_body": not self.complete}
+        self._emit(self._opening(), message, len(piece))
 
     def end(self) -> None:
         """Complete the response after the last piece."""
         if self._head is None:
             raise ApplicationError("the application returned without having called start_response")
         if not self.complete:
-            self._begin()
             self.complete = True
-            self._emit({"type": "http.response.body", "body": b"", "more_body": False}, 0)
+            self._emit(self._opening(), {"type": "http.response.body", "body": b"", "more_body": False}, 0)
 
-    def _begin(self) -> None:
-        if not self._sent and self._head is not None:
-            self._sent = True
-            status, headers = self._head
-            self._emit({"type": "http.response.start", "status": status, "headers": headers}, 0)
+    def _opening(self) -> Message | None:
+        """The head, if it is not out yet."""
+        if self._sent or self._head is None:
+            return None
+        self._sent = True
+        status, headers = self._head
+        return {"type": "http.response.start", "status": status, "headers": headers}
 
 
-def _status(status: object) -> int:
-    if not (isinstance(status, str) and status[:3].isdecimal() and not status[3:4].strip()):
+def _status(status: object) -> tuple[int, bytes | None]:
+    parts = _parts(status) if isinstance(status, str) else None
+    if parts is None:
         raise ApplicationError(f"start_response: status is {status!r}, must be like '200 OK'")
-    return int(status[:3])
+    return parts
+
+
+@lru_cache(maxsize=128)
+def _parts(status: str) -> tuple[int, bytes | None] | None:
+    """The code, and the phrase if it is another than the standard's; None if it is no status."""
+    if not (status[:3].isdecimal() and not status[3:4].strip()):
+        return None
+    code, phrase = int(status[:3]), status[4:].strip()
+    return code, None if phrase in {"", _PHRASES.get(code)} else phrase.encode("latin-1", "replace")
 
 
 def _pairs(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:

@@ -5,7 +5,7 @@ Runs in the threads of the application. They must never touch the loop but by th
 
 import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import IO, Any
 
 log = logging.getLogger("aserver.error")
@@ -43,17 +43,47 @@ class InputStream(io.RawIOBase):
         return size
 
 
-class ErrorStream(io.TextIOBase):
-    """`wsgi.errors` of a request: each line that is written is a record of the error log."""
+class ErrorStream:
+    """`wsgi.errors` of a request: each line that is written is a record of the error log.
+
+    It has what is asked of a text stream to be written, but does not derive from `io.TextIOBase`: to make and end
+    an object that does costs as much as the whole environ.
+    """
+
+    __slots__ = ("_extra", "_text")
+
+    closed = False
+    encoding = "utf-8"
+    errors = "backslashreplace"
 
     def __init__(self, request_id: str | None = None) -> None:
-        super().__init__()
         self._extra = {"request_id": request_id}
         self._text = ""
 
     def writable(self) -> bool:
         """Always."""
         return True
+
+    def readable(self) -> bool:
+        """Never."""
+        return False
+
+    def seekable(self) -> bool:
+        """Never."""
+        return False
+
+    def isatty(self) -> bool:
+        """Never."""
+        return False
+
+    def close(self) -> None:
+        """Log the text that is kept. PEP 3333 lets nobody close the stream, so it can be written to afterwards."""
+        self.flush()
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Log them."""
+        for line in lines:
+            self.write(line)
 
     def write(self, text: str) -> int:
         """Log whole lines, as a logging handler or print() writes them; keep the rest for later."""

@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from queue import SimpleQueue
 
-from aserver.wsgi.call import Call, Notice, Posted
+from aserver.wsgi.call import Call
 
 log = logging.getLogger("aserver.error")
 
@@ -27,9 +27,9 @@ class Threads:
 
     def __init__(self, most: int, loop: asyncio.AbstractEventLoop) -> None:
         self._most = most
-        self._loop = loop
+        self.loop = loop
         self._queue: SimpleQueue[Call | None] = SimpleQueue()
-        self._mail: deque[tuple[Call, Posted]] = deque()
+        self._mail: deque[Call] = deque()  # those that have something in their inboxes
         self._rung = False  # the loop has been told of the mail
         self._alive = 0
         self._lent = 0
@@ -43,7 +43,7 @@ class Threads:
         self._queue.put(call)
         self._hire()
         if len(self.calls) > self._alive and self._timer is None and self._most > 1:
-            self._timer = self._loop.call_later(PATIENCE, self._look)
+            self._timer = self.loop.call_later(PATIENCE, self._look)
 
     def lend(self, call: Call) -> None:
         """Count the thread of a call no more."""
@@ -85,16 +85,18 @@ class Threads:
         self._timer = None
         if not self.waiting:
             return
-        since = self._loop.time() - PATIENCE
+        since = self.loop.time() - PATIENCE
         for call in list(self.calls):
             if call.held_since is not None and call.held_since <= since:
                 self.lend(call)
         if self.waiting:
-            self._timer = self._loop.call_later(PATIENCE, self._look)
+            self._timer = self.loop.call_later(PATIENCE, self._look)
 
     def _ended(self, call: Call) -> None:
+        """Hear that a call is over; maybe twice, if its last two posts are read at once."""
         self.calls.discard(call)
         if call.lent:
+            call.lent = False
             self._lent -= 1
             if self._alive - self._lent > self._most:
                 self._alive -= 1
@@ -108,13 +110,13 @@ class Threads:
             call.run()
             del call  # so that nothing of a request lives until the next request
 
-    def post(self, call: Call, posted: Posted) -> None:
-        """Hand something of a call to the loop. Called by the threads."""
-        self._mail.append((call, posted))
+    def post(self, call: Call) -> None:
+        """Tell the loop that something is in a call's inbox. Called by the threads."""
+        self._mail.append(call)
         if not self._rung:
             self._rung = True  # `_deliver` takes it back before it looks, so that nothing is forgotten
             try:
-                self._loop.call_soon_threadsafe(self._deliver)
+                self.loop.call_soon_threadsafe(self._deliver)
             except RuntimeError:  # the loop is closed: a call that was left behind
                 log.debug("a WSGI request has ended after its loop")
 
@@ -122,7 +124,7 @@ class Threads:
         self._rung = False
         mail = self._mail
         while mail:
-            call, posted = mail.popleft()
-            if posted is Notice.OVER:
+            call = mail.popleft()
+            if call.over:
                 self._ended(call)
-            call.deliver(posted)
+            call.deliver()

@@ -134,9 +134,13 @@ def _chunk(before: bytes, body: bytes, *, last: bool) -> bytes | list[bytes]:
     return [b"%b%x\r\n" % (before, len(body)), body, b"\r\n" + end]
 
 
-def encode_head(status: int, fields: Pairs) -> bytes:
-    """Return a status line and the lines of checked fields, without the CRLFs that end a head."""
-    parts = [STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status]
+def encode_head(status: int, fields: Pairs, reason: bytes = b"") -> bytes:
+    """Return a status line and the lines of checked fields, without the CRLFs that end a head.
+
+    The phrase is the standard's without a checked `reason`.
+    """
+    line = None if reason else STATUS_LINES.get(status)
+    parts = [line or b"HTTP/1.1 %d %b" % (status, reason)]
     for name, value in fields:
         parts += (_PREFIXES.get(name) or b"\r\n%s: " % name, value)
     return b"".join(parts)

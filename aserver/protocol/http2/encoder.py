@@ -69,8 +69,8 @@ class BlockEncoder:
         return block + (self._ending if head.plain else encode_fields(self._defaults.beside(response.response_headers)))
 
 
-def encode_head(status: int, fields: Pairs) -> bytes:
-    """Return the block of a status and checked fields, names in lower case."""
+def encode_head(status: int, fields: Pairs, _reason: bytes = b"") -> bytes:
+    """Return the block of a status and checked fields, names in lower case. There are no reason phrases."""
     opening = _STATUSES.get(status) or b"\x08\x03%d" % status
     return opening + encode_fields([field for field in fields if field[0] not in _CONNECTION_SPECIFIC])
 

@@ -7,9 +7,10 @@ Pure. An application says the same few heads again and again, so a head is made 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from aserver.asgi import REASON
 from aserver.errors import ApplicationError
 from aserver.protocol.semantics.fields import RESPONSE_NAMES, check_fields, check_name, tokens
-from aserver.protocol.semantics.status import BODILESS, RESET_CONTENT, WITHOUT_LENGTH, check_status
+from aserver.protocol.semantics.status import BODILESS, RESET_CONTENT, WITHOUT_LENGTH, check_status, legal_reason
 
 Pairs = Sequence[tuple[bytes, bytes]]
 
@@ -58,11 +59,11 @@ class Defaults:
 
 
 class Heads:
-    """The remembered heads of a version of HTTP, whose `encode` makes bytes of a status and fields."""
+    """The remembered heads of a version of HTTP, whose `encode` makes bytes of a status, fields and a reason phrase."""
 
     __slots__ = ("_encode", "defaults", "made")
 
-    def __init__(self, defaults: Defaults, encode: Callable[[int, Pairs], bytes]) -> None:
+    def __init__(self, defaults: Defaults, encode: Callable[[int, Pairs, bytes], bytes]) -> None:
         self.defaults = defaults
         self._encode = encode
         self.made: dict[object, Head] = {}  # by (status, *headers)
@@ -78,7 +79,7 @@ class Heads:
 
 
 def compile_head(
-    given: object, headers: Pairs, defaults: frozenset[bytes], encode: Callable[[int, Pairs], bytes]
+    given: object, headers: Pairs, defaults: frozenset[bytes], encode: Callable[[int, Pairs, bytes], bytes]
 ) -> Head:
     """Check status and headers and make a `Head` of them; `defaults` are the names the server would add.
 
@@ -88,6 +89,7 @@ def compile_head(
     fields: list[tuple[bytes, bytes]] = []
     length: int | None = None
     close = False
+    reason = b""
     plain = status not in BODILESS
     try:
         for name, value in headers:
@@ -103,6 +105,9 @@ def compile_head(
                     continue
                 if known in _OURS:
                     continue
+                if known == REASON:
+                    reason = legal_reason(value)
+                    continue
                 check_name(known)
             if known in defaults:
                 plain = False
@@ -113,7 +118,7 @@ def compile_head(
             length = None
         if length is not None or status == RESET_CONTENT:
             fields.append((b"content-length", b"%d" % (length or 0)))
-        block = encode(status, fields)
+        block = encode(status, fields, reason)
     except (TypeError, ValueError, AttributeError) as error:
         check_fields(headers)
         raise ApplicationError(f"http.response.start: headers must be pairs of bytes: {error}") from error

@@ -3,6 +3,7 @@
 Pure.
 """
 
+import re
 from http import HTTPStatus
 from typing import Final
 
@@ -18,6 +19,8 @@ RESET_CONTENT: Final = 205
 #: Statuses whose content-length is not the application's: 204 has none (RFC 9110 section 8.6), 205 has 0.
 WITHOUT_LENGTH: Final = frozenset((204, 205))
 
+_CONTROL: Final = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]")
+
 
 def check_status(status: object) -> int:
     """Return the status of a final response.
@@ -28,6 +31,11 @@ def check_status(status: object) -> int:
     if not isinstance(status, int) or not 200 <= status <= 599:
         raise ApplicationError(f"http.response.start: status is {status!r}, must be an int from 200 to 599")
     return int(status)
+
+
+def legal_reason(phrase: bytes) -> bytes:
+    """Return a reason phrase, or nothing if it has control characters (RFC 9112 section 4)."""
+    return b"" if _CONTROL.search(phrase) else phrase
 
 
 def plain_text(status: int) -> bytes:

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from aserver.asgi import REASON
 from aserver.errors import ApplicationError
 from aserver.protocol.http1.encoder import Encoder, encode_head, is_close_delimited
+from aserver.protocol.http2.encoder import encode_head as http2_head
 from aserver.protocol.semantics.response import JOIN_LIMIT, Response, State
 from aserver.protocol.semantics.response_head import REMEMBERED, REMEMBERED_SIZE, Defaults, Heads, compile_head
 from tests.protocol.response_rows import DATE, ILLEGAL, LEGAL, LENGTH_3, body, start
@@ -39,6 +41,31 @@ def play(response: Response, *messages: dict[str, Any]) -> bytes:
             data = encode(response, response.body(message))
             out += data if isinstance(data, bytes) else b"".join(data)
     return out
+
+
+@pytest.mark.parametrize(
+    ("phrase", "line"),
+    [
+        (b"Nothing here", b"HTTP/1.1 404 Nothing here"),
+        (b"H\xe4lf\tway", b"HTTP/1.1 404 H\xe4lf\tway"),
+        (b"a\r\nSet-Cookie: b=c", b"HTTP/1.1 404 Not Found"),
+        (b"a\x7f", b"HTTP/1.1 404 Not Found"),
+    ],
+)
+def test_a_reason_phrase_is_http_1s_alone_and_no_other_heads(phrase: bytes, line: bytes) -> None:
+    """Fails where heads are remembered without it. Control characters would end the line: the standard's is sent."""
+    for encode in (encode_head, http2_head):
+        heads = Heads(Defaults((), None), encode)
+        response, plain = (Response(heads, True, False, True) for _ in range(2))
+        response.start(start(404, (b"x", b"y"), (REASON, phrase)))
+        plain.start(start(404, (b"x", b"y")))
+        assert response.head is not None
+        assert plain.head is not None
+        if encode is encode_head:
+            assert response.head.block == line + b"\r\nx: y"
+            assert plain.head.block == b"HTTP/1.1 404 Not Found\r\nx: y"
+        else:
+            assert response.head.block == plain.head.block
 
 
 @pytest.mark.parametrize(("options", "messages", "wanted"), LEGAL)

@@ -2,12 +2,12 @@
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
-from aserver.asgi import Message
+from aserver.asgi import REASON, Message
 from aserver.errors import ApplicationError
 from tests.unit.wsgi.calling import StartResponse, body_of, call
 
@@ -26,7 +26,7 @@ async def test_start_response_again_with_exc_info_replaces_the_head_that_was_not
         return [b"sorry"]
 
     sent = await call(app)
-    assert (sent[0]["status"], sent[0]["headers"]) == (500, [(b"Content-Type", b"text/plain")])
+    assert (sent[0]["status"], sent[0]["headers"]) == (500, [(b"Content-Type", b"text/plain"), (REASON, b"Sorry")])
     assert body_of(sent) == b"sorry"
 
 
@@ -110,3 +110,37 @@ async def test_an_endless_body_that_is_not_sent_is_closed_at_its_first_piece(met
     sent = await call(app, method=method)
     assert [message.get("more_body") for message in sent] == [None, False]
     assert closed.is_set()
+
+
+@pytest.mark.parametrize("pieces", [[b"whole"], (b"whole",)])
+async def test_a_list_of_one_piece_is_a_whole_body(pieces: Sequence[bytes]) -> None:
+    """It gets a length instead of chunks. Fails with `last=False`: the end comes as another message."""
+
+    def app(environ: dict[str, Any], start_response: StartResponse) -> Sequence[bytes]:
+        start_response("200 OK", [])
+        return pieces
+
+    assert [message.get("more_body") for message in await call(app)] == [None, False]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "reason"),
+    [
+        ("404 Nothing here", 404, b"Nothing here"),
+        ("404 NOT FOUND", 404, b"NOT FOUND"),
+        ("299 H\xe4lf", 299, b"H\xe4lf"),
+        ("404 Not Found", 404, None),
+        ("404", 404, None),
+        ("404 ", 404, None),
+    ],
+)
+async def test_a_reason_phrase_is_sent_where_it_is_not_the_standards(
+    status: str, code: int, reason: bytes | None
+) -> None:
+    def app(environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
+        start_response(status, [("X", "y")])
+        return [b""]
+
+    head = (await call(app))[0]
+    assert head["status"] == code
+    assert head["headers"] == [(b"X", b"y"), *([(REASON, reason)] if reason is not None else [])]

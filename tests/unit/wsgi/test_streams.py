@@ -2,6 +2,7 @@
 
 import io
 import logging
+import traceback
 from typing import Any
 
 import pytest
@@ -91,3 +92,26 @@ async def test_errors_are_records_of_the_error_log_with_the_request(caplog: pyte
     with caplog.at_level(logging.INFO, "aserver.error"):
         await call(app)
     assert [each.getMessage() for each in caplog.records] == ["Traceback:\n  line 1", "printed 2", "half a line"]
+
+
+async def test_errors_is_a_text_stream_for_whatever_writes_into_it(caplog: pytest.LogCaptureFixture) -> None:
+    """It is no `io.TextIOBase`. Fails without `writelines`, `close` or an attribute that writers look at."""
+
+    def app(environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
+        errors = environ["wsgi.errors"]
+        traceback.print_exception(ValueError("wrong"), file=errors)
+        handler = logging.StreamHandler(errors)
+        handler.emit(logging.makeLogRecord({"msg": "handled"}))
+        handler.close()
+        errors.writelines(["first\n", "sec", "ond\n"])
+        assert (errors.encoding, errors.closed, errors.isatty()) == ("utf-8", False, False)
+        assert (errors.writable(), errors.readable(), errors.seekable()) == (True, False, False)
+        errors.write("the end")
+        errors.close()
+        start_response("200 OK", [])
+        return []
+
+    with caplog.at_level(logging.INFO, "aserver.error"):
+        await call(app)
+    messages = [each.getMessage() for each in caplog.records]
+    assert messages == ["ValueError: wrong", "handled", "first", "second", "the end"]
