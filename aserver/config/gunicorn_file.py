@@ -6,9 +6,10 @@ same file. It must never drop a name without a word, except those that the file 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
 from aserver.config import foreign
-from aserver.config.build import Config, Layer, nearest
+from aserver.config.build import Layer, nearest
 from aserver.config.schema import BIND_PARTS, NAMES, convert
 from aserver.errors import ConfigError
 
@@ -67,16 +68,23 @@ def adopt(origin: str, names: Namespace) -> Layer:
         lines=names.lines,
         errors=tuple(errors),
         changes=tuple(changes),
-        notes=(*(f"{plain.place(name)}, {name}: {text}" for name, text in result.notes), *_implied(origin, theirs)),
+        notes=(
+            *(f"{plain.place(name)}, {name}: {text}" for name, text in result.notes),
+            *_implied(origin, result.settings, theirs),
+        ),
     )
 
 
-def _implied(origin: str, settings: Mapping[str, object]) -> list[str]:
-    """A sentence on what gunicorn does where its file has neither of two settings."""
-    if not origin.endswith("gunicorn.conf.py") or settings.keys() & {"worker_class", "threads"}:
+def _implied(origin: str, settings: Mapping[str, object], given: Mapping[str, object]) -> list[str]:
+    """A sentence on what gunicorn does where its file has no setting; `given` is by gunicorn's names."""
+    if "gunicorn" not in PurePath(origin).name:
         return []
-    here = f"here it has {Config().threads} threads; `threads = 1` is as there"
-    return [f"{origin} has no worker_class: gunicorn would run a WSGI application one request at a time, {here}"]
+    rows = [
+        f"{name} {theirs}{' (a WSGI application has one request at a time)' * (name == 'threads')}, here {ours}"
+        for name, theirs, ours in foreign.SERVERS["gunicorn"].defaults
+        if name not in settings and not (name == "threads" and "worker_class" in given)
+    ]
+    return [f"{origin} leaves to defaults, which are others in gunicorn: {'; '.join(rows)}"] if rows else []
 
 
 def _twice(plain: Layer, setting: str, first: str, second: str) -> str:

@@ -42,6 +42,8 @@ class SettingsView:
         self._namespace = namespace
 
     def __getattr__(self, name: str) -> Any:
+        if name == "bind":
+            return self._bind()
         if (setting := NAMES.get(name)) is not None:
             return _as_gunicorn_has_it(setting, getattr(self.config, setting))
         if name in self._namespace and not name.startswith("_"):
@@ -56,7 +58,14 @@ class SettingsView:
     @property
     def address(self) -> list[Any]:
         """The addresses of `bind`: a pair of host and port, the path of a unix socket, or a descriptor."""
-        return [_address(each) for each in self.config.bind]
+        return [_address(each) for each in self._bind()]
+
+    def _bind(self) -> list[str]:
+        """The addresses as gunicorn shows them: a relative path as the file has it, without the `./` it gets here."""
+        written = self._namespace.get("bind")
+        names = [written] if isinstance(written, str) else list(written or ())
+        paths = {f"unix:./{str(each).removeprefix('unix:')}": str(each) for each in names}
+        return [paths.get(each, each) for each in self.config.bind]
 
     @property
     def env(self) -> dict[str, str]:

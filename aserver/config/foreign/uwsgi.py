@@ -126,6 +126,20 @@ def _header(value: object, _: Mapping[str, object]) -> Meaning:
     return Meaning({"header": _items(value)})
 
 
+def _static_map(value: object, _: Mapping[str, object]) -> Meaning:
+    """`/prefix=directory`; a single file (`/favicon.ico=/srv/favicon.ico`) is no directory."""
+    maps, changes = [], []
+    for each in map(str, _items(value)):
+        prefix, _equals, place = each.partition("=")
+        if len(prefix) > 1 and prefix.startswith("/") and place and "." not in place.rpartition("/")[2].lstrip("."):
+            maps.append(each)
+        else:
+            changes.append(f"{each} has no equal: static takes /PREFIX=DIRECTORY alone; let the proxy serve it")
+    if maps:
+        changes.append("a file that is missing there is 404; uWSGI would ask the application")
+    return Meaning({"static": maps} if maps else {}, tuple(changes))
+
+
 _socket = converted(
     "bind", _address(_UWSGI_PROTOCOL), "the address, which speaks HTTP and not the uwsgi protocol", "-s --socket"
 )
@@ -285,6 +299,7 @@ UWSGI: Table = {
     "log-master": unneeded("each process writes its own lines, whole", "--log-master=on"),
     "threaded-logger": unneeded("each process writes its own lines, whole", "--threaded-logger=on"),
     "add-header": converted("header", _header, "`Name: value`"),
+    "static-map": converted("static", _static_map, "`/PREFIX=DIRECTORY`; what is missing there is 404"),
     "stats": unequal("the admin endpoint (admin) has them: /status, /metrics and a dashboard"),
     "stats-server": unequal("the admin endpoint (admin) has them: /status, /metrics and a dashboard"),
     "stats-http": unequal("the admin endpoint (admin) has them: /status, /metrics and a dashboard"),
@@ -327,6 +342,7 @@ REPEATED = frozenset(
         "pp",
         "python-path",
         "pythonpath",
+        "static-map",
         "socket",
         "uwsgi-socket",
     }

@@ -111,6 +111,13 @@ def test_cmd_args_stand_above_the_file_and_are_said(tmp_path: Path) -> None:
         run_gunicorn_file(tmp_path, "", GUNICORN_CMD_ARGS="--worker 3")
 
 
+def test_defaults_that_are_others_in_gunicorn_are_told_in_one_line(tmp_path: Path) -> None:
+    """Those that the file leaves. Fails without `_implied`, and where it looks at gunicorn's names alone."""
+    resolved = run_gunicorn_file(tmp_path, "preload_app = False\nkeepalive = 5\nworker_class = 'gthread'")
+    (said,) = (each for each in resolved.notes if "leaves to defaults" in each)
+    assert said.endswith("others in gunicorn: accesslog off, here -; limit_request_line 4094, here 8190")
+
+
 def test_a_toml_file_comes_before_gunicorns_and_an_embedding_program_reads_neither(tmp_path: Path) -> None:
     """Fails if the file is run though settings of our own are there, or for `aserver.serve()`."""
     write(tmp_path / "gunicorn.conf.py", "raise SystemExit('it was run')")

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from aserver.config import Layer, build
-from aserver.importer.hook_views import ServerView, WorkerView
+from aserver.config import Config, Layer, build
+from aserver.importer.hook_views import ServerView, SettingsView, WorkerView
 
 
 def server(**values: object) -> ServerView:
@@ -60,3 +60,19 @@ def test_server_and_worker_as_gunicorn_has_them() -> None:
     worker.log.reopen_files()
     assert worker.log.error_log.name == "aserver.error"
     assert worker.log.access_log.name == "aserver.access"
+
+
+@pytest.mark.parametrize(
+    ("written", "bound", "shown", "address"),
+    [
+        ("unix:run.sock", "unix:./run.sock", "unix:run.sock", "run.sock"),
+        (["unix:run.sock"], "unix:./run.sock", "unix:run.sock", "run.sock"),
+        ("unix:./run.sock", "unix:./run.sock", "unix:./run.sock", "./run.sock"),
+        (None, "127.0.0.1:8000", "127.0.0.1:8000", ("127.0.0.1", 8000)),
+        ("unix:run.sock", "unix:./other.sock", "unix:./other.sock", "./other.sock"),
+    ],
+)
+def test_bind_is_what_the_file_has(written: object, bound: str, shown: str, address: object) -> None:
+    """As gunicorn shows it. Fails without `_bind`: a relative path has the `./` that it gets here."""
+    view = SettingsView(Config(target="shop:app", bind=(bound,)), {"bind": written})
+    assert (view.bind, view.address) == ([shown], [address])

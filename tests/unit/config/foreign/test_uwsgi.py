@@ -44,7 +44,8 @@ harakiri = 30
 vacuum = true
 env = A=1
 env = B=2
-static-map = /static=%d
+static-map = /static=%(base)/static
+static-map = /favicon.ico=%(base)/favicon.ico
 max-worker-lifetime = 3600
 """
 
@@ -63,7 +64,10 @@ def test_a_uwsgi_ini(migrate: Migrate, tmp_path: Path) -> None:
         "env": ["A=1", "B=2"],
         "max_lifetime": "60m",
         "request_timeout": "30s",
+        "static": ["/static=/srv/static"],
     }
     changes = [line for line in outcome.err.splitlines() if line.startswith("changes")]
-    assert [line.split()[2] for line in changes] == ["socket:", "static-map:"]
+    assert [line.split()[2] for line in changes] == ["socket:", "static-map:", "static-map:"]
+    assert "/favicon.ico=/srv/favicon.ico has no equal" in changes[1]
+    assert "404" in changes[2]
     assert "note      uwsgi, vacuum: " in outcome.err
