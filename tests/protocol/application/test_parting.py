@@ -517,6 +517,22 @@ def test_the_name_alone_makes_no_disconnect_while_the_client_is_there() -> None:
     assert is_disconnect(_handled())
 
 
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("starlette.requests", "ClientDisconnect"),
+        ("starlette.websockets", "WebSocketDisconnect"),
+        ("litestar.exceptions", "WebSocketDisconnect"),
+        ("django.core.exceptions", "RequestAborted"),
+        ("werkzeug.exceptions", "ClientDisconnected"),
+    ],
+)
+def test_what_frameworks_raise_for_a_client_that_has_left_is_known(module: str, name: str) -> None:
+    """Fails without the class's name in `_NAMES`, and where a framework has renamed it."""
+    kind = getattr(pytest.importorskip(module), name)
+    assert is_disconnect(kind.__new__(kind))  # each takes other arguments
+
+
 # ── streams at a stop ────────────────────────────────────────────────────────────────────────
 
 
