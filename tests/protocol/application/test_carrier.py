@@ -21,7 +21,7 @@ from tests.protocol.serving import service_of
 Pairs = Sequence[tuple[bytes, bytes]]
 
 
-def encode(status: int, fields: Pairs) -> bytes:
+def encode(status: int, fields: Pairs, _reason: bytes = b"") -> bytes:
     """One line for a head, as HPACK would make one block of it."""
     return b"|".join([b":status=%d" % status, *[b"%b=%b" % pair for pair in fields]])
 

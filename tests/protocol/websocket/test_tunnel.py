@@ -64,7 +64,7 @@ class Answered:
 def tunnelled(app: ASGIApp, early: bytes = b"", **settings: Any) -> tuple[Stream, Answered]:
     """An application on a stream whose request is complete."""
     service = service_of(app, **settings)
-    heads = Heads(service.context.defaults, lambda status, fields: b"")
+    heads = Heads(service.context.defaults, lambda status, fields, reason: b"")
     stream, answer = Stream(service.context), Answered(heads)
     carrier: Any = service  # has the context and the tasks; an exchange that becomes a WebSocket asks for no more
     headers = [(b"sec-websocket-version", b"13"), (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ==")]
