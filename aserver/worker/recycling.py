@@ -15,7 +15,7 @@ from aserver.ipc.messages import Fork
 #: Seconds between two looks at statm (2.5 us each).
 LOOK_PERIOD = 1.0
 #: Reading smaps_rollup takes milliseconds, and longer the larger the process is. The time between two readings is this
-#: many times as long as the reading took.
+#: many times as long as the reading took of the CPU: on a busy machine it takes longer, and that does not count.
 CLOSE_LOOK_SHARE = 500
 _PAGE = os.sysconf("SC_PAGESIZE")
 
@@ -58,9 +58,9 @@ class RecycleLimits:
             return resident if self.memory_metric == "rss" else 0
         if now < self._next_close_look:
             return 0
-        began = time.perf_counter()
+        began = time.thread_time()
         sums = unix.smaps_rollup()
-        self._next_close_look = now + CLOSE_LOOK_SHARE * (time.perf_counter() - began)
+        self._next_close_look = now + CLOSE_LOOK_SHARE * (time.thread_time() - began)
         if self.memory_metric == "pss":
             return sums.get("Pss", 0)
         return sums.get("Private_Clean", 0) + sums.get("Private_Dirty", 0)
