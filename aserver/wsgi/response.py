@@ -42,7 +42,7 @@ class WSGIResponse:
         self.complete = False
 
     def start_response(
-        self, status: str, headers: Iterable[tuple[str, str]], exc_info: ExcInfo | None = None
+        self, status: object, headers: Iterable[tuple[str, str]], exc_info: ExcInfo | None = None
     ) -> Callable[[bytes], object]:
         """Take status and headers; return `write`."""
         if exc_info is not None:
