@@ -58,10 +58,10 @@ test-more: $(VENV)/.test
 	$(call suite,$(MORE))
 
 # In a copy: what is compiled in place hides every later change of the source beside it.
-copied = rm -rf $(1) && mkdir -p $(1) && tar --exclude '.env-*' --exclude results --exclude __pycache__ -cf - aserver bench deploy docs tests *.md LICENSE Makefile mkdocs.yml .ci pyproject.toml hatch_build.py .importlinter | tar -xf - -C $(1)
 COPY := build/compiled
 test-compiled: $(VENV)/.test
-	$(call copied,$(COPY))
+	rm -rf $(COPY) && mkdir -p $(COPY)
+	tar --exclude '.env-*' --exclude results --exclude __pycache__ -cf - aserver bench deploy docs tests *.md LICENSE Makefile mkdocs.yml .ci pyproject.toml hatch_build.py .importlinter | tar -xf - -C $(COPY)
 	cd $(COPY) && HATCH_BUILD_HOOKS_ENABLE=1 $(abspath $(BIN))/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 	cd $(COPY) && export TEST_COMPILED=1 && $(call suite,$(LESS))
 

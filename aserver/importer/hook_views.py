@@ -42,8 +42,6 @@ class SettingsView:
         self._namespace = namespace
 
     def __getattr__(self, name: str) -> Any:
-        if name == "bind":
-            return self._bind()
         if (setting := NAMES.get(name)) is not None:
             return _as_gunicorn_has_it(setting, getattr(self.config, setting))
         if name in self._namespace and not name.startswith("_"):
@@ -58,9 +56,10 @@ class SettingsView:
     @property
     def address(self) -> list[Any]:
         """The addresses of `bind`: a pair of host and port, the path of a unix socket, or a descriptor."""
-        return [_address(each) for each in self._bind()]
+        return [_address(each) for each in self.bind]
 
-    def _bind(self) -> list[str]:
+    @property
+    def bind(self) -> list[str]:
         """The addresses as gunicorn shows them: a relative path as the file has it, without the `./` it gets here."""
         written = self._namespace.get("bind")
         names = [written] if isinstance(written, str) else list(written or ())

@@ -8,19 +8,20 @@ import sys
 import threading
 import traceback
 from collections import Counter
+from collections.abc import Iterable
 
 from aserver import importer
 from aserver.ipc.messages import LONGEST_STACK, MOST_SEEN, Look, RequestSeen, Seen, Stack, shorten
+from aserver.metrics.page import Awaited
 from aserver.protocol.application.tasks import Request
 from aserver.protocol.service import Service
-from aserver.protocol.transport.handshakes import Handshakes
 
 #: Characters of a request's or a task's name.
 _LONGEST_NAME = 200
 
 
-def inspect(look: Look, serial: int, service: Service | None, handshakes: Handshakes) -> Seen:
-    """The answer to `look`; the longest requests come first."""
+def inspect(look: Look, serial: int, service: Service | None, owed: Iterable[Awaited]) -> Seen:
+    """The answer to `look`; the longest requests come first. `owed` are the next duties of all clients."""
     loop = asyncio.get_running_loop()
     now = loop.time()
     running = sorted(service.tasks.running, key=lambda request: request.started) if service is not None else []
@@ -33,7 +34,7 @@ def inspect(look: Look, serial: int, service: Service | None, handshakes: Handsh
         [_request(request, now) for request in running[:MOST_SEEN]],
         [Stack(task.get_name()[:_LONGEST_NAME], _waiting(task)) for task in others[:MOST_SEEN]],
         _threads()[:MOST_SEEN],
-        Counter(each.value for each in [*handshakes.owed, *(service.owed if service is not None else ())]),
+        Counter(each.value for each in owed),
     )
 
 

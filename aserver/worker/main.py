@@ -268,7 +268,7 @@ class WorkerProcess:
         server = self._server
         self._hear(
             lambda order: server.drain(final=order.final, graceful=order.graceful),
-            lambda look: self._channel.send(inspect(look, self._order.serial, server.service, server.handshakes)),
+            lambda look: self._channel.send(inspect(look, self._order.serial, server.service, server.owed)),
         )
         if self._channel.eof:
             # The master is gone, and no other worker will take the connections that come: this is a final drain.

@@ -14,6 +14,14 @@ HIGH_WATER: Final = 65536
 SMALL: Final = 1024
 
 
+def append_piece(pieces: list[bytes], data: bytes) -> None:
+    """Add a piece of a body to those that wait; a tiny one to the one before, as a piece of two bytes would hold 56."""
+    if pieces and len(pieces[-1]) + len(data) <= SMALL:
+        pieces[-1] += data
+    else:
+        pieces.append(data)
+
+
 class Source(Protocol):
     """The connection that a body comes from."""
 
@@ -39,11 +47,7 @@ class RequestBody:
 
     def add(self, data: bytes, source: Source) -> None:
         """Keep a piece; pause reading if the application does not keep up."""
-        pieces = self._pieces
-        if pieces and len(pieces[-1]) + len(data) <= SMALL:
-            pieces[-1] += data  # a piece of two bytes would hold 56
-        else:
-            pieces.append(data)
+        append_piece(self._pieces, data)
         self.size += len(data)
         if self.size > HIGH_WATER and not self.paused:
             self.paused = True

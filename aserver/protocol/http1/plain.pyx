@@ -15,11 +15,11 @@ from types import CoroutineType
 
 from aserver.asgi import VERSIONS
 from aserver.errors import ClientError
+from aserver.metrics.page import Awaited
 from aserver.protocol.application.exchange import Exchange
 from aserver.protocol.http1.encoder import field_lines
 from aserver.protocol.http1.reader import ReadPhase
 from aserver.protocol.semantics import fields, response, target as targets
-from aserver.metrics.page import Awaited
 from aserver.protocol.transport.writer import GATHER_SECONDS as _GATHER
 
 cimport cython

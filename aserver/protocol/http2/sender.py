@@ -8,6 +8,7 @@ unfinished response look finished.
 from collections.abc import Callable
 from typing import Final
 
+from aserver.protocol.application.body import append_piece
 from aserver.protocol.http2 import frames
 from aserver.protocol.http2.errors import NO_ERROR
 from aserver.protocol.http2.frames import DATA, END_STREAM, FRAME_SIZE, LARGEST_STREAM
@@ -18,9 +19,6 @@ from aserver.protocol.http2.streams import CLOSED, END_OUT, RESET_OUT, Stream, S
 #: Bytes of one stream that wait, above which its application pauses, and below which it goes on.
 HIGH_WATER: Final = 65_536
 LOW_WATER: Final = 16_384
-
-#: Bytes up to which pieces that wait are joined: they take less memory, and make fewer frames.
-SMALL: Final = 1024
 
 #: Bytes above which `take` adds no more DATA: what is more urgent can then overtake.
 TAKEN: Final = 131_072
@@ -129,13 +127,9 @@ class Sender:
             return
         stream.ending = end
         if body:
-            queue = stream.queue
-            if queue is None:
-                queue = stream.queue = []
-            if queue and len(queue[-1]) + len(body) <= SMALL:
-                queue[-1] += body
-            else:
-                queue.append(body)
+            if stream.queue is None:
+                stream.queue = []
+            append_piece(stream.queue, body)
             stream.queued += len(body)
             stream.paused = stream.queued > HIGH_WATER
             if stream.send_window > 0:

@@ -29,7 +29,7 @@ def _traced() -> Iterator[None]:
 
 
 def test_tiny_pieces_take_no_more_memory_than_others() -> None:
-    """Fails without SMALL in RequestBody.add."""
+    """Fails without SMALL in append_piece."""
     body, source = RequestBody(None, continue_expected=False), Source()
     before = tracemalloc.get_traced_memory()[0]
     for number in range(len(PIECES)):
@@ -40,7 +40,7 @@ def test_tiny_pieces_take_no_more_memory_than_others() -> None:
 
 
 def test_nor_do_those_of_an_answer_whose_client_opens_no_window() -> None:
-    """They leave in few frames, too. Fails without SMALL in Sender.data."""
+    """They leave in few frames, too. Fails without append_piece in Sender.data."""
     streams = Streams()
     sender = Sender(streams, Patience(0.0), lambda _: None)
     stream = streams.begin(1, True)

@@ -9,7 +9,6 @@ import pytest
 from aserver.asgi import Receive, Scope, Send
 from aserver.ipc.messages import MOST_SEEN, Look, Seen
 from aserver.protocol.service import Service
-from aserver.protocol.transport.handshakes import Handshakes
 from aserver.worker.inspection import inspect
 from tests.harness.waiting import eventually
 from tests.protocol.serving import serving
@@ -18,7 +17,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyn
 
 
 def look(service: Service | None = None) -> Seen:
-    return inspect(Look(7), 3, service, Handshakes(asyncio.get_running_loop(), 5.0))
+    return inspect(Look(7), 3, service, service.owed if service is not None else ())
 
 
 async def test_requests_with_the_line_where_each_waits_the_longest_first() -> None:
