@@ -125,7 +125,7 @@ def test_capture_output_in_the_real_server(server: Start, tmp_path: Path) -> Non
     def says(text: str) -> bool:
         return any(text in message for _, message in told())
 
-    running.wait_for(lambda: path.exists() and says("is ready"), what="readiness")
+    running.wait_for(lambda: path.exists() and addresses_in(path.read_text()), what="its address")
     [where] = [each.where for each in addresses_in(path.read_text())]
     with pytest.raises((OSError, ClosedEarlyError)):
         fetch(where, "/crash")
@@ -221,7 +221,7 @@ def test_what_the_app_writes_to_loggers_of_other_servers_is_told_once(
     errors = tmp_path / "error.log"
     env = {"CONFIGURES": "1"} if configures else {}
     running = server("tests.apps.other_loggers:app", mode, "--errorlog", str(errors), env=env, ready=False)
-    wait_for(lambda: errors.exists() and "is ready" in errors.read_text(), what="the server to be ready")
+    wait_for(lambda: errors.exists() and addresses_in(errors.read_text()), what="its address")
     (address,) = addresses_in(errors.read_text())
     assert fetch(address.where).body == b"told"
     assert running.stop() == ExitCode.OK

@@ -151,8 +151,9 @@ def test_the_next_master_writes_on_in_the_logs_that_are_open(server: Start, tmp_
     folder.mkdir()
     options = ("--errorlog", str(folder / "error"), "--accesslog", str(folder / "access"))
     running = server(APP, *options, ready=False)
-    running.wait_for(lambda: (folder / "error").exists() and "ready" in (folder / "error").read_text(), what="ready")
-    where = addresses_in((folder / "error").read_text())[0].where
+    error = folder / "error"
+    running.wait_for(lambda: error.exists() and addresses_in(error.read_text()), what="its address")
+    where = addresses_in(error.read_text())[0].where
     assert fetch(where, "/before").status == 200
     folder.rename(gone)
     running.signal(signal.SIGUSR2)
