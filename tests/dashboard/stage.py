@@ -49,7 +49,7 @@ class Stage:
         self.line, theirs = socket.socketpair()
         with listener, theirs:
             settings = json.dumps(Config(target="a:b").to_wire()).encode() + b"\n"
-            socket.send_fds(self.line, [settings], [2, listener.fileno()])
+            socket.send_fds(self.line, [settings], [2, 2, listener.fileno()])
             program = str(REPOSITORY / "aserver" / "admin" / "__main__.py")
             command = [sys.executable, "-P", program, str(theirs.fileno())]
             self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()])

@@ -133,8 +133,13 @@ def observed(server: Start, tmp_path: Path) -> Iterator[tuple[ServerProcess, Pro
         wait_for(lambda: prometheus_sees("aserver_reloads_total == 0"), what="the first scrape")
         queued = {"X-Request-Start": f"t={datetime.now(UTC).timestamp()}"}
         with httpx.Client(base_url=running.url, verify=trusting, headers=queued) as client:
-            for _ in range(20):
+
+            def measured() -> list[Any]:
+                # A series' first sample increases nothing, and what a worker has not yet told dies with it.
                 assert client.get("/").text == "one"
+                return prometheus_sees("rate(http_server_request_duration_seconds_count[5m]) > 0")
+
+            wait_for(measured, what="a rate of requests")
         settle(running, 2)[0].kill()
         running.wait_log("was killed")
         settle(running, 2)
