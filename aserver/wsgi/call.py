@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from aserver.asgi import Message, Scope
 from aserver.wsgi.response import WSGIResponse
+from aserver.wsgi.streams import FileWrapper
 
 #: Bytes of an answer that may be on their way to the client before the thread waits.
 WINDOW = 65536
@@ -113,6 +114,8 @@ class Call:
             answer.send(pieces[0], last=True)
             answer.end()
             return
+        if kind is FileWrapper:
+            pieces.left = answer.left
         try:
             for piece in pieces:
                 answer.write(piece)
@@ -125,7 +128,12 @@ class Call:
                 close()
 
     def _emit(self, head: Message | None, message: Message, size: int) -> None:
-        """Post messages for the client; wait while more than WINDOW bytes are on their way."""
+        """Post messages for the client; wait while more than WINDOW bytes are on their way.
+
+        Raises ConnectionResetError if the client has gone, for applications that go on by `write()`.
+        """
+        if self.gone:
+            raise ConnectionResetError("the client has gone")
         inbox = self.inbox
         if head is not None:
             inbox.append(head)

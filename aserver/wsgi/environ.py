@@ -34,6 +34,8 @@ def make_environ(scope: Scope, common: Mapping[str, Any]) -> dict[str, Any]:
         "SERVER_PROTOCOL": "HTTP/" + scope["http_version"],
         "wsgi.url_scheme": scope["scheme"],
     }
+    if scope["scheme"] == "https":
+        environ["HTTPS"] = "on"
     for name, value in scope["headers"]:
         key = _key(name)
         if key in environ:

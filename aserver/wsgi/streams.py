@@ -100,11 +100,15 @@ class ErrorStream:
 
 
 class FileWrapper:
-    """`wsgi.file_wrapper`: a file as an iterable of blocks; `close` is the file's."""
+    """`wsgi.file_wrapper`: a file as an iterable of blocks, from where it stands; `close` is the file's.
+
+    `left`, if set, is how many bytes are read at most: a file may be longer than the response's Content-Length.
+    """
 
     def __init__(self, filelike: IO[bytes], blksize: int = _BLOCK) -> None:
         self.filelike = filelike
         self.blksize = max(blksize, _BLOCK)
+        self.left: int | None = None
         if hasattr(filelike, "close"):
             self.close = filelike.close
 
@@ -114,7 +118,9 @@ class FileWrapper:
 
     def __next__(self) -> bytes:
         """Return the next block."""
-        block = self.filelike.read(self.blksize)
+        block = self.filelike.read(self.blksize if self.left is None else min(self.left, self.blksize))
         if not block:
             raise StopIteration
+        if self.left is not None:
+            self.left -= len(block)
         return block

@@ -88,7 +88,7 @@ async def test_the_validator_of_pep_3333_finds_nothing() -> None:
     assert sent[0] == {
         "type": "http.response.start",
         "status": 200,
-        "headers": [(b"Content-Type", b"text/plain")],
+        "headers": [(b"content-type", b"text/plain")],
     }
     assert body_of(sent) == b"written, and streamed"
     assert [message["more_body"] for message in sent[1:]] == [True, True, True, False]

@@ -49,6 +49,23 @@ async def test_client_that_leaves_ends_the_stream_and_its_thread() -> None:
     assert closed.is_set()
 
 
+async def test_write_raises_when_the_client_has_gone() -> None:
+    """As in gunicorn; fails without the look at `gone` in `_emit`: the thread writes for ever, for nobody."""
+    raised = threading.Event()
+
+    def app(environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
+        write = start_response("200 OK", [])
+        try:
+            while True:
+                write(b"x")
+        except ConnectionResetError:
+            raised.set()
+            raise
+
+    await call(app, client_reads=3)  # and the server is not told of an error
+    assert raised.is_set()
+
+
 async def test_close_is_called_once_also_if_the_app_fails() -> None:
     class Chunks:
         closed = 0

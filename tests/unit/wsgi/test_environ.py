@@ -42,6 +42,11 @@ def test_a_plain_request() -> None:
     }
 
 
+def test_behind_tls_the_variables_of_apache_say_so() -> None:
+    found = environ(scheme="https")
+    assert (found["wsgi.url_scheme"], found["HTTPS"]) == ("https", "on")
+
+
 def test_fields() -> None:
     """Bytes beyond ASCII are latin-1; repeated fields are joined, cookies with their own separator."""
     headers = [

@@ -26,8 +26,22 @@ async def test_start_response_again_with_exc_info_replaces_the_head_that_was_not
         return [b"sorry"]
 
     sent = await call(app)
-    assert (sent[0]["status"], sent[0]["headers"]) == (500, [(b"Content-Type", b"text/plain"), (REASON, b"Sorry")])
+    assert (sent[0]["status"], sent[0]["headers"]) == (500, [(b"content-type", b"text/plain"), (REASON, b"Sorry")])
     assert body_of(sent) == b"sorry"
+
+
+async def test_a_status_without_a_body_that_was_replaced_says_nothing_of_the_next() -> None:
+    """Fails with the 204 remembered: the error page ends after its first piece, with that one's length."""
+
+    def app(environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
+        start_response("204 No Content", [])
+        try:
+            raise RuntimeError("late")
+        except RuntimeError:
+            start_response("500 Sorry", [], sys.exc_info())
+        return [b"so", b"rry"]
+
+    assert body_of(await call(app)) == b"sorry"
 
 
 async def test_start_response_with_exc_info_after_the_head_raises_it_again() -> None:
@@ -52,6 +66,7 @@ WRONG: dict[str, tuple[Callable[[StartResponse], object], str]] = {
     "twice": (lambda start: (start("200 OK", []), start("200 OK", [])), "second time"),
     "never": (lambda start: None, "without having called"),
     "status": (lambda start: start(200, []), "must be like '200 OK'"),
+    "an interim answer": (lambda start: start("101 Switching Protocols", []), "from 200 to 599"),
     "a header of bytes": (lambda start: start("200 OK", [(b"X", "y")]), "pairs of latin-1 texts"),
     "a header beyond latin-1": (lambda start: start("200 OK", [("X", "\u20ac")]), "pairs of latin-1 texts"),
     "a piece of text": (lambda start: start("200 OK", [])("text"), "is str, must be bytes"),
@@ -112,6 +127,31 @@ async def test_an_endless_body_that_is_not_sent_is_closed_at_its_first_piece(met
     assert closed.is_set()
 
 
+@pytest.mark.parametrize(
+    ("pieces", "bodies"),
+    [([b"whole"], [b"whole"]), ([b"two ", b"pieces"], [b""]), (iter([b"a generator's first"]), [b""])],
+)
+async def test_head_tells_no_length_that_get_would_not_have(pieces: Any, bodies: list[bytes]) -> None:
+    """The protocol makes a length of a whole body. Fails with the first piece handed on: its length is the answer's."""
+
+    def app(environ: dict[str, Any], start_response: StartResponse) -> Any:
+        start_response("200 OK", [])
+        return pieces
+
+    sent = await call(app, method="HEAD")
+    assert [message["body"] for message in sent[1:]] == bodies
+
+
+async def test_fields_of_the_connection_are_not_the_applications() -> None:
+    """PEP 3333 forbids them; gunicorn drops them, too. The protocol knows what to do with the rest."""
+
+    def app(environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
+        start_response("200 OK", [("Upgrade", "h2c"), ("TE", "trailers"), ("Trailer", "X"), ("Connection", "close")])
+        return []
+
+    assert (await call(app))[0]["headers"] == [(b"connection", b"close")]
+
+
 @pytest.mark.parametrize("pieces", [[b"whole"], (b"whole",)])
 async def test_a_list_of_one_piece_is_a_whole_body(pieces: Sequence[bytes]) -> None:
     """It gets a length instead of chunks. Fails with `last=False`: the end comes as another message."""
@@ -143,4 +183,4 @@ async def test_a_reason_phrase_is_sent_where_it_is_not_the_standards(
 
     head = (await call(app))[0]
     assert head["status"] == code
-    assert head["headers"] == [(b"X", b"y"), *([(REASON, reason)] if reason is not None else [])]
+    assert head["headers"] == [(b"x", b"y"), *([(REASON, reason)] if reason is not None else [])]

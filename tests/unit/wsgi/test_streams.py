@@ -58,6 +58,21 @@ async def test_file_wrapper_sends_a_file_in_blocks_and_closes_it() -> None:
     assert min(reads) >= 65_536, "not 512 bytes at once"
 
 
+@pytest.mark.parametrize("length", [0, 5, 70_000])
+async def test_file_wrapper_ends_with_the_content_length(length: int) -> None:
+    """From where the file stands, by PEP 3333. Fails without `left`: a piece beyond the length is an error."""
+    content = bytes(range(256)) * 1_000
+    file = io.BytesIO(content)
+    file.seek(7)
+
+    def app(environ: dict[str, Any], start_response: StartResponse) -> Any:
+        start_response("206 Partial Content", [("Content-Length", str(length))])
+        return environ["wsgi.file_wrapper"](file)
+
+    assert body_of(await call(app)) == content[7 : 7 + length]
+    assert file.closed
+
+
 # ── the request ──────────────────────────────────────────────────────────────────────────────
 
 
