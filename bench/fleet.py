@@ -110,15 +110,15 @@ class Fleet:
             self._push(alarm, host, ev.Tick())
         self._alarms[host] = alarm
 
-    def _obey(self, host: int, command: ev.MasterCommand, now: float) -> None:
+    def _obey(self, host: int, command: ev.Command, now: float) -> None:
         times, rng = self._times, self._rng
         match command:
             case ev.SpawnZygote():
                 seconds = times.draw(rng, times.load)
                 self._push(now + seconds, host, msg.Loaded(command.generation, False, "asgi", (), seconds, {}))
-            case ev.Fork():
+            case msg.Fork():
                 self._fork(host, command, now)
-            case ev.Drain():
+            case msg.Drain():
                 self._serving.remove((host, command.serial))
                 self._serving_on[host] -= 1
                 self._push(now + times.draw(rng, times.drain), host, ev.Died(command.serial, code=0))
@@ -129,7 +129,7 @@ class Fleet:
                     f"host {host} at {now:.1f} s: {command} has no place in a fleet where nothing fails"
                 )
 
-    def _fork(self, host: int, order: ev.Fork, now: float) -> None:
+    def _fork(self, host: int, order: msg.Fork, now: float) -> None:
         worker = (host, order.serial)
         self._booting.add(worker)
         self._processes[host] += 1

@@ -85,17 +85,18 @@ class Boot(Message):
 
 
 class Fork(Message):
-    """Fork a worker for `slot`; `cell` is its place on the board. Fds: as in Boot, writing ends if there are any.
+    """Fork a worker for `slot`; `cell`, its place on the board, is set by `master.workers`.
 
-    The worker asks to be recycled after so many requests or seconds (0: never). The master draws them, because
-    a random generator copied by fork gives every worker the same number.
+    Fds: as in Boot, writing ends if there are any. The worker asks to be recycled after so many requests or seconds
+    (0: never). The master draws them, because a random generator copied by fork gives every worker the same number.
     """
 
+    generation: int
     serial: int
     slot: int
-    cell: int
     recycle_after_requests: int = 0
     recycle_after_seconds: float = 0.0
+    cell: int = 0
 
 
 class Adopt(Message):
@@ -257,9 +258,10 @@ class Seen(Message):
 class Drain(Message):
     """Stop accepting, finish, leave. `final`: no other worker will take the connections that arrive.
 
-    `graceful` is seconds for requests in flight; 0 means at once.
+    `graceful` is seconds for requests in flight; 0 means at once. It may come again: with `final`, or with less time.
     """
 
+    serial: Serial
     final: bool
     graceful: float
 

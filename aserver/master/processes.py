@@ -16,7 +16,6 @@ from aserver.ipc.board import BoardFile
 from aserver.log.crash import read_trace
 from aserver.master import border, handles
 from aserver.master.border import clean
-from aserver.master.code_watch import Fingerprint
 from aserver.master.core import events as ev
 from aserver.master.core.explain import explain_exit
 from aserver.master.core.model import Intent
@@ -33,15 +32,11 @@ EOF_PATIENCE = 0.1
 
 
 class Processes:
-    """`on_event` is called for each event of the processes, `on_files` with the files of a generation's code.
-
-    `resources` are those of each generation.
-    """
+    """`on_event` is called for each event of the processes; `resources` are those of each generation."""
 
     def __init__(
         self,
         on_event: Callable[[ev.Event], None],
-        on_files: Callable[[int, Fingerprint], None],
         board: BoardFile | None = None,
         resources: Mapping[int, Resources] = MappingProxyType({}),
     ) -> None:
@@ -49,9 +44,8 @@ class Processes:
         self.companions: set[int] = set()  # pids of children that neither load the application nor serve it
         self.board = board or BoardFile.create()
         self.output = Output(resources, self.board.fd)
-        self.workers = Workers(self.zygotes, self.board, on_event, on_files, self.output)
+        self.workers = Workers(self.zygotes, self.board, on_event, self.output)
         self._on_event = on_event
-        self._on_files = on_files
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -160,8 +154,8 @@ class Processes:
                 zygote.know(message.files)
             case msg.Loaded():
                 zygote.know(message.fingerprint)
+                message.fingerprint = zygote.files
                 message.interface = clean(message.interface, border.LONGEST_WORD)
-                self._on_files(zygote.generation, zygote.files)
                 self._on_event(message)
             case msg.Unforkable():
                 self._on_event(message)

@@ -11,12 +11,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from msgspec.structs import replace
-
 from aserver import terminal
 from aserver.config import Config, Resolved
 from aserver.errors import AserverError
-from aserver.master.core.events import ReloadRequested, Say
+from aserver.master.core.events import ReloadRequested, Say, Upgrade
 from aserver.master.core.limits import Limits
 from aserver.master.resources import AllResources, provide_next
 from aserver.obeyed import refuse_changeable
@@ -40,12 +38,12 @@ class Reloads:
         """Whether settings are being read."""
         return any(not task.done() for task in self.tasks)
 
-    def request(self, request: ReloadRequested) -> None:
-        """Reload, beside other reloads that are under way; the limits are read again."""
+    def request(self, why: str, tickets: tuple[int, ...], upgrade: Upgrade | None = None) -> None:
+        """Reload, beside other reloads that are under way; with `upgrade`, as its last step."""
         self.tasks = [task for task in self.tasks if not task.done()]
-        self.tasks.append(asyncio.get_running_loop().create_task(self._reload(request)))
+        self.tasks.append(asyncio.get_running_loop().create_task(self._reload(why, tickets, upgrade)))
 
-    async def _reload(self, request: ReloadRequested) -> None:
+    async def _reload(self, why: str, tickets: tuple[int, ...], upgrade: Upgrade | None) -> None:
         if self.own_process:
             terminal.keep_standard_streams()  # a HUP may mean that the terminal is gone, and the zygote inherits them
         try:
@@ -54,25 +52,24 @@ class Reloads:
             running = self.resources.next
             fresh, remarks = provide_next(running, resolved)
         except AserverError as error:
-            self.say(_refused(request, str(error)))
+            self.say(_refused(why, str(error), tickets, upgrade))
             return
         for remark in remarks:
-            log.warning("reload (%s): %s", request.why, remark)
+            log.warning("reload (%s): %s", why, remark)
         changed = [
             name for name in Config.__struct_fields__ if getattr(fresh.config, name) != getattr(running.config, name)
         ]
-        log.debug("reload (%s): settings that changed: %s", request.why, ", ".join(changed) or "none")
+        log.debug("reload (%s): settings that changed: %s", why, ", ".join(changed) or "none")
         self.resources.replace_next(fresh)
-        self.handle(replace(request, limits=Limits.of(fresh.config, fresh.workers)))
+        self.handle(ReloadRequested(Limits.of(fresh.config, fresh.workers), why, upgrade, tickets))
 
 
-def _refused(request: ReloadRequested, reason: str) -> Say:
+def _refused(why: str, reason: str, tickets: tuple[int, ...], upgrade: Upgrade | None) -> Say:
     """The end of a reload whose settings are wrong."""
-    text, kind, outcome = f"reload ({request.why}) refused, everything stays as it is: {reason}", "reload", "refused"
-    tickets = request.tickets
-    if request.upgrade is not None:
+    text, kind, outcome = f"reload ({why}) refused, everything stays as it is: {reason}", "reload", "refused"
+    if upgrade is not None:
         text, kind, outcome = f"upgrade incomplete: the new master runs, but its {text}", "upgrade", "incomplete"
-        tickets = request.upgrade.tickets
+        tickets = upgrade.tickets
     return Say("error", text, event=f"{kind}.ends", reason=reason, outcome=outcome, tickets=tickets)
 
 

@@ -85,9 +85,8 @@ class Runner:
         self.journal = Journal()
         self.told: dict[str, list[float]] = {}  # the counts that `control.statsd` has told
         self.model = Master(Limits.of(first.config, first.workers), random.random)
-        self._saves = saves = Saves.watched(first, self.handle, self.reload)
-        know = self._code.know if saves is None else lambda _, files: saves.watch.look_at(files)
-        self.processes = Processes(self.handle, know, board, self.resources.of)
+        self._saves = Saves.watched(first, self.handle, self.reload)
+        self.processes = Processes(self._hear, board, self.resources.of)
         if logs is not None:
             logs.share_half_lines(self.processes.board.fd)
         self._reloads = Reloads(self.resources, reread, self.handle, self.journal.say, own_process=logs is not None)
@@ -130,8 +129,7 @@ class Runner:
         runner.processes.workers.totals, runner.told = snapshot.totals, snapshot.told
         runner.processes.inherit(snapshot)
         runner.listening.set()
-        request = ev.ReloadRequested(runner.model.limits, "after the upgrade", snapshot.upgrade)
-        runner._loop.call_soon(runner._reloads.request, request)
+        runner._loop.call_soon(runner._reloads.request, "after the upgrade", (), snapshot.upgrade)
         return runner
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────
@@ -167,7 +165,7 @@ class Runner:
     def reload(self, why: str, *tickets: int) -> None:
         """Read the settings again and start a new generation; a mistake in them is logged and changes nothing."""
         self._manager.reloads()
-        self._reloads.request(ev.ReloadRequested(self.model.limits, why, tickets=tickets))
+        self._reloads.request(why, tickets)
 
     def upgrade(self, why: str, *tickets: int) -> None:
         """Become a new image of this program, if a preflight says that it would work."""
@@ -271,6 +269,20 @@ class Runner:
 
     # ── events in, commands out ──────────────────────────────────────────────────────────────
 
+    def _hear(self, event: ev.Event) -> None:
+        """Take in an event of the processes: a message that says that code was loaded has the files of that code."""
+        if isinstance(event, msg.Loaded):
+            self._know(event.generation, event.fingerprint)
+        elif isinstance(event, msg.Ready) and (worker := self.model.workers.get(event.serial)) is not None:
+            self._know(worker.generation, event.fingerprint)
+        self.handle(event)
+
+    def _know(self, generation: int, files: msg.Files) -> None:
+        if self._saves is None:
+            self._code.know(generation, files)
+        else:
+            self._saves.watch.look_at(files)
+
     def handle(self, event: ev.Event) -> None:
         """Decide what follows from an event, carry that out, and set the timer for the next deadline."""
         if self._done.done():
@@ -297,8 +309,8 @@ class Runner:
             ev.QuitZygote: self._quit_zygote,
             ev.KillZygote: lambda order: zygotes.kill(order.generation, signal.Signals[order.signal]),
             ev.AdoptWorkers: lambda order: zygotes.adopt_workers(order.generation),
-            ev.Fork: workers.fork,
-            ev.Drain: lambda order: workers.tell(order.serial, msg.Drain(order.final, order.graceful)),
+            msg.Fork: workers.fork,
+            msg.Drain: lambda order: workers.tell(order.serial, order),
             ev.Kill: lambda order: workers.signal(order.serial, signal.Signals[order.signal]),
             ev.DumpStacks: workers.dump_stacks,
             ev.StartListening: lambda order: self.listen(order.generation),

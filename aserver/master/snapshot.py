@@ -12,15 +12,15 @@ from typing import Literal
 import msgspec
 
 from aserver.errors import ConfigError
-from aserver.master.core.backoff import BackOff, Rng
 from aserver.master.core.events import Upgrade
+from aserver.master.core.limits import BackOff, Rng
 from aserver.master.core.machine import Master
 from aserver.master.core.model import Model
 from aserver.master.journal import Record
 from aserver.metrics.totals import Totals
 from aserver.sockets import Handover
 
-SCHEMA = 17
+SCHEMA = 18
 
 #: Fields that stay behind: chance is the new image's own, and commands are carried out before the exec.
 _OWN = ("rng", "out")

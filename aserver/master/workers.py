@@ -5,11 +5,15 @@ forgotten in a single place, when its death is understood.
 """
 
 import asyncio
+import itertools
 import logging
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import assert_never
+from typing import Any, assert_never
+
+import msgspec
+from msgspec.structs import replace
 
 from aserver import cgroups, unix
 from aserver.errors import ChannelError
@@ -17,10 +21,8 @@ from aserver.ipc import messages as msg
 from aserver.ipc.board import CELLS, BoardFile, Debugged
 from aserver.master import border, handles
 from aserver.master.border import clean
-from aserver.master.code_watch import Fingerprint
 from aserver.master.core import events as ev
 from aserver.master.handles import WorkerHandle, ZygoteHandle
-from aserver.master.looks import Looks
 from aserver.master.output import Output
 from aserver.master.snapshot import SavedWorker
 from aserver.metrics.totals import Totals
@@ -33,17 +35,22 @@ STATUS_PATIENCE = 0.5
 DUMP_PATIENCE = 0.05
 #: Seconds without a heartbeat, of which there are ten a second, that mean that a debugger holds the loop.
 STILL = 0.5
+#: Seconds for a worker's answer to Look. A loop that has not turned for so long is blocked, and its trace is taken.
+ANSWER_PATIENCE = 1.0
+#: Seconds that faulthandler gets to write that trace.
+TRACE_PATIENCE = 0.1
+
+Reply = Callable[[dict[str, Any]], None]
 
 
 class Workers:
-    """`on_event` is called for each event of the workers, `on_files` with the files of a generation's code."""
+    """`on_event` is called for each event of the workers."""
 
     def __init__(
         self,
         zygotes: Mapping[int, ZygoteHandle],
         board: BoardFile,
         on_event: Callable[[ev.Event], None],
-        on_files: Callable[[int, Fingerprint], None],
         output: Output,
     ) -> None:
         """`zygotes` are those that live, by generation."""
@@ -52,7 +59,6 @@ class Workers:
         self._zygotes = zygotes
         self._board = board
         self._on_event = on_event
-        self._on_files = on_files
         self._output = output
         self._free_cells = list(range(CELLS - 1, 0, -1))
         self._loop = asyncio.get_running_loop()
@@ -85,7 +91,7 @@ class Workers:
 
     # ── from the order to fork to the grave ──────────────────────────────────────────────────
 
-    def fork(self, order: ev.Fork) -> None:
+    def fork(self, order: msg.Fork) -> None:
         """Have its zygote fork a worker."""
         if not self._free_cells:
             failed = msg.ForkFailed(order.serial, f"{CELLS - 1} processes are the most that a server can have")
@@ -96,11 +102,10 @@ class Workers:
         self.all[worker.serial] = worker
         if (zygote := self._zygotes.get(order.generation)) is not None:
             zygote.may_say += border.PER_FORK
-            lifetime = (order.recycle_after_requests, order.recycle_after_seconds)
             name = f"worker {order.slot}/g{order.generation}"
             try:
                 with self._output.writing_ends(order.generation, order.serial, name) as ends:
-                    zygote.channel.send(msg.Fork(order.serial, order.slot, worker.cell, *lifetime), ends)
+                    zygote.channel.send(replace(order, cell=worker.cell), ends)
             except OSError as error:  # too many open files
                 self._forget(worker)
                 self._loop.call_soon(self._on_event, msg.ForkFailed(order.serial, error.strerror or str(error)))
@@ -174,7 +179,7 @@ class Workers:
                 return
             case msg.Ready():
                 worker.know(message.fingerprint)
-                self._on_files(worker.generation, worker.files)
+                message.fingerprint = worker.files
             case msg.BootFailed():
                 message.reason, message.detail = clean(message.reason), clean(message.detail, msg.LONGEST_TEXT)
             case msg.RecycleAsked():
@@ -277,3 +282,64 @@ class OutOfMemory:
             return ""
         self._seen = before + 1
         return f"oom_kill of {whose} rose from {before} to {count}"
+
+
+class Looks:
+    """Questions to workers that wait for their answer: which requests a worker has, or where its loop stands still.
+
+    Answers are the application's word: they are cut and cleaned, and a worker may answer each question once.
+    `send_signal` sends a signal to the worker of a serial; `begun_last` reads the request begun last from a cell.
+    """
+
+    def __init__(self, send_signal: Callable[[int, signal.Signals], None], begun_last: Callable[[int], str]) -> None:
+        self._signal = send_signal
+        self._begun_last = begun_last
+        self._numbers = itertools.count(1)
+        self._waiting: dict[tuple[int, int], tuple[Reply, asyncio.TimerHandle]] = {}
+        self._loop = asyncio.get_running_loop()
+
+    def ask(self, worker: WorkerHandle, reply: Reply) -> None:
+        """Call `reply` with the requests, tasks and threads of `worker`."""
+        number = next(self._numbers)
+        timer = self._loop.call_later(ANSWER_PATIENCE, self._take_trace, worker, number)
+        self._waiting[worker.serial, number] = (reply, timer)
+        if worker.channel is not None:
+            worker.may_say += 1
+            worker.channel.send(msg.Look(number))
+
+    def answered(self, worker: WorkerHandle, seen: msg.Seen) -> None:
+        """A worker has answered; an answer that comes too late is left aside."""
+        names = ("requests", "tasks", "threads", "clients")
+        facts = {name: _clean(msgspec.to_builtins(getattr(seen, name))) for name in names}
+        self._end(worker, seen.number, {"blocked": False, "of": seen.of, **facts})
+
+    def died(self, worker: WorkerHandle) -> None:
+        """There will be no answer."""
+        for serial, number in list(self._waiting):
+            if serial == worker.serial:
+                self._end(worker, number, {"blocked": True, "begun_last": "", "trace": "the process has ended"})
+
+    def _take_trace(self, worker: WorkerHandle, number: int) -> None:
+        self._signal(worker.serial, signal.SIGUSR2)
+        self._loop.call_later(TRACE_PATIENCE, self._read_trace, worker, number)
+
+    def _read_trace(self, worker: WorkerHandle, number: int) -> None:
+        if (worker.serial, number) not in self._waiting:
+            return
+        facts = {"blocked": True, "begun_last": self._begun_last(worker.cell), "trace": worker.new_stacks()}
+        self._end(worker, number, facts)
+
+    def _end(self, worker: WorkerHandle, number: int, facts: dict[str, Any]) -> None:
+        reply, timer = self._waiting.pop((worker.serial, number), (None, None))
+        if reply is not None and timer is not None:
+            timer.cancel()
+            reply({"slot": worker.slot, "pid": worker.pid, "generation": worker.generation, **facts})
+
+
+def _clean(value: Any) -> Any:
+    """`value` with every text in it fit for a terminal."""
+    if isinstance(value, str):
+        return clean(value, msg.LONGEST_STACK + 100)
+    if isinstance(value, list):
+        return [_clean(each) for each in value]
+    return {name: _clean(each) for name, each in value.items()} if isinstance(value, dict) else value

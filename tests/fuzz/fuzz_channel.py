@@ -125,29 +125,27 @@ class Shell:
     """A master without real processes: its `Processes`, its state machine, and a record of what it orders."""
 
     def __init__(self) -> None:
-        self.processes = Processes(self.handle, self.know)
+        self.processes = Processes(self.handle)
         self.master = Master(Limits.of(Config(min_lifetime=0.0), workers=2), lambda: 0.5)
         self.zygotes: dict[int, Peer] = {}
         self.workers: dict[int, Peer] = {}
         self.files = 0
 
-    def know(self, _generation: int, files: Any) -> None:
-        """Note the fingerprint's size; the paths must be fit for stat(2)."""
-        self.files = len(files)
-        for path in files:
-            assert path.startswith("/")
-            os.path.exists(path)
-
     def handle(self, event: ev.Event) -> None:
-        """As the runner does, as far as no process is needed."""
+        """As the runner does, as far as no process is needed; the paths of a fingerprint must be fit for stat(2)."""
+        if isinstance(event, msg.Loaded | msg.Ready):
+            self.files = len(event.fingerprint)
+            for path in event.fingerprint:
+                assert path.startswith("/")
+                os.path.exists(path)
         for order in self.master.handle(event, time.monotonic()):
             match order:
                 case ev.SpawnZygote():
                     self._spawn(order.generation)
-                case ev.Fork():
+                case msg.Fork():
                     self.processes.workers.fork(order)
-                case ev.Drain():
-                    self.processes.workers.tell(order.serial, msg.Drain(order.final, order.graceful))
+                case msg.Drain():
+                    self.processes.workers.tell(order.serial, order)
                 case ev.Kill():
                     self.processes.workers.signal(order.serial, signal.Signals[order.signal])
                 case ev.Say():

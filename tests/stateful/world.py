@@ -59,7 +59,7 @@ class World:
     hold: bool = False
     ways: Ways = field(default_factory=Ways)
     now: float = 1000.0
-    log: list[tuple[float, ev.MasterCommand]] = field(default_factory=list)
+    log: list[tuple[float, ev.Command]] = field(default_factory=list)
     mail: list[ev.Event] = field(default_factory=list)
     processes: dict[int, Process] = field(default_factory=dict)
     zygotes: dict[int, bool] = field(default_factory=dict)  # alive ones; True if it answers
@@ -91,7 +91,7 @@ class World:
         self.run(seconds)
         return self
 
-    def send(self, event: ev.Event) -> list[ev.MasterCommand]:
+    def send(self, event: ev.Event) -> list[ev.Command]:
         """Tell the master something, check its answer, carry it out."""
         before = self._serving()
         old = self.master.stop
@@ -246,10 +246,10 @@ class World:
 
     # ── the rules ────────────────────────────────────────────────────────────────────────────
 
-    def _check(self, order: ev.MasterCommand) -> None:
+    def _check(self, order: ev.Command) -> None:
         assert self.exit is None, f"{order} after Exit"
         match order:
-            case ev.Drain(serial=serial):
+            case msg.Drain(serial=serial):
                 assert serial in self._known
                 assert serial not in self._buried, f"{order} to a worker that is gone"
                 if serial in self._drained:
@@ -261,14 +261,14 @@ class World:
             case ev.SpawnZygote(generation=generation):
                 assert generation not in self._zygotes_known, "a second zygote of one generation"
                 self._zygotes_known.add(generation)
-            case ev.QuitZygote() | ev.KillZygote() | ev.AdoptWorkers() | ev.Fork():
+            case ev.QuitZygote() | ev.KillZygote() | ev.AdoptWorkers() | msg.Fork():
                 assert order.generation in self._zygotes_known, f"{order} to a zygote that is gone"
             case ev.StartListening() | ev.CloseListeners() | ev.Forget():
                 assert self.orders(type(order)).count(order) == 1, "twice"
             case _:
                 pass
 
-    def _check_again(self, order: ev.Drain) -> None:
+    def _check_again(self, order: msg.Drain) -> None:
         """A worker is told a second time only that the server stops, and once more that its requests get no time."""
         told = self._hurried if order.graceful == 0.0 else self._finished
         assert order.final
@@ -276,11 +276,9 @@ class World:
         assert self.master.stop is not None
         told.add(order.serial)
 
-    def _check_picture(
-        self, event: ev.Event, orders: list[ev.MasterCommand], before: set[int], *, stopped: bool
-    ) -> None:
+    def _check_picture(self, event: ev.Event, orders: list[ev.Command], before: set[int], *, stopped: bool) -> None:
         master = self.master
-        if any(isinstance(o, ev.Fork) for o in orders):
+        if any(isinstance(o, msg.Fork) for o in orders):
             most = master.target + max(1, master.limits.max_surge)
             assert len(master.workers) <= most, f"{len(master.workers)} live for {master.target} wanted"
         told = {w.serial for w in master.workers.values() if w.phase is WorkerPhase.DRAINING} & before
@@ -288,7 +286,7 @@ class World:
             left, floor = len(self._serving()), master.target - master.limits.max_unavailable
             assert left >= floor, f"{event} leaves {left} ready, at least {floor} of {master.target} must be"
         if stopped and master.stop is not None:
-            assert not any(isinstance(o, ev.SpawnZygote | ev.Fork) for o in orders), "something new while stopping"
+            assert not any(isinstance(o, ev.SpawnZygote | msg.Fork) for o in orders), "something new while stopping"
         deadlines = [w.deadline for w in master.workers.values()] + [g.deadline for g in master.generations.values()]
         assert all(d is None or d > master.now for d in deadlines), f"a deadline is left behind: {master}"
         said = [order.event for order in self.orders(ev.Say) if order.outcome != "refused"]
@@ -301,7 +299,7 @@ class World:
 
     # ── carrying out orders ──────────────────────────────────────────────────────────────────
 
-    def _perform(self, order: ev.MasterCommand) -> None:
+    def _perform(self, order: ev.Command) -> None:
         match order:
             case ev.SpawnZygote():
                 self._spawn(order)
@@ -310,9 +308,9 @@ class World:
                 self.after(0.0, lambda: self._leave_if_childless(generation))
             case ev.KillZygote(generation=generation):
                 self.after(0.01, lambda: self.kill_zygote(generation))
-            case ev.Fork():
+            case msg.Fork():
                 self.after(0.01, lambda: self._fork(order))
-            case ev.Drain(serial=serial, graceful=graceful):
+            case msg.Drain(serial=serial, graceful=graceful):
                 if graceful == 0.0 or not self.processes[serial].told:
                     self._leave(serial, graceful)
             case ev.Kill(serial=serial, signal=signal):
@@ -350,7 +348,7 @@ class World:
 
         self.after(self.ways.load_time, loaded)
 
-    def _fork(self, order: ev.Fork) -> None:
+    def _fork(self, order: msg.Fork) -> None:
         number, serial, way = order.generation, order.serial, self.ways.boot
         if self.ways.fork == "hang" and number in self.zygotes:
             self.zygotes[number] = False

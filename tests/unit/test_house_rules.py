@@ -80,9 +80,7 @@ VAGUE_WORDS = {"who|nobody|everybody": 0.1, "what": 1.2, "ones?": 1.8}
 
 #: Public classes that share a name, and why they may.
 NAMES_OF_SEVERAL = {
-    "Drain": "the order, and the message that carries it",
-    "Fork": "the order, and the message that carries it",
-    "Kill": "the order, and the message that carries it",
+    "Kill": "the order, and the message that carries it where there are no pidfds",
     "Inflater": "the part that a frame reader asks for, and what has it",
 }
 

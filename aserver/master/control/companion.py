@@ -23,8 +23,8 @@ from aserver.errors import BindError, ConfigError
 from aserver.log.crash import read_trace
 from aserver.master.control.server import ControlClient
 from aserver.master.core import events as ev
-from aserver.master.core.backoff import BackOff, when
 from aserver.master.core.explain import explain_exit
+from aserver.master.core.limits import BackOff, when
 from aserver.master.core.model import Intent
 from aserver.master.handles import decode_status
 from aserver.master.journal import Record

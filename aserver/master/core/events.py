@@ -1,7 +1,7 @@
 """Events and commands: the input and the output of the pure state machine.
 
-Pure. `runner` and `processes` turn the messages, deaths and orders that come into events; `runner` carries out the
-commands. A message of a worker or zygote that names its subject is an event as it is (`ipc.messages`). Workers are
+Pure. `runner` and `processes` turn deaths and an operator's orders into events; `runner` carries out the commands. The
+messages of zygotes and workers are events as they are, and Fork and Drain are commands (`ipc.messages`). Workers are
 named by `serial`, zygotes by `generation`. An event may come late, twice or not at all.
 """
 
@@ -27,7 +27,7 @@ class OwnEvent(msgspec.Struct, frozen=True):
 
 
 class MasterCommand(msgspec.Struct, frozen=True):
-    """An order, carried out by the function that `Runner` has for its class."""
+    """A command that is no message, carried out by the function that `Runner` has for its class."""
 
 
 class _OfGeneration(MasterCommand, frozen=True):
@@ -36,6 +36,7 @@ class _OfGeneration(MasterCommand, frozen=True):
 
 _OfZygote = msg.Loaded | msg.Unforkable | msg.LoadFailed | msg.Forked | msg.ForkFailed
 Event = OwnEvent | _OfZygote | msg.Ready | msg.BootFailed | msg.RecycleAsked
+Command = MasterCommand | msg.Fork | msg.Drain
 
 # ── events ───────────────────────────────────────────────────────────────────────────────────
 
@@ -147,23 +148,6 @@ class KillZygote(_OfGeneration, frozen=True):
 
 class AdoptWorkers(_OfGeneration, frozen=True):
     """Give a zygote the pidfds of all living workers: it is the deputy should the master die."""
-
-
-class Fork(_OfGeneration, frozen=True):
-    """Fork a worker."""
-
-    serial: int
-    slot: int
-    recycle_after_requests: int
-    recycle_after_seconds: float
-
-
-class Drain(MasterCommand, frozen=True):
-    """Tell a worker to leave; in a stop once more if that was not `final`, and again when it gets no more time."""
-
-    serial: int
-    final: bool
-    graceful: float
 
 
 class Kill(MasterCommand, frozen=True):

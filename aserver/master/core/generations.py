@@ -11,9 +11,8 @@ from typing import Any
 from aserver.errors import ExitCode
 from aserver.master.core import events as ev
 from aserver.master.core import transitions
-from aserver.master.core.backoff import BackOff, when
 from aserver.master.core.explain import count
-from aserver.master.core.limits import RELOAD_SPACING, Limits
+from aserver.master.core.limits import RELOAD_SPACING, BackOff, Limits, when
 from aserver.master.core.model import Generation, Model, Operation, Role, Worker, WorkerPhase
 
 

@@ -15,7 +15,7 @@ docs/states.md has every step. The modules, each pure:
     events       the input and the output    machine      an event changes the model
     model        workers, generations        transitions  every step, its deadline and its command
     reconcile    orders what is missing      generations  begun, promoted, failed; reloads to their end
-    shutdown     how the server ends         backoff, limits, explain      pauses, numbers, sentences
+    shutdown     how the server ends         limits, explain      numbers and pauses, sentences
 
 Rules an editor must keep (tests/stateful holds them under lost, doubled and reordered events):
 * a single Drain per worker; no order to a worker that is gone; an event for an unknown serial changes nothing;
@@ -38,8 +38,8 @@ from aserver.errors import ExitCode
 from aserver.ipc import messages as msg
 from aserver.master.core import events as ev
 from aserver.master.core import generations, limits, reconcile, shutdown, transitions
-from aserver.master.core.backoff import when
 from aserver.master.core.explain import explain_exit
+from aserver.master.core.limits import when
 from aserver.master.core.model import Generation, Intent, Model, Role, ServerPhase, Worker, WorkerPhase, ZygotePhase
 
 
@@ -47,7 +47,7 @@ from aserver.master.core.model import Generation, Intent, Model, Role, ServerPha
 class Master(Model):
     """The whole state, `Master(limits, rng)`, and its entry points, with `next_deadline`."""
 
-    def handle(self, event: ev.Event, now: float) -> list[ev.MasterCommand]:
+    def handle(self, event: ev.Event, now: float) -> list[ev.Command]:
         """Apply `event` at `now`; the orders come in the order in which they must be carried out."""
         self.now = max(now, self.now)
         if self.server is not ServerPhase.DONE:

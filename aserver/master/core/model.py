@@ -11,8 +11,7 @@ from typing import Any
 from aserver.errors import ExitCode
 from aserver.ipc import messages as msg
 from aserver.master.core import events as ev
-from aserver.master.core.backoff import BackOff, Rng
-from aserver.master.core.limits import Limits
+from aserver.master.core.limits import BackOff, Limits, Rng
 
 
 class WorkerPhase(enum.Enum):
@@ -83,7 +82,7 @@ class Worker:
     recycle_reason: str = ""  # why it asked to be recycled
     intent: Intent = Intent.NONE
     failure: msg.BootFailed | None = None
-    unsent: ev.Drain | None = None  # ordered before the process was known
+    unsent: msg.Drain | None = None  # ordered before the process was known
     final: bool = False  # it has been told that no other process will serve its clients
     hurried: bool = False
     reported_beat: float = -1.0  # the heartbeat whose silence was reported
@@ -179,7 +178,7 @@ class Model:
     numbers: int = 0
     announced: bool = False  # that the first boot is complete
     operations: list[Operation] = field(default_factory=list)
-    out: list[ev.MasterCommand] = field(default_factory=list)
+    out: list[ev.Command] = field(default_factory=list)
 
     def say(self, level: str, text: str, event: str, about: Worker | Generation | None = None, **more: Any) -> None:
         """Log a record, and keep it as `event`; `more` are further fields of `Say`."""

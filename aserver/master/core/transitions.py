@@ -128,7 +128,7 @@ def fork(model: Model, generation: Generation, slot: int, why: str) -> None:
         generation.deadline = model.now + FORK_TIMEOUT
     lifetime = worker.recycle_requests, worker.recycle_seconds = generation.limits.draw_lifetime(model.rng)
     model.say("debug", f"{worker} is forked: {why}", "worker.fork", worker, reason=why)
-    model.out.append(ev.Fork(generation.number, model.serials, slot, *lifetime))
+    model.out.append(msg.Fork(generation.number, model.serials, slot, *lifetime))
 
 
 def fork_answered(model: Model, worker: Worker) -> None:
@@ -187,7 +187,7 @@ def drain(model: Model, worker: Worker, why: str, *, final: bool = False, gracef
     model.say("debug", f"{worker} is told to leave: {why}", "worker.drain", worker, reason=why)
     worker.final = final
     worker.deadline = model.now + for_requests + model.limits.leave_allowance
-    order = ev.Drain(worker.serial, final, graceful)
+    order = msg.Drain(worker.serial, final, graceful)
     if worker.pid is None:
         worker.unsent = order  # sent when the process is known
     else:
@@ -196,7 +196,7 @@ def drain(model: Model, worker: Worker, why: str, *, final: bool = False, gracef
 
 def drain_finally(model: Model, worker: Worker, *, at_once: bool) -> None:
     """Tell a draining worker that the server stops: streams and idle connections end, `at_once` its requests too."""
-    order = ev.Drain(worker.serial, final=True, graceful=model.limits.graceful_timeout)
+    order = msg.Drain(worker.serial, final=True, graceful=model.limits.graceful_timeout)
     worker.final = True
     if at_once:
         worker.hurried, order = True, replace(order, graceful=0.0)

@@ -73,7 +73,7 @@ def test_a_message_does_not_travel_without_its_descriptors(pair: Pair, message: 
         pair[0].send(message)
 
 
-@pytest.mark.parametrize("message", [Drain(final=True, graceful=1.0), Kill(1, 9)])
+@pytest.mark.parametrize("message", [Drain(1, final=True, graceful=1.0), Kill(1, 9)])
 def test_a_message_takes_no_descriptors_that_nobody_would_close(pair: Pair, message: Drain | Kill) -> None:
     with pytest.raises(ChannelError, match="0 to 0 descriptors"):
         pair[1].send(message, [0])

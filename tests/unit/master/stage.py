@@ -31,7 +31,7 @@ def settings(tmp_path: Path, **more: object) -> Resolved:
     return build([Layer("test", values | more)])
 
 
-FORK = ev.Fork(1, 1, 1, 0, 0.0)
+FORK = msg.Fork(1, 1, 1, 0, 0.0)
 
 
 class FakeZygote(ZygoteHandle):
@@ -48,13 +48,12 @@ class FakeZygote(ZygoteHandle):
 
 
 class Stage:
-    """A `Processes` with the zygote of generation 1; `heard` are the events, `files` what it says of the code."""
+    """A `Processes` with the zygote of generation 1; `heard` are the events."""
 
     def __init__(self, *, pidfds: bool = True) -> None:
         self.heard: list[ev.Event] = []
-        self.files: list[tuple[int, int]] = []
         self.pidfds = pidfds
-        self.all = Processes(self.heard.append, lambda generation, files: self.files.append((generation, len(files))))
+        self.all = Processes(self.heard.append)
         self.sock, ours = unix.stream_pair()
         self.ends: list[int] = []
         self.zygote = FakeZygote(1, 901, self._pidfd(), Channel(ours, msg.FromZygote), unix.memory_file("trace"))
@@ -69,7 +68,7 @@ class Stage:
         self.ends.append(writer)
         return reader
 
-    async def fork(self, order: ev.Fork = FORK, pid: int = 902) -> WorkerHandle:
+    async def fork(self, order: msg.Fork = FORK, pid: int = 902) -> WorkerHandle:
         """Order a worker, and have the zygote answer; `socks` has the worker's end of its channel."""
         self.all.workers.fork(order)
         self.socks[order.serial], theirs = unix.stream_pair()

@@ -11,7 +11,6 @@ import pytest
 from aserver.config import Resolved
 from aserver.errors import ConfigError
 from aserver.master.core.events import ReloadRequested
-from aserver.master.core.limits import Limits
 from aserver.master.journal import Journal
 from aserver.master.reload import Reloads
 from aserver.master.resources import AllResources, provide
@@ -29,10 +28,6 @@ class Stage:
         self.begun: list[str] = []
         self.journal = Journal()
         self.reloads = Reloads(resources, reread, self._begin, self.journal.say, own_process=False)
-
-    def request(self, why: str, *tickets: int) -> None:
-        """As the runner does: the limits are those of before."""
-        self.reloads.request(ReloadRequested(Limits.of(self.resources.next.config, 1), why, tickets=tickets))
 
     def _begin(self, request: ReloadRequested) -> None:
         self.begun.append(request.why)
@@ -56,8 +51,8 @@ async def test_reloads_whose_settings_are_read_at_once_build_on_each_other(
         return settings(tmp_path, bind=[f"unix:{tmp_path}/new.sock"])
 
     stage = Stage(resources, reread)
-    stage.request("one")
-    stage.request("two")
+    stage.reloads.request("one", ())
+    stage.reloads.request("two", ())
     assert stage.reloads.busy
     await asyncio.gather(*stage.reloads.tasks)
     assert not stage.reloads.busy
@@ -76,7 +71,7 @@ async def test_a_mistake_in_the_settings_changes_nothing(
         raise ConfigError("workers = 'many' (aserver.toml) is no number")
 
     stage, before = Stage(resources, reread), resources.next
-    stage.request("SIGHUP", 7)
+    stage.reloads.request("SIGHUP", (7,))
     await asyncio.gather(*stage.reloads.tasks)
     refused = "reload (SIGHUP) refused, everything stays as it is: workers = 'many' (aserver.toml) is no number"
     assert caplog.messages == [refused]
@@ -91,7 +86,7 @@ async def test_a_setting_that_a_reload_cannot_change_is_named(
 ) -> None:
     """Fails without the remarks of `provide_next`."""
     stage = Stage(resources, lambda: settings(tmp_path, proc_name="other"))
-    stage.request("SIGHUP", 7)
+    stage.reloads.request("SIGHUP", (7,))
     caplog.set_level(logging.DEBUG, "aserver.master")
     await asyncio.gather(*stage.reloads.tasks)
     remark, changed = caplog.messages

@@ -4,15 +4,19 @@ import asyncio
 import os
 import signal
 import time
+from typing import Any
 
 import pytest
 
 from aserver import cgroups, unix
 from aserver.ipc import messages as msg
 from aserver.ipc.board import Board, Field
-from aserver.ipc.channel import TURN_MESSAGES
+from aserver.ipc.channel import TURN_MESSAGES, Channel
 from aserver.master import workers
 from aserver.master.core import events as ev
+from aserver.master.handles import WorkerHandle
+from aserver.master.workers import Looks
+from tests.harness import eventually
 from tests.unit.master.stage import FORK, Stage, frame, say, sent, turn
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]  # the master's loop
@@ -25,13 +29,12 @@ async def test_a_worker_from_its_fork_to_its_end(stage: Stage) -> None:
     ready = msg.Ready(1, {"/a.py": (1, 2)})
     say(stage.socks[1], ready)
     await turn()
-    assert stage.files == [(1, 1)]
     say(stage.sock, msg.Exited(1, 902, 3 << 8))
     say(stage.socks[1], msg.RecycleAsked(1, "its last words"))
     os.write(stage.ends[-1], b"x")
     await turn()
     assert stage.heard == [msg.Forked(1, 902), ready, msg.RecycleAsked(1, "its last words"), ev.Died(1, 3)]
-    assert (await stage.fork(ev.Fork(1, 2, 1, 0, 0.0))).cell == 1, "the cell is free again"
+    assert (await stage.fork(msg.Fork(1, 2, 1, 0, 0.0))).cell == 1, "the cell is free again"
 
 
 async def test_a_worker_for_which_the_board_has_no_cell_is_a_fork_that_failed(
@@ -39,7 +42,7 @@ async def test_a_worker_for_which_the_board_has_no_cell_is_a_fork_that_failed(
 ) -> None:
     """As after `aserver scale 5000`. Fails with the IndexError of an empty list, which ends the master."""
     monkeypatch.setattr(stage.all.workers, "_free_cells", [])
-    stage.all.workers.fork(ev.Fork(1, 7, 1, 0, 0.0))
+    stage.all.workers.fork(msg.Fork(1, 7, 1, 0, 0.0))
     await turn()
     assert stage.heard == [msg.ForkFailed(7, "1023 processes are the most that a server can have")]
 
@@ -92,7 +95,7 @@ async def test_a_status_that_is_late(stage: Stage, monkeypatch: pytest.MonkeyPat
     assert stage.heard[1:] == [ev.Died(1, None, "SIGTERM")]
 
     monkeypatch.setattr(workers, "STATUS_PATIENCE", 0.0)
-    await stage.fork(ev.Fork(1, 2, 1, 0, 0.0))
+    await stage.fork(msg.Fork(1, 2, 1, 0, 0.0))
     os.write(stage.ends[-1], b"x")
     await turn()
     assert stage.heard[-1] == ev.Died(2)
@@ -176,7 +179,7 @@ async def test_a_worker_that_floods_is_heard_for_its_share_and_then_no_more(stag
     assert breached == ev.Breached(1, "it has sent 65 messages, and can have had 64 to send")
     with pytest.raises(BrokenPipeError):
         stage.socks[1].send(b"more")
-    stage.all.workers.tell(1, msg.Drain(final=False, graceful=1.0))
+    stage.all.workers.tell(1, msg.Drain(1, final=False, graceful=1.0))
     assert sent(stage.socks[1]) == [("Drain", 0)], "it can still be told to leave"
 
 
@@ -186,14 +189,14 @@ async def test_the_pid_of_a_worker_that_was_reaped_may_be_the_next_ones(stage: S
     """
     await stage.fork()
     say(stage.sock, msg.Exited(1, 902, 0))
-    await stage.fork(ev.Fork(1, 2, 2, 0, 0.0), 902)
+    await stage.fork(msg.Fork(1, 2, 2, 0, 0.0), 902)
     assert stage.heard == [msg.Forked(1, 902), msg.Forked(2, 902)]
 
 
 async def test_the_pid_of_a_worker_that_lives_is_no_other_ones(stage: Stage) -> None:
     """Fails without `known`: one process would be waited for twice."""
     await stage.fork()
-    stage.all.workers.fork(ev.Fork(1, 2, 2, 0, 0.0))
+    stage.all.workers.fork(msg.Fork(1, 2, 2, 0, 0.0))
     reader, writer = unix.stream_pair()
     trace = unix.memory_file("trace")
     say(stage.sock, msg.Forked(2, 902), [writer.fileno(), trace, trace])
@@ -203,3 +206,70 @@ async def test_the_pid_of_a_worker_that_lives_is_no_other_ones(stage: Stage) -> 
     os.close(trace)
     reader.close()
     writer.close()
+
+
+# ── looks into workers ──
+
+REQUEST = msg.RequestSeen("GET /\x1b[2J", "127.0.0.1:9", 1.5, begun=False, request_id="", stack="line 1")
+
+
+class Asked:
+    """A worker of which the test has the other end."""
+
+    def __init__(self) -> None:
+        ours, theirs = unix.stream_pair()
+        self.worker = WorkerHandle(7, 1, 2, 1, pid=99, channel=Channel(ours, msg.FromWorker))
+        self.theirs: Channel[Any] = Channel(theirs, msg.ToWorker)
+        self.signals: list[tuple[int, signal.Signals]] = []
+        self.looks = Looks(lambda serial, signum: self.signals.append((serial, signum)), lambda _cell: "/slow?a=b")
+        self.replies: list[dict[str, Any]] = []
+
+    def close(self) -> None:
+        self.worker.close()
+        self.theirs.close()
+
+
+async def test_an_answer_is_told_once_and_cleaned() -> None:
+    """Fails without `_clean` (the application commands the terminal), and with a late or second answer that counts."""
+    stage = Asked()
+    stage.looks.ask(stage.worker, stage.replies.append)
+    ((look, _),) = stage.theirs.receive()
+    seen = msg.Seen(7, look.number, 1, [REQUEST], [msg.Stack("Task-1", "line 2")], [], {"another request": 2})
+    for _ in range(2):
+        stage.looks.answered(stage.worker, seen)
+    stage.looks.answered(stage.worker, msg.Seen(7, 12345, 0, [], [], [], {}))
+    (reply,) = stage.replies
+    assert (reply["slot"], reply["pid"], reply["blocked"], reply["of"]) == (2, 99, False, 1)
+    assert reply["requests"][0]["request"] == "GET /\\x1b[2J"
+    assert reply["tasks"] == [{"name": "Task-1", "stack": "line 2"}]
+    assert reply["clients"] == {"another request": 2}
+    assert not stage.signals
+    stage.close()
+
+
+async def test_a_blocked_worker_is_shown_by_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails without the timer: the caller waits as long as the worker is blocked."""
+    monkeypatch.setattr(workers, "ANSWER_PATIENCE", 0.01)
+    stage = Asked()
+    stage.worker.trace = unix.memory_file("trace")
+    os.write(
+        stage.worker.trace, b'Current thread 0x1 (most recent call first):\n  File "/srv/app.py", line 7 in wait\n'
+    )
+    stage.looks.ask(stage.worker, stage.replies.append)
+    await eventually(lambda: stage.replies)
+    assert stage.signals == [(7, signal.SIGUSR2)]
+    (reply,) = stage.replies
+    assert reply["blocked"]
+    assert "line 7 in wait" in reply["trace"]
+    assert reply["begun_last"] == "/slow?a=b"
+    stage.close()
+
+
+async def test_a_worker_that_dies_answers_nothing_more() -> None:
+    """Fails without `died`: the caller would wait for the timer, and a handle that is closed would be read."""
+    stage = Asked()
+    stage.looks.ask(stage.worker, stage.replies.append)
+    stage.looks.died(stage.worker)
+    assert stage.replies[0]["trace"] == "the process has ended"
+    await asyncio.sleep(0)
+    stage.close()

@@ -17,7 +17,7 @@ def test_reload_canary_first_then_one_by_one() -> None:
     world = World(quick(workers=3)).start()
     world.reload(workers=3)
     world.until(lambda: len(world.processes) == 4, 2.0)
-    assert world.orders(ev.Drain) == [], "nothing old is touched before the canary serves"
+    assert world.orders(msg.Drain) == [], "nothing old is touched before the canary serves"
     world.run(10.0)
     assert world.serving == [(1, 2), (2, 2), (3, 2)]
     assert list(world.master.generations) == [2]
@@ -40,7 +40,7 @@ def test_a_generation_that_does_not_load_changes_nothing(load: str) -> None:
     world.reload()
     world.run(30.0)
     assert world.serving == [(1, 1), (2, 1)]
-    assert world.orders(ev.Drain) == []
+    assert world.orders(msg.Drain) == []
     assert len(world.said("reload failed")) == 1
     assert list(world.master.generations) == [1]
     assert list(world.zygotes) == [1]
@@ -84,7 +84,7 @@ def test_a_canary_is_nobodys_replacement_until_it_has_proved_itself() -> None:
     world.send(msg.RecycleAsked(1, "max_requests"))
     world.send(msg.RecycleAsked(3, "max_requests"))
     world.run(2.0)
-    assert world.orders(ev.Drain) == []
+    assert world.orders(msg.Drain) == []
     world.kill(3)
     world.run(20.0)
     assert world.serving == [(1, 1), (2, 1)]
@@ -106,7 +106,7 @@ def test_who_replaced_a_dead_worker_beside_its_canary_is_replaced_by_that_canary
     world.kill(1)
     world.run(30.0)
     assert world.serving == [(1, 2)]
-    assert len(world.orders(ev.Fork)) == 3
+    assert len(world.orders(msg.Fork)) == 3
 
 
 def test_ten_reloads_in_a_second_are_at_most_two() -> None:
@@ -147,7 +147,7 @@ def test_reload_while_old_workers_drain_never_exceeds_the_surge() -> None:
     world.run(120.0)
     assert len(world.serving) == 4
     assert len(world.alive) == 4
-    drained = [o.serial for o in world.orders(ev.Drain)]
+    drained = [o.serial for o in world.orders(msg.Drain)]
     assert len(drained) == len(set(drained))
 
 

@@ -17,7 +17,7 @@ from tests.stateful.world import LOADED, World, quick, zygote_states
 def test_first_boot_forks_all_and_listens_once_one_is_ready() -> None:
     world = World(quick(workers=3)).start()
     kinds = [type(order) for _, order in world.log if not isinstance(order, ev.Say)]
-    assert kinds[:2] == [ev.SpawnZygote, ev.Fork]
+    assert kinds[:2] == [ev.SpawnZygote, msg.Fork]
     assert len(world.orders(ev.StartListening)) == 1
     assert world.serving == [(1, 1), (2, 1), (3, 1)]
     assert world.said("all 3 workers are ready")
@@ -44,7 +44,7 @@ def test_failing_lifespan_is_tried_boot_retries_times_whatever_the_number_of_wor
     assert world.exit.code == ExitCode.BOOT
     assert "lifespan startup failed" in world.exit.reason
     assert world.exit.detail == "Traceback"
-    assert len(world.orders(ev.Fork)) == 3 * workers
+    assert len(world.orders(msg.Fork)) == 3 * workers
 
 
 def test_import_error_in_a_worker_ends_the_first_boot_at_once() -> None:
@@ -53,7 +53,7 @@ def test_import_error_in_a_worker_ends_the_first_boot_at_once() -> None:
     world.start(60.0)
     assert world.exit is not None
     assert world.exit.code == ExitCode.APP_LOAD
-    assert len(world.orders(ev.Fork)) == 1
+    assert len(world.orders(msg.Fork)) == 1
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_one_slow_worker_that_becomes_ready_saves_the_first_boot() -> None:
     world.kill(1)
     world.run(20.0)
     assert world.exit is None
-    assert len(world.orders(ev.Fork)) == 2, "no attempt is left"
+    assert len(world.orders(msg.Fork)) == 2, "no attempt is left"
     world.run(60.0)
     assert world.serving == [(1, 1), (2, 1)]
 
@@ -150,8 +150,8 @@ def test_an_order_given_before_the_process_is_known_reaches_it_later() -> None:
     master = Master(quick(workers=2), lambda: 0.5)
     master.handle(ev.Started(), 0.0)
     master.handle(LOADED, 1.0)
-    assert not any(isinstance(o, ev.Drain) for o in master.handle(ev.Scale(to=1), 2.0))
-    assert master.handle(msg.Forked(2, 77), 3.0) == [ev.Drain(2, final=False, graceful=5.0)]
+    assert not any(isinstance(o, msg.Drain) for o in master.handle(ev.Scale(to=1), 2.0))
+    assert master.handle(msg.Forked(2, 77), 3.0) == [msg.Drain(2, final=False, graceful=5.0)]
 
 
 @pytest.mark.parametrize("stop", [False, True])
@@ -164,7 +164,7 @@ def test_who_serves_before_it_hears_that_it_is_not_wanted_gets_time_for_its_requ
         master.handle(msg.Forked(serial, 70 + serial), 1.0)
     master.handle(msg.Ready(1, {}), 1.0)
     event = ev.StopRequested(ev.StopMode.GRACEFUL, "test") if stop else ev.Scale(to=1)
-    assert ev.Drain(2, final=stop, graceful=5.0) in master.handle(event, 2.0)
+    assert msg.Drain(2, final=stop, graceful=5.0) in master.handle(event, 2.0)
     worker = master.workers[2]
     assert worker.deadline == 2.0 + master.limits.leave_allowance, "a boot that hangs is not waited for longer"
     for _ in range(2):
@@ -249,7 +249,7 @@ def test_the_worker_gives_way_before_its_successor_is_ready() -> None:
     """Fails without `_gives_way` in reconcile: clients would get the old code until the new one serves."""
     world = World(_limits()).start()
     orders = world.send(SAVED)
-    assert [type(order) for order in orders if isinstance(order, ev.Fork | ev.Drain)] == [ev.Fork, ev.Drain]
+    assert [type(order) for order in orders if isinstance(order, msg.Fork | msg.Drain)] == [msg.Fork, msg.Drain]
     world.run(10.0)
     assert world.serving == [(1, 1)], "the same generation"
     assert world.alive == [2]
@@ -257,7 +257,7 @@ def test_the_worker_gives_way_before_its_successor_is_ready() -> None:
 
 def test_with_keep_serving_it_serves_until_then() -> None:
     world = World(_limits(keep_serving=True)).start()
-    assert [order for order in world.send(SAVED) if isinstance(order, ev.Drain)] == []
+    assert [order for order in world.send(SAVED) if isinstance(order, msg.Drain)] == []
     world.run(10.0)
     assert world.alive == [2]
 
@@ -279,7 +279,7 @@ def test_broken_code_with_keep_serving_is_not_tried_again_before_the_next_save()
     world.send(SAVED)
     world.run(60.0)
     assert world.alive == [1]
-    assert len(world.orders(ev.Fork)) == 2
+    assert len(world.orders(msg.Fork)) == 2
     assert world.said("the code before serves on")
     world.ways.boot = "ready"
     world.send(SAVED)
@@ -302,7 +302,7 @@ def test_a_save_after_a_crash_is_tried_at_once() -> None:
 def test_a_stop_wins() -> None:
     world = World(_limits()).start()
     world.send(ev.StopRequested(ev.StopMode.GRACEFUL, "SIGTERM"))
-    assert [order for order in world.send(SAVED) if isinstance(order, ev.Fork)] == []
+    assert [order for order in world.send(SAVED) if isinstance(order, msg.Fork)] == []
 
 
 def test_a_worker_that_a_debugger_holds_is_not_ended() -> None:

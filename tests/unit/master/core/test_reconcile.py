@@ -7,8 +7,7 @@ import pytest
 from aserver.errors import ExitCode
 from aserver.ipc import messages as msg
 from aserver.master.core import events as ev
-from aserver.master.core.backoff import CRASH_WINDOW, LONGEST_PAUSE
-from aserver.master.core.limits import FORK_TIMEOUT
+from aserver.master.core.limits import CRASH_WINDOW, FORK_TIMEOUT, LONGEST_PAUSE
 from aserver.master.core.machine import Master
 from aserver.master.core.model import Model, WorkerPhase
 from tests.stateful.world import LOADED, World, quick
@@ -36,10 +35,10 @@ def test_a_crash_loop_backs_off_and_stays_within_its_budget(way: str) -> None:
     world.kill(1)
     since = world.now
     world.run(CRASH_WINDOW)
-    assert 4 <= len(world.orders(ev.Fork, since)) <= 12
+    assert 4 <= len(world.orders(msg.Fork, since)) <= 12
     since = world.now
     world.run(600.0)
-    assert 600 / 30 <= len(world.orders(ev.Fork, since)) <= 600 / 15 + 1
+    assert 600 / 30 <= len(world.orders(msg.Fork, since)) <= 600 / 15 + 1
     assert world.serving == [(2, 1)], "the other one is none the worse"
     world.ways.boot = "ready"
     world.until(lambda: world.master.ready == 2, LONGEST_PAUSE + 1)
@@ -53,7 +52,7 @@ def test_workers_that_die_soon_after_ready_are_a_crash_loop_too() -> None:
         for worker in list(world.master.workers.values()):
             if worker.serves:
                 world.kill(worker.serial, "SIGSEGV")
-    assert len(world.orders(ev.Fork, since)) <= 30
+    assert len(world.orders(msg.Fork, since)) <= 30
 
 
 def test_zygote_death_costs_no_worker_and_the_next_death_is_replaced() -> None:
@@ -111,10 +110,10 @@ def test_recycling_replaces_first_and_not_before_min_lifetime() -> None:
     world.start(1.0)
     world.send(msg.RecycleAsked(1, "max_requests"))
     world.run(0.5)
-    assert len(world.orders(ev.Fork)) == 1, "not before min_lifetime"
+    assert len(world.orders(msg.Fork)) == 1, "not before min_lifetime"
     assert world.master.next_deadline() is not None
-    world.until(lambda: bool(world.orders(ev.Drain)), 5.0)
-    assert world.orders(ev.Drain) == [ev.Drain(1, final=False, graceful=5.0)]
+    world.until(lambda: bool(world.orders(msg.Drain)), 5.0)
+    assert world.orders(msg.Drain) == [msg.Drain(1, final=False, graceful=5.0)]
     assert world.serving == [(1, 1)], "its replacement serves"
     world.run(5.0)
     assert world.alive == [2]
@@ -152,7 +151,7 @@ def test_a_worker_that_breaks_the_protocol_serves_until_its_replacement_does() -
     assert not world.orders(ev.Kill)
     assert world.master.workers[1].phase is WorkerPhase.RECYCLING
     world.run(5.0)
-    assert world.orders(ev.Drain) == [ev.Drain(1, False, 5.0)]
+    assert world.orders(msg.Drain) == [msg.Drain(1, False, 5.0)]
     assert world.serving == [(1, 1), (2, 1)]
     assert sorted(world.master.workers) == [2, 3]
     (said,) = world.said("it broke the protocol: it sent garbage")
@@ -161,7 +160,7 @@ def test_a_worker_that_breaks_the_protocol_serves_until_its_replacement_does() -
     for _ in range(10):
         world.send(ev.Breached(max(world.master.workers), "again"))
         world.run(0.5)
-    assert len(world.orders(ev.Fork)) < 8, "a worker that does so at each start is forked with growing pauses"
+    assert len(world.orders(msg.Fork)) < 8, "a worker that does so at each start is forked with growing pauses"
 
 
 def test_a_worker_that_breaks_the_protocol_while_it_boots_is_killed() -> None:
@@ -197,7 +196,7 @@ def test_a_due_recycle_is_put_off_while_boots_fail() -> None:
     for serial in (1, 2):
         world.send(msg.RecycleAsked(serial, "max_requests"))
         world.run(100.0)
-        assert world.orders(ev.Drain) == []
+        assert world.orders(msg.Drain) == []
     world.ways.boot = "ready"
     world.run(60.0)
     assert world.serving == [(1, 1), (2, 1)]
@@ -209,7 +208,7 @@ def test_a_replacement_that_fails_leaves_the_due_worker_serving() -> None:
     world.ways.boot = "crash"
     world.send(msg.RecycleAsked(1, "max_memory"))
     world.run(100.0)
-    assert world.orders(ev.Drain) == []
+    assert world.orders(msg.Drain) == []
     assert world.serving == [(1, 1), (2, 1)]
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from aserver.errors import ExitCode
+from aserver.ipc import messages as msg
 from aserver.master.core import events as ev
 from aserver.master.core.machine import Master
 from aserver.master.core.model import ServerPhase
@@ -14,7 +15,7 @@ def test_stop_drains_finally_closes_listeners_once_and_exits_zero() -> None:
     world.send(ev.StopRequested(ev.StopMode.GRACEFUL, "SIGTERM"))
     world.run(3.0)
     assert world.orders(ev.CloseListeners) == [ev.CloseListeners()]
-    assert all(o.final and o.graceful == 5.0 for o in world.orders(ev.Drain))
+    assert all(o.final and o.graceful == 5.0 for o in world.orders(msg.Drain))
     assert world.exit == ev.Exit(ExitCode.OK)
     assert world.orders(ev.Kill) == []
 
@@ -24,7 +25,7 @@ def test_stop_escalates_drain_hurry_kill() -> None:
     world.ways.leave = "never"
     for drains, kills in (([100.0] * 2, 0), ([100.0] * 2 + [0.0] * 2, 0), ([100.0] * 2 + [0.0] * 2, 2)):
         world.send(ev.StopRequested(ev.StopMode.GRACEFUL, "SIGTERM"))
-        assert [order.graceful for order in world.orders(ev.Drain)] == drains
+        assert [order.graceful for order in world.orders(msg.Drain)] == drains
         assert len(world.orders(ev.Kill)) == kills
     world.run(1.0)
     assert world.exit is not None
@@ -37,19 +38,19 @@ def test_a_stop_tells_those_that_drain_already_once() -> None:
     world.ways.leave = "never"
     world.reload(workers=1, graceful_timeout=100.0)
     world.run(1.0)
-    (drained,) = world.orders(ev.Drain)
+    (drained,) = world.orders(msg.Drain)
     assert not drained.final
     world.send(ev.StopRequested(ev.StopMode.GRACEFUL, "SIGTERM"))
     world.run(1.0)
-    _, *final = world.orders(ev.Drain)
-    assert sorted(final, key=lambda order: order.serial) == [ev.Drain(n, True, 100.0) for n in (drained.serial, 2)]
+    _, *final = world.orders(msg.Drain)
+    assert sorted(final, key=lambda order: order.serial) == [msg.Drain(n, True, 100.0) for n in (drained.serial, 2)]
 
 
 def test_a_quick_stop_says_it_once() -> None:
     world = World(quick()).start()
     world.send(ev.StopRequested(ev.StopMode.QUICK, "SIGINT"))
     world.run(3.0)
-    assert [o.graceful for o in world.orders(ev.Drain)] == [0.0, 0.0]
+    assert [o.graceful for o in world.orders(msg.Drain)] == [0.0, 0.0]
     assert world.exit == ev.Exit(ExitCode.OK)
 
 
@@ -89,7 +90,7 @@ def test_stop_during_boot_and_reload(moment: float, mode: ev.StopMode) -> None:
         world.send(ev.StopRequested(mode, "SIGTERM"))
         world.run(stop_bound(quick()))
         assert world.exit is not None
-        assert not any(world.orders(ev.Fork, world.now)), "nothing is begun any more"
+        assert not any(world.orders(msg.Fork, world.now)), "nothing is begun any more"
 
 
 def test_stop_before_the_start() -> None:

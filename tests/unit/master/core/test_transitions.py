@@ -12,7 +12,7 @@ import aserver.master
 from aserver.ipc import messages as msg
 from aserver.master.core import events as ev
 from aserver.master.core import transitions
-from aserver.master.core.backoff import BackOff
+from aserver.master.core.limits import BackOff
 from aserver.master.core.machine import Master
 from aserver.master.core.model import Generation, Intent, Role, ServerPhase, Worker, WorkerPhase, ZygotePhase
 from aserver.master.core.transitions import GENERATION, SERVER, WORKER, ZYGOTE, Row, WrongTransition
