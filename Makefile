@@ -113,7 +113,7 @@ wheels: $(VENV)/.test
 	for python in $(WHEEL_PYTHONS); do \
 		HATCH_BUILD_HOOKS_ENABLE=1 $$python -m pip wheel --quiet --no-deps --wheel-dir dist dist/*.tar.gz || exit 1; done
 	$(BIN)/twine check --strict dist/*
-	TEST_WHEELS=1 $(BIN)/python -m pytest tests/packaging $(ARGS)
+	TEST_WHEELS=1 $(BIN)/python -m pytest -n 2 tests/packaging $(ARGS)
 
 autobahn: $(VENV)/.test
 	$(BIN)/python -m tests.conformance.autobahn $(ARGS)

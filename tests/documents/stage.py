@@ -36,6 +36,7 @@ class Stage:
             (self.folder / name).mkdir(parents=True, mode=0o700)
         for name, text in files.items():
             self.write(name, text)
+        self.write(".curlrc", f'connect-to = "localhost::{self.host}:"\n')  # Django's projects know the name alone
 
     def __enter__(self) -> Self:
         return self
@@ -120,6 +121,7 @@ class Stage:
         return {
             **ours,
             "ASERVER_BIND": f"{self.host}:8000",
+            "CURL_HOME": str(self.folder),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": f"{self.folder}:{REPOSITORY}",
             "PYTHONUNBUFFERED": "1",

@@ -1,6 +1,6 @@
 """The pages that users read, run: files written, programs imported, tests passed, commands answered with 0.
 
-`make test-more` runs it. docs/frameworks.md's applications are asked for their page, too.
+`make test-more` runs it.
 """
 
 import ast
@@ -9,11 +9,9 @@ import re
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 
-from aserver.testing import live_server
-from tests.documents.pages import DOCS, PAGES, Block, blocks
+from tests.documents.pages import PAGES, Block, blocks
 from tests.documents.stage import Stage
 from tests.harness import certificates
 from tests.harness.server import REPOSITORY
@@ -97,24 +95,3 @@ def test_a_page_does_what_it_says(name: str) -> None:
             if block.language == "sh":
                 for line in re.sub(r"\\\n", " ", block.text).splitlines():
                     stage.run(line)
-
-
-APPLICATIONS = {block.name: block.text for block in blocks(DOCS / "frameworks.md") if block.language == "python"}
-
-
-@pytest.mark.parametrize("name", APPLICATIONS)
-def test_the_application_of_each_framework_is_served(name: str, tmp_path: Path) -> None:
-    path = tmp_path / name
-    path.write_text(APPLICATIONS[name], "utf-8")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    try:
-        spec.loader.exec_module(module)
-        with live_server(module.app) as url:
-            answer = httpx.get(url)
-            assert (answer.status_code, "hello" in answer.text) == (200, True)
-    finally:
-        del sys.modules[path.stem]

@@ -16,9 +16,16 @@ from typing import Any
 
 import pytest
 
+from tests.harness import certificates
+from tests.harness.client import fetch
 from tests.harness.server import ServerProcess
+from tests.harness.terminal import Terminal
+from tests.harness.waiting import wait_for
 
 DIST = Path(__file__).parents[2] / "dist"
+CIBUILDWHEEL: dict[str, Any] = tomllib.loads((DIST.parent / "pyproject.toml").read_text("utf-8"))["tool"][
+    "cibuildwheel"
+]
 TAG = f"cp{sys.version_info.major}{sys.version_info.minor}"
 
 pytestmark = [
@@ -42,37 +49,105 @@ def test_there_is_a_pure_wheel_a_compiled_one_and_the_source() -> None:
     assert all(name.startswith("aserver_asgi-") for name in names)
 
 
-@pytest.mark.parametrize("wheel", [pytest.param(path, id=path.name) for path in wheels()])
-def test_a_wheel_is_installed_run_and_removed(wheel: Path, tmp_path: Path) -> None:
-    """Without a compiler: CC leads nowhere, and PATH has none. A compiled wheel says that it is compiled."""
-    compiled = "none-any" not in wheel.name
-    home = tmp_path / "venv"
-    venv.create(home, with_pip=True)
-    environ = {"PATH": str(home / "bin"), "CC": "/nonexistent", "HOME": str(tmp_path)}
+class Home:
+    """A new environment, in which nothing can be compiled: CC leads nowhere, and PATH has no compiler."""
 
-    def run(*words: str) -> str:
-        command = [str(home / "bin" / words[0]), *words[1:]]
-        done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, check=False)
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.bin = folder, folder / "venv" / "bin"
+        venv.create(folder / "venv", with_pip=True)
+        pins = {name: value for name, value in os.environ.items() if name == "PIP_CONSTRAINT"}
+        self.environ = {**pins, "PATH": str(self.bin), "CC": "/nonexistent", "HOME": str(folder)}
+        self.environ |= {"XDG_RUNTIME_DIR": str(folder)}  # where `aserver profile` and `top` find the server
+
+    def call(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """A command of the environment, to its end."""
+        command = [str(self.bin / words[0]), *words[1:]]
+        return subprocess.run(
+            command, env=self.environ, cwd=self.folder, capture_output=True, text=True, check=False, timeout=120
+        )
+
+    def run(self, *words: str) -> str:
+        """What a command prints that must succeed."""
+        done = self.call(*words)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def files() -> set[str]:
-        return {str(path.relative_to(home)) for path in home.rglob("*") if "__pycache__" not in path.parts}
+    def pip(self, *words: str) -> str:
+        return self.run("python", "-m", "pip", "--disable-pip-version-check", *words)
 
-    pip = ("python", "-m", "pip", "--disable-pip-version-check", "--quiet")
+    def serve(self, *options: str) -> ServerProcess:
+        command = [str(self.bin / "aserver"), "run", "aserver.command.demo:app", "--bind", "127.0.0.1:0", *options]
+        return ServerProcess(argv=command, env={**self.environ, "PYTHONPATH": ""}, cwd=self.folder)
+
+    def files(self) -> set[str]:
+        found = (path for path in self.folder.rglob("venv/**/*") if "__pycache__" not in path.parts)
+        return {str(path.relative_to(self.folder)) for path in found}
+
+
+@pytest.mark.parametrize("wheel", [pytest.param(path, id=path.name) for path in wheels()])
+def test_a_wheel_is_installed_run_and_removed(wheel: Path, tmp_path: Path) -> None:
+    """A compiled wheel says that it is compiled, and passes the test that cibuildwheel would make of it."""
+    compiled = "none-any" not in wheel.name
+    home = Home(tmp_path)
     with zipfile.ZipFile(wheel) as archive:
         requirements = re.findall(r"^Requires-Dist: ([^;\n]+)$", metadata(archive), re.MULTILINE)
-    run(*pip, "install", *requirements)
-    before = files()
-    run(*pip, "install", "--no-deps", "--no-index", str(wheel))
-    assert ("protocol compiled" in run("aserver", "--version")) == compiled
-    command = [str(home / "bin" / "aserver"), "run", "aserver.command.demo:app", "--bind", "127.0.0.1:0"]
-    with ServerProcess(argv=command, env={"PYTHONPATH": ""}, cwd=tmp_path) as server:
+    home.pip("install", *requirements)
+    before = home.files()
+    home.pip("install", "--no-deps", "--no-index", str(wheel))
+    assert (home.call("/bin/sh", "-c", CIBUILDWHEEL["test-command"]).returncode == 0) == compiled
+    with home.serve() as server:
         server.wait_ready()
         assert server.fetch("/hello").status == 200
         assert (", protocol compiled" in server.log) == compiled
-    run(*pip, "uninstall", "--yes", "aserver-asgi")
-    assert files() == before
+    home.pip("uninstall", "--yes", "aserver-asgi")
+    assert home.files() == before
+
+
+def test_each_extra_brings_its_command(tmp_path: Path) -> None:
+    """Without it a sentence says how to get it; `dev` and `all` then bring nothing more. Fails with an empty extra."""
+    (pure,) = [path for path in wheels() if "none-any" in path.name]
+    home = Home(tmp_path)
+    home.pip("install", str(pure))
+    pair = certificates.Authority(tmp_path).issue("localhost")
+    outcomes = [used(home, pair)]
+    for extra in ("top", "profile", "admin", "tls-fast"):
+        home.pip("install", f"{pure}[{extra}]")
+    outcomes.append(used(home, pair))
+    missing = {"top": "aserver-asgi[top]", "profile": "aserver-asgi[profile]", "admin": "aserver-asgi[admin]"}
+    assert outcomes == [{**missing, "tls-fast": ""}, dict.fromkeys((*missing, "tls-fast"), "used")]
+    assert "Would install" not in home.pip("install", "--dry-run", f"{pure}[dev,all]")
+
+
+def used(home: Home, pair: certificates.Pair) -> dict[str, str]:
+    """For each extra "used", or what is to be installed."""
+    found = {}
+    with home.serve("--admin", "127.0.0.1:0", *pair.options) as server, Terminal() as terminal:
+        server.wait_ready()
+        (admin,) = server.wait_log(r"admin endpoint: http://127\.0\.0\.1:(\d+)")
+        where = "127.0.0.1", int(admin[1])
+        wait_for(lambda: fetch(where, "/metrics").status != 503, what="the server's figures")
+        metrics = fetch(where, "/metrics").text
+        found["admin"] = "used" if "aserver_workers{" in metrics else needs(metrics)
+        profile = home.call("aserver", "profile", "1", "--seconds", "1")
+        found["profile"] = "used" if (home.folder / "flame.svg").exists() else needs(profile.stderr)
+        command = terminal.attach([str(home.bin / "python"), "-m", "aserver", "top"])
+        with subprocess.Popen(
+            command, env=home.environ, stderr=subprocess.PIPE, text=True, start_new_session=True
+        ) as top:
+            assert top.stderr is not None
+            wait_for(lambda: b"aserver.command.demo:app" in terminal.screen or top.poll() is not None, what="a screen")
+            terminal.press(b"q")
+            found["top"] = needs(top.stderr.read()) or "used"
+        (worker,) = server.workers()
+        maps = Path(f"/proc/{worker.pid}/maps").read_text("utf-8")
+        found["tls-fast"] = "used" if "/aiofastnet/" in maps else ""
+    return found
+
+
+def needs(text: str) -> str:
+    """The extra that a message asks for."""
+    named = re.search(r"pip install '(.+)'", text)
+    return named[1] if named else ""
 
 
 def metadata(archive: zipfile.ZipFile) -> str:
@@ -102,6 +177,5 @@ def test_cibuildwheel_reads_its_configuration(platform: str, built: set[str]) ->
 def test_cibuildwheel_has_these_settings() -> None:
     """By its own schema. Fails with a misspelt key of a platform's table, which it would ignore."""
     schema = resources.files("cibuildwheel").joinpath("resources", "cibuildwheel.schema.json").read_text("utf-8")
-    table = tomllib.loads((DIST.parent / "pyproject.toml").read_text("utf-8"))["tool"]["cibuildwheel"]
     jsonschema: Any = importlib.import_module("jsonschema")
-    jsonschema.validate(table, json.loads(schema))
+    jsonschema.validate(CIBUILDWHEEL, json.loads(schema))

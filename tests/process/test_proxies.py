@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import RawConnection, ServerProcess, fetch, free_port, require_tool, wait_for
+from tests.harness import Load, RawConnection, ServerProcess, fetch, free_port, require_tool, wait_for
 from tests.harness.proxies import h2o, nginx, running
 
 pytestmark = [pytest.mark.process, pytest.mark.external]
@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.process, pytest.mark.external]
 APP = "tests.apps.seen:app"
 Start = Callable[..., ServerProcess]
 
+TWO = ("--workers", "2")
 DEPLOY = Path(__file__).parents[2] / "deploy"
 CLIENT = "127.0.0.9"
 SPOOF = {
@@ -130,12 +131,13 @@ def test_nginx(server: Start, tmp_path: Path, over: str) -> None:
 def test_the_nginx_configuration_that_we_ship(server: Start, tmp_path: Path) -> None:
     """It passes on nothing that a client claims. Fails without its empty `proxy_set_header` lines."""
     path = tmp_path / "a.sock"
-    server(APP, bind=[f"unix:{path}"])
+    started = server(APP, *TWO, bind=[f"unix:{path}"])
     text = (DEPLOY / "nginx.conf").read_text().replace("{", "{{").replace("}", "}}")
     text = shipped(text, {"unix:/run/aserver.sock": "unix:{path}", "listen 80;": "listen 127.0.0.1:{port};"})
     with nginx(tmp_path, text, path=path) as port:
         told = believes_no_claim(port)
         assert not any(name in ("connection", "upgrade") for name, _ in told["headers"])
+        reload_costs_nothing(started, port)
 
 
 def shipped(text: str, places: Mapping[str, object]) -> str:
@@ -144,6 +146,21 @@ def shipped(text: str, places: Mapping[str, object]) -> str:
         assert text.count(ours) == 1
         text = text.replace(ours, str(mine))
     return text
+
+
+def reload_costs_nothing(started: ServerProcess, port: int) -> None:
+    """Clients of the proxy see no failure while both workers are replaced. Fails where a drain cuts connections."""
+    where = "127.0.0.1", port
+    with Load(where) as kept, Load(where, connections=2, keep_alive=False) as once:
+        for load in (kept, once):
+            load.wait_for_more(20)
+        started.signal(signal.SIGHUP)
+        started.wait_log("reload complete")
+        started.wait_log("has left after", count=2)
+        for load in (kept, once):
+            load.wait_for_more(20)
+    kept.outcome.check()
+    once.outcome.check()
 
 
 def believes_no_claim(port: int) -> dict[str, Any]:
@@ -163,7 +180,7 @@ def test_the_haproxy_configuration_that_we_ship(server: Start, tmp_path: Path) -
     checked = subprocess.run([haproxy, "-c", "-f", DEPLOY / "haproxy.cfg"], capture_output=True, text=True, check=False)
     assert (checked.returncode, checked.stderr) == (0, "")
     path, port, config = tmp_path / "a.sock", free_port(), tmp_path / "haproxy.cfg"
-    started = server(APP, "--admin", "127.0.0.1:0", "--drain-delay", "60", bind=[f"unix:{path}"])
+    started = server(APP, *TWO, "--admin", "127.0.0.1:0", "--drain-delay", "60", bind=[f"unix:{path}"])
     (admin,) = started.wait_log(r"admin endpoint: http://127\.0\.0\.1:(\d+)")
     where = "127.0.0.1", int(admin[1])
     wait_for(lambda: fetch(where, "/readyz").status == 200, what="the admin endpoint to have heard of the server")
@@ -172,6 +189,7 @@ def test_the_haproxy_configuration_that_we_ship(server: Start, tmp_path: Path) -
     config.write_text(text)
     with running([haproxy, "-db", "-f", str(config)], port, tmp_path):
         believes_no_claim(port)
+        reload_costs_nothing(started, port)
         started.signal(signal.SIGTERM)
         wait_for(lambda: fetch(("127.0.0.1", port)).status == 503, what="HAProxy to look away")
         assert fetch(str(path)).status == 200, "the server goes on accepting until all have looked away"
@@ -184,12 +202,26 @@ def test_the_caddyfile_that_we_ship(server: Start, tmp_path: Path) -> None:
     checked = subprocess.run(command, capture_output=True, text=True, env=environ, check=False)
     assert (checked.returncode, '"level":"warn"' in checked.stderr) == (0, False), checked.stderr
     path, port, config = tmp_path / "a.sock", free_port(), tmp_path / "Caddyfile"
-    server(APP, bind=[f"unix:{path}"])
+    started = server(APP, *TWO, bind=[f"unix:{path}"])
     places = {"example.org {": f"http://:{port} {{\n\tbind 127.0.0.1", "unix//run/aserver.sock": f"unix/{path}"}
     config.write_text("{\n\tadmin off\n}\n" + shipped((DEPLOY / "Caddyfile").read_text(), places))
     home = f"HOME={tmp_path}"
     with running(["env", home, caddy, "run", "--adapter", "caddyfile", "--config", str(config)], port, tmp_path):
         believes_no_claim(port)
+        reload_costs_nothing(started, port)
+
+
+def test_the_h2o_configuration_that_we_ship(server: Start, tmp_path: Path) -> None:
+    """It keeps the Host, and sees to it that the application sees the client. Fails without `proxy.preserve-host`."""
+    path, port, config = tmp_path / "a.sock", free_port(), tmp_path / "h2o.conf"
+    started = server(APP, *TWO, bind=[f"unix:{path}"])
+    places = {"port: 80": f"host: 127.0.0.1\n  port: {port}", "/run/aserver.sock": path}
+    user = "" if os.geteuid() else "user: root\n"
+    config.write_text(f"{user}num-threads: 1\n" + shipped((DEPLOY / "h2o.conf").read_text(), places))
+    with running([require_tool("h2o"), "-c", str(config)], port, tmp_path):
+        told = ask(port, headers=SPOOF, body=b"abc")
+        assert (told["client"], told["size"], header(told, "host")) == ([CLIENT, 0], 3, "site.example")
+        reload_costs_nothing(started, port)
 
 
 def test_two_proxies_in_a_row(server: Start, tmp_path: Path) -> None:
