@@ -200,6 +200,8 @@ class Tasks:
             request.failed(error)
         finally:
             self.running.discard(request)
+            if self.abandoned:
+                self.abandoned.pop(request, None)
             self.requests += 1
 
     def record(self, ended: Timed) -> None:

@@ -166,9 +166,17 @@ class StreamCarrier:
             self._part()
 
     def _part(self) -> None:
-        """Leave no cycle of stream, carrier and exchange behind, whose end Python's collector would have to find."""
-        self.stream.owner = None
-        del self.exchange
+        """Leave no cycle of stream, carrier and exchange behind, whose end Python's collector would have to find.
+
+        A client that resets its streams could otherwise make garbage faster than that looks for it.
+        """
+        if self.stream.owner is not None:
+            self.stream.owner = None
+            del self.exchange
+
+    def _reset(self, code: int) -> None:
+        self._sender.reset(self.stream, code)
+        self._part()
 
     def _recorded(self, exchange: Exchange) -> None:
         if self.tasks.observed:
@@ -181,7 +189,7 @@ class StreamCarrier:
         body = exchange.request_body
         if body is not None:
             if HIGH_WATER < body.missing < inf and self.stream.state == HALF_CLOSED_LOCAL:
-                self._sender.reset(self.stream, NO_ERROR)
+                self._reset(NO_ERROR)
                 return
             body.take(self)
             self._credit()
@@ -194,10 +202,12 @@ class StreamCarrier:
             await self._wait.until_writable()
 
     def wake(self) -> None:
-        """Let `until_writable` look again."""
+        """Let `until_writable` look again, or part from a stream that is closed."""
         self.write_paused = self.stream.paused
         if self._wait is not None:
             self._wait.wake()
+        if self.stream.closed:
+            self._part()
 
     # ── the request's body ───────────────────────────────────────────────────────────────────
 
@@ -208,7 +218,7 @@ class StreamCarrier:
             self.deadline = inf  # now it is the application's turn
             self._credit()
         elif self.stream.receive_window < HIGH_WATER and self.stream.state == HALF_CLOSED_LOCAL:
-            self._sender.reset(self.stream, NO_ERROR)
+            self._reset(NO_ERROR)
 
     def take_end(self) -> None:
         """Note the end of the body."""
@@ -216,6 +226,8 @@ class StreamCarrier:
         self.deadline = inf
         exchange.complete = True
         exchange.wake()
+        if self.stream.closed:
+            self._part()
 
     def _credit(self) -> None:
         """Let the client send as many bytes as the application has taken, or as were dropped."""
@@ -252,12 +264,15 @@ class StreamCarrier:
 
     def lost(self) -> None:
         """Tell the application that nothing it sends reaches the client."""
+        if self.stream.owner is None:
+            return
         exchange = self.exchange
         if exchange.state is not DONE:
             exchange.disconnect()
             if exchange.launched:
                 self.tasks.record(exchange)
         self.wake()
+        self._part()
 
     def refuse(self, error: ClientError) -> None:
         """Answer instead of the application, or break off what it has begun."""
@@ -265,8 +280,10 @@ class StreamCarrier:
         if exchange.state is START or exchange.state is HEADED:
             exchange.disconnect()
             refuse(self._owner, self.stream, error, exchange, None)
+            if self.stream.closed:
+                self._part()
         elif exchange.state is DONE:
-            self._sender.reset(self.stream, NO_ERROR)
+            self._reset(NO_ERROR)
         else:
             self.broken(exchange)
         self._owner.write_soon()
@@ -370,3 +387,9 @@ def refuse(
         )
     if not stream.complete:
         owner.sender.reset(stream, NO_ERROR)
+
+
+def wake_owner(stream: Stream) -> None:
+    """Let the application of a stream send again; no bound method, so that no cycle keeps the connection."""
+    if stream.owner is not None:
+        stream.owner.wake()

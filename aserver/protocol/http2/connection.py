@@ -15,7 +15,7 @@ from aserver.protocol.application.tasks import Tasks
 from aserver.protocol.context import SWEEP_PERIOD
 from aserver.protocol.http2 import frames
 from aserver.protocol.http2.block_reader import header_list_limit
-from aserver.protocol.http2.carrier import begin, refuse
+from aserver.protocol.http2.carrier import begin, refuse, wake_owner
 from aserver.protocol.http2.encoder import BlockEncoder
 from aserver.protocol.http2.errors import ENHANCE_YOUR_CALM, ConnectionFaultError
 from aserver.protocol.http2.rates import TIMEOUT, Patience
@@ -89,7 +89,7 @@ class Http2Connection(Handler):
         self.logged: tuple[Any, ...] | None = None  # the access log's, which formats the same fields again and again
         self.streams = Streams(WINDOW)
         self._patience = patience = Patience(self.context.now)
-        self.sender = Sender(self.streams, patience, self.on_writable)
+        self.sender = Sender(self.streams, patience, wake_owner)
         self.reader = Reader(self, self.streams, self.sender, patience, limits, MOST_STREAMS)
         self._awaited = FIRST_REQUEST  # the connection's own deadline; `link` has the first of all
         self._deadline = link.deadline
@@ -183,10 +183,6 @@ class Http2Connection(Handler):
                 "%s:%s: stream %d reset with %d: %s", *(self.link.client or ("a client", "-")), stream.id, code, reason
             )
         stream.owner.lost()
-
-    def on_writable(self, stream: Stream) -> None:
-        """Let the application of a stream send again."""
-        stream.owner.wake()
 
     def on_goaway(self, code: int, debug: bytes) -> None:  # noqa: ARG002 - the reader's
         """Close when the last stream has ended."""
@@ -377,6 +373,7 @@ class Http2Connection(Handler):
     def lost(self) -> None:
         """Tell the applications, and let go of the reader, which holds the connection."""
         self._lose_all()
+        self.reader.close()
 
     def _lose_all(self) -> None:
         streams = self.streams.open
@@ -384,6 +381,7 @@ class Http2Connection(Handler):
         self._count(0)
         for stream in streams.values():
             stream.owner.lost()
+            stream.owner = None
 
     @property
     def sockets(self) -> list[Socket]:

@@ -7,7 +7,7 @@ of the connection is raised. It must never hold more than one header block or fr
 """
 
 from struct import Struct
-from typing import Final
+from typing import Any, Final, cast
 
 from aserver.errors import ClientError
 from aserver.protocol.http2 import frames, rates
@@ -123,6 +123,11 @@ class Reader:
             raise
         if at < len(data):
             self._held = data[at:]
+
+    def close(self) -> None:
+        """Read nothing more, and let go of the sink, which holds the reader."""
+        self._over = True
+        self._sink = self._control = cast("Any", None)
 
     def refill(self) -> None:
         """Allow another portion: call `feed(b"", now)` then."""

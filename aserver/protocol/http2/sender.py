@@ -32,15 +32,16 @@ class Sender:
     """Sends on the streams of one connection.
 
     While `held`, because the transport's buffer is full, bodies wait. `sent` counts the bytes of bodies. The caller
-    writes what `take` returns, after each call of a method and of `Reader.feed`.
+    writes what `take` returns, after each call of a method and of `Reader.feed`. `on_progress` is called with a stream
+    that was `paused` and may go on, and with a stream whose last byte had to wait and is out.
     """
 
-    __slots__ = ("_on_writable", "_patience", "_size", "_streams", "held", "order", "out", "sent")
+    __slots__ = ("_on_progress", "_patience", "_size", "_streams", "held", "order", "out", "sent")
 
-    def __init__(self, streams: Streams, patience: Patience, on_writable: Callable[[Stream], None]) -> None:
+    def __init__(self, streams: Streams, patience: Patience, on_progress: Callable[[Stream], None]) -> None:
         self._streams = streams
         self._patience = patience
-        self._on_writable = on_writable
+        self._on_progress = on_progress
         self.order = WriteOrder()
         self.held = False
         self.sent = 0
@@ -220,9 +221,9 @@ class Sender:
                 self._finish(stream)
             elif stream.ending:
                 self._send_end(stream)
-        if stream.paused:
+        if stream.paused or stream.closed:
             stream.paused = False
-            self._on_writable(stream)
+            self._on_progress(stream)
 
     def _send_end(self, stream: Stream) -> None:
         if stream.trailers is None:

@@ -35,9 +35,6 @@ class StreamSink(Protocol):
         Not called if `stream.owner` is None. The stream is closed: what is sent on it from now on is dropped.
         """
 
-    def on_writable(self, stream: Stream) -> None:
-        """Let the application of a stream go on, which was `paused`."""
-
     def on_goaway(self, code: int, debug: bytes) -> None:
         """Note that the client begins no more streams."""
 

@@ -6,7 +6,7 @@ client credit for bytes that its handler has not been given.
 
 import asyncio
 from math import inf
-from typing import cast
+from typing import Any, cast
 
 from aserver.errors import ClientError
 from aserver.metrics.page import Awaited
@@ -19,7 +19,7 @@ from aserver.protocol.http2.streams import Stream
 from aserver.protocol.http2.waiting import WindowWait
 from aserver.protocol.semantics.response import DONE, Response
 from aserver.protocol.semantics.response_head import Pairs
-from aserver.protocol.transport.connection import NOTHING, WINDOW, Handler
+from aserver.protocol.transport.connection import NOBODY, NOTHING, WINDOW, Handler
 from aserver.protocol.transport.read_gate import ReadGate
 from aserver.protocol.transport.writer import Writer
 from aserver.protocol.websocket import session
@@ -112,7 +112,15 @@ class StreamTunnel:
         self._wait.wake()
         self._owner.write_soon()
         # Not at once, deep in a call of the handler's.
-        self.context.loop.call_soon(self.handler.lost, context=self.context.variables)
+        self.context.loop.call_soon(self._lost, context=self.context.variables)
+
+    def _lost(self) -> None:
+        """Tell the handler, and leave no cycle behind (see `StreamCarrier._part`)."""
+        self.handler.lost()
+        self.handler = NOBODY
+        self.writer = self.gate = cast("Any", None)
+        if self._stream.closed:
+            self._stream.owner = None
 
     # ── the transport of writer and gate ─────────────────────────────────────────────────────
 
@@ -172,6 +180,8 @@ class StreamTunnel:
             self.handler.write_paused = False
             self.handler.writable()
         self._wait.wake()
+        if self._ended and self._stream.closed:
+            self._stream.owner = None
 
     def lost(self) -> None:
         """React to the end of stream or connection."""

@@ -111,6 +111,11 @@ class Handler:
         return False
 
 
+#: The handler of a connection that is gone.
+NOBODY: Final = Handler()
+NOBODY.write_paused = False
+
+
 class Connection:
     """A client's transport, and the `handler` that speaks with the client at present.
 
@@ -222,7 +227,9 @@ class Connection:
         self.context.connections.discard(self)
         self._wake_writers()
         self.handler.lost()
-        self.data_received = _drop  # a bound method would be a cycle
+        # No cycle is left behind, whose end Python's collector would have to find.
+        self.handler = NOBODY
+        self.data_received = _drop
 
     def eof_received(self) -> bool:
         """Take the client's half-close; return whether the transport stays open for the answers that are due."""

@@ -264,17 +264,18 @@ async def test_a_connection_that_ends_meanwhile(gone: bool, counted: Counted) ->
     wired = Wired()
     attacker, line = wired.connect()
     attacker.data_received(LONG)
-    assert attacker.handler.reader.unread
+    reader = attacker.handler.reader
+    assert reader.unread
     if gone:
         attacker.connection_lost(None)
-        assert not attacker.handler.reader.unread
+        assert not reader.unread
     else:
         attacker.linger()
         assert line.reading
     parsed = counted.total
     await turns_of_the_loop(10)
     assert counted.total == parsed > 0
-    assert not attacker.handler.reader.unread
+    assert not reader.unread
     assert not line.written
     await wired.end(attacker)
 
