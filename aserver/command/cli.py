@@ -21,7 +21,14 @@ from click.shell_completion import CompletionItem
 
 from aserver import __version__, loading, terminal, unix
 from aserver.command import operate
-from aserver.command.foreign_options import ForeignOption, foreign_flags, foreign_options, strange_options, understood
+from aserver.command.foreign_options import (
+    ForeignOption,
+    foreign_flags,
+    foreign_options,
+    strange_options,
+    understood,
+    without_switch_values,
+)
 from aserver.config import Resolved, SettingInfo, layers, settings
 from aserver.config.schema import BIND_PARTS
 from aserver.config.table import Group
@@ -70,6 +77,8 @@ class _Command(click.Command):
     """A command whose options are listed by topic, and that tells all options at once that it does not have."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = [option for option in self.get_params(ctx) if isinstance(option, _Option) and option.secondary_opts]
+        args = without_switch_values(args, {name for option in own for name in option.opts if name.startswith("--")})
         try:
             return super().parse_args(ctx, list(args))
         except click.NoSuchOption:

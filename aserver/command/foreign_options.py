@@ -5,7 +5,7 @@ spelling that is our own stays ours; a spelling that two servers have is gunicor
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -22,6 +22,10 @@ _SERVERS = ("gunicorn", "uvicorn", "hypercorn", "granian")
 _NOT_HERE = frozenset({"--version", "--help", "--config"})
 #: The command line has no worker class unless it says so: the remarks for sync workers are for gunicorn's own lines.
 _ASSUMED = {"worker_class": "asgi"}
+
+
+#: A switch's values, as uvicorn's `--ws-per-message-deflate` takes them.
+_ON, _OFF = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
 
 
 class ForeignOption(click.Option):
@@ -44,6 +48,23 @@ def foreign_options(taken: Iterable[str]) -> list[click.Parameter]:
             if flag.spelling not in seen:
                 seen.add(flag.spelling)
                 found.append(ForeignOption(name, row, flag.spelling, flag.value, multiple=row in server.repeated))
+    return found
+
+
+def without_switch_values(words: Sequence[str], switches: Collection[str]) -> list[str]:
+    """The words with `--no-x` for `--x false` and `--x=false`, where `--x` is one of our `switches`."""
+    found: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            return [*found, word, *rest]
+        name, equals, value = word.partition("=")
+        text = (value if equals else rest[0] if rest else "").lower()
+        if name in switches and text in _ON | _OFF:
+            del rest[: not equals]
+            word = name if text in _ON else f"--no-{name[2:]}"
+        found.append(word)
     return found
 
 

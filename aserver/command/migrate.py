@@ -16,10 +16,12 @@ from pathlib import Path
 import click
 
 from aserver.config import Layer, Resolved, build, foreign, settings
-from aserver.config.files import read_file
+from aserver.config.build import suggestion
+from aserver.config.files import SettingsFile, read_file
 from aserver.config.foreign import lines
 from aserver.config.foreign_environment import foreign_layer
-from aserver.config.schema import SettingInfo
+from aserver.config.gunicorn_file import IMPLIED
+from aserver.config.schema import NAMES, SettingInfo
 from aserver.config.values import NUMBER, OCTAL, SWITCH, WORKERS
 from aserver.errors import ConfigError, ExitCode
 
@@ -49,33 +51,39 @@ def migrate(words: Sequence[str], *, load: bool) -> ExitCode:
         from aserver.command.check import check  # noqa: PLC0415 - it loads the importer, and that uvloop
 
         with contextlib.redirect_stdout(sys.stderr):
-            check(replace(resolved, changes=(), notes=()))
+            check(replace(resolved, changes=(), notes=(), hooks=()))
     return ExitCode.CONFIG if strange else ExitCode.OK
 
 
 def _read(words: Sequence[str]) -> tuple[Resolved, str, list[str]]:
     """The settings, the server whose they were, and what was not understood. Raises ConfigError."""
     target: list[Layer] = []
+    file: SettingsFile | None = None
     if len(words) in {1, 2} and (path := Path(words[0])).is_file():
         target = [Layer("command line", {"target": words[1]})] if len(words) == 2 else []
         if path.suffix == ".py":
             file = read_file(path.absolute(), dict(os.environ))
-            return _resolve([*target, file.layer], foreign.SERVERS["gunicorn"], [])
+            return _resolve([*target, file.layer], foreign.SERVERS["gunicorn"], [], file)
         found = _in_file(path)
     else:
         found = lines.in_words(words)
     if found is None:
         raise ConfigError(f"{' '.join(words)} is nothing that can be read: give {_KINDS}")
     _read_uwsgi_ini(found)
+    before = set(found.values)
     said = lines.without_variables(found)
-    layer = foreign_layer(found.server.name, found.server, found.values, notes=tuple(found.notes))
+    variable = {NAMES.get((found.server.table[name].to or name), "") for name in before - set(found.values)}
+    origin = found.origin or found.server.name
+    layer = foreign_layer(origin, found.server, found.values, notes=tuple(found.notes), lines=found.lines)
     layers = [*target, replace(layer, changes=(*said, *layer.changes))]
     config = found.values.get("config")
     if found.server.name == "gunicorn":
         settings_file = Path(str(config or "gunicorn.conf.py").removeprefix("file:"))
         if config or settings_file.is_file():
-            below = read_file(settings_file.absolute(), dict(os.environ)).layer
-            layers.append(replace(below, notes=(f"{settings_file} is read, too", *below.notes)))
+            file = read_file(settings_file.absolute(), dict(os.environ))
+            kept = {name: value for name, value in file.layer.values.items() if NAMES.get(name) not in variable}
+            notes = (f"{settings_file} is read, too", *file.layer.notes)
+            layers.append(replace(file.layer, values=kept, notes=notes))
     elif config and not str(config).endswith(".toml"):
         found.strange.append(f"--config {config} that is TOML")
     elif config:
@@ -83,7 +91,7 @@ def _read(words: Sequence[str]) -> tuple[Resolved, str, list[str]]:
     for each in layers:
         if "config" in each.values:
             layers[layers.index(each)] = replace(each, values=_without(each.values, "config"))
-    return _resolve(layers, found.server, found.strange)
+    return _resolve(layers, found.server, found.strange, file)
 
 
 def _read_uwsgi_ini(found: lines.Found) -> None:
@@ -97,6 +105,7 @@ def _read_uwsgi_ini(found: lines.Found) -> None:
     if (file := _in_file(Path(str(name)))) is not None:
         found.values = {**file.values, **values}
         found.strange += file.strange
+        found.origin, found.lines = ("", {}) if values else (file.origin, file.lines)
         found.notes.append(f"{name} is read, too")
 
 
@@ -106,18 +115,28 @@ def _without(values: object, name: str) -> dict[str, object]:
 
 
 def _resolve(
-    layers: Sequence[Layer], server: foreign.ForeignServer, strange: list[str]
+    layers: Sequence[Layer], server: foreign.ForeignServer, strange: list[str], file: SettingsFile | None = None
 ) -> tuple[Resolved, str, list[str]]:
     resolved = build(layers)
     known = {name: origin for name, origin in resolved.origins.items() if origin != "default"}
-    defaults = lines.missing_defaults(server, known)
+    notes = [each for each in resolved.notes if IMPLIED not in each]  # the defaults say it for file and line
+    notes += lines.missing_defaults(server, known)
+    options = [*server.table, *(flag.spelling for _, _, flag in foreign.flags(server))]
     words = [
         f"{word} is a variable of the shell, whose options are not seen here"
         if word.startswith("$")
-        else f"{server.name} has no option {word}"
+        else f"{server.name} has no option {word}{suggestion(word.partition(' ')[0], options)}"
         for word in strange
     ]
-    return replace(resolved, notes=(*resolved.notes, *defaults)), server.name, words
+    hooks = file.hooks if file is not None else ()
+    said = resolved.changes
+    if file is not None and (called := [each for each in hooks if each not in foreign.uncalled_hooks()]):
+        path = os.path.relpath(file.path)
+        said = (
+            *said,
+            f"{', '.join(called)}: an aserver.toml has no hooks; with them, {path} stays the file (aserver -c {path})",
+        )
+    return replace(resolved, notes=tuple(notes), changes=said, hooks=hooks), server.name, words
 
 
 def _of(found: lines.Found) -> Layer:

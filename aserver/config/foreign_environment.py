@@ -38,18 +38,21 @@ def foreign_layer(
     *,
     errors: tuple[str, ...] = (),
     notes: tuple[str, ...] = (),
+    lines: Mapping[str, int] | None = None,
 ) -> Layer:
-    """The layer that another server's settings make."""
+    """The layer that another server's settings make; `lines` are those of `origin`, by the names there."""
     result = foreign.translate(server, values)
     spelled = result.spelled
+    plain = Layer(origin, {}, lines=lines or {})
     twice = (f"{setting} is set twice ({origin}): as {first} and {second}" for setting, first, second in result.twice)
     return Layer(
         origin,
         result.settings,
         lambda key: spelled.get(NAMES.get(key, key), key),
         errors=(*errors, *twice),
-        changes=tuple(f"{origin}, {name}: {text}" for name, text in result.changes),
-        notes=(*notes, *(f"{origin}, {name}: {text}" for name, text in result.notes)),
+        lines=plain.lines,
+        changes=tuple(f"{plain.place(name)}, {name}: {text}" for name, text in result.changes),
+        notes=(*notes, *(f"{plain.place(name)}, {name}: {text}" for name, text in result.notes)),
     )
 
 

@@ -13,8 +13,14 @@ from aserver.config.build import Layer, nearest
 from aserver.config.schema import BIND_PARTS, NAMES, convert
 from aserver.errors import ConfigError
 
+#: The middle of a note that a file is read by another server's defaults.
+IMPLIED = "leaves to defaults, which are others in gunicorn"
 #: Names that a slip of the pen may have meant.
-_KNOWN = tuple(dict.fromkeys((*NAMES, *BIND_PARTS, *foreign.SERVERS["gunicorn"].table)))
+_KNOWN = tuple(
+    dict.fromkeys(
+        (*NAMES, *BIND_PARTS, *(name for name, each in foreign.SERVERS["gunicorn"].table.items() if not each.hook))
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,7 @@ def _implied(origin: str, settings: Mapping[str, object], given: Mapping[str, ob
         for name, theirs, ours in foreign.SERVERS["gunicorn"].defaults
         if name not in settings and not (name == "threads" and "worker_class" in given)
     ]
-    return [f"{origin} leaves to defaults, which are others in gunicorn: {'; '.join(rows)}"] if rows else []
+    return [f"{origin} {IMPLIED}: {'; '.join(rows)}"] if rows else []
 
 
 def _twice(plain: Layer, setting: str, first: str, second: str) -> str:

@@ -93,6 +93,10 @@ def warnings(config: Table) -> tuple[str, ...]:
         (config.live and not config.reload, "live does nothing: reload is off"),
         (config.keep_serving and not config.reload, "keep_serving does nothing: reload is off"),
         (
+            any(each.startswith("SCRIPT_NAME=") for each in config.env),
+            "SCRIPT_NAME in env is not read; a prefix that a proxy takes off the path is `root_path`",
+        ),
+        (
             config.daemon and config.errorlog == "-",
             "daemon with errorlog '-': a detached server has no standard error, and its log is lost",
         ),

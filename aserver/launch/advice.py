@@ -36,7 +36,7 @@ def advise(config: Config, workers: int, *, environ: Mapping[str, str], fd_limit
             f"graceful_timeout, lifespan_shutdown_timeout and drain_delay make {stop:g} s, "
             f"but systemd kills after {SYSTEMD_STOP:g} s unless the unit has a longer TimeoutStopSec"
         )
-    if "SCRIPT_NAME" in environ or any(assignment.startswith("SCRIPT_NAME=") for assignment in config.env):
+    if "SCRIPT_NAME" in environ:
         yield "SCRIPT_NAME in the environment is not read; a prefix that a proxy takes off the path is `root_path`"
     cpus = unix.usable_cpus()
     if workers > WORKERS_PER_CPU * cpus:

@@ -17,6 +17,8 @@ from aserver.errors import ConfigError
 LOGGERS = {
     "gunicorn.error": "aserver",
     "gunicorn.access": "aserver.access",
+    "uvicorn": "aserver",
+    "uvicorn.error": "aserver",
     "uvicorn.access": "aserver.access",
     "hypercorn.error": "aserver",
     "hypercorn.access": "aserver.access",
@@ -59,12 +61,24 @@ def read(log_config: str) -> dict[str, Any]:
     config.setdefault("version", 1)
     config.setdefault("disable_existing_loggers", False)
     if isinstance(loggers := config.get("loggers"), dict):
-        for theirs, ours in LOGGERS.items():
-            if isinstance(like := loggers.get(theirs), dict):
-                # `aserver.access` is below `aserver`; without this, `aserver`'s handlers would write each line again.
-                alone = {"propagate": False} if ours == "aserver.access" and like.get("handlers") else {}
-                loggers.setdefault(ours, like | alone)
+        for ours, theirs in _counterparts(loggers).items():
+            like = loggers[theirs]
+            # `aserver.access` is below `aserver`; without this, `aserver`'s handlers would write each line again.
+            alone = {"propagate": False} if ours == "aserver.access" and like.get("handlers") else {}
+            loggers.setdefault(ours, like | alone)
     return config
+
+
+def _counterparts(loggers: dict[str, Any]) -> dict[str, str]:
+    """Our loggers, and for each the other server's that it is like: the first that has handlers, or else the first."""
+    found: dict[str, str] = {}
+    for theirs, ours in LOGGERS.items():
+        like = loggers.get(theirs)
+        if not isinstance(like, dict):
+            continue
+        if ours not in found or (like.get("handlers") and not loggers[found[ours]].get("handlers")):
+            found[ours] = theirs
+    return found
 
 
 def apply(log_config: str, config: dict[str, Any]) -> None:
@@ -76,9 +90,8 @@ def apply(log_config: str, config: dict[str, Any]) -> None:
         dictConfig(config)
     else:
         fileConfig(log_config, disable_existing_loggers=False, encoding="utf-8")
-        for theirs, ours in LOGGERS.items():
-            if theirs in config["loggers"]:
-                _alike(logging.getLogger(ours), logging.getLogger(theirs))
+        for ours, theirs in _counterparts(config["loggers"]).items():
+            _alike(logging.getLogger(ours), logging.getLogger(theirs))
 
 
 def _alike(logger: logging.Logger, other: logging.Logger) -> None:
@@ -94,7 +107,13 @@ def _parse(kind: str, text: str) -> object:
         parser.read_string(text)
         names = [each.strip() for each in parser.get("loggers", "keys").split(",")]
         loggers: dict[str, Any] = {
-            parser.get(f"logger_{name}", "qualname", fallback=name): {} for name in names if name != "root"
+            parser.get(f"logger_{name}", "qualname", fallback=name): {
+                "level": parser.get(f"logger_{name}", "level", fallback=None),
+                "propagate": parser.getboolean(f"logger_{name}", "propagate", fallback=True),
+                "handlers": parser.get(f"logger_{name}", "handlers", fallback=""),
+            }
+            for name in names
+            if name != "root"
         }
         return {"loggers": loggers}
     if kind == "YAML":

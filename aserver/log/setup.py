@@ -206,16 +206,14 @@ class Logging:
         """
         root = logging.getLogger(ROOT)
         try:
-            if config.log_config is not None:
-                apply_log_config(config.log_config)
+            theirs = apply_log_config(config.log_config) if config.log_config is not None else {}
         except ConfigError:
             os.close(error_fd)
             raise
         for handler in root.handlers.copy():
             if isinstance(handler, LineHandler):
                 root.removeHandler(handler)
-        root.setLevel(config.loglevel.upper())
-        root.propagate = config.log_config is not None
+        _set_level(root, config, theirs)
         self.error.replace(error_fd)
         brief = isinstance(self._layout, TextLayout) and self._layout.brief
         self._layout = layout_for(config.log_format, self._layout.process, self.error.kind, environ, brief=brief)
@@ -289,16 +287,20 @@ def configure(
     root = logging.getLogger(ROOT)
     for handler in [handler for handler in root.handlers if isinstance(handler, LineHandler)]:
         root.removeHandler(handler)
-    root.setLevel(config.loglevel.upper())
+    _set_level(root, config, theirs)
     if config.log_config is None:
-        root.propagate = False
         root.addHandler(LineHandler(error, layout))
-    else:
-        root.propagate = True
-        if access is not None and ACCESS in theirs.get("loggers", {}):
-            logs.lines = LoggerLines()
+    elif access is not None and ACCESS in theirs.get("loggers", {}):
+        logs.lines = LoggerLines()
     logs.set_process(process, loop)
     return logs
+
+
+def _set_level(root: logging.Logger, config: LogSettings, theirs: Mapping[str, Any]) -> None:
+    """Let our loggers have the level and the ways that `log_config` gives them, or else `loglevel` and all ways."""
+    named = theirs.get("loggers", {}).get(ROOT, {})
+    root.setLevel(named.get("level") or config.loglevel.upper())
+    root.propagate = config.log_config is not None and bool(named.get("propagate", True))
 
 
 def shows_colours(kind: SinkKind, environ: Mapping[str, str] = os.environ) -> bool:

@@ -5,6 +5,7 @@ its numbers. It undoes its patch of `random.Random`. Python seeds its own genera
 `uuid4()` ask the kernel; numpy's generators are not seen.
 """
 
+import os
 import random
 import traceback
 import weakref
@@ -18,6 +19,8 @@ NAMED = 3
 #: Generators of installed packages are not told: their users cannot change them (aiohttp makes a generator for its
 #: masks).
 LIBRARIES = ("site-packages", "dist-packages")
+#: Generators of the standard library are not told either: it makes tempfile's anew in a fork.
+_STANDARD = os.path.dirname(random.__file__)
 
 
 class RandomWatch:
@@ -33,7 +36,8 @@ class RandomWatch:
         def init(generator: random.Random, x: Any = None) -> None:
             original(generator, x)
             if x is None and type(generator).random is random.Random.random:  # SystemRandom has no numbers of its own
-                place = user_place(traceback.extract_stack(limit=40))
+                stack = traceback.extract_stack(limit=40)
+                place = None if os.path.dirname(stack[-2].filename) == _STANDARD else user_place(stack)
                 if place is not None and not any(folder in place for folder in LIBRARIES):
                     made.append((weakref.ref(generator), place))
 

@@ -28,6 +28,20 @@ _METRICS = "the admin endpoint (admin) has them, at /metrics"
 _RELOAD = "give patterns (reload_include, reload_exclude) and folders (reload_dir)"
 
 
+def _environment_files(value: object, _: Mapping[str, object]) -> Meaning:
+    files = value if isinstance(value, list) else [value] if value else []
+    said = (f"env_file is one file: join {' and '.join(map(str, files))}",) if len(files) > 1 else ()
+    return Meaning({"env_file": files[0]} if files else {}, said)
+
+
+def _static(value: object, others: Mapping[str, object]) -> Meaning:
+    """Directories, and the routes in the same order; `/static` is that of the first without one."""
+    places = value if isinstance(value, list) else [value] if value else []
+    routes = others.get("static_path_route") or ["/static"]
+    named = list(zip(routes if isinstance(routes, list) else [routes], places, strict=False))
+    return Meaning({"static": [f"{route}={place}" for route, place in named]} if named else {})
+
+
 def _interface(value: object, _: Mapping[str, object]) -> Meaning:
     if value is None:
         return Meaning()
@@ -141,9 +155,9 @@ GRANIAN: Table = {
     "workers_kill_timeout": renamed("graceful_timeout"),
     "factory": same("--factory=on --no-factory=off"),
     "working_dir": renamed("chdir"),
-    "env_files": renamed("env_file"),
-    "static_path_route": unequal(_STATIC),
-    "static_path_mount": unequal(_STATIC),
+    "env_files": converted("env_file", _environment_files, "one file"),
+    "static_path_route": converted("static", lambda _value, _others: Meaning(), "see static_path_mount"),
+    "static_path_mount": converted("static", _static, "`/PREFIX=DIRECTORY`; what is missing there is 404"),
     "static_path_dir_to_file": unequal(_STATIC),
     "static_path_expires": unequal(_STATIC),
     "metrics_enabled": unequal(_METRICS, "--metrics=on --no-metrics=off"),

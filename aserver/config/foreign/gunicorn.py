@@ -4,6 +4,7 @@ Pure. `tests/peers` compares it with `gunicorn.config.KNOWN_SETTINGS`.
 """
 
 import json
+import re
 from collections.abc import Mapping
 
 from aserver.config.foreign.verdict import (
@@ -24,6 +25,8 @@ from aserver.config.foreign.verdict import (
     unneeded,
 )
 
+#: An atom of `access_log_format` that gunicorn does not know, for which it writes a hyphen.
+_NO_ATOM = re.compile(r"%\((?![hlutrmUqHsBbfaTMDLp]\)|\{[^}]+\}[ioe]\))[^)]*\)s")
 #: No line and no field is longer than this in a request that a browser or a proxy sends.
 LONGEST = 65536
 _HTTP2 = (
@@ -100,6 +103,15 @@ def _path(value: object, _: Mapping[str, object]) -> Meaning:
 
 def _accesslog(value: object, _: Mapping[str, object]) -> Meaning:
     return Meaning({"accesslog": "off" if value is None else value})
+
+
+def _access_format(value: object, _: Mapping[str, object]) -> Meaning:
+    if value is None:
+        return Meaning()
+    text = str(value)
+    unknown = " ".join(dict.fromkeys(_NO_ATOM.findall(text)))
+    said = (f"there is no atom {unknown}: a hyphen is written, as by gunicorn",) if unknown else ()
+    return Meaning({"access_log_format": _NO_ATOM.sub("-", text)}, said)
 
 
 def _level(value: object) -> object:
@@ -223,7 +235,9 @@ GUNICORN: Table = {
     "forwarded_allow_ips": same(),
     "accesslog": converted("accesslog", _accesslog, "None becomes `off`", "--access-logfile"),
     "disable_redirect_access_to_syslog": unneeded(_SYSLOG, "--disable-redirect-access-to-syslog=on"),
-    "access_log_format": same("--access-logformat"),
+    "access_log_format": converted(
+        "access_log_format", _access_format, "an unknown atom becomes a hyphen, as there", "--access-logformat"
+    ),
     "errorlog": same("--error-logfile --log-file"),
     "loglevel": converted("loglevel", into("loglevel", _level), "`warn` becomes `warning`", "--log-level"),
     "capture_output": same("--capture-output=on"),

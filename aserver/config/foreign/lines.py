@@ -20,12 +20,17 @@ _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ash"})
 
 @dataclass(slots=True)
 class Found:
-    """A server's settings, the words or names that were not understood, and remarks."""
+    """A server's settings, the words or names that were not understood, and remarks.
+
+    `origin` is where they stand, and `lines` on which of its lines, if it has several.
+    """
 
     server: ForeignServer
     values: dict[str, object]
     strange: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    origin: str = ""
+    lines: dict[str, int] = field(default_factory=dict)
 
 
 def in_words(words: Sequence[str]) -> Found | None:
@@ -76,6 +81,9 @@ def in_unit(text: str) -> Found | None:
     for command in re.findall(r"^ExecStart\s*=\s*[-@:+!]*(.+)$", joined, re.MULTILINE):
         if (found := in_words(_split(command.replace("$MAINPID", "")))) is not None:
             found.notes.append("User, Group, WorkingDirectory, Environment and Type=notify stay in the unit")
+            program = re.search(rf"\S*/(?={found.server.name}\s)", command)
+            if program is not None:
+                found.notes.append(f"ExecStart becomes `{program[0]}aserver run`, the file is in WorkingDirectory")
             return found
     return None
 
@@ -94,7 +102,8 @@ def in_uwsgi_ini(text: str, path: str) -> Found | None:
 
     section = ""
     notes: list[str] = []
-    for raw in text.splitlines():
+    numbers: dict[str, int] = {}
+    for number, raw in enumerate(text.splitlines(), 1):
         line = raw.strip()
         if not line or line[0] in "#;":
             continue
@@ -109,11 +118,12 @@ def in_uwsgi_ini(text: str, path: str) -> Found | None:
         for letter, meaning in magic.items():
             value = value.replace(letter, meaning)
         set_value(server, values, name, value if equals else "true")
+        numbers.setdefault(name, number)
     if not values:
         return None
     strange = [name for name in values if server.verdict(name) is None and name not in used]
     known = {name: value for name, value in values.items() if server.verdict(name) is not None}
-    return Found(server, known, strange, notes)
+    return Found(server, known, [f"{name} ({file} line {numbers[name]})" for name in strange], notes, file, numbers)
 
 
 def _split(command: str) -> list[str]:
@@ -130,7 +140,7 @@ def _split(command: str) -> list[str]:
 def without_variables(found: Found) -> list[str]:
     """Take the values out that hold a shell's variable, which no file expands, and say of each what to do.
 
-    The command reads `$PORT`, without other text, by itself.
+    The command reads `$PORT`, without other text, and `$WEB_CONCURRENCY` by itself.
     """
     said: list[str] = []
     for name, value in list(found.values.items()):
@@ -142,6 +152,8 @@ def without_variables(found: Found) -> list[str]:
             found.notes.append(f"{name} = {value}: aserver listens on 0.0.0.0:$PORT by itself")
             if name == "port":
                 found.values.pop("host", None)
+        elif name == "workers" and re.fullmatch(r"\$(WEB_CONCURRENCY|\{WEB_CONCURRENCY(:-\d+)?\})", str(value)):
+            found.notes.append(f"workers = {value}: aserver reads WEB_CONCURRENCY by itself, and has 1 without it")
         else:
             said.append(f"{name} = {value} has a variable of the shell: give it on the command line or as ASERVER_*")
     return said

@@ -136,7 +136,7 @@ def read_command_line(server: ForeignServer, words: Sequence[str]) -> tuple[dict
         found = _find(server, spelling)
         if found is None:
             strange.append(word)
-            if rest and not equals and not rest[0].startswith("-") and len(rest) > 1:
+            if rest and not equals and not rest[0].startswith("-") and (len(rest) > 1 or server.target in values):
                 rest.pop(0)  # most likely its value: the target comes last
             continue
         name, flag = found

@@ -54,6 +54,21 @@ def test_the_usual_flags_of_gunicorn(resolve: Resolve) -> None:
     assert warning.startswith("-k: gevent has no equal")
 
 
+@pytest.mark.parametrize(
+    ("words", "on"),
+    [
+        (("--ws-per-message-deflate", "false"), False),
+        (("--ws-per-message-deflate=False",), False),
+        (("--ws-per-message-deflate", "true"), True),
+        (("--ws-per-message-deflate",), True),
+    ],
+)
+def test_a_switch_may_have_a_value(resolve: Resolve, words: tuple[str, ...], on: bool) -> None:
+    """As uvicorn's. Fails without `without_switch_values`: Got unexpected extra argument (false)."""
+    config = resolve(*words, "app:app").config
+    assert (config.target, config.ws_per_message_deflate) == ("app:app", on)
+
+
 def test_the_usual_flags_of_uvicorn(resolve: Resolve) -> None:
     """Fails without the hidden options, and without `understood` for asgi3 and trace."""
     resolved = resolve(

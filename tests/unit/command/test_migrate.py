@@ -63,3 +63,42 @@ def test_check_loads_the_application_and_exits_by_its_outcome(migrate: Migrate, 
     assert outcome.status == 4
     assert "no module 'no_such_module'" in outcome.err
     assert tomllib.loads(outcome.out) == {"target": "no_such_module:app"}
+
+
+def test_a_variable_of_the_line_is_not_the_files_value(migrate: Migrate, tmp_path: Path) -> None:
+    """Of a Procfile with $PORT and a file beside it. Fails with the file's values in their place: a fixed port."""
+    (tmp_path / "gunicorn.conf.py").write_text("bind = ':1'\nworkers = 2\nbacklog = 9\n")
+    (tmp_path / "Procfile").write_text("web: gunicorn a:b -b 0.0.0.0:$PORT -w ${WEB_CONCURRENCY:-3}\n")
+    outcome = migrate("Procfile")
+    assert tomllib.loads(outcome.out) == {"target": "a:b", "backlog": 9}
+    assert "aserver reads WEB_CONCURRENCY by itself, and has 1 without it" in outcome.err
+
+
+def test_hooks_are_told_since_a_toml_has_none(migrate: Migrate, tmp_path: Path) -> None:
+    """Fails with the settings alone: the hooks are gone without a word."""
+    (tmp_path / "conf.py").write_text(
+        "wsgi_app = 'a:b'\ndef post_fork(server, worker): ...\ndef worker_int(worker): ...\n"
+    )
+    outcome = migrate("conf.py")
+    assert "changes   post_fork: an aserver.toml has no hooks; with them, conf.py stays the file" in outcome.err
+    assert "changes   hook worker_int does nothing" in outcome.err
+
+
+def test_remarks_on_a_uwsgi_ini_have_lines_and_slips_have_advice(migrate: Migrate, tmp_path: Path) -> None:
+    """Fails without `lines`, and without `suggestion`."""
+    (tmp_path / "shop.ini").write_text("[uwsgi]\nmodule = a:b\n\ncheaper = 2\nproceses = 3\n")
+    outcome = migrate("shop.ini")
+    assert outcome.status == 2
+    assert "unknown   uwsgi has no option proceses (shop.ini line 5); did you mean processes?" in outcome.err
+    assert "changes   shop.ini line 4, cheaper: cheaper = 2 has no equal" in outcome.err
+    outcome = migrate("--", "gunicorn", "a:b", "--max-request-jitter", "5")
+    assert outcome.err.splitlines()[0] == (
+        "unknown   gunicorn has no option --max-request-jitter; did you mean --max-requests-jitter?"
+    )
+    assert "no option 5" not in outcome.err
+
+
+def test_a_default_that_differs_is_told_once(migrate: Migrate, tmp_path: Path) -> None:
+    """Fails with the note on the file beside those on file and line."""
+    (tmp_path / "gunicorn.conf.py").write_text("wsgi_app = 'a:b'\n")
+    assert migrate("gunicorn.conf.py").err.count("4094") == 1

@@ -40,6 +40,7 @@ def test_settings_that_exclude_each_other(values: dict[str, object], says: str) 
         {"idle_grace": 60},
         {"forwarded_allow_ips": "*"},
         {"uds_mode": "600"},
+        {"env": ["SCRIPT_NAME=/x"]},
         {"certfile": "c", "keyfile": "k", "ca_certs": "a"},
         {"ciphers": "X"},
         {"daemon": True, "errorlog": "-"},

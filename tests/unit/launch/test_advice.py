@@ -57,7 +57,6 @@ def test_what_is_plain_is_silent(settings: dict[str, Any]) -> None:
         ({"environ": {"SCRIPT_NAME": "/x"}}, "SCRIPT_NAME in the environment is not read"),
         ({"bind": ("unix:/x",), "umask": 0o77}, "unix:/x has mode 0700, so only uid"),
         ({"bind": ("unix:/x",), "uds_mode": 0o660, "user": "app", "group": "0"}, "so only app may connect"),
-        ({"env": ("SCRIPT_NAME=/x",)}, "SCRIPT_NAME in the environment is not read"),
     ],
 )
 def test_a_likely_mistake_is_one_line(settings: dict[str, Any], text: str) -> None:

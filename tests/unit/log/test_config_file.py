@@ -45,6 +45,14 @@ def test_each_format_is_applied_and_other_servers_loggers_stand_for_ours(tmp_pat
     assert (ours.level, ours.propagate) == (logging.ERROR, False)
 
 
+def test_of_uvicorns_two_loggers_the_one_with_handlers_is_ours(tmp_path: Path) -> None:
+    """As in uvicorn's own configuration. Fails without the two names: the server's records have no handler."""
+    loggers = {"uvicorn": {"handlers": ["h"], "propagate": False}, "uvicorn.error": {"level": "INFO"}}
+    for given in (loggers, dict(reversed(loggers.items()))):
+        config = read_log_config(json.dumps({"loggers": given}))
+        assert config["loggers"]["aserver"] == {"handlers": ["h"], "propagate": False}
+
+
 def test_text_is_taken_for_a_file(tmp_path: Path) -> None:
     """gunicorn's logconfig_dict. Fails without `is_text`: File name too long, or cannot be read."""
     assert "aserver" in read_log_config(FORMATS["json"])["loggers"]

@@ -381,6 +381,25 @@ def test_log_config_replaces_ours(start: Start, tmp_path: Path) -> None:
     assert (tmp_path / "error.log").read_text() == (tmp_path / "access.log").read_text() == ""
 
 
+@pytest.mark.parametrize("suffix", ["toml", "ini"])
+def test_level_and_propagate_of_a_log_config_stay(start: Start, tmp_path: Path, suffix: str) -> None:
+    """`loglevel` is for a file that does not name our logger. Fails with both set anyway: each line is there twice."""
+    text = '[loggers."gunicorn.error"]\nlevel = "DEBUG"\npropagate = false\n'
+    if suffix == "ini":
+        text = (
+            "[loggers]\nkeys=root,error\n[handlers]\nkeys=\n[formatters]\nkeys=\n[logger_root]\nhandlers=\n"
+            "[logger_error]\nqualname=gunicorn.error\nlevel=DEBUG\npropagate=0\nhandlers=\n"
+        )
+    config = tmp_path / f"log.{suffix}"
+    config.write_text(text)
+    start(log_config=str(config), loglevel="error")
+    ours = logging.getLogger("aserver")
+    assert (ours.level, ours.propagate) == (logging.DEBUG, False)
+    config.write_text('[loggers."gunicorn.error"]\n' if suffix == "toml" else text.replace("level=DEBUG\n", ""))
+    start(log_config=str(config), loglevel="error")
+    assert ours.level == logging.ERROR
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

@@ -1,8 +1,11 @@
 """Generators made at import are named by their line, and nothing is changed."""
 
 import random
+import tempfile
 from pathlib import Path
 from secrets import SystemRandom
+
+import pytest
 
 from aserver.zygote.generators import RandomWatch
 
@@ -46,4 +49,12 @@ def test_a_librarys_is_not_told(tmp_path: Path) -> None:
     with RandomWatch() as watch:
         exec(line, names)
     assert "kept" in names
+    assert watch.remarks() == ()
+
+
+def test_the_standard_librarys_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ThreadPool at import makes tempfile's. Fails without _STANDARD: advice to seed what nobody can reach."""
+    monkeypatch.setattr(tempfile, "_name_sequence", None)
+    with RandomWatch() as watch:
+        tempfile.mktemp()
     assert watch.remarks() == ()

@@ -59,6 +59,19 @@ def test_threads_are_told_where_gunicorn_would_have_one(tmp_path: Path, text: st
     assert any("one request at a time" in each for each in resolved.notes) == said
 
 
+def test_an_atom_that_there_is_not_is_a_hyphen(tmp_path: Path) -> None:
+    """gunicorn writes one in silence. Fails without `_access_format`: the server refuses the format."""
+    resolved = run_gunicorn_file(tmp_path, "access_log_format = '%(h)s %(X)s %({a}o)s %(xx)s %%'")
+    assert resolved.config.access_log_format == "%(h)s - %({a}o)s - %%"
+    assert "gunicorn.conf.py line 1, access_log_format: there is no atom %(X)s %(xx)s" in resolved.warnings[0]
+
+
+def test_a_hook_is_no_suggestion_for_a_value(tmp_path: Path) -> None:
+    """Fails with hooks among the known names: worker_tmp_dir or worker_int or worker_exit."""
+    (warning,) = run_gunicorn_file(tmp_path, "worker_tmp = '/dev/shm'").warnings
+    assert warning.endswith("did you mean worker_tmp_dir?")
+
+
 def test_a_logconfig_dict_stands_over_gunicorns_defaults(tmp_path: Path) -> None:
     """Handlers that only gunicorn defines, and objects in it. Fails without _LOG_DEFAULTS, and with str(sys.stdout)."""
     text = (

@@ -48,6 +48,12 @@ def test_a_variable_of_the_shell_is_in_no_file(
         ),
         (
             "shop.service",
+            "[Service]\nExecStart=/srv/venv/bin/uvicorn a:b --port 9\n",
+            {"target": "a:b", "bind": ["127.0.0.1:9"]},
+            "ExecStart becomes `/srv/venv/bin/aserver run`",
+        ),
+        (
+            "shop.service",
             "[Service]\nExecStart=/srv/bin/uwsgi --ini small.ini -p 7\n",
             {"target": "shop:web", "workers": 7, "errorlog": "/var/log/small.log"},
             "small.ini is read, too",

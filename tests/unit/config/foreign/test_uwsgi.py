@@ -67,7 +67,7 @@ def test_a_uwsgi_ini(migrate: Migrate, tmp_path: Path) -> None:
         "static": ["/static=/srv/static"],
     }
     changes = [line for line in outcome.err.splitlines() if line.startswith("changes")]
-    assert [line.split()[2] for line in changes] == ["socket:", "static-map:", "static-map:"]
+    assert [line.partition(":")[0].split()[-1] for line in changes] == ["socket", "static-map", "static-map"]
     assert "/favicon.ico=/srv/favicon.ico has no equal" in changes[1]
     assert "404" in changes[2]
-    assert "note      uwsgi, vacuum: " in outcome.err
+    assert ", vacuum: " in outcome.err
