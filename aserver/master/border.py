@@ -24,17 +24,17 @@ from aserver.master.handles import WorkerHandle, ZygoteHandle
 
 P = TypeVar("P", ZygoteHandle, WorkerHandle)
 
-#: A fork is answered once, and the end of the process reported once.
+#: Messages that a zygote may send for each fork: the answer, and the report of the end.
 PER_FORK = 2
-#: Turns' shares that are heard of a process that has ended: all that a socket holds, unless a grandchild that has the
-#: other end goes on sending.
+#: Turns for which the channel of an ended process is read. All that a socket holds fits; without a limit a grandchild
+#: that has the other end could go on sending.
 LAST_TURNS = 8
-#: Characters of a text that is no reason and no traceback.
+#: The most characters of a text that is neither a reason nor a traceback.
 LONGEST_WORD = 100
 
 
 def hear(peer: P, obey: Callable[[P, Any, list[int]], None], turns: int = 1) -> str:
-    """Take in the messages of a peer, `turns` turns' share at most. Returns how it broke the protocol, else ""."""
+    """Pass a peer's messages to `obey`, those of `turns` turns at most. Returns how it broke the protocol, or ""."""
     assert peer.channel is not None
     left: deque[tuple[Any, list[int]]] = deque()
     try:
@@ -55,14 +55,14 @@ def hear(peer: P, obey: Callable[[P, Any, list[int]], None], turns: int = 1) -> 
 
 
 def count(peer: ZygoteHandle | WorkerHandle) -> None:
-    """Count a message of a peer. Raises ChannelError if there are more than it can have reason to send: a flood."""
+    """Count a message of a peer. Raises ChannelError if it has sent more than it can have reason to."""
     peer.said += 1
     if peer.said > peer.may_say:
         raise ChannelError(f"it has sent {peer.said} messages, and can have had {peer.may_say} to send")
 
 
 def clean(text: str, most: int = msg.LONGEST_REASON) -> str:
-    """A text of a peer, fit for the log and the terminal: cut, and without control characters."""
+    """A text of a peer for the log and the terminal: cut, and without control characters."""
     return printable(msg.shorten(text, most))
 
 
@@ -87,7 +87,7 @@ def believe_forked(
 
 
 def ordered(message: msg.Forked | msg.ForkFailed, zygote: ZygoteHandle, worker: WorkerHandle | None) -> WorkerHandle:
-    """The worker whose order `message` answers. Raises ChannelError if there is no unanswered order for it."""
+    """The worker whose order to fork `message` answers. Raises ChannelError if no such order is unanswered."""
     if worker is None or worker.generation != zygote.generation or worker.pid is not None:
         raise ChannelError(f"{type(message).__name__} for serial {message.serial}, which it was not told to fork")
     return worker
@@ -103,7 +103,7 @@ def check_generation(message: msg.FromZygote, zygote: ZygoteHandle) -> None:
 def check_exited(message: msg.Exited, zygote: ZygoteHandle, worker: WorkerHandle | None) -> bool:
     """Whether the worker is still known. Raises ChannelError if it is not a child of this zygote."""
     if worker is None:
-        return False  # its status was given up on (workers.STATUS_PATIENCE)
+        return False  # the status came too late (workers.STATUS_PATIENCE)
     if worker.generation != zygote.generation or worker.pid != message.pid:
         raise ChannelError(f"Exited for serial {message.serial}, pid {message.pid}, which is no process of its own")
     return True

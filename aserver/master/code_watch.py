@@ -1,6 +1,7 @@
-"""Whether the code on disk is still the code that runs: code that was deployed by half is named before it does harm.
+"""Compares the code on disk with the code that was loaded, and logs which files have changed since.
 
-Runs in the master, every few seconds. It only looks at modification times and sizes; it never imports, never reloads.
+Runs in the master, every few seconds: half a deploy is named before a new worker loads it. It only looks at
+modification times and sizes; it never imports, never reloads.
 """
 
 import logging
@@ -15,15 +16,15 @@ log = logging.getLogger("aserver.master")
 #: As `importer.fingerprint` makes it: path to (mtime in ns, size in bytes).
 Fingerprint = Mapping[str, tuple[int, int]]
 
-#: So many names are enough for a line.
+#: The most names in a log line.
 NAMED = 5
-#: Seconds that a look may take of the master's time. A process that runs the application's code names the paths, and
-#: a path that leads through long chains of links takes milliseconds.
+#: Seconds that a look may take. The paths come from a process that runs the application's code, and a path through long
+#: chains of links takes milliseconds.
 LOOK_TIME = 0.02
 
 
 class CodeWatch:
-    """The loaded files of every generation."""
+    """The loaded files of all generations."""
 
     def __init__(self) -> None:
         self._code: dict[int, LoadedCode] = {}

@@ -24,7 +24,7 @@ log = logging.getLogger("aserver.master")
 
 #: Besides `reload_include`: the user's code, and the sources of pages.
 INCLUDED = ("*.py", "*.html", "*.jinja", "*.jinja2", "*.j2", "*.css", "*.js")
-#: Besides `reload_exclude`, for files and directories: hidden ones, and an editor's files of a moment.
+#: Besides `reload_exclude`, for files and directories: hidden names, and the temporary files of editors.
 EXCLUDED = (".*", "*~", "__pycache__", "node_modules", "site-packages", "dist-packages")
 #: Changes of the environment that the code runs in, wherever they are in the project.
 ENVIRONMENT = ("pyproject.toml", "*.lock", "requirements*.txt", "aserver.toml", "gunicorn.conf.py")
@@ -41,7 +41,7 @@ _INSTALLED = re.compile(r"(.*/(?:site|dist)-packages)/")
 
 
 class Patterns:
-    """Which files count, by `reload_include` and `reload_exclude`, and which directories are not entered."""
+    """Which files count by `reload_include` and `reload_exclude`, and which directories are entered."""
 
     def __init__(self, include: Iterable[str], exclude: Iterable[str], environment: Iterable[str]) -> None:
         """`environment` are files by their whole paths, such as the env file."""

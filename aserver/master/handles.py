@@ -1,4 +1,4 @@
-"""Handles of the processes below the master: their descriptors, and how they are let go of.
+"""Handles of the processes below the master: their descriptors, watched and closed.
 
 Runs in the master. It decides nothing.
 """
@@ -61,7 +61,7 @@ class Peer:
             known.update({path: more[path] for path in paths})
 
     def watch(self, on_message: Callable[[Self], None], on_dead: Callable[[Self], None]) -> None:
-        """Have the running loop call these."""
+        """Have the running loop call `on_message` for messages and `on_dead` for the end of the process."""
         loop = asyncio.get_running_loop()
         if self.channel is not None:
             loop.add_reader(self.channel.fileno(), on_message, self)
@@ -70,13 +70,13 @@ class Peer:
             loop.add_reader(self.pidfd, on_dead, self)
 
     def unwatch(self) -> None:
-        """Have the running loop look at it no longer."""
+        """Undo `watch`."""
         for fd in (self.channel.fileno() if self.channel is not None else -1, self.pidfd):
             if fd is not None and fd >= 0:
                 asyncio.get_running_loop().remove_reader(fd)
 
     def close(self) -> None:
-        """Let go of its descriptors."""
+        """Close its descriptors."""
         if self.channel is not None:
             self.channel.close()
         for fd in (self.pidfd, self.trace):
@@ -103,7 +103,7 @@ class ZygoteHandle(Peer):
         return f"the zygote of generation {self.generation} (pid {self.pid})"
 
     def kill(self, signum: signal.Signals = signal.SIGKILL) -> None:
-        """End it; our own unreaped child, so the pid is still its."""
+        """Send a signal that ends it. It is an unreaped child of this process, so the pid is still its own."""
         if self.pidfd is not None:
             unix.send_signal(self.pidfd, signum)
         else:
@@ -120,7 +120,7 @@ class ZygoteHandle(Peer):
 
 @dataclass(slots=True)
 class WorkerHandle(Peer):
-    """A worker process, from the order to fork it until its death is understood."""
+    """A worker process, from the order to fork it until its end is reported to the state machine."""
 
     hears = FromWorker
     serial: int
@@ -150,7 +150,7 @@ class WorkerHandle(Peer):
 
 
 def spawn_zygote(generation: int) -> ZygoteHandle:
-    """Exec a zygote with a channel, or take the one that was started ahead. Raises OSError."""
+    """Start a zygote, or take the zygote that was started ahead. Raises OSError."""
     trace = unix.memory_file("aserver-trace")
     try:
         pid, ours = programs.start_zygote()

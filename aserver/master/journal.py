@@ -1,4 +1,4 @@
-"""The master's log and its memory: records are logged, and those that have an event are kept, also through upgrades.
+"""The master's log: records are written, and those that have an event are kept, also through upgrades.
 
 Runs in the master. docs/operate.md lists the events and promises the fields; a program may rely on both.
 """
@@ -49,13 +49,13 @@ class Journal:
         self.counts: dict[str, int] = {}  # of events, by `metrics/tally`
 
     def restore(self, records: list[Record], counts: dict[str, int]) -> None:
-        """Go on after those of this master's former image."""
+        """Take over the records and counts of this master's former image."""
         self.counts = counts
         self.records.extend(records)
         self.last = records[-1].number if records else 0
 
     def say(self, order: Say) -> None:
-        """Log it, and keep it if it is an event."""
+        """Log a record, and keep it if it has an event."""
         text = f"{order.text}\n{order.detail.rstrip()}" if order.detail else order.text
         facts = {name: value for name in FACTS if (value := getattr(order, name)) not in ("", None)}
         log.log(logging.getLevelNamesMapping()[order.level.upper()], "%s", text, extra=facts)

@@ -74,7 +74,7 @@ class ServiceManager:
         return cls("\0" + path[1:] if path[0] == "@" else path, int(period) / 1e6 if watched else None)
 
     def hear(self, record: Record) -> None:
-        """A decision of the master: of these, how a reload ended stands in the status."""
+        """Take note of how a reload or upgrade ended, for the status."""
         if record.event in ("reload.ends", "upgrade.ends"):
             self._outcome = record.message
 
@@ -119,9 +119,10 @@ class ServiceManager:
             self._send_waiting()
 
     def sign_of_life(self, now: float, beats: Iterable[float], *, needed: bool) -> None:
-        """Pet the watchdog, twice in its period, if a worker has beaten within the period. Times are monotonic seconds.
+        """Send WATCHDOG=1, twice in its period, if a worker's heart has beaten within the period.
 
-        `needed`: a worker ought to live now; a server that starts, stops or is parked has none.
+        `needed`: there ought to be a worker now; a server that starts, stops or is parked has none. Times are monotonic
+        seconds.
         """
         if self._watchdog is None or now < self._next_sign:
             return
@@ -173,7 +174,7 @@ class ServiceManager:
 
 
 class ReadyLines:
-    """Tells those that wait for it, once, that all workers serve: `lines` are descriptors and the text for each."""
+    """Writes once that all workers serve: `lines` are descriptors, with the text for each."""
 
     def __init__(self, lines: dict[int, str]) -> None:
         self.lines = lines

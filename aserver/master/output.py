@@ -1,8 +1,8 @@
 """Captured output: the pipes of zygotes and workers, and the process that reads them (`output.reader`).
 
-Runs in the master, which makes the pipes, holds their reading ends, and does not read them. So the end of the reading
-process ends no writer: it is started again, and reads on. For rotated logs and for an upgrade it is replaced as well.
-Without `capture_output` nothing here happens.
+Runs in the master, which makes the pipes and holds their reading ends, but does not read. So no writer ends with the
+reading process: another is started and goes on, also for rotated logs and after an upgrade. Without `capture_output`
+nothing here happens.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ _READER = Path(__file__).resolve().parent.parent / "output" / "__main__.py"
 
 
 class Output:
-    """The pipes of all processes whose generation captures output, and their readers: one, or two at an exchange."""
+    """The pipes of all processes whose generation captures output, and the readers: two while they are exchanged."""
 
     def __init__(self, of: Mapping[int, Resources], board_fd: int) -> None:
         """`of` are the resources of each generation."""
@@ -91,7 +91,7 @@ class Output:
                     self._start()
 
     def hand_over(self) -> list[SavedOutput]:
-        """The pipes for the next image of this master; the reader leaves; without an upgrade `look` starts another."""
+        """The pipes for the next image of this master. The reader leaves; if the exec fails, `look` starts another."""
         self._dismiss()
         return self.pipes
 
@@ -101,7 +101,7 @@ class Output:
         self.look()
 
     def look(self) -> None:
-        """Close pipes that are read to their end, which comes when no process can write any more; see to a reader."""
+        """Close the pipes that are at their end, as no process can write any more; start a reader if none runs."""
         for pipes in [each for each in self.pipes if all(map(_is_over, each.ends))]:
             self.pipes.remove(pipes)
             _close(pipes)
@@ -117,7 +117,7 @@ class Output:
         self._looks = self._loop.call_later(LOOK, self.look) if self.pipes else None
 
     def exchange(self) -> None:
-        """Have another reader go on, which writes to the logs as they are now."""
+        """Replace the reader: the next reader writes to the log files as they are now."""
         self._dismiss()
         self.look()
 
@@ -127,7 +127,7 @@ class Output:
         self._pid = 0
 
     def close(self) -> None:
-        """Wait until the last output is in the log, and let go of everything. The processes have ended."""
+        """Wait until the last output is in the log, and close everything. The processes have ended."""
         for timer in (self._timer, self._looks):
             if timer is not None:
                 timer.cancel()
@@ -177,7 +177,7 @@ class Output:
                 self._pass(pipes)
 
     def _start_later(self, how: str) -> None:
-        """Without a reader for so long, the writers would wait for it: their output is thrown away."""
+        """Start a reader after a pause. The pipes are emptied, since the writers would wait for room."""
         lost = sum(map(_throw_away, (end for pipes in self.pipes for end in pipes.ends)))
         log.error("the reader of captured output %s; another follows in %g s, %d bytes are lost", how, PAUSE, lost)
         self._timer = self._loop.call_later(PAUSE, self._start)
@@ -198,7 +198,7 @@ class Output:
         self.exchange()
 
     def _forget(self, pid: int) -> int | None:
-        """Let go of a reader whose channel has ended; returns its wait status."""
+        """Forget a reader whose channel has ended; returns its wait status."""
         channel = self._readers.pop(pid)
         self._loop.remove_reader(channel.fileno())
         channel.close()

@@ -51,9 +51,9 @@ class PidFile:
         return self
 
     def remove(self) -> None:
-        """Unlink it if the path still leads to our file, and let go of the lock.
+        """Remove the file if the path still leads to it, and release the lock.
 
-        A pidfile that the path reaches by a symbolic link is emptied: it stands in another folder, which is not ours.
+        A pidfile behind a symbolic link is emptied instead: the folder that it stands in is not ours.
         """
         with contextlib.suppress(OSError):
             directory = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -78,7 +78,7 @@ class PidFile:
             _require_regular(self.path, os.stat(self.path))
 
     def _take_lock(self) -> LockFile | None:
-        """None where this user may write the pidfile, but make no file beside it."""
+        """Lock the file beside it. None where this user may write the pidfile, but make no file beside it."""
         try:
             lock = LockFile.take(_lock_path(self.path))
         except OSError as error:

@@ -56,7 +56,7 @@ class Processes:
 
     @property
     def quiet(self) -> bool:
-        """Whether no message to or from a peer is half through this process, and the end of each is understood."""
+        """Whether no message is half sent or half received, and each zygote that broke the protocol has ended."""
         return not self._halves() and not any(zygote.broken for zygote in self.zygotes.values())
 
     def _halves(self) -> list[ZygoteHandle | WorkerHandle]:
@@ -64,7 +64,7 @@ class Processes:
         return [peer for peer in peers if peer.channel and not peer.channel.eof and not peer.channel.quiet]
 
     def cut_off_halves(self, reason: str) -> None:
-        """Wait no longer for the rest of any message."""
+        """Cut off, for `reason`, each peer of whose messages only a half is sent or received."""
         for peer in self._halves():
             if isinstance(peer, WorkerHandle):
                 self.workers.cut_off(peer, reason)
@@ -72,7 +72,7 @@ class Processes:
                 self._cut_off(peer, reason)
 
     def inherit(self, snapshot: Snapshot) -> None:
-        """Watch over the processes that this master's former image knew."""
+        """Take over the processes of this master's former image."""
         for zygote in snapshot.zygotes:
             self.keep(ZygoteHandle.restored(zygote))
         for worker in snapshot.workers:
@@ -88,7 +88,7 @@ class Processes:
         self.output.exchange()
 
     def close(self) -> None:
-        """Forget all; a process that still lives sees its channel end."""
+        """Close all; a process that still lives sees its channel end."""
         self.workers.close()
         for zygote in list(self.zygotes.values()):
             self._forget(zygote)
@@ -116,22 +116,22 @@ class Processes:
         self.keep(zygote)
 
     def keep(self, zygote: ZygoteHandle) -> None:
-        """Hear a zygote, and watch for its end."""
+        """Take in a zygote: its messages are read, and its end is waited for."""
         self.zygotes[zygote.generation] = zygote
         zygote.watch(self._on_message, self._on_dead)
 
     def tell(self, generation: int, message: msg.Message, fds: Sequence[int] = ()) -> None:
-        """Send, if there is such a zygote."""
+        """Send a message to the zygote of `generation`, if there is one."""
         if (zygote := self.zygotes.get(generation)) is not None:
             zygote.channel.send(message, fds)
 
     def kill(self, generation: int, signum: signal.Signals) -> None:
-        """Send a signal that ends it, if there is such a zygote."""
+        """End the zygote of `generation`, if there is one."""
         if (zygote := self.zygotes.get(generation)) is not None:
             zygote.kill(signum)
 
     def adopt_workers(self, generation: int) -> None:
-        """Make a zygote the deputy of every living worker."""
+        """Make a zygote the deputy of all living workers: it ends them should the master die."""
         for worker in self.workers.all.values():
             if worker.pid is not None and worker.pidfd is not None and not worker.dead:
                 self.tell(generation, msg.Adopt(worker.serial, worker.pid), [worker.pidfd])
@@ -172,7 +172,7 @@ class Processes:
                 assert_never(message)
 
     def _cut_off(self, zygote: ZygoteHandle, reason: str) -> None:
-        """Hear a zygote no more: it is killed, and another follows."""
+        """Read no more messages of a zygote, and kill it; another follows."""
         self._loop.remove_reader(zygote.channel.fileno())
         zygote.channel.cut_off()
         log.error("%s broke the protocol: %s; it is killed, the workers that it has forked serve on", zygote, reason)

@@ -1,8 +1,7 @@
-"""Settings, listeners and log files of a generation, and how those of the next generation grow out of them.
+"""Settings, listeners and log files of a generation; those of the next are made from them.
 
-Runs in the master. Listeners and logs that a reload does not change are the same objects in both generations, so an
-address is never let go of in between; a listener or log that only a gone generation used is closed. It never listens
-and never accepts.
+Runs in the master. Listeners and logs that a reload does not change are the same objects in both generations, so the
+addresses stay bound; those that only an ended generation used are closed. It never accepts.
 """
 
 import contextlib
@@ -30,7 +29,7 @@ log = logging.getLogger("aserver.master")
 #: Stands for `bind` while systemd's sockets replace it.
 _SYSTEMD = "systemd"
 
-#: Settings of the process, or of things that it makes once: a reload leaves them as they are and says so.
+#: Settings that a reload does not change, and says so: they are of the process, or of things that are made once.
 ONLY_AT_START = (
     "pidfile",
     "daemon",
@@ -49,7 +48,7 @@ class LogFile:
     """An open log, shared by every generation that writes to the same path."""
 
     def __init__(self, path: str, which: Literal["error", "access"], fd: int | None = None) -> None:
-        """Open it, unless it is open as `fd`, which is taken over. Raises ConfigError."""
+        """Open the file, or take it over as `fd`. Raises ConfigError."""
         self.path = path
         self.which = which
         self.fd = open_log(path, which=which) if fd is None else fd
@@ -63,7 +62,7 @@ class LogFile:
         self.fd = fresh
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the file."""
         os.close(self.fd)
 
 
@@ -182,21 +181,21 @@ class AllResources:
         """Give `fresh` to the next generation; resources that were ready for it and never given are closed."""
         superseded, self.next = self.next, fresh
         if superseded not in self.of.values():
-            let_go(superseded, (*self.of.values(), fresh))
+            close_unused(superseded, (*self.of.values(), fresh))
 
     def forget(self, generation: int) -> None:
-        """Close the listeners and logs that only this generation used."""
+        """Forget a generation, and close the listeners and logs that only it used."""
         gone = self.of.pop(generation)
         if gone is self.next and self.of:
             self.next = self.of[max(self.of)]  # the newest generation failed: nothing of it may stay open
-        for listener in let_go(gone, (*self.of.values(), self.next)):
+        for listener in close_unused(gone, (*self.of.values(), self.next)):
             log.info("%s is no longer listened on", listener.name)
 
     def close(self) -> None:
         """Close everything."""
         for generation in list(self.of):
-            let_go(self.of.pop(generation), (*self.of.values(), self.next))
-        let_go(self.next, ())
+            close_unused(self.of.pop(generation), (*self.of.values(), self.next))
+        close_unused(self.next, ())
 
 
 def _workers(config: Config) -> int:
@@ -204,9 +203,9 @@ def _workers(config: Config) -> int:
 
 
 def _refuse_other_tls(config: Config, bound: Mapping[str, list[Listener]]) -> None:
-    """A listener is TLS or in the clear for life: while two generations accept on it, clients would get either.
+    """Raise ConfigError where the settings ask for TLS on a listener that was bound without, or the other way round.
 
-    Raises ConfigError where the settings now say otherwise.
+    While two generations accept on it, clients would get either.
     """
     for spec, listeners in bound.items():
         wanted = bool(config.certfile) and not spec.startswith(("http://", "h2c://"))
@@ -298,7 +297,7 @@ def provide_next(previous: Resources, resolved: Resolved) -> tuple[Resources, li
     return Resources(config, _workers(config), bound, logs, resolved.directory, resolved.hooks), remarks
 
 
-def let_go(gone: Resources, kept: Iterable[Resources]) -> list[Listener]:
+def close_unused(gone: Resources, kept: Iterable[Resources]) -> list[Listener]:
     """Close listeners and logs that only `gone` used; returns the listeners that were closed."""
     kept = list(kept)
     used = {id(thing) for each in kept for thing in (*each.listeners, *each.logs)}

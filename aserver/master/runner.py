@@ -1,7 +1,7 @@
-"""The loop of the master: takes in events, performs the state machine's commands, re-arms a timer.
+"""The loop of the master: takes in events, carries out the state machine's commands, sets the timer for the next.
 
-Runs in the master process's stdlib loop, or in the loop of a program that embeds a whole master. It never waits for a
-worker or zygote (it waits for the next event or deadline), never imports user code, and never forks.
+Runs in the master process's stdlib loop, or in the loop of a program that embeds a whole master. It waits for the next
+event or deadline, and never for a worker or zygote; it never imports user code, and never forks.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ CODE_CHORES = 5
 
 
 class Runner:
-    """A server: listeners in, exit out. Everything it opens it closes, also when it fails."""
+    """Runs a server to its end. All that it opens it closes, also when it fails."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Runner:
         if logs is not None:
             logs.share_half_lines(self.processes.board.fd)
         self._reloads = Reloads(self.resources, reread, self.handle, self.journal.say, own_process=logs is not None)
-        # Where the process is not ours, the manager waits for a word of the program that embeds the server.
+        # Where the process is not ours, the program that embeds the server speaks to the manager.
         self._manager = ServiceManager.found(os.environ, os.getpid()) if logs is not None else ServiceManager(None)
         self._ready_lines = ready_lines or ReadyLines({})
         self.journal.followers += [self._ready_lines.hear, self._manager.hear]
@@ -255,7 +255,7 @@ class Runner:
         return bool(self.processes.workers.debugged(Debugged.AT_PROMPT))
 
     def close(self) -> None:
-        """Let go of everything; `run` does so at its end."""
+        """Close everything; `run` does so at its end."""
         for timer in (self._timer, *self._periodic):
             if timer is not None:
                 timer.cancel()
@@ -329,7 +329,7 @@ class Runner:
         self.processes.tell(order.generation, msg.Quit(last))
 
     def listen(self, generation: int) -> None:
-        """Let clients connect to the listeners of a generation, as far as they can be had, and log where it logs."""
+        """Listen where the settings of a generation say, but for addresses that are taken, and log where they say."""
         first = not self.resources.serving
         if self.logs is not None and not first:
             resources = self.resources.of[generation]

@@ -1,7 +1,7 @@
-"""The meaning of a save (`reload`): a new worker for the user's own code, a new generation for everything else.
+"""Answers a saved file (`reload`): new workers for the user's own code, a new generation for everything else.
 
-Runs in the master's loop. A new worker is forked from a zygote that has the installed packages already; settings, the
-environment and packages need a zygote of their own.
+Runs in the master's loop. New workers are forked from a zygote that has the installed packages already; settings, the
+environment and packages need another zygote.
 """
 
 import os

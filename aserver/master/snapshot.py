@@ -22,7 +22,7 @@ from aserver.sockets import Handover
 
 SCHEMA = 18
 
-#: Fields that stay behind: chance is the new image's own, and commands are carried out before the exec.
+#: Fields that are not saved: `rng` is made anew, and all commands are carried out before the exec.
 _OWN = ("rng", "out")
 
 

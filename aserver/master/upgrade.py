@@ -1,9 +1,9 @@
-"""SIGUSR2: the master becomes its own successor, by execve in place.
+"""SIGUSR2: the master replaces itself with a new image of its program, by execve.
 
-Runs in the master. Same pid, children, pidfds, board, listeners, pidfile lock; signals are blocked meanwhile and
-obeyed afterwards. Before that, a preflight starts the very same command in a child, which goes through the new
-aserver's imports, command line and settings and compares the schema of the state; if it fails, nothing has happened.
-Two masters side by side (nginx's way) lose a service manager's main pid, and cannot be PID 1 of a container.
+Runs in the master. Pid, children, pidfds, board, listeners and the pidfile's lock stay; signals are blocked meanwhile
+and obeyed afterwards. Before that, a preflight runs the same command in a child, which does the new aserver's imports,
+reads command line and settings and compares the schema of the state; if it fails, nothing has happened. Two masters
+side by side (nginx's way) lose a service manager's main pid, and cannot be PID 1 of a container.
 """
 
 import asyncio
@@ -114,20 +114,20 @@ def become(snapshot: Snapshot, noted: list[int]) -> OSError:
     `noted` are signals that came before they were blocked and have not been obeyed: they are raised again.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    paper = unix.memory_file("aserver-snapshot")
-    fds = [*snapshot.fds(), paper]
+    memory = unix.memory_file("aserver-snapshot")
+    fds = [*snapshot.fds(), memory]
     try:
-        with open(paper, "wb", closefd=False) as file:  # whole or not at all: os.write may write a part (ulimit -f)
+        with open(memory, "wb", closefd=False) as file:  # whole or not at all: os.write may write a part (ulimit -f)
             file.write(msgspec.msgpack.encode(snapshot))
         for fd in fds:
             os.set_inheritable(fd, True)
         while noted:
             signal.raise_signal(noted.pop())  # pending from here on, which an exec keeps (execve(2))
-        os.execve(sys.executable, _command(), {**os.environ, SNAPSHOT: str(paper)})  # noqa: S606
+        os.execve(sys.executable, _command(), {**os.environ, SNAPSHOT: str(memory)})  # noqa: S606
     except OSError as error:
         for fd in fds:
             os.set_inheritable(fd, False)
-        os.close(paper)
+        os.close(memory)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return error
 
@@ -142,9 +142,9 @@ def inherited(environ: MutableMapping[str, str]) -> Snapshot | None:
     number = environ.pop(SNAPSHOT, None)
     if number is None:
         return None
-    paper = int(number)
-    data = os.pread(paper, os.fstat(paper).st_size, 0)
-    os.close(paper)
+    memory = int(number)
+    data = os.pread(memory, os.fstat(memory).st_size, 0)
+    os.close(memory)
     snapshot = msgspec.msgpack.decode(data, type=Snapshot)
     for fd in snapshot.fds():
         os.set_inheritable(fd, False)

@@ -1,7 +1,6 @@
 """The workers as processes: their messages and deaths become events; orders become messages and signals.
 
-Runs in the master's loop, beside `processes`, which has the zygotes. It decides nothing. Everything about a worker is
-forgotten in a single place, when its death is understood.
+Runs in the master's loop, beside `processes`, which has the zygotes. It decides nothing.
 """
 
 import asyncio
@@ -29,7 +28,7 @@ from aserver.metrics.totals import Totals
 
 log = logging.getLogger("aserver.master")
 
-#: Seconds that the zygote's report of an exit status may lag behind the pidfd before the death is taken without it.
+#: Seconds that the zygote's report of an exit status may lag behind the pidfd; then the end is reported without it.
 STATUS_PATIENCE = 0.5
 #: Seconds that faulthandler gets to write its stacks before they are read; it took under 10 ms (measured).
 DUMP_PATIENCE = 0.05
@@ -89,7 +88,7 @@ class Workers:
             self.totals.look(worker.cell, self._board.page(worker.cell))
         return self.totals.sums()
 
-    # ── from the order to fork to the grave ──────────────────────────────────────────────────
+    # ── from the order to fork to the end ────────────────────────────────────────────────────
 
     def fork(self, order: msg.Fork) -> None:
         """Have its zygote fork a worker."""
@@ -111,7 +110,7 @@ class Workers:
                 self._loop.call_soon(self._on_event, msg.ForkFailed(order.serial, error.strerror or str(error)))
 
     def inherit(self, saved: SavedWorker) -> None:
-        """Watch over a worker that this master's former image knew."""
+        """Take over a worker of this master's former image."""
         worker = self.all[saved.serial] = WorkerHandle.restored(saved)
         if (zygote := self._zygotes.get(saved.generation)) is not None:
             zygote.may_say += border.PER_FORK
@@ -142,7 +141,7 @@ class Workers:
             return
         worker.status = message.status
         if worker.dead or worker.pidfd is None:
-            self._bury(worker)
+            self._report_end(worker)
 
     def orphaned(self, generation: int) -> None:
         """Its zygote is gone: orders to fork died with it, and a status that it has not reported stays unknown."""
@@ -150,10 +149,10 @@ class Workers:
             if worker.pid is None:
                 self._forget(worker)
             elif worker.dead or (worker.channel is not None and worker.channel.eof and worker.pidfd is None):
-                self._bury(worker)
+                self._report_end(worker)
 
     def close(self) -> None:
-        """Forget all; a worker that still lives sees its channel end."""
+        """Close all; a worker that still lives sees its channel end."""
         for worker in list(self.all.values()):
             self._forget(worker)
 
@@ -164,7 +163,7 @@ class Workers:
         if worker.channel.eof:  # no death notice: a grandchild may hold the other end (docs/traps.md, 27)
             self._loop.remove_reader(worker.channel.fileno())
             if worker.pidfd is None and worker.generation not in self._zygotes:  # but here there is no other
-                self._loop.call_soon(self._bury, worker)
+                self._loop.call_soon(self._report_end, worker)
 
     def _hear(self, worker: WorkerHandle, turns: int = 1) -> None:
         if broken := border.hear(worker, self._on_says, turns):
@@ -192,7 +191,7 @@ class Workers:
         self._on_event(message)
 
     def cut_off(self, worker: WorkerHandle, reason: str) -> None:
-        """Hear a worker no more; it is replaced and told to leave."""
+        """Read no more messages of a worker; it is replaced, and told to leave."""
         assert worker.channel is not None
         self._loop.remove_reader(worker.channel.fileno())
         worker.channel.cut_off()
@@ -205,12 +204,12 @@ class Workers:
         if worker.status is None:
             worker.status = unix.wait_pidfd(worker.pidfd)  # ours if its zygote died before it
         if worker.status is not None:
-            self._bury(worker)
+            self._report_end(worker)
         else:
-            self._loop.call_later(STATUS_PATIENCE, self._bury, worker)
+            self._loop.call_later(STATUS_PATIENCE, self._report_end, worker)
 
-    def _bury(self, worker: WorkerHandle) -> None:
-        """The process is gone and its status known, or given up on: hear its last words, then tell of its death."""
+    def _report_end(self, worker: WorkerHandle) -> None:
+        """Report the end of a worker whose status is known, or not waited for any more, after its last messages."""
         if self.all.get(worker.serial) is not worker:
             return
         if worker.channel is not None:
@@ -232,13 +231,13 @@ class Workers:
     # ── orders ───────────────────────────────────────────────────────────────────────────────
 
     def tell(self, serial: int, message: msg.Message, fds: Sequence[int] = ()) -> None:
-        """Send, if there is such a worker."""
+        """Send a message to a worker, if it is known."""
         worker = self.all.get(serial)
         if worker is not None and worker.channel is not None:
             worker.channel.send(message, fds)
 
     def signal(self, serial: int, signum: signal.Signals) -> None:
-        """Signal that very process, never another that has its pid by now."""
+        """Signal a worker: by its pidfd, or else by its zygote, never by a pid that another process may have by now."""
         worker = self.all.get(serial)
         if worker is None or worker.dead:
             return
@@ -266,7 +265,7 @@ class Workers:
 
 
 class OutOfMemory:
-    """The kernel's count of kills for want of memory, by which a death by SIGKILL is understood."""
+    """The kernel's count of kills for want of memory, which explains a death by SIGKILL."""
 
     def __init__(self) -> None:
         self._seen = cgroups.oom_kills()[1]
@@ -274,7 +273,7 @@ class OutOfMemory:
     def why(self, signum: str | None) -> str:
         """The evidence that a process that ended by this signal was killed for memory; empty if there is none.
 
-        A kill that is counted explains one death, since several processes may be killed before the first is buried.
+        A kill that is counted explains one death: several processes may be killed before the first end is reported.
         """
         whose, count = cgroups.oom_kills()
         before, self._seen = self._seen, count

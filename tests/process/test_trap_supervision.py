@@ -64,7 +64,7 @@ def _pidfds(holder: Process) -> set[int]:
 
 
 def test_trap_20_a_killed_worker_is_replaced_and_its_neighbours_notice_nothing(server: Start) -> None:
-    """Fails without the Died event in Runner._bury (no replacement)."""
+    """Fails without the Died event in Workers._report_end (no replacement)."""
     running = server(PROBE, "--workers", "2")
     with running.connect() as kept:
         survivor = int(kept.request("/").body)

@@ -1,9 +1,9 @@
 """The process of the admin endpoint, as the master keeps it: started, again when it dies or hangs, ended at the end.
 
 Runs in the master. The listeners are the master's: while there is no such process, clients wait in their queue. The
-process has an end of a socket pair, by which it looks at this server (`ControlServer.adopt`) and can order nothing;
-if that ends, as at an upgrade or the master's death, so does the process. It asks twice a second, so a process that
-asks nothing for `hang_timeout` hangs: it is aborted, so that its stacks get into the log, and then killed.
+process has an end of a socket pair, by which it asks this server (`ControlServer.adopt`) and can order nothing; if that
+ends, as at an upgrade or the master's death, so does the process. It asks twice a second, so a process that asks
+nothing for `hang_timeout` hangs: it is aborted, so that its stacks get into the log, and then killed.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ _PROGRAM = Path(__file__).resolve().parents[2] / "admin" / "__main__.py"
 
 
 def bind(config: Config) -> list[Listener]:
-    """The listeners of `admin`, which accept already. None, and a word in the log, if they cannot be had."""
+    """The listeners of `admin`, listening already. If they cannot be bound, none, and the log says why."""
     if config.admin is None:
         return []
     plain = config.admin if config.admin.startswith(("unix:", "fd://")) else f"http://{config.admin}"
@@ -103,7 +103,7 @@ class Companion:
             self._pid = spawn_program(_PROGRAM, LINE_FD, fds={LINE_FD: theirs.fileno()})
         except OSError as error:
             ours.close()
-            self._mourn(f"could not be started ({error.strerror})")
+            self._ended(f"could not be started ({error.strerror})")
             return
         finally:
             theirs.close()
@@ -123,7 +123,7 @@ class Companion:
         self._forget()
         code, signum = decode_status(status)
         how = f"ended with exit code {code}" if signum is None else explain_exit(code, signum, Intent.NONE)
-        self._mourn(f"(pid {pid}) {self._silence or how}", f"the stacks at its end:\n{stacks}" if stacks else "")
+        self._ended(f"(pid {pid}) {self._silence or how}", f"the stacks at its end:\n{stacks}" if stacks else "")
 
     def _end_silence(self, pid: int) -> None:
         now, config = self._loop.time(), self._runner.resources.next.config
@@ -138,7 +138,7 @@ class Companion:
             os.kill(pid, signal.SIGABRT)  # faulthandler writes the stacks
             self._silence = f"has asked nothing for {silent:.1f} s (more than {limit:g} s) and was killed"
 
-    def _mourn(self, how: str, detail: str = "") -> None:
+    def _ended(self, how: str, detail: str = "") -> None:
         now = time.monotonic()
         pause = self._back_off.died(now, now - self._began)
         text = f"the admin endpoint's process {how}; the workers serve on, another one starts {when(pause)}"

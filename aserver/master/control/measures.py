@@ -1,7 +1,6 @@
-"""Measures of the workers' processes, by the kernel's word and by their cells on the board.
+"""CPU time and memory of the workers' processes, as the kernel counts them.
 
-Runs in the master, when a client asks. Numbers on the board are the application's word: they are shown, and never
-trusted.
+Runs in the master, when a client asks.
 """
 
 import contextlib
@@ -29,7 +28,7 @@ class _Seen:
 
 
 class Measures:
-    """CPU time and memory of processes, by pid; a process is looked at again and forgotten with its worker."""
+    """The last readings of each process, by pid."""
 
     def __init__(self) -> None:
         self._seen: dict[int, _Seen] = {}

@@ -40,7 +40,7 @@ def metrics(runner: Runner, measures: Measures) -> list[Family]:
 
 
 def _of_board(runner: Runner) -> Iterator[Family]:
-    """Gauges of open requests and connections, by the words of the workers that live."""
+    """Gauges of open requests and connections, as the living workers count them on the board."""
     workers = runner.processes.workers.all.values()
     cells = [cell for worker in workers if (cell := runner.processes.board.words(worker.cell)) is not None]
     for name, field in (

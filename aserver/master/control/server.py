@@ -56,14 +56,14 @@ class ControlServer:
         journal.followers.append(self._on_record)
 
     def close(self) -> None:
-        """Let go of the clients; the listener stays its owner's."""
+        """Close the clients; the listener is closed by its owner."""
         if self._listener is not None:
             self.loop.remove_reader(self._listener)
         self.journal.followers.remove(self._on_record)
         if self._timer is not None:
             self._timer.cancel()
         for client in list(self._clients):
-            client.last_words()
+            client.finish()
 
     def forget(self, client: "ControlClient") -> None:
         """A client is gone."""
@@ -100,7 +100,7 @@ class ControlServer:
             self._clients.add(ControlClient(self, sock))
 
     def _on_record(self, _record: Record) -> None:
-        """Tell followers in a turn of the loop of their own: the master is in the middle of a decision."""
+        """Have followers written to in a later turn of the loop: the master is in the middle of a decision."""
         for client in self._clients:
             client.pump_soon()
 
@@ -249,13 +249,13 @@ class ControlClient:
         self._outgoing = b"".join(lines)
         return bool(lines)
 
-    def last_words(self) -> None:
+    def finish(self) -> None:
         """Close, after as much has been sent as the socket takes at once."""
         self.pump()
         self.close()
 
     def close_if_gone(self) -> None:
-        """Let go of a client that has hung up, which is not seen otherwise while it is paused."""
+        """Close a client that has hung up, which is not seen otherwise while it is paused."""
         with contextlib.suppress(BlockingIOError):
             try:
                 gone = not self._sock.recv(1, socket.MSG_PEEK)
@@ -265,7 +265,7 @@ class ControlClient:
                 self.close()
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the connection."""
         if self._sock.fileno() < 0:
             return
         self._server.loop.remove_reader(self._sock)

@@ -1,4 +1,4 @@
-"""Clauses for the log and `aserver status`: why a process ended, its cause to wait, whether clients may come. Pure."""
+"""Clauses for the log and `aserver status`: why a process ended, why it waits, whether clients may be sent. Pure."""
 
 from collections.abc import Mapping
 
@@ -45,7 +45,7 @@ def explain_exit(code: int | None, signal: str | None, intent: Intent, *, out_of
 
 
 def worker_waits_for(model: Model, worker: Worker) -> str:
-    """Empty for a worker that just serves."""
+    """The cause of a worker to wait; empty for a worker that just serves."""
     left = f", for at most {max(0.0, worker.deadline - model.now):.0f} s" if worker.deadline is not None else ""
     match worker.phase:
         case WorkerPhase.BOOTING:
@@ -78,7 +78,7 @@ def _replacement(model: Model, worker: Worker) -> str:
 
 
 def server_waits_for(model: Model) -> str:
-    """Empty for a server that just serves."""
+    """The cause of the server to wait; empty for a server that just serves."""
     if model.server is ServerPhase.STOPPING:
         left = model.stop_begins - model.now
         if left > 0:

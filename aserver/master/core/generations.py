@@ -75,7 +75,7 @@ def candidate_failed(model: Model, generation: Generation, code: int, reason: st
 
 
 def boot_failed(model: Model, worker: Worker, code: int, reason: str, detail: str) -> None:
-    """Book the failure of `worker`, which is gone: retry, or give its generation up."""
+    """Count the failure of `worker`, which has ended: try again, or give its generation up."""
     generation = model.generations[worker.generation]
     why, reason = reason, f"{worker} could not boot: {reason}"
     if model.over or generation.role in (Role.OLD, Role.FAILED):
@@ -125,7 +125,7 @@ def booted(model: Model, generation: Generation) -> None:
 
 
 def give_up(model: Model, code: int, reason: str, detail: str) -> None:
-    """No worker ever served and none will: end, with the cause as the last thing printed."""
+    """End the server, as no worker ever served and none will; the cause is the last thing printed."""
     model.result = ev.Exit(code, reason, detail)
     transitions.begin_stop(model, ev.StopMode.QUICK)
 
@@ -134,7 +134,7 @@ def give_up(model: Model, code: int, reason: str, detail: str) -> None:
 
 
 def begin_reload(model: Model, generation: Generation, request: ev.ReloadRequested) -> None:
-    """`generation` starts."""
+    """Note the operation that `generation` is started for."""
     if request.upgrade is None:
         operation = Operation("reload", model.now, generation.number, request.tickets)
     else:

@@ -1,4 +1,4 @@
-"""The master's knowledge: workers, generations, the number of workers wanted, and the phase that each is in.
+"""The master's state: workers, generations, the number of workers wanted, and the phase that each is in.
 
 Pure: shapes, and questions about them that change nothing. Phases and deadlines are assigned in `transitions`.
 """
@@ -55,7 +55,7 @@ class ServerPhase(enum.Enum):
 
 
 class Intent(enum.Enum):
-    """The master's own part in the end of a process: the first half of every explanation."""
+    """Why the master ends a worker, if it does; `explain_exit` explains the worker's end by it first."""
 
     NONE = "none"
     LEAVE = "leave"  # told to drain

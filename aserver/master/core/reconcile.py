@@ -74,7 +74,7 @@ def _expire_zygotes(model: Model) -> None:
             generation.overdue = f"had not loaded the app within {limit:g} s and was killed"
         else:
             signal, generation.overdue = "SIGKILL", "did not answer and was killed"
-            transitions.note_violence(model, "a zygote")
+            transitions.note_kill(model, "a zygote")
         text = f"the zygote of generation {generation.number} {generation.overdue}"
         model.say("error", text, "zygote.overdue", generation, reason=generation.overdue)
         transitions.kill_zygote(model, generation, signal)

@@ -27,7 +27,7 @@ def on_stop_requested(model: Model, event: ev.StopRequested) -> None:
 def proceed(model: Model) -> None:
     """Order everything that the stop still needs."""
     if model.stop_begins > model.now and model.stop is ev.StopMode.GRACEFUL:
-        return  # drain_delay: go on accepting while load balancers look away
+        return  # drain_delay: accept until load balancers have noticed
     if model.listeners_open:
         model.listeners_open = False
         model.out.append(ev.CloseListeners())

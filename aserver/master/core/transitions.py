@@ -212,17 +212,17 @@ def kill(model: Model, worker: Worker, intent: Intent, signal: str = "SIGKILL") 
     worker.phase = _step(worker, worker.phase, WorkerPhase.FAILED if worker.boots else WorkerPhase.KILLING)
     worker.intent = intent
     worker.deadline = model.now + (ABORT_ALLOWANCE if signal == "SIGABRT" else KILL_ALLOWANCE)
-    note_violence(model, "a worker")
+    note_kill(model, "a worker")
     if worker.pid is not None:
         model.out.append(ev.Kill(worker.serial, signal))
     else:
         kill_zygote(model, model.generations[worker.generation])
 
 
-def note_violence(model: Model, whom: str) -> None:
+def note_kill(model: Model, what: str) -> None:
     """A stop in which something had to be killed ends with its own exit code."""
     if model.server is ServerPhase.STOPPING and model.result.code == ExitCode.OK:
-        model.result = ev.Exit(ExitCode.KILLED, f"stopped, but {whom} had to be killed")
+        model.result = ev.Exit(ExitCode.KILLED, f"stopped, but {what} had to be killed")
 
 
 # ── zygotes ──────────────────────────────────────────────────────────────────────────────────

@@ -13,7 +13,7 @@ from aserver.config.build import Layer, build
 from aserver.ipc.board import BoardFile
 from aserver.master import programs
 from aserver.master.output import Output
-from aserver.master.resources import Resources, let_go, provide
+from aserver.master.resources import Resources, close_unused, provide
 from tests.harness import eventually
 
 pytestmark = pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -24,7 +24,7 @@ def resources(tmp_path: Path) -> Iterator[Resources]:
     values = {"target": "a:b", "errorlog": f"{tmp_path}/log", "bind": [f"unix:{tmp_path}/s"], "capture_output": True}
     made = provide(build([Layer("test", values)]), {})
     yield made
-    let_go(made, ())
+    close_unused(made, ())
 
 
 @pytest.fixture

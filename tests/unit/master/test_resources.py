@@ -9,7 +9,7 @@ import pytest
 
 from aserver.config import Layer, Resolved, build
 from aserver.errors import BindError, ConfigError
-from aserver.master.resources import AllResources, Resources, let_go, provide, provide_next
+from aserver.master.resources import AllResources, Resources, close_unused, provide, provide_next
 
 
 def _resolved(tmp_path: Path, **settings: object) -> Resolved:
@@ -21,7 +21,7 @@ def _resolved(tmp_path: Path, **settings: object) -> Resolved:
 def first(tmp_path: Path) -> Iterator[Resources]:
     resources = provide(_resolved(tmp_path, bind=["127.0.0.1:0", f"unix:{tmp_path}/a.sock"], workers=2), {})
     yield resources
-    let_go(resources, ())
+    close_unused(resources, ())
 
 
 def _open_files() -> set[str]:
@@ -40,25 +40,25 @@ def test_what_does_not_change_is_the_same_object(first: Resources, tmp_path: Pat
     assert second.workers == 3
     assert all(old is new for old, new in zip(first.listeners, second.listeners, strict=True))
     assert [id(log) for log in second.logs] == [id(log) for log in first.logs]
-    assert let_go(first, (second,)) == []
+    assert close_unused(first, (second,)) == []
     assert all(listener.socket.fileno() >= 0 for listener in second.listeners)
 
 
 def test_what_is_new_is_opened_and_what_only_the_old_one_used_is_closed(first: Resources, tmp_path: Path) -> None:
-    """Fails with let_go that closes by generation instead of by use."""
+    """Fails with close_unused that closes by generation instead of by use."""
     tcp, unix = first.bound
     changed = _resolved(tmp_path, bind=[unix, f"unix:{tmp_path}/b.sock"], errorlog=str(tmp_path / "new.log"))
     second, _ = provide_next(first, changed)
     try:
         assert second.bound[unix] == first.bound[unix]
         assert list(second.bound) == [unix, f"unix:{tmp_path}/b.sock"]
-        (gone,) = let_go(first, (second,))
+        (gone,) = close_unused(first, (second,))
         assert gone is first.bound[tcp][0]
         assert gone.socket.fileno() == -1
         assert str(tmp_path / "error.log") not in _open_files()
         assert {str(tmp_path / "new.log"), str(tmp_path / "access.log")} <= _open_files()
     finally:
-        let_go(second, ())
+        close_unused(second, ())
         first.bound.clear()
         first.logs.clear()
 
@@ -96,10 +96,10 @@ def test_a_reload_may_go_on_from_one_that_never_served(first: Resources, tmp_pat
     waiting, _ = provide_next(first, _resolved(tmp_path, bind=specs))
     latest, _ = provide_next(waiting, _resolved(tmp_path, bind=specs))
     assert latest.listeners == waiting.listeners
-    assert let_go(waiting, (first, latest)) == []
+    assert close_unused(waiting, (first, latest)) == []
     with pytest.raises(BindError):
         provide_next(first, _resolved(tmp_path, bind=specs))
-    assert [each.name for each in let_go(latest, (first,))] == [f"unix:{tmp_path}/b.sock"]
+    assert [each.name for each in close_unused(latest, (first,))] == [f"unix:{tmp_path}/b.sock"]
 
 
 def test_what_only_a_failed_generation_used_is_closed(tmp_path: Path) -> None:
