@@ -39,7 +39,7 @@ TURN_MESSAGES, TURN_BYTES = 64, 256 << 10
 _PIECE = 64 << 10
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)  # socket.recv_fds ignores it (docs/traps.md, 13)
 _NOSIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
-#: Given with every call, because O_NONBLOCK belongs to the description: a zygote with a duplicate could clear it.
+#: Passed to every call, because O_NONBLOCK belongs to the open file: a zygote with a duplicate could clear it.
 _DONTWAIT = socket.MSG_DONTWAIT
 
 M = TypeVar("M", bound=Message)
@@ -47,14 +47,14 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Channel(Generic[M]):
-    """An end of a channel. `expects` is the union of messages that may arrive here, from `ipc.messages`."""
+    """One end of a channel. `expects` is the union of the messages that may arrive here, from `ipc.messages`."""
 
     def __init__(self, sock: socket.socket, expects: Any) -> None:
         sock.setblocking(False)
         self._sock = sock
         self._decode = msgspec.msgpack.Decoder(expects).decode
         most_fds = max(FDS.get(kind, (0, 0))[1] for kind in get_args(expects))
-        # Not CMSG_SPACE: it rounds up, and the kernel would fill the padding with a descriptor more.
+        # Not CMSG_SPACE: it rounds up, and the kernel would fill the padding with another descriptor.
         self._fds_room = socket.CMSG_LEN(most_fds * 4) if most_fds else 0
         self._incoming = bytearray()
         self._incoming_fds: list[int] = []
@@ -84,6 +84,11 @@ class Channel(Generic[M]):
     def quiet(self) -> bool:
         """Whether no message is half read or half written: then the socket is the channel's whole state."""
         return not (self._outgoing or self._incoming or self._incoming_fds)
+
+    @property
+    def half_read(self) -> int:
+        """Bytes of the message that has not arrived whole."""
+        return len(self._incoming)
 
     def send(self, message: Message, fds: Iterable[int] = ()) -> None:
         """Queue `message` and write as much as the socket takes. The caller keeps its descriptors.

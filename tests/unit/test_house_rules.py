@@ -134,11 +134,6 @@ TESTED_ELSEWHERE = {
 #: How often tests look at what a leading underscore calls private, by directory.
 PRIVATE_READS = {
     "apps": 1,
-    "protocol/http1": 2,
-    "protocol/peer": 4,
-    "protocol/websocket": 3,
-    "unit": 1,
-    "unit/ipc": 1,
 }
 
 

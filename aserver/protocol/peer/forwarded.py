@@ -68,6 +68,11 @@ class Forwarding:
         self._known: dict[bytes, tuple[Address, bool]] = {}
         self._trusted: dict[str, bool] = {}
 
+    @property
+    def remembered(self) -> tuple[int, int, int]:
+        """How many peers, entries and fields are remembered; REMEMBERED of each at most."""
+        return len(self._trusted), len(self._known), len(self._origins)
+
     def trusts(self, client: Address | None) -> bool:
         """Tell whether this peer is believed when it names others; None is the other end of a unix socket."""
         if client is None:

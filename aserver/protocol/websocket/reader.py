@@ -119,6 +119,11 @@ class FrameReader:
         self._pieces: list[Any] = []  # of str for text, of bytes for binary
         self._blocks: list[Any] = []  # of the same, `PIECES` of them joined
 
+    @property
+    def kept(self) -> int:
+        """In how many pieces the message under way is kept."""
+        return len(self._blocks) + len(self._pieces)
+
     def feed(self, data: bytes) -> None:
         """Parse bytes that have arrived; call the sink for each message and control frame. Raises ViolationError."""
         try:

@@ -106,9 +106,9 @@ async def test_a_parser_is_made_for_what_has_to_be_parsed() -> None:
     await service.feed(service.connect(), b"GET /" + FIELDS)
     connection = service.connect()
     await service.feed(connection, b"GET /" + FIELDS)
-    assert connection.handler.reader._parser is None
+    assert connection.handler.reader.head is None
     assert (await service.feed(connection, b"GET / HTTP/1.1\r\nHost: u\r\n\r\n"))["headers"] == [(b"host", b"u")]
-    assert connection.handler.reader._parser is not None
+    assert connection.handler.reader.head is not None
 
 
 async def test_what_a_proxy_says_is_believed_by_each_connection_for_itself(parsed: list[bytes]) -> None:

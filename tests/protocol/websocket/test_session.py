@@ -1069,14 +1069,17 @@ async def test_draining_is_told_and_sockets_leave_with_1012() -> None:
 
 
 async def test_a_waiter_for_the_drain_may_be_cancelled() -> None:
+    cancelled = asyncio.Event()
+
     async def watch(app: Application) -> None:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(app.scope["extensions"]["aserver.draining"].wait(), 0.01)
+        cancelled.set()
         await app.until_disconnected()
 
     app = Application(watch)
     async with opened(app) as (client, server):
-        await eventually(lambda: not server.service.context.leaving._waiters)
+        await eventually(cancelled.is_set)
         server.service.drain()
         await client.send(frame(CLOSE))
         await eventually(lambda: app.returned)

@@ -271,7 +271,7 @@ def test_a_flood_is_taken_in_by_the_turn_and_stays_in_the_socket(pair: Pair) -> 
     read = 0
     while master.receive() == []:
         zygote.send(LONG)
-        before, read = read, len(master._incoming)
+        before, read = read, master.half_read
         assert read - before <= TURN_BYTES
     assert read > TURN_BYTES, "the premise: it took several turns"
 
