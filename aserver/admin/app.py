@@ -1,4 +1,4 @@
-"""The ASGI app of the admin endpoint. It answers with the master's last word, and changes nothing."""
+"""The ASGI app of the admin endpoint. It answers from what the master told last, and changes nothing."""
 
 import json
 from collections.abc import Awaitable, Callable

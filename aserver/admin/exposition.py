@@ -1,4 +1,4 @@
-"""Metrics in Prometheus' formats, out of the families that the control socket tells.
+"""Metrics in Prometheus' formats, made of the families that the control socket gives.
 
 prometheus-client (the extra `admin`) makes the text, in the format that the scraper asks for: Prometheus' own or
 OpenMetrics. It is imported when the first scraper comes.

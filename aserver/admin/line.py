@@ -1,8 +1,8 @@
-"""The conversation with the master: its decisions as they happen; twice a second and after each, status and metrics.
+"""The connection to the master: it sends its decisions as they happen; status and metrics are asked twice a second.
 
-Requests are answered from the master's last word, so that no client waits for the master and no number of clients is a
-load for it. Only "not ready" is asked again before it is said: a server that has just announced that it is ready must
-not be called unready because the last answer is a moment older. All clients that ask share that question.
+Requests are answered from the last answer, so that no client waits for the master and no number of clients is a load
+for it. Only "not ready" is asked again before it is said: a server that has just announced that it is ready must not be
+called unready because the last answer is a moment older. All clients that ask share that question.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from aserver.metrics.samples import Samples
 
 #: Seconds between an answer and the next question.
 PERIOD = 0.5
-#: Seconds after which the last answer says nothing about now.
+#: Seconds after which the last answer is too old.
 STALE = 5.0
 #: Seconds that a client waits for another answer before it is told that the server is not ready.
 PATIENCE = 0.5
@@ -28,7 +28,7 @@ _LONGEST = 16 << 20
 
 
 class MasterLine:
-    """Keeps the master's last word. `changed` is set, and replaced by another event, whenever there is news."""
+    """Keeps the master's last answers. `changed` is set, and replaced by another event, at each answer and record."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.status: dict[str, Any] | None = None
@@ -52,7 +52,7 @@ class MasterLine:
         return self._loop.time() - self.heard
 
     async def listen(self) -> None:
-        """Take in the master's words until it hangs up."""
+        """Take in the master's records and answers until it closes the connection."""
         reader, writer = await asyncio.open_connection(sock=self._sock, limit=_LONGEST)
         self._writer = writer
         writer.write(b'{"command": "events", "follow": true}\n')
@@ -113,7 +113,7 @@ class MasterLine:
         return self.status["ready"], self.status["reason"]
 
     def liveness(self) -> tuple[bool, str]:
-        """Whether the master turns, also while its workers are blocked."""
+        """Whether the master answers, also while its workers are blocked."""
         if self.age > STALE:
             return False, f"the master has not answered for {self.age:.1f} s"
         return True, "the master answers"

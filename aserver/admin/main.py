@@ -1,6 +1,6 @@
-"""The admin endpoint's process: takes its listeners from the master, drops its rights, and serves until the line ends.
+"""The admin endpoint's process: takes its listeners from the master, drops its rights, serves until the master goes.
 
-The first message on the line is the settings as JSON, with the descriptors of the trace (`log.crash`), of the error
+The first message from the master is the settings as JSON, with the descriptors of the trace (`log.crash`), of the error
 log and of the listeners.
 """
 
@@ -26,8 +26,7 @@ from aserver.log.setup import configure
 
 #: Of the first message: bytes read at once, and descriptors at most.
 _PIECE, _MOST_FDS = 1 << 16, 64
-#: The settings of a small server, and no more. Its own end must be quick, since at an upgrade another
-#: process takes over.
+#: The settings of a small server. It must end quickly, since at an upgrade another process takes over.
 _SETTINGS: dict[str, object] = {
     "interface": "asgi",
     "lifespan": "off",

@@ -1,4 +1,4 @@
-"""The running server that a command speaks to, and the conversation with it.
+"""Finds the running server that a command is for, and sends it orders by its control socket.
 
 Runs in the operator's process. The master's half is `master/control`, whose documents say what can be asked.
 """
@@ -62,7 +62,7 @@ class Line:
         self.close()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._file.close()
         self._socket.close()
 

@@ -1,7 +1,7 @@
 """A Python settings file's names as settings here: gunicorn's by its table of verdicts, our own as they are.
 
 Pure. Every Python settings file is read so, because none says for which server it is: names of both may stand in the
-same file. It must never drop a name without a word, except those that the file uses itself, as gunicorn does.
+same file. It must never drop a name in silence, except those that the file uses itself, as gunicorn does.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The board: a small cell of shared memory for each worker process, written by that process and read by all.
+"""The board: shared memory with a cell for each worker process, written by that process and read by all.
 
 The master makes it (a memfd); zygotes and workers map it. A cell belongs to a process, never to a slot: else the beat
 of a draining worker would hide that the new worker of its slot hangs (docs/traps.md, 34). Each field is one aligned
@@ -69,7 +69,7 @@ class BoardFile:
         return int(_WORD.unpack(data)[0]) if len(data) == _WORD.size else 0
 
     def debugged(self, index: int) -> int:
-        """Whether a debugger may hold the worker of a cell: a `Debugged`, unless the application has spoilt it."""
+        """Whether a debugger may hold the worker of a cell: a `Debugged`, or any number that the application wrote."""
         words = self.words(index)
         return Debugged.NO if words is None else words[Field.DEBUGGED]
 
@@ -79,7 +79,7 @@ class BoardFile:
         return struct.unpack(f"={_WORDS // _WORD.size}Q", data) if len(data) == _WORDS else None
 
     def read_text(self, index: int) -> str:
-        """The text noted last, fit for a log line."""
+        """The text noted last, in ASCII for a log line."""
         text = os.pread(self.fd, _TEXT.size, index * CELL_SIZE + _WORDS).rstrip(b"\0")
         return ascii(text.decode("latin-1"))[1:-1]
 
@@ -94,7 +94,7 @@ class BoardFile:
         data = os.pread(self.fd, _WORD.size, _HEADER)
         given_out = int(_WORD.unpack(data)[0]) if len(data) == _WORD.size else 0
         if not index <= given_out < CELLS:
-            # A count that a worker has spoilt becomes the whole board: readers then look at unused cells too.
+            # A count that a worker has overwritten becomes the whole board: readers then look at unused cells too.
             os.pwrite(self.fd, _WORD.pack(index if given_out < index else CELLS - 1), _HEADER)
 
     def tell_readiness(self, *, ready: bool, reason: str) -> None:
@@ -155,9 +155,9 @@ class Board:
         return text.startswith("+"), text[1:] or "the server boots"
 
     def used(self, begin: int = 0, most: int = CELLS) -> Iterator[tuple[int, memoryview]]:
-        """The cells that were ever given out, with their numbers: at most so many, round from the one after `begin`.
+        """The cells that were ever given out, with their numbers: at most `most`, counted round from behind `begin`.
 
-        A spoilt count is cut to the size of the board.
+        A count that a worker has overwritten is cut to the size of the board.
         """
         count = min(self._words[_HEADER], CELLS - 1)
         for number in range(begin, begin + min(most, count)):

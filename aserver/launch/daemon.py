@@ -1,7 +1,7 @@
 """Detaching from the terminal (`daemon`), as init scripts want it: the command returns when the server is ready.
 
-Runs in the command's process, before it has a loop or a thread. Two forks make the server the child of init and no
-leader of its session, so that it never gets a terminal again (daemon(7)). The first process stays until the server is
+Runs in the command's process, before it has a loop or a thread. After two forks the server is a child of init and does
+not lead its session, so that it never gets a terminal again (daemon(7)). The first process stays until the server is
 ready or has failed, prints the error, and ends with the server's exit code.
 """
 
@@ -21,9 +21,8 @@ READY = "\0"
 def detached(serve: Callable[[int], int]) -> int:
     """Call `serve` in a process that is detached, with the descriptor into which READY goes when the server is ready.
 
-    Returns twice: in the first process with the exit code, in the detached one with the result of `serve`. Until
-    the detached one is ready, the first process prints the errors that the other writes to `sys.stderr`, which has
-    the same descriptor.
+    Returns twice: in the first process with the exit code, in the detached process with the result of `serve`. Until
+    that is ready, the first process prints the errors that it writes to `sys.stderr`, which has the same descriptor.
     """
     here, there = socket.socketpair()
     unix.become_subreaper()  # else the exit status of the server would be told to init

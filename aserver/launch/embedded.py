@@ -121,7 +121,7 @@ def _weigh(resolved: Resolved) -> Iterator[str]:
 
 
 def run_here(app: Callable[..., Any], resolved: Resolved) -> ExitCode:
-    """`run(app)`: serve in a loop of our own until a signal ends it. In a thread there are no signals to hear."""
+    """`run(app)`: serve in a loop of our own until a signal ends it. In a thread no signal does."""
     terminal.keep_standard_streams()
     signals = threading.current_thread() is threading.main_thread()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

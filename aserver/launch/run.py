@@ -43,7 +43,7 @@ from aserver.sockets import Address, Listener
 
 log = logging.getLogger("aserver.master")
 
-#: The way out for a program under trio.
+#: The advice for a program under trio.
 NO_TRIO = "uvloop and asyncio are its loops: under trio start `aserver run` as a process (trio.run_process)"
 
 

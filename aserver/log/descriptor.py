@@ -4,9 +4,8 @@ Every process has its own; only `sink.Sink` calls it. It must never wait for a r
 inherited description: the shell that started the server shares that of descriptors 0-2.
 
 To a regular file an O_APPEND write of any length is not mixed with others. To a pipe, write(2) is all-or-nothing up to
-PIPE_BUF (pipe(7)), so longer lines are cut there. A terminal that is behind takes half a line. The process whose line
-that is keeps the others off until the rest is written, by a lock on bytes of the terminal (fcntl(2)). The lock ends
-with its process.
+PIPE_BUF (pipe(7)), so longer lines are cut there. A terminal that is slow may take half a line: a lock on bytes of the
+terminal (fcntl(2)) keeps the other processes from writing until the rest is written. The lock ends with its process.
 """
 
 import contextlib
@@ -114,7 +113,7 @@ class Descriptor:
             if half is not None and half.get():
                 lead = b"\n"  # the process with half a line out was killed
         if half is not None:
-            half.put(half=True)  # before the write, which may be our last act: an empty line is better than a torn line
+            half.put(half=True)  # before the write, in which we may be killed: an empty line is better than a torn line
         out = 0
         try:
             out = self._write(lead + piece)
@@ -197,7 +196,7 @@ class Descriptor:
 
     def replace(self, fd: int, kind: SinkKind) -> None:
         """Go on with the file of `fd`, under the same number; `fd` itself is closed."""
-        self._let_go()
+        self._release()
         os.dup2(fd, self.fd, inheritable=False)
         os.close(fd)
         self.kind = kind
@@ -214,14 +213,14 @@ class Descriptor:
 
     def close(self) -> None:
         """Close the descriptor. A later `send` fails with EBADF: the number may be another file's by then."""
-        self._let_go()
+        self._release()
         fd, self.fd = self.fd, -1
         self._ask_first = None
         self.exclusive = False
         self._close_spare()
         os.close(fd)
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1

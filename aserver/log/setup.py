@@ -221,7 +221,7 @@ class Logging:
             root.addHandler(LineHandler(self.error, self._layout))
 
     def close(self, seconds: float = 1.0) -> None:
-        """Write the rest, waiting at most `seconds` per log, and close all. The last act of a process.
+        """Write the rest, waiting at most `seconds` per log, and close all. Call it at the very end of a process.
 
         The error log tells of lost access lines, standard error of lost records of the error log.
         """
@@ -304,7 +304,7 @@ def _set_level(root: logging.Logger, config: LogSettings, theirs: Mapping[str, A
 
 
 def shows_colours(kind: SinkKind, environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether lines may be coloured: on a terminal that does not say no."""
+    """Whether lines may be coloured: on a terminal, unless its variables forbid it."""
     # https://no-color.org: set to anything but the empty string.
     return kind is SinkKind.TERMINAL and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
 

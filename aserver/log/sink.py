@@ -7,7 +7,7 @@ Rules for changes to this module:
 * `write` is called from signal handlers, finalisers and other threads. So it has no lock, no `queue.Queue` and no
   buffered file. Lines go into a deque, and the call that gets the *claim* (an atomic `dict.setdefault`) writes them. A
   call that does not get it returns at once: the owner looks at the deque again after giving the claim up.
-* A line leaves whole or not at all, and the loop never waits for a reader. How, is the matter of `descriptor`.
+* A line leaves whole or not at all, and the loop never waits for a reader: `descriptor` sees to that.
 """
 
 import errno
@@ -23,7 +23,7 @@ from aserver.log.descriptor import Descriptor
 from aserver.log.opening import SinkKind, kind_of
 from aserver.log.waker import RETRY_PAUSE, Wait, Waker
 
-#: Bytes that a blocked sink keeps: access lines are the first to go, error records are worth more memory.
+#: Bytes that a blocked sink keeps: error records are worth more memory than access lines.
 ACCESS_BOUND = 1 << 20
 ERROR_BOUND = 4 << 20
 CUT = b" [cut]\n"
@@ -337,7 +337,7 @@ class Sink:
         self._pump()
 
     def forget(self) -> None:
-        """Leave the queue and the loop to the parent, whose they are; called in a forked child."""
+        """Drop the queue and the loop, which are the parent's; called in a forked child."""
         self._pid = os.getpid()
         self.descriptor.renew_lock()
         self._queue.clear()

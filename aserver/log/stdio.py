@@ -55,7 +55,7 @@ class OutputBytes(io.RawIOBase):
     def __init__(self, stream: "OutputStream", fd: int) -> None:
         self._stream = stream
         self._fd = fd
-        self._decoders: dict[int, codecs.IncrementalDecoder] = {}  # by thread, each with half a character perhaps
+        self._decoders: dict[int, codecs.IncrementalDecoder] = {}  # by thread; each may hold half a character
 
     def fileno(self) -> int:
         """For subprocesses and C code."""

@@ -21,7 +21,7 @@ class Totals(msgspec.Struct):
     seen: dict[int, list[int]] = {}
 
     def look(self, index: int, page: bytes) -> None:
-        """Take in the page of a living worker; a page that has been cut says nothing."""
+        """Take in the page of a living worker; a page that has been cut is left out."""
         seen = self.seen.setdefault(index, [0] * WORDS)
         if len(page) >= _PAGE.size:
             words = _PAGE.unpack_from(page)

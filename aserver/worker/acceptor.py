@@ -204,7 +204,7 @@ class Acceptor:
 
     @property
     def _handshake_first(self) -> bool:
-        """Is a TLS handshake the first thing to come? With the PROXY protocol it follows the header."""
+        """Whether a connection begins with a TLS handshake. With the PROXY protocol it follows the header."""
         return self.endpoint.tls is not None and self.proxy is None
 
     def _secure(self, sock: socket.socket) -> TlsHandshake:

@@ -1,8 +1,8 @@
 """The number of connections that a worker may have at once, by `limit_connections` and by the limit of open files.
 
-Runs in the worker's loop. Without a free descriptor uvloop accepts each client and closes the connection, with no word
-in the log. So the worker stops accepting before: clients then wait in the queue until another worker accepts them, or
-this one when a connection has ended.
+Runs in the worker's loop. Without a free descriptor uvloop accepts each client and closes the connection, and logs
+nothing. So the worker stops accepting before that: clients wait in the queue until another worker accepts them, or
+this worker when a connection has ended.
 """
 
 import logging
@@ -39,14 +39,14 @@ class Capacity:
         return cls(room, f"what {soft} open files leave")
 
     def fill(self) -> None:
-        """Note that the limit is reached. The log has a line for each time, not for each client that waits."""
+        """Note that the limit is reached, with a line in the log; not another line for each client that waits."""
         if not self.full:
             self.full = True
             text = "%d connections are open, as many as may be (%s): who comes now waits until one is closed"
             log.warning(text, self.limit, self.why)
 
     def has_room(self, connections: int) -> bool:
-        """May a worker that was full accept again? True once, and then the worker is not full any more."""
+        """Whether a worker that was full may accept again. True once: then the worker is not full any more."""
         if self.full and connections < self.limit:
             self.full = False
             return True

@@ -61,7 +61,7 @@ class DebuggerWatch:
         return cmdloop
 
     def look(self) -> None:
-        """Whether it is still there. Called at each heartbeat: then, at least, it does not hold the loop."""
+        """Note whether the debugger is still there. Called at each heartbeat: then it does not hold the loop."""
         if self._noted:
             self._be(Debugged.PERHAPS if _is_here() else Debugged.NO)
 

@@ -24,7 +24,7 @@ log = logging.getLogger("aserver.error")
 POLL = 0.02
 #: Seconds for the handshakes of clients that were in the accept queue at a final stop.
 LAST_HANDSHAKES = 1.0
-#: Seconds for an idle TLS client to answer our close_notify, which it has nothing to gain from.
+#: Seconds for an idle TLS client to answer our close_notify, which it need not do.
 GOODBYE = 0.5
 #: Seconds that a cancelled request gets to unwind before its connection is cut off.
 UNWIND = 1.0
@@ -35,7 +35,7 @@ WEBSOCKET_WINDOW = 0.25
 
 
 class ServerDrain:
-    """Ordered once or several times, and run once. `deadline` is by the loop's clock."""
+    """Ordered once or several times, then run once. `deadline` is by the loop's clock."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class ServerDrain:
         await self.cut_off(service)
 
     async def cut_off(self, service: Service) -> None:
-        """End all that is left, by itself also in the middle of `run`."""
+        """End all that is left. May be called in the middle of `run`, which then ends."""
         await self._cancel(service)
         self._handshakes.give_up()
         service.abort()
@@ -134,7 +134,7 @@ class ServerDrain:
         self._release()
         service.tasks.stop_streams(self._loop.time())
         await self._until(empty, began + self._config.idle_grace)
-        self._handshakes.give_up()  # a client that says nothing must not hold up the stop
+        self._handshakes.give_up()  # a client that sends nothing must not delay the stop
         await self._close_idle(service)
         await self._until(empty, began + (1 - WEBSOCKET_WINDOW) * grace)
         departure = service.close_websockets(began + grace)
@@ -158,7 +158,7 @@ class ServerDrain:
         log.info(text, self.time_left, "; ".join(names[:NAMED]), more)
 
     def _is_empty(self, service: Service) -> bool:
-        """Are there no connections, no handshakes, and no applications that work on after their answer?"""
+        """Whether there is no connection, no handshake, and no application that works on after its answer."""
         return not (service.connections or service.active or self._handshakes)
 
     async def _close_idle(self, service: Service) -> None:

@@ -3,8 +3,8 @@
 Unwinding would walk the preloaded heap, and so copy it. Runs in a worker whose loop has ended, and in the zygote. The
 steps: non-daemon threads are joined and executors ended (`threading._shutdown`); exit functions run (`atexit`, and with
 them multiprocessing's end and `weakref.finalize`); streams and logs are written out; `os._exit`. Each step may run the
-application's code, and take for ever. Meanwhile a thread of ours, the watch, beats the heart; when the time is over it
-logs the threads and children that are cut off, and ends the process.
+application's code, and take for ever. Meanwhile a thread of ours, the watch, writes the heartbeat; when the time is
+over it logs which threads and children are cut off, and ends the process.
 """
 
 import atexit
@@ -28,7 +28,7 @@ from aserver.log.setup import Logging
 
 log = logging.getLogger("aserver.error")
 
-#: Seconds that threads get at the least, however late it is: a pool that is told to end needs part of a second.
+#: Seconds that threads get at the least: a pool that is told to end needs part of a second.
 LEAST = 1.0
 #: Seconds for exit functions, after the threads; then LEAST to come to an end. In all less than
 #: QUIT_ALLOWANCE of master/core/limits.py.
@@ -108,7 +108,7 @@ class ProcessExit:
             self._deadline = min(self._deadline, time.monotonic() + max(seconds, LEAST))
 
     def go(self, code: int, *, join: bool = True) -> NoReturn:
-        """End the process with `code`. Without `join`, threads are cut off without a word."""
+        """End the process with `code`. Without `join`, threads are cut off and not logged."""
         self.begin(code)
         self._code = code
         try:

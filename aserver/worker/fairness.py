@@ -15,7 +15,7 @@ SHARE, FEW = 1.125, 4
 PAUSE = 0.001
 #: Accepts without a pause after each pause, so that a stopped neighbour cannot stall the others.
 FREE = 2
-#: A neighbour whose heart has been silent this long (seconds) is blocked or stopped, and does not count.
+#: A neighbour without a heartbeat for so many seconds is blocked or stopped, and does not count.
 SILENT = 0.5
 #: Neighbours that are looked at, others after each heartbeat, and only by a worker with more than FEW connections.
 #: To look at all of 500 ten times a second cost each a hundredth of a CPU: a server on two CPUs never became ready.

@@ -2,8 +2,8 @@
 
 A forked child has copies of everything. With a copy of our listeners it keeps the port taken after the stop; with our
 handlers SIGTERM does not end it; with the loop's wake-up descriptor a signal to the child wakes its parent's loop. So
-Python's at-fork hook lets go of them in the child, before any code of the application runs. A child that C code forks
-behind Python's back is out of reach. Runs in the zygote, in workers and in an embedding program, and must never raise.
+Python's at-fork hook gives them up in the child, before any code of the application runs. A child that C code forks
+without Python's hooks is not reached. Runs in the zygote, in workers and in an embedding program, and must never raise.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ class ForkGuard:
         self._traced = traced
 
     def begin(self) -> None:
-        """Have children that are forked from now on let go of the descriptors."""
+        """Have children that are forked from now on give up the descriptors."""
         _hook()
         if self not in _guards:
             _guards.append(self)
@@ -52,7 +52,7 @@ class ForkGuard:
             _guards.remove(self)
 
     def let_go(self) -> None:
-        """Let go of the descriptors; runs in the child."""
+        """Give up descriptors, signal handlers and the trace; runs in the child."""
         if self._identities:
             self._close_descriptors()
         if self._handlers is not None:
@@ -83,9 +83,9 @@ _masks: dict[int, set[int]] = {}
 
 
 def _hold_signals() -> None:
-    """Let signals wait until the child has Python's own dispositions.
+    """Block signals until the child has Python's own dispositions.
 
-    Our handlers would swallow a SIGTERM that comes before, as `Process.terminate()` right after `start()` sends it.
+    Our handlers would ignore a SIGTERM that comes before, as `Process.terminate()` right after `start()` sends it.
     """
     if _guards:
         _masks[get_ident()] = set(signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()))

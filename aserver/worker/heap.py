@@ -1,4 +1,4 @@
-"""Which types have grown since the application was loaded: an answer to why a worker's memory did.
+"""Finds which types have grown since the application was loaded, and so why a worker's memory has.
 
 Runs where the application is loaded, before its objects are frozen, and in a worker that leaves because of
 `max_memory`. It counts all objects, also those that hold no others, such as bytes: they are found in what holds them.
@@ -8,9 +8,9 @@ import gc
 import sys
 from collections.abc import Iterator
 
-#: Types that are told, and the growth in bytes from which one is.
+#: The most types that are named, and the least growth in bytes.
 MOST, LEAST = 10, 64 << 10
-#: Modules whose `__sizeof__` is quick, and tells of no other object's memory. Of other types the bare object counts.
+#: Modules whose `__sizeof__` is quick and counts no other object's memory. Of other types the bare object counts.
 _PLAIN = frozenset(("builtins", "collections", "array", "numpy"))
 
 
@@ -26,7 +26,7 @@ class Heap:
             self.found[kind] = number + 1, before + size
 
     def growth(self) -> list[str]:
-        """The types that have grown most since then, the largest first: `builtins.dict +1200 (+3.5 MiB)`."""
+        """The types that have grown most since this was made, the largest first: `builtins.dict +1200 (+3.5 MiB)`."""
         gc.collect()
         gc.unfreeze()
         grown: list[tuple[int, int, str]] = []
@@ -38,7 +38,7 @@ class Heap:
 
 
 def _objects() -> Iterator[object]:
-    """Every object that the collector knows, and once each those in them that it does not."""
+    """Every object that the collector tracks, and, once each, the untracked objects in those."""
     known = set[int]()
     for tracked in gc.get_objects():
         yield tracked

@@ -89,7 +89,7 @@ class Lifespan:
 
     @property
     def supported(self) -> bool:
-        """Has the app completed startup?"""
+        """Whether the app has completed startup, and will be asked to shut down."""
         return self._phase is LifespanPhase.UP
 
     async def shutdown(self, limit: float) -> None:

@@ -54,8 +54,8 @@ _PASSING = terminal.GROUP_SIGNALS - {DUMP_SIGNAL}
 #: The loop hears of these. Its handler would take the place of an ignored TTIN or TTOU (terminal.leave_to_master).
 _HEARD = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
-#: Seconds that the master may take for each part of a long message before a worker leaves without having said it.
-LAST_WORDS = 5.0
+#: Seconds that the master may take for each part of the last message before the worker leaves without it.
+LAST_MESSAGE = 5.0
 #: The serial of a server's first worker. If workers load the app themselves, only the first logs remarks about the app.
 FIRST = 1
 
@@ -95,7 +95,7 @@ def run(seed: Seed) -> NoReturn:
 
 
 class WorkerProcess:
-    """The process around a `Server`."""
+    """The process around a `Server`: its signals, its channel to the master, and its end."""
 
     def __init__(self, seed: Seed) -> None:
         self._seed = seed
@@ -186,7 +186,7 @@ class WorkerProcess:
 
     def _boot_failed(self, error: AserverError, detail: str) -> int:
         self._channel.send(BootFailed(self._order.serial, error.exit_code, str(error), detail))
-        self._channel.flush_blocking(LAST_WORDS)
+        self._channel.flush_blocking(LAST_MESSAGE)
         return error.exit_code
 
     async def _main(self, app: ASGIApp) -> int:

@@ -33,7 +33,7 @@ _MERGES: Mapping[str, Callable[[Value, Value], Value]] = {
 
 
 def merge_dead(environ: Mapping[str, str], few: int = FEW) -> None:
-    """Add up the files of dead processes, if the application uses that mode and there are more than a `few`."""
+    """Add up the files of dead processes, if the application uses that mode and there are more than `few`."""
     directory = environ.get("PROMETHEUS_MULTIPROC_DIR") or environ.get("prometheus_multiproc_dir")
     if not directory or "prometheus_client" not in sys.modules:
         return

@@ -1,4 +1,4 @@
-"""A server that gives away each client's bare socket, before a TLS handshake begins, which the loops' servers cannot.
+"""A server that passes on each client's bare socket before a TLS handshake begins, which the loops' servers cannot.
 
 Runs in the worker's loop or the embedding program's. Like the loops' servers it closes the socket that it is given, and
 accepts a single client each time the listener is readable, which leaves the next client to another worker. It must
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 
 class RawServer:
-    """Give each client's socket, not blocking, to `accepted`, and an error of accept(2) that will last to `trouble`.
+    """Pass each client's socket, not blocking, to `accepted`, and an error of accept(2) that will last to `trouble`.
 
     Used in place of an `asyncio.Server` that was made with `start_serving=False`.
     """

@@ -23,7 +23,7 @@ class Relay:
         self._out.setblocking(False)
 
     def hand_on(self, connections: Iterable[Connection]) -> None:
-        """Give idle connections away. If the queue is full, or the system lacks descriptors, they stay."""
+        """Put idle connections in. If the queue is full, or the system lacks descriptors, the rest stay here."""
         with contextlib.suppress(OSError):
             for connection in list(connections):
                 if connection.tls or not connection.idle or not connection.handler.portable:
@@ -39,7 +39,7 @@ class Relay:
         loop.add_reader(self._out.fileno(), self._take_one, loop, factory)
 
     def take_no_more(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Leave the rest to the successor."""
+        """Undo `take`: the rest is for the successor."""
         loop.remove_reader(self._out.fileno())
 
     def _take_one(self, loop: asyncio.AbstractEventLoop, factory: Callable[[], asyncio.BaseProtocol]) -> None:

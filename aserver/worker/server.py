@@ -1,6 +1,6 @@
 """The server of an event loop: accept, serve, drain. The forked worker and `serve(app)` both run it.
 
-Runs in a worker's loop or the embedding program's. It knows nothing of processes: no signals, no channel, no exit. The
+Runs in a worker's loop or the embedding program's. It must not handle signals, use a channel, or end the process. The
 listening sockets stay the caller's.
 """
 
@@ -98,7 +98,7 @@ class Server:
         self._boot_scope = anyio.CancelScope()
 
     async def run(self, ready: Callable[[], None]) -> None:
-        """The whole life: lifespan startup, `ready()`, serve until told to drain, drain, lifespan shutdown.
+        """Lifespan startup, `ready()`, serve until told to drain, drain, lifespan shutdown.
 
         Raises BootError if lifespan startup fails. Being cancelled is a final drain.
         """
@@ -165,7 +165,7 @@ class Server:
 
     @property
     def owed(self) -> list[Awaited]:
-        """The next duty of each client that has a descriptor here."""
+        """For each client that has a descriptor here, the next thing that it has to do before a deadline."""
         return [*self.handshakes.owed, *(self.service.owed if self.service is not None else ())]
 
     async def _open(self, state: dict[str, Any]) -> None:
@@ -258,7 +258,7 @@ class Server:
         await self._drain.run(self.service, self.acceptors)
 
     def beat(self) -> None:
-        """The heart. It beats as long as the loop turns: silence on the board means that the loop stands still."""
+        """Write the heartbeat, and again every BEAT seconds: silence on the board means that the loop stands still."""
         self._timer = self._loop.call_later(BEAT, self.beat)
         self.beats += 1
         service = self.service

@@ -16,7 +16,7 @@ log = logging.getLogger("aserver.error")
 
 
 class Adopted:
-    """The pidfds of adopted workers; iterating gives those, in no order."""
+    """The adopted workers; iterating gives their pidfds, in no order."""
 
     def __init__(self) -> None:
         self._pidfds: dict[int, int] = {}  # by serial

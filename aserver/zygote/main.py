@@ -1,8 +1,9 @@
 """The zygote: loads a generation's code, forks its workers, reaps them, reports, and is the master's deputy.
 
 It has a single thread and no event loop: it polls the master's channel and the wakeup socket. Nothing else in aserver
-forks, except the census (native.py). While the master lives it never decides when to fork or which worker to end. When
-the master dies (EOF) it gives the workers their time to drain, and then ends those that have not left.
+forks, except the census (native.py) and the rehearsal of imports (warm.py). While the master lives it never decides
+when to fork or which worker to end. When the master dies (EOF) it gives the workers their time to drain, and then ends
+those that have not left.
 """
 
 import contextlib
@@ -63,11 +64,10 @@ from aserver.zygote.warm import Teller, Warmth, wait
 
 log = logging.getLogger("aserver.error")
 
-#: Signals that wake the zygote's poll. All but SIGCHLD mean nothing to it: they are sent to the whole group, for the
-#: master.
+#: Signals that wake the zygote's poll. It obeys only SIGCHLD: the others are sent to the whole group, for the master.
 _WAKING = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-#: Seconds that the master may take for each part of a long message before a zygote leaves without having said it.
-LAST_WORDS = 5.0
+#: Seconds that the master may take for each part of the last message before the zygote leaves without it.
+LAST_MESSAGE = 5.0
 #: Seconds beyond the workers' own drain after which the deputy kills.
 DEPUTY_ALLOWANCE = 1.0
 
@@ -102,7 +102,7 @@ def _first_message(channel: Channel[ToZygote]) -> tuple[Boot, list[int]]:
 
 
 class Zygote:
-    """The zygote's state between two messages of the master, which it obeys."""
+    """Obeys the master's messages."""
 
     def __init__(self, boot: Boot, fds: list[int], channel: Channel[ToZygote], wake: socket.socket) -> None:
         self._boot = boot
@@ -220,9 +220,9 @@ class Zygote:
             self._give_up(Unforkable(self._boot.generation, hazards))
 
     def _give_up(self, message: LoadFailed | Unforkable) -> NoReturn:
-        """Leave, and tell the master why. The message is sent last of all, because the master does not wait after it.
+        """Leave, and tell the master why, at the very end: once told, the master does not wait for this process.
 
-        Threads that the import has started are not waited for: each attempt starts them again.
+        Threads that the import has started are not joined: each attempt starts them again.
         """
         code = message.exit_code if isinstance(message, LoadFailed) else ExitCode.OK
         self.leave(code, join=False, last=lambda: self._tell(message))
@@ -316,7 +316,7 @@ class Zygote:
                 # Blocked across the fork: a signal to the child would be written to the zygote's wakeup socket.
                 blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
                 parents.callback(signal.pthread_sigmask, signal.SIG_SETMASK, blocked)
-                self._fork_guard.end()  # a worker needs the listeners, and lets go of the rest by itself
+                self._fork_guard.end()  # a worker needs the listeners, and closes the rest by itself
                 parents.callback(self._fork_guard.begin)
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which the census has named
@@ -389,11 +389,11 @@ class Zygote:
         self._reap()
 
     def leave(self, code: int, *, join: bool = True, last: Callable[[], None] | None = None) -> NoReturn:
-        """End the process as Python ends it. Exit hooks of the loaded app run here, once, and in no worker."""
+        """End the process as Python ends it. Exit hooks that the app made at import run here, and in no worker."""
 
-        def say_last() -> None:
+        def send_last() -> None:
             if last is not None:
                 last()
-            self._channel.flush_blocking(LAST_WORDS)
+            self._channel.flush_blocking(LAST_MESSAGE)
 
-        ProcessExit(self._logs, last=say_last).go(code, join=join)
+        ProcessExit(self._logs, last=send_last).go(code, join=join)

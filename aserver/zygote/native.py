@@ -25,11 +25,11 @@ SAFE_NAMES = frozenset({"jemalloc_bg_thd"})
 SAFE_LIBRARIES = ("libarrow.", "libarrow_")
 SAFE_MODULES = ("pyarrow.",)
 
-#: Libraries with the outermost frames of any thread's stack. They do not tell which library has started it.
+#: Libraries that have the outermost frames of every thread's stack, and so do not tell which library has started it.
 _COMMON = ("libc.", "libc-", "libpthread", "libstdc++", "libc++", "libgcc_s", "libm.", "ld-", "libpython", "python")
 #: Bytes at the top of a stack that are searched: the first frames, and glibc's own record of the thread.
 _STACK_TOP = 1 << 16
-#: Seconds for a child that only ends, and for a thread to come to rest, so that its library can be found.
+#: Seconds for a child that only ends, and for a thread to wait in a system call, so that its library can be found.
 PROBE_PATIENCE = 5.0
 REST_PATIENCE = 0.1
 _WORD = struct.Struct("N")

@@ -24,7 +24,7 @@ from aserver.zygote import native
 from aserver.zygote.descriptors import LoopWatch, descriptor_hazards
 from aserver.zygote.generators import RandomWatch
 
-#: Seconds. The kernel shows a thread that Python has joined for a moment more; it looks like a native thread (seen).
+#: Seconds for which the kernel may still show a thread that Python has joined; it looks like a native thread (seen).
 LEAVING = 0.1
 
 

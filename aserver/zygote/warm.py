@@ -1,4 +1,4 @@
-"""Loads ahead (`reload`) the installed packages that a worker has loaded, so that the next needs only the user's code.
+"""Loads the installed packages that a worker has loaded (`reload`), so that the next worker loads only the user's code.
 
 Runs in the zygote of workers that load the application themselves. The first worker tells which modules it has
 loaded. A child, which ends, rehearses their import: a module that leaves a thread or an open connection behind, or
@@ -29,9 +29,9 @@ from aserver.zygote.descriptors import descriptor_hazards
 
 log = logging.getLogger("aserver.error")
 
-#: Rehearsals, each without the packages that spoilt the rehearsal before.
+#: The most rehearsals, each without the packages that left something behind in the rehearsal before.
 REHEARSALS = 8
-#: The part that has been read of a message that is not complete.
+#: The last byte of a message.
 _END = b"\n"
 
 
@@ -67,9 +67,9 @@ def _installed_modules() -> Iterator[str]:
 
 
 class Warmth:
-    """The zygote's side: hears the first worker, rehearses, and imports. `begun` once a worker has been asked.
+    """The zygote's side: reads the first worker's report, rehearses, and imports. `begun` once a worker has been asked.
 
-    `relay` is for the workers, all of which have it from here.
+    `relay` is inherited by all workers.
     """
 
     def __init__(self) -> None:
@@ -151,7 +151,7 @@ def wait(poll: select.poll, warmth: Warmth | None) -> None:
 
 
 class Rehearsed(msgspec.Struct):
-    """The modules that can be imported; or the module that spoilt the process, and its remains there."""
+    """The modules that can be imported; or the module that spoilt the process, and a clause about its remains."""
 
     modules: list[str]
     spoilt: str = ""

@@ -1,4 +1,4 @@
-"""Verdicts: the fate here of a setting, flag or variable of another server.
+"""Verdicts: what becomes here of a setting, flag or variable of another server.
 
 Pure. The tables of the servers are made of `Verdict`s; `Meaning` is the answer for a value. It must never judge by
 itself: a value passes through unchanged, and `aserver.config.build` checks it as any other.

@@ -1,4 +1,4 @@
-"""The access log of a worker: a line for each finished request, at nearly no cost.
+"""The access log of a worker: a line for each finished request.
 
 Runs in the worker's loop. `protocol` calls it for every response, and when a WebSocket opens and ends. It must never
 wait and never raise, because the request has been answered already. Records are kept until the loop's turn ends.

@@ -32,5 +32,5 @@ def clock_time(when: When) -> str:
 
 
 def dim_time(when: When) -> str:
-    """Return it for a terminal, less bright than the rest."""
+    """Return `clock_time` for a terminal, dimmed."""
     return f"\x1b[2m{clock_time(when)}\x1b[0m"

@@ -1,4 +1,4 @@
-"""A client's leaving: how the application learns of it, the fate of its messages, and the exceptions that follow.
+"""A client's leaving: how the application learns of it, what becomes of its messages, and the exceptions that follow.
 
 Runs in the worker's loop. A `Parting` is made only for a request whose client has left, or may have. It must never
 decide whether an application is cancelled: the sweep does, after `disconnect_grace`.

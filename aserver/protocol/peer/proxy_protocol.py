@@ -29,7 +29,7 @@ _TRANSPORTS = (0x0, 0x1, 0x2)
 
 
 class Proxied(NamedTuple):
-    """A header's addresses. None if the proxy speaks for itself or does not know: the connection's own stand then."""
+    """A header's addresses. None if the proxy is the client, or does not know: the connection's own stand then."""
 
     source: Address | None
     destination: Address | None

@@ -1,4 +1,4 @@
-"""The peers that are believed when they name the client for which they speak.
+"""The peers that are believed when they name the client behind them.
 
 Pure. It must never resolve a name: peers are addresses and networks, `unix`, or all.
 """
