@@ -47,7 +47,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Channel(Generic[M]):
-    """One end of a channel. `expects` is the union of the messages that may arrive here, from `ipc.messages`."""
+    """An end of a channel. `expects` is the union of the messages that may arrive here, from `ipc.messages`."""
 
     def __init__(self, sock: socket.socket, expects: Any) -> None:
         sock.setblocking(False)
