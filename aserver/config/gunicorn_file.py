@@ -15,7 +15,7 @@ from aserver.errors import ConfigError
 
 #: The middle of a note that a file is read by another server's defaults.
 IMPLIED = "leaves to defaults, which are others in gunicorn"
-#: Names that a slip of the pen may have meant.
+#: Names that a misspelt name may have meant.
 _KNOWN = tuple(
     dict.fromkeys(
         (*NAMES, *BIND_PARTS, *(name for name, each in foreign.SERVERS["gunicorn"].table.items() if not each.hook))

@@ -1,7 +1,7 @@
 """Which names a Python settings file assigns, imports and reads, and on which lines.
 
-Pure: it is given the file's text. Runs in the child that runs the file. A name that is only assigned is a setting or a
-slip of the pen; a name that the file reads itself may be its own.
+Pure: it is given the file's text. Runs in the child that runs the file. A name that is only assigned is a setting,
+maybe misspelt; a name that the file reads itself may be its own.
 """
 
 import ast

@@ -65,7 +65,7 @@ _CONNECT_RESULTS = {
 }
 
 
-class _Phase(Enum):
+class _PathPhase(Enum):
     HIDDEN = "hidden"  # bound under the hidden name, not listening
     PUBLIC = "public"
     LOST = "lost"  # the public path is gone or another server's, and that has been reported
@@ -97,7 +97,7 @@ class PathListener(Listener):
             sock.close()
             raise BindError(f"cannot bind unix:{path}: {_reason(error, path)}") from error
         super().__init__(sock, f"unix:{path}", path)
-        self._phase = _Phase.HIDDEN
+        self._phase = _PathPhase.HIDDEN
 
     @classmethod
     def adopt(cls, sock: socket.socket, path: str, inode: tuple[int, int], *, public: bool) -> Self:
@@ -105,7 +105,7 @@ class PathListener(Listener):
         self = cls.__new__(cls)
         Listener.__init__(self, sock, f"unix:{path}", path)
         self._path, self._spare, self._inode = path, hidden_name(path), inode
-        self._phase = _Phase.PUBLIC if public else _Phase.HIDDEN
+        self._phase = _PathPhase.PUBLIC if public else _PathPhase.HIDDEN
         return self
 
     @property
@@ -116,30 +116,30 @@ class PathListener(Listener):
     @property
     def public(self) -> bool:
         """Whether the path has appeared."""
-        return self._phase in (_Phase.PUBLIC, _Phase.LOST)
+        return self._phase in (_PathPhase.PUBLIC, _PathPhase.LOST)
 
     def listen(self, backlog: int) -> None:
         """Listen, then let the public path appear. Raises BindError if another server was faster."""
         super().listen(backlog)
-        if self._phase is not _Phase.HIDDEN:
+        if self._phase is not _PathPhase.HIDDEN:
             return
         try:
             with _names_lock(self._path):
                 self._publish()
         except OSError as error:
             raise BindError(f"cannot put the socket at {self.name}: {_reason(error, self._path)}") from error
-        self._phase = _Phase.PUBLIC
+        self._phase = _PathPhase.PUBLIC
 
     def tend(self) -> str | None:
         """Put a deleted public path back; a sentence for the log, once per incident."""
-        if self._phase not in (_Phase.PUBLIC, _Phase.LOST):
+        if self._phase not in (_PathPhase.PUBLIC, _PathPhase.LOST):
             return None
         found = inode_of(self._path)
         if found == self._inode:
-            self._phase = _Phase.PUBLIC
+            self._phase = _PathPhase.PUBLIC
             self._restore_spare()
             return None
-        reported, self._phase = self._phase is _Phase.LOST, _Phase.LOST
+        reported, self._phase = self._phase is _PathPhase.LOST, _PathPhase.LOST
         if found is not None:
             return None if reported else f"{self.name} was replaced by somebody else's; new clients do not reach us"
         try:
@@ -155,13 +155,13 @@ class PathListener(Listener):
                     "new clients do not reach us until aserver is restarted"
                 )
             )
-        self._phase = _Phase.PUBLIC
+        self._phase = _PathPhase.PUBLIC
         return f"{self.name} was deleted by somebody; it is back with the same socket, and no connection was lost"
 
     def close(self) -> None:
         """Remove the names that are still ours, then close the socket."""
-        if self._phase is not _Phase.CLOSED:
-            self._phase = _Phase.CLOSED
+        if self._phase is not _PathPhase.CLOSED:
+            self._phase = _PathPhase.CLOSED
             with contextlib.suppress(OSError, BindError), contextlib.ExitStack() as held:
                 with contextlib.suppress(
                     OSError

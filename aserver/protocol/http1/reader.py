@@ -8,7 +8,7 @@ of its body and of the body's end; it raises ClientError for bytes that are no r
   not even parsed;
 * part by part, for all else: heads and bodies in pieces, pipelining, other methods, anything at which llhttp stumbles.
   `framing` reads the request line and finds the end of each part, so that the outcome is the same wherever the network
-  has cut; llhttp does the rest of the syntax. A call works through `PORTION` of it, and the rest waits.
+  has cut; llhttp does the rest of the syntax. A call works through `PORTION_BYTES` of it, and the rest waits.
 """
 
 from enum import Enum
@@ -35,7 +35,7 @@ from aserver.protocol.semantics.limits import RequestLimits
 
 #: Bytes of heads and of a body's frames (see `framing.LINE_COST`) that a call reads: 0.04 ms of large fields, 0.1 of
 #: the smallest chunks, 0.2 of chunk extensions. With half of it a head of 12 KB needs a second turn.
-PORTION: Final = 16384
+PORTION_BYTES: Final = 16384
 
 
 class ReadPhase(Enum):
@@ -64,8 +64,8 @@ class RequestReader:
     """Reads the requests of a connection. After ClientError it reads nothing more.
 
     While it is `paused`, which a sink may set from inside a call, no other request is begun in the same piece. A call
-    that has worked through a PORTION leaves the reader `spent`, until its owner says that it is not. In both cases the
-    rest is kept as `unread`, and `feed(b"")` goes on with it.
+    that has worked through PORTION_BYTES leaves the reader `spent`, until its owner says that it is not. In both cases
+    the rest is kept as `unread`, and `feed(b"")` goes on with it.
     """
 
     __slots__ = (
@@ -101,7 +101,7 @@ class RequestReader:
         self.unread = b""  # from `_unread_from` on
         self._unread_from = 0
         self._interrupted = BETWEEN  # the phase to which WAITING returns
-        self._units = 0  # of PORTION, in this call
+        self._units = 0  # of PORTION_BYTES, in this call
         self._known: KnownHead | None = cache.known  # the last plain head of this connection
         self._good_host: bytes | None = cache.good_host  # the last Host that was found well-formed
         self._pipelined = False  # requests have come together: each is looked at alone from then on
@@ -224,7 +224,7 @@ class RequestReader:
                 phase = self.phase
                 if phase is OVER or phase is WAITING or phase is OFFER:
                     return
-                if self._units >= PORTION:
+                if self._units >= PORTION_BYTES:
                     self._keep(data, position, WAITING)
                     self.spent = True
                     self._sink.on_spent()
@@ -309,7 +309,7 @@ class RequestReader:
     def _read_body(self, data: bytes, position: int) -> int:
         """Read a body, up to its end."""
         assert self._body is not None
-        pieces, end, cost = self._body.part(data, position, PORTION - self._units)
+        pieces, end, cost = self._body.part(data, position, PORTION_BYTES - self._units)
         self._units += cost
         for piece in pieces:
             self._feed_parser(piece)

@@ -33,7 +33,7 @@ QUEUE_BYTES: Final = 4 * HIGH_WATER
 RESTART_REASON: Final = "service restart"
 
 
-class Phase(Enum):
+class SocketPhase(Enum):
     """The messages that the application may send."""
 
     CONNECTING = "websocket.accept, websocket.close or websocket.http.response.start"
@@ -43,12 +43,12 @@ class Phase(Enum):
     ENDED = "nothing: the client or the server has ended the WebSocket"
 
 
-# Bound once: on 3.11 each `Phase.X` costs 40 ns.
-CONNECTING: Final = Phase.CONNECTING
-DENYING: Final = Phase.DENYING
-OPEN: Final = Phase.OPEN
-APP_CLOSED: Final = Phase.CLOSED
-ENDED: Final = Phase.ENDED
+# Bound once: on 3.11 each `SocketPhase.X` costs 40 ns.
+CONNECTING: Final = SocketPhase.CONNECTING
+DENYING: Final = SocketPhase.DENYING
+OPEN: Final = SocketPhase.OPEN
+APP_CLOSED: Final = SocketPhase.CLOSED
+ENDED: Final = SocketPhase.ENDED
 
 
 class Owner(Protocol):
@@ -260,7 +260,7 @@ class Socket(Handler):
         """Whether it has been closed or denied, by any side."""
         return self.phase in (APP_CLOSED, ENDED)
 
-    def end(self, code: int, reason: str, phase: Phase = ENDED) -> None:
+    def end(self, code: int, reason: str, phase: SocketPhase = ENDED) -> None:
         """Begin the closing handshake."""
         self.tunnel.awaited = CLOSE_FRAME
         self.tunnel.deadline = self.context.now + CLOSE_TIMEOUT + SWEEP_PERIOD
@@ -272,7 +272,7 @@ class Socket(Handler):
         if reader.paused and not reader.spent:  # the client's close frame may be behind messages that wait
             self.resume()
 
-    def _close(self, code: int, reason: str, frame: bytes, phase: Phase = ENDED) -> None:
+    def _close(self, code: int, reason: str, frame: bytes, phase: SocketPhase = ENDED) -> None:
         """Send our close frame; the application gets `code` and `reason`."""
         self.phase = phase
         self._disconnect = (code, reason)

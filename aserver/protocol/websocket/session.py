@@ -21,7 +21,7 @@ from aserver.protocol.semantics import fields
 from aserver.protocol.semantics.response import DONE, HEADED, Response
 from aserver.protocol.semantics.status import plain_text
 from aserver.protocol.websocket import deflate, frames, handshake
-from aserver.protocol.websocket.connection import APP_CLOSED, CONNECTING, DENYING, ENDED, OPEN, Phase, Socket
+from aserver.protocol.websocket.connection import APP_CLOSED, CONNECTING, DENYING, ENDED, OPEN, Socket, SocketPhase
 from aserver.protocol.websocket.frames import BINARY, FIN, RSV1, TEXT
 from aserver.protocol.websocket.tunnel import OpeningAnswer, Tunnel
 
@@ -317,14 +317,14 @@ class WebSocket:
 
     # ── ends ─────────────────────────────────────────────────────────────────────────────────
 
-    def refuse(self, status: int, phase: Phase = ENDED) -> None:
+    def refuse(self, status: int, phase: SocketPhase = ENDED) -> None:
         """Answer the request instead of the application."""
         response = Response(self._answer.heads, True, False, False)
         self._answer.send_head(response, response.answer(status, *(handshake.VERSION_FIELDS if status == 426 else ())))
         self.sent = len(plain_text(status))
         self._denied(status, phase)
 
-    def _denied(self, status: int, phase: Phase) -> None:
+    def _denied(self, status: int, phase: SocketPhase) -> None:
         self.socket.phase = phase
         self.record(self._asked, status)
         self.socket.deny()

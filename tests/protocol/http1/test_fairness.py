@@ -10,7 +10,7 @@ from httptools import HttpRequestParser
 
 from aserver.asgi import Receive, Scope, Send
 from aserver.protocol.http1.pipeline import PIPELINE_LIMIT
-from aserver.protocol.http1.reader import PORTION
+from aserver.protocol.http1.reader import PORTION_BYTES
 from tests.harness.waiting import eventually, turns_of_the_loop
 from tests.protocol.serving import GET, LAST_GET, echo, echo_after, field, service_of, serving, status
 from tests.protocol.websocket.peers import BINARY, frame
@@ -121,7 +121,7 @@ async def answer_of(connection: Any, line: Tap) -> None:
 
 @floods
 async def test_others_are_answered_before_a_flood_is_read(data: bytes, answered: int) -> None:
-    """Fails with a `PORTION` above the flood's size: then it is read to its end inside `data_received`."""
+    """Fails with a `PORTION_BYTES` above the flood's size: then it is read to its end inside `data_received`."""
     wired = Wired()
     attackers = [wired.connect() for _ in range(3)]
     honest, line = wired.connect()
@@ -177,7 +177,7 @@ async def test_the_answer_is_the_same_however_it_comes(data: bytes, answered: in
     tap = Wiretap()
     whole = await tap.ask([data])
     assert whole.statuses[0] == answered
-    for size in (READ // 4, PORTION + 1, 5000):
+    for size in (READ // 4, PORTION_BYTES + 1, 5000):
         cut = await tap.ask([data[at : at + size] for at in range(0, len(data), size)])
         assert (cut.statuses, cut.bodies, cut.open) == (whole.statuses, whole.bodies, whole.open)
 
@@ -303,8 +303,8 @@ async def test_bytes_behind_the_last_request_never_wait() -> None:
         other.data_received(LONG)
     client, line = wired.connect()
     last = HEAD + b"Connection: close\r\n" + b"A: %s\r\n" % (b"x" * 5000) * 3
-    last += b"B: %s\r\n\r\n" % (b"x" * (PORTION - len(last) - 7))
-    assert len(last) == PORTION  # the head ends where the turn does
+    last += b"B: %s\r\n\r\n" % (b"x" * (PORTION_BYTES - len(last) - 7))
+    assert len(last) == PORTION_BYTES  # the head ends where the turn does
     client.data_received(last + b"more")
     assert client.handler.current is not None
     assert not client.handler.reader.unread

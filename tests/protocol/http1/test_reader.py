@@ -7,7 +7,7 @@ import pytest
 
 from aserver.errors import ClientError
 from aserver.protocol.http1.head import CHUNKED, HeadCache
-from aserver.protocol.http1.reader import PORTION, ReadPhase, RequestReader
+from aserver.protocol.http1.reader import PORTION_BYTES, ReadPhase, RequestReader
 from aserver.protocol.semantics.limits import RequestLimits
 
 GET = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
@@ -116,7 +116,7 @@ def test_one_call_reads_a_portion_and_what_is_left_waits() -> None:
     assert told.reader.spent
     assert told.reader.phase is ReadPhase.WAITING
     assert told.reader.in_head
-    assert len(head) > PORTION
+    assert len(head) > PORTION_BYTES
     assert told.reader.unread
     told.reader.feed(GET)  # kept behind the rest
     assert not told.requests
