@@ -1,4 +1,4 @@
-"""CPU time and memory of the workers' processes, as the kernel counts them.
+"""CPU time and memory of the workers' processes, as the kernel counts them, and the days that certificates have left.
 
 Runs in the master, when a client asks.
 """
@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from aserver import unix
+from aserver import tls, unix
 
 #: A process's own memory is read from smaps_rollup, which takes milliseconds; the next reading waits for this many
 #: times as long.
@@ -25,6 +25,12 @@ class _Seen:
     share: float = 0.0
     memory: int = 0
     memory_due: float = 0.0
+
+
+def days_left(certificate: str) -> float | None:
+    """Days until the certificate in a file ends; None if it cannot be read."""
+    ends = tls.expiry(Path(certificate))
+    return None if ends is None else round((ends - time.clock_gettime(time.CLOCK_REALTIME)) / 86400, 1)
 
 
 class Measures:

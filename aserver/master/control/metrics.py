@@ -6,19 +6,14 @@ Runs in the master. It only looks. docs/operate.md has the form, `metrics/famili
 import datetime
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
-from aserver import tls
 from aserver.ipc.board import Field
-from aserver.master.control.measures import Measures
+from aserver.master.control.measures import Measures, days_left
 from aserver.master.core.model import WorkerPhase
 from aserver.master.runner import Runner
 from aserver.metrics.families import Family, Sample, family, labelled, of_words, single
 from aserver.metrics.page import Counter
 from aserver.metrics.tally import of_counts
-
-#: Seconds in a day, for certificates.
-_DAY = 86400
 
 
 def metrics(runner: Runner, measures: Measures) -> list[Family]:
@@ -26,6 +21,7 @@ def metrics(runner: Runner, measures: Measures) -> list[Family]:
     words = runner.processes.workers.counted()
     config = runner.resources.next.config
     wall = time.clock_gettime(time.CLOCK_REALTIME)
+    days = {path: left for path in config.certfile if (left := days_left(path)) is not None}
     return [
         *of_words(words),
         *_of_board(runner),
@@ -35,7 +31,7 @@ def metrics(runner: Runner, measures: Measures) -> list[Family]:
         single("aserver.start.time", wall - (time.monotonic() - runner.began)),
         *_of_listeners(runner),
         single("aserver.log.dropped", words[Counter.DROPPED] + (runner.logs.dropped if runner.logs is not None else 0)),
-        labelled("aserver.certificate.days", "file", dict(_days(config.certfile, wall))),
+        labelled("aserver.certificate.days", "file", days),
     ]
 
 
@@ -77,9 +73,3 @@ def _of_listeners(runner: Runner) -> Iterator[Family]:
     known = [(labels, queue) for labels, queue in queues if queue is not None]
     yield family("aserver.listener.queue", [Sample(labels, value=queue[0]) for labels, queue in known])
     yield family("aserver.listener.backlog", [Sample(labels, value=queue[1]) for labels, queue in known])
-
-
-def _days(certificates: tuple[str, ...], now: float) -> Iterator[tuple[str, float]]:
-    for path in certificates:
-        if (ends := tls.expiry(Path(path))) is not None:
-            yield path, round((ends - now) / _DAY, 1)

@@ -5,20 +5,16 @@ Runs in the master. It only looks.
 
 import os
 import time
-from pathlib import Path
 from typing import Any
 
-from aserver import __version__, tls
+from aserver import __version__
 from aserver.ipc.board import Field
-from aserver.master.control.measures import Measures
+from aserver.master.control.measures import Measures, days_left
 from aserver.master.core.explain import server_waits_for, worker_waits_for
 from aserver.master.core.model import Generation, Worker
 from aserver.master.handles import WorkerHandle
 from aserver.master.runner import Runner
 from aserver.metrics.page import read_owed
-
-#: Seconds in a day, for certificates.
-_DAY = 86400
 
 
 def status(runner: Runner, measures: Measures) -> dict[str, Any]:
@@ -53,16 +49,10 @@ def status(runner: Runner, measures: Measures) -> dict[str, Any]:
             for listener in runner.resources.listeners
             for queue in [listener.queue() or (None, None)]
         ],
-        "certificates": [_certificate(path) for path in config.certfile],
+        "certificates": [{"file": path, "days": days_left(path)} for path in config.certfile],
         "generations": [_generation(runner, each) for each in model.generations.values()],
         "workers": [_worker(runner, each, handles.get(each.serial), measures) for each in workers],
     }
-
-
-def _certificate(path: str) -> dict[str, Any]:
-    ends = tls.expiry(Path(path))
-    now = time.clock_gettime(time.CLOCK_REALTIME)
-    return {"file": path, "days": None if ends is None else round((ends - now) / _DAY, 1)}
 
 
 def _generation(runner: Runner, generation: Generation) -> dict[str, Any]:

@@ -1,11 +1,13 @@
-"""CPU time and memory of a process, by the kernel's word."""
+"""CPU time and memory of a process, and the days that a certificate has left."""
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 
-from aserver.master.control.measures import Measures
+from aserver import tls
+from aserver.master.control.measures import Measures, days_left
 
 
 def test_a_process_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,3 +44,10 @@ def test_a_process_that_is_gone_counts_nothing() -> None:
     """Fails without the suppress: the whole status would fail."""
     assert Measures().cpu(2**22 + 1) == (0.0, 0.0)
     assert Measures().memory(2**22 + 1) == 0
+
+
+def test_the_days_that_a_certificate_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails with the seconds as they are, and with an exception for a file that cannot be read."""
+    ends = {Path("a.pem"): time.time() + 89.6 * 86400, Path("b.pem"): None}
+    monkeypatch.setattr(tls, "expiry", ends.get)
+    assert (days_left("a.pem"), days_left("b.pem")) == (89.6, None)
