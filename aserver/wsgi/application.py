@@ -73,7 +73,10 @@ class WSGIApplication:
         call = Call(self._app, scope, threads.loop, threads.post)
         self._calls[id(scope)] = call
         try:
-            body = await _take_body(call, environ, receive)
+            if "CONTENT_LENGTH" in environ or "HTTP_TRANSFER_ENCODING" in environ or scope["http_version"] == "2":
+                body = await _take_body(call, environ, receive)
+            else:  # HTTP/1 says in the head whether there is a body
+                body = io.BytesIO()
             if body is not None:
                 environ["wsgi.input"] = body
                 call.prepare(environ, body)
@@ -144,7 +147,7 @@ async def _carry(call: Call, receive: Receive, send: Send) -> None:
         posted = inbox.popleft()
         if posted is Notice.OVER:
             break
-        if call.held_since is None:
+        if call.held_since is None and not call.over:
             call.held_since = call.loop.time()
         if posted is Notice.BODY:
             message = await receive()

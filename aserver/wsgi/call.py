@@ -42,6 +42,7 @@ class Call:
         "_body_over",
         "_context",
         "_environ",
+        "_last",
         "_post",
         "_posted",
         "_signals",
@@ -71,6 +72,7 @@ class Call:
         self._body: IO[bytes] | None = None
         self._body_over = False  # its last piece has been handed to the thread
         self._context = copy_context()
+        self._last = False  # no message but OVER can follow, so they are posted together
         self._post = post
         self._posted = 0  # bytes; the thread's
         self._signals: SimpleQueue[bytes | None] | None = None  # the thread waits for them, and makes their queue
@@ -111,6 +113,7 @@ class Call:
         pieces = self._app(self._environ, answer.start_response)
         kind = type(pieces)
         if (kind is list or kind is tuple) and len(pieces) == 1:  # it has no `close`, and nothing can come after it
+            self._last = True
             answer.send(pieces[0], last=True)
             answer.end()
             return
@@ -139,6 +142,8 @@ class Call:
             inbox.append(head)
         inbox.append(message)
         self._posted += size
+        if self._last:
+            return
         self._post(self)
         if message["more_body"] and self._posted - self.taken > WINDOW:
             signals = self._hear()

@@ -50,14 +50,14 @@ class ErrorStream:
     an object that does costs as much as the whole environ.
     """
 
-    __slots__ = ("_extra", "_text")
+    __slots__ = ("_request_id", "_text")
 
     closed = False
     encoding = "utf-8"
     errors = "backslashreplace"
 
     def __init__(self, request_id: str | None = None) -> None:
-        self._extra = {"request_id": request_id}
+        self._request_id = request_id
         self._text = ""
 
     def writable(self) -> bool:
@@ -96,7 +96,7 @@ class ErrorStream:
         """Log the text that is kept."""
         text, self._text = self._text.rstrip("\n"), ""
         if text:
-            log.error("%s", text, extra=self._extra)
+            log.error("%s", text, extra={"request_id": self._request_id})
 
 
 class FileWrapper:

@@ -21,6 +21,7 @@ async def call(
     path: str = "/",
     root_path: str = "",
     method: str = "POST",
+    http_version: str = "2",  # where a body needs no field
 ) -> list[Message]:
     """Run one request; `cut`: the client leaves instead of ending its body; send() fails after `client_reads`."""
     messages = [{"type": "http.request", "body": piece, "more_body": True} for piece in pieces]
@@ -40,7 +41,7 @@ async def call(
 
     scope = {
         "type": "http",
-        "http_version": "1.1",
+        "http_version": http_version,
         "method": method,
         "scheme": "http",
         "path": path,

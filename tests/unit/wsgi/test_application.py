@@ -54,6 +54,17 @@ async def test_the_prefix_is_root_path_whatever_the_process_has_in_its_environme
     assert seen == [expected]
 
 
+async def test_without_a_field_for_it_a_request_of_http_1_has_no_body() -> None:
+    """So nothing is received, which is a coroutine less. Fails with `_take_body` for each request."""
+
+    def app(environ: dict[str, Any], start_response: StartResponse) -> list[bytes]:
+        start_response("200 OK", [])
+        return [environ["wsgi.input"].read() + environ.get("CONTENT_LENGTH", "none").encode()]
+
+    assert body_of(await call(app, [b"not asked for"], http_version="1.1")) == b"none"
+    assert body_of(await call(app, [b"in HTTP/2 "])) == b"in HTTP/2 10"
+
+
 async def test_lifespan_is_answered() -> None:
     messages: list[Message] = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
     sent: list[str] = []
