@@ -84,7 +84,8 @@ class Reader:
         self._sender = sender
         self._patience = patience
         self._limits = limits
-        self._control = ControlReader(sink, streams, sender, patience)
+        # `Any`, as `close` lets go of it: compiled, an attribute of its type takes no None.
+        self._control: Any = ControlReader(sink, streams, sender, patience)
         self.blocks = BlockReader(limits)
         self.most_streams = most_streams
         self.paused = False
