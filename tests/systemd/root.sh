@@ -10,7 +10,8 @@ mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work /mn
 cd /mnt/root
 mount -t proc proc proc
 mount -t sysfs sysfs sys
-for folder in run tmp dev; do mount -t tmpfs tmpfs "$folder"; done
+for folder in run tmp; do mount -t tmpfs tmpfs "$folder"; done
+mount -t tmpfs -o mode=755 tmpfs dev # not sticky: the kernel lets nobody create what is there and another user's
 for device in null zero full random urandom tty; do touch "dev/$device"; mount --bind "/dev/$device" "dev/$device"; done
 mkdir dev/shm dev/pts run/lock results
 mount -t devpts -o newinstance,ptmxmode=0666 devpts dev/pts

@@ -195,9 +195,9 @@ def _look(model: Model, operation: Operation, current: Generation) -> None:
         text = f"{kind} incomplete after {seconds}: {reason} before generation {number} served alone"
         _end(model, operation, "warning", text, "superseded", reason=reason)
         return
-    older = [w for w in model.workers.values() if number and w.generation < number]
-    served = {w.slot for w in model.workers.values() if w.serves and w not in older}
-    if served == set(range(1, model.target + 1)) and not any(w.usable for w in older):
+    served = {w.slot for w in model.workers.values() if w.serves and w.generation >= number}
+    older = any(w.usable for w in model.workers.values() if w.generation < number)
+    if served == set(range(1, model.target + 1)) and not older:
         how = "no worker serves, as told" if model.target == 0 else f"{count(model.target, 'worker')} serve"
         if number:
             how = f"generation {number} serves with {count(model.target, 'worker')}"

@@ -1,5 +1,6 @@
 """Replacements in scenarios: deaths, recycling and another number of workers, on a fake clock."""
 
+import sys
 from collections import Counter
 
 import pytest
@@ -290,3 +291,27 @@ def test_what_may_leave_is_asked_for_each_step_and_not_for_each_worker(monkeypat
     world.reload(workers=40)
     world.run(60.0)
     assert 0 < max(asked.values()) < 10, "for an event"
+
+
+def most_calls(workers: int) -> int:
+    """The Python calls that the dearest event of a reload takes."""
+    calls = Counter[int]()
+
+    def count(frame: object, event: str, arg: object) -> None:
+        if event == "call":
+            calls[world.handled] += 1
+
+    world = World(quick(workers=workers)).start()
+    world.reload(workers=workers)
+    profile = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        world.run(60.0)
+    finally:
+        sys.setprofile(profile)
+    return max(calls.values())
+
+
+def test_an_event_takes_calls_in_proportion_to_the_workers() -> None:
+    """Fails with workers looked for in a list, each of which is compared (`w not in older` in `_look`), and with eq."""
+    assert most_calls(120) < 5 * most_calls(40)
