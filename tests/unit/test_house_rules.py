@@ -117,6 +117,7 @@ TESTED_ELSEWHERE = {
     "protocol/http1/answers.py": "refusals on a connection: http1/test_requests.py",
     "protocol/http1/encoder.py": "the bytes of a response: semantics/test_response.py",
     "protocol/http1/head.py": "heads as the reader makes them: http1/test_reader.py, http1/test_requests.py",
+    "protocol/http2/begin.py": "a scope as applications see it: http2/test_connection.py",
     "protocol/http2/encoder.py": "header blocks both ways: http2/test_hpack.py",
     "protocol/http2/errors.py": "numbers, and two exceptions",
     "protocol/http2/frames.py": "frames by the RFC's rows: http2/test_rfc9113.py, http2/test_h2spec.py",

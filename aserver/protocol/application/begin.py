@@ -7,7 +7,7 @@ application could change.
 
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from aserver.asgi import VERSIONS
 from aserver.protocol.application.body import RequestBody
@@ -76,27 +76,6 @@ def begin_exchange(  # noqa: PLR0917 - by keyword it is 0.3 us more, at each req
         _apply_framing(exchange, framing, length)
     if forwarding:
         _apply_origin(link, forwarding, exchange)
-    return exchange
-
-
-def begin_again(  # noqa: PLR0917 - as above
-    carrier: Carrier,
-    link: Connection,
-    heads: Heads,
-    before: Mapping[str, Any],
-    target: bytes,
-    method: str,
-    version: str,
-    headers: list[tuple[bytes, bytes]],
-) -> Exchange:
-    """Return the exchange of a head without a body that says the same as one before it, whose scope is `before`."""
-    scope = {**before}
-    scope["asgi"] = ASGI.copy()
-    scope["headers"] = headers.copy()
-    scope["state"] = link.context.state.copy()
-    scope["extensions"] = link.extensions.copy()
-    exchange = Exchange(carrier, heads, scope, target, method, version, headers, True)
-    exchange.complete = True
     return exchange
 
 

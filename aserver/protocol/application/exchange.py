@@ -30,7 +30,10 @@ class Carrier(Source, Protocol):
 
     context: Context
     tasks: Tasks
-    eof: bool  # the client has shut down its sending side; it may still read
+
+    @property
+    def eof(self) -> bool:
+        """Whether the client has shut down its sending side; it may still read."""
 
     @property
     def open(self) -> bool:
@@ -275,11 +278,10 @@ class Exchange(Response):
 
     def end_stream(self) -> None:
         """End a stream because the server stops, as if its client had left; before the first piece it gets 503."""
-        if self.parting is None:
-            if self.state is BODY:
-                self.connection.broken(self)
-            else:
-                self._part()
+        if self.parting is None and self.state is BODY:
+            self.connection.broken(self)
+        elif self.parting is None:
+            self._part()
 
     def _part(self) -> None:
         """Wake `receive()`, and see to it that an answer which has begun does not go on for ever."""

@@ -14,7 +14,7 @@ A connection is made so (`limits` are the service's `RequestLimits`, one `blocks
 
     streams = Streams(window)
     patience = Patience(now)
-    sender = Sender(streams, patience, sink.on_writable)
+    sender = Sender(streams, patience, on_progress)
     reader = Reader(sink, streams, sender, patience, limits, most_streams)
     sender.begin({MAX_CONCURRENT_STREAMS: most_streams, MAX_HEADER_LIST_SIZE: header_list_limit(limits)})
     transport.write(sender.take())
@@ -23,8 +23,8 @@ Bytes come from the preface on: `reader.feed(data, now)`, then write `sender.tak
 transport is full; then `sender.held = True` until it is not. `feed` raises `ConnectionFaultError`: call
 `sender.goaway(error.code)`, write, close. `on_request` sets `stream.owner` (any object), and answers at once or later:
 `sender.head(stream, blocks.block(response), body, end=...)`, then `data`, `trailers`; interim responses are heads with
-`end=False`. Wait while `stream.paused`; `on_writable` says when not. When the application has taken n bytes of a body,
-`sender.credit(stream, n)` lets the client send as many.
+`end=False`. Wait while `stream.write_paused`; `on_progress` says when not. When the application has taken n bytes of a
+body, `sender.credit(stream, n)` lets the client send as many.
 A response that ends before its request makes the sender reset the stream with NO_ERROR; to break one off, call
 `sender.reset(stream, code)`. `streams.open` holds the streams that are not closed.
 """

@@ -5,8 +5,9 @@ exchange. A connection that leaves serves what is under way: it must never refus
 """
 
 import logging
+from functools import partial
 from math import inf
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aserver.errors import ClientError
 from aserver.metrics.page import Awaited
@@ -14,8 +15,9 @@ from aserver.protocol.application.body import HIGH_WATER
 from aserver.protocol.application.tasks import Tasks
 from aserver.protocol.context import SWEEP_PERIOD
 from aserver.protocol.http2 import frames
+from aserver.protocol.http2.begin import begin, repeat
 from aserver.protocol.http2.block_reader import header_list_limit
-from aserver.protocol.http2.carrier import begin, refuse, wake_owner
+from aserver.protocol.http2.carrier import StreamCarrier, wake_owner
 from aserver.protocol.http2.encoder import BlockEncoder
 from aserver.protocol.http2.errors import ENHANCE_YOUR_CALM, ConnectionFaultError
 from aserver.protocol.http2.rates import TIMEOUT, Patience
@@ -65,9 +67,9 @@ class Http2Connection(Handler):
         "_awaited",
         "_begun",
         "_client_leaves",
-        "_counted",
         "_deadline",
         "_leaving",
+        "_more",
         "_parted",
         "_patience",
         "context",
@@ -87,7 +89,7 @@ class Http2Connection(Handler):
         self.tasks = tasks
         self.encoder = encoder
         self.logged: tuple[Any, ...] | None = None  # the access log's, which formats the same fields again and again
-        self.streams = Streams(WINDOW)
+        self.streams = Streams(WINDOW, partial(StreamCarrier, self))
         self._patience = patience = Patience(self.context.now)
         self.sender = Sender(self.streams, patience, wake_owner)
         self.reader = Reader(self, self.streams, self.sender, patience, limits, MOST_STREAMS)
@@ -97,7 +99,7 @@ class Http2Connection(Handler):
         self._begun = 0  # the last stream when a lull was looked for
         self._leaving = False  # the client is told to begin no more streams
         self._parted = False  # and those that it begins are ignored
-        self._counted = 0  # streams in `Context.more_streams`
+        self._more = 0  # streams beside the first, which `Context.more_streams` has
         self._client_leaves = False  # it has said that it begins no more
         self.reader.blocks.connect_protocol = True
         self.sender.begin(
@@ -142,29 +144,34 @@ class Http2Connection(Handler):
 
     def _fail(self, fault: ConnectionFaultError) -> None:
         """End the connection for a mistake of the client's (RFC 9113 section 5.4.1)."""
-        log.debug("%s:%s: HTTP/2 connection ended: %s", *(self.link.client or ("a client", "-")), fault.reason)
+        log.debug("%s: HTTP/2 connection ended: %s", self.link, fault.reason)
         self.sender.goaway(fault.code, debug=fault.reason.encode("ascii", "replace"))
         self._write()
-        self._lose_all()
+        self.lost()
         self.link.finish()
 
     # ── calls of the reader ──────────────────────────────────────────────────────────────────
 
     def on_request(self, stream: Stream, request: StreamRequest) -> None:
         """Start the application for a request whose head is complete."""
-        if self._awaited is NEXT_REQUEST:
-            self._awaited = self.link.awaited = NOTHING
-            self._deadline = self.link.deadline = inf
+        self._await_nothing()
         if request.protocol is not None:
             open_tunnel(self, stream, request)
             return
-        self.tasks.start(begin(self, stream, request))
+        self.tasks.start(begin(self, cast("StreamCarrier", stream), request))
+
+    def on_repeated(self, number: int, request: StreamRequest) -> None:
+        """Start the application for a request that says the same as one before it."""
+        if self._awaited is NEXT_REQUEST:
+            self._await_nothing()
+        self.tasks.start(repeat(self, number, request))
 
     def on_refused(self, stream: Stream, error: ClientError, request: StreamRequest | None) -> None:
-        """Answer a request that cannot be served."""
-        log.debug("%s:%s is answered %d: %s", *(self.link.client or ("a client", "-")), error.status, error.reason)
+        """Answer a request that cannot be served; the client may let it wait, which has a deadline."""
+        self._await_nothing()
+        log.debug("%s is answered %d: %s", self.link, error.status, error.reason)
         if stream.owner is None:
-            refuse(self, stream, error, None, request)
+            cast("StreamCarrier", stream).turn_away(error, request)
         else:
             stream.owner.refuse(error)
 
@@ -179,9 +186,7 @@ class Http2Connection(Handler):
     def on_reset(self, stream: Stream, code: int, reason: str) -> None:
         """End an exchange whose stream is closed."""
         if reason:
-            log.debug(
-                "%s:%s: stream %d reset with %d: %s", *(self.link.client or ("a client", "-")), stream.id, code, reason
-            )
+            log.debug("%s: stream %d reset with %d: %s", self.link, stream.id, code, reason)
         stream.owner.lost()
 
     def on_goaway(self, code: int, debug: bytes) -> None:  # noqa: ARG002 - the reader's
@@ -208,11 +213,10 @@ class Http2Connection(Handler):
 
     def write_soon(self) -> None:
         """Write what the sender has: at once if no other stream has an answer due, else at the end of the turn."""
-        if not self.flush_due:
-            if self.streams.open:
-                self._write_at_the_end()
-            else:
-                self.flush()
+        if self.streams.open:
+            self._write_at_the_end()
+        elif not self.flush_due:
+            self.flush()
 
     def _write_at_the_end(self) -> None:
         if not self.flush_due:
@@ -226,14 +230,15 @@ class Http2Connection(Handler):
         if sender.out or sender.order.waiting:
             self._write()
         under_way = len(self.streams.open)
-        if under_way > 1 or self._counted > 1:  # the first is the connection's own
+        if under_way > 1 or self._more:
             self._count(under_way)
         if not under_way:
             self._rest()
 
     def _count(self, under_way: int) -> None:
-        self.context.more_streams += max(under_way, 1) - max(self._counted, 1)
-        self._counted = under_way
+        self.context.more_streams -= self._more
+        self._more = under_way - 1 if under_way else 0
+        self.context.more_streams += self._more
 
     def _write(self) -> None:
         link = self.link
@@ -241,11 +246,10 @@ class Http2Connection(Handler):
             return
         writer = link.writer
         data = self.sender.take()
-        if writer.held is None:
-            if data:
-                writer.write_answer(data)
-        else:
+        if writer.held is not None:
             writer.write_soon(data)
+        elif data:
+            writer.write_answer(data)
         if len(data) > TAKEN:  # there may be more, for which other connections do not have to wait
             self._write_at_the_end()
 
@@ -261,7 +265,7 @@ class Http2Connection(Handler):
     # ── deadlines ────────────────────────────────────────────────────────────────────────────
 
     def watch(self, deadline: float, awaited: Awaited) -> None:
-        """See `StreamOwner`."""
+        """See `StreamConnection`."""
         link = self.link
         if deadline < link.deadline:
             link.awaited = awaited
@@ -274,10 +278,11 @@ class Http2Connection(Handler):
         self.watch(self._deadline, awaited)
 
     def _await_nothing(self) -> None:
-        self._awaited = NOTHING
-        self._deadline = inf
-        if len(self.streams.open) <= 1:  # the first, or none, so that no stream has a deadline yet
-            self.link.await_nothing()
+        if self._awaited is not NO_STREAM and self._awaited is not FAREWELL:
+            self._awaited = NOTHING
+            self._deadline = inf
+            if len(self.streams.open) <= 1:  # the first, or none, so that no stream has a deadline yet
+                self.link.await_nothing()
 
     def expire(self) -> None:
         """React to a deadline that has passed, and find the next."""
@@ -371,17 +376,16 @@ class Http2Connection(Handler):
         """Do nothing before `lost`, which follows."""
 
     def lost(self) -> None:
-        """Tell the applications, and let go of the reader, which holds the connection."""
-        self._lose_all()
+        """Tell the applications, and let go of the reader and of what makes streams, which hold the connection."""
         self.reader.close()
-
-    def _lose_all(self) -> None:
+        self.streams.make = Stream
         streams = self.streams.open
         self.streams.open = {}
         self._count(0)
         for stream in streams.values():
-            stream.owner.lost()
-            stream.owner = None
+            if stream.owner is not None:
+                stream.owner.lost()
+                stream.owner = None
 
     @property
     def sockets(self) -> list[Socket]:

@@ -22,7 +22,17 @@ from aserver.protocol.http2.errors import (
     ConnectionFaultError,
     StreamFaultError,
 )
-from aserver.protocol.http2.frames import CONTINUATION, DATA, END_HEADERS, END_STREAM, HEAD, HEADERS, PADDED
+from aserver.protocol.http2.frames import (
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    FRAME_SIZE,
+    HEAD,
+    HEADERS,
+    LARGEST_STREAM,
+    PADDED,
+)
 from aserver.protocol.http2.request import StreamRequest, check_trailers, read_leniently
 from aserver.protocol.http2.sender import Sender
 from aserver.protocol.http2.sink import StreamSink
@@ -35,16 +45,16 @@ PORTION: Final = 400
 #: The type and flags of most requests, which have no body.
 WHOLE: Final = HEADERS << 8 | END_STREAM | END_HEADERS
 
-#: A frame's head: two bytes of the length and the third, type and flags, the stream.
-_FRAME_HEAD: Final = Struct(">HBHL").unpack_from
+#: A frame's head: the first byte of the length and the others, type and flags, the stream.
+_FRAME_HEAD: Final = Struct(">BHHL").unpack_from
 
 
 class Reader:
     """Reads one connection. After ConnectionFaultError it reads nothing more.
 
-    `most_streams` may be open at once. While it is `paused`, which a sink may set from inside a call, nothing more is
-    read; a call that has worked through a PORTION leaves the reader `spent`, until `refill`. In both cases the rest is
-    kept, and `feed(b"", now)` goes on with it. `now` is in seconds, of any clock, and may be some seconds old.
+    `most_streams` may be open at once. A call that has worked through a PORTION leaves the reader `spent`, until
+    `refill`: the rest is kept, and `feed(b"", now)` goes on with it. `now` is in seconds, of any clock, and may be
+    some seconds old.
     """
 
     __slots__ = (
@@ -59,14 +69,12 @@ class Reader:
         "_now",
         "_over",
         "_patience",
-        "_room",
         "_sender",
         "_settled",
         "_sink",
         "_streams",
         "blocks",
         "most_streams",
-        "paused",
         "spent",
     )
 
@@ -88,14 +96,12 @@ class Reader:
         self._control: Any = ControlReader(sink, streams, sender, patience)
         self.blocks = BlockReader(limits)
         self.most_streams = most_streams
-        self.paused = False
         self.spent = False
         self._over = False
         self._greeted = False  # the preface is here
         self._settled = False  # the SETTINGS frame is, which follows it
         self._held = b""
         self._now = 0.0
-        self._room = PORTION
         # The header block under way, of which CONTINUATION frames follow.
         self._block: list[bytes] = []
         self._block_size = 0
@@ -111,11 +117,10 @@ class Reader:
             self._held = b""
         if self._over:
             return
-        if self.paused or self.spent:
+        if self.spent:
             self._held = data
             return
         self._now = now
-        self._room = PORTION
         try:
             at = 0 if self._greeted else self._greet(data)
             at = self._read(data, at) if at >= 0 else 0
@@ -145,7 +150,7 @@ class Reader:
         if self._block_stream or not self._settled:
             return True
         held = self._held
-        return bool(held) and not (self.paused or self.spent) and (len(held) < HEAD or held[3] != DATA)
+        return bool(held) and not self.spent and (len(held) < HEAD or held[3] != DATA)
 
     def _greet(self, data: bytes) -> int:
         """Read the preface; return where it ends, -1 if it is not complete."""
@@ -159,31 +164,40 @@ class Reader:
     def _read(self, data: bytes, at: int) -> int:
         """Read whole frames from `at` on; return where the rest begins."""
         size = len(data)
-        while size - at >= HEAD:
-            if self.paused:
-                return at
+        room = PORTION
+        streams, known = self._streams, self.blocks.known
+        while at + HEAD <= size:
             start = at + HEAD
             high, low, kind, number = _FRAME_HEAD(data, at)
-            length = high << 8 | low
-            if length > frames.FRAME_SIZE:
-                raise ConnectionFaultError(FRAME_SIZE_ERROR, f"frame of {length} bytes, limit is {frames.FRAME_SIZE}")
-            end = start + length
+            if high or low > FRAME_SIZE:
+                length = high << 16 | low
+                raise ConnectionFaultError(FRAME_SIZE_ERROR, f"frame of {length} bytes, limit is {FRAME_SIZE}")
+            end = start + low
             if end > size:
                 return at
-            if self._room <= 0:
+            if not room:
                 self.spent = True
                 self._sink.on_spent()
                 return at
-            self._room -= 1
-            number &= frames.LARGEST_STREAM
+            room -= 1
+            payload = data[start:end]
+            at = end
             try:
-                if kind == WHOLE and self._settled and not self._block_stream:
-                    self._take_block(number, data[start:end], True)
-                else:
-                    self._frame(kind >> 8, kind & 0xFF, number, data[start:end])
+                if kind == WHOLE and not self._block_stream:
+                    request = known.get(payload)
+                    if (
+                        request is not None
+                        and request.scope  # nothing is left to be asked, but for the number
+                        and streams.last < number <= streams.largest
+                        and number & 1
+                        and len(streams.open) < self.most_streams
+                    ):
+                        streams.last = number
+                        self._sink.on_repeated(number, request)
+                        continue
+                self._frame(kind >> 8, kind & 0xFF, number & LARGEST_STREAM, payload)
             except StreamFaultError as fault:
                 self._reset(fault)
-            at = end
         return at
 
     def _frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
@@ -268,7 +282,8 @@ class Reader:
             if end and request.length > 0:
                 raise StreamFaultError(number, PROTOCOL_ERROR, f"no body, content-length is {request.length}")
             stream = streams.begin(number, end)
-            stream.expected = request.length
+            if stream.incoming is not None:
+                stream.incoming.expected = request.length
             if request.priority is not None:
                 stream.urgency, stream.incremental = request.priority
             self._sink.on_request(stream, request)
@@ -290,7 +305,8 @@ class Reader:
         self._patience.spend(self.blocks.overflowed // rates.BOMB_BYTES, self._now)
 
     def _refuse(self, stream: Stream, error: ClientError, request: StreamRequest | None) -> None:
-        stream.refused = True
+        if stream.incoming is not None:
+            stream.incoming.refused = True
         self._sink.on_refused(stream, error, request)
 
     def _take_trailers(self, number: int, block: bytes, end: bool) -> None:  # noqa: FBT001
@@ -323,19 +339,21 @@ class Reader:
             streams.check_absent(number, DATA_IN)
             return
         streams.change(stream, DATA_IN)
-        stream.receive_window -= size
-        if stream.receive_window < 0:
+        incoming = stream.incoming
+        assert incoming is not None
+        incoming.window -= size
+        if incoming.window < 0:
             raise StreamFaultError(number, FLOW_CONTROL_ERROR, "more DATA than the stream's window")
         if payload:
             self._patience.gained += rates.RECEIVED
-            stream.received += len(payload)
-            if stream.refused:
+            incoming.received += len(payload)
+            if incoming.refused:
                 return
-            if stream.received > self._limits.body and not stream.tunnel:
+            if incoming.received > self._limits.body and not incoming.tunnel:
                 self._refuse(stream, ClientError(413, f"body above {self._limits.body} bytes"), None)
                 return
-            if 0 <= stream.expected < stream.received:
-                raise StreamFaultError(number, PROTOCOL_ERROR, f"body above its content-length {stream.expected}")
+            if 0 <= incoming.expected < incoming.received:
+                raise StreamFaultError(number, PROTOCOL_ERROR, f"body above its content-length {incoming.expected}")
             self._sink.on_body(stream, payload)
         elif not flags & END_STREAM:
             self._patience.spend(rates.CONTROL, self._now)
@@ -345,9 +363,11 @@ class Reader:
             self._end(stream)
 
     def _end(self, stream: Stream) -> None:
-        if 0 <= stream.expected != stream.received:
-            reason = f"body of {stream.received} bytes, content-length is {stream.expected}"
+        incoming = stream.incoming
+        assert incoming is not None
+        if 0 <= incoming.expected != incoming.received:
+            reason = f"body of {incoming.received} bytes, content-length is {incoming.expected}"
             raise StreamFaultError(stream.id, PROTOCOL_ERROR, reason)
         self._streams.change(stream, END_IN)
-        if not stream.refused:
+        if not incoming.refused:
             self._sink.on_end(stream)

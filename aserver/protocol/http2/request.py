@@ -67,7 +67,7 @@ class StreamRequest:
         self.framing: dict[bytes, bytes] = {}  # of `fields.FRAMING_NAMES`
         self.forwarding: dict[bytes, bytes] = {}  # of `fields.FORWARDING_NAMES`
         self.length = UNKNOWN  # content-length
-        self.scope: dict[str, Any] | None = None  # the shell's, for a request that comes again
+        self.scope: dict[str, Any] | None = None  # the shell's, for a request that comes again (`on_repeated`)
         self.priority: tuple[int, bool] | None = None  # urgency and incremental, if the client says any (RFC 9218)
 
 

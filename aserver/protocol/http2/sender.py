@@ -31,12 +31,12 @@ CONNECTION_WINDOW: Final = 2**30
 class Sender:
     """Sends on the streams of one connection.
 
-    While `held`, because the transport's buffer is full, bodies wait. `sent` counts the bytes of bodies. The caller
+    While `held`, because the transport's buffer is full, bodies wait. The caller
     writes what `take` returns, after each call of a method and of `Reader.feed`. `on_progress` is called with a stream
-    that was `paused` and may go on, and with a stream whose last byte had to wait and is out.
+    that was `write_paused` and may go on, and with a stream whose last byte had to wait and is out.
     """
 
-    __slots__ = ("_on_progress", "_patience", "_size", "_streams", "held", "order", "out", "sent")
+    __slots__ = ("_on_progress", "_patience", "_size", "_streams", "_taken", "held", "order", "out")
 
     def __init__(self, streams: Streams, patience: Patience, on_progress: Callable[[Stream], None]) -> None:
         self._streams = streams
@@ -44,9 +44,9 @@ class Sender:
         self._on_progress = on_progress
         self.order = WriteOrder()
         self.held = False
-        self.sent = 0
         self.out: list[bytes] = []  # frames that may go now
         self._size = 0  # bytes of DATA in it
+        self._taken = 0  # and before
 
     # ── the connection ───────────────────────────────────────────────────────────────────────
 
@@ -103,7 +103,6 @@ class Sender:
         stream.send_window -= size
         streams.send_window -= size
         self._size += size
-        self.sent += size
         return True
 
     def whole(self, stream: Stream, framed: tuple[bytes, bytes], body: bytes) -> bool:
@@ -114,7 +113,6 @@ class Sender:
             return False
         streams.send_window -= size  # not the stream's: it ends here
         self._size += size
-        self.sent += size
         number = stream.id.to_bytes(4, "big")
         self.out += (framed[0], number, framed[1], number, body)
         self._patience.gained += ANSWERED
@@ -123,16 +121,17 @@ class Sender:
         return True
 
     def data(self, stream: Stream, body: bytes, *, end: bool) -> None:
-        """Send a piece of the body, the last if `end`. Above HIGH_WATER the stream is `paused`."""
+        """Send a piece of the body, the last if `end`. Above HIGH_WATER the stream is `write_paused`."""
         if stream.closed or not (body or end):
             return
         stream.ending = end
         if body:
             if stream.queue is None:
                 stream.queue = []
+                stream.offset = 0
             append_piece(stream.queue, body)
             stream.queued += len(body)
-            stream.paused = stream.queued > HIGH_WATER
+            stream.write_paused = stream.queued > HIGH_WATER
             if stream.send_window > 0:
                 self.order.add(stream)
         elif not stream.queued:
@@ -156,19 +155,25 @@ class Sender:
 
     def credit(self, stream: Stream, size: int) -> None:
         """Let the client send `size` bytes more on a stream; called when the application has taken as many."""
-        if stream.complete:
+        incoming = stream.incoming
+        if incoming is None or stream.complete:
             return
-        stream.credit += size
-        if stream.credit >= self._streams.window // 2 or stream.receive_window <= 0:
-            stream.receive_window += stream.credit
-            self.out.append(frames.window_update(stream.id, stream.credit))
-            stream.credit = 0
+        incoming.credit += size
+        if incoming.credit >= self._streams.window // 2 or incoming.window <= 0:
+            incoming.window += incoming.credit
+            self.out.append(frames.window_update(stream.id, incoming.credit))
+            incoming.credit = 0
 
     def forget(self, stream: Stream) -> None:
         """Drop what waits of a stream that the client has reset."""
         self.order.remove(stream)
 
     # ── bytes out ────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def sent(self) -> int:
+        """Bytes of bodies that were sent."""
+        return self._taken + self._size
 
     def take(self) -> bytes:
         """Return the frames that may go now, of bodies about TAKEN bytes; empty if there is nothing to write."""
@@ -178,6 +183,7 @@ class Sender:
         if not out:
             return b""
         self.out = []
+        self._taken += self._size
         self._size = 0
         return out[0] if len(out) == 1 else b"".join(out)
 
@@ -206,14 +212,13 @@ class Sender:
         stream.send_window -= size
         self._streams.send_window -= size
         self._size += size
-        self.sent += size
         self._patience.gained += SENT + size // SENT_BYTES
         done = not stream.queued
         last = done and stream.ending and stream.trailers is None
         self.out += (frames.head(size, DATA, END_STREAM if last else 0, stream.id), piece)
         if not done:
             self.order.sent(stream)
-            if not stream.paused or stream.queued > LOW_WATER:
+            if not stream.write_paused or stream.queued > LOW_WATER:
                 return
         else:
             self.order.remove(stream)
@@ -221,8 +226,8 @@ class Sender:
                 self._finish(stream)
             elif stream.ending:
                 self._send_end(stream)
-        if stream.paused or stream.closed:
-            stream.paused = False
+        if stream.write_paused or stream.closed:
+            stream.write_paused = False
             self._on_progress(stream)
 
     def _send_end(self, stream: Stream) -> None:
@@ -236,7 +241,7 @@ class Sender:
         """Our last byte is out."""
         self._patience.gained += ANSWERED
         self._streams.change(stream, END_OUT)
-        if not (stream.closed or stream.patient):
+        if not (stream.closed or (stream.incoming is not None and stream.incoming.patient)):
             self.reset(stream, NO_ERROR)  # the rest of the request is not wanted (RFC 9113 section 8.1)
 
 

@@ -8,13 +8,16 @@ from aserver.protocol.http2.streams import Stream
 
 
 class StreamSink(Protocol):
-    """The receiver of the requests of one connection. Its methods may call the `Sender` and set `Reader.paused`."""
+    """The receiver of the requests of one connection. Its methods may call the `Sender`."""
 
     def on_request(self, stream: Stream, request: StreamRequest) -> None:
         """Take a request whose head is complete; `on_body` and `on_end` follow unless `stream.complete`.
 
         Many requests may share `request`, which nothing may change. Its first answer is due on `stream`.
         """
+
+    def on_repeated(self, number: int, request: StreamRequest) -> None:
+        """Take a complete request without a body whose `scope` the sink has set before, on a new stream."""
 
     def on_refused(self, stream: Stream, error: ClientError, request: StreamRequest | None) -> None:
         """Answer with `error.status`, because a limit is passed. This is instead of `on_request`, or later (413).

@@ -5,6 +5,8 @@ closed leaves `Streams.open`, so that what a connection holds is bounded by the 
 have reset, numbers are remembered, because frames for them may be under way.
 """
 
+from collections.abc import Callable
+from math import inf
 from typing import Any, Final
 
 from aserver.protocol.http2.errors import (
@@ -55,51 +57,57 @@ TRANSITIONS: Final[list[list[int]]] = [
 REMEMBERED: Final = 256
 
 
-class Stream:
-    """A stream that is open. `owner` is for the shell; all else is changed by `reader` and `sender` only."""
+class Incoming:
+    """The body that comes on a stream. Most requests have none. The last two are for the shell."""
 
-    __slots__ = (
-        "credit",
-        "ending",
-        "expected",
-        "id",
-        "incremental",
-        "offset",
-        "owner",
-        "patient",
-        "paused",
-        "queue",
-        "queued",
-        "receive_window",
-        "received",
-        "refused",
-        "send_window",
-        "state",
-        "trailers",
-        "tunnel",
-        "urgency",
-    )
+    __slots__ = ("credit", "credited", "deadline", "expected", "patient", "received", "refused", "tunnel", "window")
 
-    def __init__(self, id: int, send_window: int, receive_window: int = WINDOW) -> None:  # noqa: A002 - RFC 9113's
-        self.id = id
-        self.owner: Any = None  # the shell's: the carrier of the exchange
-        self.state = OPEN
-        # in
-        self.receive_window = receive_window  # bytes that the client may send
+    def __init__(self, window: int) -> None:
+        self.window = window  # bytes that the client may send
         self.credit = 0  # bytes taken by the application, for which no WINDOW_UPDATE was sent yet
         self.received = 0  # bytes of body
         self.expected = -1  # content-length, -1 if there is none
         self.tunnel = False  # a WebSocket, which is no body and has no limit of one
         self.refused = False  # the rest of the body is dropped
         self.patient = False  # the stream's end is its owner's, if the answer ends before the request
+        self.credited = 0  # bytes for which the client has its credit back
+        self.deadline = inf  # for the next piece
+
+
+class Stream:
+    """A stream that is open. `owner` is for the shell; all else is changed by `reader` and `sender` only."""
+
+    __slots__ = (
+        "ending",
+        "id",
+        "incoming",
+        "incremental",
+        "offset",
+        "owner",
+        "queue",
+        "queued",
+        "send_window",
+        "state",
+        "trailers",
+        "urgency",
+        "write_paused",
+    )
+
+    # Set with the first piece of a body that waits:
+    offset: int  # bytes of it that are sent
+    ending: bool  # the last byte has been given to us
+
+    def __init__(self, id: int, send_window: int) -> None:  # noqa: A002 - RFC 9113's
+        self.id = id
+        self.owner: Any = None  # the shell's: who has the request
+        self.state = OPEN
+        self.incoming: Incoming | None = None  # unless the request's head was all of it
         # out
         self.send_window = send_window  # bytes that we may send; below 0 after a change of the client's settings
         self.queue: list[bytes] | None = None  # pieces of body that wait
-        self.offset = 0  # bytes of the first that are sent
         self.queued = 0  # bytes that wait
         self.trailers: bytes | None = None  # the block that follows them
-        self.ending = False  # the last byte has been given to us
-        self.paused = False  # the application is to wait until less is queued
+        self.write_paused = False  # the application is to wait until less is queued
         self.urgency = 3
         self.incremental = True
 
@@ -115,12 +123,13 @@ class Stream:
 
 
 class Streams:
-    """The streams of one connection, and its windows."""
+    """The streams of one connection, and its windows. The shell may `make` streams of a class of its own."""
 
     __slots__ = (
         "_reset",
         "largest",
         "last",
+        "make",
         "open",
         "peer_window",
         "receive_window",
@@ -128,7 +137,8 @@ class Streams:
         "window",
     )
 
-    def __init__(self, window: int = WINDOW) -> None:
+    def __init__(self, window: int = WINDOW, make: Callable[[int, int], Stream] = Stream) -> None:
+        self.make = make
         self.window = window  # that the client has on each new stream
         self.open: dict[int, Stream] = {}
         self.last = 0  # the highest stream that the client has begun
@@ -144,9 +154,11 @@ class Streams:
         The caller has checked its number.
         """
         self.last = number
-        stream = self.open[number] = Stream(number, self.peer_window, self.window)
+        stream = self.open[number] = self.make(number, self.peer_window)
         if end:
             stream.state = HALF_CLOSED_REMOTE
+        else:
+            stream.incoming = Incoming(self.window)
         return stream
 
     def state_of(self, number: int) -> int:

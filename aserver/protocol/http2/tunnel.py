@@ -11,7 +11,8 @@ from typing import Any, cast
 from aserver.errors import ClientError
 from aserver.metrics.page import Awaited
 from aserver.protocol.application.exchange import Carrier
-from aserver.protocol.http2.carrier import StreamOwner, exchange_of
+from aserver.protocol.http2.begin import exchange_of
+from aserver.protocol.http2.carrier import StreamConnection
 from aserver.protocol.http2.encoder import BlockEncoder, encode_fields, encode_head
 from aserver.protocol.http2.errors import CANCEL
 from aserver.protocol.http2.request import StreamRequest
@@ -47,7 +48,7 @@ class StreamTunnel:
 
     handler: Handler
 
-    def __init__(self, owner: StreamOwner, stream: Stream) -> None:
+    def __init__(self, owner: StreamConnection, stream: Stream) -> None:
         self._owner = owner
         self._sender = owner.sender
         self._stream = stream
@@ -133,7 +134,7 @@ class StreamTunnel:
         if stream.queued:
             self._wait.begin()
             self._owner.watch(self._wait.deadline, WINDOW)
-        if stream.paused:
+        if stream.write_paused:
             self.handler.write_paused = True
         self._owner.write_soon()
 
@@ -215,7 +216,7 @@ class StreamAnswer:
 
     __slots__ = ("_encoder", "_owner", "_stream", "heads", "status")
 
-    def __init__(self, owner: StreamOwner, stream: Stream) -> None:
+    def __init__(self, owner: StreamConnection, stream: Stream) -> None:
         self._owner = owner
         self._stream = stream
         self._encoder: BlockEncoder = owner.encoder
@@ -241,15 +242,16 @@ class StreamAnswer:
         self._owner.write_soon()
 
 
-def open_tunnel(owner: StreamOwner, stream: Stream, request: StreamRequest) -> None:
+def open_tunnel(owner: StreamConnection, stream: Stream, request: StreamRequest) -> None:
     """Make a WebSocket of a stream whose request asks for one. Raises ClientError for another protocol."""
     if request.protocol != b"websocket":
         raise ClientError(501, f":protocol is {request.protocol!r}")
-    if stream.complete:
+    incoming = stream.incoming
+    if incoming is None:
         raise ClientError(400, "a WebSocket whose client sends nothing")
     tunnel = StreamTunnel(owner, stream)
     # No more is asked of its carrier than the context and the tasks.
     exchange = exchange_of(owner, cast("Carrier", owner), request, None, 0)
     stream.owner = tunnel
-    stream.tunnel = True
+    incoming.tunnel = True
     session.take_over(tunnel, owner.tasks, StreamAnswer(owner, stream), exchange, b"")

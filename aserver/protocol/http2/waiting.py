@@ -51,7 +51,7 @@ class WindowWait:
 
     async def until_writable(self) -> None:
         """Wait until the client has read enough, or is gone."""
-        while self._stream.paused and not self._stream.closed:
+        while self._stream.write_paused and not self._stream.closed:
             waiter: asyncio.Future[None] = self._context.loop.create_future()
             self._waiters.append(waiter)
             try:

@@ -94,13 +94,21 @@ class Response:
         headers = message.get("headers") or []
         if type(headers) is not list:
             headers = list(headers)
-        try:
-            head = self.heads.made.get((message["status"], *headers))
-        except TypeError:  # pairs that are lists, or values that are no bytes
-            head = None
-        if head is None:
-            headers = fields.as_pairs(headers)
-            head = self.heads.make(message["status"], headers)
+        status = message["status"]
+        heads = self.heads
+        head = heads.last
+        if head is not None and heads.given == headers and heads.status == status:
+            headers = heads.given
+        else:
+            try:
+                head = heads.made.get((status, *headers))
+            except TypeError:  # pairs that are lists, or values that are no bytes
+                head = None
+            if head is None:
+                headers = fields.as_pairs(headers)
+                head = heads.make(status, headers)
+            else:
+                heads.last, heads.status, heads.given = head, status, headers.copy()
         if message.get("trailers"):
             if not self.trailers_allowed:
                 raise ApplicationError("http.response.start: trailers announced, but this client takes none")

@@ -62,6 +62,10 @@ class PlainServer:
         if stream.complete:
             self.on_end(stream)
 
+    def on_repeated(self, number: int, request: StreamRequest) -> None:
+        """See `StreamSink`: never, as it sets no scope."""
+        raise AssertionError(number)
+
     def on_refused(self, stream: Stream, error: ClientError, request: StreamRequest | None) -> None:
         """See `StreamSink`."""
         self.refused.append((stream.id, error.status))

@@ -43,7 +43,7 @@ async def test_the_scope_is_that_of_http_2() -> None:
 
 @pytest.mark.parametrize("change", SCOPE_CHANGES)
 async def test_a_request_that_comes_again_has_a_scope_of_its_own(change: Callable[[Scope], None]) -> None:
-    """Also in what is inside it. Fails without one of the copies in `begin_again`."""
+    """Also in what is inside it. Fails without one of the copies in `repeat`."""
     asked: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,8 +73,8 @@ async def test_what_differs_is_not_taken_from_the_request_before() -> None:
 
 
 async def test_requests_leave_no_cycle_behind() -> None:
-    """Each would cost the collector a look at all that is under way. Fails without one half of `StreamCarrier._part`,
-    of its twin in `send_head`, or without its call in `_answered`.
+    """Each would cost the collector a look at all that is under way. Fails without `owner` and `exchange` being None
+    at the end, in `send_head` and in `_answered`.
     """
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -378,7 +378,7 @@ async def test_a_request_whose_answer_does_not_wait_for_it(
             await eventually(lambda: not connection.handler.streams.open)
         elif not length and pieces[-1] is None:
             (connection,) = server.connections
-            await eventually(lambda: connection.handler.streams.open[number].received == 48_000)
+            await eventually(lambda: connection.handler.streams.open[number].incoming.received == 48_000)
             server.service.sweep(server.service.context.now + 4)
         await client.until(lambda: got.reset == reset)
         assert (got.status, got.body, got.ended, got.reset) == (413, b"no", True, reset)

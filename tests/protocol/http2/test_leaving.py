@@ -164,7 +164,7 @@ async def test_slow_heads() -> None:
 
 
 async def test_mistakes_end_the_connection_with_their_code() -> None:
-    """And its applications hear of it at once. Fails without `_lose_all` in `_fail`."""
+    """And its applications hear of it at once. Fails without `lost` in `_fail`."""
     heard: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

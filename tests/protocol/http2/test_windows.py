@@ -152,6 +152,28 @@ async def test_a_window_that_never_opens() -> None:
         assert (await client.get("/little")).status == 200
 
 
+async def test_a_refusal_that_finds_no_window() -> None:
+    """It waits as long as any answer, not for ever. Fails without `owner` and `_sent` in StreamCarrier.turn_away."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, b"x" * 65_535)
+
+    async with speaking(app, credit=False, write_timeout=5) as (server, client):
+        filler = client.ask("/")
+        await client.answer(filler)  # which has used up the connection's window
+        numbers = [client.ask("/" + "y" * 9000) for _ in range(2)]
+        await client.until(lambda: all(client.answers[number].headers for number in numbers))
+        assert [client.answers[number].status for number in numbers] == [414, 414]
+        assert not any(client.answers[number].ended for number in numbers)
+        await sweep(server, 10)
+        for number in numbers:
+            assert (await client.answer(number)).reset == 8
+        client.h2.increment_flow_control_window(1 << 20)
+        assert (await client.get("/")).status == 200
+        client.ask("/" + "y" * 9000)
+        await client.flush()
+
+
 async def test_a_body_that_does_not_come() -> None:
     """`body_timeout`: 408 if nothing was sent, and the connection goes on. Fails without `deadline` in the carrier."""
 
