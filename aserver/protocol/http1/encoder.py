@@ -5,6 +5,7 @@ finished, and never copies a large body.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from aserver.protocol.semantics.fields import RESPONSE_NAMES
@@ -126,12 +127,18 @@ def _is_chunked(response: Response, head: Head) -> bool:
 
 def _chunk(before: bytes, body: bytes, *, last: bool) -> bytes | list[bytes]:
     """Frame a piece of body, and the end if this is the last (RFC 9112 section 7.1)."""
-    end = b"0\r\n\r\n" if last else b""
     if not body:
-        return before + end
+        return before + b"0\r\n\r\n" if last else before
+    line = _size_line(len(body))
+    end = b"\r\n0\r\n\r\n" if last else b"\r\n"
     if len(body) < JOIN_LIMIT:
-        return b"%b%x\r\n%b\r\n%b" % (before, len(body), body, end)
-    return [b"%b%x\r\n" % (before, len(body)), body, b"\r\n" + end]
+        return b"".join((before, line, body, end))
+    return [before + line, body, end]
+
+
+@lru_cache(maxsize=1024)
+def _size_line(size: int) -> bytes:
+    return b"%x\r\n" % size
 
 
 def encode_head(status: int, fields: Pairs, reason: bytes = b"") -> bytes:

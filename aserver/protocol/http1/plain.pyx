@@ -40,6 +40,10 @@ cdef extern from "Python.h":
     object PyObject_CallNoArgs(object)
     object PyContext_Copy(object)
     int PyIter_Send(object, object, PyObject **) except? -1
+    void PyErr_SetObject(PyObject *, object)
+    PyObject *PyExc_StopIteration
+    ctypedef struct PyTypeObject:
+        PyObject *(*tp_iternext)(PyObject *) except? NULL
 
 ctypedef const unsigned char *cstr
 
@@ -53,7 +57,7 @@ cdef double GATHER_SECONDS = _GATHER
 cdef Py_ssize_t JOIN_LIMIT = response.JOIN_LIMIT
 cdef object Task = asyncio.Task, NEXT_REQUEST = Awaited.NEXT_REQUEST, NOTHING = Awaited.NOTHING
 cdef object BETWEEN = ReadPhase.BETWEEN, monotonic = time.monotonic, decode_path = targets.decode_path
-cdef object STATES = (response.START, response.HEADED, response.DONE)
+cdef object BODY = response.BODY, STATES = (response.START, response.HEADED, response.DONE)
 cdef dict METHODS = targets.METHODS
 cdef dict ASGI = VERSIONS
 cdef str GET = "GET"
@@ -351,13 +355,12 @@ cdef class PlainCall:
         return self
 
     def __next__(self):
-        if self.inner is None:
-            self.begin()
-            if self.inner is None:
-                if self.message is None:
-                    raise StopIteration({"type": "http.request", "body": b"", "more_body": False})
-                raise StopIteration
-        return self.go_on(None)
+        cdef PyObject *result = next_of_call(<PyObject *> self)
+        if result is NULL:
+            raise StopIteration
+        outcome = <object> result
+        Py_DECREF(outcome)
+        return outcome
 
     cdef begin(self):
         if self.begun:
@@ -367,21 +370,12 @@ cdef class PlainCall:
         if inner is not None:
             self.inner = inner.__await__()
 
-    cdef go_on(self, value):
-        cdef PyObject *result = NULL
-        cdef int status = PyIter_Send(self.inner, value, &result)
-        outcome = <object> result
-        Py_DECREF(outcome)
-        if status == 1:
-            return outcome
-        raise StopIteration(outcome)
-
     def send(self, value):
         if self.inner is None:
             if value is not None:
                 raise TypeError("can't send non-None value to a just-started coroutine")
             return self.__next__()
-        return self.go_on(value)
+        return self.inner.send(value)
 
     def throw(self, kind, value=None, traceback=None):
         self.begun = True
@@ -402,6 +396,31 @@ cdef class PlainCall:
     def cr_await(self):
         """For stacks of what waits."""
         return self.inner
+
+
+cdef PyObject *next_of_call(PyObject *this) except? NULL:
+    """The next step of a call, for the interpreter: at its end NULL, with StopIteration only if it returns something.
+
+    Where Cython raises StopIteration, it makes a traceback with a frame, which costs as much as the step.
+    """
+    cdef PlainCall call = <PlainCall> this
+    cdef PyObject *result = NULL
+    if call.inner is None:
+        call.begin()
+        if call.inner is None:
+            if call.message is None:
+                PyErr_SetObject(PyExc_StopIteration, {"type": "http.request", "body": b"", "more_body": False})
+            return NULL
+    if PyIter_Send(call.inner, None, &result) == 1:
+        return result
+    outcome = <object> result
+    Py_DECREF(outcome)
+    if outcome is not None:
+        PyErr_SetObject(PyExc_StopIteration, outcome)
+    return NULL
+
+
+(<PyTypeObject *> PlainCall).tp_iternext = next_of_call
 
 
 @cython.freelist(256)
@@ -429,6 +448,14 @@ cdef class PlainExchange:
         return self
 
     def __next__(self):
+        cdef PyObject *result = next_of_task(<PyObject *> self)
+        if result is NULL:
+            raise StopIteration
+        outcome = <object> result
+        Py_DECREF(outcome)
+        return outcome
+
+    cdef PyObject *step(self) except? NULL:
         cdef PyObject *result = NULL
         cdef int status = 0
         cdef PlainRequests shared
@@ -444,13 +471,11 @@ cdef class PlainExchange:
             self.fail(error)
             status = -1
         if status == 1:
-            outcome = <object> result
-            Py_DECREF(outcome)
-            return outcome
+            return result
         if status == 0:
             Py_DECREF(<object> result)
             self.returned_to_server()
-        raise StopIteration
+        return NULL
 
     def throw(self, kind, value=None, traceback=None):
         error = kind if value is None else value
@@ -529,7 +554,12 @@ cdef class PlainExchange:
                     return self.conn.link.until_writable() if self.conn.paused else None
             elif self.phase == START and kind == "http.response.start" and self.head(<dict> message):
                 return None
-        return self.ordinary().send(message)
+        slow = self.ordinary()
+        if slow.parting is None and slow.state is BODY and message["type"] == "http.response.body":
+            http = slow.connection  # as `Exchange.send` does, whose coroutine would cost more than the piece
+            http.send_data(slow, slow.body(message))
+            return http.until_writable() if http.write_paused else None
+        return slow.send(message)
 
     cdef bint head(self, dict message) except -1:
         """Keep the head of the answer, if it is plain and came before."""
@@ -675,6 +705,14 @@ cdef class PlainExchange:
     def give_up(self, status):
         """See `Request`."""
         return self.ordinary().give_up(status)
+
+
+cdef PyObject *next_of_task(PyObject *this) except? NULL:
+    """See `next_of_call`."""
+    return (<PlainExchange> this).step()
+
+
+(<PyTypeObject *> PlainExchange).tp_iternext = next_of_task
 
 
 Coroutine.register(PlainCall)
