@@ -55,6 +55,7 @@ def test_a_reply_a_refusal_and_no_reply(tmp_path: Path) -> None:
     for _ in range(2):
         with Line(fake.path) as line, pytest.raises(HungUp, match="hung up"):
             line.ask("reload")
+    fake.thread.join(10)  # its listener is closed
     with pytest.raises(Unreachable, match=f"no server answers at {fake.path}"):
         Line(fake.path)
 
