@@ -15,6 +15,7 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 #: `asgi` of the scope of a request or a WebSocket; to be copied, as a scope is the application's.
 VERSIONS: Final = {"version": "3.0", "spec_version": "2.3"}
 
-#: A name among the headers of a response's head: its value is no field, but HTTP/1's reason phrase. No header can have
-#: it, and so heads with another phrase are other heads wherever they are remembered. Private to this server.
+#: The name of a pair among the headers of a response's head, whose value is HTTP/1's reason phrase. Private to this
+#: server. A colon cannot be in a header's name, so no header is meant. As it stands among the headers, caches of heads
+#: tell heads with different phrases apart.
 REASON: Final = b":reason"

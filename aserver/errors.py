@@ -1,4 +1,4 @@
-"""Every exception that aserver raises on purpose, and the exit codes of the command.
+"""The exceptions that more than one module raises or catches, and the exit codes of the command.
 
 Pure: imported by all processes; it must never import another aserver module.
 
@@ -30,7 +30,7 @@ class ExitCode(IntEnum):
 
 
 class AserverError(Exception):
-    """Base of all; the command ends with `exit_code` if the error is not handled before."""
+    """Base of all our exceptions; the command ends with `exit_code` if the error is not handled before."""
 
     exit_code = ExitCode.UNEXPECTED
 

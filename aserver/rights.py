@@ -27,7 +27,7 @@ _READ, _WRITE, _SEARCH = 4, 2, 1  # of each three bits of a mode
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A user with all groups."""
+    """A user, and all groups of that user."""
 
     uid: int
     gids: tuple[int, ...]

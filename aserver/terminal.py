@@ -50,7 +50,7 @@ def leave_to_master(signals: Iterable[signal.Signals]) -> None:
 
 @contextlib.contextmanager
 def background_output() -> Iterator[None]:
-    """Around a write to the terminal by a process that obeys TTOU: blocked, it does not keep a background job off."""
+    """Use it around a write to the terminal. With TTOU blocked, the write succeeds in a background job, too."""
     with blocked((signal.SIGTTOU,)):
         yield
 

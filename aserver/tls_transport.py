@@ -41,8 +41,9 @@ def load() -> bool:
 def suits(context: ssl.SSLContext) -> bool:
     """Whether aiofastnet can serve connections of a context.
 
-    OpenSSL's connections, which it makes itself, have no object of the ssl module, where a callback for SNI looks for
-    it: 1.2.0 crashes. A client's certificate it decodes by way of a temporary file, three times for a connection here.
+    Not with a callback for SNI: Python hands it the connection as an object of the ssl module. aiofastnet makes
+    OpenSSL's connections itself, without that object, and 1.2.0 crashes. Nor with certificates of clients: it decodes
+    each by way of a temporary file, three times for a connection here.
     """
     return context.sni_callback is None and context.verify_mode is ssl.CERT_NONE
 
@@ -72,7 +73,9 @@ class _NoTimer:
 
 
 class _WithoutTimers:
-    """The loop, for a transport that may be cut off: 1.2.0 leaves its timers armed then, which keep it in memory."""
+    """The loop, except that it arms no timers. aiofastnet 1.2.0 leaves them armed when a transport is cut off, and they
+    would keep the transport in memory.
+    """
 
     __slots__ = ("_loop",)
 

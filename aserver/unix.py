@@ -194,7 +194,10 @@ def stream_pair() -> tuple[socket.socket, socket.socket]:
 
 
 def do_nothing(signum: int, frame: object) -> None:
-    """Be the handler without which the wakeup descriptor is not written. No handler of the server does any work."""
+    """Do nothing, as a signal's handler. Python writes to the wakeup descriptor only for signals with a handler.
+
+    No handler of the server does any work.
+    """
 
 
 def install_wakeup(signals: Iterable[signal.Signals]) -> socket.socket:
@@ -222,7 +225,7 @@ def raise_on_interrupt() -> None:
 
 
 def discard_signals(signals: Iterable[signal.Signals]) -> None:
-    """Set SIG_IGN, which all that this process execs inherits: only for signals that nothing else keeps off."""
+    """Set SIG_IGN, which programs that this process execs inherit: only for signals that nothing else keeps off."""
     for signum in signals:
         signal.signal(signum, signal.SIG_IGN)  # noqa: TID251
 
@@ -235,8 +238,8 @@ def keep_exit_statuses() -> None:
 def note_signals(signals: Iterable[signal.Signals], noted: list[int]) -> None:
     """Have each of `signals` put its number into `noted`, besides waking the loop.
 
-    Because the wakeup socket drops signals when it is full. `noted` keeps all signals up to NOTED, and at least 1 of
-    each kind beyond that. The handler does an append and no more, which no other signal can interrupt half-way.
+    The loop's wakeup socket alone does not do: it drops signals when it is full. `noted` keeps all signals up to NOTED,
+    and at least 1 of each kind beyond that. The handler only appends, which no other signal can interrupt half-way.
     """
 
     def note(signum: int, _frame: object) -> None:

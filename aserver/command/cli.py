@@ -1,7 +1,7 @@
 """The `aserver` command: options made from the settings table, and how errors end the process.
 
 Runs in the operator's process, which becomes the master under `run`. It must never spell a setting by hand. `main` is
-the only function of aserver that calls `sys.exit`.
+the only function of aserver that calls `sys.exit` (tests/unit/test_house_rules.py has the other ways to end).
 """
 
 import importlib.util
@@ -74,7 +74,7 @@ class _Option(click.Option):
 
 
 class _Command(click.Command):
-    """A command whose options are listed by topic, and that tells all options at once that it does not have."""
+    """A command that lists its options by topic, and names all options that it does not know in a single error."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = [option for option in self.get_params(ctx) if isinstance(option, _Option) and option.secondary_opts]
@@ -99,7 +99,7 @@ class _Command(click.Command):
 
 
 def _write_options(formatter: click.HelpFormatter, records: Sequence[tuple[str, str]]) -> None:
-    """As click does, but each line of a text begins a line: the last is the example."""
+    """Write the options as click does, but keep the line ends of each text: its last line is the example."""
     left = min(max(len(label) for label, _ in records) + 2, _LABEL_WIDTH)
     room = formatter.width - formatter.current_indent - left
     for label, text in records:
@@ -203,7 +203,7 @@ class _Commands(click.Group):
             raise click.UsageError(f"{error.format_message()} {hint}", ctx) from None
 
 
-#: Of all commands that have settings; made once, because there are 400.
+#: The options of the commands that have settings. They are made once, because there are hundreds.
 _OPTIONS = _all_options()
 
 

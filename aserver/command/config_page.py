@@ -13,7 +13,7 @@ from aserver.config.schema import BIND_PARTS, SettingInfo, settings
 from aserver.config.table import Group
 from aserver.config.values import SWITCH
 
-#: Settings that are refused without others, and those.
+#: Settings without which the examples of others are refused: `cert_reqs` needs `ca_certs`, and that a certificate.
 _COMPANY: dict[str, object] = {"certfile": "site.pem", "keyfile": "site.key", "ca_certs": "clients.pem"}
 
 

@@ -18,12 +18,11 @@ from aserver.errors import ConfigError
 #: In this order: a spelling that several servers share is the first server's. uWSGI is left out, because its flags are
 #: of another make: `-p 4`, `-M`, `-b 32768`.
 _SERVERS = ("gunicorn", "uvicorn", "hypercorn", "granian")
-#: They end the command by themselves, or are commands of our own.
+#: Flags that have a meaning of their own here, whichever server has them too.
 _NOT_HERE = frozenset({"--version", "--help", "--config"})
-#: The command line has no worker class unless it says so: the remarks for sync workers are for gunicorn's own lines.
+#: Values that count as given. Without a worker class `-t` and `--threads` would be read as of gunicorn's sync worker,
+#: its default, which a command line of aserver does not mean.
 _ASSUMED = {"worker_class": "asgi"}
-
-
 #: A switch's values, as uvicorn's `--ws-per-message-deflate` takes them.
 _ON, _OFF = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
 
@@ -113,7 +112,7 @@ def foreign_flags(given: Mapping[ForeignOption, object]) -> Layer:
 
 
 def understood(given: Mapping[str, object]) -> dict[str, object]:
-    """The values of our own options. A value may be no value here, but another server's for the same flag: `asgi3`."""
+    """The values of our own options. A value that only another server has for the same flag (`asgi3`) is translated."""
     return {name: _understood(name, value) for name, value in given.items()}
 
 

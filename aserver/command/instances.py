@@ -1,6 +1,6 @@
 """Finds the running server that a command is for, and sends it orders by its control socket.
 
-Runs in the operator's process. The master's half is `master/control`, whose documents say what can be asked.
+Runs in the operator's process. The master's half is `master/control`; docs/operate.md says what can be asked.
 """
 
 import contextlib

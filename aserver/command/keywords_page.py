@@ -11,7 +11,7 @@ from aserver.config.values import ACCOUNT, DURATION, OCTAL, SIZE, SWITCH
 
 #: Columns of a line of code.
 _WIDTH = 120
-#: Kinds of value whose text is taken beside a number.
+#: Kinds of value that are a number or a text, and the type for both.
 _OF_NUMBERS = {DURATION: "float | str", SIZE: "int | str", OCTAL: "int | str", ACCOUNT: "int | str"}
 
 

@@ -18,7 +18,7 @@ def main() -> NoReturn:
     terminal.keep_standard_streams()  # before anything is opened
     if _serves(sys.argv[1:]):
         programs.start_zygote_ahead()
-    gc.disable()  # a tenth of the time: modules stay, and collections would look at them again and again
+    gc.disable()  # saves a tenth of the imports' time: the modules stay, and each collection would look at them again
     try:
         from aserver.command import cli  # noqa: PLC0415 - 100 ms, in which the zygote imports as well
 
@@ -32,7 +32,8 @@ def main() -> NoReturn:
 def _serves(arguments: Sequence[str]) -> bool:
     """Whether this is most likely the start of a server. A wrong guess costs a process that ends unused.
 
-    An upgrade goes on with processes and a directory of its own; a preflight needs none, as completion does not.
+    Not so for an upgrade, which has its zygotes already, nor for a preflight or a shell's completion, which need none:
+    the environment tells of these three.
     """
     first = arguments[0] if arguments else ""
     if {"-h", "--help", "--version"} & {*arguments} or any(name.startswith("_ASERVER_") for name in os.environ):

@@ -1,6 +1,6 @@
 """docs/states.md, made from the table of transitions: `python -m aserver.command.states_page`.
 
-Its last line prints the page. Runs in the process of whoever builds the documentation.
+Only its last line touches the system: it prints the page. Run by `make docs`.
 """
 
 import sys

@@ -33,7 +33,10 @@ _PHASES = {"ready": "green", "booting": "cyan", "recycling": "yellow", "draining
 
 
 class History:
-    """Requests per second: of the server, as a row of bars, and of each worker, by its serial; and `samples`."""
+    """The last looks: `total` has the server's requests per second, `of` each worker's by its serial.
+
+    `samples` has the durations of requests.
+    """
 
     def __init__(self) -> None:
         self.samples = Samples()
@@ -137,7 +140,7 @@ def obey(line: Line, key: str, slot: int) -> str:
 
 @contextlib.contextmanager
 def _keys() -> Iterator[Any]:
-    """A function that waits so many seconds for a key, and returns it or an empty text."""
+    """Yield a function that waits some seconds for a key, and returns the key, or an empty text without one."""
     terminal = sys.stdin.fileno()
     before = termios.tcgetattr(terminal)
 

@@ -16,8 +16,10 @@ from aserver.config.table import Table
 from aserver.config.values import DEFAULT_HOST, DEFAULT_PORT
 from aserver.errors import ConfigError
 
-#: The least likeness of a name that is offered for another, and how much less like it the others may be.
-_NEAR, _AS_NEAR = 0.75, 0.08
+#: Likeness (difflib, 0 to 1) that a known name must have to be offered for a name that is not known.
+_NEAR = 0.75
+#: A name that is less like it than the best by more than this is not offered beside the best.
+_AS_NEAR = 0.08
 
 
 class Config(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -118,7 +120,6 @@ def suggestion(name: str, known: Iterable[str], spell: Callable[[str], str] = st
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
     """The names most like `name`: at most three, and only those that are nearly as like it as the first."""
-
     import difflib  # noqa: PLC0415 - rarely needed, and a start waits for each import
 
     def likeness(other: str) -> float:

@@ -29,9 +29,10 @@ class SettingsFile:
 
 
 def find_file(cwd: Path) -> SettingsFile | None:
-    """The settings file in `cwd`, if any. Only TOML is found unasked; a `.py` file has to be named. Raises ConfigError.
+    """The TOML file of settings in `cwd`, if any. Raises ConfigError.
 
-    A pyproject.toml without settings counts as no file.
+    A pyproject.toml without settings counts as no file. Of Python files only a gunicorn.conf.py is found unasked, and
+    that by `layers`.
     """
     try:
         if (path := cwd / "aserver.toml").is_file():
@@ -86,9 +87,10 @@ def _parse_toml(path: Path, text: bytes) -> Layer:
 
 
 def _lines(text: str, table: str) -> dict[str, int]:
-    """The line of each key in `table`, and of each table in it, by a look that is no parser.
+    """The line of each key in `table`, and of each table in it.
 
-    A key in a text of several lines may be taken for a setting's, which only puts a wrong line into a message.
+    It looks at single lines and parses nothing. So a line within a text of several lines may be taken for a key, which
+    only puts a wrong line into a message.
     """
     found: dict[str, int] = {}
     inside = ""

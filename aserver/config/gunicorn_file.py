@@ -13,7 +13,7 @@ from aserver.config.build import Layer, nearest
 from aserver.config.schema import BIND_PARTS, NAMES, convert
 from aserver.errors import ConfigError
 
-#: The middle of a note that a file is read by another server's defaults.
+#: Words in the note that lists where gunicorn's defaults differ; `aserver migrate` knows the note by them.
 IMPLIED = "leaves to defaults, which are others in gunicorn"
 #: Names that a misspelt name may have meant.
 _KNOWN = tuple(

@@ -80,7 +80,10 @@ def load(
 def _choose_file(
     upper: Sequence[Layer], environ: Mapping[str, str], cwd: Path, *, command: bool
 ) -> tuple[str | None, SettingsFile | None, tuple[str, ...]]:
-    """The settings file, by the name with which it was chosen unless it is TOML that was found, and notes on it."""
+    """Choose and read the settings file. Returns its name, the file itself, and notes on the choice.
+
+    The name is None where no file is named: then a TOML file was found, or there is none.
+    """
     owner = tuple(_first(upper, name) for name in ("user", "group"))
     named = next((str(layer.values["config"]) for layer in upper if layer.values.get("config") is not None), None)
     named = named.removeprefix("file:") if named else named  # as gunicorn's and Hypercorn's may begin

@@ -36,7 +36,10 @@ class _ItemError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class SettingInfo:
-    """A row of the table, for the command line, the environment and the page. `default` is text of `show`, or None."""
+    """A row of the table, for the command line, the environment and the page.
+
+    `default` is the default value as `show` writes it; None without a default.
+    """
 
     name: str
     kind: Kind
@@ -157,11 +160,11 @@ def _describe_all() -> Mapping[str, SettingInfo]:
 
 
 SETTINGS = _describe_all()
-#: Every name that may stand for a setting, and the setting; parts of `bind` stand for themselves.
+#: Every name that may stand for a setting, and the setting's own name. The parts of `bind` are in BIND_PARTS instead.
 NAMES = {name: name for name in SETTINGS} | {
     alias: info.name for info in SETTINGS.values() for alias in (*info.aliases, *(word for word, _ in info.switches))
 }
-#: uvicorn's spellings of an address; `_bind` makes a `bind` of them.
+#: uvicorn's spellings of an address; `config.build` makes a `bind` of them.
 BIND_PARTS = {
     "host": "host to listen on, with --port",
     "port": "port to listen on, with --host",
@@ -176,7 +179,10 @@ def settings() -> tuple[SettingInfo, ...]:
 
 
 def convert(name: str, value: object, origin: str) -> object:
-    """The checked value of the setting `name`, from text or from a value of a file. ConfigError names all three."""
+    """The checked value of the setting `name`, from text or from a value of a file.
+
+    Raises ConfigError, which names the setting, the value and its `origin`.
+    """
     info = SETTINGS[name]
     try:
         return _convert(info, value)

@@ -47,7 +47,7 @@ def format_duration(seconds: float) -> str:
 
 
 def parse_size(text: str) -> int:
-    """Bytes from `8190`, `64K`, `512MB`, `1.5GiB` (1024-based all); ValueError for anything else."""
+    """Bytes from `8190`, `64K`, `512MB`, `1.5GiB`, where K is always 1024; ValueError for anything else."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise ValueError
@@ -227,11 +227,12 @@ Bytes = Annotated[int, Meta(ge=0), SIZE]
 SomeBytes = Annotated[int, Meta(ge=1), SIZE]
 Count = Annotated[int, Meta(ge=0), NUMBER]
 SomeCount = Annotated[int, Meta(ge=1), NUMBER]
-#: listen(2) takes an int.
 PassedFd = Annotated[int, Meta(ge=3), NUMBER]  # above standard input, output and error
+#: listen(2) takes an int.
 Backlog = Annotated[int, Meta(ge=1, le=2**31 - 1), NUMBER]
-#: Above the CPUs of any machine. The master's thought about its workers grows with their square: 0.4 s for 1000, 7 for
-#: 4000; and a slip of the pen is refused before it has eaten the memory.
-Workers = Annotated[int, Meta(ge=1, le=1000), NUMBER]  # with room on the board (ipc/board) for a surge
+#: More than any machine has CPUs, and so few that the board (ipc/board) has room for a surge. The master's CPU time for
+#: a start or a reload grows with the square of the number: a start of 1000 takes it 8 s, a reload 22 s. A slip of the
+#: pen is refused before it has eaten the memory.
+Workers = Annotated[int, Meta(ge=1, le=1000), NUMBER]
 Mode = Annotated[int, Meta(ge=0, le=0o777), OCTAL]
 Account = Annotated[str, ACCOUNT]

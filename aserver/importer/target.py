@@ -35,9 +35,9 @@ _DEFAULT_FACTORY_NAMES = ("create_app",)
 
 @dataclass(frozen=True, slots=True)
 class LoadedApp:
-    """An app by the interface that it speaks, and, once it is servable, the ASGI application around a WSGI app.
+    """A loaded app, and the interface that it speaks. A call of an ASGI app returns a coroutine.
 
-    An ASGI app makes a coroutine for certain.
+    `wsgi` is the ASGI application around a WSGI app; `importer.application` makes it.
     """
 
     app: Callable[..., Any]
@@ -56,8 +56,8 @@ def load(
     """Import `target` ("module:attribute", "module:dotted.attribute" or "module") and make it servable.
 
     `factory`: the attribute is a function without arguments that returns the app. `app_dir` is put first on
-    sys.path. `interface` "auto" looks at the app's signature. Raises AppLoadError, also
-    for SystemExit and KeyboardInterrupt out of the user's module; its `detail` is the user's own traceback.
+    sys.path. `interface` "auto" looks at the app's signature. Raises AppLoadError, also for SystemExit and
+    KeyboardInterrupt out of the user's module; its `detail` is the user's own traceback.
     """
     module_name, attribute = _split(target)
     place = _put_on_path(app_dir)

@@ -61,9 +61,10 @@ def _in_thread(frame: FrameType) -> list[tuple[FrameType, int]]:
 
 
 def _is_awaited(found: object, *, by: object) -> bool:
-    """Does `by`, which names what it awaits by no attribute, await `found`?
+    """Whether `by` awaits `found`, an object to which it refers.
 
-    `anext()`, as in a context manager, refers to its generator; our compiled coroutines to the wrapper of a coroutine.
+    For objects that have no attribute for it. `anext()`, as in a context manager, refers to its generator; our compiled
+    coroutines refer to the wrapper of a coroutine.
     """
     if type(by).__name__ == "coroutine_wrapper":
         return inspect.iscoroutine(found)
@@ -110,10 +111,9 @@ def places(text: str) -> list[tuple[str, int, str]]:
 
 def user_place(stack: traceback.StackSummary) -> str | None:
     """`file:line in function: source` of the innermost frame that is neither Python's library nor ours, if any."""
-    library = str(Path(os.__file__).parent) + os.sep
     for frame in reversed(stack):
         file = frame.filename
-        inside_library = file.startswith(library) and "site-packages" not in file
+        inside_library = file.startswith(_LIBRARY) and "site-packages" not in file
         if not (inside_library or file.startswith((_OURS, "<frozen"))):
             return f"{file}:{frame.lineno} in {frame.name}: {frame.line}"
     return None

@@ -2,7 +2,8 @@
 
 Runs in the zygote (preload) and in `aserver check`, in loops that are gone before the fork. Workers share the memory
 that it has touched. The census finds connections, threads and the like that it leaves open. Lifespan startup does not
-run: it opens what a fork breaks. It must not end a start because of a request, which may need what that would make.
+run, since it would open what a fork breaks. It must not end a start because a request fails: the request may need
+lifespan startup.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from aserver.asgi import VERSIONS, ASGIApp, Message
 from aserver.config import Config
 from aserver.errors import AppLoadError
 
-#: Seconds for a request, which may wait for what only lifespan startup would begin.
+#: Seconds for a request, which may wait for a task that only lifespan startup would begin.
 PATIENCE = 10.0
 
 

@@ -1,7 +1,7 @@
 """Families of samples, as the control socket's reply to `metrics` has them. Pure.
 
-Names, units and buckets are OpenTelemetry's where it has any; `exposition` makes Prometheus' names of them. No label
-is a path: its values would have no bound.
+Names, units and buckets are OpenTelemetry's where it has any; `admin/exposition` makes Prometheus' names of them. No
+label is a path: its values would have no bound.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

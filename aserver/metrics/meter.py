@@ -17,8 +17,8 @@ _CLOSE, _END = 10, 50
 class Meter:
     """`accepted` connections; bytes `received` and `sent`, in bodies and messages.
 
-    `ended` has a list for each hundred of a status or close code: when the requests began that ended in this turn.
-    `lags` and `queues` are lists of seconds.
+    `ended` has a list for each hundred of a status or close code: the times at which the requests began that have ended
+    in this turn of the loop. `lags` and `queues` are lists of seconds.
     """
 
     __slots__ = ("_rows", "_sums", "_turn", "accepted", "ended", "lags", "queues", "received", "sent")

@@ -1,7 +1,7 @@
 """The page of a worker's counters in shared memory: 64-bit words, written by that worker alone. Pure.
 
 Rows come first: histograms of the same shape, whose counts are not cumulative. Then each word is a counter. The last
-words are no counters: they say how many of the worker's clients have to do what before a deadline, as it is just now.
+words are no counters but the present state: for each duty in `Awaited`, the number of clients that have it just now.
 """
 
 import struct

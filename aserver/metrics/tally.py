@@ -24,7 +24,7 @@ REASONS = (
 )
 OUTCOMES = ("complete", "failed", "refused", "incomplete", "superseded", "abandoned")
 
-#: The clauses of `core/explain` and of the workers, and the reason that each is.
+#: How each reason reads in the clauses of `core/explain` and of the workers.
 _CLAUSES = {
     reason: re.compile(clause)
     for reason, clause in {

@@ -1,6 +1,7 @@
-"""`python -P .../aserver/output/__main__.py FD BOARD`: the program that the master starts to read captured output.
+"""`python -P .../aserver/output/__main__.py FD BOARD TITLE`: the program that reads captured output.
 
-It is run by its path, as the zygote is (zygote/__main__.py), so that it is of the master's aserver.
+The master starts it. FD is its channel to the master, BOARD the board, TITLE its name for `ps`. It is run by its path,
+as the zygote is (zygote/__main__.py), so that it is of the master's aserver.
 """
 
 import sys

@@ -1,9 +1,9 @@
 """Reads the output of processes on their descriptors 1 and 2, and writes each line into the error log as a record.
 
-Runs in a process of its own, because every other process would be waited for or would wait (docs/logging.md). The
-master passes the reading ends of the pipes, and keeps them as well, so this process may end at any moment: the next
-goes on. A line that is not finished is kept until the end of the pipe. It never stops reading: a log that nobody reads
-loses lines, counted, and holds up no writer.
+Runs in a process of its own: a zygote or worker that read its own pipe would wait for itself when the pipe is full, and
+the master must wait for no log. The master passes the reading ends of the pipes, and keeps them as well. So this
+process may end at any moment, and the next goes on. A line that is not finished is kept until the end of the pipe. It
+never stops reading: a log whose reader is stuck loses lines, which are counted, and holds up no writer.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ _PORTION = 16 << 10
 
 
 def main(channel_fd: int, board_fd: int, title: str) -> None:
-    """Read until the master is gone, or says that it is done, and no process can write any more."""
+    """Be the process: read until the master has ended or says so, and no process can write any more."""
     # It starts no program that could inherit this, and ends by itself when a stop leaves nothing to read.
     unix.discard_signals(terminal.GROUP_SIGNALS)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # blocked since before the exec (programs.spawn)
@@ -106,7 +106,7 @@ class OutputReader:
         self._over = asyncio.Event()
 
     async def run(self) -> None:
-        """Read until `_leaving` and at the end of every stream."""
+        """Read until the master has ended or says so, and every stream is at its end."""
         loop = asyncio.get_running_loop()
         loop.add_reader(self._channel.fileno(), self._hear)
         await self._over.wait()

@@ -14,9 +14,9 @@ Fields = list[tuple[bytes, bytes]]
 #: Endings of files beside a file that hold it compressed, and the coding of each, the best first.
 ENCODINGS = {".br": "br", ".gz": "gzip"}
 
-#: Python's own table, without the system's, so that every machine answers alike; and types that some versions do not
-#: have.
+#: Python's own table, without the system's, so that every machine answers alike.
 _TYPES = mimetypes.MimeTypes(filenames=())
+#: Types that the tables of some versions of Python do not have.
 _MORE_TYPES = {
     ".avif": "image/avif",
     ".br": "application/x-brotli",
@@ -150,14 +150,17 @@ def _date(value: str | None) -> int | None:
 
 
 def _range_holds(condition: str | None, file: Representation) -> bool:
-    """Is the range of the file that the client has a part of? By If-Range (section 13.1.5); without it, yes."""
+    """Whether a range may be sent: If-Range, if the request has it, must name this version (section 13.1.5)."""
     if condition is None or condition.strip() == file.etag:
         return True
     return '"' not in condition and _date(condition) == file.modified
 
 
 def _range(value: str, size: int) -> tuple[int, int] | None:
-    """From where to before where; both 0 if nothing is there; None if it is not a single range, and is ignored."""
+    """The wanted bytes as (start, end), without the byte at `end`.
+
+    (0, 0) if the range lies behind the end of the file. None for anything but a single range, which is ignored.
+    """
     match = _RANGE.fullmatch(value.strip())
     if match is None or not (match[1] or match[2]):
         return None

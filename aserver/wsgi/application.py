@@ -40,7 +40,7 @@ class WSGIApplication:
         self._threads: Threads | None = None
         self._calls: dict[int, Call] = {}  # under way, by the identity of their scopes
         self._overdue: set[Call] = set()
-        self._full = False  # and the log has been told
+        self._full = False  # `backpressure` was reached, and the log has said so
         self._common = {
             "wsgi.version": (1, 0),
             "wsgi.multithread": config.threads > 1,
@@ -173,8 +173,8 @@ async def _carry(call: Call, receive: Receive, send: Send) -> None:
 async def _take_body(call: Call, environ: dict[str, Any], receive: Receive) -> IO[bytes] | None:
     """Return the body as `wsgi.input`; None if the client has left.
 
-    A body without a length is received first and gets a length, as waitress does it: Django and bottle read none
-    otherwise.
+    A body without a length is received first and gets a length, as waitress does it: Django and bottle do not read a
+    body that has none.
     """
     sized = "HTTP_TRANSFER_ENCODING" not in environ and "CONTENT_LENGTH" in environ
     if sized and "HTTP_EXPECT" in environ:  # the client waits until the application asks

@@ -34,7 +34,7 @@ Posted = Message | Notice
 
 
 class Call:
-    """A request under way. Fields without an underscore are the loop's, except where it says otherwise."""
+    """A request under way. Fields without an underscore are the loop's, unless their comment says otherwise."""
 
     __slots__ = (
         "_app",
@@ -86,7 +86,7 @@ class Call:
         self.thread = 0  # set by the thread: its identity, while it runs the application
         self.error: BaseException | None = None  # set by the thread, before OVER
         self.over = False  # set by the thread, after OVER
-        self.held_since: float | None = None  # since when the thread may wait for the client, or for nothing
+        self.held_since: float | None = None  # since when the answer goes on, or the thread waits for the body
         self.lent = False  # the thread does not count any more: another takes its place
 
     # ── in the thread ────────────────────────────────────────────────────────────────────────
@@ -147,13 +147,18 @@ class Call:
         self._post(self)
         if message["more_body"] and self._posted - self.taken > WINDOW:
             signals = self._hear()
-            self._waits_for_room = True  # before the look at `taken`, which the loop changes before it looks at this
+            # In this order: the loop counts `taken` up before it looks at this flag, so no signal can be missed.
+            self._waits_for_room = True
             while self._posted - self.taken > WINDOW and not self.gone:
                 signals.get()
             self._waits_for_room = False
 
     def _hear(self) -> SimpleQueue[bytes | None]:
-        """Return the queue of signals. Made before the look at `gone`, which the loop sets before it looks at this."""
+        """Return the queue of signals, made at the first call.
+
+        Call this before a look at `gone`. The loop sets `gone` before it looks for the queue, so no signal can be
+        missed.
+        """
         if self._signals is None:
             self._signals = SimpleQueue()
         return self._signals

@@ -18,9 +18,9 @@ _PORTS = {"http": "80", "https": "443"}
 
 
 def make_environ(scope: Scope, common: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the environ of a request. `common` has the values that are the same for all requests, such as `wsgi.errors`.
+    """Make the environ of a request. `common` has the values that are the same for all requests: `wsgi.version`...
 
-    Texts are those of PEP 3333: each character is a byte. The caller adds `wsgi.input`.
+    Texts are those of PEP 3333: each character is a byte. The caller adds `wsgi.input` and `wsgi.errors`.
     """
     root: str = scope.get("root_path", "")
     path: str = scope["path"]

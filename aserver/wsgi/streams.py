@@ -46,8 +46,8 @@ class InputStream(io.RawIOBase):
 class ErrorStream:
     """`wsgi.errors` of a request: each line that is written is a record of the error log.
 
-    It has what is asked of a text stream to be written, but does not derive from `io.TextIOBase`: to make and end
-    an object that does costs as much as the whole environ.
+    It has the methods of a text stream that is written to, but does not derive from `io.TextIOBase`: making and ending
+    an object of such a class costs as much as the whole environ.
     """
 
     __slots__ = ("_request_id", "_text")
@@ -77,7 +77,7 @@ class ErrorStream:
         return False
 
     def close(self) -> None:
-        """Log the text that is kept. PEP 3333 lets nobody close the stream, so it can be written to afterwards."""
+        """Log the text that is kept. Applications may not close the stream (PEP 3333), so it can be written to on."""
         self.flush()
 
     def writelines(self, lines: Iterable[str]) -> None:

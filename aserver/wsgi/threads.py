@@ -105,7 +105,7 @@ class Threads:
     # ── between threads and loop ─────────────────────────────────────────────────────────────
 
     def _work(self) -> None:
-        """Be a thread."""
+        """Run calls from the queue until it has None; this is the whole life of a thread."""
         while (call := self._queue.get()) is not None:
             call.run()
             del call  # so that nothing of a request lives until the next request

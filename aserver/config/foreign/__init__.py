@@ -1,7 +1,8 @@
 """Other servers' settings: a verdict for each, in a table of each server.
 
-Pure. `verdict` defines a verdict; `gunicorn`, `uvicorn`, `granian`, `hypercorn` and `uwsgi` are the tables;
-`translate` reads values and command lines by them; `page` is docs/migrate.md's tables.
+Pure. `verdict` defines a verdict. The tables are `gunicorn`, `uvicorn`, `granian`, `hypercorn` and `uwsgi`, with
+`uwsgi_families` for uWSGI's subsystems. `translate` reads values and command lines by the tables. `lines` finds a
+server's command line in a Procfile, a unit or a uwsgi.ini, and `relatives` rewrites the commands that start uvicorn.
 """
 
 from aserver.config.foreign.gunicorn import hooks, uncalled_hooks

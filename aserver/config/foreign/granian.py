@@ -6,21 +6,19 @@ Pure. `tests/peers` compares it with the parameters of `granian.cli`.
 from collections.abc import Mapping
 
 from aserver.config.foreign.verdict import (
+    HTTP2,
     Meaning,
     Table,
     converted,
     into,
     renamed,
     same,
-    seconds_of,
     switched,
     unequal,
     unneeded,
+    with_unit,
 )
 
-_HTTP2 = (
-    "HTTP/2 is spoken over TLS, and in the clear where bind says h2c://host:port; its limits are fixed (docs/http2.md)"
-)
 _RUST = "there is no Rust runtime whose threads could be counted"
 _RESPAWN = "a worker that dies is always replaced, after growing pauses"
 _STATIC = "files are served by `static` (--static /PREFIX=DIRECTORY); a path that has no file is 404"
@@ -53,7 +51,7 @@ def _interface(value: object, _: Mapping[str, object]) -> Meaning:
 
 
 def _http(value: object, _: Mapping[str, object]) -> Meaning:
-    return Meaning(changes=(_HTTP2,)) if str(value) == "2" else Meaning()
+    return Meaning(changes=(HTTP2,)) if str(value) == "2" else Meaning()
 
 
 def _level(value: object) -> object:
@@ -95,7 +93,7 @@ GRANIAN: Table = {
     "backpressure": same(),
     "http1_buffer_size": unneeded("buffers grow as they are needed, up to a bound"),
     "http1_header_read_timeout": converted(
-        "header_timeout", into("header_timeout", seconds_of("ms")), "milliseconds become a duration"
+        "header_timeout", into("header_timeout", with_unit("ms")), "milliseconds become a duration"
     ),
     "http1_keep_alive": converted(
         "keep_alive", _keep_alive, "off becomes 0", "--http1-keep-alive=on --no-http1-keep-alive=off"
@@ -103,18 +101,18 @@ GRANIAN: Table = {
     "http1_pipeline_flush": unneeded(
         "pipelined answers are always written together", "--http1-pipeline-flush=on --no-http1-pipeline-flush=off"
     ),
-    "http2_adaptive_window": unequal(_HTTP2, "--http2-adaptive-window=on --no-http2-adaptive-window=off"),
-    "http2_initial_connection_window_size": unequal(_HTTP2),
-    "http2_initial_stream_window_size": unequal(_HTTP2),
-    "http2_keep_alive_interval": unequal(_HTTP2),
-    "http2_keep_alive_timeout": unequal(_HTTP2),
-    "http2_max_concurrent_streams": unequal(_HTTP2),
-    "http2_max_frame_size": unequal(_HTTP2),
-    "http2_max_headers_size": unequal(_HTTP2),
-    "http2_max_send_buffer_size": unequal(_HTTP2),
+    "http2_adaptive_window": unequal(HTTP2, "--http2-adaptive-window=on --no-http2-adaptive-window=off"),
+    "http2_initial_connection_window_size": unequal(HTTP2),
+    "http2_initial_stream_window_size": unequal(HTTP2),
+    "http2_keep_alive_interval": unequal(HTTP2),
+    "http2_keep_alive_timeout": unequal(HTTP2),
+    "http2_max_concurrent_streams": unequal(HTTP2),
+    "http2_max_frame_size": unequal(HTTP2),
+    "http2_max_headers_size": unequal(HTTP2),
+    "http2_max_send_buffer_size": unequal(HTTP2),
     "log_enabled": converted(
         "loglevel",
-        switched("log", off={"loglevel": "critical"}),
+        switched(off={"loglevel": "critical"}),
         "off becomes `loglevel = critical`",
         "--log=on --no-log=off",
     ),
@@ -122,7 +120,7 @@ GRANIAN: Table = {
     "log_config": same(),
     "log_access_enabled": converted(
         "accesslog",
-        switched("access_log", on={"accesslog": "-"}, off={"accesslog": "off"}),
+        switched(on={"accesslog": "-"}, off={"accesslog": "off"}),
         "on becomes `-`, off `off`",
         "--access-log=on --no-access-log=off",
     ),
@@ -137,7 +135,7 @@ GRANIAN: Table = {
     "ssl_crl": unequal("revoked certificates are not looked up: let the proxy check them"),
     "ssl_client_verify": converted(
         "cert_reqs",
-        switched("verify", on={"cert_reqs": "required"}, off={"cert_reqs": "none"}),
+        switched(on={"cert_reqs": "required"}, off={"cert_reqs": "none"}),
         "on becomes `required`",
         "--ssl-client-verify=on --no-ssl-client-verify=off",
     ),
@@ -169,7 +167,7 @@ GRANIAN: Table = {
     "reload_ignore_dirs": unequal(_RELOAD),
     "reload_ignore_patterns": unequal(_RELOAD),
     "reload_ignore_paths": unequal(_RELOAD),
-    "reload_tick": converted("reload_delay", into("reload_delay", seconds_of("ms")), "milliseconds become a duration"),
+    "reload_tick": converted("reload_delay", into("reload_delay", with_unit("ms")), "milliseconds become a duration"),
     "reload_ignore_worker_failure": unneeded(
         "code that cannot be loaded never replaces code that serves",
         "--reload-ignore-worker-failure=on --no-reload-ignore-worker-failure=off",

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 
 from aserver.config.foreign.verdict import (
+    HTTP2,
     Meaning,
     Table,
     absolute_socket,
@@ -16,7 +17,6 @@ from aserver.config.foreign.verdict import (
     count_is,
     hook,
     into,
-    is_on,
     renamed,
     same,
     switched,
@@ -29,9 +29,6 @@ from aserver.config.foreign.verdict import (
 _NO_ATOM = re.compile(r"%\((?![hlutrmUqHsBbfaTMDLp]\)|\{[^}]+\}[ioe]\))[^)]*\)s")
 #: No line and no field is longer than this in a request that a browser or a proxy sends.
 LONGEST = 65536
-_HTTP2 = (
-    "HTTP/2 is spoken over TLS, and in the clear where bind says h2c://host:port; its limits are fixed (docs/http2.md)"
-)
 _DIRTY = "there are no dirty workers here: give long work to a task queue, or to a server of its own"
 _LENIENT = "requests that the standard forbids are refused, as they smuggle others past a proxy; mend the client"
 _SYSLOG = "log to standard error and let journald or the container forward it, or name a SysLogHandler in log_config"
@@ -67,7 +64,10 @@ def _worker_class(value: object, others: Mapping[str, object]) -> Meaning:
 
 
 def _timeout(value: object, others: Mapping[str, object]) -> Meaning:
-    """The timeout of a sync worker is a limit for each request, too. A flag may set the class, so this is said."""
+    """The timeout of a sync worker limits each request, too.
+
+    gunicorn's default class is sync. Where no class is named, a note says how the timeout is understood.
+    """
     if value is None:
         return Meaning()
     settings = {"hang_timeout": value}
@@ -128,8 +128,8 @@ def _log_dict(value: object, _: Mapping[str, object]) -> Meaning:
     return Meaning({"log_config": json.dumps(_LOG_DEFAULTS | value) if isinstance(value, dict) else value})
 
 
-#: gunicorn lays a `logconfig_dict` over this, whose handlers and formatter it may therefore name
-#: (gunicorn.glogging.CONFIG_DEFAULTS). Loggers do not propagate, as they would write each line twice.
+#: gunicorn's own logging (gunicorn.glogging.CONFIG_DEFAULTS). A `logconfig_dict` is laid over it, so it may use these
+#: handlers and this formatter by their names. Loggers do not propagate, as they would write each line twice.
 _LOG_DEFAULTS: dict[str, object] = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -296,11 +296,11 @@ GUNICORN: Table = {
     "do_handshake_on_connect": unneeded("handshakes never block a worker", "--do-handshake-on-connect=on"),
     "ciphers": same(),
     "http_protocols": converted("http2", _protocols, "on if h2 is among them"),
-    "http2_cleartext": unequal(_HTTP2),
-    "http2_max_concurrent_streams": unequal(_HTTP2),
-    "http2_initial_window_size": unequal(_HTTP2),
-    "http2_max_frame_size": unequal(_HTTP2),
-    "http2_max_header_list_size": unequal(_HTTP2),
+    "http2_cleartext": unequal(HTTP2),
+    "http2_max_concurrent_streams": unequal(HTTP2),
+    "http2_initial_window_size": unequal(HTTP2),
+    "http2_max_frame_size": unequal(HTTP2),
+    "http2_max_header_list_size": unequal(HTTP2),
     "raw_paste_global_conf": unequal("see paste", "--paste-global"),
     "permit_obsolete_folding": unequal(_LENIENT, "--permit-obsolete-folding=on"),
     "strip_header_spaces": unequal(_LENIENT, "--strip-header-spaces=on"),
@@ -327,7 +327,7 @@ GUNICORN: Table = {
     "control_socket": renamed("control"),
     "control_socket_mode": unneeded("the control socket is its owner's alone (0700)"),
     "control_socket_disable": converted(
-        "control", switched("control", on={"control": "off"}), "becomes `control = off`", "--no-control-socket=on"
+        "control", switched(on={"control": "off"}), "becomes `control = off`", "--no-control-socket=on"
     ),
 }
 
@@ -364,6 +364,3 @@ def hooks() -> frozenset[str]:
 def uncalled_hooks() -> dict[str, str]:
     """Hooks that nothing calls here, and why."""
     return {name: verdict.text for name, verdict in GUNICORN.items() if verdict.hook and verdict.text}
-
-
-__all__ = ["DEFAULTS", "GUNICORN", "VARIABLES", "hooks", "is_on", "uncalled_hooks"]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from aserver.config.foreign.gunicorn import GUNICORN, LONGEST
 from aserver.config.foreign.verdict import (
+    HTTP2,
     Meaning,
     Table,
     absolute_socket,
@@ -19,9 +20,6 @@ from aserver.config.foreign.verdict import (
     unneeded,
 )
 
-_HTTP2 = (
-    "HTTP/2 is spoken over TLS, and in the clear where bind says h2c://host:port; its limits are fixed (docs/http2.md)"
-)
 _QUIC = "HTTP/3 is not spoken: let the proxy in front speak it"
 
 
@@ -57,7 +55,7 @@ HYPERCORN: Table = {
         "None becomes `off`",
         "--access-logfile --access-log",
     ),
-    "alpn_protocols": unequal(_HTTP2, ""),
+    "alpn_protocols": unequal(HTTP2, ""),
     "alt_svc_headers": unequal("a `header` adds it", ""),
     "backlog": same(),
     "ca_certs": same(),
@@ -77,9 +75,9 @@ HYPERCORN: Table = {
         "",
     ),
     "h11_pass_raw_headers": unneeded("header names reach the application in lower case, as ASGI asks", ""),
-    "h2_max_concurrent_streams": unequal(_HTTP2, ""),
-    "h2_max_header_list_size": unequal(_HTTP2, ""),
-    "h2_max_inbound_frame_size": unequal(_HTTP2, ""),
+    "h2_max_concurrent_streams": unequal(HTTP2, ""),
+    "h2_max_header_list_size": unequal(HTTP2, ""),
+    "h2_max_inbound_frame_size": unequal(HTTP2, ""),
     "include_date_header": renamed("date_header", ""),
     "include_server_header": renamed("server_header", ""),
     "keep_alive_timeout": renamed("keep_alive", "--keep-alive"),

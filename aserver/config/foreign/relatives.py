@@ -5,7 +5,7 @@ Pure. It rewrites a command line; words that it does not know stay as they are, 
 
 from collections.abc import Container, Sequence
 
-#: daphne's flags, those that take a value: uvicorn's flag, or else what to do.
+#: daphne's flags that take a value. Each stands for a flag of uvicorn's (`--...`), or for advice on what to set here.
 _DAPHNE = {
     "-b": "--host",
     "--bind": "--host",

@@ -75,7 +75,7 @@ UVICORN: Table = {
     "log_level": converted("loglevel", into("loglevel", _level), "`trace` becomes `debug`"),
     "access_log": converted(
         "accesslog",
-        switched("access_log", on={"accesslog": "-"}, off={"accesslog": "off"}),
+        switched(on={"accesslog": "-"}, off={"accesslog": "off"}),
         "on becomes `-`, off `off`",
         "--access-log=on --no-access-log=off",
     ),

@@ -1,10 +1,11 @@
-"""uWSGI 2: each process option, its subsystems family by family, and their meaning here.
+"""uWSGI 2: each process option, and its meaning here. `uwsgi_families` has the options of its subsystems.
 
 Pure. `tests/peers` runs `uwsgi --help` and asks for a verdict on each option.
 """
 
 from collections.abc import Mapping
 
+from aserver.config.foreign.uwsgi_families import UWSGI_PROTOCOL
 from aserver.config.foreign.verdict import (
     Convert,
     Meaning,
@@ -15,21 +16,14 @@ from aserver.config.foreign.verdict import (
     is_on,
     renamed,
     same,
-    seconds_of,
     switched,
     unequal,
     unneeded,
+    with_unit,
 )
 
-_UWSGI_PROTOCOL = (
-    "the uwsgi protocol is not spoken: the address speaks HTTP, so change the proxy "
-    "(nginx: proxy_pass http://unix:/path; for uwsgi_pass)"
-)
 _ALWAYS = "always so here"
 _PATHS = ("pythonpath", "python-path", "pp")
-_HTTP2 = (
-    "HTTP/2 is spoken over TLS, and in the clear where bind says h2c://host:port; its limits are fixed (docs/http2.md)"
-)
 
 
 def _items(value: object) -> list[object]:
@@ -71,7 +65,7 @@ def _file(value: object, others: Mapping[str, object]) -> Meaning:
 
 
 def _path(_value: object, others: Mapping[str, object]) -> Meaning:
-    """All of the three names: each of them answers with the whole."""
+    """The folders of all three names together, whichever of the names is asked for."""
     folders = [str(each) for name in _PATHS if name in others for each in _items(others[name])]
     return Meaning({"app_dir": ",".join([*folders, "."])})
 
@@ -141,7 +135,7 @@ def _static_map(value: object, _: Mapping[str, object]) -> Meaning:
 
 
 _socket = converted(
-    "bind", _address(_UWSGI_PROTOCOL), "the address, which speaks HTTP and not the uwsgi protocol", "-s --socket"
+    "bind", _address(UWSGI_PROTOCOL), "the address, which speaks HTTP and not the uwsgi protocol", "-s --socket"
 )
 _http = converted("bind", _address(), "the address")
 _folders = converted("app_dir", _path, "the working directory stays on the path behind it")
@@ -201,22 +195,20 @@ UWSGI: Table = {
     "evil-reload-on-rss": converted("max_memory", _megabytes("rss"), "MiB; with `memory_metric = rss`"),
     "reload-on-as": unequal("max_memory bounds a worker's memory; its address space says little"),
     "evil-reload-on-as": unequal("max_memory bounds a worker's memory; its address space says little"),
-    "socket-timeout": converted(
-        "body_timeout", into("body_timeout", seconds_of("s")), "seconds", "-z --socket-timeout"
-    ),
-    "http-timeout": converted("body_timeout", into("body_timeout", seconds_of("s")), "seconds"),
-    "http-headers-timeout": converted("header_timeout", into("header_timeout", seconds_of("s")), "seconds"),
+    "socket-timeout": converted("body_timeout", into("body_timeout", with_unit("s")), "seconds", "-z --socket-timeout"),
+    "http-timeout": converted("body_timeout", into("body_timeout", with_unit("s")), "seconds"),
+    "http-headers-timeout": converted("header_timeout", into("header_timeout", with_unit("s")), "seconds"),
     "http-keepalive": unneeded("connections are kept for keep_alive"),
     "http-websockets": unneeded(_ALWAYS),
     "http-auto-chunked": unneeded(_ALWAYS),
     "http-enable-proxy-protocol": converted(
-        "proxy_protocol", switched("pp", on={"proxy_protocol": "auto"}), "on becomes `auto`, from trusted peers"
+        "proxy_protocol", switched(on={"proxy_protocol": "auto"}), "on becomes `auto`, from trusted peers"
     ),
     "enable-proxy-protocol": converted(
-        "proxy_protocol", switched("pp", on={"proxy_protocol": "auto"}), "on becomes `auto`, from trusted peers"
+        "proxy_protocol", switched(on={"proxy_protocol": "auto"}), "on becomes `auto`, from trusted peers"
     ),
-    "websockets-max-size": converted("ws_max_size", into("ws_max_size", seconds_of("K")), "KiB"),
-    "websocket-max-size": converted("ws_max_size", into("ws_max_size", seconds_of("K")), "KiB"),
+    "websockets-max-size": converted("ws_max_size", into("ws_max_size", with_unit("K")), "KiB"),
+    "websocket-max-size": converted("ws_max_size", into("ws_max_size", with_unit("K")), "KiB"),
     "websockets-ping-freq": renamed("ws_ping_interval"),
     "websocket-ping-freq": renamed("ws_ping_interval"),
     "websockets-pong-tolerance": renamed("ws_ping_timeout"),
@@ -305,10 +297,10 @@ UWSGI: Table = {
     "stats-http": unequal("the admin endpoint (admin) has them: /status, /metrics and a dashboard"),
     "enable-metrics": unequal("the admin endpoint (admin) has them: /status, /metrics and a dashboard"),
     "cheaper": converted("", _cheaper, "all workers run all the time"),
-    "py-autoreload": converted("reload", switched("reload", on={"reload": True}), "any interval becomes `reload`"),
-    "py-auto-reload": converted("reload", switched("reload", on={"reload": True}), "any interval becomes `reload`"),
-    "python-autoreload": converted("reload", switched("reload", on={"reload": True}), "any interval becomes `reload`"),
-    "python-auto-reload": converted("reload", switched("reload", on={"reload": True}), "any interval becomes `reload`"),
+    "py-autoreload": converted("reload", switched(on={"reload": True}), "any interval becomes `reload`"),
+    "py-auto-reload": converted("reload", switched(on={"reload": True}), "any interval becomes `reload`"),
+    "python-autoreload": converted("reload", switched(on={"reload": True}), "any interval becomes `reload`"),
+    "python-auto-reload": converted("reload", switched(on={"reload": True}), "any interval becomes `reload`"),
     "mount": unequal(
         "mount by the proxy with root_path, or in one application (Starlette's Mount, DispatcherMiddleware)"
     ),

@@ -7,7 +7,7 @@ import re
 
 from aserver.config.foreign.verdict import Verdict, unequal, unneeded
 
-_UWSGI_PROTOCOL = (
+UWSGI_PROTOCOL = (
     "the uwsgi protocol is not spoken: the address speaks HTTP, so change the proxy "
     "(nginx: proxy_pass http://unix:/path; for uwsgi_pass)"
 )
@@ -28,7 +28,7 @@ def _family(beginnings: str, verdict: Verdict) -> tuple[str, Verdict]:
     return "|".join(beginnings.split()), verdict
 
 
-#: The first that fits.
+#: The first pattern that fits the beginning of a name decides.
 FAMILIES = (
     _family(
         r"harakiri no-harakiri",
@@ -80,7 +80,7 @@ FAMILIES = (
     ),
     _family(
         r"fastcgi scgi puwsgi suwsgi ssl-socket raw- udp multicast socket-(modifier|protocol) modifier",
-        unequal(_UWSGI_PROTOCOL),
+        unequal(UWSGI_PROTOCOL),
     ),
     _family(
         r"emperor vassal imperial early-emperor heartbeat legion legion-",

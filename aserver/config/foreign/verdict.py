@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class Answer(StrEnum):
-    """The five answers, and a sixth for settings that this version does not have yet."""
+    """The five answers to a setting of another server."""
 
     SAME = "same"
     RENAMED = "renamed"
@@ -21,9 +21,10 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """A value's meaning here: the settings it makes, the changes by that, and notes.
+    """A value's meaning here: the settings that it makes, and remarks.
 
-    `changes` are for a warning. `notes` tell why a value is not used and nothing is lost by that.
+    `changes` say what does not mean here what it meant there, and are warned of. `notes` say why nothing is lost by a
+    value that is not used.
     """
 
     settings: Mapping[str, object] = field(default_factory=dict)
@@ -31,6 +32,10 @@ class Meaning:
     notes: tuple[str, ...] = ()
 
 
+#: The sentence on the settings of HTTP/2 that several servers have.
+HTTP2 = (
+    "HTTP/2 is spoken over TLS, and in the clear where bind says h2c://host:port; its limits are fixed (docs/http2.md)"
+)
 #: The value, and all values that stand beside it.
 Convert = Callable[[object, Mapping[str, object]], Meaning]
 
@@ -59,7 +64,7 @@ class Verdict:
         return (Flag(_dashed(name)),) if self.flags is None else self.flags
 
     def meaning(self, name: str, value: object, others: Mapping[str, object]) -> Meaning:
-        """The meaning of a value here. A value that asks for nothing, such as None, has nothing to say."""
+        """The meaning of a value here. It is empty for None, and for a value that switches off what is not here."""
         if self.convert is not None:
             return self.convert(value, others)
         if self.answer in {Answer.SAME, Answer.RENAMED}:
@@ -140,8 +145,8 @@ def into(to: str, change: Callable[[object], object], *, said: str = "") -> Conv
     return convert
 
 
-def seconds_of(unit: str) -> Callable[[object], object]:
-    """A number in another unit, as text that is a duration or a size here."""
+def with_unit(unit: str) -> Callable[[object], object]:
+    """A number that counts `unit`s, as text that is a duration or a size here: 5 and "ms" make `5ms`."""
 
     def change(value: object) -> object:
         return f"{value}{unit}" if isinstance(value, int | float) or str(value).strip().isdigit() else value
@@ -169,7 +174,7 @@ def target_of(value: object, _: Mapping[str, object]) -> Meaning:
 
 
 def count_is(least: int, to: str, instead: int) -> Convert:
-    """A number as it is, but below `least` (no limit there) the largest that is sensible here."""
+    """The number itself. Below `least`, which means "no limit" there, it is `instead`: here is always a limit."""
 
     def convert(value: object, _: Mapping[str, object]) -> Meaning:
         if value is None:
@@ -181,12 +186,11 @@ def count_is(least: int, to: str, instead: int) -> Convert:
     return convert
 
 
-def switched(name: str, *, on: Mapping[str, object] | None = None, off: Mapping[str, object] | None = None) -> Convert:
-    """A switch whose two positions are settings here; a position without is told as nothing."""
+def switched(*, on: Mapping[str, object] | None = None, off: Mapping[str, object] | None = None) -> Convert:
+    """A switch whose positions, `on` and `off`, make settings here; a position that is not given makes none."""
 
     def convert(value: object, _: Mapping[str, object]) -> Meaning:
         settings = on if is_on(value) else off
         return Meaning(settings or {})
 
-    convert.__name__ = f"switched_{name}"
     return convert

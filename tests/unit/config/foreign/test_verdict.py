@@ -13,11 +13,11 @@ from aserver.config.foreign.verdict import (
     into,
     renamed,
     same,
-    seconds_of,
     switched,
     target_of,
     unequal,
     unneeded,
+    with_unit,
 )
 
 
@@ -36,7 +36,7 @@ def test_values_that_ask_for_nothing(value: object) -> None:
         (renamed("other"), Meaning({"other": 3})),
         (unneeded("no need"), Meaning(notes=("no need",))),
         (unequal("no way"), Meaning(changes=("no way",))),
-        (converted("other", into("other", seconds_of("ms"), said="so"), "x"), Meaning({"other": "3ms"}, ("so",))),
+        (converted("other", into("other", with_unit("ms"), said="so"), "x"), Meaning({"other": "3ms"}, ("so",))),
     ],
     ids=["same", "same, a little", "renamed", "not needed", "no equal", "converted"],
 )
@@ -88,11 +88,11 @@ def test_a_limit_that_is_none_there(value: object, here: object) -> None:
 
 def test_the_positions_of_a_switch() -> None:
     """Fails with the settings of one position for both."""
-    convert = switched("x", on={"a": 1})
+    convert = switched(on={"a": 1})
     assert convert("yes", {}).settings == {"a": 1}
     assert convert("off", {}) == Meaning()
 
 
 def test_a_number_in_another_unit_and_text_that_has_one() -> None:
     """Fails with a unit behind a unit."""
-    assert [seconds_of("ms")(value) for value in (1500, "1500", "1.5s")] == ["1500ms", "1500ms", "1.5s"]
+    assert [with_unit("ms")(value) for value in (1500, "1500", "1.5s")] == ["1500ms", "1500ms", "1.5s"]
