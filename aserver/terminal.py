@@ -1,4 +1,4 @@
-"""The process group's signals, and the standard streams: both are shared with the terminal or supervisor at the start.
+"""The process group's signals, and a terminal's modes: both are shared with the shell or supervisor that starts us.
 
 Used by every process of ours, and by none that embeds us. A terminal and many supervisors signal a whole process group.
 Only the master acts on such a signal, so the other processes must let it pass at every moment of their lives: signals
@@ -9,7 +9,6 @@ import contextlib
 import errno
 import os
 import signal
-import stat
 import termios
 from collections.abc import Iterable, Iterator
 
@@ -79,33 +78,4 @@ def controls_us() -> bool:
         # Anything but ENXIO is about the file: a container may lack it.
         return error.errno != errno.ENXIO and any(map(os.isatty, range(3)))
     os.close(fd)
-    return True
-
-
-def keep_standard_streams() -> None:
-    """Lead each of the descriptors 0, 1 and 2 that is closed, or a terminal that has hung up, to /dev/null.
-
-    The kernel gives a closed descriptor's number to the next file that this process opens, a socket or the board, and
-    text for "standard error" would be written into it. After a hang-up each `print` would raise EIO.
-    """
-    for fd in range(3):
-        if _leads_somewhere(fd):
-            continue
-        null = os.open(os.devnull, os.O_RDWR)
-        if null != fd:
-            os.dup2(null, fd)
-            os.close(null)
-        os.set_inheritable(fd, True)
-
-
-def _leads_somewhere(fd: int) -> bool:
-    try:
-        if not stat.S_ISCHR(os.fstat(fd).st_mode):
-            return True
-    except OSError:
-        return False
-    try:
-        termios.tcgetattr(fd)
-    except termios.error as error:  # ENOTTY: another device
-        return bool(error.args[0] != errno.EIO)
     return True

@@ -8,6 +8,9 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from aserver import standard_streams
+
+    standard_streams.keep()
     from aserver.admin.main import main
 
     main(int(sys.argv[1]))

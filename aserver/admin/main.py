@@ -17,7 +17,7 @@ import anyio
 import msgspec
 import uvloop
 
-from aserver import privileges, terminal, unix
+from aserver import privileges, unix
 from aserver.admin.app import AdminApp
 from aserver.admin.line import MasterLine
 from aserver.config import Config, Layer, Resolved, build
@@ -43,7 +43,6 @@ _SETTINGS: dict[str, object] = {
 
 def main(fd: int) -> None:
     """Be the admin endpoint; the master has the other end of the socket `fd`."""
-    terminal.keep_standard_streams()
     line = socket.socket(fileno=fd)
     os.set_inheritable(fd, False)
     settings, fds = _first_message(line)

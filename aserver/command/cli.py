@@ -19,7 +19,7 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-from aserver import __version__, loading, terminal, unix
+from aserver import __version__, loading, standard_streams, unix
 from aserver.command import operate
 from aserver.command.foreign_options import (
     ForeignOption,
@@ -365,7 +365,7 @@ def _as_json(resolved: Resolved) -> str:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The console script: run the command and exit with its status; an expected error is a line on stderr."""
     loading.refuse_nested("aserver's command")
-    terminal.keep_standard_streams()  # before anything is opened
+    standard_streams.keep()  # before anything is opened
     sys.exit(_status(arguments))
 
 

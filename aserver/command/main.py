@@ -9,13 +9,14 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from aserver import terminal
-from aserver.master import programs
+from aserver import standard_streams
 
 
 def main() -> NoReturn:
     """Run the command with the arguments of this process, and end the process."""
-    terminal.keep_standard_streams()  # before anything is opened
+    standard_streams.keep()  # before anything is opened, and so before the next import
+    from aserver.master import programs  # noqa: PLC0415
+
     if _serves(sys.argv[1:]):
         programs.start_zygote_ahead()
     gc.disable()  # saves a tenth of the imports' time: the modules stay, and each collection would look at them again

@@ -18,7 +18,7 @@ import anyio
 import anyio.abc
 import uvloop
 
-from aserver import __version__, terminal
+from aserver import __version__, standard_streams
 from aserver.config import Config, Resolved
 from aserver.errors import ConfigError, ExitCode
 from aserver.importer import adapt, remarks
@@ -122,7 +122,7 @@ def _weigh(resolved: Resolved) -> Iterator[str]:
 
 def run_here(app: Callable[..., Any], resolved: Resolved) -> ExitCode:
     """`run(app)`: serve in a loop of our own until a signal ends it. In a thread no signal does."""
-    terminal.keep_standard_streams()
+    standard_streams.keep()
     signals = threading.current_thread() is threading.main_thread()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve_logged(app, resolved, signals=signals))

@@ -20,7 +20,7 @@ from typing import Any, Unpack
 import anyio
 import anyio.abc
 
-from aserver import __version__, loading, terminal, unix
+from aserver import __version__, loading, standard_streams, terminal, unix
 from aserver.config import Config, Resolved, layers
 from aserver.config import settings as all_settings
 from aserver.config.keywords import Settings
@@ -121,7 +121,7 @@ def run_resolved(
     `last`: the process ends when the server has stopped. Signals are blocked then, so that none changes its exit code.
     `on_ready` are descriptors, and the text that each gets when all workers serve for the first time.
     """
-    terminal.keep_standard_streams()
+    standard_streams.keep()
     if answer_preflight(os.environ):
         if resolved.config.log_config is not None:
             read_log_config(resolved.config.log_config)  # the next master could not begin without it

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from aserver import terminal
+from aserver import standard_streams
 from aserver.config import Config, Resolved
 from aserver.errors import AserverError
 from aserver.master.core.events import ReloadRequested, Say, Upgrade
@@ -45,7 +45,7 @@ class Reloads:
 
     async def _reload(self, why: str, tickets: tuple[int, ...], upgrade: Upgrade | None) -> None:
         if self.own_process:
-            terminal.keep_standard_streams()  # a HUP may mean that the terminal is gone, and the zygote inherits them
+            standard_streams.keep()  # a HUP may mean that the terminal is gone, and the zygote inherits them
         try:
             resolved = await read(self.reread, self.resources.next.config)
             # Only now look at `next`: another reload may have come to its end while the settings were read.

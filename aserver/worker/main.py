@@ -21,7 +21,7 @@ from typing import NoReturn
 
 import uvloop
 
-from aserver import importer, terminal, unix
+from aserver import importer, standard_streams, terminal, unix
 from aserver.asgi import ASGIApp
 from aserver.config import Config
 from aserver.errors import AppLoadError, AserverError, BootError, ChannelError, ExitCode
@@ -143,7 +143,7 @@ class WorkerProcess:
             gc.freeze()  # as the zygote does after preload: it takes half a second out of each full collection
         merge_dead(os.environ)
         seed.hooks.run("post_worker_init", seed.view)
-        terminal.keep_standard_streams()  # the app may have closed some; libuv aborts at its own below 3
+        standard_streams.keep()  # the app may have closed some; libuv aborts at its own below 3
         # The loop is made now, not before: an app that runs a loop of its own at import must find none running.
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(self._main(app))

@@ -21,6 +21,9 @@ if __name__ == "__main__":
         gc.set_threshold(YOUNG, 3, 3)
     place = str(Path(__file__).resolve().parents[2])
     sys.path.insert(0, place)
+    from aserver import standard_streams
+
+    standard_streams.keep()  # before anything is opened: in an embedding program they may be closed
     from aserver.zygote.main import main
 
     sys.path.remove(place)  # the package knows its own path now; the app's imports must not search ours

@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-from aserver import importer, privileges, terminal, unix
+from aserver import importer, privileges, standard_streams, terminal, unix
 from aserver.config import Config
 from aserver.errors import AppLoadError, AserverError, ExitCode
 from aserver.importer.hooks import Hooks, ServerView, WorkerView
@@ -74,7 +74,6 @@ DEPUTY_ALLOWANCE = 1.0
 
 def main(fd: int) -> NoReturn:
     """Be the zygote; the master has the other end of the socket `fd`. Ends the process."""
-    terminal.keep_standard_streams()  # first of all: in an embedding program they may be closed
     keep_freed_memory(os.environ)
     terminal.leave_to_master(terminal.GROUP_SIGNALS)
     wake = unix.install_wakeup(_WAKING)
@@ -155,7 +154,7 @@ class Zygote:
                 preloaded = preload(self._config)
                 self._app, self._unused_loops = preloaded.app, preloaded.unused_loops
                 hazards, remarks = preloaded.hazards, preloaded.remarks
-                terminal.keep_standard_streams()  # the app may have closed some
+                standard_streams.keep()  # the app may have closed some
         except AserverError as error:
             detail = error.detail if isinstance(error, AppLoadError) else ""
             self._give_up(LoadFailed(self._boot.generation, error.exit_code, str(error), detail))

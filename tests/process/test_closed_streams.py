@@ -48,7 +48,7 @@ def _command(tmp_path: Path, closed: tuple[int, ...], *options: str) -> list[str
 def test_a_server_that_is_started_with_closed_streams(server: Start, tmp_path: Path, closed: tuple[int, ...]) -> None:
     """It serves, recycles, upgrades and stops, and no process has anything else at their places.
 
-    Fails without keep_standard_streams: a leaving worker is aborted by libuv, which finds its descriptors at 0 to 2.
+    Fails without standard_streams.keep: a leaving worker is aborted by libuv, which finds its descriptors at 0 to 2.
     """
     path, log = tmp_path / "socket", tmp_path / "log"
     options = ("--bind", f"unix:{path}", "--errorlog", str(log), "--min-lifetime", "0")
@@ -85,7 +85,10 @@ def test_a_server_that_is_started_with_closed_streams(server: Start, tmp_path: P
 
 
 def test_closed_streams_of_an_embedding_program(tmp_path: Path) -> None:
-    """They stay as they are, and the zygote sees to its own. Fails without keep_standard_streams in zygote.main."""
+    """They stay as they are, and the zygote sees to its own.
+
+    Fails without standard_streams.keep in the zygote's program, and with libffi 3.8 where ctypes is imported before it.
+    """
     (tmp_path / "printing.py").write_text(APP)
     path, done = tmp_path / "socket", tmp_path / "done"
     program = (
@@ -110,7 +113,7 @@ def test_closed_streams_of_an_embedding_program(tmp_path: Path) -> None:
 
 
 def test_a_check_with_closed_streams(tmp_path: Path) -> None:
-    """Nothing to say it with, but the exit code. Fails without keep_standard_streams in cli.main."""
+    """Nothing to say it with, but the exit code. Fails without standard_streams.keep in cli.main."""
     argv = ["check" if word == "run" else word for word in _command(tmp_path, (0, 1, 2))]
     result = subprocess.run(argv, cwd=REPOSITORY, timeout=PATIENCE, check=False)
     assert result.returncode == 0
