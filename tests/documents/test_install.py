@@ -7,7 +7,8 @@ from typing import Any
 from tests.documents.pages import DOCS
 from tests.harness.server import REPOSITORY
 
-PROJECT: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
+PYPROJECT: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
+PROJECT: dict[str, Any] = PYPROJECT["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 
 
@@ -33,7 +34,11 @@ def test_all_brings_every_extra() -> None:
 
 def test_upper_bounds_are_in_the_constraints_and_nowhere_else() -> None:
     texts = [*PROJECT["dependencies"], *(text for each in EXTRAS.values() for text in each)]
-    assert [text for text in texts if re.search(r"<|==|~=", text)] == []
+    groups = PYPROJECT["dependency-groups"]
+    hooks = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]
+    tools = [text for name in groups.keys() - {"peers"} for text in groups[name]]  # peers: of those versions are verdicts
+    tools += [*PYPROJECT["build-system"]["requires"], *(text for each in hooks.values() for text in each["dependencies"])]
+    assert [text for text in (*texts, *tools) if re.search(r"<|==|~=", text.split(";")[0])] == []
     pins = (REPOSITORY / ".ci" / "constraints.txt").read_text("utf-8")
     names = {re.split(r"[\[>]", text)[0] for text in texts} - {"aserver-asgi"}
     assert [name for name in names if not re.search(rf"(?i)^{name}==", pins, re.MULTILINE)] == []
