@@ -36,8 +36,9 @@ def test_upper_bounds_are_in_the_constraints_and_nowhere_else() -> None:
     texts = [*PROJECT["dependencies"], *(text for each in EXTRAS.values() for text in each)]
     groups = PYPROJECT["dependency-groups"]
     hooks = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]
-    tools = [text for name in groups.keys() - {"peers"} for text in groups[name]]  # peers: of those versions are verdicts
-    tools += [*PYPROJECT["build-system"]["requires"], *(text for each in hooks.values() for text in each["dependencies"])]
+    tools = [text for name in groups.keys() - {"peers"} for text in groups[name]]  # verdicts are about peers' versions
+    tools += [*PYPROJECT["build-system"]["requires"]]
+    tools += [text for each in hooks.values() for text in each["dependencies"]]
     assert [text for text in (*texts, *tools) if re.search(r"<|==|~=", text.split(";")[0])] == []
     pins = (REPOSITORY / ".ci" / "constraints.txt").read_text("utf-8")
     names = {re.split(r"[\[>]", text)[0] for text in texts} - {"aserver-asgi"}
