@@ -1,1 +1,1 @@
-"""The wire: HTTP as bytes on one side and ASGI on the other; runs in the worker's loop."""
+"""HTTP as bytes on one side, ASGI on the other. Runs in the worker's loop."""

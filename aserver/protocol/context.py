@@ -1,7 +1,7 @@
-"""The values that every connection of a worker needs: settings, the clock, and the other connections.
+"""The values that all connections of a worker share: settings, the clock, and the set of connections.
 
-Runs in the worker's loop. It must never hold what belongs to one connection alone, and knows nothing of the
-applications' tasks (`application/tasks`).
+Runs in the worker's loop. It must never hold a value of a single connection. The application's tasks are not here, but
+in `application/tasks`.
 """
 
 import asyncio
@@ -19,27 +19,27 @@ from aserver.protocol.peer.trust import Peers
 from aserver.protocol.semantics import fields
 from aserver.protocol.semantics.response_head import Defaults
 
-#: `Service.sweep` is called about this often (seconds). Deadlines are counted from a clock that may be a period old, so
-#: a period is added to each: a timeout fires late by up to two periods, never early.
+#: Seconds between two calls of `Service.sweep`. Deadlines are counted from `Context.now`, which may be a period old. So
+#: a period is added to each, and a timeout is late by up to two periods, but never early.
 SWEEP_PERIOD: Final = 1.0
 
-#: Whether mypyc has compiled this module and its like (pyproject.toml, hooks.mypyc).
+#: Whether mypyc has compiled this module, and the others that pyproject.toml lists (hooks.mypyc).
 COMPILED = not __file__.endswith(".py")
 if COMPILED:
-    # mypyc 2.4 hands a cancellation on in a way that Python 3.12 deprecates: with -W error nothing could be cancelled.
+    # mypyc 2.4 calls `throw` in a way that Python 3.12 deprecates. With -W error no task could be cancelled.
     warnings.filterwarnings("ignore", r"the \(type, exc, tb\) signature of throw", DeprecationWarning)
 
-#: ASGI extensions that every request can have; trailers only where the client takes them. None may change what a
-#: framework does unless its application asks for it: so `http.response.pathsend`, which sends files past middleware, is
-#: there only if it was set, and `http.response.debug` never. An application asks for early hints by name.
+#: The ASGI extensions of every request. `begin` adds trailers if the client takes them. An extension must not change
+#: what a framework does unasked. So `http.response.pathsend`, with which files go past middleware, needs the setting
+#: `pathsend`, and `http.response.debug` is never there. Early hints are safe: applications send them by name.
 EXTENSIONS: Final[dict[str, dict[str, Any]]] = {"http.response.early_hint": {}}
 
 
 class Gathered(Protocol):
-    """A connection that holds bytes back."""
+    """A connection that holds bytes back until the end of the turn."""
 
     def write_held(self) -> None:
-        """Write them."""
+        """Write the bytes that are held back."""
 
 
 class Context:
@@ -48,21 +48,20 @@ class Context:
     def __init__(self, config: Config, *, loop: asyncio.AbstractEventLoop, state: dict[str, Any]) -> None:
         self.config = config
         self.loop = loop
-        self.state = state  # of the lifespan; each scope has a copy
-        self.forwarding: Forwarding | None = None  # set if proxies' fields are to be believed
+        self.state = state  # the lifespan's; each scope has a copy
+        self.forwarding: Forwarding | None = None  # None if no proxy is believed
         if config.proxy_headers:
             self.forwarding = Forwarding(Peers(config.forwarded_allow_ips))
-        self.connections: set[object] = set()  # the open `Connection`s, which know this
-        self.more_streams = 0  # of HTTP/2, beside the first of each connection
-        self.gathered: list[Gathered] = []  # connections whose last answer waits to be written with others'
-        self.gather_until = 0.0  # of monotonic()
+        self.connections: set[object] = set()  # open `Connection`s, which add themselves
+        self.more_streams = 0  # HTTP/2's open streams, without the first of each connection
+        self.gathered: list[Gathered] = []  # connections whose answers are written at the end of this turn
+        self.gather_until = 0.0  # by monotonic(); see GATHER_SECONDS
         self.draining = False
-        self.leaving = Draining()  # the same, for applications
+        self.leaving = Draining()  # `draining`, as applications see it
         self.now = loop.time()
         self.meter = Meter()
-        self.metered = False  # whether the lists of `meter` are ever read
-        #: Copied for every request, so that no request sees the variables of another.
-        self.variables = contextvars.copy_context()
+        self.metered = False  # whether anything reads the lists of `meter`
+        self.variables = contextvars.copy_context()  # copied for each request
         self.fair_queue = FairQueue(loop, self.variables)
         configured = [fields.parse_header_setting(setting) for setting in config.header]
         if config.server_header:
@@ -78,13 +77,13 @@ class Context:
         self.write_timeout = config.write_timeout + SWEEP_PERIOD
 
     def tick(self, now: float) -> None:
-        """Take the clock (seconds of the loop), and renew the date field (RFC 9110 section 6.6.1) once a sweep."""
+        """Set `now`, the loop's time, and renew the date field (RFC 9110 section 6.6.1)."""
         self.now = now
         date = formatdate(usegmt=True).encode() if self.config.date_header else None
         self.defaults.renew(date)
 
     def write_gathered(self) -> None:
-        """Write the answers that wait for the end of the turn."""
+        """Write the answers that were held back until the end of the turn."""
         gathered = self.gathered
         self.gathered = []
         for connection in gathered:

@@ -1,6 +1,6 @@
-"""A queue of connections with more work than a turn of the worker's loop allows: each turn lets the first go on.
+"""A queue of the connections that have more work than a turn of the loop allows. Each turn, the first goes on.
 
-Runs in the worker's loop. It must never let two connections go on in a turn: clients that send much at once slow down
+Runs in the worker's loop. It must never let two connections go on in the same turn: so clients that send much slow down
 each other, and no other client.
 """
 
@@ -11,7 +11,7 @@ from contextvars import Context
 
 
 class FairQueue:
-    """A queue of calls, of which each turn of the loop makes the first."""
+    """A queue of calls. Each turn of the loop makes the first of them."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, context: Context) -> None:
         self._loop = loop
@@ -24,17 +24,17 @@ class FairQueue:
         return len(self._waiting)
 
     def wait(self, go_on: Callable[[], None]) -> None:
-        """Call `go_on`, once, after the calls that wait already."""
+        """Call `go_on` once, after the calls that wait already."""
         self._waiting.append(go_on)
         if len(self._waiting) == 1:
             self._loop.call_soon(self._next, context=self._context)
 
     async def turn(self) -> None:
-        """Wait, in a task, for the calls that wait already."""
+        """Wait until the calls that wait already were made. For tasks."""
         waiter: asyncio.Future[None] = self._loop.create_future()
 
         def go_on() -> None:
-            if not waiter.done():  # cancelled
+            if not waiter.done():  # done if the task was cancelled
                 waiter.set_result(None)
 
         self.wait(go_on)

@@ -1,7 +1,7 @@
-"""The protocol side of a worker, as its server sees it: connections, the drain, the sweep of deadlines.
+"""The protocols of a worker, as `worker/server` uses them: connections, the drain, the sweep of deadlines.
 
-Runs in the worker's loop (or the embedding program's). It opens no listener and arms no timer: the server calls
-`sweep()` about once a second, and decides when to drain, cancel and abort.
+Runs in the worker's loop (or the embedding program's). It must never open a listener or arm a timer: `worker/server`
+calls `sweep()` about once a second, and decides when to drain, cancel and abort.
 """
 
 import asyncio
@@ -37,10 +37,10 @@ log = logging.getLogger("aserver.error")
 
 
 class Service:
-    """The connections and the application's tasks of one worker, and the handles to end them.
+    """The connections and the application's tasks of a worker, and the ways to end them.
 
-    `access`, `timed`, `on_limit`, `note` and `overdue`: see `Tasks`. `leaving` is set when the drain begins.
-    Requests are counted if `metered`.
+    `access`, `timed`, `on_limit`, `note` and `overdue`: see `Tasks`. `leaving`, where given, is the notice
+    that the drain sets. Requests are counted if `metered`.
     """
 
     def __init__(
@@ -91,22 +91,22 @@ class Service:
 
     @property
     def load(self) -> int:
-        """How many connections it would be without HTTP/2: each stream counts as a connection."""
+        """The number of connections, where each stream of HTTP/2 counts as a connection."""
         return len(self.connections) + self.context.more_streams
 
     @property
     def owed(self) -> list[Awaited]:
-        """The reason of each client's next deadline (`Awaited`)."""
+        """The reason of each client's next deadline."""
         return [connection.owes for connection in self.connections]
 
     @property
     def requests(self) -> int:
-        """How many requests have ended."""
+        """The number of requests that have ended."""
         return self.tasks.requests + (0 if self.plain is None else self.plain.requests)
 
     @property
     def active(self) -> int:
-        """Requests whose application has not returned yet, answered or not."""
+        """The number of requests whose application has not returned yet, answered or not."""
         return len(self.tasks.running)
 
     def protocol_factory(
@@ -119,8 +119,8 @@ class Service:
     ) -> Callable[[], asyncio.Protocol]:
         """Return a factory of protocols, as `loop.create_server` takes it.
 
-        `tls` says that the transport is an SSL transport, `h2c` that HTTP/2 may begin in the clear; `server` is the own
-        end of all connections, if it is known: to ask each transport costs 1 us.
+        `tls` says that the transports are SSL transports, `h2c` that HTTP/2 may begin without TLS. `server` is the
+        local address of all connections, if it is known: to ask each transport for it costs 1 us.
         """
         context, tasks, limits, blocks = self.context, self.tasks, self.limits, self.blocks
         http1 = self._ordinary if self.plain is None else self.plain.begin
@@ -142,9 +142,9 @@ class Service:
         return HttpConnection(link, self.tasks, self.encoder, self.limits, self.heads)
 
     def drain(self) -> None:
-        """From now on responses carry `Connection: close`, and end their connections; idle connections stay.
+        """Begin to drain: each response from now on ends its connection (`Connection: close`). Idle connections stay.
 
-        Clients of HTTP/2 are told by GOAWAY, and their connections end when all streams have ended.
+        HTTP/2's connections send GOAWAY, and end when all their streams have ended.
         """
         self.context.draining = True
         self.context.leaving.set()
@@ -153,7 +153,7 @@ class Service:
                 connection.handler.leave()
 
     def end_websockets(self) -> None:
-        """Cut the connections of WebSockets that were told to leave, and cancel applications that never looked."""
+        """Cut the WebSockets that were closed, and cancel those of their applications that have not received that."""
         for socket in self._websockets():
             if socket.over:
                 socket.tunnel.abort()
@@ -170,12 +170,12 @@ class Service:
                 connection.close()
 
     def close_websockets(self, until: float) -> Departure:
-        """Close WebSockets with 1012, spread until `until` (of the loop's clock), lest all come back at once."""
+        """Close WebSockets with 1012, spread over the time until `until`, so that not all clients return at once."""
         return Departure(self.context.loop, self._websockets(), until)
 
     @property
     def websockets(self) -> int:
-        """How many connections are WebSockets."""
+        """The number of WebSockets."""
         return len(self._websockets())
 
     def _websockets(self) -> list[Socket]:
@@ -189,9 +189,9 @@ class Service:
         return found
 
     def lasting(self) -> dict[object, str]:
-        """The requests that a final stop waits for, as `Tasks.standing` tells of them.
+        """Return the requests for which a final stop waits, each with its description (`Tasks.standing`).
 
-        Streams and open WebSockets are left out, because the stop ends those.
+        Streams and open WebSockets are left out, because the stop ends them.
         """
 
         def ends_soon(request: Request) -> bool:
@@ -202,7 +202,7 @@ class Service:
     def cancel(self, reason: str) -> list[str]:
         """Cancel the requests that still run, and close idle connections; return `GET /x, 31.2 s` for each request.
 
-        `active` tells when the last has ended.
+        When `active` is 0, all of them have ended.
         """
         cancelled = self.tasks.cancel(reason)
         self.close_idle()
@@ -214,17 +214,16 @@ class Service:
             connection.abort()
 
     def postpone(self, seconds: float) -> None:
-        """Put off all deadlines by the time in which our loop, and not the clients, stood still.
+        """Put off all deadlines by the seconds that the loop stood still: the clients may have sent meanwhile.
 
-        Bytes that came meanwhile are still in the kernel, and connections accepted since then have deadlines by the
-        clock of before.
+        Connections that were accepted since then are included, because their deadlines are from an old `Context.now`.
         """
         for connection in self.connections:
             connection.postpone(seconds)
         self.tasks.postpone(seconds)
 
     def sweep(self, now: float) -> None:
-        """Take the clock (seconds of the loop), renew the date, and end connections and requests that are overdue."""
+        """Set the clock to `now`, the loop's time, renew the date, and end what is overdue."""
         self.context.tick(now)
         self.encoder.renew()
         self.blocks.renew()

@@ -1,1 +1,1 @@
-"""The application's half of a request: scope, `receive()`, `send()`, its task and its failures. Runs in the worker."""
+"""A request as its application sees it: scope, `receive()`, `send()`, its task. Runs in the worker."""

@@ -1,7 +1,7 @@
-"""The access log's records of a WebSocket, and of a request that the server refuses; a served request is its own.
+"""The access log's records of WebSockets, and of requests that the server refuses. A served request is a record itself.
 
-Pure; runs where the connection runs. A WebSocket has two: at the answer (its method and status are HTTP's), and at the
-end (method WEBSOCKET, the close code as status).
+Pure. A WebSocket has two records. The first is made with the answer to its opening request, with that request's method
+and status. The second is made at its end: the method is WEBSOCKET, the status is the close code.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from aserver.protocol.semantics.status import plain_text
 
 @dataclass(slots=True)
 class PlainRecord:
-    """See `AccessRecord`."""
+    """An `AccessRecord` whose values are given."""
 
     client: tuple[str, int] | None
     method: str
     target: bytes
     version: str
     status: int
-    sent: int  # of a WebSocket's end: bytes of payload, of all messages
+    sent: int  # at a WebSocket's end: the bytes of payload of all its messages
     headers: Sequence[tuple[bytes, bytes]]
     response_headers: Sequence[tuple[bytes, bytes]]
     started: float
@@ -40,25 +40,14 @@ def refusal(
     headers: Sequence[tuple[bytes, bytes]],
     now: float,
 ) -> PlainRecord:
-    """Return the record of a request that the server answered by itself, such as with 400.
+    """Return the record of a request that the server answered by itself, for example with 400.
 
-    `exchange` is the request if its head was good; else `line` (method, target, version) and `headers` are known of it.
+    `exchange` is the request, or None if its head was illegal: then `client`, `line` (method, target, version) and
+    `headers` are used.
     """
     sent = len(plain_text(status))
     if exchange is None:
         return PlainRecord(client, *line, status, sent, headers, (), now, 0.0)
-    e, started = exchange, exchange.started
-    return PlainRecord(
-        e.client,
-        e.method,
-        e.target,
-        e.version,
-        status,
-        sent,
-        e.headers,
-        (),
-        started,
-        now - started,
-        e.request_id,
-        e.scope,
-    )
+    e = exchange
+    line, age = (e.method, e.target, e.version), now - e.started
+    return PlainRecord(e.client, *line, status, sent, e.headers, (), e.started, age, e.request_id, e.scope)

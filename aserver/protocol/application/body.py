@@ -1,21 +1,21 @@
-"""The body of a request on its way to the application: pieces that wait, and when reading pauses.
+"""The body of a request: the pieces that wait for the application, and when reading from the client pauses.
 
-Runs in the worker's loop. Made only for requests that have a body. It must never hold more than `HIGH_WATER` bytes
-and a read of the transport.
+Runs in the worker's loop, for requests that have a body. It must never hold more than `HIGH_WATER` bytes and those of
+a read.
 """
 
 from math import inf
 from typing import Final, Protocol
 
-#: Bytes kept for an application that does not take them, before reading pauses.
+#: Reading pauses when more bytes than this wait for the application.
 HIGH_WATER: Final = 65536
 
-#: Bytes up to which pieces are joined at once, so that a body in tiny ones takes no more memory than another.
+#: Pieces are joined until they have this many bytes: a piece of two bytes takes 56 in memory.
 SMALL: Final = 1024
 
 
 def append_piece(pieces: list[bytes], data: bytes) -> None:
-    """Add a piece of a body to those that wait; a tiny one to the one before, as a piece of two bytes would hold 56."""
+    """Add a piece of a body to those that wait, or join it to the last of them if both are short (SMALL)."""
     if pieces and len(pieces[-1]) + len(data) <= SMALL:
         pieces[-1] += data
     else:
@@ -23,13 +23,13 @@ def append_piece(pieces: list[bytes], data: bytes) -> None:
 
 
 class Source(Protocol):
-    """The connection that a body comes from."""
+    """The connection, or stream, from which a body comes."""
 
     def pause_body(self) -> None:
-        """Read nothing until `resume_body` is called, because the application does not keep up."""
+        """Stop reading until `resume_body` is called: the application takes the body more slowly than it comes."""
 
     def resume_body(self) -> None:
-        """Read on."""
+        """Read again."""
 
 
 class RequestBody:
@@ -39,14 +39,14 @@ class RequestBody:
 
     def __init__(self, length: int | None, *, continue_expected: bool) -> None:
         self.length = length  # of Content-Length; None if chunked
-        self.received = 0
+        self.received = 0  # bytes, also those that were dropped
         self.continue_expected = continue_expected  # the client waits for 100 before it sends
         self._pieces: list[bytes] = []
         self.size = 0  # bytes that wait
-        self.paused = False  # reading, because the application does not keep up
+        self.paused = False  # by `pause_body`
 
     def add(self, data: bytes, source: Source) -> None:
-        """Keep a piece; pause reading if the application does not keep up."""
+        """Keep a piece; pause reading if more than HIGH_WATER bytes wait."""
         append_piece(self._pieces, data)
         self.size += len(data)
         if self.size > HIGH_WATER and not self.paused:
@@ -54,7 +54,7 @@ class RequestBody:
             source.pause_body()
 
     def take(self, source: Source) -> bytes:
-        """Return the pieces that wait, possibly none, and go on reading."""
+        """Return all that waits, joined (b"" for nothing), and resume reading."""
         pieces = self._pieces
         self._pieces = []
         self.size = 0
@@ -65,7 +65,7 @@ class RequestBody:
 
     @property
     def missing(self) -> float:
-        """Bytes still to come; infinite if the client has not said how many."""
+        """The bytes still to come; infinite if their number is not known, or the client waits for 100 to send them."""
         if self.length is None or self.continue_expected:
             return inf
         return self.length - self.received

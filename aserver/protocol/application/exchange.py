@@ -1,8 +1,7 @@
 """A request and its response, as the application sees them: scope, `receive()` and `send()`.
 
-Runs in the worker's loop. The legal order of messages is `Response`'s, the bytes are the carrier's; this adds waiting,
-disconnects, the body's flow control and the application's failures. It must never let a half response look
-complete.
+Runs in the worker's loop. `Response` has the legal order of messages, the carrier makes the bytes. This module waits,
+tells of disconnects, and answers for an application that fails. It must never let half a response look complete.
 """
 
 import asyncio
@@ -23,9 +22,9 @@ from aserver.protocol.transport.connection import Connection
 
 
 class Carrier(Source, Protocol):
-    """The connection of an exchange, or its stream: all that differs between the versions of HTTP.
+    """The connection or stream of an exchange: all that differs between the versions of HTTP.
 
-    It makes the bytes, and goes on by itself once `exchange.state` is DONE.
+    It turns responses into bytes. When `exchange.state` is DONE, it goes on to the next request by itself.
     """
 
     context: Context
@@ -41,36 +40,36 @@ class Carrier(Source, Protocol):
 
     @property
     def write_paused(self) -> bool:
-        """Whether the client reads less fast than the application writes."""
+        """Whether `send()` is to wait (`until_writable`), because the client reads too slowly."""
 
     @property
     def plain(self) -> Connection | None:
-        """The connection, if it carries this response and nothing else, in the clear; a file can be sent beside it."""
+        """The connection, if it carries this response alone and without TLS: sendfile(2) may be used. Else None."""
 
     def send_interim(self, status: int, fields: Pairs) -> None:
         """Send an interim response, such as 100."""
 
     def send_head(self, exchange: "Exchange", body: bytes) -> None:
-        """Send the head with the first piece of the body, or all of it if the response is complete."""
+        """Send the head, and the first piece of the body; it is the last piece if the exchange is DONE."""
 
     def send_data(self, exchange: "Exchange", body: bytes) -> None:
-        """Send the next piece of the body, the last if the response is complete."""
+        """Send the next piece of the body; it is the last if the exchange is DONE."""
 
     def send_trailers(self, exchange: "Exchange", fields: Pairs) -> None:
         """Send the trailers, which complete the response."""
 
     def broken(self, exchange: "Exchange") -> None:
-        """End so that the client sees that this response is not complete."""
+        """End the connection or stream in a way that shows the client that its response is not complete."""
 
     async def until_writable(self) -> None:
-        """Wait until the client has read enough, or is gone."""
+        """Wait while `write_paused`, or until the client is gone."""
 
     def await_body(self) -> None:
-        """Give the client its time for the next piece of the request's body."""
+        """Give the client `body_timeout` for the next piece of the request's body."""
 
 
 class Exchange(Response):
-    """A request under way; when it has ended, an `AccessRecord`."""
+    """A request and its response. After its end it is an `AccessRecord`."""
 
     __slots__ = (
         "_read",
@@ -93,7 +92,7 @@ class Exchange(Response):
         "waiters",
     )
 
-    #: Set when the response is complete, and only if there is an access log that says how long it took.
+    #: Set when the response is complete, and only if the access log shows it.
     duration: float
 
     def __init__(  # noqa: PLR0917 - see Response
@@ -107,7 +106,7 @@ class Exchange(Response):
         headers: list[tuple[bytes, bytes]],
         keep_alive: bool,  # noqa: FBT001
     ) -> None:
-        # Not by `Response.__init__`, whose call would be 1 % of a short request.
+        # The first lines repeat `Response.__init__`: to call it would be 1 % of a short request.
         self.heads = heads
         self.head = None
         self._trailers = None
@@ -119,21 +118,21 @@ class Exchange(Response):
         self.trailers_allowed = False
         self.connection = connection
         self.scope = scope
-        # For the logs, because the application may change or empty its scope.
+        # Kept for the logs, because the application may change or empty its scope:
         self.target = target
         self.method = method
         self.version = version
         self.headers = headers  # not the scope's list
-        self.client: tuple[str, int] | None = scope["client"]  # or the address that a trusted proxy names
+        self.client: tuple[str, int] | None = scope["client"]  # `begin` sets what a trusted proxy names
         self.started = connection.context.now
-        self.launched = False  # its turn has come; `task` may follow a turn of the loop later
+        self.launched = False  # the application is to run; `task` may be made a turn of the loop later
         self.task: asyncio.Task[None] | None = None
-        self.gone = False  # nothing that is sent reaches the client any more
-        self.parting: Parting | None = None  # made when the client has gone, or has stopped sending and may have
-        self.complete = False  # the request's last byte is here
+        self.gone = False  # the client is gone for certain
+        self.parting: Parting | None = None  # made when the client is gone, or has closed its sending side
+        self.complete = False  # the whole request was received
         self.request_body: RequestBody | None = None  # None without a body
-        self._read = False  # the application has got the end of the body
-        self.waiters: list[asyncio.Future[None]] | None = None
+        self._read = False  # `receive()` has returned the end of the body
+        self.waiters: list[asyncio.Future[None]] | None = None  # of `receive()`
         self.request_id: str | None = None
         ids = connection.tasks.ids
         if ids is not None:
@@ -144,19 +143,19 @@ class Exchange(Response):
     # ── the application's task ───────────────────────────────────────────────────────────────
 
     def cancel(self, reason: str) -> None:
-        """Cancel the application; the client gets 503 if nothing was sent yet."""
+        """Cancel the application. `failed` then answers 503 if nothing was sent yet."""
         if self.task is not None:
             self.task.cancel(reason)
 
     def returned(self) -> None:
-        """Complain of an application that has returned without completing its response."""
+        """Log that the application has returned without completing its response, and answer 500 or break it off."""
         if self.parting is None and self.connection.open:
             fault = "the application returned without completing its response (expected %s); %s"
             report(self, fault, self.state.value, self._consequence())
         self.give_up(500)
 
     def failed(self, error: BaseException) -> None:
-        """React to an exception of the application."""
+        """Log the exception that the application raised, and answer 500 or break the response off."""
         if isinstance(error, asyncio.CancelledError):
             self.give_up(503)
             return
@@ -165,7 +164,7 @@ class Exchange(Response):
         self.give_up(500)
 
     def progress(self) -> int | None:
-        """See `Request`: bytes of both bodies; None after the answer, and while the client does not send or read."""
+        """See `Request`: the bytes of both bodies. None after the answer, and while the client has to send or read."""
         body = self.request_body
         if self.state is DONE or self.connection.write_paused or (self.waiters and not (self.complete or self.gone)):
             return None
@@ -179,12 +178,12 @@ class Exchange(Response):
         return f"answered {status}" if self.state in (START, HEADED) else "the connection was broken off"
 
     def give_up(self, status: int) -> str:
-        """Answer for the application if nothing was sent, else make sure that the end does not look good."""
+        """Answer for the application if nothing was sent, else break the response off; return which, for the log."""
         connection, consequence = self.connection, self._consequence(status)
         if self.state is DONE or not connection.open:
             return consequence
         if self.state in (START, HEADED) and not (self.gone or connection.eof):
-            if self.parting is not None:  # a stream that was ended by the stop, before its first piece
+            if self.parting is not None:  # the stop of the server has ended a stream before its first piece
                 status = 503
             self.keep_alive = self.keep_alive and status != 503
             self.refuse(status)
@@ -193,7 +192,7 @@ class Exchange(Response):
         return consequence
 
     def refuse(self, status: int) -> None:
-        """Answer for the application; nothing may have been sent."""
+        """Answer for the application. Call it only if nothing was sent."""
         self.keep_alive = self.keep_alive and self.complete
         self.connection.send_head(self, self.answer(status))
 
@@ -247,16 +246,16 @@ class Exchange(Response):
 
     @property
     def discardable(self) -> bool:
-        """Whether so little is missing of the request's body that it is worth keeping the connection for it."""
+        """Whether the rest of the request's body is short enough to be read and dropped, which keeps the connection."""
         return self.complete or (self.request_body is not None and self.request_body.missing <= HIGH_WATER)
 
     def wake(self) -> None:
-        """Let every waiting `receive()` look again."""
+        """Let each waiting `receive()` look at the state again."""
         for waiter in self.waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
 
-    # ── a client that leaves ─────────────────────────────────────────────────────────────────
+    # ── the client leaves ────────────────────────────────────────────────────────────────────
 
     def disconnect(self) -> None:
         """Tell the application that the client has gone."""
@@ -264,10 +263,10 @@ class Exchange(Response):
         self._part()
 
     def half_closed(self) -> None:
-        """Tell the application that the client has stopped sending some time ago; nearly all have left then.
+        """Tell the application that the client has closed its sending side, HEAR_OUT ago: most such clients have left.
 
-        An answer of known length is still sent. An endless stream is broken off: nothing else would show whether its
-        client is there, as long as nothing is sent.
+        An answer of known length is still sent. A stream without a known length is broken off, because it could stay
+        silent for ever, and only sending would show whether the client is still there.
         """
         if self.state is DONE or self.gone or not self.connection.open:
             return
@@ -277,14 +276,14 @@ class Exchange(Response):
             self._part()
 
     def end_stream(self) -> None:
-        """End a stream because the server stops, as if its client had left; before the first piece it gets 503."""
+        """End a stream because the server stops, as if its client had left. Before its first piece it gets 503."""
         if self.parting is None and self.state is BODY:
             self.connection.broken(self)
         elif self.parting is None:
             self._part()
 
     def _part(self) -> None:
-        """Wake `receive()`, and see to it that an answer which has begun does not go on for ever."""
+        """Wake `receive()`, and give an answer that has begun `disconnect_grace` to end."""
         context = self.connection.context
         if self.parting is None:
             self.parting = Parting(begun=self.state in (BODY, TRAILERS))
@@ -300,21 +299,21 @@ class Exchange(Response):
 
     @property
     def answered(self) -> bool:
-        """Whether the answer is complete; after it the application may work as long as it likes."""
+        """Whether the answer is complete. The application may work on after it without a limit."""
         return self.state is DONE
 
     @property
     def open_ended(self) -> bool:
-        """Whether the answer has begun and nothing says how long it will be."""
+        """Whether the answer has begun and its length is not known: it may be an endless stream."""
         return self.state in (HEADED, BODY) and self.length is None
 
     def abandon(self) -> bool:
-        """End an answer whose client left long ago; return whether the application had to be cancelled.
+        """End an answer whose client left long ago; return whether the application was cancelled.
 
-        An application that has heard of it may work on: it may have to clean up, or have background tasks.
+        An application that was told of it is not cancelled: it may be cleaning up, or run background tasks.
         """
         if not self.gone:
-            if self.state is HEADED and not self.connection.eof:  # ended by the stop, and nothing is out
+            if self.state is HEADED and not self.connection.eof:  # the stop has ended it, and nothing was sent
                 self.refuse(503)
                 self.gone = True
             else:
@@ -327,7 +326,7 @@ class Exchange(Response):
     # ── send ─────────────────────────────────────────────────────────────────────────────────
 
     async def send(self, message: Message) -> None:
-        """ASGI `send()`. Raises ApplicationError, and ClientDisconnectedError (an OSError)."""
+        """ASGI `send()`. Raises ApplicationError, and ClientDisconnectedError after the client has left."""
         parting = self.parting
         if parting is not None:
             if self.state is DONE or not parting.is_news_here():
@@ -350,7 +349,7 @@ class Exchange(Response):
             await self._send_other(kind, message)
 
     def body_dropped(self, size: int) -> None:
-        """See `Response`. It is said once for a route and process."""
+        """Log it, once for each route and status."""
         if self.connection.tasks.is_first_drop(self.scope, self.status):
             fault = (
                 "status %d has no body; the %d bytes that the application gave are dropped, "
@@ -374,7 +373,7 @@ class Exchange(Response):
             await connection.until_writable()
 
     async def _send_path(self, message: Message) -> None:
-        """`http.response.pathsend`: the file's size is the body's, whatever happens to the file meanwhile."""
+        """Send a file (`http.response.pathsend`). The body has the size that the file had when it was opened."""
         connection = self.connection
         if self.state is not HEADED:
             raise self._unexpected(message)

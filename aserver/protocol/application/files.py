@@ -1,11 +1,12 @@
-"""Sending a file's content as a body (`http.response.pathsend`): from the kernel to the socket, or read and written.
+"""A file's content as the body of a response (`http.response.pathsend`): by sendfile(2), or read and written.
 
-Runs in the worker's loop; everything that may touch the disk runs in the loop's executor, and a slow client holds
-no thread. It must never send more or less than the size the head announced, nor let a descriptor's number go while a
-thread uses it: a connection that gets the number would get the file.
+Runs in the worker's loop. Calls that may wait for the disk are made in the loop's executor; a slow client holds no
+thread. It must never send more or less bytes than the head announced. It must never close a descriptor while a thread
+uses it: the next connection would get the same number, and its client the file.
 
-sendfile(2) goes to a duplicate of the transport's descriptor: uvloop has no sendfile and owns its descriptor, and
-asyncio's waits for the client by itself, out of reach of `write_timeout`. Here a full socket is a full transport.
+sendfile(2) writes to a duplicate of the socket's descriptor, since uvloop has no sendfile and keeps its descriptor for
+itself. asyncio's `loop.sendfile` waits for the client by itself, without `write_timeout`. Here a full socket pauses the
+connection as a full buffer of its transport does.
 """
 
 import asyncio
@@ -16,27 +17,27 @@ from collections.abc import Callable
 from aserver.errors import ApplicationError
 from aserver.protocol.transport.connection import Connection
 
-#: Bytes in a read: so many that the hop to the executor (about 60 us) is small beside it.
+#: Bytes of a read. It takes so long that the 60 us of the way to the executor and back count little.
 CHUNK = 256 * 1024
-#: Bytes in one sendfile(2), at most: more than a socket's buffer takes, as it is not blocking.
+#: The most bytes of a sendfile(2): more than a socket's buffer takes. The call does not wait for room.
 PASSED = 8 * 1024 * 1024
 
 
 class SentFile:
-    """A regular file on its way to a client; to be closed."""
+    """A regular file that is sent to a client. Its user must call `close`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, path: str, descriptor: int, size: int) -> None:
         self.size = size
         self._loop = loop
         self._path = path
         self._descriptor = descriptor
-        self._socket: int | None = None  # a duplicate of the transport's
-        self._passes = hasattr(os, "sendfile") and size > CHUNK  # else one read is less work
-        self._full = False  # the socket's buffer
+        self._socket: int | None = None  # a duplicate of the transport's descriptor
+        self._passes = hasattr(os, "sendfile") and size > CHUNK  # a smaller file is a single read, which is less work
+        self._full = False  # the socket's buffer has no room
         self._call: asyncio.Future[object] | None = None
 
     async def read(self, offset: int) -> bytes:
-        """Read the next bytes. Raises ApplicationError if the file has got shorter."""
+        """Return the next bytes, CHUNK at most. Raises ApplicationError if the file has become shorter."""
         chunk = await self._in_thread(os.pread, self._descriptor, min(CHUNK, self.size - offset), offset)
         assert isinstance(chunk, bytes)
         if not chunk:
@@ -45,10 +46,10 @@ class SentFile:
         return chunk
 
     async def pass_on(self, link: Connection, offset: int) -> int:
-        """Have the kernel send the next bytes, and return how many; 0 means that they are to be read and written.
+        """Let the kernel send the next bytes, and return their number. After 0 the caller must `read` and write them.
 
-        So it is while the transport has bytes of its own to write, for file systems without sendfile(2), where the file
-        has got shorter, and when the client has gone: what the transport writes next meets the same error.
+        It is 0 while the transport still has bytes to write, on file systems without sendfile(2), if the file has
+        become shorter, and if the client has gone: the transport's next write then finds that, too.
         """
         link.writer.flush()
         if not self._passes or link.transport.get_write_buffer_size():
@@ -68,30 +69,30 @@ class SentFile:
                     self._full = True
                     continue
                 assert isinstance(sent, int)
-                self._full = sent < size  # most likely; a look by another call would be another hop
+                self._full = sent < size  # assumed; to find out would take another call in the executor
                 return sent
-        except (OSError, AttributeError):  # the latter: a transport without a socket
+        except (OSError, AttributeError):  # AttributeError: a transport without a socket
             self._passes = False
         return 0
 
     async def _until_writable(self, link: Connection, sock: int) -> None:
-        """Wait as for a transport that is full, with its deadline."""
+        """Wait until the socket has room, with the deadline of a transport whose buffer is full."""
         link.pause_writing()
         self._loop.add_writer(sock, link.resume_writing)
         try:
             await link.until_writable()
         finally:
             self._loop.remove_writer(sock)
-            if link.open and link.handler.write_paused:  # cancelled
+            if link.open and link.handler.write_paused:  # this task was cancelled
                 link.resume_writing()
 
     async def _in_thread(self, function: Callable[..., object], *arguments: int) -> object:
-        """Call a function that may wait for the disk. It outlives a cancelled task, so `close` waits for it."""
+        """Call a function in the executor. The call goes on if this task is cancelled; `close` waits for it."""
         self._call = self._loop.run_in_executor(None, function, *arguments)
         return await asyncio.shield(self._call)
 
     def close(self) -> None:
-        """Close the descriptors, as soon as no thread uses them."""
+        """Close the descriptors as soon as no thread uses them."""
         if self._call is not None and not self._call.done():
             self._call.add_done_callback(lambda _: self._close())
         else:
@@ -104,9 +105,9 @@ class SentFile:
 
 
 async def open_regular(loop: asyncio.AbstractEventLoop, path: object) -> SentFile:
-    """Open a regular file.
+    """Open the regular file at `path`.
 
-    Raises ApplicationError for a path that is no absolute str or names no regular file, OSError from open(2).
+    Raises ApplicationError if `path` is no absolute path, or the file is not regular. Raises OSError from open(2).
     """
     if not isinstance(path, str) or not os.path.isabs(path):
         raise ApplicationError(f"http.response.pathsend: path {path!r} is no absolute path")
@@ -114,7 +115,7 @@ async def open_regular(loop: asyncio.AbstractEventLoop, path: object) -> SentFil
 
 
 def _open_regular(path: str) -> tuple[int, int]:
-    # Non-blocking, because open(2) of a FIFO would wait for a writer.
+    # O_NONBLOCK, because open(2) of a FIFO would wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):

@@ -1,7 +1,7 @@
-"""A client's leaving: how the application learns of it, what becomes of its messages, and the exceptions that follow.
+"""A client that leaves before its answer is complete: the application is told, and its messages are dropped or refused.
 
-Runs in the worker's loop. A `Parting` is made only for a request whose client has left, or may have. It must never
-decide whether an application is cancelled: the sweep does, after `disconnect_grace`.
+Runs in the worker's loop. A `Parting` is made only when the client has left, or may have left. It must never cancel the
+application: `Tasks.sweep` does that, after `disconnect_grace`.
 """
 
 import asyncio
@@ -11,43 +11,43 @@ from aserver.asgi import Message
 from aserver.errors import ClientDisconnectedError
 from aserver.protocol.semantics.response import BODY, HEADED, START, TRAILERS, Response
 
-#: Seconds after a client's FIN before the application is told. A client that only stops sending (`printf ... | nc`)
-#: looks the same as a client that leaves, and most answers are out by then.
+#: Seconds from a client's FIN until the application is told. A client that only stops sending (`printf ... | nc`) looks
+#: the same as a client that leaves, and most answers are complete after this time.
 HEAR_OUT: Final = 0.5
 
-#: Seconds in which a piece of a stream is dropped instead of refused, where another task of the application has been
-#: told by `receive()`. That task ends the stream in a few turns of the loop; an exception that overtakes it would end
-#: the whole application instead, with its middleware and background tasks.
+#: Seconds in which pieces of a stream are dropped instead of refused, if `receive()` tells another task of the
+#: application. That task ends the stream within a few turns of the loop. An exception from `send()` before that would
+#: end the whole application, with its middleware and background tasks.
 QUIET: Final = 0.5
 
-#: Seconds that such a `send()` takes, so that a generator which never waits cannot keep the loop from the other task.
+#: Seconds that a `send()` whose piece is dropped so takes: a generator that never waits must let the other task run.
 PACE: Final = 0.01
 
-#: An answer of known length that begins after its client has gone is dropped in silence up to this size (bytes), also
-#: where middleware has cut it in pieces; above it, a file would be read for no client.
+#: An answer of known length that begins after its client has gone is dropped up to this many bytes, also in several
+#: pieces. A longer answer is refused, because it may be a file that would be read for no client.
 WHOLE: Final = 1024 * 1024
 
-#: Names of the classes by which frameworks raise to their users that the client has left: Starlette, FastAPI and
-#: Litestar; uvicorn's for WebSockets; Django. Quart raises CancelledError.
+#: Names of the exceptions with which frameworks tell their users that the client has left: Starlette's, FastAPI's,
+#: Litestar's, uvicorn's for WebSockets, Django's. Quart raises CancelledError.
 _NAMES: Final = frozenset(
     {"ClientDisconnect", "ClientDisconnected", "ClientDisconnectedError", "RequestAborted", "WebSocketDisconnect"}
 )
 
-#: Causes that are followed at most; they may form a ring.
+#: The most causes that are followed, because they may form a ring.
 _LONGEST: Final = 20
 
 
 class Parting:
-    """A client's leaving, as far as its application has been told."""
+    """The departure of a client, and which tasks of the application have been told of it."""
 
     __slots__ = ("_replaced", "_told", "begun", "quiet_until", "raised")
 
     def __init__(self, *, begun: bool) -> None:
-        self.begun = begun  # some of the answer was out when this was made
-        self._told: list[asyncio.Task[object] | None] = []
-        self.quiet_until = 0.0  # of the loop's clock
-        self.raised = False  # by `send()`
-        self._replaced = False  # another answer has been begun in place of a stream that has ended
+        self.begun = begun  # a part of the answer was sent before the client left
+        self._told: list[asyncio.Task[object] | None] = []  # tasks to which `receive()` has returned the disconnect
+        self.quiet_until = 0.0  # by the loop's clock; see QUIET
+        self.raised = False  # `send()` has raised `error()`
+        self._replaced = False  # the application has begun a second answer in place of its ended stream
 
     @property
     def told(self) -> bool:
@@ -56,7 +56,7 @@ class Parting:
 
     @property
     def knows(self) -> bool:
-        """Whether `receive()` or `send()` has told the application: then it may end as it likes."""
+        """Whether `receive()` or `send()` has told the application. If so, it is not cancelled."""
         return self.raised or bool(self._told)
 
     def tell(self) -> None:
@@ -66,23 +66,23 @@ class Parting:
             self._told.append(task)
 
     def is_news_here(self) -> bool:
-        """Tell whether the current task has not been told itself, nor any task by an exception."""
+        """Tell whether the current task has not been told, and no task has got the exception."""
         return not self.raised and (not self._told or asyncio.current_task() not in self._told)
 
     async def take(
         self, message: Message, response: Response, loop: asyncio.AbstractEventLoop, *, receiving: bool
     ) -> None:
-        """Take a message of a task that has not heard of it, for a client that has gone.
+        """Drop a message for a client that has gone, from a task that has not been told.
 
-        Raises ClientDisconnectedError where the answer is a stream or had begun: there is something to stop. Any other
-        is dropped in silence, so that the work of the application after its answer (commits, background tasks) is done
-        whether or not its client waited. `receiving` says that another task waits in `receive()`.
+        Raises ClientDisconnectedError if the answer is a stream or had begun, so that the application stops it. Any
+        other answer is dropped in silence: the work after it (commits, background tasks) is done whether or not the
+        client waited. `receiving` says that another task waits in `receive()`.
         """
         kind = message["type"]
         if kind == "http.response.start":
             if response.state is START:
                 response.start(message)
-            else:  # from an endpoint that awaits its stream and then returns an empty response (the MCP SDK)
+            else:  # the MCP SDK's endpoint awaits its stream, and then returns an empty response
                 self._replaced = True
         elif self._replaced:
             if message.get("more_body", False):
@@ -102,16 +102,16 @@ class Parting:
             raise self.error()
 
     def error(self) -> ClientDisconnectedError:
-        """Make the exception for `send()`."""
+        """Return the exception for `send()` to raise, and note that it is raised."""
         self.raised = True
         return ClientDisconnectedError("the client has disconnected")
 
 
 def is_disconnect(error: BaseException) -> bool:
-    """Tell whether an exception comes of a client's leaving and of nothing else: of a group, each member.
+    """Tell whether the client's leaving is the only reason of an exception; of a group, the reason of each member.
 
-    Causes are followed ("response already started" from the disconnect), contexts are not: an application that fails
-    while it cleans up after a client has a fault of its own.
+    Causes are followed (`raise ... from`), contexts are not: an application that fails while it cleans up has a fault
+    of its own.
     """
     cause: BaseException | None = error
     for _ in range(_LONGEST):

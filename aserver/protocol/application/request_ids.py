@@ -1,7 +1,7 @@
-"""An id for each request: a trusted peer's `X-Request-Id`, or the server's own, in scope, response and both logs.
+"""An id for each request, which its scope, its response and both logs have. A trusted peer may give it.
 
-Runs in the worker's loop, and only if a log shows ids (`RequestIds.wanted`). It must never put an untrusted client's
-bytes into a log or a response.
+Runs in the worker's loop, and only if the access log shows ids (`RequestIds.wanted`). It must never put an untrusted
+client's bytes into a log or a response.
 """
 
 import itertools
@@ -15,13 +15,12 @@ from aserver.protocol.semantics import fields
 
 NAME: Final = b"x-request-id"
 
-#: Ids that are believed: those that other servers make (UUIDs, hex, base64, `trace/span`), and no more than a log line
-#: can bear.
+#: The shape of ids that are taken from a trusted peer: UUIDs, hex, base64, `trace/span`. The length is for log lines.
 _GOOD: Final = re.compile(rb"[0-9A-Za-z._~:/+=@-]{1,128}")
 
 
 class RequestIds:
-    """The ids of a worker: 64 random bits and a number, unique without asking the system at each request."""
+    """The ids of a worker: 64 random bits, drawn once, and a number. No id costs a system call."""
 
     def __init__(self) -> None:
         self._prefix = os.urandom(8).hex()
@@ -29,11 +28,11 @@ class RequestIds:
 
     @staticmethod
     def wanted(config: Config) -> bool:
-        """Tell whether the access log is to show ids."""
+        """Tell whether the access log's format shows ids."""
         return config.access_log_format == "json" or "{request_id}e" in config.access_log_format
 
     def choose(self, headers: list[tuple[bytes, bytes]], *, trusted: bool) -> str:
-        """Return the id of a request: that among its headers if its peer is `trusted`."""
+        """Return the id of a request: its X-Request-Id if that is good and the peer `trusted`, else a new id."""
         if trusted:
             given = [value for name, value in headers if name == NAME]
             if len(given) == 1 and _GOOD.fullmatch(given[0]) is not None:
@@ -42,7 +41,7 @@ class RequestIds:
 
 
 def with_id(message: Message, request_id: str) -> Message:
-    """Return `http.response.start` with the id among the headers, unless the application has set another."""
+    """Return `http.response.start` with the id among the headers, unless it has an id already."""
     headers = fields.as_pairs(message.get("headers") or ())
     if not any(name.lower() == NAME for name, _ in headers):
         headers.append((NAME, request_id.encode("ascii")))

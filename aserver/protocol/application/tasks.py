@@ -1,8 +1,8 @@
-"""The tasks in which the application runs, for each request and WebSocket: how they start, end, and are counted.
+"""The application's tasks, for each request and WebSocket: how they start, end, and are counted.
 
-Runs in the worker's loop. Whatever calls the application goes through `Tasks`, so that the limit, the note on the
-board, the request id and the log are the same for HTTP and WebSockets. An exception of the application must never
-reach the loop, nor stop the server.
+Runs in the worker's loop. `Tasks` makes every call of the application, so that the limit, the note on the board, the
+request id and the log are the same for HTTP and WebSockets. An exception of the application must never reach the loop,
+nor stop the server.
 """
 
 import asyncio
@@ -25,10 +25,10 @@ from aserver.protocol.semantics.response import DONE, State
 
 log: Final = logging.getLogger("aserver.error")
 
-#: Routes whose dropped bodies are told of. Clients can ask for any number of paths without a route.
+#: The most pairs of route and status whose dropped bodies are logged: clients can ask for any number of paths.
 REMEMBERED: Final = 256
 
-#: Whether a task can begin without a turn of the loop of its own.
+#: Whether a task can begin at its creation (`eager_start`), without another turn of the loop.
 EAGER: Final = sys.version_info >= (3, 12)
 
 
@@ -54,13 +54,13 @@ class Request(Protocol):
 
     @property
     def state(self) -> State | None:
-        """The message that is due of an HTTP application; None for a WebSocket's."""
+        """The message that an HTTP application has to send next; None for a WebSocket's."""
 
     def returned(self) -> None:
-        """React to the application's return, unless `state` is DONE."""
+        """Called when the application has returned, unless `state` is DONE."""
 
     def failed(self, error: BaseException) -> None:
-        """React to an exception of the application."""
+        """Called when the application has raised an exception."""
 
     def cancel(self, reason: str) -> None:
         """Cancel the application's task."""
@@ -75,19 +75,19 @@ class Request(Protocol):
 
     @property
     def open_ended(self) -> bool:
-        """Whether it is a stream: an HTTP answer that has begun, of no known length."""
+        """Whether the answer is a stream: it is HTTP's, has begun, and its length is not known."""
 
     def end_stream(self) -> None:
         """End an answer that is a stream, as if its client had left."""
 
     def abandon(self) -> bool:
-        """End an answer whose client left long ago; return whether the application had to be cancelled."""
+        """End an answer whose client left long ago; return whether the application was cancelled."""
 
     def progress(self) -> int | None:
-        """Return a number that grows with all that the application does; None while it owes nothing."""
+        """Return a number that grows while the application sends or receives; None while it has nothing to do."""
 
     def refuse(self, status: int) -> None:
-        """Answer instead of the application."""
+        """Answer instead of the application. Call it only if nothing was sent."""
 
     def give_up(self, status: int) -> str:
         """Answer for the application if nothing was sent, else break the answer off; return which, for the log."""
@@ -102,11 +102,12 @@ class Timed(AccessRecord, Protocol):
 class Tasks:
     """The application of one worker, and its tasks.
 
-    `requests` counts finished requests (for `max_requests`). `access`, if given, is called once for each finished
-    response with an `AccessRecord`, which has a duration if that is to be `timed`; `on_limit` each time that
-    `limit_concurrency` turns a request away; `note` with the target of each request whose application begins;
-    `overdue` with the scope of each that is given up, to return where it stands, if its task does not show that.
-    `meter`, if given, counts requests.
+    `requests` counts finished requests (for `max_requests`). The functions, where given, are called so:
+    `access` with the `AccessRecord` of each finished response, which has a duration if `timed`;
+    `on_limit` each time that a request is refused because of `limit_concurrency`;
+    `note` with the target of each request before its application is called;
+    `overdue` with the scope of each request that is given up, and returns its stack, or "" for that of its task.
+    `meter`, where given, counts requests.
     """
 
     def __init__(
@@ -128,30 +129,30 @@ class Tasks:
         self._loop = loop
         self._task_factory = loop.get_task_factory
         self._arguments: dict[str, Any] = {"loop": loop, "name": "request"}
-        self._variables = variables  # copied for each task, which so sets variables for itself alone
+        self._variables = variables  # copied for each task, so that no task sees the variables of another
         self.access = access
         self.meter = meter
         self.observed = access is not None or meter is not None
         self.timed = timed and access is not None
         self._clocked = self.timed or meter is not None
-        self._turn_began = 0.0  # of the turn of the loop in which a request began or ended; 0 outside of such
+        self._turn_began = 0.0  # of a turn of the loop in which a request has begun or ended; else 0
         self._on_limit = on_limit
         self._note = note
         self._overdue = overdue
         self._limit = config.limit_concurrency or inf
         self.ids = RequestIds() if RequestIds.wanted(config) else None
-        self._dropped: set[tuple[object, int]] = set()  # bodies that were told of: route and status
+        self._dropped: set[tuple[object, int]] = set()  # route and status of logged bodies
         self.running: set[Request] = set()
         self.requests = 0
         self._ready: list[Request] = []  # to be started by `_start_ready`
-        #: Running requests whose client has gone, and when each is cancelled (seconds of the loop's clock); infinite
-        #: until its answer has begun.
+        #: Running requests whose client has gone, each with the time of its cancellation by the loop's clock, which is
+        #: infinite until the answer has begun.
         self.abandoned: dict[Request, float] = {}
-        self._patience = config.disconnect_grace
+        self._patience = config.disconnect_grace  # seconds from the client's leaving on
         self._timeout = config.request_timeout
-        #: With `request_timeout`: the progress that each request had made when it was last seen to, and when that was.
+        #: With `request_timeout`: the progress of each request, and since when it has made no more.
         self._progress: dict[Request, tuple[int, float]] = {}
-        self._stopping = False  # no other process will serve these clients
+        self._stopping = False  # see `stop_streams`
         self._streams: dict[Request, float] = {}  # when `end_streams` first saw each
 
     # ── begin ────────────────────────────────────────────────────────────────────────────────
@@ -159,11 +160,11 @@ class Tasks:
     def start(self, request: Request) -> None:
         """Start the application with the next turn of the loop; refuse the request if `limit_concurrency` forbids it.
 
-        Not at once, though Python 3.12 could: a task started inside `data_received` makes an answer before the loop
-        has read the next connection, and these small turns cost 20 % more CPU per request under load. Starting all
-        of a turn eagerly from a single callback saves 6 % (3.12) to 10 % (3.13) over a scheduled task each.
+        Tasks are not started at once, though Python 3.12 could: an application inside `data_received` would answer
+        before the loop has read the next connection, which under load costs 20 % more CPU per request. To start all
+        requests of a turn eagerly in a single callback saves 6 % (3.12) to 10 % (3.13) over a scheduled task for each.
         """
-        if self._clocked:  # by uvloop's clock, but in full: that has milliseconds
+        if self._clocked:  # monotonic() is uvloop's clock, too, but `loop.time()` has only milliseconds
             request.started = monotonic() if self.timed else self._turn_began or self._begin_turn()
         running = self.running
         if len(running) >= self._limit:
@@ -177,18 +178,17 @@ class Tasks:
             if len(self._ready) == 1:
                 self._loop.call_soon(self._start_ready, context=self._variables)
         elif self._task_factory() is None:
-            # With a name, as one with a number (and the loop's own call) would be 4 % of a short request before 3.12.
+            # With a name: asyncio would count one up, which with `create_task` is 4 % of a short request before 3.12.
             arguments = self._arguments
             arguments["context"] = self._variables.copy()
             request.task = Task(self._run(request), **arguments)
-        else:  # an application's (tracing)
+        else:  # the application has set a task factory (tracing)
             request.task = self._loop.create_task(self._run(request), context=self._variables.copy())
 
     def _start_ready(self) -> None:
         ready = self._ready
         self._ready = []
         loop = self._loop
-        # A task factory of the application's (tracing) is obeyed.
         if sys.version_info >= (3, 12) and loop.get_task_factory() is None:
             for request in ready:
                 context = self._variables.copy()
@@ -217,7 +217,7 @@ class Tasks:
         self.record_end(ended, ended.status, ended.started, ended.sent)
 
     def record_end(self, ended: Timed, status: int, started: float, sent: int) -> None:
-        """Do the same faster: compiled code would look up each attribute of `ended` by its name."""
+        """Do the same, without looking up attributes of `ended` by name, which is slow in compiled code."""
         if self.meter is not None:
             self.meter.ended[status // 100].append(started)
             self.meter.sent += sent
@@ -229,9 +229,9 @@ class Tasks:
             self.access(ended)
 
     def is_first_drop(self, scope: Scope, status: int) -> bool:
-        """Tell whether a body of this route and `status` is dropped for the first time, and remember that.
+        """Tell whether this is the first body that is dropped for a route and `status`, and remember them.
 
-        A route is the endpoint that Starlette and others leave in the scope, else the path.
+        The route is the endpoint that Starlette and others put into the scope, or the path if there is none.
         """
         endpoint = scope.get("endpoint")
         key = (scope.get("path") if endpoint is None else id(endpoint), status)
@@ -241,7 +241,7 @@ class Tasks:
         return True
 
     def _begin_turn(self) -> float:
-        """Look at the clock once for all requests that begin in this turn: a look costs 1 % of a short request."""
+        """Read the clock for all requests of this turn of the loop: to read it costs 1 % of a short request."""
         self._turn_began = monotonic()
         self._loop.call_soon(self._end_turn, context=self._variables)
         return self._turn_began
@@ -256,16 +256,15 @@ class Tasks:
     def cancel(self, reason: str) -> list[str]:
         """Cancel the tasks that still run; return `GET /x, 31.2 s` for each.
 
-        A client without an answer gets 503, the others a connection that is broken off. The tasks need some turns of
-        the loop to end.
+        A client without an answer gets 503; other answers are broken off. The tasks need some turns of the loop to end.
         """
         for request in list(self.running):
-            # Not at once: a task that is cancelled before its first step never runs the `finally` that ends a request.
+            # In the next turn: a task that is cancelled before its first step never runs the `finally` in `_run`.
             self._loop.call_soon(request.cancel, reason)
         return self.describe()
 
     def standing(self, request: Request) -> str:
-        """`GET /x, 31.2 s`, and whether the application works on although no client waits for it."""
+        """Return `GET /x, 31.2 s`, and whether the application works on although no client waits for it."""
         how = ""
         if request.answered:
             how = " (over for its client; its application works on)"
@@ -274,35 +273,35 @@ class Tasks:
         return describe(request, self._loop.time()) + how
 
     def describe(self) -> list[str]:
-        """`GET /x, 31.2 s` for each task that still runs."""
+        """Return `GET /x, 31.2 s` for each task that still runs."""
         now = self._loop.time()
         return [describe(request, now) for request in self.running]
 
     def stop_streams(self, now: float) -> None:
-        """Give each stream `stream_grace` from now on, or from when it begins; call `end_streams` after that."""
+        """Give each stream `stream_grace` to end, because the server stops; a later stream from the next sweep on."""
         self._stopping = True
         self._patience = min(self._config.disconnect_grace, self._config.stream_grace)
         self.end_streams(now)
 
     def end_streams(self, now: float) -> None:
-        """End each request that has been a stream for `stream_grace`; `sweep` ends those that begin later."""
+        """End each stream that was first seen here `stream_grace` ago. After `stop_streams`, `sweep` calls this."""
         grace = self._config.stream_grace
         for request in list(self.running):
             if request.open_ended and now - self._streams.setdefault(request, now) >= grace:
                 request.end_stream()
 
     def leave_behind(self, request: Request, now: float) -> None:
-        """Give a request whose client has gone `disconnect_grace` to end, from when its answer has begun."""
+        """Give a request whose client has gone `disconnect_grace` to end. The time begins with its answer."""
         if request in self.running:
             self.abandoned.setdefault(request, now + self._patience if request.begun else inf)
 
     def postpone(self, seconds: float) -> None:
-        """Put off all deadlines, because the loop stood still for so long."""
+        """Put off all deadlines by the seconds that the loop stood still."""
         self.abandoned = {request: deadline + seconds for request, deadline in self.abandoned.items()}
         self._progress = {request: (progress, since + seconds) for request, (progress, since) in self._progress.items()}
 
     def sweep(self, now: float) -> None:
-        """End the requests that have overrun a deadline."""
+        """End the requests whose deadline has passed."""
         if self.abandoned:
             self._end_abandoned(now)
         if self._stopping:
@@ -311,7 +310,7 @@ class Tasks:
             self._end_overdue(now)
 
     def _end_overdue(self, now: float) -> None:
-        """End requests for which their applications have done nothing for `request_timeout`."""
+        """End requests whose application has sent and received nothing for `request_timeout`."""
         before, self._progress = self._progress, {}
         for request in list(self.running):
             progress = request.progress()
@@ -337,9 +336,9 @@ class Tasks:
             request.cancel("request_timeout")
 
     def _end_abandoned(self, now: float) -> None:
-        """End answers that go on though their client left `disconnect_grace` ago, or has been taken for gone.
+        """End answers that go on although their client left `disconnect_grace` ago.
 
-        A request whose answer has not begun is left alone: its work must not end half done.
+        A request whose answer has not begun is left alone, so that its work does not end half done.
         """
         for request, deadline in list(self.abandoned.items()):
             if request not in self.running or request.answered:
@@ -356,9 +355,9 @@ class Tasks:
 
 
 def report(request: Request, fault: str, *details: object, level: int = logging.ERROR, error: object = None) -> None:
-    """Log a fault of the application, with its request, but without the query, and the request's id.
+    """Log a fault of the application, with its request's method, path and id.
 
-    The scope is not asked: it is the application's, which may have changed or emptied it.
+    They are not taken from the scope, which the application may have changed or emptied.
     """
     text = "%s %s: " + fault
     log.log(

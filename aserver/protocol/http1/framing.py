@@ -10,18 +10,17 @@ import re
 from typing import Final
 
 from aserver.errors import ClientError
+from aserver.protocol.semantics.fields import TCHAR
 from aserver.protocol.semantics.limits import RequestLimits
 from aserver.protocol.semantics.target import METHODS
-
-_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"  # RFC 9110 section 5.6.2
 
 #: Visible ASCII without `#`. It is more than RFC 3986 has, because browsers send `|` and `"` in queries. A fragment is
 #: never sent; servers that find a `#` in a target do not agree whether to cut it off.
 _TARGET: Final = rb"[!\"$-~]"
 
 #: RFC 9112 section 3.
-_REQUEST_LINE: Final = re.compile(rb"(%b+) (%b+) HTTP/([0-9])\.([0-9])\r\n" % (_TOKEN, _TARGET))
-_METHOD: Final = re.compile(rb"%b*" % _TOKEN)
+_REQUEST_LINE: Final = re.compile(rb"(%b+) (%b+) HTTP/([0-9])\.([0-9])\r\n" % (TCHAR, _TARGET))
+_METHOD: Final = re.compile(rb"%b*" % TCHAR)
 #: Bytes of a method above which it is refused (501, RFC 9112 section 3); the longest that is registered has 17.
 METHOD_LIMIT: Final = 1024
 #: The beginning of the plainest request line, where the rest of the head is known.
@@ -31,7 +30,7 @@ PLAIN_GET: Final = re.compile(rb"GET (/%b*)" % _TARGET)
 _BEGUN_VERSION: Final = re.compile(rb"[HTP/0-9.]{0,8}\r?")
 _BEGUN_TARGET: Final = re.compile(rb"%b*(?:(?<! ) %b)?" % (_TARGET, _BEGUN_VERSION.pattern))
 _BEGUN_LINE: Final = re.compile(
-    rb"\r|%(token)b*|%(token)b+ %(rest)b" % {b"token": _TOKEN, b"rest": _BEGUN_TARGET.pattern}
+    rb"\r|%(token)b*|%(token)b+ %(rest)b" % {b"token": TCHAR, b"rest": _BEGUN_TARGET.pattern}
 )
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)*")
 
@@ -39,7 +38,7 @@ _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)*")
 _CHUNK_LINE: Final = re.compile(
     rb"([0-9A-Fa-f]{1,16})"
     rb"(?:%(s)b;%(s)b%(t)b+(?:%(s)b=%(s)b(?:%(t)b+|\"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*\"))?)*\r\n"
-    % {b"t": _TOKEN, b"s": rb"[ \t]*"}
+    % {b"t": TCHAR, b"s": rb"[ \t]*"}
 )
 #: Bytes that can still become such a line, as far as its size goes. A client that sends something else waits for an
 #: answer, so it is refused before the line's end.

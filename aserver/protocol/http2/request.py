@@ -12,7 +12,7 @@ from aserver.errors import ClientError
 from aserver.protocol.http2.errors import PROTOCOL_ERROR, StreamFaultError
 from aserver.protocol.http2.priority import parse_priority
 from aserver.protocol.http2.static_table import Field
-from aserver.protocol.semantics.fields import FORWARDING_NAMES, FRAMING_NAMES, LENGTH_DIGITS, REQUEST_NAMES
+from aserver.protocol.semantics.fields import FORWARDING_NAMES, FRAMING_NAMES, LENGTH_DIGITS, REQUEST_NAMES, TCHAR
 from aserver.protocol.semantics.limits import RequestLimits
 from aserver.protocol.semantics.target import METHODS, check_host
 
@@ -20,7 +20,7 @@ from aserver.protocol.semantics.target import METHODS, check_host
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 #: Characters that no value has: controls but for the tab. RFC 9113 section 8.2.1 has NUL, CR and LF; llhttp all.
 _BAD_VALUE: Final = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]|\A[ \t]|[ \t]\Z")
-_METHOD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,1024}")
+_METHOD: Final = re.compile(TCHAR + rb"{1,1024}")
 _PATH: Final = re.compile(rb"/[!\"$-~]*")
 _SCHEME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+\-.]*")
 

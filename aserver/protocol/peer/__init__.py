@@ -1,1 +1,1 @@
-"""The client behind a peer: forwarding fields, the PROXY protocol, and the peers that are believed."""
+"""The client behind a peer: forwarding fields, the PROXY protocol, and the trusted peers."""

@@ -1,10 +1,10 @@
 """The client's address and its original request, as trusted proxies report them: X-Forwarded-*, RFC 7239 `Forwarded`.
 
-Pure. A proxy adds to the right of a list, so both lists are read from the right, entry by entry, and only as far as the
-client: the first address that is not a trusted proxy's is the client's. Bytes to the left of it, which a stranger may
-have written, are never parsed, so that no open quotation mark can swallow a proxy's entry, and reading takes time in
-proportion to the length. It must never be asked about a request whose peer is not trusted, and must never let through
-anything but the shape of an address, a scheme, a host or a path.
+Pure. Each proxy adds an entry at the right end of a list, so the lists are read from the right, entry by entry. The
+first address that is not a trusted proxy's is the client's. Nothing to the left of it is parsed: a stranger may have
+written it, and an open quotation mark there could swallow a proxy's entry. Reading takes time in proportion to the
+length. It must never be asked about a request whose peer is not trusted, and must never return text that has not the
+shape of an address, a scheme, a host or a path.
 """
 
 import ipaddress
@@ -14,17 +14,18 @@ from typing import NamedTuple
 
 from aserver.errors import ClientError
 from aserver.protocol.semantics import target
+from aserver.protocol.semantics.fields import TCHAR
 
 Address = tuple[str, int]
 
-#: Fields, entries and peers that are remembered, each: the same proxies and often the same clients come again.
-#: A look at two fields takes 5 us, to find it again 0.3. When full, all is forgotten.
+#: The most peers that are remembered; likewise entries of lists, and groups of fields. To parse two fields takes 5 us,
+#: to find them again 0.3. When a table is full, all in it are forgotten.
 REMEMBERED = 1024
-#: Bytes of fields above which nothing is remembered, so that no client can fill memory.
+#: Fields of more bytes together are not remembered, so that no client can fill the memory.
 REMEMBERED_SIZE = 256
 
-#: Entries of a list that are looked at, from the right. No chain of proxies is that long, but a client may send
-#: thousands of entries that look like ours, and each costs 4 us.
+#: The most entries of a list that are read, from the right. No chain of proxies is that long, but a client may send
+#: thousands of entries that look like trusted proxies, and each costs 4 us.
 MOST_HOPS = 64
 
 #: The longest address with its port is `[v6]:65535` with an IPv4 address at the end: 53 characters.
@@ -33,24 +34,23 @@ _LONGEST_NODE = 64
 _SCHEMES = {b"http": "http", b"https": "https", b"ws": "http", b"wss": "https"}
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _NODE = re.compile(rb"\[([0-9A-Fa-f:.]+)\](?::([0-9]{1,5}))?|([0-9.]+)(?::([0-9]{1,5}))?|([0-9A-Fa-f:.]+)")
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-#: A pair of `Forwarded` with the separator before it, back to front, as it is matched from the right. Inside a quoted
-#: string a quotation mark follows a backslash, so going left the first mark without a backslash opens the string.
+#: A pair `name=value` of `Forwarded` (RFC 7239 section 4) with the separator before it, in reversed bytes. Inside a
+#: quoted string each quotation mark has a backslash before it, so the next mark without a backslash opens the string.
 _PAIR_REVERSED = re.compile(
     rb"[ \t]*(?:\"([^\"]*(?:\"(?=\\)[^\"]*)*)\"|([!#$%&'*+\-.^_`|~0-9A-Za-z:\[\]]*))=("
-    + _TOKEN
-    + rb")[ \t]*(?:([;,])|\Z)"
+    + TCHAR
+    + rb"+)[ \t]*(?:([;,])|\Z)"
 )
-#: Empty elements, which count for nothing (RFC 9110 section 5.6.1.2).
+#: Empty elements of a list, which are skipped (RFC 9110 section 5.6.1.2).
 _EMPTY = re.compile(rb"[ \t,]*")
 _QUOTED = re.compile(rb"[^\"\\]*(?:\\.[^\"\\]*)*", re.DOTALL)
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
-#: A path of segments that are not empty: with `//` in front it would be another site's host in a relative URL.
+#: A path without empty segments: a path that begins with `//` would name another site's host in a relative URL.
 _PREFIX = re.compile(rb"(?:/[A-Za-z0-9\-._~!$&'()*+,;=:@%]+)+/?")
 
 
 class Origin(NamedTuple):
-    """The original request, as far as it is known; None where no proxy has said anything that makes sense."""
+    """The original request, as far as it is known. None where the proxies have given no value of the right shape."""
 
     client: Address | None = None
     scheme: str | None = None
@@ -60,7 +60,7 @@ class Origin(NamedTuple):
 
 
 class Forwarding:
-    """Reads the fields. `peers` holds the trusted peers, as `trust.Peers` does: tuples, or a str for unix."""
+    """Reads forwarding fields. `peers` are the trusted peers (`trust.Peers`): tuples, or a str for a unix socket."""
 
     def __init__(self, peers: Container[object]) -> None:
         self._peers = peers
@@ -70,11 +70,11 @@ class Forwarding:
 
     @property
     def remembered(self) -> tuple[int, int, int]:
-        """How many peers, entries and fields are remembered; REMEMBERED of each at most."""
+        """The numbers of peers, entries and groups of fields that are remembered."""
         return len(self._trusted), len(self._known), len(self._origins)
 
     def trusts(self, client: Address | None) -> bool:
-        """Tell whether this peer is believed when it names others; None is the other end of a unix socket."""
+        """Tell whether a peer is trusted; None is the peer on a unix socket."""
         if client is None:
             return "" in self._peers
         trusted = self._trusted.get(client[0])
@@ -85,9 +85,10 @@ class Forwarding:
         return trusted
 
     def read(self, told: Mapping[bytes, bytes]) -> Origin:
-        """Return the request that a trusted peer names; `told` has `fields.FORWARDING_NAMES`, lists joined.
+        """Return the original request that a trusted peer describes.
 
-        X-Forwarded-For wins over Forwarded: a proxy writes either, and the other may come from a stranger.
+        `told` has the fields of `fields.FORWARDING_NAMES`, each with its lines joined by commas. X-Forwarded-For wins
+        over Forwarded: a proxy writes either, and the other may come from a stranger.
         """
         if sum(map(len, told.values())) > REMEMBERED_SIZE:
             return self._read(told)
@@ -109,7 +110,7 @@ class Forwarding:
             return Origin(
                 client, _SCHEMES.get(element.get(b"proto", b"").lower()), _parse_host(element.get(b"host", b""))
             )
-        # The first part holds all entries that are not looked at.
+        # Cut off by [-MOST_HOPS:]: the first part, which has all entries that are not read.
         nodes = told.get(b"x-forwarded-for", b"").rsplit(b",", MOST_HOPS)[-MOST_HOPS:]
         client, hops = self._walk(node.strip() for node in reversed(nodes))
 
@@ -128,13 +129,13 @@ class Forwarding:
         )
 
     def _walk(self, nodes: Iterable[bytes]) -> tuple[Address | None, int]:
-        """Return the client among `nodes`, which begin at the right, and how many of ours stand to the right of it."""
+        """Return the client among `nodes`, the rightmost first, and the number of trusted proxies that precede it."""
         client = None
         hops = -1
         for node in nodes:
             hops += 1
             known = self._look_up(node)
-            if known is None:  # `unknown`, or a name of the proxy's own: the entry before it is the last that counts
+            if known is None:  # `unknown`, or a made-up name (RFC 7239 section 6): the entry before is the client
                 return client, max(0, hops - 1)
             client, ours = known
             if not ours:
@@ -148,14 +149,14 @@ class Forwarding:
             if len(self._known) >= REMEMBERED:
                 self._known.clear()
             address = parse_node(node)
-            if address is None:  # not remembered: it can have any length
+            if address is None:  # not remembered, because it can have any length
                 return None
             known = self._known[node] = (address, address in self._peers)
             return known
 
 
 def parse_node(node: bytes) -> Address | None:
-    """Return address and port (0: not told) of a list's entry (RFC 7239 section 6), or None for another word."""
+    """Return address and port (0: none given) of an entry (RFC 7239 section 6), or None if it is no address."""
     match = _NODE.fullmatch(node) if len(node) <= _LONGEST_NODE else None
     if match is None:
         return None
@@ -169,7 +170,7 @@ def parse_node(node: bytes) -> Address | None:
 
 
 def with_port(host: bytes, port: int | None, scheme: str) -> bytes:
-    """Return a Host value with `port`, unless it has a port already or needs none."""
+    """Return a Host value with `port`, unless it has a port already or the port is the scheme's default."""
     if port is None or port == _DEFAULT_PORTS.get(scheme) or host.rstrip(b"0123456789").endswith(b":"):
         return host
     return b"%b:%d" % (host, port)
@@ -190,9 +191,9 @@ def _addresses(forwarded: bytes, read: list[dict[bytes, bytes]]) -> Iterator[byt
 
 
 def _parse_element(backwards: bytes, position: int) -> tuple[dict[bytes, bytes], int]:
-    """Return the pairs of the element that begins at `position`, none if it is malformed, and where it ends.
+    """Return the pairs of the element that begins at `position`, none if it is malformed, and the position of its end.
 
-    Behind a malformed element nothing is to be read: only its right end is known.
+    The end of a malformed element is not known, so the caller must read nothing after it.
     """
     pairs: dict[bytes, bytes] = {}
     separator = b";"

@@ -1,9 +1,7 @@
 """The PROXY protocol, versions 1 and 2: the address of the client behind a load balancer.
 
-Runs in the worker's loop. `ProxyHeader` and `Peers` are pure; `Front` stands before a connection until the header is
-read, and is gone afterwards, so that it costs nothing where it is off and nothing per request where it is on. Only a
-trusted peer may send a header: bytes of others are never taken for a header, and other bytes of a trusted peer are
-never served (HAProxy's doc/proxy-protocol.txt, sections 2 and 5, which the comments below cite).
+Pure. The transport's half, and the check that the peer is trusted, are in `transport/reception`. Bytes that are not a
+legal header must never pass as a header. The sections that the comments cite are of HAProxy's doc/proxy-protocol.txt.
 """
 
 import ipaddress
@@ -15,21 +13,21 @@ from aserver.errors import ClientError
 Address = tuple[str, int]
 Mode = Literal["v1", "v2", "auto"]
 
-#: Section 2.2: chosen so that no other protocol begins like this.
+#: The first bytes of version 2 (section 2.2). No other protocol begins like this.
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
-#: Section 2.1: the longest line of version 1, CRLF included, and the shortest, `PROXY UNKNOWN`.
+#: Bytes of the longest line of version 1, and of the shortest, `PROXY UNKNOWN`, each with its CRLF (section 2.1).
 LONGEST_LINE, SHORTEST_LINE = 107, 15
 _FIXED = 16  # bytes of version 2 before the addresses: signature, version and command, family, length
 _LOCAL, _PROXY = 0x20, 0x21
-#: Families by the upper half of the byte: struct of both addresses and both ports. UNSPEC has none, and a unix client
-#: has no address that ASGI could tell; for both the connection's own ends stand (section 2.2).
+#: The layouts of IPv4's and IPv6's block: both addresses, both ports (section 2.2). The other two families have no
+#: addresses that ASGI could name: UNSPEC and unix. For them the addresses of the connection itself are kept.
 _LAYOUTS = {0x1: struct.Struct("!4s4sHH"), 0x2: struct.Struct("!16s16sHH")}
-_LENGTHS = {0x0: 0, 0x1: 12, 0x2: 36, 0x3: 216}
+_LENGTHS = {0x0: 0, 0x1: 12, 0x2: 36, 0x3: 216}  # bytes of each family's block
 _TRANSPORTS = (0x0, 0x1, 0x2)
 
 
 class Proxied(NamedTuple):
-    """A header's addresses. None if the proxy is the client, or does not know: the connection's own stand then."""
+    """The addresses in a header, and the bytes after it. Addresses are None if the connection's own are to be kept."""
 
     source: Address | None
     destination: Address | None
@@ -37,15 +35,15 @@ class Proxied(NamedTuple):
 
 
 class ProxyHeader:
-    """Reads a header from the pieces in which it comes. Feed it until it returns something; then it is used up."""
+    """Reads a header that comes in pieces: call `feed` until it returns a `Proxied`, then let go of the reader."""
 
     def __init__(self, mode: Mode = "auto") -> None:
         self._mode = mode
-        self._data = bytearray()  # grows in place, so that a header that comes byte by byte is not copied for each
+        self._data = bytearray()  # grows in place: nothing is copied for each byte of a header that comes byte by byte
 
     @property
     def wanted(self) -> int:
-        """The bytes that the header still has at least: a read of no more than that takes nothing behind the header."""
+        """The least number of bytes that the header still lacks. To read no more keeps to the header's end."""
         have = len(self._data)
         if self._mode != "v1" and SIGNATURE.startswith(bytes(self._data[:12])) and (have or self._mode == "v2"):
             if have < _FIXED:
@@ -56,7 +54,7 @@ class ProxyHeader:
         return 1 if self._data.endswith(b"\r") else 2
 
     def feed(self, data: bytes) -> Proxied | None:
-        """The header, once it is complete. Raises ClientError as soon as this can be none that `mode` allows."""
+        """Return the header once it is complete. Raises ClientError if this is no header that `mode` allows."""
         self._data += data
         head = bytes(self._data[:12])
         if self._mode != "v1" and SIGNATURE.startswith(head):
@@ -101,7 +99,7 @@ class ProxyHeader:
             return None
         family, transport = data[13] >> 4, data[13] & 15
         length = int.from_bytes(data[14:16], "big")
-        local = data[12] == _LOCAL  # a health check: the block, its family included, is skipped unread
+        local = data[12] == _LOCAL  # a health check of the proxy: the block is skipped, whatever its family is
         if not local:
             if family not in _LENGTHS or transport not in _TRANSPORTS:
                 raise ClientError(400, f"PROXY header of unknown family and transport 0x{data[13]:02x}")
@@ -123,7 +121,7 @@ def _host(packed: bytes) -> str:
 
 def _parse_host(text: bytes, version: int) -> str:
     decoded = text.decode("ascii")
-    if "%" in decoded:  # a scope, which the format has no room for
+    if "%" in decoded:  # an IPv6 zone, which version 1 does not allow
         raise ValueError
     address = ipaddress.ip_address(decoded)
     if address.version != version:
@@ -132,7 +130,7 @@ def _parse_host(text: bytes, version: int) -> str:
 
 
 def _parse_port(text: bytes) -> int:
-    # Digits without heading zeroes, at most 65535 (section 2.1); int() alone would take `+1`, `1_0` and spaces.
+    # Digits without leading zeros (section 2.1). int() alone would take `+1`, `1_0` and spaces.
     if not text.isdigit() or len(text) > 5 or (text[:1] == b"0" and text != b"0") or int(text) > 65535:
         raise ValueError
     return int(text)

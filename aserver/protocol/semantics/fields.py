@@ -1,6 +1,6 @@
-"""Fields of requests and responses (RFC 9110 section 5): names, values, lists, and which need a closer look.
+"""Fields of requests and responses (RFC 9110 section 5): names, values, lists, and tables of the usual names.
 
-Pure functions and tables. Values from an application or a client are checked before they are trusted.
+Pure functions and tables. Nothing here trusts a value that an application or a client has given.
 """
 
 import re
@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from aserver.errors import ApplicationError, ClientError
 
-TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
+TCHAR: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"  # RFC 9110 section 5.6.2
+TOKEN: Final = re.compile(TCHAR + rb"+")
 _FORBIDDEN_IN_VALUE: Final = re.compile(rb"[\0\r\n]")  # RFC 9110 section 5.5
 
 _COMMON_REQUEST_NAMES: Final = """
@@ -32,20 +33,21 @@ referrer-policy retry-after set-cookie strict-transport-security vary www-authen
 x-accel-expires x-content-type-options x-frame-options x-process-time x-request-id x-xss-protection
 """
 
-#: Spelling on the wire -> the lower-case name, for names that need no further look. A fixed table, not a
-#: cache: no client can make it grow.
+#: Spelling on the wire -> the name in lower case, for names that ask for no action. A fixed table and no cache, so that
+#: no client can make it grow.
 REQUEST_NAMES: Final[dict[bytes, bytes]] = {
     spelling: name.encode()
     for name in _COMMON_REQUEST_NAMES.split()
     for spelling in (name.encode(), name.title().encode())
 }
 
-#: Names that decide about framing, the connection or the response's defaults; never in `REQUEST_NAMES`.
+#: Names by which a request says how it is framed, for which host it is, and what its connection does next. None of them
+#: is in `REQUEST_NAMES`.
 FRAMING_NAMES: Final = frozenset(
     (b"host", b"connection", b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"te")
 )
 
-#: Fields by which a trusted proxy tells of the client (`peer/forwarded`); never in `REQUEST_NAMES` either.
+#: Fields in which a trusted proxy describes the client (`peer/forwarded`). None is in `REQUEST_NAMES` either.
 FORWARDING_NAMES: Final = frozenset(
     (
         b"forwarded",
@@ -58,7 +60,7 @@ FORWARDING_NAMES: Final = frozenset(
     )
 )
 
-#: Spelling of the application -> the lower-case name, for names that need no further look.
+#: Spelling of the application -> the name in lower case, for names that ask for no action.
 RESPONSE_NAMES: Final[dict[bytes, bytes]] = {
     spelling: name.encode()
     for name in _COMMON_RESPONSE_NAMES.split()
@@ -73,9 +75,9 @@ def check_name(name: bytes) -> None:
 
 
 def as_pairs(fields: Iterable[Any]) -> list[tuple[bytes, bytes]]:
-    """Return an application's fields as pairs of bytes: ASGI allows any iterable of iterables of two.
+    """Return an application's fields as pairs of bytes. ASGI allows any iterable of iterables with two items.
 
-    Raises ApplicationError that names the first that is none. `check_fields` looks at names and values.
+    Raises ApplicationError that names the first field of another shape. `check_fields` checks names and values.
     """
     pairs: list[tuple[bytes, bytes]] = []
     for field in fields:
@@ -99,7 +101,7 @@ def as_bytes(subject: str, data: object) -> bytes:
 
 
 def check_fields(pairs: Iterable[tuple[bytes, bytes]]) -> None:
-    """Raise ApplicationError for the first pair that may not be sent; the slow way, to name the culprit."""
+    """Raise ApplicationError that names the first pair that may not be sent. Slow: called only to find that pair."""
     for name, value in pairs:
         check_name(name)
         if _FORBIDDEN_IN_VALUE.search(value) is not None:
@@ -109,7 +111,7 @@ def check_fields(pairs: Iterable[tuple[bytes, bytes]]) -> None:
 def parse_header_setting(setting: str) -> tuple[bytes, bytes]:
     """Turn `Name: value` of the `header` setting into a pair with the name in lower case.
 
-    Raises ApplicationError if it cannot be a field; `config.py` has checked the form before.
+    `config/values` has checked its form before. Raises ApplicationError for an illegal field (RFC 9110 section 5).
     """
     name, _, value = setting.partition(":")
     pair = (name.strip().lower().encode("latin-1"), value.strip().encode("latin-1"))
@@ -118,16 +120,16 @@ def parse_header_setting(setting: str) -> tuple[bytes, bytes]:
 
 
 def tokens(value: bytes) -> list[bytes]:
-    """Split a comma-separated field value, in lower case, without parameters' whitespace and empty parts."""
+    """Split a comma-separated field value: parts in lower case, without the whitespace around them, none empty."""
     return [part for part in (piece.strip().lower() for piece in value.split(b",")) if part]
 
 
-#: Digits of 2**64. Leading zeros could make any number of them, and int() raises ValueError above 4300.
+#: Digits of 2**64. With leading zeros a number can have any number of digits, and int() raises ValueError above 4300.
 LENGTH_DIGITS: Final = 20
 
 
 def content_length(value: bytes) -> int:
-    """Return the number. Raises ClientError(400) above `LENGTH_DIGITS`; that they are digits, llhttp has seen."""
+    """Return the number; llhttp has checked that it has only digits. Raises ClientError(400) above LENGTH_DIGITS."""
     if len(value) > LENGTH_DIGITS:
         raise ClientError(400, f"Content-Length of {len(value)} digits")
     return int(value)

@@ -4,7 +4,7 @@ from math import inf
 
 
 class RequestLimits:
-    """The limits of a request: the settings `limit_request_line`, `_fields`, `_field_size`, `_body` (0: no limit)."""
+    """The settings `limit_request_line`, `_fields`, `_field_size` and `_body`; no limit of the body is infinite."""
 
     __slots__ = ("body", "field_size", "fields", "line", "small_head")
 
@@ -13,5 +13,4 @@ class RequestLimits:
         self.fields = fields
         self.field_size = field_size
         self.body: float = body or inf
-        #: A head of at most so many bytes breaks no limit of size.
-        self.small_head = min(line, field_size)
+        self.small_head = min(line, field_size)  # no line or field of so small a head is too long

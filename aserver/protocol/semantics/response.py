@@ -1,15 +1,14 @@
-"""A response: the legal order of the ASGI messages of an application, and how many bytes its body has.
+"""A response: the legal order of an application's ASGI messages, and the number of bytes in its body.
 
-Pure, and the same for every version of HTTP: `start()`, `body()` and the others check a message, and only then change
-the state, and return the body to be sent. An encoder (`http1/encoder`) makes bytes of it. The rules an editor must
-obey:
+Pure, and the same for every version of HTTP. `start()`, `body()` and the others check a message, then change the
+state, and return the body to be sent. An encoder (`http1/encoder`) turns the response into bytes of a version.
 
-    START --http.response.start--> HEADED --body--> BODY --body--> DONE
-      |                              (the head goes out with the first body,          ^
-      +-- early_hint, any number      as the ASGI spec wants it)      TRAILERS -------+
+    START --http.response.start--> HEADED --first body--> BODY --last body--> DONE, or TRAILERS
 
-* whatever is illegal raises ApplicationError and leaves the state as it was;
-* no body is sent where none may be (HEAD, 204, 205, 304): it is dropped.
+* The head is sent with the first body (ASGI spec, "Response Start"). Early hints may come before `start()`.
+* An illegal message raises ApplicationError and leaves the state as it was.
+* TRAILERS comes before DONE if `http.response.start` has announced trailers.
+* The body is dropped where none may be sent (HEAD, 204, 205, 304).
 """
 
 from collections.abc import Sequence
@@ -22,8 +21,8 @@ from aserver.protocol.semantics import fields
 from aserver.protocol.semantics.response_head import Head, Heads
 from aserver.protocol.semantics.status import plain_fields, plain_text
 
-#: Bytes up to which the pieces of a response are joined before they are written; above it, copying costs more than
-#: another entry in the writev that the loop makes of both.
+#: Pieces below this many bytes are joined before they are written. Copying a larger piece costs more than giving the
+#: loop's writev(2) another buffer.
 JOIN_LIMIT: Final = 16384
 
 
@@ -37,7 +36,7 @@ class State(Enum):
     DONE = "nothing: the response is complete"
 
 
-# Bound once: on 3.11 each `State.X` costs 40 ns, and there are five in a request.
+# Module constants, because on 3.11 each `State.X` costs 40 ns, and a request needs five.
 START: Final = State.START
 HEADED: Final = State.HEADED
 BODY: Final = State.BODY
@@ -48,9 +47,8 @@ DONE: Final = State.DONE
 class Response:
     """The response to a request.
 
-    `modern` says that the client knows more than HTTP/1.0, `head_only` that the request was HEAD. `keep_alive` may be
-    turned off until the head is sent: then the connection ends with this response, if its version sends responses
-    in order.
+    `modern`: the client speaks a later version than HTTP/1.0. `head_only`: the request was HEAD. `keep_alive` may be
+    turned off until the head is sent. In HTTP/1 the connection then ends with this response.
     """
 
     __slots__ = (
@@ -68,16 +66,15 @@ class Response:
         "trailers_allowed",
     )
 
-    # Not set before `start()`: `length` (as the application has promised, or as the whole body turned out to have),
-    # `response_headers`.
-    length: int | None
+    # Both are set by `start()` or `answer()`:
+    length: int | None  # as the application promised, or as a whole body has; None if neither is known
     response_headers: Sequence[tuple[bytes, bytes]]
 
     def __init__(self, heads: Heads, modern: bool, head_only: bool, keep_alive: bool) -> None:  # noqa: FBT001 - by keyword it is 0.1 us more, at each request
         self.heads = heads
         self.head: Head | None = None
         self.status = 0  # of the final response, as the application has given it
-        self._trailers: list[tuple[bytes, bytes]] | None = None  # collected trailers, if any were announced
+        self._trailers: list[tuple[bytes, bytes]] | None = None  # received so far; None if none were announced
         self.modern = modern
         self.head_only = head_only
         self.keep_alive = keep_alive
@@ -88,7 +85,7 @@ class Response:
     # ── http.response.start ──────────────────────────────────────────────────────────────────
 
     def start(self, message: Message) -> None:
-        """Check and keep the head. It is sent with the first body. Raises ApplicationError."""
+        """Check `http.response.start` and keep its head, which is sent with the first body. Raises ApplicationError."""
         if self.state is not START:
             raise self._unexpected(message)
         headers = message.get("headers") or []
@@ -120,7 +117,7 @@ class Response:
         self.state = HEADED
 
     def answer(self, status: int, *extra: tuple[bytes, bytes]) -> bytes:
-        """Give the server's own answer instead of the application's: return its body, which completes it."""
+        """Answer instead of the application: return the whole body, and be DONE. `extra` are further fields."""
         headers = [*plain_fields(status), *extra]
         self.head = head = self.heads.made.get((status, *headers)) or self.heads.make(status, headers)
         self.status = status
@@ -142,7 +139,7 @@ class Response:
         state = self.state
         head = self.head
         size = len(body)
-        if state is HEADED and head is not None and head.ready and size == head.length and not more:  # as most are
+        if state is HEADED and head is not None and head.ready and size == head.length and not more:  # the usual case
             self.sent = size
             self.state = DONE if self._trailers is None else TRAILERS
             return b"" if self.head_only else body
@@ -159,7 +156,7 @@ class Response:
                 if state is HEADED and not more and self._trailers is None and (size or not self.head_only):
                     self.length = size
             elif total != length and (total > length or not more) and not self.head_only:
-                raise _wrong_size(total, length)  # to HEAD the length may be that of a body that is not sent
+                raise _wrong_size(total, length)  # not for HEAD: its content-length is that of GET's body
             self.sent = total
         if more:
             self.state = BODY
@@ -168,12 +165,12 @@ class Response:
         return b"" if self.head_only else body
 
     def body_dropped(self, size: int) -> None:
-        """Hear that `size` bytes of body are not sent, since the status has none. Nothing is done about it here."""
+        """Called when `size` bytes of body are dropped, because the status has no body. A subclass may report it."""
 
     # ── extensions ───────────────────────────────────────────────────────────────────────────
 
     def trailers(self, message: Message) -> list[tuple[bytes, bytes]] | None:
-        """Return all trailers, or None while there are `more_trailers`. Raises ApplicationError."""
+        """Return all trailers, or None if the message says `more_trailers`. Raises ApplicationError."""
         if self.state is not TRAILERS or self._trailers is None:
             raise self._unexpected(message)
         pairs = fields.as_pairs(message.get("headers", ()))
@@ -193,7 +190,7 @@ class Response:
         return pairs
 
     def file(self, message: Message, size: int) -> None:
-        """Begin the body that is a file of `size` bytes. Raises ApplicationError."""
+        """Begin a body that is a file of `size` bytes (`http.response.pathsend`). Raises ApplicationError."""
         head = self.head
         if self.state is not HEADED or self._trailers is not None or head is None:
             raise self._unexpected(message)
@@ -209,18 +206,18 @@ class Response:
             self.sent = size
 
     def file_piece(self, size: int) -> None:
-        """Note that `size` more bytes of the file are out."""
+        """Count `size` bytes of the file that were sent."""
         self.sent += size
 
     def file_sent(self) -> None:
-        """Note that all of the file is out, or that it has no receiver."""
+        """Complete the response: all of the file was sent, or its client is gone."""
         self.state = DONE
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────
 
     @property
     def silent(self) -> bool:
-        """Whether nothing follows the head; known once the head is made."""
+        """Whether no bytes of body follow the head. Ask only after `start()` or `answer()`."""
         return self.head_only or (self.head is not None and self.head.bodiless)
 
     def _unexpected(self, message: Message) -> ApplicationError:

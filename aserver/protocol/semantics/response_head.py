@@ -1,7 +1,7 @@
-"""Response heads: from status and headers to checked fields, remembered in the form in which they are sent.
+"""Response heads: status and headers of an application are checked, encoded, and remembered in their encoded form.
 
-Pure. An application says the same few heads again and again, so a head is made once and then found (0.2 us instead of
-1.5). Applications and clients must never be able to make it grow: see `REMEMBERED`.
+Pure. An application sends the same few heads again and again. To make a head takes 1.5 us, to find it again 0.2.
+The number and size of remembered heads have limits, so that neither applications nor clients can fill the memory.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,28 +14,29 @@ from aserver.protocol.semantics.status import BODILESS, RESET_CONTENT, WITHOUT_L
 
 Pairs = Sequence[tuple[bytes, bytes]]
 
-#: Heads kept, and the bytes a head may have to be kept: at most half a megabyte. When full, all are forgotten, which
-#: costs an application whose heads never repeat 0.1 us a request; a proper LRU would cost all of them more.
+#: The most heads that are kept, and the most bytes of a head that is kept: half a megabyte together. When the table is
+#: full, all are forgotten. That costs 0.1 us a request if heads never repeat; a least-recently-used order would cost
+#: every request more.
 REMEMBERED: Final = 512
 REMEMBERED_SIZE: Final = 1024
 
-#: Fields of the application that "the server must ignore" (ASGI).
+#: Fields of the application that are left out: the server frames the body, and decides how long a connection is kept.
 _OURS: Final = frozenset((b"transfer-encoding", b"keep-alive"))
 
 
 class Head:
-    """A checked head without the server's own fields."""
+    """A checked and encoded head, without the fields that the server adds."""
 
     __slots__ = ("block", "bodiless", "close", "length", "plain", "ready", "status")
 
     def __init__(self, status: int, block: bytes, length: int | None, *, close: bool, plain: bool) -> None:
         self.status = status
         self.block = block  # status and fields, as an encoder has written them
-        self.length = length  # of content-length, which then is in `block`
+        self.length = length  # the value of content-length, if the application set it; `block` then has it
         self.close = close  # the application said `Connection: close`
-        self.plain = plain  # it repeats no field of the server's, and has no other reason for a closer look
+        self.plain = plain  # it has no default field of the server, no `close`, and a status with a body
         self.bodiless = status in BODILESS
-        self.ready = plain and length is not None  # nothing of a response can change it
+        self.ready = plain and length is not None  # the same bytes serve every response with a body of `length`
 
 
 class Defaults:
@@ -48,18 +49,18 @@ class Defaults:
         self.renew(date)
 
     def renew(self, date: bytes | None) -> None:
-        """Take the value of the date field, None for none."""
+        """Set the value of the date field; None leaves the field out."""
         self.pairs = [*self._configured, *([(b"date", date)] if date is not None else [])]
         self.names = frozenset(name for name, _ in self.pairs)
 
     def beside(self, headers: Pairs) -> list[tuple[bytes, bytes]]:
-        """Return those fields that are not among `headers`."""
+        """Return the default fields whose names are not among `headers`."""
         names = {name.lower() for name, _ in headers}
         return [pair for pair in self.pairs if pair[0] not in names]
 
 
 class Heads:
-    """The remembered heads of a version of HTTP, whose `encode` makes bytes of a status, fields and a reason phrase."""
+    """The remembered heads of a version of HTTP. `encode` makes bytes of a status, fields and a reason phrase."""
 
     __slots__ = ("_encode", "defaults", "given", "last", "made", "status")
 
@@ -67,13 +68,13 @@ class Heads:
         self.defaults = defaults
         self._encode = encode
         self.made: dict[object, Head] = {}  # by (status, *headers)
-        # The last that was looked up, since a comparison takes a fifth of the time:
+        # The head that was looked up last. To compare with it takes a fifth of the time of a look into `made`.
         self.last: Head | None = None
         self.status: object = None
         self.given: list[tuple[bytes, bytes]] = []
 
     def make(self, status: object, headers: Pairs) -> Head:
-        """Make and remember the head for a status and headers that `as_pairs` made. Raises ApplicationError."""
+        """Make and remember the head of a status and of headers from `as_pairs`. Raises ApplicationError."""
         head = compile_head(status, headers, self.defaults.names, self._encode)
         if len(head.block) <= REMEMBERED_SIZE:
             if len(self.made) >= REMEMBERED:
@@ -85,9 +86,9 @@ class Heads:
 def compile_head(
     given: object, headers: Pairs, defaults: frozenset[bytes], encode: Callable[[int, Pairs, bytes], bytes]
 ) -> Head:
-    """Check status and headers and make a `Head` of them; `defaults` are the names the server would add.
+    """Check status and headers and make a `Head` of them. `defaults` are the names of the server's default fields.
 
-    Raises ApplicationError that names the culprit.
+    Raises ApplicationError that names the wrong field.
     """
     status = check_status(given)
     fields: list[tuple[bytes, bytes]] = []
@@ -104,7 +105,7 @@ def compile_head(
                     length = _content_length(value, length)
                     continue
                 if known == b"connection":
-                    # The connection is the server's; of the application's words only `close` has a meaning.
+                    # The connection is the server's: of this field only `close` is obeyed.
                     close = close or b"close" in tokens(value)
                     continue
                 if known in _OURS:

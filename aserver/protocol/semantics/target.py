@@ -1,4 +1,4 @@
-"""The method, the request target and Host of a request (RFC 9110 section 7, RFC 9112 section 3.2).
+"""The method, the target and the Host of a request (RFC 9110 section 7, RFC 9112 section 3.2).
 
 Pure functions and tables.
 """
@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes
 
 from aserver.errors import ClientError
 
-#: Methods that llhttp knows and aserver serves, as the ASGI scope wants them. CONNECT, PRI and RTSP's are left out.
+#: llhttp's methods, as the ASGI scope has them. CONNECT, PRI (HTTP/2's) and RTSP's methods are not served.
 _METHODS: Final = (
     "DELETE GET HEAD POST PUT OPTIONS TRACE COPY LOCK MKCOL MOVE PROPFIND PROPPATCH SEARCH UNLOCK BIND REBIND "
     "UNBIND ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PATCH PURGE MKCALENDAR "
@@ -30,7 +30,8 @@ def check_host(host: bytes) -> None:
 def split_target(method: str, target: bytes) -> tuple[bytes, bytes, bytes | None]:
     """Split a request target into path, query and, for the absolute form, its authority (RFC 9112 section 3.2).
 
-    Raises ClientError(400) for the asterisk outside OPTIONS, the authority form, and none of the four.
+    Raises ClientError(400) for the authority form (CONNECT's), for `*` with a method other than OPTIONS, and for a
+    target that has none of the four forms.
     """
     authority = None
     if not target.startswith(b"/"):
@@ -50,5 +51,5 @@ def split_target(method: str, target: bytes) -> tuple[bytes, bytes, bytes | None
 
 
 def decode_path(path: bytes) -> str:
-    """Return the path as the ASGI scope wants it: percent sequences and UTF-8 decoded, errors replaced."""
+    """Return the `path` of an ASGI scope: percent sequences and UTF-8 decoded, errors replaced by U+FFFD."""
     return unquote_to_bytes(path).decode("utf-8", "replace")

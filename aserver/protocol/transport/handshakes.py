@@ -1,7 +1,7 @@
-"""Clients that have connected, and whose PROXY header or TLS handshake is still under way.
+"""Deadlines of clients that have connected, and whose PROXY header or TLS handshake is not complete.
 
-Runs in the worker's loop. It arms no timer: a loop that has stood still calls its timers before it reads the bytes that
-came meanwhile. `sweep` looks at the deadlines, and `postpone` puts them off, as those of connections.
+Runs in the worker's loop. It must never arm a timer: a loop that stood still calls its timers before it reads the bytes
+that came meanwhile. Instead the worker calls `sweep` and `postpone`, as for connections.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ log = logging.getLogger("aserver.error")
 
 
 class Handshake(Protocol):
-    """A client that has not become a connection yet."""
+    """A client for which there is no `Connection` yet."""
 
     owes: Awaited
 
@@ -44,35 +44,35 @@ class Handshakes:
         return [handshake.owes for handshake in self._deadlines]
 
     def begin(self, handshake: Handshake) -> None:
-        """Wait for a handshake; if it is waited for already, from now on."""
+        """Give a handshake its deadline, `timeout` from now; a second call renews it."""
         self._deadlines[handshake] = self.loop.time() + self._timeout
 
     def end(self, handshake: Handshake) -> None:
-        """Wait for a handshake no longer: it is a connection, or has failed. May be called again."""
+        """Forget a handshake, because it is complete or has failed. May be called twice."""
         self._deadlines.pop(handshake, None)
 
     def postpone(self, seconds: float) -> None:
-        """Put off all deadlines, because the loop stood still for so long."""
+        """Put off all deadlines by the seconds that the loop stood still."""
         for handshake in self._deadlines:
             self._deadlines[handshake] += seconds
 
     def sweep(self, now: float) -> None:
-        """Cut off those whose time is over; `now` is the loop's."""
+        """Cut off the clients whose deadline has passed. `now` is the loop's time."""
         for handshake in [each for each, deadline in self._deadlines.items() if deadline <= now]:
             log.debug("a client has not sent %s in time", handshake.owes.value)
             self.end(handshake)
             handshake.give_up()
 
     def give_up(self) -> None:
-        """Cut off all."""
+        """Cut off all clients."""
         self.sweep(float("inf"))
 
 
 class TlsHandshake(asyncio.Protocol):
-    """A client in its TLS handshake, on a socket that belongs to it from now on. `arrive` is called with the transport.
+    """A client in its TLS handshake. It owns `sock` from now on, and calls `arrive` with the TLS transport.
 
-    `task` ends, without an exception, with the handshake. It stands in for the connection until the transport is there;
-    no byte comes before that.
+    `task` ends with the handshake, without an exception. This is the transport's protocol until the handshake is
+    complete; no bytes come before that.
     """
 
     owes = Awaited.TLS_HANDSHAKE
@@ -105,6 +105,6 @@ class TlsHandshake(asyncio.Protocol):
 
 
 def become(protocol: asyncio.BaseProtocol, transport: asyncio.Transport) -> None:
-    """Make a connection of a transport that had another protocol so far."""
+    """Give a transport, which had another protocol so far, to a connection."""
     transport.set_protocol(protocol)
     protocol.connection_made(transport)

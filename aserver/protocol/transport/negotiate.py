@@ -1,8 +1,8 @@
 """The choice between HTTP/1 and HTTP/2 on a new connection: by ALPN over TLS, else by the first bytes.
 
-Runs in the worker's loop, only where HTTP/2 may be spoken: over TLS if `http2` is on, and on `h2c://` addresses. All
-other connections begin with HTTP/1, and pay nothing. The choice is made once, with the first bytes, and the connection
-is then handed over (`Connection.hand_over`).
+Runs in the worker's loop, only where HTTP/2 is possible: over TLS if `http2` is on, and on `h2c://` addresses. Other
+connections begin with HTTP/1 at once. The choice is made with the first bytes. Then the connection gets the handler of
+that version (`Connection.hand_over`).
 """
 
 from collections.abc import Callable
@@ -16,18 +16,18 @@ PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 class Negotiation(Handler):
-    """The handler of a connection until its first bytes."""
+    """The handler of a connection until its first bytes have come."""
 
     __slots__ = ("_begin", "_link", "_seen")
 
     def __init__(self, link: Connection, begin: Callable[[Connection, bool], Any]) -> None:
         self._link = link
-        self._begin = begin  # makes the handler of HTTP/2, or else of HTTP/1: `Any`, see `Connection`
+        self._begin = begin  # makes the handler of HTTP/2 (True) or HTTP/1
         self._seen = b""
         self.write_paused = False
 
     def data_received(self, data: bytes) -> None:
-        """Choose, and hand the bytes on; wait where they are only the beginning of a preface."""
+        """Choose, and give the bytes to the handler. While they may become a preface, wait for more."""
         link = self._link
         if self._seen:
             data = self._seen + data
@@ -41,11 +41,11 @@ class Negotiation(Handler):
         awaited, deadline = link.awaited, link.deadline
         handler = self._begin(link, http2)
         link.hand_over(handler)
-        link.awaited, link.deadline = awaited, deadline  # the first request is still to come
+        link.awaited, link.deadline = awaited, deadline  # the deadline of the first request stays
         handler.data_received(data)
 
     def expire(self) -> None:
-        """Close, because the first request did not come."""
+        """Close, because no request came in time."""
         self._link.close()
 
     @property

@@ -1,7 +1,7 @@
-"""Whether a connection reads from its client, and why not. Runs in the worker's loop.
+"""The reasons for which a connection does not read from its client just now. Runs in the worker's loop.
 
-Several parts of a connection may have a reason to stop reading at the same time. It reads again when the last of them
-has withdrawn its reason, so that none has to know the others.
+Several parts of a connection may have a reason at the same time. The connection reads again when the last reason is
+withdrawn, so that no part has to know the others.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from typing import Final
 
 
 class Pause(Enum):
-    """Why nothing is read."""
+    """A reason for reading nothing."""
 
     BODY = "the application does not take the request's body as fast as it comes"
     PIPELINE = "as many requests have been read as may wait for their turn"
@@ -23,13 +23,13 @@ _NONE: Final[frozenset[Pause]] = frozenset()
 
 
 class ReadGate:
-    """The reasons why a transport is not read."""
+    """Pauses and resumes the reading of a transport, by a set of reasons."""
 
     __slots__ = ("_transport", "reasons")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self.reasons = _NONE  # a frozen one, which all connections that read have in common
+        self.reasons = _NONE  # frozen: all connections share the empty set
 
     def pause(self, reason: Pause) -> None:
         """Read nothing until `resume` is called with the same reason."""
@@ -38,14 +38,14 @@ class ReadGate:
         self.reasons |= {reason}
 
     def resume(self, reason: Pause) -> None:
-        """Withdraw a reason, if it was given; read again if it was the last."""
+        """Withdraw a reason, if it was given. Read again if no other is left."""
         if reason in self.reasons:
             self.reasons -= {reason}
             if not self.reasons:
                 self._transport.resume_reading()
 
     def open(self) -> None:
-        """Withdraw all reasons."""
+        """Withdraw all reasons, and read again."""
         if self.reasons:
             self.reasons = _NONE
             self._transport.resume_reading()

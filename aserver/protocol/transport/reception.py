@@ -1,6 +1,8 @@
-"""PROXY headers: a `Front` has the transport until the header is read, and then hands it over to the connection.
+"""PROXY headers on a transport: a `Front` reads the header, then gives the transport to a connection.
 
-Runs in the worker's loop. It must never hand on a connection whose header is broken or overdue.
+Runs in the worker's loop. Where `proxy_protocol` is off, nothing of this runs. Only a trusted peer's bytes may be read
+as a header. A trusted peer whose header is broken or overdue must never be served (sections 2 and 5 of HAProxy's
+doc/proxy-protocol.txt).
 """
 
 import asyncio
@@ -22,13 +24,13 @@ from aserver.tls import Certificates
 
 log = logging.getLogger("aserver.error")
 
-#: Bytes read at once: a header of 64 KB that comes byte by byte must not clear a buffer of 64 KB for each.
+#: The most bytes of a read. Each read makes a buffer, which must be small if a header of 64 KB comes byte by byte.
 _READ = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class Reception:
-    """How a listener's connections are received; with TLS after the header if `tls` is there."""
+    """How a listener's connections are received. If `tls` is set, TLS begins after the header."""
 
     make: Callable[[], asyncio.BaseProtocol]
     mode: Mode
@@ -37,15 +39,15 @@ class Reception:
     tls: Certificates | None
 
     def __call__(self) -> asyncio.BaseProtocol:
-        """Be the protocol factory of a listener, which is plain also with TLS: the header is never encrypted."""
+        """Make the protocol of a transport without TLS: the header is never encrypted."""
         return Front(self)
 
 
 class Front(asyncio.BufferedProtocol):
-    """Reads the header, byte for byte and no further, then gives the transport to the connection it was meant for.
+    """Reads the header and no byte after it, then gives the transport to a connection.
 
-    A buffered protocol says how many bytes it takes, so the bytes behind the header stay in the kernel. No loop can
-    begin TLS with bytes that were read already.
+    A buffered protocol limits each read, so that the bytes after the header stay in the kernel. No loop can begin TLS
+    with bytes that were already read.
     """
 
     owes = Awaited.PROXY_HEADER
@@ -58,7 +60,7 @@ class Front(asyncio.BufferedProtocol):
         self._buffer = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Wait for a header from a trusted peer; any other peer is the client itself."""
+        """Wait for a header if the peer is trusted. Any other peer is the client itself."""
         self._transport = cast("asyncio.Transport", transport)
         reception = self._reception
         if transport.get_extra_info("peername") in reception.trusted:
@@ -67,16 +69,16 @@ class Front(asyncio.BufferedProtocol):
             self._receive(Proxied(None, None, b""))
 
     def give_up(self) -> None:
-        """Cut off a peer whose header does not come."""
+        """Cut off a peer whose header has not come in time."""
         self._transport.abort()
 
     def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - the loop's
-        """Return room for the rest of the header, and for no byte more."""
+        """Return a buffer for bytes of the header, with no room for any after it."""
         self._buffer = bytearray(min(self._header.wanted, _READ))
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take the bytes that have come."""
+        """Read the header from the bytes in the buffer; cut off a peer whose header is broken."""
         try:
             proxied = self._header.feed(bytes(self._buffer[:nbytes]))
         except ClientError as error:
@@ -87,31 +89,31 @@ class Front(asyncio.BufferedProtocol):
             self._receive(proxied)
 
     def eof_received(self) -> bool:
-        """Close, because half a header is none."""
+        """Close, because the header is not complete."""
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the loop's
-        """Wait no longer."""
+        """Forget the deadline."""
         self._reception.handshakes.end(self)
 
     def _receive(self, proxied: Proxied) -> None:
         reception, transport = self._reception, self._transport
         reception.handshakes.end(self)
         if reception.tls is None:
-            transport.pause_reading()  # the loops choose the way to read when reading begins
+            transport.pause_reading()  # the loops look at the kind of protocol only when they begin to read
             self.introduce(proxied, transport)
             transport.resume_reading()
             return
-        # A transport of its own for TLS, on a duplicate, so that closing the first does not close the connection.
-        # `loop.start_tls` was tried: uvloop reads, and drops, bytes before it begins, and both loops may hand over the
-        # bytes behind the handshake before the connection can take them.
+        # TLS gets a transport of its own, on a duplicate of the socket, because the first transport closes its socket.
+        # `loop.start_tls` was tried: uvloop reads and drops bytes before it begins, and both loops may deliver bytes
+        # after the handshake before the connection can take them.
         duplicate = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
         duplicate.setblocking(False)
         transport.abort()
         TlsHandshake(reception.handshakes, duplicate, partial(self.introduce, proxied), reception.tls)
 
     def introduce(self, proxied: Proxied, transport: asyncio.Transport) -> None:
-        """Make the connection, and give it the client's address."""
+        """Make the connection, and give it the addresses in the header."""
         protocol = self._reception.make()
         become(protocol, transport)
         if proxied.source is not None:

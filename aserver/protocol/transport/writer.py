@@ -1,8 +1,8 @@
-"""Small pieces written together: of a connection that sends many, and of many connections that answer at once.
+"""Small pieces are written together: pieces of a connection, and answers of many connections in a turn.
 
-Runs in the worker's loop. A write(2) of a small piece costs 5 us, and each wakes the client. A writer must never keep a
-piece longer than the rest of the turn (in an application that blocks the loop: until it sends again), nor write a held
-piece to a connection whose end was decided.
+Runs in the worker's loop. A write(2) of a small piece costs 5 us, and each wakes the client. A writer must never hold a
+piece longer than the rest of the turn; in an application that blocks the loop, until it sends again. It must never
+write a held piece to a connection whose end was decided.
 """
 
 import asyncio
@@ -12,16 +12,15 @@ from typing import Final
 from aserver.protocol.context import Context
 from aserver.protocol.semantics.response import JOIN_LIMIT
 
-#: Bytes that are held at most; when more wait, they are written.
+#: Held pieces are written when they have more bytes than this.
 HOLD_BYTES: Final = 65536
 
-#: Seconds after which a piece is held no longer, looked at when the next is sent: for applications that block the loop
-#: between two pieces.
+#: Held pieces are written with the next `send()` after this many seconds, for applications that block the loop.
 HOLD_SECONDS = 0.005
 
-#: Seconds after an answer in which other connections' answers are written together, at the end of the turn: the
-#: kernel's code and Python's drive each other out of the CPU's caches. The first answer is written at once, and so is
-#: each where an application takes longer than this between two.
+#: For this many seconds after an answer, the answers of all connections are written at the end of the turn. Between two
+#: answers the kernel's code and Python's would push each other out of the CPU's caches. An answer that comes later than
+#: that is written at once.
 GATHER_SECONDS: Final = 0.001
 
 
@@ -39,22 +38,22 @@ class Writer:
         self._size = 0
         self._until = 0.0
         self.held: list[bytes] | None = None
-        self.stopped = False  # the end was decided: pieces held from now on are dropped
+        self.stopped = False  # the connection's end was decided: held pieces are dropped
 
     def write(self, data: bytes) -> None:
-        """Write now, after the held pieces."""
+        """Write the held pieces, then `data`, at once."""
         if self.held:
             self.flush()
         self.transport.write(data)
 
     def write_pieces(self, pieces: list[bytes]) -> None:
-        """Write pieces now that are too large to be joined, after the held pieces."""
+        """Write the held pieces, then `pieces`, which are too large to be joined, at once."""
         if self.held:
             self.flush()
         transport = self.transport
-        # uvloop's writelines() is a single writev, where two write() are two system calls (44 us for 64 KB, not 49)
-        # and two packets: the client wakes for the head alone, and gets half as many bodies of 1 MB in a second.
-        # asyncio's joins (3.11), or forgets to pause us (3.12.0 to 3.13.5).
+        # uvloop's writelines() is a single writev(2): 44 us for 64 KB, where two write(2) take 49. Two write(2) send
+        # the head in a packet of its own, which wakes the client, and halve the rate of bodies of 1 MB. asyncio's
+        # writelines() joins the pieces (3.11), or does not call `pause_writing` (3.12.0 to 3.13.5).
         if type(transport).__module__.startswith(("uvloop.", "aiofastnet.")):
             transport.writelines(pieces)
         else:
@@ -62,7 +61,7 @@ class Writer:
                 transport.write(piece)
 
     def write_soon(self, data: bytes | list[bytes]) -> None:
-        """Write a piece that others may follow: the first of a turn at once, so that its client does not wait."""
+        """Write a piece that more may follow in this turn. The first is written at once, the others are held."""
         held = self.held
         if not isinstance(data, bytes):
             self.write_pieces(data)
@@ -80,7 +79,7 @@ class Writer:
                 self.flush()
 
     def write_answer(self, data: bytes) -> None:
-        """Write the last piece of an answer, or hold it until the end of the turn if another was just written."""
+        """Write the last piece of an answer; hold it until the end of the turn if another answer was just written."""
         context = self._context
         now = monotonic()
         if now < context.gather_until and len(data) < JOIN_LIMIT:
@@ -97,7 +96,7 @@ class Writer:
             self.transport.write(data)
 
     def hold(self, *, pipelined: bool) -> None:
-        """Hold the pieces that `write_soon` gets during this turn; if `pipelined`, as long as each turn adds some."""
+        """Hold pieces of `write_soon` until the end of this turn; if `pipelined`, of the first that adds none."""
         self.held = []
         self._size = 0
         self._until = monotonic() + HOLD_SECONDS
@@ -115,14 +114,14 @@ class Writer:
         self.write_held()
 
     def write_held(self) -> None:
-        """Write the held pieces, and hold no more."""
+        """Write the held pieces, and hold no more from now on."""
         held = self.held
         self.held = None
         if held and not self.stopped:
             self.transport.write(b"".join(held))
 
     def flush(self) -> None:
-        """Write the held pieces, and hold on."""
+        """Write the held pieces, and hold the next pieces again."""
         held = self.held
         if held:
             self.held = []
