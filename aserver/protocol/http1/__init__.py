@@ -1,1 +1,1 @@
-"""HTTP/1.0 and HTTP/1.1: bytes of a connection to requests, responses to bytes. Runs in the worker."""
+"""HTTP/1.0 and HTTP/1.1: requests are read from bytes, responses are made into bytes. Runs in the worker."""

@@ -1,4 +1,4 @@
-"""Answers of the server's own: to a request that cannot be served, and to an offer of a WebSocket (101).
+"""Answers that the server gives by itself: to a request that cannot be served, and 101 to an offer of a WebSocket.
 
 Runs in the worker's loop.
 """
@@ -30,7 +30,10 @@ def answer_refusal(
     *,
     head: RequestHead | None,
 ) -> None:
-    """Answer a request, and end its connection; it is `exchange` if its head was good, else `head` as far as read."""
+    """Answer a request with an error, and end its connection.
+
+    `exchange` is the request, or None if its head was bad: then `head` has the part that was read.
+    """
     log.debug("%s:%s is answered %d: %s", *(link.client or ("a client", "-")), error.status, error.reason)
     line = (None if head is None else head.line) or ("", b"", "")
     head_only = line[0] == "HEAD" if exchange is None else exchange.head_only
@@ -54,7 +57,7 @@ class UpgradeAnswer:
         self.status = 101
 
     def accept(self, fields: Pairs, headers: Pairs) -> None:
-        """Send the 101."""
+        """Send the 101 response."""
         self._writer.write(self._encoder.switch(fields, headers))
 
     def send_head(self, response: Response, body: bytes) -> None:

@@ -1,7 +1,7 @@
 """HTTP/1.0 and 1.1 on a connection: requests become exchanges, which are answered in order.
 
-Runs in the worker's loop. `RequestReader` reads. The application is started when the reader has returned, and never
-inside its calls, which may come from the parser.
+Runs in the worker's loop. `RequestReader` reads the bytes. The application must never be started inside a call of the
+reader, which may come from the parser, but only after the reader has returned.
 """
 
 from collections.abc import Coroutine, Mapping
@@ -48,19 +48,19 @@ class HttpConnection(Handler):
         self.link = link
         self.context = link.context
         self.write_paused = False
-        self.logged: tuple[Any, ...] | None = None  # the access log's, which formats the same fields again and again
+        self.logged: tuple[Any, ...] | None = None  # set by the access log: fields that it has formatted
         self.tasks = tasks
         self.encoder = encoder
-        self.eof = False  # the client has shut down its sending side; it may still read
-        self.current: Exchange | None = None  # the exchange whose response is due
+        self.eof = False  # the client has closed its sending side, and may still read
+        self.current: Exchange | None = None  # the exchange that is answered now
         self.receiving: Exchange | None = None  # the exchange whose body is being read
-        self.pipeline: Pipeline | None = None  # requests that wait behind `current`; made for the first
+        self.pipeline: Pipeline | None = None  # requests that wait behind `current`; None if there are none
         self.reader = RequestReader(self, limits, heads)
 
     # ── bytes in ─────────────────────────────────────────────────────────────────────────────
 
     def data_received(self, data: bytes) -> None:
-        """Read, then start the application for the request whose turn it is."""
+        """Read the bytes, then start the application for the current request, if that is not done."""
         reader = self.reader
         if not reader.take_known(data):
             error = None
@@ -68,7 +68,7 @@ class HttpConnection(Handler):
                 reader.feed(data)
             except ClientError as refusal:
                 error = refusal
-            if error is not None:  # not above: an exception raised there would get this one as its context
+            if error is not None:  # outside `except`: an exception raised there would get this as its context
                 self.refuse(error)
         current = self.current
         if current is not None and not current.launched and not self.write_paused:
@@ -78,7 +78,7 @@ class HttpConnection(Handler):
             self._after_piece(data)
 
     def _after_piece(self, data: bytes) -> None:
-        """Go on after a piece that ends in a head, in an offer, or behind the last request."""
+        """React to a piece that ends inside a head, after an offer of a WebSocket, or after the last request."""
         reader, link = self.reader, self.link
         if reader.phase is OFFER:
             self._hand_over()
@@ -89,7 +89,7 @@ class HttpConnection(Handler):
             link.discard(data)
 
     def on_spent(self) -> None:
-        """Let other connections have their turn, and read nothing until then: the bytes would have to be kept."""
+        """Let other connections go on first. Until then nothing is read, because the bytes would have to be kept."""
         self.link.gate.pause(Pause.TURN)
         self.context.fair_queue.wait(self._take_turn)
 
@@ -104,7 +104,7 @@ class HttpConnection(Handler):
             reader.stop()
             return
         self.data_received(b"")
-        if not reader.closed and link.stage is OPEN:  # a WebSocket that has just begun has reasons of its own
+        if not reader.closed and link.stage is OPEN:  # else a WebSocket has the gate
             if not reader.spent:
                 link.gate.resume(Pause.TURN)
             if not reader.paused:
@@ -123,7 +123,7 @@ class HttpConnection(Handler):
         framing: Mapping[bytes, bytes] | None,
         length: int,
     ) -> None:
-        """Make an exchange of a head that was found good, and put it behind those that wait."""
+        """Make an exchange of a request. It is the current one, or waits in the pipeline."""
         link = self.link
         exchange = begin_exchange(
             self, link, self.encoder.heads, method, target, version, headers, keep_alive, forwarding, framing, length
@@ -140,7 +140,7 @@ class HttpConnection(Handler):
         link.deadline = inf
 
     def on_body(self, data: bytes) -> None:
-        """Hand a piece of the body on."""
+        """Give a piece of the body to its exchange."""
         if self.receiving is not None:
             self.await_body()
             self.receiving.body_received(data)
@@ -181,7 +181,7 @@ class HttpConnection(Handler):
             self._consider_close(exchange)
         data = self.encoder.first(exchange, body)
         writer = self.link.writer
-        if exchange.state is DONE and writer.held is None and isinstance(data, bytes):  # as nearly always
+        if exchange.state is DONE and writer.held is None and isinstance(data, bytes):  # the usual case
             writer.write_answer(data)
             self.answered(exchange)
         else:
@@ -196,7 +196,7 @@ class HttpConnection(Handler):
         self._send(exchange, self.encoder.trailers(exchange, fields))
 
     def _send(self, exchange: Exchange, data: bytes | list[bytes]) -> None:
-        """Write the bytes of a response, a small piece together with its neighbours; go on if it is complete."""
+        """Write bytes of a response, small pieces together. If it is complete, go on to the next request."""
         writer = self.link.writer
         if exchange.state is not DONE:
             writer.write_soon(data)
@@ -211,7 +211,7 @@ class HttpConnection(Handler):
         self.answered(exchange)
 
     def _consider_close(self, exchange: Exchange) -> None:
-        """Before the head is made: announce a close that is already known."""
+        """Turn `keep_alive` off, before the head is made, if the connection will end with this response."""
         if self.context.draining and self.last():
             exchange.keep_alive = False
         if (exchange.state is DONE or exchange.state is TRAILERS) and not exchange.discardable:
@@ -227,17 +227,17 @@ class HttpConnection(Handler):
         return self.link.until_writable()
 
     def pause_body(self) -> None:
-        """Read nothing, because the application does not take the body as fast as it comes."""
+        """See `Source`."""
         self.link.gate.pause(Pause.BODY)
-        self.link.await_nothing()  # it is the application that is slow
+        self.link.await_nothing()  # the client is not late: the application is slow
 
     def resume_body(self) -> None:
-        """Read on, now that the application has taken the body so far."""
+        """See `Source`."""
         self.link.gate.resume(Pause.BODY)
         self.await_body()
 
     def on_offer(self) -> bool:
-        """Tell whether the last request asks for a WebSocket; if requests before it have no answer yet, it waits."""
+        """Tell whether the last request asks for a WebSocket. It waits if requests before it have no answer yet."""
         exchange = self.current if self.pipeline is None else self.pipeline.exchanges[-1]
         if exchange is None or exchange.launched or not session.is_offered(exchange):
             return False
@@ -248,7 +248,7 @@ class HttpConnection(Handler):
         return True
 
     def _hand_over(self) -> None:
-        """Make a WebSocket of the connection, if its turn has come."""
+        """Make a WebSocket of the connection, if no other request is before it."""
         exchange, link = self.current, self.link
         if exchange is not None and self.pipeline is None and self.reader.phase is OFFER and link.stage is OPEN:
             self.current = None
@@ -272,7 +272,7 @@ class HttpConnection(Handler):
                 self.link.linger()
         elif exchange.complete:
             if exchange.request_body is not None and exchange.request_body.size:
-                exchange.request_body.take(self)  # for as long as the application has left it there, nothing is read
+                exchange.request_body.take(self)  # drops it, and resumes reading
             if self.pipeline is not None or self.eof:
                 self._next()
             else:
@@ -287,14 +287,14 @@ class HttpConnection(Handler):
             self.link.linger()
 
     def _next(self) -> None:
-        """Go on after a request and its response: with the pipeline, else with the client's next request."""
+        """Go on with the next request of the pipeline, or wait for the client to send another."""
         pipeline = self.pipeline
         if pipeline is not None and pipeline.exchanges:
             exchange = self.current = pipeline.pop()
             if not pipeline.exchanges and pipeline.refusal is None:
                 self.pipeline = None
                 if self.reader.phase is OFFER:
-                    exchange.launched = True  # but not now, deep in an application that has answered
+                    exchange.launched = True  # in the next turn, as this may be inside the application's `send()`
                     self.context.loop.call_soon(self._hand_over, context=self.context.variables)
             if not (exchange.launched or self.write_paused):
                 exchange.launched = True
@@ -312,7 +312,7 @@ class HttpConnection(Handler):
             self.link.deadline = self.context.now + self.context.keep_alive
 
     def writable(self) -> None:
-        """Start the request that had to wait until the client read."""
+        """Start the current request, if it has waited for the client to read."""
         current = self.current
         if current is not None and not current.launched:
             current.launched = True
@@ -325,7 +325,7 @@ class HttpConnection(Handler):
     # ── ends ─────────────────────────────────────────────────────────────────────────────────
 
     def refuse(self, error: ClientError) -> None:
-        """Answer a request that cannot be served, when its turn comes, and read no other."""
+        """Answer a request that cannot be served, after those before it, and read no other."""
         if self.link.stage is not OPEN:
             return
         self.reader.stop()
@@ -346,7 +346,7 @@ class HttpConnection(Handler):
             self._next()
 
     def broken(self, exchange: Exchange) -> None:
-        """End the connection, because this response cannot be completed."""
+        """See `Carrier`."""
         self.tasks.record(exchange)
         exchange.disconnect()
         self.current = None
@@ -356,7 +356,7 @@ class HttpConnection(Handler):
             self.link.close()
 
     def eof_received(self) -> bool:
-        """Take the client's half-close; requests that are complete are still answered."""
+        """Take the client's half-close. Complete requests are still answered, except over TLS."""
         current = self.current
         if self.link.tls or self.receiving is not None or current is None:
             return False
@@ -365,11 +365,11 @@ class HttpConnection(Handler):
         return True
 
     def _hear_out(self, exchange: Exchange) -> None:
-        """Let a client that has stopped sending have its answer, and tell the application if that takes long."""
+        """Tell the application after HEAR_OUT, if the exchange is not answered by then."""
         self.context.loop.call_later(HEAR_OUT, exchange.half_closed, context=self.context.variables)
 
     def lost(self) -> None:
-        """Tell the application, and let go of the reader, which holds the connection."""
+        """Tell the application, and let go of the reader, which refers to this handler."""
         current, self.current = self.current, None
         self.receiving = None
         self.pipeline = None
@@ -380,10 +380,10 @@ class HttpConnection(Handler):
                 self.tasks.record(current)
 
     def expire(self) -> None:
-        """React to `deadline` having passed."""
+        """Answer 408 to a request that has not come in time; close a connection without a request."""
         awaited = self.link.awaited
         if self.link.gate.reasons - {Pause.TURN}:
-            self.link.await_nothing()  # it is the application that is late
+            self.link.await_nothing()  # the client is not late: reading was paused
         elif awaited is HEAD or awaited is BODY:
             self.refuse(ClientError(408, f"request {awaited.name.lower()} timed out"))
         else:
@@ -396,5 +396,5 @@ class HttpConnection(Handler):
 
     @property
     def portable(self) -> bool:
-        """Always: each request stands for itself."""
+        """True: HTTP/1 has no state between requests."""
         return True

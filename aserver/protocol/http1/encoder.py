@@ -1,7 +1,7 @@
 """Responses as bytes of HTTP/1 (RFC 9112): status line, fields, framing of the body, Connection.
 
-Pure. `semantics/response` decides which messages may be sent. An encoder must never make an unfinished response look
-finished, and never copies a large body.
+Pure. `semantics/response` decides which messages may be sent. The encoder must never let an unfinished response look
+complete, and must never copy a large body.
 """
 
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ from aserver.protocol.semantics.status import PHRASES
 
 Pairs = Sequence[tuple[bytes, bytes]]
 
-#: Without the final CRLF, because every field line below begins with CRLF. The version is 1.1 for 1.0 requests too: it
-#: is the highest that the server can speak, not the request's (RFC 9110 section 2.5).
+#: Status lines without CRLF at their end: every field line begins with CRLF. The version is 1.1 also for requests of
+#: HTTP/1.0, since it is the highest that the server speaks, not the request's (RFC 9110 section 2.5).
 STATUS_LINES: Final[dict[int, bytes]] = {
     status: b"HTTP/1.1 %d %s" % (status, phrase) for status, phrase in PHRASES.items()
 }
 
-#: Name in lower case -> the bytes before the value, for names that are often used.
+#: Name in lower case -> CRLF, name and colon, for names that are often used.
 _PREFIXES: Final[dict[bytes, bytes]] = {
     name: b"\r\n%s: " % name for name in (*RESPONSE_NAMES.values(), b"content-length")
 }
@@ -33,7 +33,7 @@ _SWITCH: Final = b"\r\nupgrade: websocket\r\nconnection: Upgrade"
 
 
 class Encoder:
-    """Makes bytes of a worker's responses."""
+    """Turns the responses of a worker into bytes."""
 
     __slots__ = ("_defaults", "_ending", "_lines", "heads")
 
@@ -43,14 +43,14 @@ class Encoder:
         self.renew()
 
     def renew(self) -> None:
-        """Take over the defaults, whose date has changed."""
+        """Encode the default fields again, because the date has changed."""
         self._lines = field_lines(self._defaults.pairs)
         self._ending = self._lines + b"\r\n\r\n"
 
     def first(self, response: Response, body: bytes) -> bytes | list[bytes]:
-        """Return the head with the first piece of the body; as a list if joining them would copy a large piece.
+        """Return the head with the first piece of the body, as a list if to join them would copy a large piece.
 
-        Turns `response.keep_alive` off where only the end of the connection can end the body.
+        Turns `response.keep_alive` off if only the end of the connection can end the body.
         """
         head = response.head
         assert head is not None
@@ -63,7 +63,7 @@ class Encoder:
         return opening + body if len(body) < JOIN_LIMIT else [opening, body]
 
     def piece(self, response: Response, body: bytes) -> bytes | list[bytes]:
-        """Return the next piece of the body; as a list if it is large and has a chunk's frame."""
+        """Return the next piece of the body, as a list if it is large and framed as a chunk."""
         if response.length is None and response.head is not None and _is_chunked(response, response.head):
             return _chunk(b"", body, last=response.state is DONE)
         return body
@@ -71,7 +71,7 @@ class Encoder:
     def trailers(self, response: Response, fields: Pairs) -> bytes:
         """Return the last chunk with all trailers.
 
-        With a content-length there is no place for them, and they may be dropped (RFC 9110 section 6.5).
+        A body with a content-length has no place for trailers, so they are dropped (RFC 9110 section 6.5 allows it).
         """
         if response.head is not None and _is_chunked(response, response.head):
             return b"0%b\r\n\r\n" % field_lines(fields)
@@ -82,9 +82,9 @@ class Encoder:
         return encode_head(status, fields) + b"\r\n\r\n"
 
     def switch(self, fields: Pairs, headers: Pairs) -> bytes:
-        """Return the 101 response that begins a WebSocket; `headers` are those of its fields that the application set.
+        """Return the 101 response that begins a WebSocket (RFC 6455 section 4.2.2).
 
-        RFC 6455 section 4.2.2.
+        `headers` are the fields that the application has set; `fields` are these and the handshake's.
         """
         lines = field_lines(fields), field_lines(self._defaults.beside(headers))
         return STATUS_LINES[101] + _SWITCH + b"".join(lines) + b"\r\n\r\n"
@@ -95,7 +95,7 @@ class Encoder:
             if response.length is not None:
                 framing = b"\r\ncontent-length: %d" % response.length
             elif response.state is DONE:
-                pass  # HEAD without a body: the length that GET would have is not known
+                pass  # the answer to HEAD: the length of GET's body is not known
             elif response.modern:
                 framing = _CHUNKED
             elif not response.head_only:
@@ -111,7 +111,7 @@ class Encoder:
 
 
 def is_close_delimited(response: Response) -> bool:
-    """Tell whether a plain close would look like a good end of a response (RFC 9112 section 6.3, rule 8)."""
+    """Tell whether to the client a close would look like the good end of a response (RFC 9112 section 6.3, rule 8)."""
     head = response.head
     return (
         response.state is BODY
@@ -126,7 +126,7 @@ def _is_chunked(response: Response, head: Head) -> bool:
 
 
 def _chunk(before: bytes, body: bytes, *, last: bool) -> bytes | list[bytes]:
-    """Frame a piece of body, and the end if this is the last (RFC 9112 section 7.1)."""
+    """Return `before` with a piece of body as a chunk; after the `last`, with the end (RFC 9112 section 7.1)."""
     if not body:
         return before + b"0\r\n\r\n" if last else before
     line = _size_line(len(body))
@@ -144,7 +144,7 @@ def _size_line(size: int) -> bytes:
 def encode_head(status: int, fields: Pairs, reason: bytes = b"") -> bytes:
     """Return a status line and the lines of checked fields, without the CRLFs that end a head.
 
-    The phrase is the standard's without a checked `reason`.
+    `reason` is a checked reason phrase. If it is empty, the standard's phrase is used.
     """
     line = None if reason else STATUS_LINES.get(status)
     parts = [line or b"HTTP/1.1 %d %b" % (status, reason)]

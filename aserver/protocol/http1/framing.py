@@ -1,9 +1,9 @@
-"""Where a request begins and where its body ends, for heads that do not come whole and plain.
+"""Request lines and the ends of bodies, for requests that do not come whole and plain.
 
-Pure. llhttp takes several spaces in a request line, a bare LF before it, `RTSP/1.0` after it, and a chunk extension
-without a name, but no extension with white space; it knows a fixed list of methods, and never tells where a message
-ended. So `RequestReader` asks this module first about every request that is not of the plainest kind. It must never
-take bytes that RFC 9112 forbids, and hold no more than a line.
+Pure. llhttp allows several spaces in a request line, a bare LF before it, `RTSP/1.0` in it, and a chunk extension
+without a name; but no white space in an extension. It knows a fixed list of methods, and does not tell where a message
+has ended. So `RequestReader` reads the request line and the sizes of chunks with this module. It must never accept
+bytes that RFC 9112 forbids, nor hold more than a line.
 """
 
 import re
@@ -14,19 +14,18 @@ from aserver.protocol.semantics.fields import TCHAR
 from aserver.protocol.semantics.limits import RequestLimits
 from aserver.protocol.semantics.target import METHODS
 
-#: Visible ASCII without `#`. It is more than RFC 3986 has, because browsers send `|` and `"` in queries. A fragment is
-#: never sent; servers that find a `#` in a target do not agree whether to cut it off.
+#: Visible ASCII without `#`. RFC 3986 allows less, but browsers send `|` and `"` in queries. Clients never send a
+#: fragment; servers that find a `#` do not agree whether they have to cut it off.
 _TARGET: Final = rb"[!\"$-~]"
 
-#: RFC 9112 section 3.
+#: A request line (RFC 9112 section 3).
 _REQUEST_LINE: Final = re.compile(rb"(%b+) (%b+) HTTP/([0-9])\.([0-9])\r\n" % (TCHAR, _TARGET))
 _METHOD: Final = re.compile(rb"%b*" % TCHAR)
-#: Bytes of a method above which it is refused (501, RFC 9112 section 3); the longest that is registered has 17.
+#: A longer method is refused with 501 (RFC 9112 section 3). The longest registered method has 17 bytes.
 METHOD_LIMIT: Final = 1024
-#: The beginning of the plainest request line, where the rest of the head is known.
+#: The bytes of a plain GET before its known block (`HeadCache`).
 PLAIN_GET: Final = re.compile(rb"GET (/%b*)" % _TARGET)
-#: Bytes that can still become a request line: its beginning, a part that begins inside its target, the beginning of its
-#: version.
+#: Bytes that can still become a request line: from its version, from inside its target, and from its beginning.
 _BEGUN_VERSION: Final = re.compile(rb"[HTP/0-9.]{0,8}\r?")
 _BEGUN_TARGET: Final = re.compile(rb"%b*(?:(?<! ) %b)?" % (_TARGET, _BEGUN_VERSION.pattern))
 _BEGUN_LINE: Final = re.compile(
@@ -34,40 +33,40 @@ _BEGUN_LINE: Final = re.compile(
 )
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)*")
 
-#: RFC 9112 section 7.1. Sixteen digits are 2**64.
+#: The size line of a chunk, with extensions (RFC 9112 section 7.1). Sixteen digits are 64 bits.
 _CHUNK_LINE: Final = re.compile(
     rb"([0-9A-Fa-f]{1,16})"
     rb"(?:%(s)b;%(s)b%(t)b+(?:%(s)b=%(s)b(?:%(t)b+|\"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*\"))?)*\r\n"
     % {b"t": TCHAR, b"s": rb"[ \t]*"}
 )
-#: Bytes that can still become such a line, as far as its size goes. A client that sends something else waits for an
-#: answer, so it is refused before the line's end.
+#: Bytes whose size can still become that of a size line. Other bytes are refused before the line is complete, because
+#: their client may already wait for an answer.
 _BEGUN_CHUNK_LINE: Final = re.compile(rb"[0-9A-Fa-f]{1,16}(?:[ \t;]|\r?\Z)")
-#: Bytes of a chunk's size with its extensions; a longer line is an attack.
+#: The most bytes of a size line with its extensions. A longer line is an attack.
 CHUNK_LINE_LIMIT: Final = 1024
-#: The cost of a line in a chunked body, in bytes of a head: 1.3 us with a chunk of one byte.
+#: The cost of a line in a chunked body, counted as bytes of a head: it takes 1.3 us, if the chunk has a single byte.
 LINE_COST: Final = 192
-#: The cost of each byte of the line: 20 ns if it is of extensions.
+#: The cost of each byte of such a line: an extension takes 20 ns a byte.
 LINE_BYTE_COST: Final = 2
 
 
 def has_more_lines(data: bytes, limit: int) -> bool:
     """Tell whether more than `limit` lines end in `data`."""
-    # Not count(), which looks at each byte (4 us for 8 KB): this goes from LF to LF, and no further than asked.
+    # replace() goes from LF to LF, and stops at the limit. count() would look at each byte (4 us for 8 KB).
     return len(data) - len(data.replace(b"\n", b"", limit + 1)) > limit
 
 
 def empty_lines(data: bytes, start: int, most: int) -> int:
-    """Return where the empty lines that may precede a request end (RFC 9112 section 2.2), or `most` bytes of them."""
+    """Return the end of the empty lines before a request (RFC 9112 section 2.2), after `most` bytes of them at most."""
     match = _EMPTY_LINES.match(data, start, start + most)
     assert match is not None
     return match.end()
 
 
 def check_begun(line: bytes, limit: int, checked: int = 0) -> None:
-    """Raise ClientError if `line`, of which no LF has come yet, cannot become a request line, or is too long.
+    """Raise ClientError if `line`, which has no LF yet, cannot become a request line, or is too long.
 
-    Its first `checked` bytes have passed before, and are not read again: the line may come byte by byte.
+    The first `checked` bytes have passed in an earlier call, and are not read again: a line may come byte by byte.
     """
     if checked <= METHOD_LIMIT:
         _check_method(line, limit)
@@ -86,7 +85,7 @@ def check_begun(line: bytes, limit: int, checked: int = 0) -> None:
 
 
 def _check_method(line: bytes, limit: int) -> None:
-    """Raise ClientError if `line` begins with a method that is too long, whatever follows."""
+    """Raise ClientError if the method at the beginning of `line` is too long."""
     most = min(METHOD_LIMIT, limit)
     if len(line) > most and (method := _METHOD.match(line, 0, most + 1)) is not None and method.end() > most:
         raise ClientError(501, f"method above {most} bytes")
@@ -95,7 +94,8 @@ def _check_method(line: bytes, limit: int) -> None:
 def parse_request_line(line: bytes, limit: int) -> tuple[str, bytes, str]:
     """Return method, target and version ("1.0" or "1.1") of a line with its CRLF.
 
-    Raises ClientError with 400, 414, 501 for CONNECT and methods above `METHOD_LIMIT`, or 505.
+    Raises ClientError: 400 if malformed, 414 if too long, 501 for CONNECT or a method above `METHOD_LIMIT`, 505 for
+    other versions.
     """
     if len(line) > limit + 2:
         check_begun(line, limit)
@@ -112,12 +112,12 @@ def parse_request_line(line: bytes, limit: int) -> tuple[str, bytes, str]:
 
 
 class ChunkWalk:
-    """Goes along a chunked body to its end, and looks at each chunk's size line; llhttp decodes.
+    """Finds the end of a chunked body, and checks the size line of each chunk. llhttp decodes the body.
 
-    `fields` limits the number of trailers, `size` the bytes of each. After each step, feed the parser `pieces`, and
-    then the data from `plain_from` to `plain_to`. A size line goes to the parser when it is whole, and without
-    extensions: they mean nothing to us, and llhttp does not take all that RFC 9112 allows. `spent` is the cost of the
-    step: `LINE_COST` for each line, and `LINE_BYTE_COST` for each of its bytes.
+    `fields` limits the number of trailers, `size` the bytes of each. After each call of `advance`, feed the parser
+    `pieces`, and then the data from `plain_from` to `plain_to`. A size line goes to the parser when it is complete, and
+    without its extensions: they are ignored, and llhttp does not allow all that RFC 9112 allows. `spent` is the cost of
+    the call: `LINE_COST` for each line, and `LINE_BYTE_COST` for each of its bytes.
     """
 
     __slots__ = ("_fields", "_line", "_size", "_skip", "_trailers", "done", "pieces", "plain_from", "plain_to", "spent")
@@ -125,9 +125,9 @@ class ChunkWalk:
     def __init__(self, fields: int, size: int) -> None:
         self._fields = fields
         self._size = size
-        self._line = b""  # begun, without its LF
-        self._skip = 0  # bytes of the current chunk, with its CRLF
-        self._trailers = False
+        self._line = b""  # the beginning of a line whose LF has not come
+        self._skip = 0  # bytes left of the current chunk, with its CRLF
+        self._trailers = False  # whether the last chunk is over
         self.done = False
         self.pieces: list[bytes] = []
         self.plain_from = 0
@@ -135,9 +135,7 @@ class ChunkWalk:
         self.spent = 0
 
     def advance(self, data: bytes, start: int, most: int) -> int:
-        """Return the offset behind the last byte of `data` from `start` on that belongs to the body.
-
-        It is an earlier offset where `spent` has come to `most`.
+        """Go from `start` to the end of the body or of `data`, or until `spent` is `most` or more; return the offset.
 
         Raises ClientError: 400 for a malformed or endless size line, 431 for trailers above the limits.
         """
@@ -192,7 +190,7 @@ class ChunkWalk:
             raise ClientError(431, "too many trailers")
 
     def _take_size(self, line: bytes) -> bytes:
-        """Return the line without extensions."""
+        """Return a size line without its extensions. Raises ClientError(400)."""
         match = _CHUNK_LINE.fullmatch(line)
         if match is None:
             raise ClientError(400, f"malformed chunk size {line[:80]!r}")
@@ -204,28 +202,29 @@ class ChunkWalk:
 
 
 class BodyReader:
-    """Finds where a body lies; llhttp decodes it."""
+    """Finds the end of a body. llhttp decodes it."""
 
     __slots__ = ("_limits", "_received", "_walk", "keep_alive", "length", "skipped")
 
     def __init__(self, length: int, limits: RequestLimits, *, keep_alive: bool, skipped: bool) -> None:
         self.length = length  # or CHUNKED
         self.keep_alive = keep_alive  # another request may follow
-        self.skipped = skipped  # by llhttp, which believes that the protocol changes
+        self.skipped = skipped  # llhttp has skipped the body, as if the protocol had changed
         self._limits = limits
         self._received = 0
-        self._walk: ChunkWalk | None = None  # along it, if it is chunked
+        self._walk: ChunkWalk | None = None  # None if it is not chunked, or not begun
 
     def count(self, size: int) -> None:
-        """Note that `size` bytes were decoded. Raises ClientError."""
+        """Count `size` decoded bytes. Raises ClientError(413)."""
         self._received += size
         if self._received > self._limits.body:
             raise ClientError(413, f"body above {self._limits.body} bytes")
 
     def part(self, data: bytes, position: int, most: int) -> tuple[list[bytes | memoryview], int, int]:
-        """Return the pieces from `position` on that the parser is to be fed, where they end, and their cost.
+        """Return the next pieces for the parser, the offset of their end in `data`, and their cost.
 
-        It stops at the body's end, or where it has cost `most` (see `ChunkWalk`). Raises ClientError.
+        They end with the body or with `data`, or where the cost has reached `most` (see `ChunkWalk`).
+        Raises ClientError.
         """
         pieces: list[bytes | memoryview] = []
         cost = 0
@@ -239,6 +238,6 @@ class BodyReader:
             cost = walk.spent
             pieces += walk.pieces
             position, until = walk.plain_from, walk.plain_to
-        # Not a slice: copying 64 KB of body twice costs as much as the rest of the request.
+        # A memoryview: to copy 64 KB of body once more costs as much as the rest of the request.
         pieces.append(data if until - position == len(data) else memoryview(data)[position:until])
         return pieces, end, cost

@@ -1,8 +1,8 @@
-"""A request's head while it is being read: its line, and its fields as llhttp finds them.
+"""A request's head while it is being read: its request line, and its fields as llhttp finds them.
 
-Pure. llhttp calls `RequestHead`, which collects, and applies the limits already before the head is complete. It must
-never look at the meaning of fields: `RequestReader.on_headers_complete` and `rules` do. `RequestSink` is the receiver
-of complete heads, `HeadCache` remembers the plain ones.
+Pure. llhttp calls `RequestHead`, which collects fields, and applies the limits before the head is complete. It must
+never look at the meaning of fields, which is for `RequestReader.on_headers_complete` and `rules`. `RequestSink` is the
+receiver of complete heads, `HeadCache` remembers plain heads.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,39 +23,38 @@ CHUNKED: Final = -1
 
 END_OF_HEAD: Final = b"\r\n\r\n"
 
-#: Bytes of a head given to the parser at once. It cannot be stopped, and 256 KB (uvloop's read) of fields make 26 MB
-#: of objects.
+#: The most bytes of a head that the parser gets at once. It cannot be stopped, and fields of 256 KB (uvloop's read)
+#: would make 26 MB of objects.
 SLICE: Final = 8192
 
-#: The lines that llhttp is given in place of a request line that `framing` has read: llhttp knows a fixed list of
-#: methods.
+#: The lines that llhttp gets instead of a request line that `framing` has read, because llhttp knows only a fixed list
+#: of methods.
 _STAND_INS: Final = {"1.1": b"GET / HTTP/1.1\r\n", "1.0": b"GET / HTTP/1.0\r\n"}
 
 CR: Final = 0x0D
 
-#: `int in bytes` is a memchr; `bytes in bytes` costs 0.1 us more.
+#: A number, because `int in bytes` is a memchr(3). `bytes in bytes` costs 0.1 us more.
 HASH: Final = 0x23
 
-
-#: Of heads without such fields; never written to. Two empty dicts of its own would be a tenth of an idle connection.
+#: `framing` and `forwarding` of heads that have no such fields. Nothing may write to it. Two empty dicts for each
+#: connection would be a tenth of the memory of an idle connection.
 _NONE: Final[dict[bytes, bytes]] = {}
 
-
-#: Bytes of a head above which it is not remembered: it is kept as long as the connection, idle or not.
+#: A head with more bytes is not remembered, because an idle connection keeps its head, too.
 REMEMBERED_SIZE: Final = 2048
 
-#: A plain GET that was parsed and passed the rules: its bytes behind the target, from ` HTTP/1.1` to the empty line;
-#: its fields; those of `FORWARDING_NAMES` among them; whether the connection stays open. A bare tuple, because to make
-#: a NamedTuple costs 0.3 us.
+#: A plain GET that was parsed and has passed the rules: its bytes after the target, from ` HTTP/1.1` to the empty line;
+#: its fields; the fields of `FORWARDING_NAMES` among them; and `keep_alive`. It is a bare tuple, because a NamedTuple
+#: takes 0.3 us to make.
 KnownHead = tuple[bytes, Headers, dict[bytes, bytes], bool]
 
 
 class DoubtError(Exception):
-    """These bytes are not a single plain request: read them again, part by part."""
+    """The bytes are not a single plain request, and must be read again, part by part."""
 
 
 class RequestSink(Protocol):
-    """The receiver of requests. It may be called from inside the parser, where it must not start an application."""
+    """The receiver of requests. Its methods may be called inside the parser, so they must not start an application."""
 
     def on_request(  # noqa: PLR0917 - by keyword it is 0.3 us more, at each request
         self,
@@ -70,10 +69,9 @@ class RequestSink(Protocol):
     ) -> None:
         """Take a request whose head is complete. May raise ClientError.
 
-        Many requests may share `headers`, which nothing may change.
-
-        `length` is that of the body which follows, or CHUNKED; `on_end` is called only if it is not 0. `forwarding` has
-        the fields that proxies add; `framing` those of `fields.FRAMING_NAMES`, or is None if they are plain.
+        Nothing may change `headers`, which many requests may share. `forwarding` has the fields of
+        `fields.FORWARDING_NAMES`, `framing` those of `fields.FRAMING_NAMES`; `framing` is None if these are only Host
+        and Connection. `length` is the length of the body, or CHUNKED. `on_end` is called unless it is 0.
         """
 
     def on_body(self, data: bytes) -> None:
@@ -83,17 +81,17 @@ class RequestSink(Protocol):
         """Take the end of the body."""
 
     def on_offer(self) -> bool:
-        """Tell whether the last request, which offers another protocol, ends HTTP here; then call `take_rest`."""
+        """Tell whether the last request, which offers another protocol, ends HTTP. If so, call `take_rest` later."""
 
     def on_spent(self) -> None:
-        """See to it that the reader goes on when others have had their turn."""
+        """Arrange that the reader goes on after other connections had their turn."""
 
 
 class HeadCache:
     """The last plain head and the last good Host of a worker.
 
-    A client says the same fields again and again; only the target differs. Every connection remembers its last plain
-    head, and begins with the worker's. It must never grow with the requests.
+    A client sends the same fields again and again; only the target differs. Each connection begins with these two, and
+    then remembers its own last plain head. The cache must never grow with the requests.
     """
 
     __slots__ = ("good_host", "known")
@@ -104,9 +102,9 @@ class HeadCache:
 
 
 class RequestHead:
-    """Collects the heads of a connection, each in its turn, and the trailers behind a body.
+    """Collects a head, then the next head of the same connection, and also the trailers of a body.
 
-    The parser calls its methods for the target and the fields, and the callables that it is given for all else.
+    The parser calls `on_url` and `on_header`, and for all else the three functions that are given to `__init__`.
     """
 
     __slots__ = (
@@ -135,28 +133,28 @@ class RequestHead:
         on_message_complete: Callable[[], None],
     ) -> None:
         self._limits = limits
-        self.line: tuple[str, bytes, str] | None = None  # method, target, version, if `read_line` has read it
-        self.begun = b""  # of a request line, or of the CR before it
-        self._lead = b""  # bytes that the parser is fed before the fields
-        self._tail = b""  # the last bytes of the head, where its end may have begun
+        self.line: tuple[str, bytes, str] | None = None  # method, target, version; set by `read_line`
+        self.begun = b""  # the beginning of a request line, or of the empty line before it
+        self._lead = b""  # bytes that the parser gets before the fields
+        self._tail = b""  # the last bytes of the head: the empty line may begin in them
         self.forget()
         self.on_headers_complete = on_headers_complete
         self.on_body = on_body
         self.on_message_complete = on_message_complete
 
     def forget(self) -> None:
-        """Collect from the beginning."""
-        self.expected = False  # a head, at this place
+        """Forget the head, to collect another."""
+        self.expected = False  # whether the next bytes are a head
         self.target = b""
         self.fields: Headers = []
         self.framing = self.forwarding = _NONE
-        self._fields_before = 0  # fields complete when the last piece had been parsed
-        self._growth = 0  # bytes since a field, or the request line, was last completed
+        self._fields_before = 0  # complete fields after the last piece
+        self._growth = 0  # bytes since the last field, or the request line, was complete
 
     # ── part by part ─────────────────────────────────────────────────────────────────────────
 
     def read_line(self, data: bytes, position: int) -> int:
-        """Read a request line, or as much of it as has come; set `line` at its end. Raises ClientError."""
+        """Read a request line, or its beginning; set `line` if it is complete. Return its end. Raises ClientError."""
         begun = self.begun
         if not begun:
             position = empty_lines(data, position, SLICE)
@@ -179,16 +177,16 @@ class RequestHead:
         return end
 
     def next_fields(self, data: bytes, position: int) -> tuple[bytes, int, bool]:
-        """Return the bytes to feed to the parser next, and how many of `data` these are, up to the head's end.
+        """Return the next bytes for the parser, up to the end of the head, and the number of bytes of `data` in them.
 
-        Also, whether the head is a single piece that breaks no limit of size.
+        The third value tells whether the head has come in a single piece that breaks no limit of size.
         """
         before = len(self._tail)
         piece = self._tail + data[position : position + SLICE]
         found = piece.find(END_OF_HEAD)
         end = found + len(END_OF_HEAD) if found >= 0 else len(piece)
         if end > SLICE // 8 and has_more_lines(piece[:end], self._limits.fields):
-            found, end = -1, SLICE // 8  # some of so many fields show that they are too many
+            found, end = -1, SLICE // 8  # a part of them shows that there are too many
         self._tail = piece[end - 3 : end] if end > 3 else piece
         lead, self._lead = self._lead, b""
         return lead + piece[before:end], end - before, found >= 0 and self._growth + end <= self._limits.small_head
@@ -196,16 +194,16 @@ class RequestHead:
     # ── calls of the parser ──────────────────────────────────────────────────────────────────
 
     def on_url(self, url: bytes) -> None:
-        """Take the request target, or a piece of it: then it will be read again, part by part.
+        """Take the request target. If it is only a piece of it, the head will be read again, part by part.
 
-        Raises DoubtError through the parser if a head before it, in the same piece, was believed to be the last.
+        Raises DoubtError, through the parser, if the head before it was believed to be the only one in its piece.
         """
         if not self.expected:
             raise DoubtError
         self.target = url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a field of the head, or of the trailers, which the reader drops."""
+        """Take a field of the head, or a trailer, which the reader will drop."""
         known = REQUEST_NAMES.get(name)
         value = value.rstrip()  # llhttp leaves trailing whitespace (RFC 9110 section 5.5)
         if known is None:
@@ -228,10 +226,10 @@ class RequestHead:
         self.fields.append((known, value))
 
     def _joined(self, before: bytes, name: bytes, value: bytes) -> bytes:
-        """Join the lines of a list field to a value, which may have no more bytes than any other field.
+        """Join two lines of a list field, which means the same (RFC 9110 section 5.3). Raises ClientError(431).
 
-        RFC 9110 section 5.3: it means the same. Without the limit these lists, looked through at once, could be
-        a hundred times as long, and would be copied a hundred times.
+        The joined value has the limit of a single field. Otherwise a list could be a hundred times as long, and would
+        be copied for each of a hundred lines.
         """
         limit = self._limits.field_size
         if len(name) + len(": ") + len(before) + len(", ") + len(value) > limit:
@@ -239,20 +237,20 @@ class RequestHead:
         return before + b", " + value
 
     def is_plain(self, piece: bytes) -> bool:
-        """Tell whether `piece` is the head of a GET, as most are, and nothing else."""
+        """Tell whether `piece` is the head of a plain GET, and nothing else."""
         return (
             piece.startswith(b"GET /")
             and piece.startswith(b" HTTP/1.1\r\n", 4 + len(self.target))
-            # The head ends where the piece ends, and begins no second time behind an empty line.
+            # The piece ends with this head, and no second head begins after an empty line:
             and piece.endswith(END_OF_HEAD)
             and piece[-5] > CR
             and HASH not in self.target
         )
 
     def vouch_for(self, piece: bytes, name: bytes) -> tuple[str, bytes, str]:
-        """Return method, target and version of a head that is not of the plainest kind; `name` is the parser's method.
+        """Return method, target and version of a head that is no plain GET. `name` is the method that llhttp has found.
 
-        Raises DoubtError unless `piece` is this head with its body, or the beginning of that, and nothing else.
+        Raises DoubtError unless `piece` is this head with its body, or with a part of it, and nothing else.
         """
         fields, target = self.framing, self.target
         if (
@@ -269,13 +267,13 @@ class RequestHead:
                 return METHODS[name], target, "1.1"
         raise DoubtError
 
-    # ── limits before the end ────────────────────────────────────────────────────────────────
+    # ── limits of a head that is not complete ────────────────────────────────────────────────
 
     def check_piece(self, size: int) -> None:
-        """Hold a head that is not complete yet to the limits; the last piece had `size` bytes. Raises ClientError."""
+        """Apply the limits to a head that is not complete; its last piece had `size` bytes. Raises ClientError."""
         limits = self._limits
         fields = len(self.fields)
-        # Pieces in which no field ended belong to at most two fields: the value of one, the name of the next.
+        # Pieces in which no field has ended belong to two fields at most: a value, and the next field's name.
         self._growth = self._growth + size if fields == self._fields_before else 0
         self._fields_before = fields
         self.check_fields()
@@ -283,7 +281,7 @@ class RequestHead:
             raise ClientError(431, f"a field above {limits.field_size} bytes")
 
     def check_fields(self) -> None:
-        """Raise ClientError if there are more fields than there may be."""
+        """Raise ClientError if there are more fields than the limit."""
         if len(self.fields) > self._limits.fields:
             raise ClientError(431, f"more than {self._limits.fields} fields")
 
@@ -292,17 +290,17 @@ def is_costly(data: bytes, limits: RequestLimits) -> bool:
     """Tell whether the parser, which cannot be stopped, would take long for a piece that begins with a head."""
     if len(data) > SLICE:
         return True
-    # Behind a GET is another head, if anything; behind others a body, and if it is too long for that, they stop it.
+    # After a GET there may be more heads. After any other head is its body; `vouch_for` stops the parser at more.
     heads = data if data.startswith(b"GET /") else data[: data.find(END_OF_HEAD)]
     return has_more_lines(heads, limits.fields)
 
 
 class _TrailersOnly:
-    """The callbacks of a parser that begins at a body: nothing is done for the fields of its made-up head."""
+    """The callbacks of a parser that begins at a body. The fields of its made-up head are ignored."""
 
     def __init__(self, head: RequestHead, on_end: Callable[[], None]) -> None:
         self._head = head
-        self.begun = False  # the made-up head is over
+        self.begun = False  # the made-up head was parsed
         self.on_body = head.on_body
         self.on_message_complete = on_end
 
@@ -313,7 +311,7 @@ class _TrailersOnly:
 
 
 def parser_of_body(head: RequestHead, length: int, on_end: Callable[[], None]) -> Any:
-    """Return a parser that begins at a body, which another has skipped; it calls `on_end` at the body's end."""
+    """Return a parser that begins at a body, which another parser has skipped. It calls `on_end` at the body's end."""
     callbacks = _TrailersOnly(head, on_end)
     parser = httptools.HttpRequestParser(callbacks)
     coding = b"transfer-encoding: chunked" if length == CHUNKED else b"content-length: %d" % length

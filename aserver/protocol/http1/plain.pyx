@@ -1,10 +1,11 @@
 # cython: language_level=3, binding=False, boundscheck=False, wraparound=False
-"""Plain requests of HTTP/1.1, natively: from the bytes of a whole head to the application's task, and its whole answer.
+"""Plain requests of HTTP/1.1, in Cython: from the bytes of a head to the application's task, and to its answer.
 
-Runs in the worker's loop, where it was compiled (`hatch_build.py`). A `PlainConnection` is the handler of a connection,
-and takes what is whole and plain: a head that comes in one piece, without a body, and an answer in one piece. With all
-else the ordinary `HttpConnection` and `Exchange` go on, at any point of a request (`PlainExchange.ordinary`). It must never
-accept a head that they refuse, nor see or send anything else than they would; tests/protocol run against both.
+Runs in the worker's loop, if it was compiled (`hatch_build.py`). A `PlainConnection` is the handler of a connection. It
+serves a request by itself if the head comes in a single piece, there is no body, and the answer is a single piece.
+For all else the ordinary `HttpConnection` and `Exchange` take over, at any point of a request
+(`PlainExchange.ordinary`). It must never accept a head that they refuse, nor send other bytes than they would.
+tests/protocol run with both.
 """
 
 import asyncio
@@ -47,10 +48,10 @@ cdef extern from "Python.h":
 
 ctypedef const unsigned char *cstr
 
-DEF NAMES = 1024  # places of the table of names, a power of two
+DEF NAMES = 1024  # places in the hash table of names, a power of two
 DEF MOST_FIELDS = 128
 DEF LONGEST_NAME = 64
-DEF LONGEST_KEPT = 512  # bytes of a value
+DEF LONGEST_KEPT = 512  # the most bytes of a value in LAST
 
 cdef bint EAGER = sys.version_info >= (3, 12)
 cdef double GATHER_SECONDS = _GATHER
@@ -70,11 +71,12 @@ cdef enum:
 
 # ── names of fields ──────────────────────────────────────────────────────────────────────────────
 
-cdef unsigned char LOWER[256]  # of a character of a token, else 0
+cdef unsigned char LOWER[256]  # a token's character in lower case; 0 for other characters
 cdef unsigned char HOST_CHARACTER[256]
 cdef PyObject *KNOWN[NAMES]
 cdef int MEANING[NAMES]  # of the name at the same place
-#: The last field of that name, as a pair: most clients repeat most of theirs. Values that are secret are not kept.
+#: The last field of the name at the same place, as a pair, because most clients repeat their fields. Secret values are
+#: not kept.
 cdef PyObject *LAST[NAMES]
 
 cdef enum:
@@ -83,7 +85,7 @@ cdef enum:
     CONNECTION
     FORWARDING
     SECRET
-    NOT_PLAIN  # no request with it is plain; llhttp takes Proxy-Connection for Connection
+    NOT_PLAIN  # a request with it is not plain; Proxy-Connection too, which llhttp takes for Connection
 
 cdef dict MEANINGS = dict.fromkeys(fields.REQUEST_NAMES.values(), ORDINARY)
 MEANINGS.update(dict.fromkeys((*fields.FRAMING_NAMES, b"proxy-connection"), NOT_PLAIN))
@@ -107,7 +109,7 @@ cdef fill_tables():
         h %= NAMES
         while KNOWN[h] is not NULL:
             h = (h + 1) % NAMES
-        KNOWN[h] = <PyObject *> name  # MEANINGS has it
+        KNOWN[h] = <PyObject *> name  # not counted: MEANINGS keeps it
         MEANING[h] = meaning
 
 
@@ -115,7 +117,7 @@ fill_tables()
 
 
 cdef inline int lower_name(cstr p, Py_ssize_t size, unsigned char *low) noexcept:
-    """Write the name in lower case to `low`; return its place in the table, -1 if it has none, -2 if it is no token."""
+    """Write a name to `low` in lower case; return its place in the table, -1 if it has none, -2 if it is no token."""
     cdef unsigned int h = 0
     cdef Py_ssize_t i
     cdef unsigned char c
@@ -136,7 +138,7 @@ cdef inline int lower_name(cstr p, Py_ssize_t size, unsigned char *low) noexcept
 
 
 cdef inline bint is_clean(cstr p, Py_ssize_t size) noexcept:
-    """Whether there is no control character but the tab. Without an early end, so that it is done in vectors."""
+    """Whether there is no control character except tab. The loop has no early end, so the compiler uses vectors."""
     cdef unsigned char bad = 0
     cdef Py_ssize_t i
     for i in range(size):
@@ -151,7 +153,7 @@ cdef inline bint is_value_of(PyObject *pair, cstr p, Py_ssize_t size) noexcept:
 
 
 cdef bint is_good_host(cstr p, Py_ssize_t size) noexcept:
-    """Whether it is a name or an IPv4 address of the plainest characters, perhaps with a port (see `check_host`)."""
+    """Whether it is a name or an IPv4 address of the plainest characters, or that with a port (see `check_host`)."""
     cdef Py_ssize_t i = 0, colon
     while i < size and HOST_CHARACTER[p[i]]:
         i += 1
@@ -174,18 +176,18 @@ async def _await(awaitable):
     await awaitable
 
 
-# ── what all connections of a worker share ───────────────────────────────────────────────────────
+# ── shared by all connections of a worker ────────────────────────────────────────────────────────
 
 cdef class RememberedHead:
-    """A head of a response, as far as a whole answer needs it."""
+    """The values of a response's head that a whole answer needs."""
     cdef object head, status, ended
     cdef bytes block
-    cdef Py_ssize_t length  # -1: the body's
+    cdef Py_ssize_t length  # -1: no content-length was given
     cdef bint usable
 
 
 cdef class PlainRequests:
-    """Makes the handlers of connections. `make` makes the ordinary one, `renew` is to be called after each `tick`."""
+    """Makes the handlers of connections. `make` makes the ordinary handler. Call `renew` after each `Context.tick`."""
     cdef object app, context, tasks, heads, make, loop, variables, note, access, meter, task_factory, now, turn
     cdef object flush_method, start_method, end_method, call_soon, root_path, raw_root_path
     cdef dict template, memory, made, arguments, soon, state
@@ -224,7 +226,7 @@ cdef class PlainRequests:
         return connection
 
     def renew(self):
-        """Take over the clock and the fields that the server adds; give the connections' deadlines to them."""
+        """Take the time and the default fields from the context, and set the deadlines of connections."""
         cdef PlainConnection connection
         self.now = self.context.now
         self.deadline = self.context.now + self.keep_alive
@@ -236,7 +238,7 @@ cdef class PlainRequests:
     cdef soon_call(self, method):
         PyObject_Call(self.call_soon, (method,), self.soon)
 
-    # The application's tasks, as `Tasks` starts, counts and logs them.
+    # The application's tasks: the same as in `Tasks`
 
     cdef start(self, PlainExchange exchange):
         if PySet_GET_SIZE(self.running) >= self.limit:
@@ -267,7 +269,7 @@ cdef class PlainRequests:
         if PyObject_CallNoArgs(self.task_factory) is None:
             PyDict_SetItem(self.arguments, "context", context)
             task = PyObject_Call(Task, (exchange,), self.arguments)
-        else:  # an application's (tracing)
+        else:  # the application has set a task factory (tracing)
             task = self.loop.create_task(exchange, context=context)
         if not exchange.finished:
             exchange.task = task
@@ -275,7 +277,7 @@ cdef class PlainRequests:
                 exchange.slow.task = task
 
     cdef object begun_turn(self):
-        """When this turn of the loop began, or rather the first request in it, for all that begin and end in it."""
+        """Return the time of this turn of the loop, for all requests that begin or end in it."""
         if self.turn is None:
             self.turn = monotonic()
             self.soon_call(self.end_method)
@@ -300,7 +302,7 @@ cdef class PlainRequests:
     # Answers
 
     cdef RememberedHead remembered(self, object status, list headers):
-        """The head of a status and headers, if the ordinary exchange has made it before."""
+        """Return the head of a status and headers, or None if the ordinary exchange has not made it before."""
         cdef Py_ssize_t i, n = PyList_GET_SIZE(headers)
         cdef PyObject *found
         cdef RememberedHead memo
@@ -331,7 +333,7 @@ cdef class PlainRequests:
         return memo
 
     def flush(self):
-        """Write the answers that wait for the end of the turn."""
+        """Write the answers that were held back until the end of the turn."""
         cdef PlainConnection connection
         gathered, self.gathered = self.gathered, []
         for connection in gathered:
@@ -342,10 +344,10 @@ cdef class PlainRequests:
 
 @cython.freelist(128)
 cdef class PlainCall:
-    """A `send(message)` or `receive()`: it acts when it is awaited, as a coroutine does."""
+    """The awaitable of `send(message)` or `receive()`. Like a coroutine, it does nothing before it is awaited."""
     cdef PlainExchange exchange
-    cdef object message  # None: receive
-    cdef object inner  # what goes on with it
+    cdef object message  # None for `receive()`
+    cdef object inner  # the iterator that continues it, if it has to wait
     cdef bint begun
 
     def __await__(self):
@@ -390,18 +392,18 @@ cdef class PlainCall:
 
     @property
     def cr_frame(self):
-        """None: it has no stack, only what it awaits has one."""
+        """None: it has no frame of its own."""
 
     @property
     def cr_await(self):
-        """For stacks of what waits."""
+        """The awaitable that it waits for, for tools that print stacks."""
         return self.inner
 
 
 cdef PyObject *next_of_call(PyObject *this) except? NULL:
-    """The next step of a call, for the interpreter: at its end NULL, with StopIteration only if it returns something.
+    """Take the next step of a call (`tp_iternext`). At its end return NULL; set StopIteration only for a result.
 
-    Where Cython raises StopIteration, it makes a traceback with a frame, which costs as much as the step.
+    It is not a `raise` in Cython, which would make a traceback with a frame, and cost as much as the step.
     """
     cdef PlainCall call = <PlainCall> this
     cdef PyObject *result = NULL
@@ -425,7 +427,7 @@ cdef PyObject *next_of_call(PyObject *this) except? NULL:
 
 @cython.freelist(256)
 cdef class PlainExchange:
-    """A plain request and its answer; also the coroutine that its task runs. A `Request`, and an `AccessRecord`."""
+    """A plain request and its answer: a `Request`, an `AccessRecord`, and the coroutine that its task runs."""
     cdef PlainConnection conn
     cdef object coro, slow
     cdef RememberedHead memo
@@ -493,7 +495,7 @@ cdef class PlainExchange:
         if self.coro is not None:
             self.coro.close()
 
-    def __getattr__(self, name):  # cr_frame and its like are the application's
+    def __getattr__(self, name):  # cr_frame and the like are those of the application's coroutine
         if self.coro is None or not name.startswith(("cr_", "__")):
             raise AttributeError(name)
         return getattr(self.coro, name)
@@ -516,7 +518,7 @@ cdef class PlainExchange:
         cdef PlainRequests shared = self.conn.shared
         self.finished = True
         shared.requests += 1
-        self.task = self.coro = None  # a task has its coroutine for good
+        self.task = self.coro = None  # a task keeps its coroutine, which would be a cycle
         if self.slow is None:
             shared.running.discard(self)
         else:
@@ -532,7 +534,7 @@ cdef class PlainExchange:
         return call
 
     def send(self, message):
-        """ASGI `send()`; and of a coroutine, for tasks that are written in Python."""
+        """ASGI `send()`. With None it is a coroutine's `send(None)`, which tasks written in Python call."""
         if message is None:
             return self.__next__()
         cdef PlainCall call = PlainCall.__new__(PlainCall)
@@ -546,7 +548,7 @@ cdef class PlainExchange:
         return self.ordinary().receive()
 
     cdef object take(self, message):
-        """Take a message that was sent; return None, or the coroutine that goes on with it."""
+        """Take a message of the application; return None, or the awaitable that continues with it."""
         if self.slow is None and type(message) is dict:
             kind = (<dict> message)["type"]
             if self.phase == HEADED:
@@ -556,13 +558,13 @@ cdef class PlainExchange:
                 return None
         slow = self.ordinary()
         if slow.parting is None and slow.state is BODY and message["type"] == "http.response.body":
-            http = slow.connection  # as `Exchange.send` does, whose coroutine would cost more than the piece
+            http = slow.connection  # the same as in `Exchange.send`, whose coroutine would cost more than the piece
             http.send_data(slow, slow.body(message))
             return http.until_writable() if http.write_paused else None
         return slow.send(message)
 
     cdef bint head(self, dict message) except -1:
-        """Keep the head of the answer, if it is plain and came before."""
+        """Keep the head of the answer, and return True, if it is plain and was sent before."""
         cdef PyObject *status = PyDict_GetItem(message, "status")
         cdef PyObject *headers = PyDict_GetItem(message, "headers")
         cdef RememberedHead memo
@@ -579,7 +581,7 @@ cdef class PlainExchange:
         return True
 
     cdef bint answer(self, dict message) except -1:
-        """Send head and body, if they are the whole answer."""
+        """Send head and body, and return True, if they are the whole answer."""
         cdef PyObject *found = PyDict_GetItem(message, "body")
         cdef PyObject *more = PyDict_GetItem(message, "more_body")
         cdef bytes body
@@ -606,7 +608,7 @@ cdef class PlainExchange:
     # As a request
 
     cdef object ordinary(self):
-        """The exchange that goes on with this request."""
+        """Return the ordinary exchange, which continues with this request from now on."""
         cdef PlainConnection conn = self.conn
         cdef PlainRequests shared = conn.shared
         if self.slow is not None:
@@ -614,7 +616,7 @@ cdef class PlainExchange:
         conn.settle()
         conn.flush()
         http = conn.ordinary()
-        # The application may have emptied its scope.
+        # Not made with the scope, which the application may have emptied.
         slow = Exchange(http, shared.heads, {"client": self.client}, self.target, self.method, "1.1", self.headers,
                         self.keep_alive)
         slow.scope, slow.task = self.scope, self.task
@@ -720,7 +722,7 @@ Coroutine.register(PlainExchange)
 
 
 cdef bytes whole(RememberedHead memo, Py_ssize_t size, bint keep_alive, bytes ending, bytes body):
-    """The bytes of an answer: head, length, Connection, the server's fields, body (see `Encoder.first`)."""
+    """Return the bytes of an answer: head, length, Connection, default fields, body (see `Encoder.first`)."""
     cdef bytes framing = b""
     if memo.length < 0:
         framing = b"\r\ncontent-length: %d" % size
@@ -736,10 +738,10 @@ cdef bytes whole(RememberedHead memo, Py_ssize_t size, bint keep_alive, bytes en
     return out
 
 
-# ── the connection's side ────────────────────────────────────────────────────────────────────────
+# ── the client's side ────────────────────────────────────────────────────────────────────────────
 
 cdef class PlainConnection:
-    """The handler of a connection: plain requests by itself, all else by the ordinary handler."""
+    """The handler of a connection. It serves plain requests, and gives all else to the ordinary handler."""
     cdef PlainRequests shared
     cdef PlainExchange current
     cdef object link, http, write, client
@@ -752,7 +754,7 @@ cdef class PlainConnection:
     # A `Handler`
 
     def data_received(self, data):
-        """Take a plain request, or hand the bytes on."""
+        """Serve a plain request, or give the bytes to the ordinary handler."""
         cdef PlainExchange exchange
         if self.current is None and not self.paused and type(data) is bytes and (self.http is None or self.quiet()):
             exchange = PlainExchange.__new__(PlainExchange)
@@ -763,30 +765,30 @@ cdef class PlainConnection:
         self.fall_back().data_received(data)
 
     def eof_received(self):
-        """Half-close: what was asked is still answered."""
+        """See `Handler`."""
         return False if self.current is None and self.http is None else self.fall_back().eof_received()
 
     def writable(self):
-        """The client reads again."""
+        """See `Handler`."""
         if self.http is not None:
             self.http.writable()
 
     def expire(self):
-        """A deadline has passed."""
+        """See `Handler`."""
         self.fall_back().expire()
 
     def postpone(self, seconds):
-        """Put off the deadline that the connection does not have yet."""
+        """Put off the deadline that `settle` has not set yet."""
         self.deadline += seconds
 
     def cut(self):
-        """Nothing that is sent from now on reaches the client."""
+        """See `Handler`."""
         self.out = None
         if self.http is not None:
             self.http.cut()
 
     def lost(self):
-        """The transport has ended."""
+        """See `Handler`."""
         self.out = self.write = None
         if self.current is not None:
             self.current.ordinary()
@@ -801,7 +803,7 @@ cdef class PlainConnection:
 
     @property
     def portable(self):
-        """Always: each request stands for itself."""
+        """True: HTTP/1 has no state between requests."""
         return True
 
     @property
@@ -819,14 +821,14 @@ cdef class PlainConnection:
         return getattr(self.fall_back(), name)
 
     cdef ordinary(self):
-        """The handler of all that is not plain, made when it is first needed."""
+        """Return the ordinary handler, which is made when it is first needed."""
         if self.http is None:
             self.http = self.shared.make(self.link)
             self.http.write_paused = self.paused
         return self.http
 
     cdef fall_back(self):
-        """Have the ordinary handler go on, with the present request, if there is one."""
+        """Give the current request, if any, to the ordinary handler, and return that handler."""
         if self.current is not None:
             self.current.ordinary()
         self.settle()
@@ -838,7 +840,7 @@ cdef class PlainConnection:
         return self.http.idle and self.http.reader.phase is BETWEEN
 
     cdef introduce(self):
-        """Look at the connection, before its first request."""
+        """Take the values of the connection that all its requests need, before the first."""
         cdef PlainRequests shared = self.shared
         context, link = shared.context, self.link
         self.introduced = True
@@ -878,12 +880,12 @@ cdef class PlainConnection:
             return
         if not exchange.keep_alive:
             http.reader.stop()
-        http.writable()  # starts it
+        http.writable()  # starts the request
 
     # Answers
 
     cdef write_answer(self, bytes data, bint gather):
-        """Write an answer: with others at the end of the turn, if one was written just before (see `Writer`)."""
+        """Write an answer; hold it until the end of the turn if another was just written (see `Writer`)."""
         cdef PlainRequests shared = self.shared
         cdef double now
         if self.out is not None:
@@ -909,13 +911,13 @@ cdef class PlainConnection:
         self.write(data)
 
     cdef flush(self):
-        """Write the answer that waits for the end of the turn."""
+        """Write the answer that was held back until the end of the turn."""
         if self.out is not None:
             data, self.out = self.out, None
             self.write(data)
 
     cdef answered(self, PlainExchange exchange):
-        """Go on after an answer."""
+        """Record a complete answer, and wait for the next request or close."""
         cdef PlainRequests shared = self.shared
         if shared.observed:
             shared.record(exchange)
@@ -930,7 +932,7 @@ cdef class PlainConnection:
             self.link.close()
 
     cdef settle(self):
-        """Give the connection the deadline that it has had since the last request began or ended."""
+        """Set the connection's deadline, which was kept here since the last request began or ended."""
         if self.touched:
             self.touched = False
             if self.link.open:
@@ -940,7 +942,7 @@ cdef class PlainConnection:
     # The head
 
     cdef bint parse(self, bytes data, PlainExchange exchange, bint scoped) except -1:
-        """Fill an exchange with a head; return False if `data` is anything else than one plain head."""
+        """Fill an exchange with a head; return False if `data` is anything else than a single plain head."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
         cdef cstr start = <cstr> PyBytes_AS_STRING(data)
         cdef cstr p = start, end = start + size, target, target_end, query = NULL, colon, first, last

@@ -1,14 +1,13 @@
-"""Requests out of bytes: HTTP/1.0 and 1.1 as a client sends it, however the network has cut it.
+"""Reads requests of HTTP/1.0 and 1.1 from a client's bytes, wherever the network has cut them.
 
-Pure: no transport, no loop, no clock. `RequestReader` is fed the bytes that arrive, and tells its sink of each request,
-of its body and of the body's end; it raises ClientError for bytes that are no request. There are two ways through it:
+Pure: no transport, no loop, no clock. `RequestReader` is fed the bytes that arrive. It tells its sink of each request,
+of its body and of the body's end, and raises ClientError for bytes that are no request. It reads in two ways:
 
-* whole: a piece that looks like a single plain request goes to llhttp at once. Its head is believed if
-  `on_headers_complete` finds nothing odd in the raw bytes; a head whose fields were served before (`HeadCache`) is
-  not even parsed;
-* part by part, for all else: heads and bodies in pieces, pipelining, other methods, anything at which llhttp stumbles.
-  `framing` reads the request line and finds the end of each part, so that the outcome is the same wherever the network
-  has cut; llhttp does the rest of the syntax. A call works through `PORTION_BYTES` of it, and the rest waits.
+* Whole: a piece that looks like a single plain request goes to llhttp at once. Its head is believed if
+  `on_headers_complete` finds nothing odd in the raw bytes. A head whose fields came before (`HeadCache`) is not parsed.
+* Part by part, for all else: heads and bodies in pieces, pipelining, other methods, and anything that llhttp refuses.
+  `framing` reads the request line and finds the end of each part, so that the result does not depend on the pieces;
+  llhttp checks the rest of the syntax. A call reads `PORTION_BYTES`, and the rest waits.
 """
 
 from enum import Enum
@@ -33,24 +32,24 @@ from aserver.protocol.http1.head import (
 )
 from aserver.protocol.semantics.limits import RequestLimits
 
-#: Bytes of heads and of a body's frames (see `framing.LINE_COST`) that a call reads: 0.04 ms of large fields, 0.1 of
-#: the smallest chunks, 0.2 of chunk extensions. With half of it a head of 12 KB needs a second turn.
+#: The most bytes of heads, and the most cost of a chunked body's lines (`framing.LINE_COST`), of a call: 0.04 ms of
+#: large fields, 0.1 of the smallest chunks, 0.2 of chunk extensions. With half of it a head of 12 KB takes two turns.
 PORTION_BYTES: Final = 16384
 
 
 class ReadPhase(Enum):
-    """The place in a client's bytes where a reader stands, and whether it waits there."""
+    """The part of the client's bytes that a reader expects next."""
 
     BETWEEN = "between requests"
     LINE = "in a request line"
     FIELDS = "in the fields of a head"
     BODY = "in a body"
-    WAITING = "at a place from which the rest of the piece is kept, until it is fed again"
+    WAITING = "anywhere: it keeps the rest of the piece until it may go on (see `paused` and `spent`)"
     OFFER = "behind a request that has offered another protocol: the bytes that follow are kept for it"
     OVER = "behind the last request: the bytes that follow are dropped"
 
 
-# Bound once: on 3.11 each `ReadPhase.X` costs 40 ns.
+# Module constants, because on 3.11 each `ReadPhase.X` costs 40 ns.
 BETWEEN: Final = ReadPhase.BETWEEN
 LINE: Final = ReadPhase.LINE
 FIELDS: Final = ReadPhase.FIELDS
@@ -63,9 +62,9 @@ OVER: Final = ReadPhase.OVER
 class RequestReader:
     """Reads the requests of a connection. After ClientError it reads nothing more.
 
-    While it is `paused`, which a sink may set from inside a call, no other request is begun in the same piece. A call
-    that has worked through PORTION_BYTES leaves the reader `spent`, until its owner says that it is not. In both cases
-    the rest is kept as `unread`, and `feed(b"")` goes on with it.
+    While it is `paused` it begins no other request; the sink may set that inside a call. A call that has read
+    PORTION_BYTES sets `spent`, which the owner takes back. In both cases the rest is kept as `unread`, and `feed(b"")`
+    goes on with it.
     """
 
     __slots__ = (
@@ -98,23 +97,23 @@ class RequestReader:
         self.closed = False
         self.paused = False
         self.spent = False
-        self.unread = b""  # from `_unread_from` on
+        self.unread = b""  # kept bytes, of which those from `_unread_from` on are unread
         self._unread_from = 0
         self._interrupted = BETWEEN  # the phase to which WAITING returns
-        self._units = 0  # of PORTION_BYTES, in this call
+        self._units = 0  # counted against PORTION_BYTES in this call
         self._known: KnownHead | None = cache.known  # the last plain head of this connection
-        self._good_host: bytes | None = cache.good_host  # the last Host that was found well-formed
-        self._pipelined = False  # requests have come together: each is looked at alone from then on
-        self._parser: Any = None  # made for the first head that is not known
+        self._good_host: bytes | None = cache.good_host  # the last Host that was well-formed
+        self._pipelined = False  # several requests have come in a piece: all is read part by part from then on
+        self._parser: Any = None  # made for the first head that is not in the cache
         self.head: RequestHead | None = None  # made with the first parser
-        self._piece = b""  # the piece that is expected to have it whole, until the head is believed
-        self._learnt: KnownHead | None = None  # will be known if the parser finds nothing behind it
-        self._body: BodyReader | None = None  # under way
+        self._piece = b""  # a piece that may have a whole head, until that is believed
+        self._learnt: KnownHead | None = None  # becomes `_known` if the parser finds nothing after it
+        self._body: BodyReader | None = None  # of the body that is being read
 
     # ── bytes in ─────────────────────────────────────────────────────────────────────────────
 
     def feed(self, data: bytes) -> None:
-        """Read a piece. Raises ClientError."""
+        """Read the next bytes. Raises ClientError."""
         phase = self.phase
         if phase is BETWEEN and not self._pipelined:
             self._read_whole(data)
@@ -130,24 +129,24 @@ class RequestReader:
             self._read_parts(data)
 
     def take_rest(self) -> bytes:
-        """Return the bytes behind the request that has offered another protocol; nothing more is read."""
+        """Return the bytes after the request that has offered another protocol, and read nothing more."""
         rest = self.unread[self._unread_from :]
         self.stop()
         return rest
 
     def stop(self) -> None:
-        """Read nothing more, and forget the bytes that are unread."""
+        """Read nothing more, and forget the unread bytes."""
         self.phase = OVER
         self.unread = b""
         self._unread_from = 0
         self._body = None
 
     def close(self) -> None:
-        """Stop, and let go of the sink and of the parser, which hold the reader."""
+        """Stop, and let go of the sink and the parser, which refer to the reader."""
         self.closed = True
         self.stop()
         self._parser = self.head = None
-        self._sink = cast("RequestSink", None)  # of which a reader that is OVER has no need
+        self._sink = cast("RequestSink", None)  # not used when `phase` is OVER
 
     @property
     def in_head(self) -> bool:
@@ -158,10 +157,10 @@ class RequestReader:
     # ── whole ────────────────────────────────────────────────────────────────────────────────
 
     def take_known(self, data: bytes) -> bool:
-        """Take, without parsing it, a plain GET whose fields came before; return False if this is none: then `feed` it.
+        """Take a plain GET whose fields came before, without parsing it; return False if `data` is to be fed instead.
 
-        The bytes before a known block are the request line's beginning and nothing else, or they do not match; so the
-        block's empty line is the first one, and llhttp would find what it has found before.
+        The bytes before the known block must be the beginning of a request line and nothing else. So the empty line of
+        the block is the first, and llhttp would find the same fields again.
         """
         known = self._known
         if known is None or not data.endswith(known[0]) or self.phase is not BETWEEN or self.paused:
@@ -176,7 +175,7 @@ class RequestReader:
         return True
 
     def _read_whole(self, data: bytes) -> None:
-        """Give a piece to the parser at once; where that cannot be right, read it part by part."""
+        """Give a piece to the parser at once. If it is no whole plain request, read it part by part."""
         head = self.head or self._renew_parser()
         if len(data) > SLICE // 2 and is_costly(data, self._limits):
             self._read_parts(data)
@@ -188,24 +187,24 @@ class RequestReader:
             self._read_again(data, None)
 
     def _parse_whole(self, head: RequestHead, piece: bytes) -> Exception | None:
-        """Give the parser a piece that may be a whole request; return the error with which it stops, if it does."""
+        """Give the parser a piece that may be a whole request. Return the error if it stops with one, else None."""
         self._piece = piece
         head.expected = True
         try:
             self._parser.feed_data(piece)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            return error  # not handled here: an exception raised here would get this one as its context
+            return error  # handled by the caller: an exception raised here would get this as its context
         if self._learnt is not None:
             self._known = self._cache.known = self._learnt
             self._learnt = None
         return None
 
     def _read_again(self, data: bytes, cause: BaseException | None) -> None:
-        """Read a piece part by part that the parser did not take whole, from the first byte not believed yet."""
+        """Read a piece part by part, because the parser has not taken it whole. A head that was believed is skipped."""
         if not isinstance(cause, ClientError | DoubtError | None):
-            raise cause  # a mistake of ours
+            raise cause  # a bug of this server
         start = 0
-        if not self._piece:  # a head was believed, because the piece ends like a head: there is another behind it
+        if not self._piece:  # a head was believed, because the piece ends like a head: there is another after it
             self._pipelined = True
             start = data.index(END_OF_HEAD) + len(END_OF_HEAD)
         self._renew_parser().forget()
@@ -214,7 +213,7 @@ class RequestReader:
     # ── part by part ─────────────────────────────────────────────────────────────────────────
 
     def _read_parts(self, data: bytes) -> None:
-        """Read part after part: request line, rest of the head, body; as many as a turn allows."""
+        """Read part after part (request line, fields, body) until PORTION_BYTES are read."""
         self._piece = b""
         self._units = 0
         position, self._unread_from = self._unread_from, 0
@@ -243,14 +242,14 @@ class RequestReader:
             raise
 
     def _keep(self, data: bytes, position: int, phase: ReadPhase) -> None:
-        """Keep the bytes from `position` on."""
+        """Keep the bytes from `position` on, and wait in `phase`."""
         self._interrupted = self.phase
         self.phase = phase
         self.unread = data
         self._unread_from = position
 
     def _read_head(self, data: bytes, position: int) -> int:
-        """Read the next of several requests at once if it is whole, plain and short; return where it ends, or 0."""
+        """Read a request at once if it is whole, plain and short. Return its end, or 0 if it is to be read by parts."""
         if self.phase is LINE or not data.startswith(b"GET /", position):
             return 0
         end = data.find(END_OF_HEAD, position, position + REMEMBERED_SIZE) + len(END_OF_HEAD)
@@ -268,7 +267,7 @@ class RequestReader:
         return end
 
     def _read_line(self, data: bytes, position: int) -> int:
-        """Read a request line, or as much of it as has come."""
+        """Read a request line, or its beginning; return its end."""
         head = self.head
         assert head is not None
         position = head.read_line(data, position)
@@ -276,19 +275,19 @@ class RequestReader:
             self.phase = LINE if head.begun else BETWEEN
         else:
             self.phase = FIELDS
-            # The old one stops for good at `Proxy-Connection: close`, or at `Connection: close` in trailers.
+            # A new parser: `Proxy-Connection: close`, or `Connection: close` in trailers, stops a parser for good.
             self._renew_parser()
         return position
 
     def _read_fields(self, data: bytes, position: int) -> int:
-        """Read the fields of a head, up to its end."""
+        """Read fields of a head, up to its end at most; return where they end."""
         head = self.head
         assert head is not None
         piece, size, small = head.next_fields(data, position)
         position += size
         self._units += size
         if not small:
-            self._good_host = None  # the head is to be examined closely
+            self._good_host = None  # so that `on_headers_complete` calls `rules.examine`
         try:
             self._feed_parser(piece)
         except httptools.HttpParserUpgrade:
@@ -296,18 +295,18 @@ class RequestReader:
             if body is None and self._sink.on_offer():
                 self._keep(data, position, OFFER)
                 return len(data)
-            if body is not None:  # the offer is ignored (RFC 9110 section 7.8), and llhttp has skipped the body
+            if body is not None:  # the offer is ignored (RFC 9110 section 7.8), but llhttp has skipped the body
                 body.skipped = False
                 self._parser = parser_of_body(head, body.length, self._on_body_resumed)
         except ClientError:
-            head.check_fields()  # the first mistake counts, wherever the pieces end
+            head.check_fields()  # too many fields come first, so that the error does not depend on the pieces
             raise
         if self.phase is FIELDS:
             head.check_piece(size)
         return position
 
     def _read_body(self, data: bytes, position: int) -> int:
-        """Read a body, up to its end."""
+        """Read a body, up to its end at most; return where that is."""
         assert self._body is not None
         pieces, end, cost = self._body.part(data, position, PORTION_BYTES - self._units)
         self._units += cost
@@ -318,7 +317,7 @@ class RequestReader:
     # ── the parser ───────────────────────────────────────────────────────────────────────────
 
     def _renew_parser(self) -> RequestHead:
-        """Make a parser that stands at the beginning of a request; return the head that it fills."""
+        """Make a parser for the next request; return the head that it fills."""
         head = self.head
         if head is None:
             calls = self.on_headers_complete, self.on_body, self.on_message_complete
@@ -342,13 +341,13 @@ class RequestReader:
     # ── calls of the parser ──────────────────────────────────────────────────────────────────
 
     def on_headers_complete(self) -> None:
-        """Tell of the request whose head was collected. Raises ClientError through the parser."""
+        """Give the request, whose head is complete, to the sink. Raises ClientError through the parser."""
         limits, piece, head = self._limits, self._piece, self.head
         assert head is not None
         headers, fields, forwarding = head.fields, head.framing, head.forwarding
         host = fields.get(b"host")
         connection = fields.get(b"connection")
-        others = len(fields) - (1 if connection is None else 2)  # beside Host and Connection
+        others = len(fields) - (1 if connection is None else 2)  # than Host and Connection
         common = host is not None and not others
         plain = common and head.is_plain(piece)
         if plain:
@@ -366,7 +365,7 @@ class RequestReader:
             or len(headers) > limits.fields
         ):
             rules.examine(limits, method=method, version=version, target=target, headers=headers, framing=fields)
-            self._good_host = self._cache.good_host = host if version == "1.1" else None  # 1.0 may have an empty Host
+            self._good_host = self._cache.good_host = host if version == "1.1" else None  # 1.0 allows an empty Host
         if plain and len(piece) <= REMEMBERED_SIZE:
             self._learnt = (piece[4 + len(target) :], headers, forwarding, keep_alive)
         common = common and version == "1.1"
@@ -390,7 +389,7 @@ class RequestReader:
             self._sink.on_body(data)
 
     def on_message_complete(self) -> None:
-        """Take the end of the request, that is, of its body; the end of a request without a body is known before."""
+        """Take the end of a body. A request without a body was complete with its head."""
         body = self._body
         if body is not None and not body.skipped:
             self._body = None

@@ -1,7 +1,7 @@
-"""The head of a request held to RFC 9110, RFC 9112 and the limits, which llhttp does not do.
+"""Checks of a request's head that llhttp does not make: rules of RFC 9110 and RFC 9112, and the limits.
 
-Pure. `examine` is called for every head that is not of the plainest kind (`RequestReader.on_headers_complete` says
-which), so it may take its time. It must never change its arguments.
+Pure. `RequestReader.on_headers_complete` calls `examine` for every head that is not of the plainest kind, so it may
+take its time. It must never change its arguments.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from aserver.protocol.semantics.fields import content_length, tokens
 from aserver.protocol.semantics.limits import RequestLimits
 from aserver.protocol.semantics.target import check_host
 
-#: The usual values of Connection; browsers send the first.
+#: The usual values of Connection. Browsers send the first.
 KEEP_ALIVE: Final = (b"keep-alive", b"Keep-Alive")
 
 
@@ -26,9 +26,9 @@ def examine(
     headers: Sequence[tuple[bytes, bytes]],
     framing: Mapping[bytes, bytes],
 ) -> None:
-    """Raise ClientError unless the request may be served, but for the length of its body (`body_length`).
+    """Raise ClientError unless the request may be served. The length of its body is left to `body_length`.
 
-    `framing` holds the fields of `FRAMING_NAMES`; Host and Content-Length are not repeated.
+    `framing` has the fields of `FRAMING_NAMES`. The caller has refused repeated Host and Content-Length fields.
     """
     _examine_sizes(limits, method, target, headers)
     host = framing.get(b"host")
@@ -67,10 +67,10 @@ def _examine_sizes(limits: RequestLimits, method: str, target: bytes, headers: S
 
 
 def check_transfer_encoding(coding: bytes, version: str, *, has_length: bool) -> None:
-    """Raise ClientError unless the body is framed in the only way that every server reads alike.
+    """Raise ClientError unless the transfer coding is `chunked` alone, which all servers understand alike.
 
-    RFC 9112 section 6.1: with Content-Length or in HTTP/1.0 it is a smuggling attempt (400); a coding before the
-    final chunked is just not implemented (501).
+    With Content-Length, or in HTTP/1.0, Transfer-Encoding is refused with 400, because it may be request smuggling. A
+    coding before the final chunked is not implemented: 501 (RFC 9112 section 6.1).
     """
     if version != "1.1":
         raise ClientError(400, "Transfer-Encoding in HTTP/1.0")
@@ -85,7 +85,7 @@ def check_transfer_encoding(coding: bytes, version: str, *, has_length: bool) ->
 def keeps_alive(connection: bytes | None, version: str) -> bool:
     """Tell whether another request may follow, by version ("1.0", "1.1") and Connection field (RFC 9112 section 9.3).
 
-    Not llhttp's `should_keep_alive`, which takes `Proxy-Connection` for Connection.
+    llhttp's `should_keep_alive` is not used, because it takes `Proxy-Connection` for Connection.
     """
     if connection is None:
         return version == "1.1"
