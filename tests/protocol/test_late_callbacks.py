@@ -112,7 +112,7 @@ ENDS: list[Callable[[Service, "Strict"], Any]] = [_lost, _half_closed, _aborted,
 async def test_a_connection_may_end_in_any_turn(client: str, end: Callable[[Service, "Strict"], Any]) -> None:
     """No callback writes to, reads from or fails on a connection that has ended, and no application stays behind.
 
-    Fails without `stopped` in write_held and flush, `stage is not CLOSED` in Socket.resume, `stage is not OPEN` in
+    Fails without `stopped` in write_held and flush, `stage is not CLOSED` in Socket.resume, `stage is not SERVING` in
     _read_on, with the look for a reader left out of _take_turn, and with requests cancelled at once in Service.cancel.
     """
     loop = asyncio.get_running_loop()

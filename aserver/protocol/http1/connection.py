@@ -21,7 +21,7 @@ from aserver.protocol.http1.reader import BETWEEN, OFFER, OVER, RequestReader
 from aserver.protocol.semantics.limits import RequestLimits
 from aserver.protocol.semantics.response import DONE, HEADED, START, TRAILERS
 from aserver.protocol.semantics.response_head import Pairs
-from aserver.protocol.transport.connection import BODY, HEAD, NEXT_REQUEST, NOTHING, OPEN, Connection, Handler
+from aserver.protocol.transport.connection import BODY, HEAD, NEXT_REQUEST, NOTHING, SERVING, Connection, Handler
 from aserver.protocol.transport.read_gate import Pause
 from aserver.protocol.websocket import session
 
@@ -48,7 +48,7 @@ class HttpConnection(Handler):
         self.link = link
         self.context = link.context
         self.write_paused = False
-        self.logged: tuple[Any, ...] | None = None  # set by the access log: fields that it has formatted
+        self.logged: tuple[object, ...] | None = None  # set by the access log: fields that it has formatted
         self.tasks = tasks
         self.encoder = encoder
         self.eof = False  # the client has closed its sending side, and may still read
@@ -85,7 +85,7 @@ class HttpConnection(Handler):
         elif reader.in_head:
             if link.awaited is not HEAD:
                 link.expect(HEAD, self.context.header_timeout)
-        elif reader.phase is OVER and link.stage is OPEN:
+        elif reader.phase is OVER and link.stage is SERVING:
             link.discard(data)
 
     def on_spent(self) -> None:
@@ -100,11 +100,11 @@ class HttpConnection(Handler):
     def _read_on(self) -> None:
         """Read the bytes that had to wait, then let the transport read again."""
         reader, link = self.reader, self.link
-        if link.stage is not OPEN:
+        if link.stage is not SERVING:
             reader.stop()
             return
         self.data_received(b"")
-        if not reader.closed and link.stage is OPEN:  # else a WebSocket has the gate
+        if not reader.closed and link.stage is SERVING:  # else a WebSocket has the gate
             if not reader.spent:
                 link.gate.resume(Pause.TURN)
             if not reader.paused:
@@ -164,7 +164,7 @@ class HttpConnection(Handler):
     @property
     def open(self) -> bool:
         """See `Carrier`."""
-        return self.link.stage is OPEN
+        return self.link.stage is SERVING
 
     @property
     def plain(self) -> Connection | None:
@@ -250,7 +250,7 @@ class HttpConnection(Handler):
     def _hand_over(self) -> None:
         """Make a WebSocket of the connection, if no other request is before it."""
         exchange, link = self.current, self.link
-        if exchange is not None and self.pipeline is None and self.reader.phase is OFFER and link.stage is OPEN:
+        if exchange is not None and self.pipeline is None and self.reader.phase is OFFER and link.stage is SERVING:
             self.current = None
             rest = self.reader.take_rest()
             self.reader.close()
@@ -326,7 +326,7 @@ class HttpConnection(Handler):
 
     def refuse(self, error: ClientError) -> None:
         """Answer a request that cannot be served, after those before it, and read no other."""
-        if self.link.stage is not OPEN:
+        if self.link.stage is not SERVING:
             return
         self.reader.stop()
         broken, self.receiving = self.receiving, None

@@ -6,7 +6,7 @@ receiver of complete heads, `HeadCache` remembers plain heads.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import httptools
 
@@ -310,7 +310,7 @@ class _TrailersOnly:
             self._head.on_header(name, value)
 
 
-def parser_of_body(head: RequestHead, length: int, on_end: Callable[[], None]) -> Any:
+def parser_of_body(head: RequestHead, length: int, on_end: Callable[[], None]) -> httptools.HttpRequestParser:
     """Return a parser that begins at a body, which another parser has skipped. It calls `on_end` at the body's end."""
     callbacks = _TrailersOnly(head, on_end)
     parser = httptools.HttpRequestParser(callbacks)

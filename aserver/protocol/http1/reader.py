@@ -11,7 +11,7 @@ of its body and of the body's end, and raises ClientError for bytes that are no 
 """
 
 from enum import Enum
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import httptools
 
@@ -57,6 +57,7 @@ BODY: Final = ReadPhase.BODY
 WAITING: Final = ReadPhase.WAITING
 OFFER: Final = ReadPhase.OFFER
 OVER: Final = ReadPhase.OVER
+_NO_PARSER: Final = cast("httptools.HttpRequestParser", None)
 
 
 class RequestReader:
@@ -104,7 +105,7 @@ class RequestReader:
         self._known: KnownHead | None = cache.known  # the last plain head of this connection
         self._good_host: bytes | None = cache.good_host  # the last Host that was well-formed
         self._pipelined = False  # several requests have come in a piece: all is read part by part from then on
-        self._parser: Any = None  # made for the first head that is not in the cache
+        self._parser = _NO_PARSER  # made for the first head that is not in the cache
         self.head: RequestHead | None = None  # made with the first parser
         self._piece = b""  # a piece that may have a whole head, until that is believed
         self._learnt: KnownHead | None = None  # becomes `_known` if the parser finds nothing after it
@@ -145,7 +146,7 @@ class RequestReader:
         """Stop, and let go of the sink and the parser, which refer to the reader."""
         self.closed = True
         self.stop()
-        self._parser = self.head = None
+        self._parser, self.head = _NO_PARSER, None
         self._sink = cast("RequestSink", None)  # not used when `phase` is OVER
 
     @property
@@ -370,9 +371,8 @@ class RequestReader:
             self._learnt = (piece[4 + len(target) :], headers, forwarding, keep_alive)
         common = common and version == "1.1"
         length = 0 if common else rules.body_length(limits, fields)
-        self._sink.on_request(
-            method, target, version, headers, keep_alive, forwarding, None if common else fields, length
-        )
+        framing = None if common else fields
+        self._sink.on_request(method, target, version, headers, keep_alive, forwarding, framing, length)
         if length:
             skipped = b"upgrade" in fields and self._parser.should_upgrade()
             self._body = BodyReader(length, limits, keep_alive=keep_alive, skipped=skipped)

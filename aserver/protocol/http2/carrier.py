@@ -6,7 +6,7 @@ let an answer that broke off look whole.
 
 from math import inf
 from time import monotonic
-from typing import Any, Protocol
+from typing import Protocol
 
 from aserver.errors import ClientError
 from aserver.metrics.page import Awaited
@@ -35,7 +35,7 @@ class StreamConnection(Protocol):
     encoder: BlockEncoder
     sender: Sender
     streams: Streams
-    logged: tuple[Any, ...] | None
+    logged: tuple[object, ...] | None
     flush_due: bool  # `write_soon` has been called in this turn
 
     @property
@@ -74,12 +74,12 @@ class StreamCarrier(Stream):
         self._wait: WindowWait | None = None  # for the client's windows
 
     @property
-    def logged(self) -> tuple[Any, ...] | None:
+    def logged(self) -> tuple[object, ...] | None:
         """The access log's; of the connection, whose requests say much the same."""
         return self._connection.logged
 
     @logged.setter
-    def logged(self, logged: tuple[Any, ...] | None) -> None:
+    def logged(self, logged: tuple[object, ...] | None) -> None:
         self._connection.logged = logged
 
     # ── the answer ───────────────────────────────────────────────────────────────────────────

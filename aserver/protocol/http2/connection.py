@@ -7,7 +7,7 @@ exchange. A connection that leaves serves what is under way: it must never refus
 import logging
 from functools import partial
 from math import inf
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from aserver.errors import ClientError
 from aserver.metrics.page import Awaited
@@ -34,7 +34,7 @@ from aserver.protocol.transport.connection import (
     NEXT_REQUEST,
     NO_STREAM,
     NOTHING,
-    OPEN,
+    SERVING,
     Connection,
     Handler,
 )
@@ -88,7 +88,7 @@ class Http2Connection(Handler):
         self.context = link.context
         self.tasks = tasks
         self.encoder = encoder
-        self.logged: tuple[Any, ...] | None = None  # the access log's, which formats the same fields again and again
+        self.logged: tuple[object, ...] | None = None  # the access log's, which formats the same fields again and again
         self.streams = Streams(WINDOW, partial(StreamCarrier, self))
         self._patience = patience = Patience(self.context.now)
         self.sender = Sender(self.streams, patience, wake_owner)
@@ -136,10 +136,10 @@ class Http2Connection(Handler):
         self.context.fair_queue.wait(self._take_turn)
 
     def _take_turn(self) -> None:
-        if self.link.stage is OPEN:
+        if self.link.stage is SERVING:
             self.reader.refill()
             self.data_received(b"")
-            if not self.reader.spent and self.link.stage is OPEN:
+            if not self.reader.spent and self.link.stage is SERVING:
                 self.link.gate.resume(Pause.TURN)
 
     def _fail(self, fault: ConnectionFaultError) -> None:
@@ -242,7 +242,7 @@ class Http2Connection(Handler):
 
     def _write(self) -> None:
         link = self.link
-        if link.stage is not OPEN:
+        if link.stage is not SERVING:
             return
         writer = link.writer
         data = self.sender.take()
@@ -260,7 +260,7 @@ class Http2Connection(Handler):
     @property
     def open(self) -> bool:
         """Whether answers can be sent."""
-        return self.link.stage is OPEN
+        return self.link.stage is SERVING
 
     # ── deadlines ────────────────────────────────────────────────────────────────────────────
 
@@ -317,7 +317,7 @@ class Http2Connection(Handler):
 
     def leave(self) -> None:
         """Announce that no more streams will be taken, and serve those that are begun before the client has read it."""
-        if self._leaving or self.link.stage is not OPEN:
+        if self._leaving or self.link.stage is not SERVING:
             return
         self._leaving = True
         self._begun = self.streams.last
@@ -357,7 +357,7 @@ class Http2Connection(Handler):
     def _rest(self) -> None:
         """Wait for the next request, or end: no stream is open."""
         link = self.link
-        if link.stage is not OPEN:
+        if link.stage is not SERVING:
             return
         if self._parted or self._client_leaves:
             link.finish()

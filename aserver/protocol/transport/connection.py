@@ -35,7 +35,7 @@ LEAST_PROGRESS: Final = 4096
 class Stage(Enum):
     """The stage of a connection's life."""
 
-    OPEN = "serving"
+    SERVING = "serving"
     LINGERING = "answered for the last time, hearing the client out"
     CLOSED = "closing or gone"
 
@@ -65,7 +65,7 @@ def server_of(name: object) -> tuple[str, int | None] | None:
     return None if name is None else (str(name), None)
 
 
-OPEN: Final = Stage.OPEN
+SERVING: Final = Stage.SERVING
 LINGERING: Final = Stage.LINGERING
 CLOSED: Final = Stage.CLOSED
 
@@ -159,7 +159,7 @@ class Connection:
         self.scheme = scheme
         self.tls = tls
         self.extensions = context.extensions  # copied into the scope of each request
-        self.stage = OPEN
+        self.stage = SERVING
         self.client: tuple[str, int] | None = None
         self.server = server
         self.deadline = inf  # seconds of the loop's clock
@@ -195,7 +195,7 @@ class Connection:
     @property
     def open(self) -> bool:
         """Whether the connection's end has not been decided."""
-        return self.stage is OPEN
+        return self.stage is SERVING
 
     # ── callbacks of the transport ───────────────────────────────────────────────────────────
 
@@ -219,7 +219,7 @@ class Connection:
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection, and wake the tasks that wait for room in its transport."""
-        log.debug("%s: ended%s", self, "" if self.stage is not OPEN else f" by the client ({exc or 'EOF'})")
+        log.debug("%s: ended%s", self, "" if self.stage is not SERVING else f" by the client ({exc or 'EOF'})")
         self.stage = CLOSED
         self.writer.stopped = True
         self.await_nothing()
@@ -233,7 +233,7 @@ class Connection:
 
     def eof_received(self) -> bool:
         """Take the client's half-close; return whether the transport stays open for the answers that are due."""
-        return self.stage is OPEN and bool(self.handler.eof_received())
+        return self.stage is SERVING and bool(self.handler.eof_received())
 
     def pause_writing(self) -> None:
         """Make `send()` wait, because the client reads too slowly."""
@@ -299,7 +299,7 @@ class Connection:
     @property
     def idle(self) -> bool:
         """Whether no request is under way, also none half received."""
-        return self.stage is OPEN and bool(self.handler.idle)
+        return self.stage is SERVING and bool(self.handler.idle)
 
     # ── ends ─────────────────────────────────────────────────────────────────────────────────
 
@@ -347,7 +347,7 @@ class Connection:
         buffer. So this half-closes, drops the bytes that come, and closes at the client's EOF or at LINGER_SECONDS or
         LINGER_BYTES.
         """
-        if self.stage is not OPEN:
+        if self.stage is not SERVING:
             return
         self.writer.flush()
         self._end(LINGERING)

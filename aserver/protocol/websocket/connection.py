@@ -38,7 +38,7 @@ class SocketPhase(Enum):
 
     CONNECTING = "websocket.accept, websocket.close or websocket.http.response.start"
     DENYING = "websocket.http.response.body"
-    OPEN = "websocket.send or websocket.close"
+    ACCEPTED = "websocket.send or websocket.close"
     CLOSED = "nothing: it has closed or denied the WebSocket"
     ENDED = "nothing: the client or the server has ended the WebSocket"
 
@@ -46,7 +46,7 @@ class SocketPhase(Enum):
 # Bound once: on 3.11 each `SocketPhase.X` costs 40 ns.
 CONNECTING: Final = SocketPhase.CONNECTING
 DENYING: Final = SocketPhase.DENYING
-OPEN: Final = SocketPhase.OPEN
+ACCEPTED: Final = SocketPhase.ACCEPTED
 APP_CLOSED: Final = SocketPhase.CLOSED
 ENDED: Final = SocketPhase.ENDED
 
@@ -105,7 +105,7 @@ class Socket(Handler):
     def open(self, inflater: Inflater | None) -> None:
         """Read frames, now that the client has been told that the WebSocket is open."""
         config = self.context.config
-        self.phase = OPEN
+        self.phase = ACCEPTED
         reader = self.reader = FrameReader(self, config.ws_max_size, inflater)
         self._feed = reader.feed
         if config.ws_ping_interval:
@@ -120,7 +120,7 @@ class Socket(Handler):
     # ── messages for the application ─────────────────────────────────────────────────────────
 
     def _keep(self, message: Message, size: int) -> None:
-        if self.phase is OPEN:
+        if self.phase is ACCEPTED:
             messages = self.messages
             messages.append((message, size))
             self.queued += size
@@ -158,7 +158,7 @@ class Socket(Handler):
         """Read again once half of the queue has been taken."""
         reader = self.reader
         if (
-            self.phase is OPEN
+            self.phase is ACCEPTED
             and reader is not None
             and not reader.spent
             and len(self.messages) <= self.context.config.ws_max_queue // 2
@@ -229,7 +229,7 @@ class Socket(Handler):
 
     def on_ping(self, data: bytes) -> None:
         """Answer, or remember the last ping as long as the client does not read (RFC 6455 section 5.5.3)."""
-        if self.phase is OPEN:
+        if self.phase is ACCEPTED:
             if self.write_paused:
                 self.ping_owed = data
             else:
@@ -244,7 +244,7 @@ class Socket(Handler):
 
     def writable(self) -> None:
         """Answer the ping that had to wait."""
-        if self.ping_owed is not None and self.phase is OPEN:
+        if self.ping_owed is not None and self.phase is ACCEPTED:
             data, self.ping_owed = self.ping_owed, None
             self.on_ping(data)
 
@@ -252,7 +252,7 @@ class Socket(Handler):
 
     def leave(self) -> None:
         """Close with 1012, because the worker goes; the application gets the disconnect and may finish."""
-        if self.phase is OPEN:
+        if self.phase is ACCEPTED:
             self.end(frames.SERVICE_RESTART, RESTART_REASON)
 
     @property
@@ -281,7 +281,7 @@ class Socket(Handler):
 
     def _finish(self, code: int, reason: str, frame: bytes) -> None:
         """End, because the client has closed or has broken a rule (RFC 6455 sections 5.5.1, 7.1.7)."""
-        if self.phase is OPEN:
+        if self.phase is ACCEPTED:
             self._close(code, reason, frame)
             self.tunnel.finish()
         else:

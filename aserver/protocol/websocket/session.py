@@ -21,7 +21,7 @@ from aserver.protocol.semantics import fields
 from aserver.protocol.semantics.response import DONE, HEADED, Response
 from aserver.protocol.semantics.status import plain_text
 from aserver.protocol.websocket import deflate, frames, handshake
-from aserver.protocol.websocket.connection import APP_CLOSED, CONNECTING, DENYING, ENDED, OPEN, Socket, SocketPhase
+from aserver.protocol.websocket.connection import ACCEPTED, APP_CLOSED, CONNECTING, DENYING, ENDED, Socket, SocketPhase
 from aserver.protocol.websocket.frames import BINARY, FIN, RSV1, TEXT
 from aserver.protocol.websocket.tunnel import OpeningAnswer, Tunnel
 
@@ -143,7 +143,7 @@ class WebSocket:
 
     def returned(self) -> None:
         """React to the application's return: complain unless it has answered."""
-        if self.socket.phase is OPEN:
+        if self.socket.phase is ACCEPTED:
             self.socket.end(frames.NORMAL, "")
         elif self.socket.phase in (CONNECTING, DENYING):
             report(self, "the application returned without an answer (expected %s)", self.socket.phase.value)
@@ -154,7 +154,7 @@ class WebSocket:
         cancelled = isinstance(error, asyncio.CancelledError)
         if not cancelled and not (self.socket.phase is ENDED and (isinstance(error, OSError) or is_disconnect(error))):
             report(self, "the application raised %s", type(error).__name__, error=error)
-        if self.socket.phase is not OPEN:
+        if self.socket.phase is not ACCEPTED:
             self._give_up(503 if cancelled else 500)
         elif cancelled:
             self.socket.leave()
@@ -182,7 +182,7 @@ class WebSocket:
             while self.compressing is not None:  # another task's message comes before this
                 await asyncio.wait([self.compressing])
         socket = self.socket
-        if socket.phase is not OPEN or message["type"] != "websocket.send":
+        if socket.phase is not ACCEPTED or message["type"] != "websocket.send":
             await self._send_other(message)
             return
         data = message.get("bytes")
@@ -236,7 +236,7 @@ class WebSocket:
             for begin in range(0, len(data), deflate.DEFLATED_AT_ONCE):
                 if begin:
                     await context.fair_queue.turn()
-                if self.socket.phase is not OPEN:
+                if self.socket.phase is not ACCEPTED:
                     raise ClientDisconnectedError("the WebSocket was closed while a message was compressed")
                 pieces.append(deflater.feed(view[begin : begin + deflate.DEFLATED_AT_ONCE]))
             pieces.append(deflater.end())
@@ -255,7 +255,7 @@ class WebSocket:
             if kind != "websocket.close":
                 self.socket.told = True
                 raise ClientDisconnectedError("the WebSocket is closed")
-        elif phase is OPEN and kind == "websocket.close":
+        elif phase is ACCEPTED and kind == "websocket.close":
             self._close(message)
         elif phase is CONNECTING and kind == "websocket.accept":
             self._accept(message)
