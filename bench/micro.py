@@ -130,14 +130,18 @@ async def _measure(
 ) -> float:
     """Return microseconds of CPU for a request."""
     from aserver.config import Layer, build
-    from aserver.metrics.page import WORDS
     from aserver.protocol.service import Service
 
     app = importlib.import_module("hello").app
     config = build([Layer("micro", {"target": "hello:app", "proxy_headers": True})]).config
-    access = _access_log(config) if logged else {}
-    page = memoryview(bytearray(8 * WORDS)).cast("Q")
-    service = Service(app, config, loop=asyncio.get_running_loop(), state={}, metered=metered, **access)
+    more: dict[str, Any] = _access_log(config) if logged else {}
+    page = memoryview(b"")
+    if metered:  # the other tree may be older than the meters
+        from aserver.metrics.page import WORDS
+
+        more["metered"] = True
+        page = memoryview(bytearray(8 * WORDS)).cast("Q")
+    service = Service(app, config, loop=asyncio.get_running_loop(), state={}, **more)
     make = service.protocol_factory()
     connections: list[Any] = [make() for _ in range(CONNECTIONS)]
     for connection in connections:

@@ -13,14 +13,14 @@ import msgspec
 
 from aserver.errors import ConfigError
 from aserver.master.core.events import Upgrade
-from aserver.master.core.limits import BackOff, Rng
+from aserver.master.core.limits import Rng
 from aserver.master.core.machine import Master
 from aserver.master.core.model import Model
 from aserver.master.journal import Record
 from aserver.metrics.totals import Totals
 from aserver.sockets import Handover
 
-SCHEMA = 18
+SCHEMA = 19
 
 #: Fields that are not saved: `rng` is made anew, and all commands are carried out before the exec.
 _OWN = ("rng", "out")
@@ -120,24 +120,13 @@ class Snapshot(msgspec.Struct):
 
 def write_model(model: Model) -> dict[str, object]:
     """The model as plain values."""
-
-    def encode(value: object) -> object:
-        assert isinstance(value, BackOff)
-        return value.to_wire()
-
-    return {name: msgspec.to_builtins(getattr(model, name), enc_hook=encode) for name in _kept()}
+    return {name: msgspec.to_builtins(getattr(model, name)) for name in _kept()}
 
 
 def read_model(data: Mapping[str, object], rng: Rng) -> Master:
     """The inverse of `write_model`. Raises ConfigError if `data` has another shape."""
-
-    def decode(kind: type, value: typing.Any) -> BackOff:
-        assert kind is BackOff
-        return BackOff.from_wire(value, rng)
-
-    types = _kept()
     try:
-        values = {name: msgspec.convert(data[name], types[name], dec_hook=decode) for name in types}
+        values = {name: msgspec.convert(data[name], hint) for name, hint in _kept().items()}
     except (KeyError, msgspec.ValidationError) as error:
         raise ConfigError(f"the state of the former master cannot be read: {error}") from None
     return Master(rng=rng, **values)

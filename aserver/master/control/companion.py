@@ -65,7 +65,7 @@ class Companion:
         self._runner = runner
         self._adopt = adopt
         self._loop = asyncio.get_running_loop()
-        self._back_off = BackOff(1, random.random)
+        self._back_off = BackOff(1)
         self._pid: int | None = None
         self._began = 0.0
         self._looked = 0.0
@@ -140,7 +140,7 @@ class Companion:
 
     def _ended(self, how: str, detail: str = "") -> None:
         now = time.monotonic()
-        pause = self._back_off.died(now, now - self._began)
+        pause = self._back_off.died(now, random.random, now - self._began)
         text = f"the admin endpoint's process {how}; the workers serve on, another one starts {when(pause)}"
         self._runner.journal.say(ev.Say("error", text, detail, event="admin.died", reason=how))
         self._timer = self._loop.call_later(pause, self._start)

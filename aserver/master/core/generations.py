@@ -19,7 +19,7 @@ from aserver.master.core.model import Generation, Model, Operation, Role, Worker
 def begin(model: Model, limits: Limits) -> Generation:
     """Start a generation as the candidate."""
     model.numbers += 1
-    backoff, spawns = BackOff(max(3, limits.workers), model.rng), BackOff(2, model.rng)
+    backoff, spawns = BackOff(max(3, limits.workers)), BackOff(2)
     generation = Generation(model.numbers, limits, backoff, spawns, lazy=not limits.preload, target_before=model.target)
     model.generations[generation.number] = generation
     model.reload_not_before = model.now + RELOAD_SPACING
@@ -87,7 +87,7 @@ def boot_failed(model: Model, worker: Worker, code: int, reason: str, detail: st
         text = f"{reason}; the code before serves on"
         model.say("error", text, "worker.boot_failed", worker, reason=why, detail=detail)
     elif generation.role is Role.CURRENT:
-        pause = generation.backoff.boot_failed(model.now, worker.began)
+        pause = generation.backoff.boot_failed(model.now, model.rng, worker.began)
         text = f"{reason}; {model.tally_beside(generation)}, attempt {generation.backoff.failures + 1} {when(pause)}"
         again = generation.failure is not None and generation.failure.detail == detail
         generation.failure = ev.Exit(code, reason, detail)
@@ -103,7 +103,7 @@ def boot_failed(model: Model, worker: Worker, code: int, reason: str, detail: st
 def first_boot_failed(model: Model, generation: Generation, began: float, failure: ev.Exit) -> None:
     """An attempt of the first start failed; others follow, up to `boot_retries`."""
     generation.failure = failure
-    pause = generation.backoff.boot_failed(model.now, began)
+    pause = generation.backoff.boot_failed(model.now, model.rng, began)
     tries = model.limits.boot_retries
     if not model.exhausted:
         follows = f"attempt {generation.backoff.failures + 1} of {tries} {when(pause)}"

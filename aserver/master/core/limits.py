@@ -4,10 +4,8 @@ Pure: `now` and chance (`rng`) are arguments. Times are seconds.
 """
 
 import math
-from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from aserver.config import Config
 
@@ -84,66 +82,46 @@ class Limits:
         return requests, seconds
 
 
+@dataclass(slots=True)
 class BackOff:
-    """When the next fork (or exec) of a generation may happen, after failures."""
+    """When the next fork (or exec) of a generation may happen, after failures.
 
-    def __init__(self, free: int, rng: Rng) -> None:
-        """`free` early deaths within CRASH_WINDOW cost no pause: killing every worker once is no crash loop."""
-        self._free = free
-        self._rng = rng
-        self._early: deque[float] = deque()
-        self._failed_at = -math.inf
-        self.failures = 0  # rounds of failed attempts in a row
-        self.not_before = 0.0  # absolute monotonic seconds
+    `free` early deaths within CRASH_WINDOW cost no pause: killing every worker once is no crash loop.
+    """
 
-    def to_wire(self) -> dict[str, object]:
-        """Everything but chance, as plain values."""
-        return {
-            "free": self._free,
-            "early": list(self._early),
-            "failed_at": self._failed_at,
-            "failures": self.failures,
-            "not_before": self.not_before,
-        }
-
-    @classmethod
-    def from_wire(cls, wire: Mapping[str, Any], rng: Rng) -> "BackOff":
-        """The inverse of `to_wire`."""
-        backoff = cls(wire["free"], rng)
-        backoff._early.extend(wire["early"])
-        backoff._failed_at, backoff.failures = wire["failed_at"], wire["failures"]
-        backoff.not_before = wire["not_before"]
-        return backoff
+    free: int
+    early: list[float] = field(default_factory=list)  # the moments of early deaths
+    failed_at: float = -math.inf
+    failures: int = 0  # rounds of failed attempts in a row
+    not_before: float = 0.0  # absolute monotonic seconds
 
     def succeeded(self) -> None:
         """A worker became ready: booting works."""
         self.failures = 0
 
-    def boot_failed(self, now: float, began: float = math.inf) -> float:
+    def boot_failed(self, now: float, rng: Rng, began: float = math.inf) -> float:
         """An attempt made at `began` failed; returns the pause in seconds.
 
         Attempts that were under way when another failed are of the same round and count once, so that eight workers
         that miss a database are tried as often as a single worker.
         """
-        if began <= self._failed_at:
+        if began <= self.failed_at:
             return max(0.0, self.not_before - now)
         self.failures += 1
-        self._failed_at = now
-        return self._pause(now, self.failures)
+        self.failed_at = now
+        return self._pause(now, rng, self.failures)
 
-    def died(self, now: float, lived: float) -> float:
+    def died(self, now: float, rng: Rng, lived: float) -> float:
         """A ready worker died after `lived` seconds; returns the pause, usually 0."""
         if lived >= STABLE_AFTER:
             return 0.0
-        while self._early and self._early[0] <= now - CRASH_WINDOW:
-            self._early.popleft()
-        self._early.append(now)
-        excess = len(self._early) - self._free
-        return self._pause(now, excess) if excess > 0 else 0.0
+        self.early = [*(died for died in self.early if died > now - CRASH_WINDOW), now]
+        excess = len(self.early) - self.free
+        return self._pause(now, rng, excess) if excess > 0 else 0.0
 
-    def _pause(self, now: float, nth: int) -> float:
+    def _pause(self, now: float, rng: Rng, nth: int) -> float:
         longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(nth - 1, 16))
-        pause = longest * (0.5 + 0.5 * self._rng())
+        pause = longest * (0.5 + 0.5 * rng())
         self.not_before = max(self.not_before, now + pause)
         return pause
 

@@ -139,9 +139,9 @@ def _pause_before_another(model: Model, generation: Generation, before: ZygotePh
         generations.first_boot_failed(model, generation, model.now, ev.Exit(ExitCode.BOOT, subject, detail))
         return max(0.0, generation.backoff.not_before - model.now)
     if before is ZygotePhase.LOADING:
-        pause = generation.spawns.boot_failed(model.now)
+        pause = generation.spawns.boot_failed(model.now, model.rng)
     else:
-        pause = generation.spawns.died(model.now, model.now - generation.began)
+        pause = generation.spawns.died(model.now, model.rng, model.now - generation.began)
     text = f"{subject}; its workers serve on, another zygote starts {when(pause)}"
     model.say("error", text, "zygote.died", generation, reason=how, detail=detail)
     return pause
@@ -221,7 +221,7 @@ def on_breached(model: Model, worker: Worker, event: ev.Breached) -> None:
         generations.candidate_failed(model, generation, ExitCode.BOOT, f"{worker}: {reason}", "")
     elif generation.role is Role.CURRENT:
         assert worker.ready_at is not None
-        generation.backoff.died(model.now, model.now - worker.ready_at)
+        generation.backoff.died(model.now, model.rng, model.now - worker.ready_at)
 
 
 def on_died(model: Model, worker: Worker, event: ev.Died) -> None:
@@ -256,7 +256,7 @@ def _crashed(model: Model, generation: Generation, worker: Worker, how: str) -> 
     assert worker.ready_at is not None
     pause = 0.0
     if generation.role is Role.CURRENT:
-        pause = generation.backoff.died(model.now, model.now - worker.ready_at)
+        pause = generation.backoff.died(model.now, model.rng, model.now - worker.ready_at)
     others = [w for w in model.workers.values() if w.slot == worker.slot and w.usable]
     if worker.slot > model.target:
         follows = "its place is not wanted any more"

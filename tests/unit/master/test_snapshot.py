@@ -46,6 +46,7 @@ DIGESTS = {
     16: "39c4418f758436ff",
     17: "f4909c4ffa4851d8",
     18: "f4909c4ffa4851d8",  # `Worker.unsent` is a message: it has a tag
+    19: "f6da6dafd9bd2d63",  # a BackOff crosses by its own fields
 }
 
 
@@ -54,9 +55,9 @@ def _master() -> Master:
     rng = random.Random(1).random
     limits = Limits.of(Config(max_requests=100, canary_time=1.5), workers=3)
     master = Master(limits=limits, rng=rng)
-    tired = BackOff(free=3, rng=rng)
-    tired.boot_failed(10.0, 9.0)
-    tired.died(11.0, 0.1)
+    tired = BackOff(free=3)
+    tired.boot_failed(10.0, rng, 9.0)
+    tired.died(11.0, rng, 0.1)
     for number, (role, zygote) in enumerate(
         [
             (Role.FAILED, ZygotePhase.LEAVING),
@@ -73,7 +74,7 @@ def _master() -> Master:
             zygote=zygote,
             deadline=None if number == 3 else 50.0 + number,
             backoff=tired,
-            spawns=BackOff(free=2, rng=rng),
+            spawns=BackOff(free=2),
             lazy=number == 2,
             began=7.25,
             target_before=3,
@@ -133,9 +134,7 @@ def _snapshot(master: Master) -> Snapshot:
 
 
 def _plain(value: object) -> object:
-    """For comparing: a BackOff by what it knows."""
-    if isinstance(value, BackOff):
-        return value.to_wire()
+    """For comparing: a Worker by what it knows."""
     if isinstance(value, dict):
         return {key: _plain(each) for key, each in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -194,9 +193,6 @@ def _shape(kind: typing.Any, seen: set[object]) -> Iterator[str]:
     if not isinstance(kind, type) or kind in seen or not kind.__module__.startswith("aserver"):
         return
     seen.add(kind)
-    if kind is BackOff:
-        yield f"BackOff {sorted(BackOff(1, random.random).to_wire())}"
-        return
     members = getattr(kind, "__members__", None)
     if members is not None:
         yield f"{kind.__name__} {[(name, member.value) for name, member in members.items()]}"

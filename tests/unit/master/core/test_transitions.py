@@ -48,8 +48,8 @@ class Scene:
 
     def add(self, number: int, role: Role, zygote: ZygotePhase = ZygotePhase.UP) -> Generation:
         """One more generation. Its zygote's next death is followed by a pause."""
-        rng, limits = self.master.rng, self.master.limits
-        generation = Generation(number, limits, BackOff(3, rng), BackOff(0, rng), role, zygote, began=NOW)
+        limits = self.master.limits
+        generation = Generation(number, limits, BackOff(3), BackOff(0), role, zygote, began=NOW)
         self.master.generations[number] = generation
         self.master.numbers = max(number, self.master.numbers)
         return generation
