@@ -43,6 +43,7 @@ FILES: dict[str, dict[str, str]] = {
     "docs/migrate.md": {"app.py": APP, "shop.py": APP, "gunicorn.conf.py": "workers = 2\n"},
     "docs/operate.md": {"app.py": APP},
     "docs/tls.md": {"app.py": APP},
+    "docs/troubleshooting.md": {"app.py": APP},
     "docs/deploying.md": {"srv/releases/2/app.py": APP, "srv/releases/1/app.py": APP},
 }
 
