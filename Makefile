@@ -143,8 +143,8 @@ site: $(VENV)/.test
 	TEST_SITE=1 $(BIN)/python -m pytest tests/documents/test_site.py $(ARGS)
 
 # Of one resolution for all environments and Pythons; what builds a package is no dependency of any, and is named here.
-GROUPS := test lint docs wheels apps peers
-BUILDING := 'hatchling' 'hatch-mypyc>=0.16' 'setuptools>=77' 'editables' 'pip>=25.1' 'atheris'
+GROUPS := test lint docs monitoring wheels apps peers
+BUILDING := 'hatchling' 'hatch-mypyc>=0.16' 'cython>=3.1' 'setuptools>=77' 'editables' 'pip>=25.1' 'atheris'
 constraints: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet uv
 	printf '%s\n' $(BUILDING) | $(BIN)/uv pip compile pyproject.toml - --all-extras $(addprefix --group ,$(GROUPS)) --universal \

@@ -41,5 +41,6 @@ def test_upper_bounds_are_in_the_constraints_and_nowhere_else() -> None:
     tools += [text for each in hooks.values() for text in each["dependencies"]]
     assert [text for text in (*texts, *tools) if re.search(r"<|==|~=", text.split(";")[0])] == []
     pins = (REPOSITORY / ".ci" / "constraints.txt").read_text("utf-8")
-    names = {re.split(r"[\[>]", text)[0] for text in texts} - {"aserver-asgi"}
-    assert [name for name in names if not re.search(rf"(?i)^{name}==", pins, re.MULTILINE)] == []
+    tools += groups["peers"]
+    names = {re.split(r"[\[<=>;]", text)[0].strip() for text in (*texts, *tools)} - {"aserver-asgi"}
+    assert [name for name in sorted(names) if not re.search(rf"(?i)^{name}==", pins, re.MULTILINE)] == []
