@@ -29,7 +29,7 @@ def remarks(loaded: LoadedApp, config: Config) -> Iterator[str]:
         yield (
             f"{keeper} keeps sessions in the process, and {workers} workers share the connections: requests reach "
             "workers that do not know their session; use --workers 1, or servers of one worker each behind a proxy "
-            "with session affinity (README, Sessions)"
+            "with session affinity (docs/deploying.md, Sessions)"
         )
     taker = _first_loaded(_TAKES_SOCKETS)
     if taker is not None and loaded.interface == "wsgi":
