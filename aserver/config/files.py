@@ -6,6 +6,7 @@ file is run by a child process (`python_file`).
 
 import os
 import re
+import stat
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +36,9 @@ def find_file(cwd: Path) -> SettingsFile | None:
     that by `layers`.
     """
     try:
-        if (path := cwd / "aserver.toml").is_file():
+        if is_file(path := cwd / "aserver.toml"):
             return read_file(path, {})
-        if (path := cwd / "pyproject.toml").is_file() and (file := read_file(path, {})).layer.values:
+        if is_file(path := cwd / "pyproject.toml") and (file := read_file(path, {})).layer.values:
             return file
     except PermissionError:
         raise ConfigError(
@@ -45,6 +46,16 @@ def find_file(cwd: Path) -> SettingsFile | None:
             "another, or name a settings file (--config)"
         ) from None
     return None
+
+
+def is_file(path: Path) -> bool:
+    """Whether `path` is a file. Raises PermissionError where that is not known, as Path's own does before 3.14."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except PermissionError:
+        raise
+    except OSError:
+        return False
 
 
 def read_file(path: Path, environ: dict[str, str]) -> SettingsFile:

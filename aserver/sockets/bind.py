@@ -203,10 +203,16 @@ def is_taken(error: BindError) -> bool:
 
 
 def _resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, str]]:
-    """Each (family, address) of `host` once, in the resolver's order. Blocks for as long as the resolver does."""
+    """Each (family, address) of `host` once, in the resolver's order. Blocks for as long as the resolver does.
+
+    Raises BindError, or ConfigError where the process may not open a file more.
+    """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):  # a name needs a codec, a file
+            text = f"cannot bind {host}:{port}: {error.strerror}; raise the limit of open files (ulimit -n)"
+            raise ConfigError(text) from error
         raise BindError(f"cannot bind {host}:{port}: the name cannot be resolved ({error})") from error
     # The text of an IPv6 address keeps its scope (`fe80::1%eth0`), from which bind(2) takes it.
     return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found))

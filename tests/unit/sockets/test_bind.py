@@ -121,6 +121,17 @@ def test_a_name_that_does_not_resolve_is_named(bind: Bind) -> None:
         bind("no-such-host.invalid:8000")
 
 
+def test_a_process_that_may_open_no_file_more_is_told_so(bind: Bind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.14 opens the module of its codec there. Fails without the look at the error's number."""
+
+    def getaddrinfo(*_: object, **__: object) -> list[tuple[object, ...]]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "encodings/idna.py")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with pytest.raises(ConfigError, match=r"Too many open files; raise the limit of open files \(ulimit -n\)"):
+        bind("127.0.0.1:0")
+
+
 def test_an_empty_host_means_all_ipv4_addresses(bind: Bind) -> None:
     (listener,) = bind(":0")
     assert listener.address[0] == "0.0.0.0"
