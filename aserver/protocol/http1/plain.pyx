@@ -233,7 +233,9 @@ cdef class PlainRequests:
         self.ending = field_lines(self.context.defaults.pairs) + b"\r\n\r\n"
         touched, self.touched = self.touched, []
         for connection in touched:
-            connection.settle()
+            if connection is not None:
+                connection.touched = False
+                connection.give_deadline()
 
     cdef soon_call(self, method):
         PyObject_Call(self.call_soon, (method,), self.soon)
@@ -748,6 +750,7 @@ cdef class PlainConnection:
     cdef dict template, extensions
     cdef bytes out
     cdef double deadline
+    cdef Py_ssize_t place  # among those that are touched
     cdef bint touched, paused, trusted, introduced
     cdef public object logged
 
@@ -790,6 +793,7 @@ cdef class PlainConnection:
     def lost(self):
         """See `Handler`."""
         self.out = self.write = None
+        self.untouch()
         if self.current is not None:
             self.current.ordinary()
         if self.http is not None:
@@ -861,9 +865,7 @@ cdef class PlainConnection:
 
     cdef begin(self, PlainExchange exchange):
         cdef PlainRequests shared = self.shared
-        if not self.touched:
-            self.touched = True
-            shared.touched.append(self)
+        self.touch()
         self.deadline = INFINITY
         if exchange.forwarding is None and not shared.ids:
             self.current = exchange
@@ -924,20 +926,36 @@ cdef class PlainConnection:
         self.current = None
         if exchange.keep_alive:
             self.deadline = shared.deadline
-            if not self.touched:
-                self.touched = True
-                shared.touched.append(self)
+            self.touch()
         else:
             self.settle()
             self.link.close()
 
+    # Deadlines
+
+    cdef touch(self):
+        """Have the next `renew` give the connection its deadline."""
+        if not self.touched:
+            self.touched = True
+            self.place = PyList_GET_SIZE(self.shared.touched)
+            self.shared.touched.append(self)
+
+    cdef untouch(self):
+        """Be kept for that no longer: those that end within a second would be in memory, all of them."""
+        if self.touched:
+            self.touched = False
+            self.shared.touched[self.place] = None
+
     cdef settle(self):
         """Set the connection's deadline, which was kept here since the last request began or ended."""
         if self.touched:
-            self.touched = False
-            if self.link.open:
-                self.link.awaited = NOTHING if self.deadline == INFINITY else NEXT_REQUEST
-                self.link.deadline = self.deadline
+            self.untouch()
+            self.give_deadline()
+
+    cdef give_deadline(self):
+        if self.link.open:
+            self.link.awaited = NOTHING if self.deadline == INFINITY else NEXT_REQUEST
+            self.link.deadline = self.deadline
 
     # The head
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from aserver.asgi import Receive, Scope, Send
 from aserver.protocol.service import Service
+from tests.harness.waiting import turns_of_the_loop
 from tests.protocol.http1.framing_rows import BEHIND, PLAIN
 from tests.protocol.serving import GET, LAST_GET, answer, service_of, serving
 from tests.protocol.wiretap import TURNS, Tap
@@ -383,6 +384,32 @@ async def test_nothing_is_left_of_a_request() -> None:
         await side.ask(*[GET] * 6)
         side.scopes.clear()
         assert [each() for each in tokens if each() is not None] == []
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("requests", [(GET,), (LAST_GET,), (GET, GET), (GET, HEAD, GET), (HEAD, GET)])
+async def test_nothing_is_left_of_a_connection(requests: tuple[bytes, ...]) -> None:
+    """Also before the next sweep: else all connections of a second would be in memory. Fails without `untouch`."""
+    side = Side(echo, native=True)
+    await side.ask(*requests)
+    gc.collect()
+    gc.disable()
+    try:
+        tap = Tap().plug(side.service)
+        for request in requests:
+            tap.protocol.data_received(request)
+            await turns_of_the_loop(TURNS)
+        assert tap.written.startswith(b"HTTP/1.1 200")
+        tap.protocol.connection_lost(None)
+        left = weakref.ref(tap)
+        side.scopes.clear()
+        side.records.clear()
+        tap.protocol = None
+        del tap
+        await turns_of_the_loop()
+        assert left() is None
+        side.service.sweep(side.service.context.now + 1)
     finally:
         gc.enable()
 
