@@ -1,6 +1,6 @@
 """The command: `python -m bench run | dev | list | setup | table | plot | page | simulate`.
 
-Runs in the harness process; the only module that exits it.
+Runs in the harness process. No other module may end it.
 """
 
 import json
@@ -36,7 +36,7 @@ def main() -> None:
 
 @main.command("list")
 def list_() -> None:
-    """Show scenarios and servers, and which server has no row where."""
+    """Show scenarios and servers, and for each scenario the servers without a row."""
     known = servers.read()
     with tempfile.TemporaryDirectory() as directory:
         stage = Stage(environment.locate(sys.executable), frozenset({0}), Path(directory), 1)
@@ -124,7 +124,7 @@ def _choose(known: dict[str, servers.Server], wanted: Sequence[str], without: Se
 
 
 def _end_on_sigterm() -> None:
-    """Make SIGTERM end the run as Ctrl-C does, so that it too leaves no server behind."""
+    """Make SIGTERM end the run as Ctrl-C does, so that no server is left behind."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -292,7 +292,7 @@ def plot(file: Path, out: Path | None) -> None:
 def page_(files: Sequence[Path]) -> None:
     """Put JSON reports into docs/performance.md and README.md, and draw their families of rows into docs/img.
 
-    Rows of scenarios that are in none of them stay.
+    Rows of scenarios that are in no report stay.
     """
     reports = [_read_report(file) for file in files]
     for name, rows in (("docs/performance.md", ()), ("README.md", page.FEW)):

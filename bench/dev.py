@@ -1,13 +1,12 @@
 """The time from a save to the first answer of the new code, for each server's own reload: `python -m bench dev`.
 
-Runs in the harness process. A client asks without a pause, on a connection for each request, from the moment of the
-save; a request that fails counts, because a browser would show it.
+Runs in the harness process. From the save on, a client sends requests without a pause, each on a connection of its own.
+Failed requests are counted, because a browser would show them.
 """
 
 import http.client
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import tempfile
@@ -17,7 +16,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-#: By framework: the file that is saved, and the target in it.
+from bench.servers import free_port
+
+#: Framework -> the file that is saved; VERSION changes with each save.
 APPS: Mapping[str, str] = {
     "FastAPI": """
 from fastapi import FastAPI
@@ -44,33 +45,34 @@ urlpatterns = [path("", lambda request: HttpResponse("VERSION"))]
 app = get_asgi_application()
 """,
 }
-#: The servers' commands, behind the interpreter.
+#: Server -> the arguments of the interpreter.
 COMMANDS: Mapping[str, str] = {
     "aserver": "-m aserver dev main:app --bind 127.0.0.1:{port} --control off --no-access-log",
     "uvicorn": "-m uvicorn main:app --reload --port {port} --no-access-log",
     "granian": "-m granian --interface asgi --reload --port {port} main:app",
     "hypercorn": "-m hypercorn --reload --bind 127.0.0.1:{port} main:app",
 }
-#: Seconds that a server may take to begin, or a save to be answered; and for which nothing happens between two saves.
+#: Seconds for a server's start, and for the answer to a save; seconds without an event before each save.
 PATIENCE, QUIET = 30.0, 0.7
 
 
 @dataclass
 class Times:
-    """The milliseconds of each save, and how many requests failed meanwhile."""
+    """The milliseconds of each save, and the number of requests that failed meanwhile."""
 
     saves: list[float] = field(default_factory=list)
     failed: int = 0
 
     def row(self) -> str:
-        """Median, slowest, and failures, as cells of a table."""
+        """Return median, slowest, and failures, as cells of a table."""
         return f"{statistics.median(self.saves):.0f} ms | {max(self.saves):.0f} ms | {self.failed}"
 
 
 def measure(python: str, server: str, app: str, saves: int, checkout: Path) -> Times:
-    """Save `saves` times. Raises TimeoutError if the new code does not answer."""
+    """Save the file `saves` times, and time the answers. Raises TimeoutError if the new code does not answer."""
     times = Times()
-    with tempfile.TemporaryDirectory(prefix="bench-dev-") as name, _port() as port:
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="bench-dev-") as name:
         file = Path(name, "main.py")
         file.write_text(APPS[app].replace("VERSION", "version-0"))
         with _running([python, *COMMANDS[server].format(port=port).split()], name, checkout):
@@ -86,20 +88,12 @@ def measure(python: str, server: str, app: str, saves: int, checkout: Path) -> T
 
 
 def table(python: str, saves: int, checkout: Path) -> Iterator[str]:
-    """The lines of the table, each as soon as it is known."""
+    """Yield the lines of the table, each as soon as it is measured."""
     yield "| | | from the save to the new answer, median | slowest | failed requests |"
     yield "|---|---|---|---|---|"
     for app in APPS:
         for server in COMMANDS:
             yield f"| {app} | {server} | {measure(python, server, app, saves, checkout).row()} |"
-
-
-@contextmanager
-def _port() -> Iterator[int]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-    yield port
 
 
 @contextmanager
@@ -121,7 +115,7 @@ def _running(command: list[str], directory: str, checkout: Path) -> Iterator[Non
 
 
 def _until(port: int, text: str) -> int:
-    """Ask until the answer has `text`; returns how many requests failed."""
+    """Send requests until an answer has `text`; return the number of failed requests."""
     failed, end = 0, time.monotonic() + PATIENCE
     while time.monotonic() < end:
         client = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)

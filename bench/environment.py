@@ -1,4 +1,4 @@
-"""The environment of the servers under test: a virtualenv per Python version, with pinned peers.
+"""The environment of the servers under test: a virtualenv for each Python version, with peers of fixed versions.
 
 Runs in the harness process. It never touches the harness's own environment.
 """
@@ -32,12 +32,12 @@ print(json.dumps(found))
 
 
 class InstallError(Exception):
-    """pip could not install a package; the message is its line with the reason."""
+    """pip could not install a package. The message is the line of its output that has the reason."""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtualenv that holds the peers and aserver."""
+    """A virtualenv with the peers and aserver."""
 
     path: Path
 
@@ -52,7 +52,7 @@ class Environment:
         return self.bin / "python"
 
     def versions(self, wanted: Iterable[tuple[str, str]]) -> dict[str, str]:
-        """Map each importable module of `(module, distribution)` to its distribution's version."""
+        """Return the version of each distribution whose module can be imported, by module."""
         asked = json.dumps(list(wanted))
         done = subprocess.run(
             [self.python, "-c", _VERSIONS, asked], check=True, capture_output=True, text=True, cwd=self.path
@@ -67,17 +67,17 @@ class Environment:
 
 
 def locate(python: str) -> Environment:
-    """Name the environment that belongs to an interpreter; it need not exist yet."""
+    """Return the environment that belongs to an interpreter. It need not exist yet."""
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
     version = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
     return Environment(HERE / f".env-{version}")
 
 
 def prepare(python: str = sys.executable) -> tuple[Environment, list[str]]:
-    """Make the environment, or bring it up to date when the pins changed; return it and a list of problems.
+    """Make the environment, or bring it up to date if a version has changed; return it and a list of problems.
 
-    A peer that cannot be installed raises InstallError, because a comparison with fewer peers than promised would be
-    dishonest. If aserver cannot be installed, that is a problem in the list, and the peers are measured without it.
+    Raises InstallError if a peer cannot be installed, because a comparison with fewer peers than promised would be
+    dishonest. If aserver cannot be installed, the list has that problem, and the peers are measured without aserver.
     """
     environment = locate(python)
     if _stale(environment, "peers", REQUIREMENTS):
@@ -103,14 +103,14 @@ def prepare(python: str = sys.executable) -> tuple[Environment, list[str]]:
 
 
 def subject_files() -> list[Path]:
-    """The files that aserver is built from."""
+    """Return the files from which aserver is built."""
     files = [CHECKOUT / name for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE")]
     package = (path for path in (CHECKOUT / "aserver").rglob("*") if path.is_file())
     return files + sorted(path for path in package if path.suffix not in (".pyc", ".so"))
 
 
 def copy_subject(directory: Path) -> None:
-    """Copy what aserver is built from."""
+    """Copy the files from which aserver is built."""
     for path in subject_files():
         copy = directory / path.relative_to(CHECKOUT)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -120,8 +120,8 @@ def copy_subject(directory: Path) -> None:
 def _install_subject(environment: Environment, *, compiled: bool) -> None:
     """Install aserver, its protocol modules compiled if there is a compiler.
 
-    From a copy: the build leaves compiled modules beside the source. There they would hide later changes, and the row
-    `aserver-pure` runs from the source.
+    It is built from a copy, because the build leaves compiled modules beside the source. In the checkout they would
+    hide later changes of the source, from which the row `aserver-pure` runs.
     """
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         copy_subject(Path(name))
@@ -129,7 +129,7 @@ def _install_subject(environment: Environment, *, compiled: bool) -> None:
 
 
 def _stale(environment: Environment, what: str, *sources: Path) -> bool:
-    """Whether the environment is incomplete, or was made from other versions of these files."""
+    """Tell whether the environment is incomplete, or was made from other contents of these files."""
     stamp = environment.path / f"bench-{what}"
     return not stamp.exists() or stamp.read_text() != _digest(sources)
 

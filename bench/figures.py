@@ -1,7 +1,8 @@
 """Medians, spreads and ratios of measurements. Pure: no process, no clock, no file.
 
-A ratio is made of two figures of the same round, not of two medians. The two servers were measured within minutes, so a
-machine that is slow for a while slows both, and that cancels. The median of these ratios is reported.
+A ratio is made of two figures of the same round, not of two medians. In a round both servers are measured within
+minutes. If the machine is slow for a while, both figures are larger, and the ratio is the same. The median of all
+ratios is reported.
 """
 
 import statistics
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Sample:
-    """A measurement of a server in a round. `failure`: why there are no figures."""
+    """A measurement of a server in a round. `failure` is the reason if there are no figures."""
 
     scenario: str
     server: str
@@ -54,9 +55,9 @@ def ratios(samples: Sequence[Sample], server: str, other: str, key: str) -> list
 
 
 def best(samples: Sequence[Sample], servers: Iterable[str], key: str) -> str | None:
-    """Return the server with the lowest median among those without errors; among all, if all had some.
+    """Return the server with the lowest median, of those without errors; of all, if all had errors.
 
-    It is the best of the whole run: a best server of each round would be a peer that does not exist.
+    It is the best of the whole run. The best of each round would mix several servers to a peer that does not exist.
     """
     ranked = []
     for server in servers:

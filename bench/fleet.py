@@ -1,7 +1,7 @@
 """A fleet of hosts on a fake clock: the master's real decisions, and simulated zygotes and workers.
 
-Pure: no process, no clock, chance from a seed. Each host is an `aserver.master.core.machine.Master`; a queue holds the
-next events of all hosts. Only the durations of boots and drains are simulated, which the master does not decide.
+Pure: no process, no clock, chance from a seed. Each host is an `aserver.master.core.machine.Master`; a queue has the
+next events of all hosts. Only the durations of loads, boots and drains are invented: all else the master decides.
 """
 
 import bisect
@@ -18,21 +18,21 @@ from aserver.master.core.machine import Master
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Durations in seconds, as medians; `spread` makes them log-normal."""
+    """Medians of durations in seconds, which are log-normal with `spread`."""
 
     load: float = 3.0  # the app, in a zygote
     boot: float = 20.0  # from the fork to READY: imports, caches, connections
     drain: float = 5.0  # from the order to the exit: the requests under way
-    spread: float = 0.25  # sigma of the logarithm: a sixth of the boots takes more than 1.28 times the median
+    spread: float = 0.25  # sigma of the logarithm: a sixth of all boots takes more than 1.28 times the median
 
     def draw(self, rng: random.Random, median: float) -> float:
-        """Draw a duration."""
+        """Return a random duration."""
         return median * math.exp(rng.gauss(0.0, self.spread))
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """From `at` (seconds) on: the fewest workers that served and the most that booted, within a step."""
+    """A step that begins at `at` (seconds): the fewest workers that served in it, and the most that booted."""
 
     at: float
     serving: int
@@ -55,7 +55,7 @@ class Record:
 
 
 class Fleet:
-    """`hosts` masters that are started at second 0, and the queue of their events."""
+    """Masters that are all started at second 0, and the queue of their events."""
 
     def __init__(self, hosts: int, limits: Limits, times: Times, seed: int, step: float = 10.0) -> None:
         self._rng = random.Random(seed)
@@ -70,7 +70,7 @@ class Fleet:
         self._serving: set[tuple[int, int]] = set()
         self._booting: set[tuple[int, int]] = set()
         self._last = 0.0
-        self._low, self._high = 0, 0  # within the step under way
+        self._low, self._high = 0, 0  # fewest serving and most booting of this step
         self.record = Record(step)
         for host in range(hosts):
             self._push(0.0, host, ev.Started())
@@ -81,7 +81,7 @@ class Fleet:
             now, _, host, event = heapq.heappop(self._queue)
             if isinstance(event, ev.Tick):
                 if self._alarms[host] != now:
-                    continue  # another deadline has been set since
+                    continue  # the master has another deadline since
                 self._alarms[host] = None
             self._pass_to(now)
             self._happen(host, event, now)
@@ -143,7 +143,7 @@ class Fleet:
     # ── the record ───────────────────────────────────────────────────────────────────────────
 
     def _pass_to(self, now: float) -> None:
-        """Let time pass without events."""
+        """Record the time from the last event until `now`."""
         record, serving = self.record, len(self._serving)
         if record.complete_at <= self._last:
             record.missing += (self._wanted - serving) * (now - self._last)
@@ -151,7 +151,7 @@ class Fleet:
         if int(now / record.step) > step:
             self._keep(Moment(step * record.step, self._low, self._high))
             self._low, self._high = serving, len(self._booting)
-            if int(now / record.step) > step + 1:  # in the steps between, nothing changed
+            if int(now / record.step) > step + 1:  # the steps between are all alike
                 self._keep(Moment((step + 1) * record.step, self._low, self._high))
         self._last = now
 
@@ -173,7 +173,7 @@ class Fleet:
 
 
 def between(record: Record, begin: float, end: float) -> list[Moment]:
-    """The moments from `begin` until before `end`; the first is the state at `begin`."""
+    """Return the moments from `begin` until before `end`. The first is the moment at `begin`, or the last before it."""
     first = max(0, bisect.bisect_right(record.moments, begin, key=_at) - 1)
     return record.moments[first : bisect.bisect_left(record.moments, end, key=_at)]
 

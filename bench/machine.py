@@ -1,4 +1,4 @@
-"""The machine, and how its CPUs are shared out between the server and its load.
+"""The machine: its tools, its facts, and the division of its CPUs between the server and the load.
 
 Runs in the harness process. It never changes the machine: it reads /proc, and pins only processes that it starts.
 """
@@ -22,7 +22,7 @@ class MissingToolError(Exception):
 
 def tool(name: str) -> str:
     """Return the path of a program, or raise MissingToolError that says how to get it."""
-    # nginx lives in sbin, which an ordinary user's PATH may not have.
+    # nginx is in sbin, which an ordinary user's PATH may not have.
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
     if found is None:
         raise MissingToolError(f"{name} is not installed (Debian: apt-get install {PACKAGES.get(name, name)})")
@@ -56,9 +56,9 @@ def share_out(usable: set[int], workers: int) -> Processors:
 
 @contextmanager
 def pinned(cpus: frozenset[int]) -> Iterator[None]:
-    """Run the block on these CPUs; processes started inside inherit them.
+    """Run the block on these CPUs. Processes that it starts inherit them.
 
-    The harness has one thread, so this needs neither taskset nor a preexec_fn.
+    That works without taskset or a preexec_fn, because the harness has a single thread.
     """
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cpus)
@@ -76,7 +76,7 @@ def raise_file_limit() -> int:
 
 
 def describe() -> dict[str, str]:
-    """Facts for the judgement of the figures, without a name of this machine."""
+    """Return facts by which figures can be judged, without the machine's name."""
     model = ""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):

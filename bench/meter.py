@@ -2,8 +2,8 @@
 
 Runs in the harness process, on the load generator's CPUs. Never signals anything.
 
-The tree is every descendant of the root and every process of its session. The session is for orphans: if a process in
-the middle dies, its children are no descendants any more. (Each server is the leader of a session of its own.)
+The tree is all descendants of the root and all processes of its session. Each server leads a session of its own. The
+session has the orphans: when a process dies, its children are no longer descendants of the root.
 """
 
 import os
@@ -26,7 +26,7 @@ class Stat:
 
 
 def parse_stat(text: str, ticks: int = _TICKS) -> Stat:
-    """Parse /proc/PID/stat, from the last bracket on: the command name may have spaces and brackets, too."""
+    """Parse /proc/PID/stat. The fields begin after the last bracket, because a command name may have brackets."""
     head, _, tail = text.rpartition(")")
     fields = tail.split()
     return Stat(
@@ -39,7 +39,7 @@ def parse_stat(text: str, ticks: int = _TICKS) -> Stat:
 
 
 def select_tree(stats: Iterable[Stat], root: int) -> list[Stat]:
-    """Pick the root, its descendants, and everything in its session."""
+    """Return the root, its descendants, and all processes of its session."""
     everything = {stat.pid: stat for stat in stats}
     children: dict[int, list[int]] = {}
     for stat in everything.values():
@@ -55,7 +55,7 @@ def select_tree(stats: Iterable[Stat], root: int) -> list[Stat]:
 
 
 def tree(root: int) -> list[Stat]:
-    """Return the live tree of a process, zombies included (their time is not yet their parent's)."""
+    """Return the tree of a process now. Zombies are included: their CPU time is not yet their parent's."""
     stats = []
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
@@ -67,13 +67,13 @@ def tree(root: int) -> list[Stat]:
 
 
 def cpu_seconds(root: int) -> float:
-    """The CPU time of the whole tree so far, user and system, with that of reaped children."""
+    """Return the CPU time of a tree so far, user and system, with that of reaped children."""
     return sum(stat.cpu for stat in tree(root))
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Memory of a tree in bytes. `pss` may be added up, because it shares common pages out; `rss` may not."""
+    """Memory of a tree in bytes. `rss` counts a page once for each process that shares it; `pss` counts it once."""
 
     pss: int = 0
     rss: int = 0
@@ -93,7 +93,7 @@ def parse_rollup(text: str) -> dict[str, int]:
 
 
 def memory(root: int) -> Memory:
-    """The memory of the tree now, without processes that end meanwhile."""
+    """Return the memory of a tree now, without processes that end meanwhile."""
     pss = rss = private = processes = 0
     for stat in tree(root):
         try:

@@ -1,10 +1,11 @@
-"""The hot path alone: connections fed with bytes in this process, no sockets, CPU time per request, smallest of many.
+"""Measures the hot path alone: bytes are fed to connections, without sockets. The figure is CPU time per request.
 
     python -m bench.micro                                     # every case, this checkout
     python -m bench.micro hello browser --against ../before   # in turns with another checkout, and the ratio
 
-Each tree is measured in processes of its own, which take turns. It needs the environment aserver is installed in.
-The costs of kernel and transport are left out: confirm a finding with `python -m bench run`.
+Each figure is the smallest of many timings. Each checkout is measured in processes of its own, which take turns. It
+needs the environment in which aserver is installed. The costs of kernel and transport are left out: confirm a finding
+with `python -m bench run`.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve()
 CONNECTIONS = 64
-TURNS = 150  # of the loop in a timing; in each, every connection gets a request or a batch
+TURNS = 150  # of the loop in a timing. In each turn, each connection gets a piece of bytes
 
 _HOST = b"Host: 127.0.0.1:8000\r\n"
 _BROWSER = (
@@ -47,8 +48,8 @@ def _get(target: bytes, fields: bytes) -> bytes:
 
 
 def _cases() -> dict[str, tuple[list[bytes], int]]:
-    """Name -> the pieces that each connection gets in turn, again and again; requests in a piece."""
-    numbers = range(7)  # 7 divides neither CONNECTIONS nor TURNS: each connection gets another number than before
+    """Return name -> the pieces that each connection gets in turn, again and again; and the requests in a piece."""
+    numbers = range(7)  # the requests of a turn differ from those of the turn before
     return {
         "hello": ([_get(b"/", _HOST)], 1),
         "targets": ([_get(b"/items/%d?page=%d" % (n, n * n), _HOST) for n in numbers], 1),
@@ -62,9 +63,9 @@ def _cases() -> dict[str, tuple[list[bytes], int]]:
     }
 
 
-#: Cases that are also measured with an access log in the default format, into a file: name -> the plain case.
+#: Cases with an access log in the default format, into a file: name -> the case without it.
 _LOGGED = {"hello-logged": "hello", "browser-logged": "browser-targets", "others-logged": "browser-others"}
-#: Cases that are also measured with each request counted (`metrics`).
+#: Cases with `metrics`, which count each request: name -> the case without them.
 _METERED = {"hello-metered": "hello", "browser-metered": "browser"}
 
 
@@ -73,7 +74,7 @@ _STREAMS = {"h2-hello": 1, "h2-10": 10}
 
 
 def _socket_cases() -> dict[str, tuple[list[bytes], int]]:
-    """The cases of WebSockets: name -> pieces of frames; messages in a piece."""
+    """Return the cases of WebSockets: name -> pieces of frames, and the messages in a piece."""
     binary, text = (bytes((first, 0x80 | 64)) + b"mask" + bytes(64) for first in (0x82, 0x81))
     large = bytes((0x82, 0x80 | 127)) + (1 << 16).to_bytes(8, "big") + b"mask" + bytes(1 << 16)
     return {
@@ -85,7 +86,7 @@ def _socket_cases() -> dict[str, tuple[list[bytes], int]]:
 
 
 class _Transport:
-    """The part of a transport that a connection uses; it counts writes and drops the bytes."""
+    """The part of a transport that a connection uses. It counts writes, and drops the bytes."""
 
     def __init__(self, protocol: Any) -> None:
         self.protocol = protocol
@@ -114,7 +115,7 @@ class _Transport:
 
 
 def _access_log(config: Any) -> dict[str, Any]:
-    """The arguments that a worker gives its Service for an access log; the lines go to a file."""
+    """Return the arguments that a worker gives its Service for an access log into a file."""
     from aserver.log.access.recorder import AccessLog
     from aserver.log.sink import Sink
 
@@ -165,7 +166,7 @@ async def _measure(
 
 
 def _requests(first: int, batch: int) -> bytes:
-    """Return HEADERS frames with all of their fields in the tables, as a client's second ones have."""
+    """Return HEADERS frames of requests whose fields are all in the tables, as a client's second request is."""
     return b"".join(b"\0\0\4\1\5%b\x82\x86\x84\xbe" % (first + 2 * n).to_bytes(4, "big") for n in range(batch))
 
 
@@ -262,7 +263,7 @@ def _measure_here(cases: list[str], timings: int) -> None:
 
 
 def _measure_tree(tree: Path, cases: list[str], timings: int) -> dict[str, float]:
-    # By path, not as a module: the other tree may have no bench.micro.
+    # This file by its path, because the other checkout may have no bench.micro.
     code = f"import sys; sys.path[:0] = [{str(tree)!r}, {str(HERE.parent / 'apps')!r}]\n"
     code += f"import runpy; runpy.run_path({str(HERE)!r}, run_name='measured')['_measure_here']({cases!r}, {timings})"
     done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True, cwd=tree)
@@ -271,7 +272,7 @@ def _measure_tree(tree: Path, cases: list[str], timings: int) -> dict[str, float
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure the cases of the command line, and print a row for each."""
     known = [*_cases(), *_LOGGED, *_METERED, *_STREAMS, *_socket_cases()]
     parser = argparse.ArgumentParser(prog="python -m bench.micro")
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {' '.join(known)}; all if none is named")

@@ -11,7 +11,7 @@ from bench.figures import best, by_round, errors, ratios, spread
 from bench.report import MARK, Report, ScenarioReport
 
 SUBJECT, PURE = "aserver", "aserver-pure"
-#: Rows that are one picture.
+#: Each family of rows is a picture.
 FAMILIES = {
     "requests": ("headers-varied", "hello", "headers", "access-log", "pipeline-16", "metrics"),
     "frameworks": ("fastapi", "wsgi-flask"),
@@ -27,9 +27,9 @@ _PEERS = {"uvicorn-httptools": "uvicorn", "granian": "granian", "h2corn": "h2cor
 
 
 def table(reports: Sequence[Report], names: Sequence[str] = (), before: str = "") -> list[str]:
-    """The rows of the scenarios in `names`, or of all. Each figure is a median, with the smallest and largest.
+    """Return the rows of the scenarios in `names`, or of all. Each figure is a median, with the smallest and largest.
 
-    A scenario's row is of the last report that has it; one that no report has keeps its row in `before`, a page.
+    A scenario's row comes from the last report that has it. If none has it, its row in `before`, the old page, stays.
     """
     rows = {line.removeprefix("| ").split(" ")[0]: line for line in before.splitlines() if line.startswith("| ")}
     for report in reports:
@@ -43,7 +43,7 @@ def table(reports: Sequence[Report], names: Sequence[str] = (), before: str = ""
 
 
 def origins(reports: Sequence[Report], before: str = "") -> list[str]:
-    """When, where and with which versions the rows were measured, a line for each report; see `table`."""
+    """Return a line for each report: when, where and with which versions its rows were measured. See `table`."""
     new = {scenario.name for report in reports for scenario in report.scenarios}
     lines = []
     for date, names, rest in re.findall(r"^\* (\d{4}-\d\d-\d\d \d\d:\d\d): ([^.]*)\. (.*)$", before, re.MULTILINE):
@@ -63,12 +63,12 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def between(page: str, mark: str) -> str:
-    """The lines of a page that `replaced` would replace."""
+    """Return the lines of a page that `replaced` would replace."""
     return page.partition(f"<!-- {mark} -->\n")[2].partition(f"<!-- end of {mark} -->")[0]
 
 
 def replaced(page: str, mark: str, lines: Sequence[str]) -> str:
-    """The page with other lines between `<!-- MARK -->` and `<!-- end of MARK -->`. Raises ValueError without them."""
+    """Return the page with `lines` between `<!-- MARK -->` and `<!-- end of MARK -->`, or raise ValueError."""
     begin, end = f"<!-- {mark} -->\n", f"<!-- end of {mark} -->"
     if page.count(begin) != 1 or page.count(end) != 1:
         raise ValueError(f"the page has no place for {mark}: {begin.strip()} ... {end}")

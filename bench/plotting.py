@@ -1,4 +1,4 @@
-"""Draws a report: a picture per scenario, PNG and SVG; or reports, a picture per family of rows, for the documents.
+"""Draws pictures: of a report for each scenario, or of several reports for each family of rows.
 
 Runs in the bench's own environment, which has matplotlib; `python -m bench plot` starts it there.
 """
@@ -13,7 +13,7 @@ from bench.figures import by_round, errors, spread
 from bench.page import FAMILIES
 from bench.report import MARK, Report, ScenarioReport, ranking
 
-# Distinguishable also for colour-blind readers (Okabe and Ito, "Color Universal Design", 2008).
+# Colours that colour-blind readers can distinguish (Okabe and Ito, "Color Universal Design", 2008).
 _COLOURS = {"subject": "#0072B2", "peer": "#999999", "limit": "#E69F00"}
 
 
@@ -72,9 +72,9 @@ def draw(report: Report, directory: Path) -> list[Path]:
 def _bars(axes: Any, scenario: ScenarioReport, servers: list[str], roles: dict[str, str]) -> None:
     column = scenario.columns[0]
     spreads = [spread(list(by_round(scenario.samples, name, column["key"]).values())) for name in servers]
-    found = [one for one in spreads if one is not None]
-    medians = [one.median for one in found]
-    reach = [[one.median - one.low for one in found], [one.high - one.median for one in found]]
+    found = [each for each in spreads if each is not None]
+    medians = [each.median for each in found]
+    reach = [[each.median - each.low for each in found], [each.high - each.median for each in found]]
     labels = [f"{name} {MARK}" if errors(scenario.samples, name) else name for name in servers]
     bars = axes.barh(labels, medians, xerr=reach, color=[_COLOURS[roles[name]] for name in servers], capsize=3)
     axes.bar_label(bars, labels=[f"{value:.{column['digits']}f}" for value in medians], padding=4)

@@ -1,7 +1,7 @@
-"""Servers when things go wrong, each asked by its own command: `python -m bench.promises ENVIRONMENT/bin`.
+"""Tries how servers act when things go wrong: `python -m bench.promises ENVIRONMENT/bin`.
 
-Runs in the harness process; docs/comparison.md shows the answers. It must never end a process that it did not start:
-each server has a session of its own, and only what is in it is ended.
+Runs in the harness process, and starts each server by its own command. docs/comparison.md has the table. It must never
+end a process that it did not start: each server has a session of its own, and only processes of that session are ended.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from bench import meter
 from bench.load import strict
 from bench.servers import Address, free_port
 
-#: Seconds until a server must answer for the first time, and that a question waits for an answer.
+#: Seconds for a server's first answer, and for an event that a question waits for.
 READY, WAIT = 20.0, 15.0
 
 GOOD = """\
@@ -55,7 +55,7 @@ def wsgi(environ, start_response):
 """
 BROKEN = "raise RuntimeError('a broken deploy')\n"
 
-#: Two workers each, and the shortest limit for a hung worker that the server has (3 s where it has any).
+#: Each server has two workers, and a limit of 3 s for a hung worker if it has an option for that.
 COMMANDS = {
     "aserver": "{bin}/aserver run app:app --workers 2 --bind 127.0.0.1:{port} --hang-timeout 3 --min-lifetime 0",
     "gunicorn": "{bin}/gunicorn app:app -k asgi --workers 2 --bind 127.0.0.1:{port} --timeout 3",
@@ -71,14 +71,14 @@ COMMANDS = {
 
 @dataclass
 class Served:
-    """A running server, its folder with `app.py`, and where it listens."""
+    """A running server, its folder with `app.py`, and its address."""
 
     process: "subprocess.Popen[bytes]"
     folder: Path
     address: Address
 
     def ask(self, path: str = "/", timeout: float = 5.0) -> str:
-        """The body of an answer with 200, else a word for what came instead."""
+        """Return the body of an answer with 200, else the status or the error's name."""
         try:
             status, body = self.address.exchange(path, timeout=timeout)
         except (OSError, http.client.HTTPException) as error:
@@ -86,23 +86,23 @@ class Served:
         return body.decode() if status == 200 else f"status {status}"
 
     def answers(self, times: int = 10) -> int:
-        """How many of so many requests are answered."""
+        """Return how many of `times` requests are answered."""
         return sum(self.ask().isdigit() for _ in range(times))
 
     def alive(self) -> set[int]:
-        """The pids of the server's session that are no zombies."""
+        """Return the pids of the server's tree, without zombies."""
         return {each.pid for each in meter.tree(self.process.pid) if each.state != "Z"}
 
 
 @contextmanager
 def serving(command: str, binaries: Path, text: str = GOOD) -> Iterator[Served]:
-    """Start a server on a free port; it may fail. Leaving ends its whole session."""
+    """Start a server on a free port; the start may fail. Leaving the block ends all its processes."""
     with tempfile.TemporaryDirectory() as name:
         folder, address = Path(name), Address(port=free_port())
         (folder / "app.py").write_text(text, "utf-8")
         words = shlex.split(command.format(bin=binaries, port=address.port))
         with (folder / "log").open("wb") as log:
-            # uWSGI's reload starts the interpreter itself, which then knows of no virtual environment.
+            # uWSGI's reload starts the interpreter anew, which does not find its virtual environment then.
             path = ":".join([name, *map(str, (binaries.parent / "lib").glob("*/site-packages"))])
             environ = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "XDG_RUNTIME_DIR": name}
             process = subprocess.Popen(
@@ -121,7 +121,7 @@ def serving(command: str, binaries: Path, text: str = GOOD) -> Iterator[Served]:
 
 
 def until(condition: Callable[[], bool], seconds: float = WAIT) -> float | None:
-    """The seconds until the condition holds, or None."""
+    """Return the seconds until the condition holds, or None if it does not within `seconds`."""
     begun = time.monotonic()
     while time.monotonic() - begun < seconds:
         if condition():
@@ -246,7 +246,7 @@ QUESTIONS: tuple[Callable[[str, Path], str], ...] = (
 
 
 def ask(question: Callable[[str, Path], str], command: str, binaries: Path) -> str:
-    """The answer for a cell, or why there is none."""
+    """Return the answer for a cell of the table, or the reason why there is none."""
     try:
         return question(command, binaries)
     except (OSError, RuntimeError) as error:
@@ -254,7 +254,7 @@ def ask(question: Callable[[str, Path], str], command: str, binaries: Path) -> s
 
 
 def table(binaries: Path) -> Iterator[str]:
-    """The rows, in Markdown, as the answers come. Three servers at a time: they mostly wait."""
+    """Yield the rows in Markdown as the answers come. Three servers run at a time, because they mostly wait."""
     yield "| question | " + " | ".join(COMMANDS) + " |"
     yield "|---|" + "---|" * len(COMMANDS)
     with ThreadPoolExecutor(3) as pool:

@@ -1,4 +1,4 @@
-"""Makes reports of samples: a JSON document that holds everything, and a Markdown table made of it. Pure.
+"""Makes reports of samples: a JSON document with all of them, and Markdown tables. Pure.
 
 Every row that had errors carries a mark; a server without figures has a row that says why.
 """
@@ -38,7 +38,7 @@ class Report:
     format: int = 1
 
     def to_json(self) -> dict[str, Any]:
-        """The report as plain data."""
+        """Return the report as plain data."""
         return asdict(self)
 
     @classmethod
@@ -82,7 +82,7 @@ def _section(scenario: ScenarioReport, roles: dict[str, str]) -> str:
 
 
 def ranking(scenario: ScenarioReport) -> list[str]:
-    """Return the servers by the median of the main figure; those without figures last."""
+    """Return the servers in the order of the main figure's median. Servers without figures come last."""
     key = scenario.columns[0]["key"]
 
     def place(server: str) -> tuple[bool, float]:
@@ -99,7 +99,7 @@ def table(scenario: ScenarioReport, roles: dict[str, str]) -> list[str]:
     main = scenario.columns[0]
     references = _references(scenario, roles) if main["compare"] else {}
     subjects = [name for name, role in roles.items() if role == "subject" and name in servers]
-    subject = subjects[0] if subjects and main["compare"] else None  # the first that was named
+    subject = subjects[0] if subjects and main["compare"] else None  # the first subject of the report
     titles = ["server", main["title"], *references]
     if subject is not None:
         titles.append(f"{subject} ÷ it")
@@ -116,7 +116,7 @@ def table(scenario: ScenarioReport, roles: dict[str, str]) -> list[str]:
 
 
 def _references(scenario: ScenarioReport, roles: dict[str, str]) -> dict[str, str]:
-    """Title -> the server by which every row is divided: the limit and the best peer, if they were measured."""
+    """Return title -> the server by which all rows are divided: the limit and the best peer, if they were measured."""
     key = scenario.columns[0]["key"]
     measured = [name for name in ranking(scenario) if by_round(scenario.samples, name, key)]
     found = {f"÷ {name}": name for name in measured if roles[name] == "limit"}

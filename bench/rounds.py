@@ -1,4 +1,4 @@
-"""Runs the plan: rounds, in each round every scenario, in each scenario every server.
+"""Plans and runs measurements: in each round all scenarios, in each scenario all servers.
 
 Runs in the harness process. A measurement that fails becomes a sample with the failure; the run goes on.
 """
@@ -15,14 +15,14 @@ from bench.machine import MissingToolError, tool
 from bench.scenarios.contract import MeasureError, Scenario, Stage
 from bench.servers import Server, StartError
 
-QUICK_SECONDS = 295.0
-# Seconds of a quick run that are left for estimates that were too low, and for the report.
+QUICK_SECONDS = 295.0  # of a quick run
+# Seconds of a quick run that are kept for the report, and for measurements that take longer than estimated.
 _MARGIN = 25.0
 
 
 @dataclass
 class Plan:
-    """The measurements of a run; `refused` and `skipped` have those that are left out, with the reasons."""
+    """The measurements of a run. `refused` (by scenario and server) and `skipped` (by scenario) have reasons."""
 
     stage: Stage
     rounds: int
@@ -36,7 +36,7 @@ class Plan:
 def plan(
     stage: Stage, rounds: int, scenarios: Sequence[Scenario], servers: Sequence[Server], versions: dict[str, str]
 ) -> Plan:
-    """Pair scenarios with the servers that can do them; `versions`: the installed modules."""
+    """Give each scenario the servers that can run it. `versions` has the installed modules."""
     made = Plan(stage, rounds, [], {})
     for scenario in scenarios:
         try:
@@ -68,7 +68,7 @@ def plan(
 def fit(
     stage: Stage, scenarios: Sequence[Scenario], servers: Sequence[Server], versions: dict[str, str], limit: float
 ) -> Plan:
-    """Make the most thorough plan for `limit` seconds: shorter loads rather than fewer rounds, for good ratios."""
+    """Make the most thorough plan for `limit` seconds. Loads are shortened before rounds are left out."""
     made = None
     for rounds, seconds in ((5, 3), (5, 2), (3, 2), (3, 1), (2, 1), (1, 1)):
         made = plan(replace(stage, seconds=seconds), rounds, scenarios, servers, versions)
@@ -81,9 +81,9 @@ def fit(
 def execute(
     made: Plan, step: Callable[[str, float], None], report: Callable[[Sample], None], deadline: float | None = None
 ) -> str | None:
-    """Run the plan; give `step` each label and the seconds done, `report` each sample.
+    """Run the plan. Call `step` with the label of each measurement and the seconds done, `report` with each sample.
 
-    Returns the reason for an early end, or None. KeyboardInterrupt ends the run after the running server was stopped.
+    Return the reason of an early end, or None. KeyboardInterrupt ends the run after the running server was stopped.
     """
     try:
         for number in range(made.rounds):
@@ -113,5 +113,5 @@ def _measure(stage: Stage, scenario: Scenario, server: Server, number: int) -> S
 
 
 def versions(environment: Environment, servers: Sequence[Server]) -> dict[str, str]:
-    """The versions of the installed servers, by module."""
+    """Return the versions of the installed servers, by module."""
     return environment.versions([(server.module, server.distribution) for server in servers])

@@ -24,7 +24,7 @@ from bench.machine import Processors, pinned
 
 HERE = Path(__file__).resolve().parent
 _PLACES = {"here": str(HERE), "checkout": str(CHECKOUT)}
-# Seconds. A cold FastAPI app with 100 MB of data in four workers takes some 10 s; three times that is a failure.
+# Seconds. Four workers with a FastAPI app of 100 MB take some 10 s to start. Three times that is a failure.
 READY_SECONDS = 30.0
 STOP_SECONDS = 15.0
 _OPTIONS = ("tcp", "uds", "tls", "h2", "h2c", "access_log", "no_access_log", "max_requests", "preload", "lazy")
@@ -39,7 +39,7 @@ class Role(Enum):
 
 
 class StartError(Exception):
-    """The server did not answer; the message ends with its last lines of output."""
+    """The server did not answer. The message ends with the last lines of its output."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Launch:
     """The demands of a scenario on every server."""
 
     app: str
-    answer: str | None = None  # the fixed answer of the limit; None if it has none
+    answer: str | None = None  # the app of `apps/limit.py` with the same answer; None if there is none
     workers: int = 1
     unix: bool = False
     tls: bool = False
@@ -74,7 +74,7 @@ class Server:
     cannot: dict[str, str]
     reload: signal.Signals | None
     single: bool
-    wsgi: bool = False  # it serves WSGI applications alone
+    wsgi: bool = False  # it serves only WSGI applications
 
     def refusal(self, scenario: str, launch: Launch) -> str | None:
         """Return why this server has no row in a scenario, or None if it has a row."""
@@ -101,13 +101,13 @@ class Server:
         wanted.append("access_log" if launch.access_log else "no_access_log")
         if launch.max_requests:
             wanted.append("max_requests")
-        # A server that cannot preload is measured without it: `loading` never refuses a server.
+        # A server that cannot preload is measured all the same.
         if launch.loading and launch.loading in self.options:
             wanted.append(launch.loading)
         return wanted
 
     def arguments(self, launch: Launch, values: dict[str, str]) -> list[str]:
-        """Fill in the command line, which is split before: so a path may have spaces."""
+        """Split the command line into words, then fill in the values, so that a path may have spaces."""
         text = " ".join([self.command, *(self.options[option] for option in self._wanted(launch))])
         return [word.format_map(values) for word in shlex.split(text)]
 
@@ -175,18 +175,18 @@ class Address:
             connection.close()
 
     def url(self, path: str) -> str:
-        """The URL in the form for wrk."""
+        """Return the URL for wrk."""
         return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}{path}"
 
 
 def free_port() -> int:
-    """Ask the kernel for a port that is free now."""
+    """Return a port that is free now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
 
 class Running:
-    """A started server. A context manager: leaving it ends the whole tree."""
+    """A started server, as a context manager: leaving it ends all processes of the server."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", address: Address, output: Path) -> None:
         self._process = process
@@ -230,7 +230,7 @@ class Running:
 
     def stop(self) -> bool:
         """Send SIGTERM, then SIGKILL to the rest of the tree; return whether SIGTERM was enough."""
-        # Read before SIGTERM: afterwards nothing shows that an orphan with a session of its own was the server's.
+        # Read before SIGTERM, because later an orphan with a session of its own cannot be recognised.
         known = {stat.pid for stat in meter.tree(self.pid)}
         graceful = True
         try:
@@ -239,7 +239,7 @@ class Running:
                 self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             graceful = False
-        finally:  # also when a second Ctrl-C cuts the waiting short
+        finally:  # also if a second Ctrl-C ends the waiting
             for pid in self._left(known):
                 graceful = False
                 _kill(pid)
@@ -250,7 +250,7 @@ class Running:
         return graceful
 
     def _left(self, known: set[int]) -> set[int]:
-        """The processes that still run: those of the session, and those `known` that are still in the tree."""
+        """Return the processes of the tree that still run and are `known` or of the server's session."""
         now = meter.tree(self.pid)
         return {stat.pid for stat in now if stat.state != "Z" and (stat.pid in known or stat.session == self.pid)}
 
@@ -273,7 +273,7 @@ class Starter:
     keyfile: Path | None = None
 
     def start(self, server: Server, launch: Launch) -> Running:
-        """Start a server; the caller waits for it and leaves the context manager."""
+        """Start a server. The caller calls `wait_ready`, and leaves the context manager."""
         address = Address(
             port=free_port(),
             unix=self.directory / f"{server.name}.sock" if launch.unix else None,
@@ -311,7 +311,7 @@ class Starter:
         return Running(process, address, output)
 
     def _env(self, server: Server, launch: Launch) -> dict[str, str]:
-        """The bench's own environment: the user's WEB_CONCURRENCY or PYTHONDEBUG must not be measured."""
+        """Return the environment variables. The user's, such as WEB_CONCURRENCY or PYTHONDEBUG, are left out."""
         kept = {name: os.environ[name] for name in ("HOME", "LANG", "TMPDIR") if name in os.environ}
         return {
             **kept,

@@ -1,7 +1,7 @@
-"""The effect of jitter and surge on a large fleet: several policies, as JSON, as a table and as a picture.
+"""Simulates a large fleet under several policies of jitter and surge. Results: JSON, a table, a picture.
 
-Runs in the harness process and, for each policy, in a child of it; nothing here opens a socket or reads the clock of
-the simulated fleet. `bench.fleet` is the fleet, `aserver.master` decides.
+Runs in the harness process, and for each policy in a child of it. It must never open a socket. `bench.fleet` is the
+fleet with its fake clock; `aserver.master` decides.
 """
 
 import importlib
@@ -19,7 +19,7 @@ from aserver.master.core.limits import Limits
 from bench.fleet import Fleet, Moment, Record, Times, between
 
 HOUR = 3600.0
-#: Seconds of a step of the record: half of a boot, so that no boot fits into a step.
+#: Seconds of a step of the record: half of the usual boot, so that a boot is longer than a step.
 STEP = 10.0
 
 
@@ -55,7 +55,7 @@ BOUNDS = (
 
 @dataclass(frozen=True, slots=True)
 class Wave:
-    """A recycling of the fleet: its seconds, and the most workers that booted at the same time."""
+    """A recycling of the whole fleet: its begin and end, and the most workers that booted at the same time."""
 
     begin: float
     end: float
@@ -72,7 +72,7 @@ class Outcome:
 
     @property
     def waves(self) -> list[Wave]:
-        """The recyclings: boots with less than an hour between them belong to the same recycling."""
+        """The recyclings of the fleet. Boots less than an hour apart belong to the same recycling."""
         found: list[Wave] = []
         for moment, following in pairwise(self.record.moments):
             if not moment.booting or moment.at < self.record.complete_at:
@@ -102,7 +102,7 @@ def simulate(size: Size, bound: Bound, jitter: float) -> Outcome:
 
 
 def simulate_all(size: Size) -> list[Outcome]:
-    """Simulate every bound, first without jitter, then with it; in as many processes as there are CPUs."""
+    """Simulate each bound without jitter, then with it, in as many processes as there are CPUs."""
     cases = [(bound, jitter) for jitter in (0.0, size.jitter) for bound in BOUNDS]
     with ProcessPoolExecutor() as pool:
         running = [pool.submit(simulate, size, bound, jitter) for bound, jitter in cases]
@@ -113,7 +113,7 @@ def simulate_all(size: Size) -> list[Outcome]:
 
 
 def table(size: Size, outcomes: Sequence[Outcome]) -> str:
-    """The numbers as Markdown."""
+    """Return the numbers as a table in Markdown."""
     wanted = size.hosts * size.workers
     titles = (
         "bound",
@@ -141,7 +141,7 @@ def table(size: Size, outcomes: Sequence[Outcome]) -> str:
 
 
 def to_json(size: Size, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Everything: `series` has [second, fewest serving, most booting] for each step unlike the step before."""
+    """Return all results. `series` has [second, fewest serving, most booting] of each step with a change."""
     cases = []
     for each in outcomes:
         numbers = {key: value for key, value in asdict(each.record).items() if key != "moments"}
@@ -162,9 +162,9 @@ def from_json(data: dict[str, Any]) -> tuple[Size, list[Outcome]]:
 
 # ── drawing ──────────────────────────────────────────────────────────────────────────────────
 
-# Distinguishable also for colour-blind readers (Okabe and Ito, "Color Universal Design", 2008).
+# Colours that colour-blind readers can distinguish (Okabe and Ito, "Color Universal Design", 2008).
 _COLOURS = ("#0072B2", "#E69F00", "#999999")
-#: Seconds of a step in pictures of days: a line of 28,000 points makes the file larger, but not the picture clearer.
+#: Seconds of a step in pictures of days. With more points the file would be larger, and the picture the same.
 _COARSE = 300.0
 
 
@@ -176,7 +176,7 @@ def draw(size: Size, outcomes: Sequence[Outcome], directory: Path) -> list[Path]
     matplotlib.rcParams["svg.hashsalt"] = "bench"  # the same figures give the same file
     pyplot: Any = importlib.import_module("matplotlib.pyplot")
     figure, axes = pyplot.subplots(2, 3, figsize=(13, 6), layout="constrained")
-    # The worst is drawn first, so that the best lies on top of it.
+    # The worst policy is drawn first, so that the best is on top of it.
     for index, bound in reversed(list(enumerate(BOUNDS))):
         for each in (outcome for outcome in outcomes if outcome.bound == bound):
             _lines(axes[:, 2 if each.jitter else 0], each, size, _COLOURS[index])
@@ -198,7 +198,7 @@ def _lines(axes: Any, each: Outcome, size: Size, colour: str) -> None:
     begin, moments = each.record.complete_at + STEP, []
     while begin < size.seconds:
         seen = between(each.record, begin, begin + _COARSE)
-        moments.append(Moment(begin, min(one.serving for one in seen), max(one.booting for one in seen)))
+        moments.append(Moment(begin, min(x.serving for x in seen), max(x.booting for x in seen)))
         begin += _COARSE
     _plot(axes, [moment.at / HOUR for moment in moments], moments, each, size, colour)
 

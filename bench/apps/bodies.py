@@ -1,4 +1,4 @@
-"""Bodies: `/upload` answers with the length of the body, `/blob` is 1 MB in a single piece, `/stream` 100 chunks."""
+"""Bodies: `/upload` answers with the length of its body, `/blob` with 1 MB in one piece, `/stream` with 100 pieces."""
 
 from typing import Any
 

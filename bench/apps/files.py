@@ -1,4 +1,4 @@
-"""Sends a file of 100 MB: by its name where the server takes that, else in pieces, as frameworks do."""
+"""Sends a file of 100 MB: by its name if the server offers `http.response.pathsend`, else in pieces."""
 
 import os
 import tempfile

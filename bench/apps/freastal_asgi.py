@@ -1,4 +1,4 @@
-"""`freastal_asgi.py MODULE:APP HOST PORT`: freastal, which has no command, serving an ASGI application."""
+"""Serves an ASGI application by freastal, which has no command: `freastal_asgi.py MODULE:APP HOST PORT`."""
 
 import importlib
 import sys

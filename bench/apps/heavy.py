@@ -1,4 +1,4 @@
-"""A FastAPI app that loads 100 MB of data at import, as small Python objects, which preloading can share.
+"""A FastAPI app that makes 100 MB of small Python objects when it is imported. Preloading can share them.
 
 `BENCH_DATA_MB` changes the size (for trying the harness out).
 """
@@ -25,6 +25,6 @@ async def record(number: int) -> dict[str, object]:
 
 @app.get("/collect")
 async def collect() -> dict[str, int]:
-    """Run a full collection, as every long-lived worker does sooner or later."""
+    """Run a full collection, as any worker does that lives long enough."""
     gc.collect()
     return {"pid": os.getpid()}

@@ -1,4 +1,4 @@
-"""The smallest ASGI app that is still correct: lifespan, a fixed text."""
+"""The smallest correct ASGI app: lifespan, and a fixed text."""
 
 from typing import Any
 

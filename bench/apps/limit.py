@@ -1,9 +1,9 @@
-"""The limit: uvloop and httptools with a fixed answer and no ASGI.
+"""The limit for other servers: uvloop and httptools with a fixed answer, without ASGI.
 
 It does the least that a Python server on these two must do: the loop, the parser, a callback and a write per response.
 
-`limit.py APP HOST PORT [CERTFILE KEYFILE]` answers as the app APP would. The answer is the same for every path, with
-the headers that a server has to send (a date is among them).
+`limit.py APP HOST PORT [CERTFILE KEYFILE]` answers as the app APP would. The answer is the same for every path. It has
+the headers that a server must send, also a date.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ class Answer(asyncio.Protocol):
     last_response = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are no subclass of asyncio.Transport, so this cannot be asserted.
+        # Not asserted, because uvloop's transports are no subclass of asyncio.Transport.
         self.transport = cast("asyncio.Transport", transport)
         self.parser = httptools.HttpRequestParser(self)
 

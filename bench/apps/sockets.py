@@ -1,4 +1,4 @@
-"""A WebSocket echo, the smallest that is still correct; HTTP only says that the server is up."""
+"""The smallest correct WebSocket echo. It answers HTTP, too, which shows that the server is up."""
 
 from typing import Any
 

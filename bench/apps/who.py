@@ -1,4 +1,4 @@
-"""Answers with the process id of the worker, so that a client can count the workers it met."""
+"""Answers with the process id of the worker, so that a client can count workers."""
 
 import os
 from typing import Any

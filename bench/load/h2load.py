@@ -16,7 +16,7 @@ _REQUESTS = re.compile(r"(\d+) succeeded, (\d+) failed")
 
 
 def parse(output: str) -> WrkResult:
-    """Read h2load's summary, which has no percentiles. Raises WrkError where there is none."""
+    """Read h2load's summary, which has no percentiles. Raises WrkError if there is no summary."""
     finished, requests = _FINISHED.search(output), _REQUESTS.search(output)
     if finished is None or requests is None:
         raise WrkError(f"h2load printed no result: {output.strip()[-200:] or '(nothing)'}")
@@ -43,7 +43,7 @@ def run(
     processors: Processors,
     watch: Callable[[], None] | None = None,
 ) -> WrkResult:
-    """Load a URL for whole seconds with so many streams a connection; `watch` is called twice a second meanwhile.
+    """Load a URL with `streams` at once on each connection, and call `watch` twice a second meanwhile.
 
     Raises WrkError, MissingToolError.
     """

@@ -1,7 +1,7 @@
 """Hostile clients, as a program: `python -m bench.load.hostile KIND HOST PORT SECONDS`.
 
-Runs in a process of its own on the load's CPUs, and yields them to the honest clients: those are measured, and they
-must wait for the server alone. It prints `ready` when all its connections stand, and ends by itself.
+Runs in a process of its own on the load's CPUs. It must never delay the honest clients, which are measured, except
+through the server. It prints `ready` when all its connections are open, and ends by itself.
 """
 
 import asyncio
@@ -67,7 +67,7 @@ KINDS: dict[str, tuple[Doing, int]] = {
 
 
 async def attack(kind: str, host: str, port: int, seconds: float) -> None:
-    """Keep as many connections as the kind has, each opened again when the server ends it."""
+    """Keep the connections of a kind open: each is opened again when the server ends it."""
     doing, count = (KINDS | hostile_streams.KINDS)[kind]
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
@@ -101,8 +101,7 @@ async def attack(kind: str, host: str, port: int, seconds: float) -> None:
 
 if __name__ == "__main__":
     _, _kind, _host, _port, _seconds = sys.argv
-    # Not nice(19): a nice process keeps the CPU to the end of its slice, and the honest clients would wait for that. A
-    # process of SCHED_IDLE is preempted by every other process that wakes up, so the honest clients wait for the
-    # server.
+    # SCHED_IDLE: every other process that wakes up preempts this one, so the honest clients never wait for it. With
+    # nice(19) they would wait for the end of its time slice.
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     asyncio.run(attack(_kind, _host, int(_port), float(_seconds)))

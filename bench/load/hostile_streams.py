@@ -1,4 +1,4 @@
-"""Hostile clients of HTTP/2, for `load/hostile`: series of frames that bring nothing, and slow clients."""
+"""Hostile clients of HTTP/2, for `load/hostile`: floods of useless frames, and slow clients."""
 
 import asyncio
 import random
@@ -18,7 +18,7 @@ _NO_WINDOW = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(4, 0, 0, b"\0\4" + byt
 _GET = b"\x82\x86\x84\x01\x0bbench.local"
 _POST = b"\x83\x86\x84\x01\x0bbench.local"
 _BLOB = b"\x82\x86\x04\5/blob\x01\x0bbench.local"
-#: A field of 4 KB into the table, of which each byte behind it is one.
+#: It puts a field of 4 KB into the dynamic table. Each byte 0xBE after it stands for that field.
 _BOMB = _GET + b"\x40\x01x\x7f\xa1\x1e" + b"y" * 4000
 _HUNDRED = range(1, 201, 2)
 
@@ -30,7 +30,7 @@ def _post(stream: int) -> bytes:
 async def _flood(
     opening: bytes, series: Callable[[int], bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
-    """Send a series again and again until the server has had enough; then begin anew."""
+    """Send a series of frames again and again, until the server ends the connection."""
     writer.write(_OPENING + opening)
     reading = asyncio.create_task(reader.read())
     number = 3
@@ -43,7 +43,7 @@ async def _flood(
 
 
 async def _stay(opening: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Begin something, and wait until the server ends it."""
+    """Send `opening`, and wait until the server ends the connection."""
     writer.write(opening)
     while await reader.read(65_536):
         pass

@@ -1,7 +1,7 @@
-"""A strict client: no retry, and every request counts.
+"""A strict client: it never repeats a request, and counts every failure.
 
-Runs in the harness process, in an event loop on the load's CPUs. It behaves like a careful connection pool: it does
-not reuse a connection that the server has already closed or has announced to close. So a failure is the server's fault.
+Runs in the harness process, in an event loop on the load's CPUs. It acts as a careful connection pool: it does not use
+a connection that the server has closed, or has announced to close. So a failure is the server's fault.
 """
 
 import asyncio
@@ -97,15 +97,15 @@ class _Client:
 
 
 def _length(fields: bytes) -> int:
-    """Content-Length of a head in lower case; the apps used with this client always send it."""
+    """Return the Content-Length of a head in lower case. The apps that are used here always send it."""
     _, found, rest = fields.partition(b"\r\ncontent-length:")
     return int(rest.split(b"\r\n", 1)[0]) if found else 0
 
 
 async def load(address: Address, *, seconds: float, kept: int, single: int, think: float) -> Tally:
-    """Load with `kept` keep-alive clients and `single` clients that connect for each request.
+    """Load a server with `kept` keep-alive clients, and with `single` clients that connect for each request.
 
-    Each waits a random time of up to `think` seconds between requests, so that connections are idle at any moment.
+    Each client waits a random time of up to `think` seconds between requests, so that some connections are always idle.
     """
     tally = Tally()
     until = time.monotonic() + seconds

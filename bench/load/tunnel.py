@@ -1,7 +1,7 @@
-"""A WebSocket on a stream of HTTP/2 (RFC 8441), as the socket that `load/websocket` echoes on.
+"""A WebSocket on a stream of HTTP/2 (RFC 8441), which `load/websocket` uses as a socket.
 
-Runs in the harness process on the load's CPUs. It gives the server all the window there is, once, and reads no header
-block but for its first byte.
+Runs in the harness process on the load's CPUs. It gives the server the largest windows at the beginning, and reads only
+the first byte of header blocks.
 """
 
 import socket
@@ -19,13 +19,13 @@ _OPENING: Final = (
     + b"\0\0\4\10\0\0\0\0\0"
     + (_LARGEST - 65_535).to_bytes(4, "big")
 )
-#: CONNECT, http, /, and literals that are not to be indexed.
+#: CONNECT, http, /, and literals that enter no dynamic table.
 _BLOCK: Final = b"\x02\7CONNECT\x86\x84\x01\x0bbench.local\0\x09:protocol\x09websocket\0\x15sec-websocket-version\x0213"
 _STATUS_200: Final = 0x88
 
 
 class StreamSocket:
-    """The stream. `recv` returns what DATA frames have brought, and waits for the first of it."""
+    """The stream. `recv` waits for DATA frames, and returns their payload."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -42,7 +42,7 @@ class StreamSocket:
             raise SocketError(f"no WebSocket over HTTP/2: the header block begins with {payload[:8]!r}")
 
     def fileno(self) -> int:
-        """Return the descriptor, to wait for."""
+        """Return the descriptor, for epoll."""
         return self._sock.fileno()
 
     def sendall(self, data: bytes) -> None:

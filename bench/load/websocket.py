@@ -1,7 +1,7 @@
-"""A WebSocket client that echoes messages as fast as the server answers, a single message under way per connection.
+"""A WebSocket client: on each connection it sends a message as soon as the echo of the message before has come.
 
-Runs in the harness process on the load's CPUs, on bare sockets and epoll: a client library would cost more than the
-server. It offers no compression. Every connection's first answer is checked byte by byte, the others by length.
+Runs in the harness process on the load's CPUs. It uses bare sockets and epoll, because a client library would cost more
+than the server. It offers no compression. The first echo of a connection is checked byte by byte, the others by length.
 """
 
 import os
@@ -24,7 +24,7 @@ PING = b"\x89"
 
 
 class SocketError(Exception):
-    """The answer is not that of a WebSocket."""
+    """The server did not answer as a WebSocket server does."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def head(length: int, masked: int = 0) -> bytes:
 
 
 def open_socket(address: Address) -> socket.socket:
-    """Connect and shake hands. Raises SocketError, OSError."""
+    """Connect, and make the opening handshake. Raises SocketError, OSError."""
     sock = address.connect()
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.sendall(_REQUEST)
@@ -67,16 +67,16 @@ class EchoSocket(Protocol):
     """A socket, or a stream that behaves like one."""
 
     def fileno(self) -> int:
-        """Return the descriptor, to wait for."""
+        """Return the descriptor, for epoll."""
 
     def sendall(self, data: bytes, /) -> None:
-        """Send all."""
+        """Send all bytes."""
 
     def recv(self, size: int, /) -> bytes:
-        """Return what has come."""
+        """Wait for bytes, and return at most `size` of them."""
 
     def close(self) -> None:
-        """Close it."""
+        """Close the socket."""
 
 
 def receive(sock: EchoSocket, size: int) -> bytes:
@@ -91,7 +91,7 @@ def receive(sock: EchoSocket, size: int) -> bytes:
 
 
 def answer_pings(socks: Iterable[socket.socket]) -> None:
-    """Answer the pings that have come; all other data is dropped. A closed socket stays closed."""
+    """Answer the pings that have come, and drop all other data. Closed sockets are skipped."""
     poll = select.epoll()
     by_number = {sock.fileno(): sock for sock in socks}
     for number in by_number:
@@ -107,7 +107,7 @@ def answer_pings(socks: Iterable[socket.socket]) -> None:
 
 
 class Echo:
-    """Open sockets that echo messages of the same size."""
+    """Open WebSockets, for echoes of messages of the same size."""
 
     def __init__(
         self, address: Address, *, connections: int, size: int, connect: Callable[[Address], EchoSocket]
@@ -123,7 +123,7 @@ class Echo:
                 raise SocketError("wrong echo")
 
     def run(self, seconds: float) -> EchoResult:
-        """Echo for a while. Raises SocketError."""
+        """Send messages for `seconds`, and wait for their echoes. Raises SocketError."""
         poll = select.epoll()
         missing, begun = {}, {}
         durations = []

@@ -34,7 +34,7 @@ class WrkResult:
 
 
 def parse(output: str) -> WrkResult:
-    """Read the line that wrk.lua prints. Raises WrkError where there is none."""
+    """Read the line that wrk.lua prints. Raises WrkError if there is no such line."""
     for line in reversed(output.splitlines()):
         if line.startswith(_MARK):
             found = json.loads(line.removeprefix(_MARK))
@@ -62,7 +62,7 @@ def run(
     processors: Processors,
     watch: Callable[[], None] | None = None,
 ) -> WrkResult:
-    """Load a URL for whole seconds; `watch` is called twice a second meanwhile. Raises WrkError, MissingToolError."""
+    """Load a URL, and call `watch` twice a second meanwhile. Raises WrkError, MissingToolError."""
     # More than four threads only help against a server with as many workers.
     threads = max(1, min(len(processors.load), connections, 4))
     command = [tool("wrk"), f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--timeout", "5s"]

@@ -1,4 +1,4 @@
-"""How much honest clients notice of hostile clients.
+"""Scenarios about attacks: the latency of honest clients beside hostile clients.
 
 Runs in the harness process; the attackers have a process of their own.
 """
@@ -18,9 +18,9 @@ from bench.machine import pinned
 from bench.scenarios.contract import Column, MeasureError, Outcome, Stage
 from bench.servers import Launch, Running, Server
 
-#: Seconds in which all hostile connections must stand.
+#: Seconds until all hostile connections must be open.
 _GATHERING = 20
-#: Seconds until the last of them has got its first answer: until then the connections are not idle.
+#: Seconds until the last of them has its first answer. Before that the idle connections are not idle.
 _SETTLING = 1.5
 
 
@@ -39,9 +39,9 @@ def _memory_of(kind: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Attack:
-    """16 honest clients, alone and beside hostile clients. Main figure: their worst p99 over their p99 alone.
+    """16 honest clients, alone and beside hostile clients. The main figure is the worst p99, divided by that alone.
 
-    Memory is the whole server's at the end of each attack, while its connections still stand.
+    Memory is the whole server's at the end of each attack, while the hostile connections are open.
     """
 
     name: str = "attack"
@@ -58,7 +58,7 @@ class Attack:
         return Launch("bodies:app", http2=self.http2)
 
     def estimate(self, stage: Stage) -> float:
-        """The time before and during each attack."""
+        """Count the time before and during each attack."""
         return 2 * len(self.kinds) * (stage.seconds + 3.0)
 
     def measure(self, stage: Stage, server: Server) -> Outcome:

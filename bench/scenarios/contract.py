@@ -20,12 +20,12 @@ class Column:
     key: str
     title: str
     digits: int = 1
-    compare: bool = True  # False: a count that is often 0, of which no ratio can be made
+    compare: bool = True  # False for a count that is often 0, by which nothing can be divided
 
 
 @dataclass
 class Outcome:
-    """A measurement of a server. It is reported also with `errors`, which mark it."""
+    """A measurement of a server. With `errors` it is reported, too, and marked."""
 
     figures: dict[str, float] = field(default_factory=dict)
     errors: dict[str, int] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class MeasureError(Exception):
 
 @dataclass(frozen=True)
 class Stage:
-    """The place of measurements: environment, CPUs, a work directory, and the seconds of a load."""
+    """The conditions of measurements: environment, CPUs, a work directory, the seconds of a load."""
 
     environment: Environment
     cpus: frozenset[int]
@@ -70,7 +70,7 @@ class Scenario(Protocol):
 
     @property
     def columns(self) -> Sequence[Column]:
-        """The figures, the main figure first, in which lower is better. Ratios are made of it."""
+        """The figures. The first is the main figure: lower is better, and ratios are made of it."""
         ...
 
     @property
@@ -80,7 +80,7 @@ class Scenario(Protocol):
 
     @property
     def tools(self) -> Sequence[str]:
-        """Programs it needs beside the servers."""
+        """The programs that it needs beside the servers."""
         ...
 
     def launch(self, stage: Stage) -> Launch:

@@ -1,4 +1,4 @@
-"""Scenarios about files: sent by their names where a server offers that.
+"""Scenarios about sending files.
 
 Runs in the harness process.
 """

@@ -1,4 +1,4 @@
-"""Scenarios about the cost of a server's life for its clients: recycles and reloads.
+"""Scenarios about workers that are replaced: the failed and slow requests of clients in a recycle or reload.
 
 Runs in the harness process.
 """
@@ -40,7 +40,7 @@ class Turnover:
         return Launch("who:app", workers=self.workers, max_requests=self.max_requests, reloads=self.reloads > 0)
 
     def _seconds(self, stage: Stage) -> float:
-        # Long enough for every reload to end: peers take a second or two.
+        # Long enough for each reload to end: peers take a second or two.
         return max(float(stage.seconds), 6.0, 3.0 * (self.reloads + 1))
 
     def estimate(self, stage: Stage) -> float:
@@ -82,5 +82,5 @@ class Turnover:
 LIFECYCLES = (
     Turnover(name="recycle", title="2 workers, recycled every 1000 requests, mixed clients", max_requests=1000),
     Turnover(name="reload", title="2 workers, 3 reloads (SIGHUP), mixed clients", reloads=3),
-    Turnover(name="steady", title="2 workers, the same clients, nothing replaced (what p99.9 is without)"),
+    Turnover(name="steady", title="2 workers, the same clients, nothing replaced (for comparison)"),
 )

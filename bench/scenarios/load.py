@@ -29,7 +29,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """wrk against a worker (or more). The main figure is the CPU time of the server's whole tree per request."""
+    """A load of wrk or h2load. The main figure is the CPU time of all processes of the server per request."""
 
     name: str
     title: str
@@ -52,7 +52,7 @@ class Load:
 
     @property
     def tools(self) -> Sequence[str]:
-        """wrk or h2load, and nginx if it stands in front."""
+        """wrk or h2load; nginx and openssl if they are needed."""
         return (
             "h2load" if self.streams else "wrk",
             *(("nginx",) if self.nginx else ()),
@@ -60,7 +60,7 @@ class Load:
         )
 
     def launch(self, stage: Stage) -> Launch:
-        """Ask for as few workers as the scenario needs, and for an access log only if that is its subject."""
+        """Ask for the workers of the scenario, and for an access log only if that is measured."""
         log = None
         if self.access_log:
             log = Path("/dev/null") if stage.access_log == "null" else stage.directory / "access.log"
@@ -157,10 +157,10 @@ class Load:
         return [*self.options, "-d", str(body)]
 
     def _check_log(self, log: Path, outcome: Outcome) -> None:
-        """Count the lines: a log that loses lines is cheap for the wrong reason."""
+        """Count the lines, because a log that loses lines is cheap."""
         with log.open("rb") as file:
             lines = sum(1 for _ in file)
-        # The warm-up's lines are in the file too, so a small loss is not found, only a log without most of its lines.
+        # The file has the lines of the warm-up, too, so that a small loss is not found.
         if lines < outcome.figures["requests"] * 0.99:
             outcome.errors["log lines missing"] = int(outcome.figures["requests"]) - lines
 
@@ -191,14 +191,14 @@ http {{
 
 @contextmanager
 def _front(stage: Stage, address: Address, processors: Processors, *, enabled: bool) -> Iterator[Address]:
-    """Put nginx in front of a unix socket, on the load's CPUs: the server alone is measured."""
+    """Put nginx in front of a unix socket. It runs on the load's CPUs, so that only the server is measured."""
     if not enabled:
         yield address
         return
     port = free_port()
     config = stage.directory / "nginx.conf"
     config.write_text(_NGINX.format(directory=stage.directory, unix=address.unix, port=port))
-    # Started as root, nginx would serve as the user nobody, which may not enter the work directory.
+    # If root starts nginx, it serves as the user `nobody`, which may not enter the work directory.
     user = ["-g", "user root;"] if os.geteuid() == 0 else []
     command = [tool("nginx"), "-c", str(config), "-p", str(stage.directory), *user]
     with pinned(processors.load):
@@ -229,7 +229,7 @@ def _wait(process: "subprocess.Popen[bytes]", address: Address) -> None:
             return
 
 
-# As wrk.lua's, without those of the connection.
+# The headers of a desktop browser, as in wrk.lua, but of another browser, and none of HTTP/1's connections.
 _BROWSER = (
     "user-agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36",
     "accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8",
@@ -244,11 +244,11 @@ _BROWSER = (
     "upgrade-insecure-requests: 1",
     "priority: u=0, i",
 )
-# h2load tells no percentiles.
+# h2load prints no percentiles.
 _H2_COLUMNS = tuple(column for column in _COLUMNS if column.key in {"cpu_us", "rps", "pss_mb"})
 
 LOADS = (
-    # First, as no client of a real service says the same at each request, and some servers remember what repeats.
+    # First, because clients of a real service do not repeat a request, and some servers remember repeated requests.
     Load(
         name="headers-varied",
         title="Hello world, 12 browser headers; the query and one of them differ at each request",
@@ -315,7 +315,7 @@ LOADS = (
         title="Pipelined, 16 deep",
         answer="hello:app",
         options=("pipeline=16",),
-        # wrk times a whole batch there, so its percentiles mean nothing: no latencies.
+        # Without latencies, because wrk times a whole batch here.
         columns=tuple(column for column in _COLUMNS if not column.key.startswith("p")) + _COLUMNS[-1:],
         connections=16,
     ),
@@ -347,7 +347,7 @@ LOADS = (
         connections=16,
         columns=_H2_COLUMNS,
     ),
-    # The cost of more workers: the same load, on as many CPUs as there are (a CPU is always left to the load).
+    # The cost of more workers: the same load, on all CPUs without the load's.
     Load(name="workers-2", title="Hello world, 2 workers", workers=2),
     Load(name="workers-4", title="Hello world, 4 workers", workers=4),
 )

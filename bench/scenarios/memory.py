@@ -19,7 +19,7 @@ _REQUEST = b"GET / HTTP/1.1\r\nHost: bench.local\r\n\r\n"
 
 @dataclass(frozen=True, kw_only=True)
 class Idle:
-    """Many keep-alive connections that were used once and now wait. Kernel buffers are not in the figure."""
+    """Many keep-alive connections, idle after a request on each. The figure does not include kernel buffers."""
 
     name: str = "idle-10k"
     title: str = "10,000 idle keep-alive connections"
@@ -50,7 +50,7 @@ class Idle:
             running.wait_ready("/")
             try:
                 with pinned(starter.processors.load):
-                    # The server's first allocations belong to no connection: let some connections cause them before.
+                    # The server's first allocations belong to no connection. These connections cause them.
                     held.extend(_asked_once(running.address) for _ in range(200))
                     before = meter.memory(running.pid).pss
                     held.extend(_asked_once(running.address) for _ in range(self.connections))
@@ -100,9 +100,8 @@ def _idle_cpu(running: Running, seconds: int) -> float:
 class WorkerMemory:
     """Workers of a FastAPI app with 100 MB of data, after requests and a full collection in each.
 
-    The main figure is the PSS of a worker process (the median): its own pages, and its share of the pages that it has
-    in common with others. The tree's PSS has the master and helpers, too. A server that cannot preload is measured
-    without it in both scenarios.
+    The main figure is the median PSS of the worker processes: a worker's own pages, and its share of pages that several
+    processes have. The tree's PSS includes the master and helpers. A server that cannot preload is measured without it.
     """
 
     name: str
@@ -156,9 +155,9 @@ class WorkerMemory:
         return outcome
 
     def _meet_all(self, running: Running) -> list[int]:
-        """Ask until every worker has collected its garbage and answered requests. Raises MeasureError.
+        """Send requests until each worker has collected its garbage and answered. Raises MeasureError.
 
-        By several connections at once, because connections in turn would mostly meet the same worker.
+        Several connections are opened at once: the same worker would accept most of them if they came in turn.
         """
         met: set[int] = set()
         deadline = time.monotonic() + 60
@@ -184,7 +183,7 @@ def _read_all(sock: socket.socket) -> bytes:
 
 
 def _pid(answer: bytes) -> int:
-    """Read the process id from an answer: `{"pid":123...`, in whichever framing."""
+    """Read the process id, `{"pid":123...`, from an answer with its head and framing."""
     _, found, rest = answer.partition(b'"pid":')
     if not found:
         raise MeasureError(f"unexpected answer: {answer[:100]!r}")

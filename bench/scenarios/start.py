@@ -1,4 +1,4 @@
-"""Scenarios about starting: from exec to the first answer, with applications that take short and long to import.
+"""Scenarios about starting: from exec to the first answer, with small and large applications.
 
 Runs in the harness process.
 """
@@ -13,7 +13,7 @@ from bench.servers import Launch, Server
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """The time from exec to the first answer, and from SIGTERM to the end, of two workers on two CPUs."""
+    """The time from exec to the first answer, and from SIGTERM to the end, of a server with two workers."""
 
     name: str
     title: str
@@ -25,7 +25,7 @@ class Start:
     tools: Sequence[str] = ()
 
     def launch(self, stage: Stage) -> Launch:
-        """Ask for two workers, as a server has at the least in production."""
+        """Ask for two workers, the least that a server in production has."""
         del stage
         return Launch(self.app, workers=self.workers)
 

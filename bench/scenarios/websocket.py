@@ -18,13 +18,13 @@ from bench.servers import Launch, Server
 
 @dataclass(frozen=True, kw_only=True)
 class Echoes:
-    """Binary messages of the same size, each answered with itself, a single message under way per connection."""
+    """Binary messages of the same size, which the server echoes. Each connection waits for an echo before the next."""
 
     name: str
     title: str
     size: int
     connections: int
-    http2: bool = False  # each on a stream of a connection of its own (RFC 8441)
+    http2: bool = False  # each WebSocket on a stream (RFC 8441) of a connection of its own
     columns: Sequence[Column] = (
         Column("cpu_us", "CPU µs/message", 1),
         Column("rps", "messages/s", 0),
@@ -79,7 +79,7 @@ class Echoes:
 
 @dataclass(frozen=True, kw_only=True)
 class IdleSockets:
-    """Many WebSockets that have echoed a message and now wait. Kernel buffers are not in the figure."""
+    """Many WebSockets, idle after an echo on each. The figure does not include kernel buffers."""
 
     name: str = "ws-idle-10k"
     title: str = "10,000 idle WebSockets"
@@ -115,7 +115,7 @@ class IdleSockets:
 
             try:
                 with pinned(starter.processors.load):
-                    # The server's first allocations belong to no connection: let some connections cause them before.
+                    # The server's first allocations belong to no connection. These connections cause them.
                     for _ in range(200):
                         hold()
                     before = meter.memory(running.pid).pss
@@ -146,7 +146,7 @@ def _echoes(sock: socket.socket) -> bool:
     sock.sendall(head(len(payload), 0x80) + b"\0\0\0\0" + payload)
     answer = head(len(payload)) + payload
     got = receive(sock, len(answer))
-    while got[:1] == PING:  # came before the echo: no sign of a dead socket
+    while got[:1] == PING:  # a ping may come before the echo
         length = 2 + got[1]
         got = got[length:] + receive(sock, length)
     return got == answer

@@ -1,8 +1,8 @@
-"""Requests out of header blocks, with a memory for blocks that come again. Pure.
+"""Reads requests from header blocks, and remembers blocks that come again. Pure.
 
-A client that says the same twice says it in the same bytes, once its fields are in the table. Such a block changes no
-table, so that it means the same until another does, and its request is remembered whole. Remembered is little: no
-client can make it grow.
+Once its fields are in the dynamic table, a client sends the same request in the same bytes. Such a block does not
+change the table. It means the same until another block changes the table, so its request is remembered. The memory has
+a limit, so that no client can make it grow.
 """
 
 from typing import Final
@@ -14,23 +14,23 @@ from aserver.protocol.http2.request import StreamRequest, make_request
 from aserver.protocol.http2.static_table import Field
 from aserver.protocol.semantics.limits import RequestLimits
 
-#: Blocks remembered, and the bytes that a block and its fields may have to be so.
+#: The most blocks that are remembered, and the most bytes of a remembered block with its fields.
 REMEMBERED: Final = 32
 REMEMBERED_SIZE: Final = 4096
 
-#: Pseudo-header fields, which do not count as fields.
+#: The most pseudo-header fields of a request, which do not count against the limit of fields.
 PSEUDO_FIELDS: Final = 5
 
 
 def header_list_limit(limits: RequestLimits) -> int:
-    """Return the bytes that the fields of a request may have together: SETTINGS_MAX_HEADER_LIST_SIZE."""
+    """Return the most bytes of all fields of a request: SETTINGS_MAX_HEADER_LIST_SIZE (RFC 9113 section 6.5.2)."""
     return max(65_536, limits.line + 2 * limits.field_size)
 
 
 class BlockReader:
-    """Decodes and checks the header blocks of one connection.
+    """Decodes and checks the header blocks of a connection.
 
-    Each block of the client's must be given to it, in order. `connect_protocol` says that extended CONNECT is offered.
+    It must get all blocks of the client, in order. `connect_protocol`: extended CONNECT is offered (RFC 8441).
     """
 
     __slots__ = ("_decoder", "_limits", "connect_protocol", "fields", "known", "limit")
@@ -39,25 +39,25 @@ class BlockReader:
         self._limits = limits
         self.limit = header_list_limit(limits)
         self._decoder = Decoder(limits.fields + PSEUDO_FIELDS, self.limit)
-        self.known: dict[bytes, StreamRequest] = {}  # by blocks that change no table; callers look here first
-        self.fields: list[Field] = []  # of the last block that was decoded, as far as they are kept
+        self.known: dict[bytes, StreamRequest] = {}  # by block; callers look here first
+        self.fields: list[Field] = []  # of the last block that was decoded, within the limits
         self.connect_protocol = False
 
     @property
     def remembered(self) -> int:
-        """Blocks that are remembered."""
+        """The number of blocks that are remembered."""
         return len(self.known)
 
     @property
     def overflowed(self) -> int:
-        """The size of the fields of the last block, if it was beyond the limits; else 0."""
+        """The size of the last block's fields if they were beyond the limits, else 0."""
         return self._decoder.overflowed
 
     def request(self, number: int, block: bytes) -> StreamRequest:
-        """Return the request.
+        """Decode a block, and return its request.
 
-        Raises ConnectionFaultError if the block cannot be decoded, StreamFaultError if the request is malformed,
-        ClientError if it is not to be served.
+        Raises ConnectionFaultError if it cannot be decoded, StreamFaultError if the request is malformed, ClientError
+        if the request is refused.
         """
         decoder = self._decoder
         fields = self.decode(block)
@@ -73,7 +73,7 @@ class BlockReader:
         return request
 
     def decode(self, block: bytes) -> list[Field]:
-        """Return the fields of a block, such as trailers. Raises ConnectionFaultError."""
+        """Return the fields of a block, which may be trailers. Raises ConnectionFaultError."""
         self.fields = fields = self._decoder.decode(block)
         if self._decoder.changed:
             self.known.clear()

@@ -1,7 +1,7 @@
-"""The carrier of one exchange over HTTP/2: its body in with credit, its answer out, and its deadlines.
+"""The carrier of an exchange over HTTP/2: the request's body with its credit, the answer, and the deadlines of both.
 
 Runs in the worker's loop. A carrier must never give a client credit for bytes that the application has not taken, nor
-let an answer that broke off look whole.
+let an answer that was broken off look complete.
 """
 
 from math import inf
@@ -27,7 +27,7 @@ from aserver.protocol.transport.connection import BODY, LINGER_SECONDS, WINDOW, 
 
 
 class StreamConnection(Protocol):
-    """The connection of a carrier."""
+    """The connection, as its carriers and tunnels use it."""
 
     link: Connection
     context: Context
@@ -43,10 +43,10 @@ class StreamConnection(Protocol):
         """Whether answers can be sent."""
 
     def write_soon(self) -> None:
-        """Write what the sender has, with all that comes in this turn."""
+        """Write the sender's frames, together with those of the rest of this turn."""
 
     def watch(self, deadline: float, awaited: Awaited) -> None:
-        """Have `expire` called for all carriers at `deadline`, or before."""
+        """Call `expire` of all carriers at `deadline`, or before."""
 
 
 class StreamCarrier(Stream):
@@ -55,7 +55,7 @@ class StreamCarrier(Stream):
     __slots__ = ("_connection", "_wait", "context", "exchange", "tasks")
 
     def __init__(self, connection: StreamConnection, number: int, send_window: int) -> None:
-        # Not by `Stream.__init__`, whose call would be 1 % of a short request.
+        # The first lines repeat `Stream.__init__`: to call it would be 1 % of a short request.
         self.id = number
         self.owner = None
         self.state = OPEN
@@ -70,12 +70,12 @@ class StreamCarrier(Stream):
         self._connection = connection
         self.context = connection.context
         self.tasks = connection.tasks
-        self.exchange: Exchange | None = None  # while there is one, `owner` is the carrier itself
-        self._wait: WindowWait | None = None  # for the client's windows
+        self.exchange: Exchange | None = None  # while it is set, `owner` is the carrier itself
+        self._wait: WindowWait | None = None  # made when the client's windows first have no room
 
     @property
     def logged(self) -> tuple[object, ...] | None:
-        """The access log's; of the connection, whose requests say much the same."""
+        """See `Http2Connection`: the access log's, for all streams."""
         return self._connection.logged
 
     @logged.setter
@@ -91,12 +91,12 @@ class StreamCarrier(Stream):
 
     @property
     def eof(self) -> bool:
-        """See `Carrier`: only HTTP/1 has clients that stop sending, and still read."""
+        """See `Carrier`: in HTTP/2 no client closes its sending side and reads on."""
         return False
 
     @property
     def plain(self) -> None:
-        """See `Carrier`: other streams share the connection."""
+        """See `Carrier`: None, because other streams share the connection."""
         return None
 
     def send_interim(self, status: int, fields: Pairs) -> None:
@@ -111,7 +111,7 @@ class StreamCarrier(Stream):
         head = exchange.head
         if done and body and self.state == HALF_CLOSED_REMOTE and head is not None:
             framed = connection.encoder.framed.get(head) or connection.encoder.frame(head)
-            if framed is not None and connection.sender.whole(self, framed, body):  # as most are
+            if framed is not None and connection.sender.whole(self, framed, body):  # the usual case
                 self.owner = self.exchange = None  # as in `_part`
                 tasks = self.tasks
                 if tasks.observed:
@@ -141,7 +141,7 @@ class StreamCarrier(Stream):
         self._sent()
 
     def _sent(self) -> None:
-        """Write soon, and watch what has to wait."""
+        """Write soon. If a part has to wait for the client's windows, give the client a deadline."""
         if self.queued:
             wait = self._wait
             if wait is None:
@@ -151,7 +151,7 @@ class StreamCarrier(Stream):
         self._connection.write_soon()
 
     def _answered(self, exchange: Exchange) -> None:
-        """Go on after a complete answer: what is missing of the request is dropped, or refused if it is much."""
+        """Record a complete answer. The rest of the request is dropped; a long rest is refused."""
         if self.tasks.observed:
             self.tasks.record_end(exchange, exchange.status, exchange.started, exchange.sent)
         if exchange.waiters:
@@ -163,9 +163,9 @@ class StreamCarrier(Stream):
             self._part()
 
     def _part(self) -> None:
-        """Leave no cycle with exchange and wait behind, whose end Python's collector would have to find.
+        """Let go of exchange and wait, so that no cycle is left for the garbage collector.
 
-        A client that resets its streams could otherwise make garbage faster than that looks for it.
+        Otherwise a client that resets its streams could make garbage faster than the collector removes it.
         """
         self.owner = self.exchange = self._wait = None
 
@@ -174,7 +174,7 @@ class StreamCarrier(Stream):
         self._part()
 
     def _hear_out(self, exchange: Exchange) -> None:
-        """Wait for the end of the request: some clients take a reset for a failure, though the answer is whole."""
+        """Wait for the end of the request: some clients take a reset for a failure, even after a whole answer."""
         body = exchange.request_body
         if body is not None:
             if HIGH_WATER < body.missing < inf and self.state == HALF_CLOSED_LOCAL:
@@ -190,7 +190,7 @@ class StreamCarrier(Stream):
             await self._wait.until_writable()
 
     def wake(self) -> None:
-        """Let `until_writable` look again, or part from a stream that is closed."""
+        """Let `until_writable` look again. If the stream is closed, let go of the exchange."""
         if self._wait is not None:
             self._wait.wake()
         if self.closed:
@@ -199,19 +199,19 @@ class StreamCarrier(Stream):
     # ── the request's body ───────────────────────────────────────────────────────────────────
 
     def take_body(self, data: bytes) -> None:
-        """Hand a piece of the body on."""
+        """Give a piece of the body to the exchange."""
         exchange, incoming = self.exchange, self.incoming
         assert exchange is not None
         assert incoming is not None
         exchange.body_received(data)
         if exchange.state is not DONE:
-            incoming.deadline = inf  # now it is the application's turn
+            incoming.deadline = inf  # the client is not late: the application has to take it
             self._credit()
         elif incoming.window < HIGH_WATER and self.state == HALF_CLOSED_LOCAL:
             self._reset(NO_ERROR)
 
     def take_end(self) -> None:
-        """Note the end of the body."""
+        """Complete the request, because its body has ended."""
         exchange, incoming = self.exchange, self.incoming
         assert exchange is not None
         assert incoming is not None
@@ -222,7 +222,7 @@ class StreamCarrier(Stream):
             self._part()
 
     def _credit(self) -> None:
-        """Let the client send as many bytes as the application has taken, or as were dropped."""
+        """Let the client send as many more bytes as the application has taken or as were dropped."""
         exchange, incoming = self.exchange, self.incoming
         body = None if exchange is None else exchange.request_body
         if body is not None and incoming is not None:
@@ -245,23 +245,23 @@ class StreamCarrier(Stream):
         self._connection.watch(incoming.deadline, BODY)
 
     def pause_body(self) -> None:
-        """See `Carrier`: nothing to do, as the client sends as far as its window allows."""
+        """See `Source`: nothing to do, because the client stops when its window is used up."""
 
     def resume_body(self) -> None:
-        """See `Carrier`."""
+        """See `Source`."""
         self._credit()
         self._connection.write_soon()
 
     # ── ends ─────────────────────────────────────────────────────────────────────────────────
 
-    def broken(self, exchange: Exchange) -> None:  # noqa: ARG002 - see `Carrier`; it is the stream's
+    def broken(self, exchange: Exchange) -> None:  # noqa: ARG002 - see `Carrier`: it is `self.exchange`
         """See `Carrier`."""
         self._connection.sender.reset(self, INTERNAL_ERROR)
         self.lost()
         self._connection.write_soon()
 
     def lost(self) -> None:
-        """Tell the application that nothing it sends reaches the client."""
+        """Tell the application that the client is gone, because the stream has ended."""
         exchange = self.exchange
         if exchange is not None and exchange.state is not DONE:
             exchange.disconnect()
@@ -272,7 +272,7 @@ class StreamCarrier(Stream):
         self._part()
 
     def refuse(self, error: ClientError) -> None:
-        """Answer instead of the application, or break off what it has begun."""
+        """Answer with an error instead of the application, or break its answer off."""
         exchange = self.exchange
         if exchange is None:
             return
@@ -288,7 +288,10 @@ class StreamCarrier(Stream):
         self._connection.write_soon()
 
     def turn_away(self, error: ClientError, request: StreamRequest | None) -> None:
-        """Answer a request that cannot be served, with a record for the access log; it is `request`, or under way."""
+        """Answer with an error, with a record for the access log.
+
+        `request` is None if the request is `self.exchange` already.
+        """
         connection, exchange = self._connection, self.exchange
         line = ("", b"", "") if request is None else (request.method, request.target, "2")
         head_only = line[0] == "HEAD" if exchange is None else exchange.head_only
@@ -296,26 +299,19 @@ class StreamCarrier(Stream):
         body = response.answer(error.status)
         connection.sender.head(self, connection.encoder.block(response), body, end=True)
         if self.tasks.observed:
-            self.tasks.record(
-                refusal(
-                    error.status,
-                    exchange,
-                    client=connection.link.client,
-                    line=line,
-                    headers=[] if request is None else request.headers,
-                    now=monotonic(),
-                )
-            )
+            client, headers = connection.link.client, [] if request is None else request.headers
+            record = refusal(error.status, exchange, client=client, line=line, headers=headers, now=monotonic())
+            self.tasks.record(record)
         if not self.complete:
             connection.sender.reset(self, NO_ERROR)
-        elif not self.closed:  # the client has no room for it yet
+        elif not self.closed:  # the answer waits for the client's windows
             self.owner = self
             self._sent()
 
     # ── deadlines ────────────────────────────────────────────────────────────────────────────
 
     def expire(self, now: float) -> bool:
-        """React to deadlines that have passed, and ask for the next. Return whether the client was too slow."""
+        """React to deadlines that have passed, and watch the next. Return whether the client was too slow."""
         slow = False
         incoming = self.incoming
         if incoming is not None:
@@ -323,7 +319,7 @@ class StreamCarrier(Stream):
                 incoming.deadline = inf
                 exchange = self.exchange
                 if exchange is not None and exchange.state is DONE and self.state != HALF_CLOSED_LOCAL:
-                    self._hear_out(exchange)  # the answer is not out yet
+                    self._hear_out(exchange)  # the answer still waits for the windows
                 else:
                     slow = True
                     self.refuse(ClientError(408, "request body timed out"))
@@ -347,6 +343,6 @@ class StreamCarrier(Stream):
 
 
 def wake_owner(stream: Stream) -> None:
-    """Let the application of a stream send again; no bound method, so that no cycle keeps the connection."""
+    """Let the owner of a stream send again. It is a function, since a bound method would make a cycle."""
     if stream.owner is not None:
         stream.owner.wake()

@@ -1,7 +1,8 @@
-"""HTTP/2 on a connection: streams out of what the reader tells, one write for all of a turn, and how it ends.
+"""HTTP/2 on a connection: its streams, a single write for all frames of a turn, and the end of the connection.
 
-Runs in the worker's loop. `Reader` reads, `Sender` makes frames and keeps the windows; a `StreamCarrier` has each
-exchange. A connection that leaves serves what is under way: it must never refuse a stream before the client can know.
+Runs in the worker's loop. `Reader` reads frames, `Sender` makes them and keeps the windows, a `StreamCarrier` has each
+exchange. When the worker drains, the connection serves the streams under way. It must never refuse a stream before the
+client can know that the connection leaves.
 """
 
 import logging
@@ -43,25 +44,25 @@ from aserver.protocol.websocket.connection import Socket
 
 log: Final = logging.getLogger("aserver.error")
 
-#: Streams that a client may have open at once. Clients that want more open another connection.
+#: The most open streams of a connection. Clients that need more open another connection.
 MOST_STREAMS: Final = 100
 
-#: The window of a stream for its request's body: what a client may send before the application has taken any of it.
-WINDOW: Final = 2 * HIGH_WATER
+#: The bytes of a request's body that a client may send before the application has taken any of them.
+STREAM_WINDOW: Final = 2 * HIGH_WATER
 
-#: Seconds for which a connection that is to leave waits for a moment without streams, because some clients (Python's
-#: `h2`) take every GOAWAY for the end of what they have under way. Again and again, as long as none is begun.
+#: A connection that is to leave waits this many seconds for a moment without streams (a lull), because some clients
+#: (Python's `h2`) give up their open streams at any GOAWAY. It waits again as long as the client begins no new stream.
 LULL: Final = 1.0
 
-#: Seconds that a client has to answer the PING which follows the announcement that the connection leaves.
+#: Seconds that a client has to answer the PING after the first GOAWAY.
 ROUND_TRIP: Final = 5.0
 _LEAVING: Final = b"leaving "
 _LULL: Final = b"at rest?"
-_ASKED: Final = -1  # in place of the last stream when a lull was looked for
+_ASKED: Final = -1  # as `_begun`: the PING of `_ask` was sent
 
 
 class Http2Connection(Handler):
-    """HTTP/2 on a connection, its `link`: the handler of what comes, and the owner of carriers."""
+    """HTTP/2 on a connection, its `link`: the handler of its bytes, and the connection of carriers."""
 
     __slots__ = (
         "_awaited",
@@ -88,19 +89,19 @@ class Http2Connection(Handler):
         self.context = link.context
         self.tasks = tasks
         self.encoder = encoder
-        self.logged: tuple[object, ...] | None = None  # the access log's, which formats the same fields again and again
-        self.streams = Streams(WINDOW, partial(StreamCarrier, self))
+        self.logged: tuple[object, ...] | None = None  # set by the access log: fields that it has formatted
+        self.streams = Streams(STREAM_WINDOW, partial(StreamCarrier, self))
         self._patience = patience = Patience(self.context.now)
         self.sender = Sender(self.streams, patience, wake_owner)
         self.reader = Reader(self, self.streams, self.sender, patience, limits, MOST_STREAMS)
-        self._awaited = FIRST_REQUEST  # the connection's own deadline; `link` has the first of all
-        self._deadline = link.deadline
+        self._awaited = FIRST_REQUEST  # the reason of `_deadline`
+        self._deadline = link.deadline  # the connection's own; `link.deadline` is the first of this and the streams'
         self.flush_due = False
-        self._begun = 0  # the last stream when a lull was looked for
-        self._leaving = False  # the client is told to begin no more streams
-        self._parted = False  # and those that it begins are ignored
-        self._more = 0  # streams beside the first, which `Context.more_streams` has
-        self._client_leaves = False  # it has said that it begins no more
+        self._begun = 0  # the last stream when the wait for a lull began
+        self._leaving = False  # `leave` was called
+        self._parted = False  # the last GOAWAY was sent: new streams are ignored
+        self._more = 0  # this connection's part of `Context.more_streams`
+        self._client_leaves = False  # the client has sent GOAWAY
         self.reader.blocks.connect_protocol = True
         self.sender.begin(
             {
@@ -114,7 +115,7 @@ class Http2Connection(Handler):
     # ── bytes in ─────────────────────────────────────────────────────────────────────────────
 
     def data_received(self, data: bytes) -> None:
-        """Read, and write what that has made due; answers follow when applications have made them."""
+        """Read the bytes, and write the frames that this calls for. Answers follow when applications have made them."""
         try:
             self.reader.feed(data, self.context.now)
         except ConnectionFaultError as fault:
@@ -131,7 +132,7 @@ class Http2Connection(Handler):
         self.flush()
 
     def on_spent(self) -> None:
-        """Let others have their turn; what is read meanwhile would have to be kept."""
+        """Let other connections go on first. Until then nothing is read, because the bytes would have to be kept."""
         self.link.gate.pause(Pause.TURN)
         self.context.fair_queue.wait(self._take_turn)
 
@@ -143,7 +144,7 @@ class Http2Connection(Handler):
                 self.link.gate.resume(Pause.TURN)
 
     def _fail(self, fault: ConnectionFaultError) -> None:
-        """End the connection for a mistake of the client's (RFC 9113 section 5.4.1)."""
+        """End the connection because of a client's fault (RFC 9113 section 5.4.1)."""
         log.debug("%s: HTTP/2 connection ended: %s", self.link, fault.reason)
         self.sender.goaway(fault.code, debug=fault.reason.encode("ascii", "replace"))
         self._write()
@@ -161,13 +162,13 @@ class Http2Connection(Handler):
         self.tasks.start(begin(self, cast("StreamCarrier", stream), request))
 
     def on_repeated(self, number: int, request: StreamRequest) -> None:
-        """Start the application for a request that says the same as one before it."""
+        """Start the application for a request that was remembered."""
         if self._awaited is NEXT_REQUEST:
             self._await_nothing()
         self.tasks.start(repeat(self, number, request))
 
     def on_refused(self, stream: Stream, error: ClientError, request: StreamRequest | None) -> None:
-        """Answer a request that cannot be served; the client may let it wait, which has a deadline."""
+        """Answer a request that cannot be served."""
         self._await_nothing()
         log.debug("%s is answered %d: %s", self.link, error.status, error.reason)
         if stream.owner is None:
@@ -176,25 +177,25 @@ class Http2Connection(Handler):
             stream.owner.refuse(error)
 
     def on_body(self, stream: Stream, data: bytes) -> None:
-        """Hand a piece of a body on."""
+        """Give a piece of a body to the stream's owner."""
         stream.owner.take_body(data)
 
     def on_end(self, stream: Stream) -> None:
-        """Note the end of a body."""
+        """Tell the stream's owner that the body has ended."""
         stream.owner.take_end()
 
     def on_reset(self, stream: Stream, code: int, reason: str) -> None:
-        """End an exchange whose stream is closed."""
+        """Tell the stream's owner that the stream was reset."""
         if reason:
             log.debug("%s: stream %d reset with %d: %s", self.link, stream.id, code, reason)
         stream.owner.lost()
 
     def on_goaway(self, code: int, debug: bytes) -> None:  # noqa: ARG002 - the reader's
-        """Close when the last stream has ended."""
+        """Note that the connection is to close after its last stream."""
         self._client_leaves = True
 
     def on_pong(self, data: bytes) -> None:
-        """Refuse streams from now on, since the client has heard that it is to begin none; or announce the end."""
+        """Take the next step of leaving, because the client has answered the PING of the step before."""
         if data == _LULL and self._awaited is NO_STREAM and not self.streams.open:
             self._announce()
         elif data == _LEAVING and self._awaited is FAREWELL:
@@ -204,7 +205,7 @@ class Http2Connection(Handler):
 
     @property
     def write_paused(self) -> bool:
-        """Whether the client reads less fast than is written; set by the connection."""
+        """Whether the client reads too slowly; set by the connection."""
         return self.sender.held
 
     @write_paused.setter
@@ -212,7 +213,7 @@ class Http2Connection(Handler):
         self.sender.held = paused
 
     def write_soon(self) -> None:
-        """Write what the sender has: at once if no other stream has an answer due, else at the end of the turn."""
+        """Write the sender's frames: at once if no stream is open, else at the end of the turn, with other answers."""
         if self.streams.open:
             self._write_at_the_end()
         elif not self.flush_due:
@@ -224,7 +225,7 @@ class Http2Connection(Handler):
             self.context.loop.call_soon(self.flush, context=self.context.variables)
 
     def flush(self) -> None:
-        """Write, and see whether anything is under way."""
+        """Write the sender's frames. If no stream is open, wait for the next request, or end."""
         self.flush_due = False
         sender = self.sender
         if sender.out or sender.order.waiting:
@@ -250,11 +251,11 @@ class Http2Connection(Handler):
             writer.write_soon(data)
         elif data:
             writer.write_answer(data)
-        if len(data) > TAKEN:  # there may be more, for which other connections do not have to wait
+        if len(data) > TAKEN:  # there may be more, but other connections go first
             self._write_at_the_end()
 
     def writable(self) -> None:
-        """Write what had to wait for the client to read."""
+        """Write the frames that have waited for the client to read."""
         self.flush()
 
     @property
@@ -272,7 +273,7 @@ class Http2Connection(Handler):
             link.deadline = deadline
 
     def _await(self, awaited: Awaited, seconds: float) -> None:
-        """Give the client so many seconds for what is no stream's."""
+        """Give the client a deadline in `seconds` for `awaited`, which is no stream's."""
         self._awaited = awaited
         self._deadline = self.context.now + seconds
         self.watch(self._deadline, awaited)
@@ -281,11 +282,11 @@ class Http2Connection(Handler):
         if self._awaited is not NO_STREAM and self._awaited is not FAREWELL:
             self._awaited = NOTHING
             self._deadline = inf
-            if len(self.streams.open) <= 1:  # the first, or none, so that no stream has a deadline yet
+            if len(self.streams.open) <= 1:  # the new stream, or none: no stream has a deadline
                 self.link.await_nothing()
 
     def expire(self) -> None:
-        """React to a deadline that has passed, and find the next."""
+        """React to deadlines that have passed, and set the next."""
         now, link = self.context.now, self.link
         link.await_nothing()
         if self._deadline <= now:
@@ -316,7 +317,7 @@ class Http2Connection(Handler):
     # ── ends ─────────────────────────────────────────────────────────────────────────────────
 
     def leave(self) -> None:
-        """Announce that no more streams will be taken, and serve those that are begun before the client has read it."""
+        """Begin to leave. The steps: a lull, GOAWAY that allows new streams, a PING and its answer, the last GOAWAY."""
         if self._leaving or self.link.stage is not SERVING:
             return
         self._leaving = True
@@ -326,7 +327,7 @@ class Http2Connection(Handler):
             self._ask()
 
     def _look_again(self) -> None:
-        """Announce the end, but look again later if the client only waits for answers, and begins no stream."""
+        """Announce the end; or wait again, if the client waits for answers and has begun no stream since."""
         begun, self._begun = self._begun, self.streams.last
         if self.streams.open and begun in (_ASKED, self._begun):
             self._await(NO_STREAM, LULL)
@@ -334,7 +335,7 @@ class Http2Connection(Handler):
             self._announce()
 
     def _ask(self) -> None:
-        """Announce the end when the client has read its last answer: `h2` loses all that it reads with a GOAWAY."""
+        """Send a PING, whose answer shows that all was read: `h2` loses answers that it reads with a GOAWAY."""
         self._begun = _ASKED
         self.sender.ping(_LULL)
         self._await(NO_STREAM, LULL + SWEEP_PERIOD)
@@ -347,7 +348,7 @@ class Http2Connection(Handler):
         self._write()
 
     def _part(self) -> None:
-        """Take no more streams; end when those under way have ended."""
+        """Take no more streams, and end when the open streams have ended."""
         self._parted = True
         self._awaited = NOTHING
         self._deadline = inf
@@ -355,7 +356,7 @@ class Http2Connection(Handler):
         self.flush()
 
     def _rest(self) -> None:
-        """Wait for the next request, or end: no stream is open."""
+        """Wait for the next request, or end, because no stream is open."""
         link = self.link
         if link.stage is not SERVING:
             return
@@ -369,14 +370,14 @@ class Http2Connection(Handler):
             self._deadline = link.deadline = self.context.now + self.context.keep_alive
 
     def eof_received(self) -> bool:
-        """Close: a client that cannot open windows any more gets no answer."""
+        """Close: a client that has closed its sending side cannot open windows any more."""
         return False
 
     def cut(self) -> None:
         """Do nothing before `lost`, which follows."""
 
     def lost(self) -> None:
-        """Tell the applications, and let go of the reader and of what makes streams, which hold the connection."""
+        """Tell the applications, and let go of the reader and of `streams.make`, which refer to this handler."""
         self.reader.close()
         self.streams.make = Stream
         streams = self.streams.open

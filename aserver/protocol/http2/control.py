@@ -1,6 +1,6 @@
-"""Frames in that carry neither heads nor bodies, such as SETTINGS and RST_STREAM (RFC 9113 section 6). Pure.
+"""Acts on frames that carry neither heads nor bodies, such as SETTINGS and RST_STREAM (RFC 9113 section 6). Pure.
 
-Each costs the peer a part of our patience. A frame of a type that is not known does nothing.
+The cost of each frame is counted (`rates.Patience`). A frame of an unknown type does nothing else.
 """
 
 from aserver.protocol.http2 import frames, rates
@@ -12,7 +12,7 @@ from aserver.protocol.http2.streams import HALF_CLOSED_LOCAL, RESET_IN, WINDOW_I
 
 
 class ControlReader:
-    """Acts on the control frames of one connection."""
+    """Acts on the control frames of a connection."""
 
     __slots__ = ("_no_priorities", "_patience", "_sender", "_sink", "_streams")
 
@@ -21,10 +21,10 @@ class ControlReader:
         self._streams = streams
         self._sender = sender
         self._patience = patience
-        self._no_priorities: int | None = None  # as the client's first SETTINGS say
+        self._no_priorities: int | None = None  # SETTINGS_NO_RFC7540_PRIORITIES; None before the first SETTINGS
 
     def take(self, kind: int, flags: int, number: int, payload: bytes, now: float) -> None:
-        """Take a frame of the right length and place. Raises ConnectionFaultError, StreamFaultError."""
+        """Act on a frame that `frames.check_head` has checked. Raises ConnectionFaultError, StreamFaultError."""
         if kind == frames.WINDOW_UPDATE:
             self._patience.spend(rates.UPDATE, now)
             self._window_update(number, frames.number(payload))
@@ -65,7 +65,7 @@ class ControlReader:
             self._streams.check_absent(number, RESET_IN)
             self._streams.forget_reset(number)
             return
-        if stream.state != HALF_CLOSED_LOCAL:  # else it has its whole answer
+        if stream.state != HALF_CLOSED_LOCAL:  # in that state the client has its whole answer
             self._patience.spend(rates.RESET, now)
         self._sender.forget(stream)
         self._streams.change(stream, RESET_IN)

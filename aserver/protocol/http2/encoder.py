@@ -1,14 +1,15 @@
-"""Header blocks of responses (RFC 7541 section 6). Pure.
+"""Makes the header blocks of responses (RFC 7541 section 6). Pure.
 
-Blocks never touch the peer's dynamic table, so that they are good for every connection and may be remembered: `Heads`
-(`semantics/response_head`) does so with `encode_head`. Blocks may be joined: those of a head and of the server's own
-fields make the block of a response.
+Blocks never use the client's dynamic table. So a block is good for every connection, and `Heads`
+(`semantics/response_head`) remembers it. Blocks can be joined: the block of a head and that of the default fields make
+the block of a response.
 """
 
 from collections.abc import Sequence
 from typing import Final
 
 from aserver.protocol.http2.frames import FRAME_SIZE
+from aserver.protocol.http2.request import CONNECTION_SPECIFIC
 from aserver.protocol.http2.static_table import NAMES, STATIC
 from aserver.protocol.semantics.response import Response
 from aserver.protocol.semantics.response_head import REMEMBERED, Defaults, Head, Heads
@@ -19,32 +20,28 @@ _STATUSES: Final[dict[int, bytes]] = {
     int(value): bytes((128 | index,)) for index, (name, value) in enumerate(STATIC) if name == b":status"
 }
 
-#: Fields of HTTP/1's connections, which have no place in HTTP/2 (RFC 9113 section 8.2.2).
-_CONNECTION_SPECIFIC: Final = frozenset(
-    (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
-)
-
 
 class BlockEncoder:
-    """Makes the header blocks of one worker's responses over HTTP/2."""
+    """Makes the header blocks of a worker's responses over HTTP/2."""
 
     __slots__ = ("_defaults", "_ending", "framed", "heads")
 
     def __init__(self, defaults: Defaults) -> None:
         self._defaults = defaults
         self.heads = Heads(defaults, encode_head)
-        self.framed: dict[Head, tuple[bytes, bytes]] = {}  # by `frame`; callers look here first
+        self.framed: dict[Head, tuple[bytes, bytes]] = {}  # made by `frame`; callers look here first
         self.renew()
 
     def renew(self) -> None:
-        """Take over the defaults, whose date has changed."""
+        """Encode the default fields again, because the date has changed."""
         self._ending = encode_fields(self._defaults.pairs)
         self.framed.clear()
 
     def frame(self, head: Head) -> tuple[bytes, bytes] | None:
-        """Return HEADERS and the head of the only DATA frame, but for the streams' numbers behind each.
+        """Return the frames of a whole response without their streams' numbers, for `Sender.whole`.
 
-        None if the head is not `ready`, or they are too large. Remembered until the date changes.
+        The number goes behind each of the two parts, and then comes the body. Return None if the head is not `ready`,
+        or a frame would be too large. The parts are remembered until the date changes.
         """
         length = head.length
         block = head.block + self._ending
@@ -57,7 +54,7 @@ class BlockEncoder:
         return framed
 
     def block(self, response: Response) -> bytes:
-        """Return the block of a response whose head is made."""
+        """Return the header block of a response, after its `start()` or `answer()`."""
         head = response.head
         assert head is not None
         if head.plain and head.length is not None:
@@ -70,13 +67,13 @@ class BlockEncoder:
 
 
 def encode_head(status: int, fields: Pairs, _reason: bytes = b"") -> bytes:
-    """Return the block of a status and checked fields, names in lower case. There are no reason phrases."""
+    """Return the block of a status and checked fields, whose names are in lower case. HTTP/2 has no reason phrase."""
     opening = _STATUSES.get(status) or b"\x08\x03%d" % status
-    return opening + encode_fields([field for field in fields if field[0] not in _CONNECTION_SPECIFIC])
+    return opening + encode_fields([field for field in fields if field[0] not in CONNECTION_SPECIFIC])
 
 
 def encode_fields(fields: Pairs) -> bytes:
-    """Return the block of checked fields: each a literal that is not to be indexed (RFC 7541 section 6.2.2)."""
+    """Return the block of checked fields, as literals that enter no dynamic table (RFC 7541 section 6.2.2)."""
     parts: list[bytes] = []
     for name, value in fields:
         index = NAMES.get(name, 0)
@@ -88,7 +85,7 @@ def encode_fields(fields: Pairs) -> bytes:
 
 
 def _number(value: int, mask: int) -> bytes:
-    """Return a number with its first bits in those of `mask` (RFC 7541 section 5.1)."""
+    """Return a number, coded with a prefix of the bits in `mask` (RFC 7541 section 5.1)."""
     if value < mask:
         return bytes((value,))
     coded = bytearray((mask,))

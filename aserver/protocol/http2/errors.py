@@ -21,7 +21,7 @@ HTTP_1_1_REQUIRED: Final = 0xD
 
 
 class ConnectionFaultError(AserverError):
-    """The peer broke a rule that all streams rely on: send GOAWAY with `code`, and close (RFC 9113 section 5.4.1)."""
+    """The peer broke a rule of the connection: send GOAWAY with `code`, and close (RFC 9113 section 5.4.1)."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -30,7 +30,7 @@ class ConnectionFaultError(AserverError):
 
 
 class StreamFaultError(AserverError):
-    """The peer broke a rule on one stream: reset it with `code`; the others go on (RFC 9113 section 5.4.2)."""
+    """The peer broke a rule of a stream: reset that stream with `code` (RFC 9113 section 5.4.2)."""
 
     def __init__(self, stream: int, code: int, reason: str) -> None:
         super().__init__(reason)

@@ -1,7 +1,7 @@
-"""Frames of HTTP/2: their types and flags, the lengths they may have, and frames out (RFC 9113 sections 4 and 6). Pure.
+"""Frames of HTTP/2: types, flags and legal lengths; reading payloads, making frames (RFC 9113 sections 4 and 6). Pure.
 
-A frame's head is nine bytes: the length of its payload (three), type, flags, and the stream (four). `reader` takes it
-apart in place; the functions here look at payloads, and make frames. They must never look at the state of a stream.
+A frame's head is nine bytes: the length of its payload (three), type, flags, and the stream (four). `reader` reads it.
+The functions here must never depend on the state of a stream.
 """
 
 from typing import Final
@@ -14,10 +14,10 @@ from aserver.protocol.http2.errors import (
     StreamFaultError,
 )
 
-#: The bytes with which a client begins (RFC 9113 section 3.4).
+#: The first bytes of a client (RFC 9113 section 3.4).
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-HEAD: Final = 9  # bytes of a frame's head
+HEAD_SIZE: Final = 9  # bytes of a frame's head
 
 DATA: Final = 0x0
 HEADERS: Final = 0x1
@@ -46,17 +46,18 @@ MAX_HEADER_LIST_SIZE: Final = 0x6
 ENABLE_CONNECT_PROTOCOL: Final = 0x8  # RFC 8441 section 3
 NO_RFC7540_PRIORITIES: Final = 0x9  # RFC 9218 section 2.1
 
-#: The largest payload that we take, and the largest that every peer takes (RFC 9113 section 4.2).
+#: The largest payload that a peer takes by default, as this server does; and the largest that MAX_FRAME_SIZE may name
+#: (RFC 9113 section 4.2).
 FRAME_SIZE: Final = 16_384
 LARGEST_FRAME_SIZE: Final = 2**24 - 1
 
-#: The window with which streams and connections begin, and the largest (RFC 9113 section 6.9).
-WINDOW: Final = 65_535
+#: The first window of streams and connections, and the largest window (RFC 9113 section 6.9).
+INITIAL_WINDOW: Final = 65_535
 LARGEST_WINDOW: Final = 2**31 - 1
 
 LARGEST_STREAM: Final = 2**31 - 1
 
-#: Values that a peer may give a setting, least and most, and the error for others; all else is allowed.
+#: The least and the largest value of a setting, and the error for other values. Other settings may have any value.
 _BOUNDS: Final[dict[int, tuple[int, int, int]]] = {
     ENABLE_PUSH: (0, 1, PROTOCOL_ERROR),
     INITIAL_WINDOW_SIZE: (0, LARGEST_WINDOW, FLOW_CONTROL_ERROR),
@@ -65,10 +66,10 @@ _BOUNDS: Final[dict[int, tuple[int, int, int]]] = {
     NO_RFC7540_PRIORITIES: (0, 1, PROTOCOL_ERROR),
 }
 
-#: Types whose payload has one length (RFC 9113 sections 6.3, 6.4, 6.7 and 6.9).
+#: The length of the payload of types for which it is fixed (RFC 9113 sections 6.3, 6.4, 6.7 and 6.9).
 _LENGTHS: Final[dict[int, int]] = {PRIORITY: 5, RST_STREAM: 4, PING: 8, WINDOW_UPDATE: 4}
 
-#: Types that belong to the connection, and those that belong to a stream; of others neither is asked.
+#: Types that are allowed on stream 0 only, and types that are not allowed there. Other types may be on any stream.
 _OF_CONNECTION: Final = frozenset((SETTINGS, PING, GOAWAY, PRIORITY_UPDATE))
 _OF_STREAM: Final = frozenset((DATA, HEADERS, PRIORITY, RST_STREAM))
 
@@ -91,9 +92,9 @@ NAMES: Final[dict[int, str]] = {
 
 
 def check_head(kind: int, stream: int, length: int, flags: int) -> None:
-    """Raise an error if a frame that is not inside a header block has the wrong length or place.
+    """Check the length and the stream of a frame that is not inside a header block.
 
-    ConnectionFaultError; StreamFaultError for a PRIORITY frame of another length (RFC 9113 section 6.3).
+    Raises ConnectionFaultError; for a PRIORITY frame of another length StreamFaultError (RFC 9113 section 6.3).
     """
     if kind == PUSH_PROMISE or kind == CONTINUATION:  # noqa: PLR1714, SIM109 - two compares are faster
         raise ConnectionFaultError(PROTOCOL_ERROR, f"{NAMES[kind]} where it may not be")
@@ -130,7 +131,7 @@ def unpadded(kind: int, payload: bytes) -> bytes:
 
 
 def parse_settings(payload: bytes) -> dict[int, int]:
-    """Return a peer's settings, of those that come twice the last. Raises ConnectionFaultError."""
+    """Return a peer's settings; of a setting that comes twice, the last value. Raises ConnectionFaultError."""
     found: dict[int, int] = {}
     for at in range(0, len(payload), 6):
         name = payload[at] << 8 | payload[at + 1]
@@ -143,7 +144,7 @@ def parse_settings(payload: bytes) -> dict[int, int]:
 
 
 def number(payload: bytes, at: int = 0) -> int:
-    """Return the 31 bits at a place: a stream or an increment."""
+    """Return the number of 31 bits at `at`: a stream or an increment."""
     return int.from_bytes(payload[at : at + 4], "big") & LARGEST_STREAM
 
 
@@ -152,7 +153,7 @@ def number(payload: bytes, at: int = 0) -> int:
 
 def head(length: int, kind: int, flags: int, stream: int) -> bytes:
     """Return a frame's head."""
-    return (length << 48 | kind << 40 | flags << 32 | stream).to_bytes(HEAD, "big")
+    return (length << 48 | kind << 40 | flags << 32 | stream).to_bytes(HEAD_SIZE, "big")
 
 
 def settings(values: dict[int, int]) -> bytes:
@@ -185,7 +186,7 @@ def window_update(stream: int, increment: int) -> bytes:
 
 
 def headers(stream: int, block: bytes, *, end: bool, limit: int = FRAME_SIZE) -> bytes:
-    """Return a HEADERS frame with a block, and CONTINUATION frames for all beyond `limit` bytes."""
+    """Return a HEADERS frame with the first `limit` bytes of a block, and CONTINUATION frames with the others."""
     flag = END_STREAM if end else 0
     if len(block) <= limit:
         return head(len(block), HEADERS, flag | END_HEADERS, stream) + block

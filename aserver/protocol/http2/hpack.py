@@ -1,8 +1,8 @@
-"""Header blocks decoded (RFC 7541). Pure.
+"""Decodes header blocks (RFC 7541). Pure.
 
-`Decoder` has the dynamic table of one connection. A block is always decoded to its end, because later blocks rely on
-the table; but beyond the limits its fields are not kept. It must never hold more than the table's size, and never make
-more of a block than the limits allow: a byte may stand for a field of 4 KB.
+`Decoder` has the dynamic table of a connection. A block is always decoded to its end, because later blocks rely on the
+table, but fields beyond the limits are not kept. It must never hold a larger table than TABLE_SIZE, nor more fields of
+a block than the limits allow: a single byte may stand for a field of 4 KB.
 """
 
 from typing import Final
@@ -11,21 +11,21 @@ from aserver.protocol.http2 import huffman
 from aserver.protocol.http2.errors import COMPRESSION_ERROR, ConnectionFaultError
 from aserver.protocol.http2.static_table import STATIC, Field
 
-#: The size of the dynamic table (bytes), which is that with which every peer begins: we never ask for another.
+#: The size of the dynamic table in bytes. It is the initial size of every peer, and this server asks for no other.
 TABLE_SIZE: Final = 4096
 
-#: The bytes that a field counts for beside its name and value (RFC 7541 section 4.1, RFC 9113 section 6.5.2).
+#: The bytes that are counted for a field beside its name and value (RFC 7541 section 4.1, RFC 9113 section 6.5.2).
 OVERHEAD: Final = 32
 
 _DYNAMIC: Final = len(STATIC)  # the first index of the dynamic table
 
 
 class Decoder:
-    """Decodes the blocks of one connection. After ConnectionFaultError it is over.
+    """Decodes the blocks of a connection. After ConnectionFaultError it must not be used.
 
-    Up to `most_fields` fields, of together `most_bytes` (as RFC 9113 section 6.5.2 counts them), are kept of a block;
-    if there were more, `overflowed` is the size of all, else 0. `changed` says that the last block has changed the
-    table, so that the same bytes would not mean the same again.
+    Of a block, `most_fields` fields with together `most_bytes` (as RFC 9113 section 6.5.2 counts) are kept. If there
+    are more, `overflowed` is the size of all fields, else 0. `changed` says that the last block has changed the table,
+    so that the same bytes may have another meaning now.
     """
 
     __slots__ = ("_limit", "_most_bytes", "_most_fields", "_size", "_table", "changed", "overflowed")
@@ -33,7 +33,7 @@ class Decoder:
     def __init__(self, most_fields: int, most_bytes: int) -> None:
         self._most_fields = most_fields
         self._most_bytes = most_bytes
-        self._table: list[Field] = []  # the newest last: index 62 is the last
+        self._table: list[Field] = []  # the newest is the last, and has index 62
         self._size = 0
         self._limit = TABLE_SIZE
         self.changed = False
@@ -41,11 +41,11 @@ class Decoder:
 
     @property
     def size(self) -> int:
-        """Bytes of the dynamic table, as RFC 7541 counts them."""
+        """The bytes of the dynamic table, as RFC 7541 section 4.1 counts them."""
         return self._size
 
     def decode(self, block: bytes) -> list[Field]:
-        """Return the fields. Raises ConnectionFaultError(COMPRESSION_ERROR)."""
+        """Return the fields of a block. Raises ConnectionFaultError(COMPRESSION_ERROR)."""
         self.changed = False
         self.overflowed = 0
         try:
@@ -66,14 +66,14 @@ class Decoder:
                 if index == 127:
                     index, at = _number(block, at, 127)
                 field = self._field(index)
-            elif 32 <= first < 64:  # a size of the table (section 6.3): two at most, and first (section 4.2)
+            elif 32 <= first < 64:  # a size of the table (section 6.3): at most two, before all fields (section 4.2)
                 size_now, at = self._prefixed(block, at, 31)
                 resized += 1
                 if fields or size or size_now > TABLE_SIZE or resized > 2:
                     raise ConnectionFaultError(COMPRESSION_ERROR, f"table size {size_now} is out of place or too large")
                 self._resize(size_now)
                 continue
-            else:  # a literal (section 6.2), to be added to the table if the bit 64 is set
+            else:  # a literal (section 6.2), which is added to the table if the bit 64 is set
                 index, at = self._prefixed(block, at, 63 if first >= 64 else 15)
                 if index:
                     name = self._field(index)[0]
@@ -99,7 +99,7 @@ class Decoder:
         raise ConnectionFaultError(COMPRESSION_ERROR, f"index {index} is in no table")
 
     def _prefixed(self, block: bytes, at: int, mask: int) -> tuple[int, int]:
-        """Return the number whose first bits are in the byte at `at`, and where it ends (RFC 7541 section 5.1)."""
+        """Return the number whose prefix is in the byte at `at`, and where it ends (RFC 7541 section 5.1)."""
         value = block[at] & mask
         if value < mask:
             return value, at + 1
@@ -130,7 +130,7 @@ class Decoder:
         self._evict()
 
     def _evict(self) -> None:
-        """Drop the oldest fields until the rest fits; a field larger than the table leaves it empty."""
+        """Drop the oldest fields until the others fit. A field larger than the table leaves the table empty."""
         table = self._table
         gone = 0
         while self._size > self._limit:
@@ -141,9 +141,9 @@ class Decoder:
 
 
 def _number(block: bytes, at: int, value: int) -> tuple[int, int]:
-    """Return a number that goes on at `at`, and where it ends. Raises ConnectionFaultError above 28 bits and a byte.
+    """Return a number whose prefix was `value` and whose next byte is at `at`, and where the number ends.
 
-    Leading zeros (as 0x80) count, or they could go on for ever.
+    Raises ConnectionFaultError above four bytes. Leading zeros (0x80) count, because they could go on for ever.
     """
     for shift in (0, 7, 14, 21):
         byte = block[at]

@@ -1,14 +1,14 @@
-"""The Huffman code of HPACK strings, decoded (RFC 7541 section 5.2 and appendix B). Pure.
+"""Decodes the Huffman code of HPACK strings (RFC 7541 section 5.2 and appendix B). Pure.
 
-The code is a canonical one: lengths alone determine it. Bytes are decoded one at a time, by steps from a node of the
-code's tree to another, and each step is remembered when it is taken first.
+The code is canonical: it follows from the lengths. Each byte is a step from a node of the code's tree to another node.
+A step is remembered when it is first taken.
 """
 
 from typing import Final
 
 from aserver.protocol.http2.errors import COMPRESSION_ERROR, ConnectionFaultError
 
-#: Bits of the code of each byte, and last of EOS.
+#: The number of bits in the code of each byte; the last is EOS's.
 LENGTHS: Final = (
     13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28, 28, 28, 28, 28, 28,
     28, 28, 28, 6, 10, 10, 12, 13, 6, 8, 11, 10, 10, 8, 11, 8, 6, 6, 6, 5, 5, 5, 6, 6, 6, 6, 6, 6, 6, 7, 8, 15, 6, 12,
@@ -23,13 +23,13 @@ LENGTHS: Final = (
 
 EOS: Final = 256
 
-#: Steps remembered by the process: text takes some hundred of the 65,536 there are, which would be 14 MB. When full,
-#: all are forgotten.
+#: The most steps that the process remembers. Text needs some hundred; all 65,536 would be 14 MB. When the table is
+#: full, all are forgotten.
 REMEMBERED: Final = 8192
 
 
 def _make_tree() -> tuple[list[list[int]], list[int]]:
-    """Return the children of each node (for a bit 0, for a bit 1; -1: none), and its symbol (-1: an inner node)."""
+    """Return for each node its children (for bit 0, for bit 1; -1: none) and its symbol (-1: an inner node)."""
     children = [[-1, -1]]
     symbols = [-1]
     code = length = 0
@@ -51,12 +51,12 @@ def _make_tree() -> tuple[list[list[int]], list[int]]:
 
 _CHILDREN, _SYMBOLS = _make_tree()
 
-#: Node and byte, as `node << 8 | byte` -> the node after it, and the bytes that it completes.
+#: `node << 8 | byte` -> the next node, and the decoded bytes that the step completes.
 _STEPS: Final[dict[int, tuple[int, bytes]]] = {}
 
 
 def _make_paddings() -> frozenset[int]:
-    """Return the nodes at which a string may end: at most seven bits, all 1, after a byte (RFC 7541 section 5.2)."""
+    """Return the nodes at which a string may end: at most seven bits of padding, all 1 (RFC 7541 section 5.2)."""
     found = [0]
     for _ in range(7):
         found.append(_CHILDREN[found[-1]][1])
@@ -67,7 +67,7 @@ _PADDINGS: Final = _make_paddings()
 
 
 def _step(key: int) -> tuple[int, bytes]:
-    """Take a step for the first time. Raises ConnectionFaultError."""
+    """Take a step that is not remembered, and remember it. Raises ConnectionFaultError."""
     node = key >> 8
     decoded = bytearray()
     for place in range(7, -1, -1):
@@ -86,7 +86,7 @@ def _step(key: int) -> tuple[int, bytes]:
 
 
 def decode(data: bytes) -> bytes:
-    """Return the string. Raises ConnectionFaultError(COMPRESSION_ERROR)."""
+    """Return the decoded string. Raises ConnectionFaultError(COMPRESSION_ERROR)."""
     node = 0
     parts: list[bytes] = []
     for byte in data:
@@ -99,5 +99,5 @@ def decode(data: bytes) -> bytes:
 
 
 def remembered() -> int:
-    """Return how many steps are remembered."""
+    """Return the number of steps that are remembered."""
     return len(_STEPS)

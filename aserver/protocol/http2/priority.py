@@ -1,7 +1,7 @@
 """The order in which the bodies of streams are sent (RFC 9218). Pure.
 
-A client gives an urgency from 0 (first) to 7, and says whether a part of the body is of use to it (incremental). The
-tree of RFC 7540, which RFC 9113 has dropped, is not looked at.
+A client gives a stream an urgency from 0 (first) to 7, and says whether it can use a part of the body (incremental).
+The tree of priorities of RFC 7540, which RFC 9113 has dropped, is ignored.
 """
 
 import re
@@ -15,7 +15,7 @@ _MEMBER: Final = re.compile(rb"[ \t]*(?:u=([0-7])|i(?:=\?([01]))?)(?:[ \t]*|;[^,
 
 
 def parse_priority(value: bytes, urgency: int, *, incremental: bool) -> tuple[int, bool]:
-    """Return urgency and incremental of a `priority` field; what it does not say, or not well, stays as it was."""
+    """Return urgency and incremental by a `priority` field. Values that it does not give stay as they were."""
     for member in value[:256].split(b","):
         match = _MEMBER.fullmatch(member)
         if match is None:
@@ -28,10 +28,10 @@ def parse_priority(value: bytes, urgency: int, *, incremental: bool) -> tuple[in
 
 
 class WriteOrder:
-    """The streams that have bytes to send and room in their windows.
+    """The streams that have bytes to send and room in their windows, in the order of sending.
 
-    Those of the lowest urgency come first. Among them an incremental stream goes behind the others after each frame;
-    any other is sent to its end.
+    A lower number of urgency comes first. Among streams of the same urgency, an incremental stream goes behind the
+    others after each frame. Any other stream is sent to its end.
     """
 
     __slots__ = ("_waiting", "waiting")
@@ -41,7 +41,7 @@ class WriteOrder:
         self.waiting = 0  # streams
 
     def add(self, stream: Stream) -> None:
-        """Put a stream behind the others of its urgency, unless it is there."""
+        """Put a stream behind the others of its urgency, unless it is there already."""
         waiting = self._waiting[stream.urgency]
         if waiting is None:
             waiting = self._waiting[stream.urgency] = {}
@@ -56,14 +56,14 @@ class WriteOrder:
             self.waiting -= 1
 
     def next(self) -> Stream | None:
-        """Return the stream of which a frame is due."""
+        """Return the stream whose frame is next; None if no stream waits."""
         for waiting in self._waiting:
             if waiting:
                 return next(iter(waiting.values()))
         return None
 
     def sent(self, stream: Stream) -> None:
-        """Note that a frame of a stream was sent, and that it has more."""
+        """Reorder after a frame of a stream that has more to send."""
         if stream.incremental:
             self.remove(stream)
             self.add(stream)

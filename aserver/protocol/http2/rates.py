@@ -1,47 +1,47 @@
-"""Patience with a peer: frames that make work and bring nothing are counted, and the count falls again. Pure.
+"""A limit for frames that make work and are of no use, which attacks send in floods. Pure.
 
-Each such frame has a cost; the sum falls with time, and with each answer and each frame of data that goes well. Above
-`LIMIT` the connection ends with ENHANCE_YOUR_CALM. A total that never fell would end the pooled connection of a busy
-proxy sooner or later; a sum that falls does not, however long it lives.
+Each such frame has a cost, which is added to a sum. The sum falls with time, with each answer, and with each frame of
+data. Above `LIMIT` the connection ends with ENHANCE_YOUR_CALM. The sum must fall, because otherwise the long-lived
+connection of a busy proxy would reach any limit.
 """
 
 from typing import Final
 
 from aserver.protocol.http2.errors import ENHANCE_YOUR_CALM, ConnectionFaultError
 
-#: A peer may cost so much at once, and this much more each second.
+#: The sum that a peer may reach, and by how much it falls in a second.
 LIMIT: Final = 2000
 FALL_PER_SECOND: Final = 200
 
 # Costs.
-RESET: Final = 10  # of a stream whose answer was not complete: the application was started for nothing
-REFUSED: Final = 10  # a stream that we have reset for a mistake of the peer's (MadeYouReset), or beyond the limit
-SETTINGS_FRAME: Final = 10  # beside the settings in it
+RESET: Final = 10  # the peer resets a stream before its answer is complete (Rapid Reset, CVE-2023-44487)
+REFUSED: Final = 10  # a fault of the peer makes us reset a stream (MadeYouReset, CVE-2025-8671), also too many streams
+SETTINGS_FRAME: Final = 10  # each setting in it costs 1 more
 # PING, PRIORITY, PRIORITY_UPDATE, empty DATA, a piece of a header block, a frame for a closed stream:
 CONTROL: Final = 2
 UPDATE: Final = 1  # WINDOW_UPDATE
-TIMEOUT: Final = 25  # of a body that does not come, or of a window that does not open: the stream was held for long
-BOMB_BYTES: Final = 16_384  # of fields beyond the limits cost 1: a byte may stand for 4 KB
+TIMEOUT: Final = 25  # a body does not come, or a window does not open, in time
+BOMB_BYTES: Final = 16_384  # so many bytes of fields beyond the limits cost 1 (HPACK bomb)
 
 # Gains.
 ANSWERED: Final = 10  # a whole answer
-SENT: Final = 4  # a DATA frame that we have sent, which two WINDOW_UPDATE frames or more may follow
-SENT_BYTES: Final = 512  # of DATA that we have sent gain another: some clients widen both windows for each 4 KB
-RECEIVED: Final = 2  # a DATA frame with something in it: clients measure the round trip by a PING after each
+SENT: Final = 4  # a DATA frame that was sent: two or more WINDOW_UPDATE frames may follow it
+SENT_BYTES: Final = 512  # each 512 bytes in it gain 1 more: some clients widen both windows for each 4 KB
+RECEIVED: Final = 2  # a DATA frame that is not empty: clients may send a PING after each, to measure the round trip
 
 
 class Patience:
-    """The sum of one connection."""
+    """The sum of a connection."""
 
     __slots__ = ("_spent", "_when", "gained")
 
     def __init__(self, now: float) -> None:
         self._spent = 0
         self._when = now
-        self.gained = 0  # since the last cost; callers add to it, as a call is too much at each answer
+        self.gained = 0  # since the last cost; callers add to it, because a method would be too slow for each answer
 
     def spend(self, cost: int, now: float) -> None:
-        """Count the cost of a frame. Raises ConnectionFaultError(ENHANCE_YOUR_CALM)."""
+        """Add a cost. Raises ConnectionFaultError(ENHANCE_YOUR_CALM) above LIMIT."""
         self._spent = max(self._spent - self.gained, 0) + cost
         self.gained = 0
         if self._spent > LIMIT:

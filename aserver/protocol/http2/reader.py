@@ -1,9 +1,9 @@
-"""Frames in: requests out of bytes, however the network has cut them (RFC 9113). Pure.
+"""Reads frames and requests from a client's bytes, wherever the network has cut them (RFC 9113). Pure.
 
-`Reader` is fed the bytes that arrive, from the client's preface on, and tells its sink of each request, of its body and
-its end. It keeps the rules of streams, of flow control and of header blocks, and answers by itself, through the
-`Sender`, what needs no decision: SETTINGS, PING, and streams that are refused. A fault of one stream resets it; a fault
-of the connection is raised. It must never hold more than one header block or frame, nor work for long at a time.
+`Reader` is fed the bytes that arrive, from the client's preface on. It tells its sink of each request, of its body and
+of the body's end. It checks the rules of streams, flow control and header blocks. Through the `Sender` it answers
+SETTINGS, PING and streams that are refused. A fault of a stream resets the stream; a fault of the connection is raised.
+It must never hold more than a header block or a frame, nor read more than FRAMES_PER_TURN in a call.
 """
 
 from struct import Struct
@@ -28,7 +28,7 @@ from aserver.protocol.http2.frames import (
     END_HEADERS,
     END_STREAM,
     FRAME_SIZE,
-    HEAD,
+    HEAD_SIZE,
     HEADERS,
     LARGEST_STREAM,
     PADDED,
@@ -39,22 +39,22 @@ from aserver.protocol.http2.sink import StreamSink
 from aserver.protocol.http2.streams import DATA_IN, END_IN, HEADERS_IN, Stream, Streams
 from aserver.protocol.semantics.limits import RequestLimits
 
-#: Frames that a call works through before the rest has to wait for another turn of the loop.
-PORTION: Final = 400
+#: The most frames that a call reads. The rest waits for another turn of the loop.
+FRAMES_PER_TURN: Final = 400
 
-#: The type and flags of most requests, which have no body.
+#: Type and flags of a HEADERS frame that is a whole request, as most are.
 WHOLE: Final = HEADERS << 8 | END_STREAM | END_HEADERS
 
-#: A frame's head: the first byte of the length and the others, type and flags, the stream.
+#: A frame's head: the length's first byte, its other two, type and flags, the stream.
 _FRAME_HEAD: Final = Struct(">BHHL").unpack_from
 
 
 class Reader:
-    """Reads one connection. After ConnectionFaultError it reads nothing more.
+    """Reads the frames of a connection. After ConnectionFaultError it reads nothing more.
 
-    `most_streams` may be open at once. A call that has worked through a PORTION leaves the reader `spent`, until
-    `refill`: the rest is kept, and `feed(b"", now)` goes on with it. `now` is in seconds, of any clock, and may be
-    some seconds old.
+    `most_streams` may be open at once. After FRAMES_PER_TURN frames a call leaves the reader `spent`, and keeps the
+    rest. Then call `refill`, and `feed(b"", now)` to go on. `now` is in seconds of any clock, and may be some seconds
+    old.
     """
 
     __slots__ = (
@@ -92,17 +92,17 @@ class Reader:
         self._sender = sender
         self._patience = patience
         self._limits = limits
-        # `Any`, as `close` lets go of it: compiled, an attribute of its type takes no None.
+        # `Any`, because `close` sets it to None, which compiled code would not allow.
         self._control: Any = ControlReader(sink, streams, sender, patience)
         self.blocks = BlockReader(limits)
         self.most_streams = most_streams
         self.spent = False
         self._over = False
-        self._greeted = False  # the preface is here
-        self._settled = False  # the SETTINGS frame is, which follows it
-        self._held = b""
+        self._greeted = False  # the preface was read
+        self._settled = False  # the client's first SETTINGS frame was read
+        self._held = b""  # bytes that are not read yet
         self._now = 0.0
-        # The header block under way, of which CONTINUATION frames follow.
+        # The header block that is not complete: CONTINUATION frames follow.
         self._block: list[bytes] = []
         self._block_size = 0
         self._block_stream = 0
@@ -111,7 +111,7 @@ class Reader:
     # ── bytes in ─────────────────────────────────────────────────────────────────────────────
 
     def feed(self, data: bytes, now: float) -> None:
-        """Read what has arrived. Raises ConnectionFaultError: then `Sender.goaway` and the end are due."""
+        """Read the bytes that have arrived. Raises ConnectionFaultError: then call `Sender.goaway`, write and close."""
         if self._held:
             data = self._held + data
             self._held = b""
@@ -131,17 +131,17 @@ class Reader:
             self._held = data[at:]
 
     def close(self) -> None:
-        """Read nothing more, and let go of the sink, which holds the reader."""
+        """Read nothing more, and let go of the sink, which refers to the reader."""
         self._over = True
         self._sink = self._control = cast("Any", None)
 
     def refill(self) -> None:
-        """Allow another portion: call `feed(b"", now)` then."""
+        """Allow another FRAMES_PER_TURN frames; then call `feed(b"", now)`."""
         self.spent = False
 
     @property
     def unread(self) -> int:
-        """Bytes that are kept and not read yet."""
+        """The number of bytes that are kept and not read yet."""
         return len(self._held)
 
     @property
@@ -150,10 +150,10 @@ class Reader:
         if self._block_stream or not self._settled:
             return True
         held = self._held
-        return bool(held) and not self.spent and (len(held) < HEAD or held[3] != DATA)
+        return bool(held) and not self.spent and (len(held) < HEAD_SIZE or held[3] != DATA)
 
     def _greet(self, data: bytes) -> int:
-        """Read the preface; return where it ends, -1 if it is not complete."""
+        """Read the preface; return its end, or -1 if it is not complete."""
         if not frames.PREFACE.startswith(data[: len(frames.PREFACE)]):
             raise ConnectionFaultError(PROTOCOL_ERROR, "not the preface of HTTP/2")
         if len(data) < len(frames.PREFACE):
@@ -162,12 +162,12 @@ class Reader:
         return len(frames.PREFACE)
 
     def _read(self, data: bytes, at: int) -> int:
-        """Read whole frames from `at` on; return where the rest begins."""
+        """Read complete frames from `at` on; return where the rest begins."""
         size = len(data)
-        room = PORTION
+        room = FRAMES_PER_TURN
         streams, known = self._streams, self.blocks.known
-        while at + HEAD <= size:
-            start = at + HEAD
+        while at + HEAD_SIZE <= size:
+            start = at + HEAD_SIZE
             high, low, kind, number = _FRAME_HEAD(data, at)
             if high or low > FRAME_SIZE:
                 length = high << 16 | low
@@ -187,7 +187,7 @@ class Reader:
                     request = known.get(payload)
                     if (
                         request is not None
-                        and request.scope  # nothing is left to be asked, but for the number
+                        and request.scope  # all is known except the stream's number
                         and streams.last < number <= streams.largest
                         and number & 1
                         and len(streams.open) < self.most_streams
@@ -220,7 +220,7 @@ class Reader:
             self._control.take(kind, flags, number, payload, self._now)
 
     def _reset(self, fault: StreamFaultError) -> None:
-        """Answer a fault of a stream, which counts (MadeYouReset: else a peer could have any number reset by us)."""
+        """Reset a stream because of its fault. It has a cost, or a peer could cause any number (MadeYouReset)."""
         self._patience.spend(rates.REFUSED, self._now)
         stream = self._streams.open.get(fault.stream)
         if stream is None:
@@ -294,7 +294,7 @@ class Reader:
             self._refuse(stream or streams.begin(number, end), error, request)
 
     def _refuse_stream(self, number: int, block: bytes) -> None:
-        """Take no notice of a stream, and tell the client unless our GOAWAY has."""
+        """Refuse a stream. After our GOAWAY nothing is sent for it, because that has told the client."""
         self.blocks.decode(block)
         self._pay_for_overflow()
         if number <= self._streams.largest:

@@ -1,7 +1,8 @@
-"""The head of a request held to RFC 9113 section 8 and the limits. Pure.
+"""Makes a request of the fields in a header block, and checks it: RFC 9113 section 8, and the limits. Pure.
 
-`make_request` is called for every header block that is not remembered. It must never change the fields that it is
-given. A malformed head is an error of the stream; one that is only too large, or not served, is answered (ClientError).
+`make_request` is called for every header block that is not remembered. It must never change the fields that it gets. A
+malformed head is a fault of the stream. A head that is well-formed and refused, for example because of its size, is a
+ClientError, which is answered.
 """
 
 import re
@@ -16,9 +17,10 @@ from aserver.protocol.semantics.fields import FORWARDING_NAMES, FRAMING_NAMES, L
 from aserver.protocol.semantics.limits import RequestLimits
 from aserver.protocol.semantics.target import METHODS, check_host
 
-#: RFC 9113 section 8.2: a token without upper-case letters.
+#: A token without upper-case letters (RFC 9113 section 8.2).
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
-#: Characters that no value has: controls but for the tab. RFC 9113 section 8.2.1 has NUL, CR and LF; llhttp all.
+#: Illegal in a value: control characters except tab, and white space at its ends. RFC 9113 section 8.2.1 names NUL, CR,
+#: LF and the white space; llhttp refuses all control characters.
 _BAD_VALUE: Final = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]|\A[ \t]|[ \t]\Z")
 _METHOD: Final = re.compile(TCHAR + rb"{1,1024}")
 _PATH: Final = re.compile(rb"/[!\"$-~]*")
@@ -26,22 +28,22 @@ _SCHEME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+\-.]*")
 
 _PSEUDO: Final = frozenset((b":method", b":scheme", b":authority", b":path", b":protocol"))
 
-#: RFC 9113 section 8.2.2.
-_CONNECTION_SPECIFIC: Final = frozenset(
+#: Fields of HTTP/1's connections, which HTTP/2 does not allow (RFC 9113 section 8.2.2).
+CONNECTION_SPECIFIC: Final = frozenset(
     (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
 )
 
-#: Names that need no further look.
+#: Names that ask for no action.
 _COMMON: Final = frozenset(REQUEST_NAMES.values()) - {b"cookie", b"keep-alive", b"priority"}
 
 _COLON: Final = 0x3A
 
-#: The length of a body whose end only END_STREAM tells.
+#: The length of a body without content-length.
 UNKNOWN: Final = -1
 
 
 class StreamRequest:
-    """A checked head, as the rest of the server wants it."""
+    """A request whose head was checked."""
 
     __slots__ = (
         "authority",
@@ -62,17 +64,17 @@ class StreamRequest:
         self.target = b""
         self.scheme = b""
         self.authority = b""
-        self.protocol: bytes | None = None  # of an extended CONNECT (RFC 8441)
-        self.headers: list[Field] = []  # without pseudo-headers; `host` first, cookies joined, as ASGI wants it
-        self.framing: dict[bytes, bytes] = {}  # of `fields.FRAMING_NAMES`
-        self.forwarding: dict[bytes, bytes] = {}  # of `fields.FORWARDING_NAMES`
+        self.protocol: bytes | None = None  # `:protocol` of an extended CONNECT (RFC 8441)
+        self.headers: list[Field] = []  # for the scope: `:authority` as `host`, first; cookies joined
+        self.framing: dict[bytes, bytes] = {}  # the fields of `fields.FRAMING_NAMES`
+        self.forwarding: dict[bytes, bytes] = {}  # the fields of `fields.FORWARDING_NAMES`
         self.length = UNKNOWN  # content-length
-        self.scope: dict[str, Any] | None = None  # the shell's, for a request that comes again (`on_repeated`)
-        self.priority: tuple[int, bool] | None = None  # urgency and incremental, if the client says any (RFC 9218)
+        self.scope: dict[str, Any] | None = None  # set by the sink, which gets `on_repeated` then
+        self.priority: tuple[int, bool] | None = None  # urgency and incremental, if the client gives them (RFC 9218)
 
 
 def make_request(number: int, fields: Sequence[Field], limits: RequestLimits) -> StreamRequest:
-    """Return the request. Raises StreamFaultError if it is malformed, ClientError if it is not to be served."""
+    """Return the request. Raises StreamFaultError if it is malformed, ClientError if it is refused."""
     request = StreamRequest()
     headers = request.headers
     pseudo: dict[bytes, bytes] = {}
@@ -98,7 +100,7 @@ def make_request(number: int, fields: Sequence[Field], limits: RequestLimits) ->
 
 
 def _examine(request: StreamRequest, fields: Sequence[Field], limits: RequestLimits, *, number_of_fields: int) -> None:
-    """Raise ClientError unless a request that is well-formed may be served."""
+    """Raise ClientError if a well-formed request may not be served."""
     if request.method == "CONNECT" and request.protocol is None:
         raise ClientError(501, "CONNECT is for proxies")
     if len(request.target) + len(request.method) + len(" HTTP/1.1") + 1 > limits.line:
@@ -121,7 +123,7 @@ def _examine(request: StreamRequest, fields: Sequence[Field], limits: RequestLim
 def _take_less_common(request: StreamRequest, number: int, name: bytes, value: bytes) -> None:
     if _NAME.fullmatch(name) is None:
         raise StreamFaultError(number, PROTOCOL_ERROR, f"field name {name[:80]!r} is no token in lower case")
-    if name in _CONNECTION_SPECIFIC:
+    if name in CONNECTION_SPECIFIC:
         raise StreamFaultError(number, PROTOCOL_ERROR, f"field {name.decode()} of HTTP/1 connections")
     if name in FRAMING_NAMES:
         if name in request.framing:
@@ -174,7 +176,7 @@ def _take_pseudo(request: StreamRequest, number: int, pseudo: dict[bytes, bytes]
 
 
 def read_leniently(fields: Sequence[Field]) -> StreamRequest:
-    """Return what can be told of a head that is refused, for the access log."""
+    """Return method, target and fields of a refused head, for the access log; those that are illegal are left out."""
     request = StreamRequest()
     for name, value in fields:
         if name == b":method" and _METHOD.fullmatch(value) is not None:
@@ -187,9 +189,9 @@ def read_leniently(fields: Sequence[Field]) -> StreamRequest:
 
 
 def check_trailers(number: int, fields: Sequence[Field]) -> None:
-    """Raise StreamFaultError unless these may be trailers (RFC 9113 section 8.1)."""
+    """Raise StreamFaultError if these fields may not be trailers (RFC 9113 section 8.1)."""
     for name, value in fields:
-        if name[:1] == b":" or _NAME.fullmatch(name) is None or name in _CONNECTION_SPECIFIC:
+        if name[:1] == b":" or _NAME.fullmatch(name) is None or name in CONNECTION_SPECIFIC:
             raise StreamFaultError(number, PROTOCOL_ERROR, f"trailer {name[:80]!r}")
         if name == b"te" and value.lower() != b"trailers":
             raise StreamFaultError(number, PROTOCOL_ERROR, f"te is {value[:80]!r}, may only be trailers")

@@ -1,8 +1,8 @@
-"""Frames out: answers, flow control in both directions, and the order of writes (RFC 9113 sections 5.2 and 6). Pure.
+"""Makes frames: answers, flow control in both directions, and the order of bodies (RFC 9113 sections 5.2 and 6). Pure.
 
-`Sender` makes the frames of one connection and keeps them until `take`. Bodies wait in their stream's queue while the
-windows, or the transport, have no room; heads never wait. It must never send beyond a window, and never make an
-unfinished response look finished.
+`Sender` makes the frames of a connection and keeps them until `take`. Bodies wait in their stream's queue while the
+windows or the transport have no room; heads never wait. It must never send beyond a window, nor let an unfinished
+response look complete.
 """
 
 from collections.abc import Callable
@@ -16,24 +16,24 @@ from aserver.protocol.http2.priority import WriteOrder
 from aserver.protocol.http2.rates import ANSWERED, SENT, SENT_BYTES, Patience
 from aserver.protocol.http2.streams import CLOSED, END_OUT, RESET_OUT, Stream, Streams
 
-#: Bytes of one stream that wait, above which its application pauses, and below which it goes on.
-HIGH_WATER: Final = 65_536
-LOW_WATER: Final = 16_384
+#: An application pauses when more than PAUSE_ABOVE bytes of its stream wait, and goes on at RESUME_BELOW.
+PAUSE_ABOVE: Final = 65_536
+RESUME_BELOW: Final = 16_384
 
-#: Bytes above which `take` adds no more DATA: what is more urgent can then overtake.
+#: `take` adds no more DATA above this many bytes, so that a more urgent stream need not wait long.
 TAKEN: Final = 131_072
 
-#: The connection's window for what clients send. It is given back at once: the windows of streams bound what is held,
-#: so that no stream can keep others waiting. Renewed when half is used.
+#: The window of a connection for bodies of requests, renewed when half is used. It never stops a client. The windows of
+#: streams limit what is held, so that no stream can keep others waiting.
 CONNECTION_WINDOW: Final = 2**30
 
 
 class Sender:
-    """Sends on the streams of one connection.
+    """Makes the frames of a connection.
 
-    While `held`, because the transport's buffer is full, bodies wait. The caller
-    writes what `take` returns, after each call of a method and of `Reader.feed`. `on_progress` is called with a stream
-    that was `write_paused` and may go on, and with a stream whose last byte had to wait and is out.
+    After each call of a method, and of `Reader.feed`, the caller writes the bytes that `take` returns. While `held`,
+    because the transport's buffer is full, bodies wait. `on_progress` is called with a stream that was `write_paused`
+    and may go on, and with a stream whose last byte had to wait and was sent.
     """
 
     __slots__ = ("_on_progress", "_patience", "_size", "_streams", "_taken", "held", "order", "out")
@@ -44,19 +44,19 @@ class Sender:
         self._on_progress = on_progress
         self.order = WriteOrder()
         self.held = False
-        self.out: list[bytes] = []  # frames that may go now
-        self._size = 0  # bytes of DATA in it
-        self._taken = 0  # and before
+        self.out: list[bytes] = []  # frames for the next `take`
+        self._size = 0  # bytes of DATA in `out`
+        self._taken = 0  # bytes of DATA that were taken
 
     # ── the connection ───────────────────────────────────────────────────────────────────────
 
     def begin(self, settings: dict[int, int]) -> None:
-        """Send the server's preface: our settings, and the connection's window (RFC 9113 section 3.4)."""
+        """Send the server's preface: its settings, and the connection's window (RFC 9113 section 3.4)."""
         self.out.append(frames.settings({**settings, frames.INITIAL_WINDOW_SIZE: self._streams.window}))
         self.renew_connection_window()
 
     def control(self, frame: bytes) -> None:
-        """Send a ready-made frame of the connection."""
+        """Send a frame that was made already."""
         self.out.append(frame)
 
     def ping(self, data: bytes) -> None:
@@ -64,9 +64,9 @@ class Sender:
         self.out.append(frames.ping(data, ack=False))
 
     def goaway(self, code: int = NO_ERROR, *, last: int | None = None, debug: bytes = b"") -> None:
-        """Take no stream above `last`, by default the last that was taken (RFC 9113 section 6.8).
+        """Send GOAWAY: streams above `last`, by default the last stream so far, will be ignored (RFC 9113 section 6.8).
 
-        To drain: `last=LARGEST_STREAM` announces it, a ping waits for the round trip, and then `goaway()` ends it.
+        To drain, announce it by `last=LARGEST_STREAM`, wait for the answer to a ping, and then call `goaway()`.
         """
         streams = self._streams
         if last is None or last < LARGEST_STREAM:
@@ -74,7 +74,7 @@ class Sender:
         self.out.append(frames.goaway(last, code, debug))
 
     def renew_connection_window(self) -> None:
-        """Let the client send on, whatever stream it is for."""
+        """Send a WINDOW_UPDATE of the connection, if half of its window is used."""
         room = self._streams.receive_window
         if room < CONNECTION_WINDOW // 2:
             self._streams.receive_window = CONNECTION_WINDOW
@@ -83,7 +83,7 @@ class Sender:
     # ── a stream ─────────────────────────────────────────────────────────────────────────────
 
     def head(self, stream: Stream, block: bytes, body: bytes, *, end: bool) -> None:
-        """Send the head of a response, or an interim one, with the first piece of the body, the last if `end`."""
+        """Send the head of a response, final or interim, and the first piece of the body; the last if `end`."""
         if stream.closed:
             return
         size = len(body)
@@ -96,7 +96,7 @@ class Sender:
             self.data(stream, body, end=end)
 
     def _may_send(self, stream: Stream, size: int) -> bool:
-        """Take so many bytes out of the windows, unless they have to wait."""
+        """Take `size` bytes out of the windows; return False if they have to wait."""
         streams = self._streams
         if size and (self.held or self._size > TAKEN or size > stream.send_window or size > streams.send_window):
             return False
@@ -111,17 +111,17 @@ class Sender:
         size = len(body)
         if self.held or self._size > TAKEN or size > stream.send_window or size > streams.send_window:
             return False
-        streams.send_window -= size  # not the stream's: it ends here
+        streams.send_window -= size  # the stream's window is not used again
         self._size += size
         number = stream.id.to_bytes(4, "big")
         self.out += (framed[0], number, framed[1], number, body)
         self._patience.gained += ANSWERED
-        stream.state = CLOSED  # by the table: HALF_CLOSED_REMOTE, END_OUT
+        stream.state = CLOSED  # as TRANSITIONS has it for END_OUT in HALF_CLOSED_REMOTE
         del streams.open[stream.id]
         return True
 
     def data(self, stream: Stream, body: bytes, *, end: bool) -> None:
-        """Send a piece of the body, the last if `end`. Above HIGH_WATER the stream is `write_paused`."""
+        """Send a piece of the body, the last if `end`. Above PAUSE_ABOVE the stream is `write_paused`."""
         if stream.closed or not (body or end):
             return
         stream.ending = end
@@ -131,14 +131,14 @@ class Sender:
                 stream.offset = 0
             append_piece(stream.queue, body)
             stream.queued += len(body)
-            stream.write_paused = stream.queued > HIGH_WATER
+            stream.write_paused = stream.queued > PAUSE_ABOVE
             if stream.send_window > 0:
                 self.order.add(stream)
         elif not stream.queued:
             self._send_end(stream)
 
     def trailers(self, stream: Stream, block: bytes) -> None:
-        """Send trailers behind the body, which end the response."""
+        """Send trailers after the body. They end the response."""
         if stream.closed:
             return
         stream.trailers = block
@@ -147,14 +147,14 @@ class Sender:
             self._send_end(stream)
 
     def reset(self, stream: Stream, code: int) -> None:
-        """Reset a stream, and drop what waits of it (RFC 9113 section 6.4)."""
+        """Reset a stream, and drop its bytes that wait (RFC 9113 section 6.4)."""
         if not stream.closed:
             self.order.remove(stream)
             self._streams.change(stream, RESET_OUT)
             self.out.append(frames.rst_stream(stream.id, code))
 
     def credit(self, stream: Stream, size: int) -> None:
-        """Let the client send `size` bytes more on a stream; called when the application has taken as many."""
+        """Let the client send `size` more bytes on a stream. Call it when the application has taken as many."""
         incoming = stream.incoming
         if incoming is None or stream.complete:
             return
@@ -165,18 +165,18 @@ class Sender:
             incoming.credit = 0
 
     def forget(self, stream: Stream) -> None:
-        """Drop what waits of a stream that the client has reset."""
+        """Drop the bytes that wait of a stream that the client has reset."""
         self.order.remove(stream)
 
     # ── bytes out ────────────────────────────────────────────────────────────────────────────
 
     @property
     def sent(self) -> int:
-        """Bytes of bodies that were sent."""
+        """The number of bytes of DATA so far."""
         return self._taken + self._size
 
     def take(self) -> bytes:
-        """Return the frames that may go now, of bodies about TAKEN bytes; empty if there is nothing to write."""
+        """Return frames to be written, with about TAKEN bytes of bodies at most; b"" if there is nothing to write."""
         if not self.held and self.order.waiting:
             self._send_waiting()
         out = self.out
@@ -188,12 +188,12 @@ class Sender:
         return out[0] if len(out) == 1 else b"".join(out)
 
     def widened(self, stream: Stream) -> None:
-        """Note that a stream's window has room again."""
+        """Let a stream send again, if its window has room."""
         if stream.queued and stream.send_window > 0:
             self.order.add(stream)
 
     def _send_waiting(self) -> None:
-        """Make frames of what waits, the most urgent first."""
+        """Make frames of the bytes that wait, the most urgent first."""
         streams = self._streams
         order = self.order
         while self._size < TAKEN and streams.send_window > 0:
@@ -218,7 +218,7 @@ class Sender:
         self.out += (frames.head(size, DATA, END_STREAM if last else 0, stream.id), piece)
         if not done:
             self.order.sent(stream)
-            if not stream.write_paused or stream.queued > LOW_WATER:
+            if not stream.write_paused or stream.queued > RESUME_BELOW:
                 return
         else:
             self.order.remove(stream)
@@ -238,15 +238,15 @@ class Sender:
         self._finish(stream)
 
     def _finish(self, stream: Stream) -> None:
-        """Our last byte is out."""
+        """End the response. If the rest of the request is not wanted, reset the stream (RFC 9113 section 8.1)."""
         self._patience.gained += ANSWERED
         self._streams.change(stream, END_OUT)
         if not (stream.closed or (stream.incoming is not None and stream.incoming.patient)):
-            self.reset(stream, NO_ERROR)  # the rest of the request is not wanted (RFC 9113 section 8.1)
+            self.reset(stream, NO_ERROR)
 
 
 def _cut(stream: Stream, room: int) -> bytes:
-    """Take up to `room` bytes out of a stream's queue."""
+    """Take up to `room` bytes of the first piece out of a stream's queue."""
     queue = stream.queue
     assert queue
     piece = queue[0]

@@ -1,4 +1,4 @@
-"""The calls by which a `Reader` and a `Sender` tell of streams. Pure: shapes only."""
+"""The calls of a `Reader` to the connection. Pure: types only."""
 
 from typing import Protocol
 
@@ -8,22 +8,22 @@ from aserver.protocol.http2.streams import Stream
 
 
 class StreamSink(Protocol):
-    """The receiver of the requests of one connection. Its methods may call the `Sender`."""
+    """The receiver of a connection's requests. Its methods may call the `Sender`."""
 
     def on_request(self, stream: Stream, request: StreamRequest) -> None:
         """Take a request whose head is complete; `on_body` and `on_end` follow unless `stream.complete`.
 
-        Many requests may share `request`, which nothing may change. Its first answer is due on `stream`.
+        Nothing may change `request`, which many streams may share, except its `scope`.
         """
 
     def on_repeated(self, number: int, request: StreamRequest) -> None:
-        """Take a complete request without a body whose `scope` the sink has set before, on a new stream."""
+        """Take a remembered request, complete and without a body, on a new stream. Its `scope` was set by the sink."""
 
     def on_refused(self, stream: Stream, error: ClientError, request: StreamRequest | None) -> None:
-        """Answer with `error.status`, because a limit is passed. This is instead of `on_request`, or later (413).
+        """Answer with `error.status`, because the request is refused. Only `on_reset` may follow for the stream.
 
-        `request` is for the log: what is known of it, unchecked but for method and target; None later. Nothing more of
-        the stream follows, but perhaps `on_reset`.
+        It is called instead of `on_request`, with `request` for the log, which was checked only in method and target.
+        It may also be called during the body (413), with None.
         """
 
     def on_body(self, stream: Stream, data: bytes) -> None:
@@ -33,16 +33,16 @@ class StreamSink(Protocol):
         """Take the end of the body."""
 
     def on_reset(self, stream: Stream, code: int, reason: str) -> None:
-        """End the exchange: the client has reset the stream (`reason` is empty), or the reader has, for a mistake.
+        """End the exchange. The client has reset the stream (`reason` is empty), or the reader has because of a fault.
 
-        Not called if `stream.owner` is None. The stream is closed: what is sent on it from now on is dropped.
+        Not called if `stream.owner` is None. The stream is closed: frames that are sent on it are dropped.
         """
 
     def on_goaway(self, code: int, debug: bytes) -> None:
-        """Note that the client begins no more streams."""
+        """Take a GOAWAY: the client begins no more streams."""
 
     def on_pong(self, data: bytes) -> None:
         """Take the answer to a `Sender.ping` with the same eight bytes."""
 
     def on_spent(self) -> None:
-        """See to it that the reader is refilled and fed again when others have had their turn."""
+        """Arrange that the reader is refilled and fed again after other connections had their turn."""

@@ -1,8 +1,8 @@
 """The streams of a connection: their states and the windows of flow control (RFC 9113 sections 5.1 and 5.2). Pure.
 
-The rules an editor must obey: a stream's state changes by the table `TRANSITIONS` and nothing else; a stream that is
-closed leaves `Streams.open`, so that what a connection holds is bounded by the streams that are open; of those that we
-have reset, numbers are remembered, because frames for them may be under way.
+A stream's state changes by the table `TRANSITIONS`. A closed stream must leave `Streams.open`, so that the number of
+open streams limits the memory of a connection. The numbers of streams that this server has reset are remembered,
+because frames for them may still come.
 """
 
 from collections.abc import Callable
@@ -16,15 +16,15 @@ from aserver.protocol.http2.errors import (
     ConnectionFaultError,
     StreamFaultError,
 )
-from aserver.protocol.http2.frames import LARGEST_WINDOW, WINDOW
+from aserver.protocol.http2.frames import INITIAL_WINDOW, LARGEST_WINDOW
 
-# States (RFC 9113 section 5.1). There are no reserved ones: we never push, and a client cannot.
+# States (RFC 9113 section 5.1). The reserved states are left out, because neither side pushes.
 IDLE: Final = 0
 OPEN: Final = 1
-HALF_CLOSED_REMOTE: Final = 2  # the client has sent its last byte
-HALF_CLOSED_LOCAL: Final = 3  # we have sent ours
+HALF_CLOSED_REMOTE: Final = 2  # the client has ended its side
+HALF_CLOSED_LOCAL: Final = 3  # the server has ended its side
 CLOSED: Final = 4
-RESET_SENT: Final = 5  # closed by us, while frames may be under way
+RESET_SENT: Final = 5  # closed by the server; the client may not know it yet
 
 # Events.
 HEADERS_IN: Final = 0
@@ -35,14 +35,14 @@ WINDOW_IN: Final = 4
 END_OUT: Final = 5
 RESET_OUT: Final = 6
 
-# Beside states, the table has these.
+# Outcomes in the table that are no states:
 IGNORED: Final = -1
-FAULT: Final = -2  # of the connection: PROTOCOL_ERROR
-CLOSED_FAULT: Final = -3  # of the connection: STREAM_CLOSED
-STREAM_FAULT: Final = -4  # of the stream: STREAM_CLOSED
-OURS: Final = -5  # a mistake of this server
+FAULT: Final = -2  # a fault of the connection, PROTOCOL_ERROR
+CLOSED_FAULT: Final = -3  # a fault of the connection, STREAM_CLOSED
+STREAM_FAULT: Final = -4  # a fault of the stream, STREAM_CLOSED
+OURS: Final = -5  # a bug of this server
 
-#: State -> event -> the next state, or one of the above.
+#: State -> event -> the next state, or another outcome.
 TRANSITIONS: Final[list[list[int]]] = [
     # by event, in the order above
     [OPEN,         FAULT,        OURS,               FAULT,   FAULT,              OURS,              OURS],
@@ -53,29 +53,29 @@ TRANSITIONS: Final[list[list[int]]] = [
     [IGNORED,      IGNORED,      IGNORED,            IGNORED, IGNORED,            OURS,              IGNORED],
 ]  # fmt: skip
 
-#: Numbers remembered of streams that we have reset.
+#: The most numbers of reset streams that are remembered.
 REMEMBERED: Final = 256
 
 
 class Incoming:
-    """The body that comes on a stream. Most requests have none. The last two are for the shell."""
+    """The body that a client sends on a stream. `patient`, `credited` and `deadline` are its owner's."""
 
     __slots__ = ("credit", "credited", "deadline", "expected", "patient", "received", "refused", "tunnel", "window")
 
     def __init__(self, window: int) -> None:
         self.window = window  # bytes that the client may send
-        self.credit = 0  # bytes taken by the application, for which no WINDOW_UPDATE was sent yet
+        self.credit = 0  # bytes that the application has taken, for which no WINDOW_UPDATE was sent
         self.received = 0  # bytes of body
         self.expected = -1  # content-length, -1 if there is none
-        self.tunnel = False  # a WebSocket, which is no body and has no limit of one
+        self.tunnel = False  # the bytes are a WebSocket's: the limit of bodies does not count
         self.refused = False  # the rest of the body is dropped
-        self.patient = False  # the stream's end is its owner's, if the answer ends before the request
-        self.credited = 0  # bytes for which the client has its credit back
-        self.deadline = inf  # for the next piece
+        self.patient = False  # if the answer ends before the request, the owner resets the stream, not the sender
+        self.credited = 0  # bytes that were given to `Sender.credit`
+        self.deadline = inf  # of the next piece
 
 
 class Stream:
-    """A stream that is open. `owner` is for the shell; all else is changed by `reader` and `sender` only."""
+    """An open stream. The connection sets `owner`; only `reader` and `sender` may change the rest."""
 
     __slots__ = (
         "ending",
@@ -94,26 +94,26 @@ class Stream:
     )
 
     # Set with the first piece of a body that waits:
-    offset: int  # bytes of it that are sent
-    ending: bool  # the last byte has been given to us
+    offset: int  # bytes of `queue[0]` that were sent
+    ending: bool  # the queue has the last piece of the body
 
     def __init__(self, id: int, send_window: int) -> None:  # noqa: A002 - RFC 9113's
         self.id = id
-        self.owner: Any = None  # the shell's: who has the request
+        self.owner: Any = None  # the carrier of the request, or its tunnel
         self.state = OPEN
-        self.incoming: Incoming | None = None  # unless the request's head was all of it
-        # out
-        self.send_window = send_window  # bytes that we may send; below 0 after a change of the client's settings
+        self.incoming: Incoming | None = None  # None if the request has no body
+        # The answer:
+        self.send_window = send_window  # bytes that may be sent; below 0 if the client has made its windows smaller
         self.queue: list[bytes] | None = None  # pieces of body that wait
         self.queued = 0  # bytes that wait
-        self.trailers: bytes | None = None  # the block that follows them
-        self.write_paused = False  # the application is to wait until less is queued
+        self.trailers: bytes | None = None  # the block that follows the body
+        self.write_paused = False  # `send()` is to wait (see PAUSE_ABOVE)
         self.urgency = 3
         self.incremental = True
 
     @property
     def complete(self) -> bool:
-        """Whether the request's last byte is here."""
+        """Whether the client has ended the request, or the stream is closed."""
         return self.state == HALF_CLOSED_REMOTE or self.state >= CLOSED
 
     @property
@@ -123,7 +123,7 @@ class Stream:
 
 
 class Streams:
-    """The streams of one connection, and its windows. The shell may `make` streams of a class of its own."""
+    """The streams of a connection, and its windows. `make` makes a stream; the connection may give its own class."""
 
     __slots__ = (
         "_reset",
@@ -137,22 +137,19 @@ class Streams:
         "window",
     )
 
-    def __init__(self, window: int = WINDOW, make: Callable[[int, int], Stream] = Stream) -> None:
+    def __init__(self, window: int = INITIAL_WINDOW, make: Callable[[int, int], Stream] = Stream) -> None:
         self.make = make
-        self.window = window  # that the client has on each new stream
+        self.window = window  # the client's on each new stream
         self.open: dict[int, Stream] = {}
         self.last = 0  # the highest stream that the client has begun
-        self.largest = 2**31 - 1  # the highest that we take, as the last GOAWAY said
-        self._reset: dict[int, None] = {}  # in order
-        self.send_window = WINDOW
-        self.receive_window = WINDOW
-        self.peer_window = WINDOW  # of new streams
+        self.largest = 2**31 - 1  # the highest stream that is taken: the last GOAWAY has said it
+        self._reset: dict[int, None] = {}  # streams that this server has reset, the oldest first
+        self.send_window = INITIAL_WINDOW
+        self.receive_window = INITIAL_WINDOW
+        self.peer_window = INITIAL_WINDOW  # ours on each new stream
 
     def begin(self, number: int, end: bool) -> Stream:  # noqa: FBT001 - at each request
-        """Return a new stream, which the client has begun by HEADERS, and ended if `end`.
-
-        The caller has checked its number.
-        """
+        """Return a new stream that the client has begun, and ended if `end`. The caller has checked `number`."""
         self.last = number
         stream = self.open[number] = self.make(number, self.peer_window)
         if end:
@@ -162,7 +159,7 @@ class Streams:
         return stream
 
     def state_of(self, number: int) -> int:
-        """Return the state of any stream."""
+        """Return the state of any stream, open or not."""
         stream = self.open.get(number)
         if stream is not None:
             return stream.state
@@ -171,7 +168,7 @@ class Streams:
         return RESET_SENT if number in self._reset else CLOSED
 
     def change(self, stream: Stream, event: int) -> None:
-        """Let an event happen to an open stream. Raises ConnectionFaultError, StreamFaultError."""
+        """Change the state of an open stream by an event. Raises ConnectionFaultError, StreamFaultError."""
         state = TRANSITIONS[stream.state][event]
         if state < 0:
             raise_fault(stream.id, stream.state, event)
@@ -185,17 +182,17 @@ class Streams:
                 self.remember_reset(stream.id)
 
     def forget_reset(self, number: int) -> None:
-        """Note that the client has reset a stream, too, so that nothing more of it can be under way."""
+        """Forget a reset stream, because the client has reset it, too: no more frames of it can come."""
         self._reset.pop(number, None)
 
     def remember_reset(self, number: int) -> None:
-        """Remember that we have reset a stream, whose client may not know it yet."""
+        """Remember that the server has reset a stream: the client may not know it yet."""
         if len(self._reset) >= REMEMBERED:
             del self._reset[next(iter(self._reset))]
         self._reset[number] = None
 
     def check_absent(self, number: int, event: int) -> None:
-        """Check an event of a stream that is not open; all is well if it is to be ignored.
+        """Raise an error unless an event of a stream that is not open is to be ignored.
 
         Raises ConnectionFaultError, StreamFaultError.
         """
@@ -225,7 +222,7 @@ class Streams:
             raise ConnectionFaultError(FLOW_CONTROL_ERROR, "window of the connection above 2**31-1")
 
     def count_received(self, size: int) -> None:
-        """Count the payload of a DATA frame, of whatever stream. Raises ConnectionFaultError."""
+        """Count the payload of a DATA frame of any stream. Raises ConnectionFaultError."""
         self.receive_window -= size
         if self.receive_window < 0:
             raise ConnectionFaultError(FLOW_CONTROL_ERROR, "more DATA than the connection's window")
@@ -241,7 +238,7 @@ def widen(stream: Stream, increment: int) -> None:
 
 
 def raise_fault(number: int, state: int, event: int) -> None:
-    """Raise the error for an event that may not happen in a state."""
+    """Raise the error for an event that is not allowed in a state."""
     outcome = TRANSITIONS[state][event]
     what = f"{_EVENTS[event]} on stream {number}, which is {_STATES[state]}"
     if outcome == FAULT:

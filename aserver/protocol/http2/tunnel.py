@@ -1,7 +1,7 @@
 """A WebSocket on a stream of HTTP/2 (RFC 8441): the stream as a tunnel, and the answer that opens or refuses it.
 
 Runs in the worker's loop. The session is the same as over HTTP/1 (`websocket/session`). A tunnel must never give a
-client credit for bytes that its handler has not been given.
+client credit for bytes that its handler has not got.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from aserver.protocol.websocket import session
 
 
 class StreamTunnel:
-    """See `websocket.tunnel.Tunnel`; for its writer and its gate it is the transport, too."""
+    """See `websocket.tunnel.Tunnel`. It is also the transport of its writer and its gate."""
 
     __slots__ = (
         "_deadline",
@@ -59,10 +59,10 @@ class StreamTunnel:
         self.awaited: Awaited = NOTHING
         self._deadline = inf
         self._wait = WindowWait(self.context, self._sender, stream)
-        self._kept = bytearray()  # came while nothing was to be read
+        self._kept = bytearray()  # bytes that have come while reading was paused
         self._paused = False
         self._delivering = False
-        self._ended = False  # by either side
+        self._ended = False  # by the client or the server
 
     # ── the tunnel ───────────────────────────────────────────────────────────────────────────
 
@@ -90,7 +90,7 @@ class StreamTunnel:
         await self._wait.until_writable()
 
     def close(self) -> None:
-        """See `Tunnel`: the end of the stream is that of the connection."""
+        """See `Tunnel`: only the stream is closed."""
         if not self._ended:
             self.writer.flush()
             self._sender.data(self._stream, b"", end=True)
@@ -112,11 +112,11 @@ class StreamTunnel:
         self._deadline = inf
         self._wait.wake()
         self._owner.write_soon()
-        # Not at once, deep in a call of the handler's.
+        # In the next turn, because this may be inside a call of the handler.
         self.context.loop.call_soon(self._lost, context=self.context.variables)
 
     def _lost(self) -> None:
-        """Tell the handler, and leave no cycle behind (see `StreamCarrier._part`)."""
+        """Tell the handler, and let go of it, so that no cycle is left (see `StreamCarrier._part`)."""
         self.handler.lost()
         self.handler = NOBODY
         self.writer = self.gate = cast("Any", None)
@@ -126,7 +126,7 @@ class StreamTunnel:
     # ── the transport of writer and gate ─────────────────────────────────────────────────────
 
     def write(self, data: bytes) -> None:
-        """Send bytes."""
+        """See `asyncio.Transport`."""
         stream = self._stream
         if self._ended or not data:
             return
@@ -139,16 +139,16 @@ class StreamTunnel:
         self._owner.write_soon()
 
     def pause_reading(self) -> None:
-        """Keep what comes, which is bounded by the window."""
+        """Keep the bytes that come. The window limits them."""
         self._paused = True
 
     def resume_reading(self) -> None:
-        """Hand on what was kept, and what comes."""
+        """Give the kept bytes to the handler, and those that come."""
         self._paused = False
         self._deliver()
 
     def _deliver(self) -> None:
-        if self._delivering:  # called by the handler, which has been given a piece
+        if self._delivering:  # called by the handler, while it takes a piece
             return
         self._delivering = True
         try:
@@ -164,19 +164,19 @@ class StreamTunnel:
     # ── the owner of the stream ──────────────────────────────────────────────────────────────
 
     def take_body(self, data: bytes) -> None:
-        """Hand bytes on."""
+        """Give bytes to the handler."""
         if not self._ended:
             self._kept += data
             self._deliver()
 
     def take_end(self) -> None:
-        """Take the client's end: half a WebSocket is none."""
+        """Close, because the client has ended its side: a WebSocket needs both."""
         if not self._ended:
             self.handler.eof_received()
             self.close()
 
     def wake(self) -> None:
-        """Write on, now that the client reads."""
+        """Let the handler write again, because the client reads."""
         if not self._ended:
             self.handler.write_paused = False
             self.handler.writable()
@@ -185,15 +185,15 @@ class StreamTunnel:
             self._stream.owner = None
 
     def lost(self) -> None:
-        """React to the end of stream or connection."""
+        """End, because the stream or the connection has ended."""
         if not self._ended:
             self._end()
 
     def refuse(self, error: ClientError) -> None:
-        """Do nothing."""
+        """Do nothing: a tunnel has no limit of a body, which could be passed."""
 
     def expire(self, now: float) -> bool:
-        """React to deadlines that have passed, and ask for the next. Return whether the client was too slow."""
+        """React to deadlines that have passed, and watch the next. Return whether the client was too slow."""
         if self._deadline <= now:
             self._deadline = inf
             self.handler.expire()
@@ -224,7 +224,7 @@ class StreamAnswer:
         self.status = 200  # of the answer that opens a tunnel (RFC 8441 section 5)
 
     def accept(self, fields: Pairs, headers: Pairs) -> None:
-        """Send the head that opens it."""
+        """Send the head that opens the tunnel."""
         defaults = self._owner.context.defaults.beside(headers)
         self._send(encode_head(self.status, fields) + encode_fields(defaults), b"", end=False)
 
@@ -250,7 +250,7 @@ def open_tunnel(owner: StreamConnection, stream: Stream, request: StreamRequest)
     if incoming is None:
         raise ClientError(400, "a WebSocket whose client sends nothing")
     tunnel = StreamTunnel(owner, stream)
-    # No more is asked of its carrier than the context and the tasks.
+    # The connection is no whole carrier, but has `context` and `tasks`, which are all that is used.
     exchange = exchange_of(owner, cast("Carrier", owner), request, None, 0)
     stream.owner = tunnel
     incoming.tunnel = True

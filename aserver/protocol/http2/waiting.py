@@ -1,6 +1,6 @@
-"""The waiting of a stream while its client's windows are closed: how long it may take, and which tasks wait with it.
+"""The wait of a stream for room in its client's windows: its deadline, and the tasks that wait.
 
-Runs in the worker's loop. Made only for a stream that has had to wait. It must never cut off a client that reads,
+Runs in the worker's loop. It is made only for a stream that had to wait. It must never cut off a client that reads,
 however slowly.
 """
 
@@ -14,7 +14,7 @@ from aserver.protocol.transport.connection import LEAST_PROGRESS
 
 
 class WindowWait:
-    """The waiting of one stream. `deadline` is infinite while nothing waits."""
+    """The wait of a stream. `deadline` is infinite while nothing waits."""
 
     __slots__ = ("_context", "_sender", "_sent", "_stream", "_unsent", "_waiters", "deadline")
 
@@ -24,18 +24,18 @@ class WindowWait:
         self._stream = stream
         self._waiters: list[asyncio.Future[None]] = []
         self.deadline = inf
-        self._unsent = 0  # bytes that waited when the deadline was set
-        self._sent = 0  # bytes that all streams of the connection had sent then
+        self._unsent = 0  # bytes of the stream that waited when the deadline was set
+        self._sent = 0  # bytes that the whole connection had sent at that time
 
     def begin(self) -> None:
-        """Give the client `write_timeout` from now on, unless it has its deadline already."""
+        """Give the client `write_timeout` from now on, unless it has a deadline already."""
         if self.deadline == inf:
             self._unsent = self._stream.queued
             self._sent = self._sender.sent
             self.deadline = self._context.now + self._context.write_timeout
 
     def is_over(self, now: float) -> bool:
-        """Tell whether the client has had its time and opened next to no window; else give it time again."""
+        """Tell whether the deadline has passed and the client has made next to no room. Else set the next deadline."""
         if self.deadline > now:
             return False
         self.deadline = inf
@@ -50,7 +50,7 @@ class WindowWait:
         return False
 
     async def until_writable(self) -> None:
-        """Wait until the client has read enough, or is gone."""
+        """Wait while the stream is `write_paused` and not closed."""
         while self._stream.write_paused and not self._stream.closed:
             waiter: asyncio.Future[None] = self._context.loop.create_future()
             self._waiters.append(waiter)
@@ -60,7 +60,7 @@ class WindowWait:
                 self._waiters.remove(waiter)
 
     def wake(self) -> None:
-        """Let the tasks look again."""
+        """Let the waiting tasks look again."""
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)

@@ -1,7 +1,7 @@
-"""permessage-deflate: negotiation, compression, and inflation that a bomb cannot use (RFC 7692).
+"""permessage-deflate (RFC 7692): negotiation, compression, and inflation within limits.
 
-Pure. A socket's two contexts are made at their first use and stay at most about 40 KB, whatever the client offers;
-inflation never makes more than it was allowed to.
+Pure. A WebSocket's two contexts are made at their first use. They must never take more than about 40 KB, whatever the
+client offers. Inflation must never make more bytes than it may, because a megabyte may stand for a gigabyte.
 """
 
 import zlib
@@ -11,28 +11,29 @@ from typing import Final, NamedTuple
 
 from aserver.protocol.websocket.frames import INVALID_DATA, TOO_BIG, ViolationError
 
-#: Window of both sides, as a power of two (bytes). zlib needs 2**(bits+2) + 2**(level+9) bytes to compress: 32 KB with
-#: these two, 256 KB with its defaults, for a fifth less of typical JSON.
+#: Binary logarithm of the window of both sides in bytes, and zlib's `memLevel`. A compressor needs
+#: 2**(bits+2) + 2**(level+9) bytes: 32 KB with these two. zlib's defaults need 256 KB, and make JSON a fifth smaller.
 WINDOW_BITS = 12
 MEMORY_LEVEL = 5
 
-#: Messages below this (bytes) go out as they are: deflate takes 10 us for each and saves a few bytes.
+#: Messages below this many bytes are not compressed: it takes 10 us for each and saves a few bytes.
 LEAST_SIZE = 64
 
-#: Bytes of a message that are compressed in a turn of the loop: 0.2 ms of JSON, 3 ms of the texts that are hardest to
-#: compress (long, of two letters).
+#: The most bytes of a message that are compressed in a turn of the loop: 0.2 ms of JSON, 3 ms of the slowest texts
+#: (long, of two letters).
 DEFLATED_AT_ONCE: Final = 16384
 
-#: Every message ends with these bytes, which are not sent (RFC 7692 section 7.2.1).
+#: The last bytes of every compressed message, which are not sent (RFC 7692 section 7.2.1).
 _TAIL = b"\x00\x00\xff\xff"
 
-#: Bytes that a step of inflating makes at most: 0.05 to 0.09 ms. No less than the largest window.
+#: The most bytes that a call makes by inflating: 0.05 to 0.09 ms. It must not be less than the largest window.
 STEP: Final = 32768
 
-#: Final blocks (BFINAL) in a message. The RFC allows them, no client needs two, and each costs a new context.
+#: The most final blocks (BFINAL) in a message. The RFC allows them and clients do not need them; each costs a new
+#: context.
 FINAL_BLOCKS = 8
 
-#: Offers that are looked at; clients make a few.
+#: The most offers that are read. Clients make a few.
 MOST_OFFERS = 32
 
 _NAME = b"permessage-deflate"
@@ -42,7 +43,7 @@ _MOST_PARAMETERS = len(_FLAGS + _WINDOWS)  # each at most once
 
 
 class Agreement(NamedTuple):
-    """The negotiated parameters: windows as powers of two, and whether a context lasts from message to message."""
+    """The negotiated parameters: the logarithms of windows, and whether a context is kept from message to message."""
 
     server_bits: int
     client_bits: int
@@ -52,8 +53,8 @@ class Agreement(NamedTuple):
 
 
 def negotiate(offers: Iterable[bytes]) -> Agreement | None:
-    """Accept the first acceptable offer among the values of Sec-WebSocket-Extensions; None if none is."""
-    # No quoted value can hold a comma: it must be a token (RFC 6455 section 9.1).
+    """Accept the first acceptable offer in the values of Sec-WebSocket-Extensions; return None if there is none."""
+    # A quoted value has no comma, since it must be a token (RFC 6455 section 9.1).
     each = (offer for value in offers for offer in value.split(b",", MOST_OFFERS))
     for offer in islice(each, MOST_OFFERS):
         name, *parameters = (part.strip() for part in offer.split(b";", _MOST_PARAMETERS + 1))
@@ -63,7 +64,7 @@ def negotiate(offers: Iterable[bytes]) -> Agreement | None:
 
 
 def _parameters(parts: list[bytes]) -> dict[bytes, bytes | None] | None:
-    """Return an offer's parameters, None if it must be declined (RFC 7692 section 7.1)."""
+    """Return an offer's parameters, or None if the offer must be declined (RFC 7692 section 7.1)."""
     found: dict[bytes, bytes | None] = {}
     for part in parts:
         name, equals, text = part.partition(b"=")
@@ -85,7 +86,7 @@ def _parameters(parts: list[bytes]) -> dict[bytes, bytes | None] | None:
 
 def _agree(offer: Mapping[bytes, bytes | None]) -> Agreement:
     server_bits = min(WINDOW_BITS, int(offer.get(b"server_max_window_bits") or 15))
-    # Only a client that says it can may be told to use a smaller window (section 7.1.2.2).
+    # A client may be told to use a smaller window only if it has offered that (section 7.1.2.2).
     hinted = b"client_max_window_bits" in offer
     client_bits = min(WINDOW_BITS, int(offer[b"client_max_window_bits"] or 15)) if hinted else 15
     server_keeps, client_keeps = (flag not in offer for flag in _FLAGS)
@@ -103,18 +104,18 @@ class Deflater:
     __slots__ = ("_bits", "_context", "_keeps")
 
     def __init__(self, agreement: Agreement) -> None:
-        # zlib cannot make a raw stream for a window of 256 bytes, but with 512 it looks back no further than 250 (its
-        # MIN_LOOKAHEAD is 262), so that a window of 256 can read it.
+        # zlib cannot compress for a window of 256 bytes. With 512 it refers back 250 bytes at most (512 less its
+        # MIN_LOOKAHEAD, 262), so a client with a window of 256 can read it.
         self._bits = max(9, agreement.server_bits)
         self._keeps = agreement.server_keeps
         self._context: zlib._Compress | None = None
 
     def message(self, data: bytes) -> bytes:
-        """Return the payload for a message."""
+        """Return the payload of a message."""
         return self.feed(data) + self.end()
 
     def feed(self, data: bytes | memoryview) -> bytes:
-        """Take a portion of a message, and return the next bytes of its payload; `end` or `forget` must follow."""
+        """Take a part of a message, and return the next bytes of its payload. `end` or `forget` must follow."""
         context = self._context
         if context is None:
             context = self._context = zlib.compressobj(wbits=-self._bits, memLevel=MEMORY_LEVEL)
@@ -129,12 +130,12 @@ class Deflater:
         return context.flush(zlib.Z_SYNC_FLUSH)[: -len(_TAIL)]
 
     def forget(self) -> None:
-        """Drop a message half fed: the next must not refer to bytes that the client will never get."""
+        """Drop an unfinished message, and the context: the next message must not refer to bytes that are never sent."""
         self._context = None
 
 
 class Inflater:
-    """Inflates messages piece by piece (`frames.Inflater`)."""
+    """Inflates messages piece by piece: see `reader.Inflater`."""
 
     __slots__ = ("_bits", "_context", "_finals", "_keeps", "_recent", "rest")
 
@@ -143,11 +144,11 @@ class Inflater:
         self._keeps = agreement.client_keeps
         self._context: zlib._Decompress | None = None
         self._finals = 0
-        self._recent = b""  # the last bytes made of the message under way
+        self._recent = b""  # the last inflated bytes of this message
         self.rest = b""
 
     def feed(self, data: bytes, most: int) -> bytes:
-        """Inflate a piece, up to `rest`. Raises ViolationError if it makes more than `most` bytes or is no deflate."""
+        """See `reader.Inflater`."""
         step = min(most + 1, STEP)
         context = self._context
         if context is None:
@@ -171,8 +172,8 @@ class Inflater:
         return made
 
     def end(self, most: int) -> bytes:
-        """Inflate the rest at the end of a message; as `feed`."""
-        made = self.feed(_TAIL, most)  # zlib holds back no more than the 8 KB that 64 bits can make: no second step
+        """See `reader.Inflater`."""
+        made = self.feed(_TAIL, most)  # no second call: zlib holds back 64 bits, which make 8 KB at most
         self._finals = 0
         self._recent = b""
         if not self._keeps:
@@ -180,10 +181,10 @@ class Inflater:
         return made
 
     def _after_final_block(self, made: bytes) -> "zlib._Decompress":
-        """Return a context that goes on after BFINAL, which ends zlib's (RFC 7692 section 7.2.3.4).
+        """Return a context that continues after BFINAL, which ends a context of zlib (RFC 7692 section 7.2.3.4).
 
-        It knows the bytes of this message alone: zlib's window cannot be had from Python. A client that refers
-        further back is told that its data are no deflate.
+        It has the window of this message alone, because Python cannot read zlib's window. If a client refers further
+        back, its message is refused as malformed.
         """
         self._finals += 1
         if self._finals > FINAL_BLOCKS:

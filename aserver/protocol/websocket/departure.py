@@ -1,6 +1,7 @@
-"""Closes the WebSockets of a worker that drains, each at its own moment, spread over a time.
+"""Closes the WebSockets of a worker that drains, evenly spread over a time.
 
-Runs in the worker's loop. It must never close all at once: their clients would come back at once.
+Runs in the worker's loop. It must never close all at the same moment, because their clients would connect again at the
+same moment.
 """
 
 import asyncio
@@ -13,14 +14,14 @@ STEP = 0.05
 
 
 class Leaver(Protocol):
-    """A WebSocket that can be asked to leave; asked again, or closed already, it does nothing."""
+    """A WebSocket that can be closed by the server. A closed WebSocket ignores it."""
 
     def leave(self) -> None:
-        """Begin to leave."""
+        """Begin the closing handshake."""
 
 
 class Departure:
-    """Asks each of `leavers` to leave, evenly spread until `until` (seconds of the loop's clock), in random order."""
+    """Calls `leave` of each of `leavers` in random order, evenly spread until `until` by the loop's clock."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, leavers: Sequence[Leaver], until: float) -> None:
         self._loop = loop
@@ -34,13 +35,13 @@ class Departure:
 
     def _step(self) -> None:
         elapsed = self._loop.time() - self._begin + STEP
-        # Each leaves in the middle of its share of the window.
+        # The window has a share of the same length for each. It leaves in the middle of its share.
         gone = self._count if elapsed >= self._window else int(self._count * elapsed / self._window + 0.5)
         while self._count - len(self._leavers) < gone:
             self._leavers.pop().leave()
         self._timer = self._loop.call_later(STEP, self._step) if self._leavers else None
 
     def cancel(self) -> None:
-        """Ask no more of them."""
+        """Call no more of them."""
         if self._timer is not None:
             self._timer.cancel()

@@ -1,4 +1,4 @@
-"""The parts of a WebSocket frame: its bits, the codes of a close frame, and frames out (RFC 6455 section 5). Pure."""
+"""WebSocket frames: their bits, the codes of close frames, and making frames (RFC 6455 section 5). Pure."""
 
 import struct
 from typing import Final
@@ -24,13 +24,13 @@ TOO_BIG: Final = 1009
 INTERNAL_ERROR: Final = 1011
 SERVICE_RESTART: Final = 1012
 
-#: A control frame's payload is at most 125 bytes (RFC 6455 section 5.5), of which a close code takes two.
+#: The most bytes in the payload of a control frame (RFC 6455 section 5.5). A close code takes two of them.
 CONTROL_LIMIT: Final = 125
 REASON_LIMIT: Final = CONTROL_LIMIT - 2
 
 
 class ViolationError(AserverError):
-    """The client broke a rule or a limit: the connection is to be closed with `code` and `reason`."""
+    """The client broke a rule or a limit: close the WebSocket with `code` and `reason`."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -52,17 +52,17 @@ def check_control(first: int, opcode: int, length: int) -> None:
 
 # ── close frames ─────────────────────────────────────────────────────────────────────────────
 
-#: Codes that may stand in a close frame: RFC 6455 section 7.4 and IANA's registry; 3000 to 4999 are for applications.
+#: The codes below 3000 that a close frame may have (RFC 6455 section 7.4 and IANA's registry).
 _CODES: Final = frozenset((*range(1000, 1004), *range(1007, 1015)))
 
 
 def may_be_sent(code: int) -> bool:
-    """Tell whether a close frame may carry `code`."""
+    """Tell whether a close frame may have `code`; those from 3000 to 4999 are for applications."""
     return code in _CODES or 3000 <= code <= 4999
 
 
 def parse_close(payload: bytes) -> tuple[int, str]:
-    """Return code and reason of a close frame, 1005 if it is empty. Raises ViolationError (RFC 6455 section 5.5.1)."""
+    """Return code and reason of a close frame; 1005 for no code (RFC 6455 section 5.5.1). Raises ViolationError."""
     if not payload:
         return NO_STATUS, ""
     if len(payload) == 1:
@@ -77,7 +77,7 @@ def parse_close(payload: bytes) -> tuple[int, str]:
 
 
 def close_frame(code: int, reason: str = "") -> bytes:
-    """Return a close frame; without a code if it is 1005. A reason that is too long is cut at a character."""
+    """Return a close frame; for 1005, without a code. A reason that is too long is cut between two characters."""
     if code == NO_STATUS:
         return head(FIN | CLOSE, 0)
     text = reason.encode("utf-8", "replace")
@@ -90,7 +90,7 @@ def close_frame(code: int, reason: str = "") -> bytes:
 
 
 def head(first: int, length: int) -> bytes:
-    """Return a frame's head with the shortest form of its length (RFC 6455 section 5.2); a server does not mask."""
+    """Return a frame's head, with the shortest form of its length and without a mask (RFC 6455 section 5.2)."""
     if length < 126:
         return bytes((first, length))
     if length < 65536:

@@ -1,6 +1,6 @@
 """The opening handshake of a WebSocket: the client's offer, and the fields of the answer (RFC 6455 section 4.2).
 
-Pure. It decides nothing that the application should: `Origin` and the choice among the subprotocols are its own.
+Pure. It must never decide for the application, which checks `Origin` and chooses the subprotocol.
 """
 
 import base64
@@ -12,33 +12,32 @@ from aserver.errors import ApplicationError, ClientError
 from aserver.protocol.semantics.fields import TOKEN, check_fields, tokens
 from aserver.protocol.semantics.response_head import Pairs
 
-#: Fields by which a refusal names the version that is served (RFC 6455 section 4.4, RFC 9110 section 15.5.22).
+#: Fields of a 426 answer, which name the version that is served (RFC 6455 section 4.4, RFC 9110 section 15.5.22).
 VERSION_FIELDS = ((b"sec-websocket-version", b"13"), (b"upgrade", b"websocket"))
 
-#: Subprotocols of a handshake: 100 fields of 8 KB could name 400,000, which would take 0.2 s.
+#: The most subprotocols of an offer. 100 fields of 8 KB could name 400,000, which would take 0.2 s.
 MOST_OFFERED = 128
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 
-#: Fields of the 101 that are the server's. The connection's are dropped, as in other responses (`heads`); the
-#: handshake's, from an application, would contradict ours.
+#: Fields of the answer that an application may not set. Those of the connection are dropped, as in other responses.
+#: Those of the handshake are refused, because they would contradict the server's.
 _DROPPED = frozenset((b"connection", b"upgrade", b"content-length", b"transfer-encoding"))
 _REFUSED = frozenset((b"sec-websocket-accept", b"sec-websocket-extensions", b"sec-websocket-protocol"))
 
 
 class OpeningHandshake(NamedTuple):
-    """A valid request for a WebSocket."""
+    """A valid offer of a client."""
 
-    accept: bytes  # the answer to the key, empty if there is none
+    accept: bytes  # the answer to the client's key; empty if there is no key
     subprotocols: list[str]
     extensions: list[bytes]
 
 
 def is_offered(method: str, headers: Pairs) -> bool:
-    """Tell whether a request that may change protocols asks for a WebSocket.
+    """Tell whether a request with an upgrade asks for a WebSocket. Else the upgrade is ignored (RFC 9110 section 7.8).
 
-    A handshake is a GET; with another method the offer is ignored like any other (RFC 9110 section 7.8), and so is an
-    offer that Connection does not mention, though llhttp is content with `Proxy-Connection`.
+    The method must be GET. The Connection field must name `upgrade`; llhttp allows `Proxy-Connection` instead.
     """
     return (
         method == "GET"
@@ -48,9 +47,9 @@ def is_offered(method: str, headers: Pairs) -> bool:
 
 
 def examine(headers: Pairs, *, keyed: bool = True) -> OpeningHandshake:
-    """Check the rest of the request, which over HTTP/2 has no key (RFC 8441 section 5).
+    """Check the fields of an offer. `keyed` is False over HTTP/2, where it has no key (RFC 8441 section 5).
 
-    Raises ClientError, with 426 for another version than 13.
+    Raises ClientError: 426 for another version than 13, 400 for other faults.
     """
     versions = [value for name, value in headers if name == b"sec-websocket-version"]
     if versions != [b"13"]:

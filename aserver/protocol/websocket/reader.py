@@ -1,10 +1,10 @@
 """Reads a client's WebSocket frames: bytes in, messages out (RFC 6455 section 5).
 
-Pure: no transport, no loop, no clock. `FrameReader` is fed the bytes that arrive, however they were cut, and calls its
-sink. It must never hold more than a message, hand on a part of a message that breaks a rule later, or work for long
-at a time (see PORTION_FRAMES). Most frames come whole and short, and have a path of their own at the top of `feed`. All
-others take the long path: a frame's payload is unmasked, inflated, counted and decoded as it arrives, so that a bad
-byte is refused when it is read and not megabytes later.
+Pure: no transport, no loop, no clock. `FrameReader` is fed the bytes that arrive, wherever the network has cut them,
+and calls its sink. It must never hold more than a message, give a part of a message to its sink, or read more than
+PORTION_FRAMES in a call. Most frames come whole and short, and have a path of their own at the beginning of `feed`.
+The payload of others is unmasked, inflated, counted and decoded as it arrives, so that a bad byte is refused at once,
+and not megabytes later.
 """
 
 import codecs
@@ -14,23 +14,23 @@ from aserver.protocol.websocket import frames
 from aserver.protocol.websocket.frames import BINARY, CLOSE, FIN, MASKED, PING, PONG, RSV, RSV1, TEXT, ViolationError
 from aserver.protocol.websocket.mask import apply_mask
 
-#: Pieces of a message after which they are joined: a message in two-byte fragments would else need twenty times
-#: its size. The joined blocks are few enough to wait for the end.
+#: So many pieces of a message are joined to a block. Otherwise a message in fragments of two bytes would take twenty
+#: times its size.
 PIECES: Final = 1024
 
-#: Frames that a reader works through before it stops and asks for another turn of the loop: 0.15 ms of the shortest
-#: messages, 0.2 to 0.3 of fragments. Counted, not timed, so that results are deterministic; counted in small numbers,
-#: which Python has ready-made (a sum in bytes took 5 % of an echo).
+#: The most frames that are read before the reader asks for another turn of the loop: 0.15 ms of the shortest messages,
+#: 0.2 to 0.3 of fragments. They are counted, not timed, so that results are deterministic. Frames are counted and not
+#: bytes, because Python has small numbers ready-made: a sum in bytes took 5 % of an echo.
 PORTION_FRAMES: Final = 160
 
-#: Other work counts as frames, each about 1 us. A compressed message is INFLATED_COST frames, because it may need eight
-#: new contexts (see `deflate`). INFLATED_BYTES inflated (1.5 to 2.6 ns each) are a frame, and so are TEXT_BYTES of text
-#: (up to 0.7 ns). Binary payload is only unmasked, 20 times faster than that.
+#: Other work is counted as frames of about 1 us. A compressed message counts as INFLATED_COST frames, because it may
+#: need eight new contexts (see `deflate`). INFLATED_BYTES inflated bytes (1.5 to 2.6 ns each) count as a frame, and so
+#: do TEXT_BYTES of text (up to 0.7 ns each). Binary payload is not counted: to unmask it is 20 times faster.
 INFLATED_COST: Final = 5
 INFLATED_BYTES: Final = 400
 TEXT_BYTES: Final = 1024
 
-#: Compressed bytes given to the inflater at once, which returns those that it has not used.
+#: The most compressed bytes that the inflater gets at once. It returns the bytes that it has not used.
 INFLATED_AT_ONCE: Final = 16384
 
 _WHOLE_TEXT: Final = FIN | TEXT
@@ -45,36 +45,36 @@ class MessageSink(Protocol):
         """Take a message; `kind` is "text" or "bytes"."""
 
     def on_ping(self, data: bytes) -> None:
-        """Take a ping; a pong with the same data is due."""
+        """Take a ping, which is to be answered by a pong with the same data."""
 
     def on_pong(self, data: bytes) -> None:
         """Take a pong."""
 
     def on_close(self, code: int, reason: str) -> None:
-        """Take the close frame; nothing is read after it. `code` is 1005 if it had none."""
+        """Take the close frame, after which nothing is read. `code` is 1005 if it has no code."""
 
     def on_spent(self) -> None:
-        """See to it that the reader is refilled and resumed when others have had their turn."""
+        """Arrange that the reader is refilled and resumed after other connections had their turn."""
 
 
 class Inflater(Protocol):
     """Undoes permessage-deflate (`deflate.Inflater`)."""
 
-    rest: bytes  # the part that `feed` has not used, because it would make too much at once: to be fed again
+    rest: bytes  # bytes that `feed` has not used, because their result would be too long; feed them again
 
     def feed(self, data: bytes, most: int) -> bytes:
-        """Inflate a piece. Raises ViolationError if it makes more than `most` bytes or is no deflate."""
+        """Inflate a piece. Raises ViolationError if it makes more than `most` bytes, or is malformed."""
 
     def end(self, most: int) -> bytes:
-        """Inflate the rest at the end of a message; as `feed`."""
+        """Inflate the rest at the end of a message. Raises as `feed` does."""
 
 
 class FrameReader:
-    """Reads the client's frames. `limit` bounds a message, over its fragments and after inflation (bytes).
+    """Reads a client's frames. `limit` is the most bytes of a message, all fragments together, after inflation.
 
-    While `paused`, which a sink may set from inside a call, nothing is parsed and bytes that come are kept; `feed(b"")`
-    goes on with them. The reader pauses itself, and is `spent`, when it has worked through PORTION_FRAMES since bytes
-    last came or `refill` was called; then only the caller of `refill` may resume it. After ViolationError it is over.
+    While `paused`, nothing is parsed, and bytes that come are kept; the sink may set it inside a call. `feed(b"")` goes
+    on with them. After PORTION_FRAMES since bytes last came, or since `refill`, the reader pauses itself and is
+    `spent`. Then only the caller of `refill` may resume it. After ViolationError it must not be used.
     """
 
     __slots__ = (
@@ -101,34 +101,34 @@ class FrameReader:
     def __init__(self, sink: MessageSink, limit: int, inflater: Inflater | None = None) -> None:
         self.paused = False
         self.spent = False
-        self._room = PORTION_FRAMES  # the rest of it
+        self._room = PORTION_FRAMES  # frames that may still be read
         self._sink = sink
         self._limit = limit
         self._short = 6 + min(limit, 125)  # the longest frame with a head of 6 bytes
         self._inflater = inflater
-        self._held = b""  # not parsed yet: a head or control frame that is not complete, or anything while paused
+        self._held = b""  # kept bytes; those from `_held_from` on are not parsed yet
         self._held_from = 0
-        # the message under way
-        self._kind = 0  # TEXT, BINARY, 0 between messages
-        self._fin = False  # its last frame is being read
-        self._left = 0  # payload bytes missing of the frame being read
+        # The message that is being read:
+        self._kind = 0  # TEXT or BINARY; 0 between messages
+        self._fin = False  # its last frame has begun
+        self._left = 0  # bytes of the frame's payload that are missing
         self._mask = b""
         self._size = 0
         self._inflating = False
         self._decoder: codecs.IncrementalDecoder | None = None
-        self._pieces: list[Any] = []  # of str for text, of bytes for binary
-        self._blocks: list[Any] = []  # of the same, `PIECES` of them joined
+        self._pieces: list[Any] = []  # str for text, bytes for binary
+        self._blocks: list[Any] = []  # each is PIECES pieces, joined
 
     @property
     def kept(self) -> int:
-        """In how many pieces the message under way is kept."""
+        """The number of pieces and blocks in which the message is kept."""
         return len(self._blocks) + len(self._pieces)
 
     def feed(self, data: bytes) -> None:
         """Parse bytes that have arrived; call the sink for each message and control frame. Raises ViolationError."""
         try:
             size = len(data)
-            # All that came is a short frame: masked, of this very length, a whole message.
+            # A single masked frame with at most 125 bytes of payload:
             if (
                 6 <= size <= self._short
                 and data[1] == MASKED + size - 6
@@ -162,11 +162,11 @@ class FrameReader:
             self.paused = self.spent = True
             self._sink.on_spent()
         if at < len(data):
-            # While paused without a copy: a full packet of tiny messages goes on a few at a time.
+            # Not copied while paused, because a packet of tiny messages is read in many parts.
             self._held, self._held_from = (data, at) if self.paused else (data[at:], 0)
 
     def _parse(self, data: bytes, at: int) -> int:
-        """Parse whole frames from `at` on, and the beginning of a long frame; return where to go on."""
+        """Parse complete frames from `at` on, and the beginning of a long frame; return where to go on."""
         size = len(data)
         room = self._room
         last = size - 1
@@ -215,16 +215,16 @@ class FrameReader:
 
     @property
     def unread(self) -> int:
-        """Bytes that are kept and not parsed yet."""
+        """The number of bytes that are kept and not parsed yet."""
         return len(self._held) - self._held_from
 
     def refill(self) -> None:
-        """Allow another portion: no longer `spent`, and to be resumed as after any other pause."""
+        """Allow another PORTION_FRAMES. The reader is still `paused`, but no longer `spent`."""
         self.spent = False
         self._room = PORTION_FRAMES
 
     def _frame(self, data: bytes, at: int, start: int, length: int) -> int:
-        """Take a frame of which the head at `at` is complete; return where to go on, `at` if more is needed."""
+        """Read a frame that begins at `at`; return where to go on. It is `at` if more bytes are needed."""
         if start > len(data):
             return at
         first = data[at]
@@ -273,7 +273,7 @@ class FrameReader:
         self._decoder = _new_decoder() if opcode == TEXT else None
 
     def _payload(self, data: bytes, at: int) -> int:
-        """Take as much of the frame's payload as there is from `at` on, and as there is room; return where it ends."""
+        """Read the frame's payload from `at` on, up to the end of `data` or of the portion; return where to go on."""
         take = min(self._left, len(data) - at)
         if self._inflating:
             end = at + take
@@ -291,7 +291,7 @@ class FrameReader:
         return at
 
     def _inflate(self, masked: memoryview) -> int:
-        """Inflate as many bytes as a turn allows; return how many."""
+        """Inflate the first of these bytes; return how many were used."""
         inflater = self._inflater
         assert inflater is not None
         made = inflater.feed(apply_mask(masked, self._mask), self._limit - self._size)

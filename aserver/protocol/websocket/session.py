@@ -1,9 +1,9 @@
-"""A WebSocket as its application sees it: scope, `receive()` and `send()`; and how one begins.
+"""A WebSocket as its application sees it: scope, `receive()` and `send()`, and its beginning (`take_over`).
 
-Runs in the worker's loop. It takes a request's tunnel over (`take_over`); the handshake's rules are `handshake`'s, the
-client's side is `connection`. It must never let an application's exception reach the loop.
+Runs in the worker's loop. `handshake` has the rules of the opening handshake, `connection` the client's side. It must
+never let an application's exception reach the loop.
 
-Sources: the ASGI specification's WebSocket part (version 2.5) and its Websocket Denial Response extension.
+Sources: the WebSocket part of the ASGI specification (version 2.5), and its extension "Websocket Denial Response".
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from aserver.protocol.websocket.connection import ACCEPTED, APP_CLOSED, CONNECTI
 from aserver.protocol.websocket.frames import BINARY, FIN, RSV1, TEXT
 from aserver.protocol.websocket.tunnel import OpeningAnswer, Tunnel
 
-#: Up to this size (bytes) a message is joined to its frame's head; above it, copying costs more than writing both.
+#: A message below this many bytes is joined to its frame's head. To copy a larger one costs more than to write both.
 JOIN_FRAME_LIMIT: Final = 8192
 
 _TEXT: Final = FIN | TEXT
@@ -36,7 +36,7 @@ _SCHEMES: Final = {"http": "ws", "https": "wss"}
 
 
 class WebSocket:
-    """A WebSocket, from the client's complete request to the end of the connection."""
+    """A WebSocket, from the client's complete request to the end of its tunnel."""
 
     __slots__ = (
         "_answer",
@@ -63,7 +63,7 @@ class WebSocket:
         "version",
     )
 
-    # See `Request`. A WebSocket leaves by a closing handshake, and not as a stream of HTTP does.
+    # See `Request`. A WebSocket is never a stream of HTTP's: the stop ends it by a closing handshake.
     state = None
     method = "WEBSOCKET"
     open_ended = False
@@ -75,21 +75,21 @@ class WebSocket:
         self._answer = answer
         self.client = exchange.client
         self.scope: Scope = exchange.scope
-        # Not of the scope, which the application may change or empty.
+        # Kept for the logs, because the application may change or empty its scope:
         self.target = exchange.target
         self.headers = exchange.headers
         self.version = exchange.version
         self._asked = exchange.method  # GET, or CONNECT over HTTP/2
         self.request_id = exchange.request_id
-        self.started = monotonic()  # the loop's clock, but in full: uvloop's has milliseconds
+        self.started = monotonic()  # uvloop's clock, too, but `loop.time()` has only milliseconds
         self.sent = 0
         self.status = 0  # of the HTTP answer
-        self._answered = False  # that is out, whole
+        self._answered = False  # the opening request has its record in the access log
         self.response_headers: Sequence[tuple[bytes, bytes]] = ()
         self.task: asyncio.Task[None] | None = None
         self.receive = self.socket.receive
         self._deflater: deflate.Deflater | None = None
-        self.compressing: asyncio.Future[None] | None = None  # until a large message is compressed
+        self.compressing: asyncio.Future[None] | None = None  # done when a large message is compressed
         self._handshake: handshake.OpeningHandshake | None = None
         self._response: Response | None = None  # a denial response
         scope = self.scope
@@ -113,36 +113,36 @@ class WebSocket:
 
     @property
     def begun(self) -> bool:
-        """Whether the application has begun to answer."""
+        """See `Request`."""
         return self.socket.phase is not CONNECTING
 
     @property
     def answered(self) -> bool:
-        """Whether it has been closed or denied, by any side."""
+        """See `Request`: whether the WebSocket was closed or denied, by either side."""
         return self.socket.over
 
     def abandon(self) -> bool:
-        """Do nothing: an application whose client has left has heard of it, and may work on."""
+        """See `Request`: an application was always told that its client has left, so it may work on."""
         return False
 
     def progress(self) -> None:
-        """See `Request`: between two messages an application may take as long as it likes."""
+        """See `Request`: None, because a WebSocket may be silent without a limit."""
 
     def give_up(self, status: int) -> str:  # noqa: ARG002 - see `Request`
-        """Do nothing: it is never overdue."""
+        """See `Request`: not called, because `progress` returns None."""
         return ""
 
     def end_stream(self) -> None:
-        """Do nothing; see `leave`."""
+        """See `Request`: not called, because `open_ended` is False."""
 
     def cancel(self, reason: str) -> None:
-        """Close with 1012 (503 before the offer) and cancel the application."""
+        """Close with 1012, and cancel the application. `failed` answers 503 if nothing was answered yet."""
         self.socket.leave()
         if self.task is not None:
             self.task.cancel(reason)
 
     def returned(self) -> None:
-        """React to the application's return: complain unless it has answered."""
+        """Close the WebSocket, because the application has returned; log it if it has not answered."""
         if self.socket.phase is ACCEPTED:
             self.socket.end(frames.NORMAL, "")
         elif self.socket.phase in (CONNECTING, DENYING):
@@ -150,7 +150,7 @@ class WebSocket:
             self._give_up(500)
 
     def failed(self, error: BaseException) -> None:
-        """React to an exception of the application."""
+        """Log the exception that the application raised, and close the WebSocket."""
         cancelled = isinstance(error, asyncio.CancelledError)
         if not cancelled and not (self.socket.phase is ENDED and (isinstance(error, OSError) or is_disconnect(error))):
             report(self, "the application raised %s", type(error).__name__, error=error)
@@ -162,12 +162,12 @@ class WebSocket:
             self.socket.end(frames.INTERNAL_ERROR, "internal error")
 
     def _give_up(self, status: int) -> None:
-        """Answer for an application that has not, or break off its answer."""
+        """Answer instead of the application, or break its denial response off."""
         if self.socket.phase is CONNECTING:
             self.refuse(status)
         elif self.socket.phase is DENYING:
             assert self._response is not None
-            if self._response.state is HEADED:  # nothing is out yet
+            if self._response.state is HEADED:  # nothing was sent yet
                 self.refuse(status)
             else:
                 self.socket.phase = ENDED
@@ -176,10 +176,10 @@ class WebSocket:
     # ── send ─────────────────────────────────────────────────────────────────────────────────
 
     async def send(self, message: Message) -> None:  # noqa: C901, PLR0912 - a call less is 1 % of a message
-        """ASGI `send()`. Raises ApplicationError, and ClientDisconnectedError (an OSError) when there is no client."""
+        """ASGI `send()`. Raises ApplicationError, and ClientDisconnectedError after the end of the WebSocket."""
         deflater = self._deflater
         if deflater is not None:
-            while self.compressing is not None:  # another task's message comes before this
+            while self.compressing is not None:  # another task's message comes first
                 await asyncio.wait([self.compressing])
         socket = self.socket
         if socket.phase is not ACCEPTED or message["type"] != "websocket.send":
@@ -210,8 +210,9 @@ class WebSocket:
         if size >= JOIN_FRAME_LIMIT:
             writer.write_pieces([head, data])
         else:
-            # At once if this answers a message; once in a turn if it answers several, or is sent in a row.
-            if socket.messages and writer.held is None:  # their answers will follow: ten in a write take 0.4 of the CPU
+            # Written at once if it answers a single message. Several answers, and messages in a row, wait for the end
+            # of the turn: ten in a write take 0.4 of the CPU.
+            if socket.messages and writer.held is None:
                 writer.hold(pipelined=False)
             if socket.streak or writer.held is not None:
                 writer.write_soon(head + data)
@@ -223,7 +224,7 @@ class WebSocket:
             await socket.tunnel.until_writable()
 
     async def _compress(self, deflater: deflate.Deflater, data: bytes) -> bytes:
-        """Compress a message; if it is large, in portions, between which the worker serves others."""
+        """Compress a message, a large one in parts, between which other connections have their turn."""
         if len(data) <= deflate.DEFLATED_AT_ONCE:
             return deflater.message(data)
         context = self.context
@@ -251,7 +252,7 @@ class WebSocket:
     async def _send_other(self, message: Message) -> None:
         kind, phase = message["type"], self.socket.phase
         if phase is ENDED or (phase is APP_CLOSED and kind == "websocket.send"):
-            # `finally` clauses close a WebSocket that is closed already, and ask for nothing that cannot be had.
+            # A second close is allowed, because applications close in `finally` clauses.
             if kind != "websocket.close":
                 self.socket.told = True
                 raise ClientDisconnectedError("the WebSocket is closed")
@@ -272,7 +273,7 @@ class WebSocket:
         headers = fields.as_pairs(message.get("headers") or ())
         agreement = deflate.negotiate(offer.extensions) if context.config.ws_per_message_deflate else None
         extensions = b"" if agreement is None else agreement.answer
-        # All that can fail comes before this: no close frame may precede the answer.
+        # Raises before anything is sent, or not at all: no close frame may precede the answer.
         self._answer.accept(handshake.accept(offer, message.get("subprotocol"), headers, extensions), headers)
         self.response_headers = headers
         self._handshake = None
@@ -295,7 +296,7 @@ class WebSocket:
         self.socket.end(code, reason, APP_CLOSED)
 
     async def _deny(self, message: Message) -> None:
-        """The denial response extension: an ordinary HTTP response instead of the 101."""
+        """Send an HTTP response instead of the one that opens the WebSocket ("Websocket Denial Response")."""
         if self.socket.phase is CONNECTING:
             self._response = Response(self._answer.heads, True, False, False)
         response = self._response
@@ -318,7 +319,7 @@ class WebSocket:
     # ── ends ─────────────────────────────────────────────────────────────────────────────────
 
     def refuse(self, status: int, phase: SocketPhase = ENDED) -> None:
-        """Answer the request instead of the application."""
+        """Answer with an HTTP status instead of the application."""
         response = Response(self._answer.heads, True, False, False)
         self._answer.send_head(response, response.answer(status, *(handshake.VERSION_FIELDS if status == 426 else ())))
         self.sent = len(plain_text(status))
@@ -330,7 +331,7 @@ class WebSocket:
         self.socket.deny()
 
     def lost(self, code: int, *, accepted: bool) -> None:
-        """React to the connection's end: write the record that is due."""
+        """See `Owner`: write the last record for the access log."""
         self._deflater = None
         if accepted:
             self.record("WEBSOCKET", code)
@@ -338,34 +339,24 @@ class WebSocket:
             self.record(self._asked, self.status)
 
     def record(self, method: str, status: int) -> None:
-        """Write to the access log, if it is kept."""
+        """Count and log the answer or the end."""
         self._answered = True
         if self.tasks.observed:
-            self.tasks.record(
-                PlainRecord(
-                    self.client,
-                    method,
-                    self.target,
-                    self.version,
-                    status,
-                    self.sent,
-                    self.headers,
-                    self.response_headers,
-                    self.started,
-                    monotonic() - self.started,
-                    self.request_id,
-                    self.scope,
-                )
+            line, fields_of_both = (method, self.target, self.version), (self.headers, self.response_headers)
+            times = self.started, monotonic() - self.started
+            ended = PlainRecord(
+                self.client, *line, status, self.sent, *fields_of_both, *times, self.request_id, self.scope
             )
+            self.tasks.record(ended)
 
 
 def is_offered(exchange: Exchange) -> bool:
-    """Tell whether a request that may change protocols asks for a WebSocket; 1.0 cannot (RFC 9110 section 7.8)."""
+    """Tell whether a request with an upgrade asks for a WebSocket. HTTP/1.0 has no upgrade (RFC 9110 section 7.8)."""
     return exchange.modern and handshake.is_offered(exchange.method, exchange.headers)
 
 
 def take_over(tunnel: Tunnel, tasks: Tasks, answer: OpeningAnswer, exchange: Exchange, rest: bytes) -> None:
-    """Make a WebSocket of the tunnel of `exchange`, which asks for one and has not begun; `rest` came after it."""
+    """Make a WebSocket of a tunnel. `exchange` asks for it and was not started; `rest` are the bytes that followed."""
     websocket = WebSocket(tunnel, tasks, answer, exchange)
     tunnel.hand_over(websocket.socket)
     websocket.open()

@@ -1,7 +1,7 @@
-"""The connection of a WebSocket, or its stream: all of it that differs between the versions of HTTP.
+"""The connection or stream of a WebSocket: all that differs between the versions of HTTP.
 
-Runs in the worker's loop. HTTP/1 gives its whole connection (`transport.Connection`) and answers the offer with 101
-(`http1.answers`); a stream of HTTP/2 can be a tunnel as well (RFC 8441).
+Runs in the worker's loop. Over HTTP/1 the tunnel is the whole connection (`transport.Connection`), and the answer is
+101 (`http1.answers`). Over HTTP/2 it is a stream (RFC 8441, `http2.tunnel`).
 """
 
 from typing import Protocol
@@ -21,21 +21,21 @@ class Tunnel(Protocol):
     context: Context
     writer: Writer
     gate: ReadGate
-    deadline: float  # of `Handler.expire`
-    awaited: Awaited  # before `deadline`
+    deadline: float  # `Handler.expire` is called after it
+    awaited: Awaited  # the reason of `deadline`; to be set before it
 
     @property
     def open(self) -> bool:
-        """Whether its end has not been decided."""
+        """Whether the tunnel's end has not been decided."""
 
     def hand_over(self, handler: Handler) -> None:
-        """Call this handler from now on."""
+        """Give the tunnel its handler."""
 
     async def until_writable(self) -> None:
-        """Wait until the client has read enough, or is gone."""
+        """Wait while the handler is `write_paused`, or until the client is gone."""
 
     def close(self) -> None:
-        """Close when all that was written has left."""
+        """Close when all written bytes were sent."""
 
     def finish(self) -> None:
         """Close so that the client can read the last frame even if it is still sending."""
@@ -51,13 +51,13 @@ class OpeningAnswer(Protocol):
     """Sends the HTTP response that opens or refuses a WebSocket."""
 
     heads: Heads
-    status: int  # of the response that opens it
+    status: int  # of the response that opens the WebSocket
 
     def accept(self, fields: Pairs, headers: Pairs) -> None:
-        """Send the response that opens it; `headers` are those of `fields` that the application set."""
+        """Send the response that opens it, with `fields`. `headers` are those that the application has set."""
 
     def send_head(self, response: Response, body: bytes) -> None:
-        """Send the head with the first piece of the body, or all of it if the response is complete."""
+        """Send the head, and the first piece of the body; it is the last piece if the response is DONE."""
 
     def send_data(self, response: Response, body: bytes) -> None:
-        """Send the next piece of the body, the last if the response is complete."""
+        """Send the next piece of the body; it is the last if the response is DONE."""

@@ -5,7 +5,7 @@ import pytest
 from aserver.protocol.http2 import frames
 from aserver.protocol.http2.encoder import BlockEncoder
 from aserver.protocol.http2.errors import CANCEL
-from aserver.protocol.http2.sender import HIGH_WATER, TAKEN, Sender
+from aserver.protocol.http2.sender import PAUSE_ABOVE, TAKEN, Sender
 from aserver.protocol.http2.streams import CLOSED, HALF_CLOSED_REMOTE, RESET_SENT, Stream
 from aserver.protocol.semantics.response_head import REMEMBERED, Defaults
 from tests.protocol.http2.rfc9113_rows import setting
@@ -153,7 +153,7 @@ def test_a_piece_at_a_time_is_taken() -> None:
 def test_the_application_waits_above_the_high_water() -> None:
     wire = Wire(F.window_update(0, 2**30))
     stream = wire.stream(1)
-    wire.sender.data(stream, b"x" * (HIGH_WATER + 70_000), end=False)
+    wire.sender.data(stream, b"x" * (PAUSE_ABOVE + 70_000), end=False)
     assert stream.write_paused
     wire.take()
     assert not wire.server.writable
@@ -279,7 +279,7 @@ def test_leaving_in_two_steps() -> None:
 
 
 def test_frames_beyond_a_portion_wait() -> None:
-    """Fails without PORTION: a loop would be held up by 256 KB of the smallest frames."""
+    """Fails without FRAMES_PER_TURN: a loop would be held up by 256 KB of the smallest frames."""
     server = PlainServer()
     server.refill = False
     server.feed(OPENING + F.window_update(0, 1) * 1000)

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from aserver.asgi import Receive, Scope, Send
-from aserver.protocol.http2.connection import WINDOW
-from aserver.protocol.http2.sender import HIGH_WATER
+from aserver.protocol.http2.connection import STREAM_WINDOW
+from aserver.protocol.http2.sender import PAUSE_ABOVE
 from tests.harness.waiting import eventually
 from tests.protocol.http2.strict import connect, speaking
 from tests.protocol.serving import Serving, answer, read_all
@@ -34,7 +34,7 @@ async def test_credit_is_given_only_for_what_the_application_has_taken() -> None
         number = client.ask("/", "POST", end=False)
         await client.until(lambda: client.h2.local_flow_control_window(number) > 65_535)  # SETTINGS
         client.windows.clear()
-        for _ in range(WINDOW // 16_384):
+        for _ in range(STREAM_WINDOW // 16_384):
             client.h2.send_data(number, b"x" * 16_384)
         await client.flush()
         client.h2.ping(b"12345678")
@@ -42,10 +42,10 @@ async def test_credit_is_given_only_for_what_the_application_has_taken() -> None
         assert client.windows == []
         go.set()
         await client.until(lambda: client.windows)
-        assert client.windows == [(number, WINDOW)]
+        assert client.windows == [(number, STREAM_WINDOW)]
         client.h2.end_stream(number)
         assert (await client.answer(number)).status == 200
-        assert sum(taken) == WINDOW
+        assert sum(taken) == STREAM_WINDOW
 
 
 async def test_a_slow_stream_holds_up_no_other() -> None:
@@ -68,7 +68,7 @@ async def test_a_slow_stream_holds_up_no_other() -> None:
         await eventually(lambda: sum(sent) >= 65_536)
         for _ in range(20):
             assert len((await client.get("/quick")).body) == 1000
-        assert sum(sent) <= 65_535 + HIGH_WATER + 16_384
+        assert sum(sent) <= 65_535 + PAUSE_ABOVE + 16_384
         for _ in range(100):
             client.h2.increment_flow_control_window(16_384, slow)
         assert len((await client.answer(slow)).body) == 100 * 16_384
