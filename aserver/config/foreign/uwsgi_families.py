@@ -20,7 +20,6 @@ _RELOAD = "send SIGHUP: new code comes as a new generation and never costs a req
 _HOOK = "use the hooks of a Python settings file (docs/signals.md)"
 _INI = "the file is read as it stands: the logic of uWSGI's configuration language is not carried out"
 _STATIC = "`static` serves files (--static /PREFIX=DIRECTORY), else the proxy does"
-_PROFILE = "use py-spy on a worker"
 
 
 def _family(beginnings: str, verdict: Verdict) -> tuple[str, Verdict]:

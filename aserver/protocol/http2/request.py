@@ -36,8 +36,6 @@ CONNECTION_SPECIFIC: Final = frozenset(
 #: Names that ask for no action.
 _COMMON: Final = frozenset(REQUEST_NAMES.values()) - {b"cookie", b"keep-alive", b"priority"}
 
-_COLON: Final = 0x3A
-
 #: The length of a body without content-length.
 UNKNOWN: Final = -1
 
