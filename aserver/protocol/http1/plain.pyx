@@ -853,7 +853,7 @@ cdef class PlainConnection:
         self.extensions = link.extensions
         self.trusted = context.forwarding is not None and context.forwarding.trusts(link.client)
         template = shared.template
-        if template.get("server") is not link.server or template.get("scheme") != link.scheme or link.tls:
+        if template.get("server") != link.server or template.get("scheme") != link.scheme or link.tls:
             template = {
                 "type": "http", "asgi": None, "http_version": "1.1", "server": link.server, "client": None,
                 "scheme": link.scheme, "root_path": context.root_path, "method": GET, "path": None, "raw_path": None,

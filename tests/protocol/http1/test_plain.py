@@ -414,6 +414,20 @@ async def test_nothing_is_left_of_a_connection(requests: tuple[bytes, ...]) -> N
         gc.enable()
 
 
+async def test_connections_of_one_address_share_the_beginning_of_their_scopes() -> None:
+    """Each transport makes its address anew. Fails where it is compared by identity: 632 bytes for each connection."""
+    side = Side(echo, native=True)
+    dicts = []
+    for _ in range(2):
+        tap = Tap().plug(side.service)
+        tap.protocol.data_received(GET)
+        await turns_of_the_loop(TURNS)
+        assert tap.written.startswith(b"HTTP/1.1 200")
+        found = (each for each in gc.get_referents(tap.protocol.handler) if isinstance(each, dict))
+        dicts.append(next(each for each in found if "http_version" in each))
+    assert dicts[0] is dicts[1]
+
+
 async def test_counts_of_references_do_not_grow() -> None:
     side = Side(script(_hear, OK, BODY), native=True)
     raw = b"GET /a?b HTTP/1.1\r\nHost: t\r\nCookie: %d\r\nX-Unheard-Of: %d\r\nAccept: %d\r\n\r\n"
