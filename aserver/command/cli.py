@@ -23,10 +23,13 @@ from aserver import __version__, loading, standard_streams, unix
 from aserver.command import operate
 from aserver.command.foreign_options import (
     ForeignOption,
+    MigrateCommand,
     foreign_flags,
     foreign_options,
     strange_options,
     understood,
+    with_log_file,
+    with_plain_ws,
     without_switch_values,
 )
 from aserver.config import Resolved, SettingInfo, layers, settings
@@ -79,7 +82,10 @@ class _Command(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = [option for option in self.get_params(ctx) if isinstance(option, _Option) and option.secondary_opts]
         args = without_switch_values(args, {name for option in own for name in option.opts if name.startswith("--")})
+        args = with_plain_ws(args)
         try:
+            if "--access-log" in args:
+                args = with_log_file(args, self.make_parser(ctx).parse_args(list(args))[1])
             return super().parse_args(ctx, list(args))
         except click.NoSuchOption:
             names = [name for option in self.get_params(ctx) for name in (*option.opts, *option.secondary_opts)]
@@ -280,14 +286,14 @@ def _check(context: click.Context, /, **_: object) -> int:
     return check.check(_with_target(_resolve(context)))
 
 
-@cli.command("migrate")
+@cli.command("migrate", cls=MigrateCommand)
 @click.argument("source", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--check", "load", is_flag=True, help="Check the settings, and load the application with them.")
 def _migrate(*, source: tuple[str, ...], load: bool) -> int:
     """Print an aserver.toml made from another server's SOURCE, and what changes by the move.
 
-    SOURCE is a file (gunicorn.conf.py, uwsgi.ini, hypercorn.toml, Procfile, systemd unit) or, behind --, a command
-    line: aserver migrate -- gunicorn -w 4 app:app
+    SOURCE is a file (gunicorn.conf.py, uwsgi.ini, hypercorn.toml, Procfile, Dockerfile, systemd unit) or a command
+    line: aserver migrate gunicorn -w 4 app:app
     """
     from aserver.command import migrate  # noqa: PLC0415 - as above
 

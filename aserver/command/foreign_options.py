@@ -4,8 +4,10 @@ Runs in the command. The flags come from the tables of verdicts (`config.foreign
 spelling that is our own stays ours; a spelling that two servers have is gunicorn's before uvicorn's.
 """
 
+import itertools
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -27,6 +29,10 @@ _ASSUMED = {"worker_class": "asgi"}
 _ON, _OFF = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
 
 
+#: uvicorn's values of `--ws`. With any other word behind it, it is granian's, which takes no value.
+_WS = frozenset({"auto", "none", "websockets", "websockets-sansio", "wsproto"})
+
+
 class ForeignOption(click.Option):
     """An option of another server: `row` is the setting there, `means` the value of a flag without a value."""
 
@@ -35,6 +41,16 @@ class ForeignOption(click.Option):
         kind: dict[str, Any] = {"is_flag": True} if means is not None else {"type": str, "multiple": multiple}
         super().__init__([name, spelling], hidden=True, default=None, **kind)
         self.server, self.row, self.spelling, self.means = server, row, spelling, means
+
+
+class MigrateCommand(click.Command):
+    """A command whose words from the first that is no file's name on are another server's, also without `--`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        start = next((index for index, word in enumerate(args) if not word.startswith("-")), None)
+        if start is not None and "--" not in args[:start] and not Path(args[start]).is_file():
+            args = [*args[:start], "--", *(word for word in args[start:] if word != "--")]
+        return super().parse_args(ctx, args)
 
 
 def foreign_options(taken: Iterable[str]) -> list[click.Parameter]:
@@ -67,6 +83,27 @@ def without_switch_values(words: Sequence[str], switches: Collection[str]) -> li
     return found
 
 
+def with_plain_ws(words: Sequence[str]) -> list[str]:
+    """The words with granian's `--ws`, which takes no value, as `--ws=auto` of uvicorn's."""
+    end = words.index("--") if "--" in words else len(words)
+    pairs = zip(words[:end], [*words[1:], ""], strict=False)
+    return ["--ws=auto" if word == "--ws" and value not in _WS else word for word, value in pairs] + [*words[end:]]
+
+
+def with_log_file(words: Sequence[str], surplus: Sequence[str]) -> list[str]:
+    """The words with Hypercorn's `--access-log FILE` as `--access-logfile FILE`; uvicorn's takes no value.
+
+    It is Hypercorn's if `-` stands behind it, or if there are `surplus` words: more than one that could be the target.
+    """
+    found = list(words)
+    for index, (word, value) in enumerate(itertools.pairwise(words)):
+        if word == "--":
+            break
+        if word == "--access-log" and (value == "-" or (surplus and not value.startswith("-"))):
+            found[index] = "--access-logfile"
+    return found
+
+
 def strange_options(words: Sequence[str], known: Sequence[str]) -> list[str]:
     """A sentence for each option among `words` that is not `known`, with those whose names are really close."""
     long = [name for name in known if name.startswith("--")]
@@ -95,7 +132,7 @@ def foreign_flags(given: Mapping[ForeignOption, object]) -> Layer:
         if not mine:
             continue
         flags = {option.row: option.spelling for option in mine}
-        values = {option.row: value if option.means is None else option.means == "on" for option, value in mine.items()}
+        values = {option.row: _given(option, value) for option, value in mine.items()}
         assumed = {key: value for key, value in _ASSUMED.items() if key not in values}
         result = foreign.translate(foreign.SERVERS[name], {**assumed, **values})
         settings |= result.settings
@@ -109,6 +146,13 @@ def foreign_flags(given: Mapping[ForeignOption, object]) -> Layer:
         changes=tuple(changes),
         notes=tuple(notes),
     )
+
+
+def _given(option: ForeignOption, value: object) -> object:
+    """The value as the tables have it: those of an option that may be repeated are a list, and click's are a tuple."""
+    if option.means is not None:
+        return option.means == "on"
+    return list(value) if isinstance(value, tuple) else value
 
 
 def understood(given: Mapping[str, object]) -> dict[str, object]:

@@ -19,6 +19,7 @@ from aserver.config import Layer, Resolved, build, foreign, settings
 from aserver.config.build import suggestion
 from aserver.config.files import SettingsFile, read_file
 from aserver.config.foreign import lines
+from aserver.config.foreign.uwsgi_names import OPTIONS
 from aserver.config.foreign_environment import foreign_layer
 from aserver.config.gunicorn_file import IMPLIED
 from aserver.config.schema import NAMES, SettingInfo
@@ -26,7 +27,7 @@ from aserver.config.values import NUMBER, OCTAL, SWITCH, WORKERS
 from aserver.errors import ConfigError, ExitCode
 
 _KINDS = (
-    "gunicorn's Python file, a uwsgi.ini, Hypercorn's TOML, a Procfile, a systemd unit, or a command line behind `--`"
+    "gunicorn's Python file, a uwsgi.ini, Hypercorn's TOML, a Procfile, a systemd unit, a Dockerfile, or a command line"
 )
 
 
@@ -66,7 +67,7 @@ def _read(words: Sequence[str]) -> tuple[Resolved, str, list[str]]:
             return _resolve([*target, file.layer], foreign.SERVERS["gunicorn"], [], file)
         found = _in_file(path)
     else:
-        found = lines.in_words(words)
+        found = lines.in_words(words) or lines.in_command(" ".join(words))
     if found is None:
         raise ConfigError(f"{' '.join(words)} is nothing that can be read: give {_KINDS}")
     _read_uwsgi_ini(found)
@@ -121,7 +122,10 @@ def _resolve(
     known = {name: origin for name, origin in resolved.origins.items() if origin != "default"}
     notes = [each for each in resolved.notes if IMPLIED not in each]  # the defaults say it for file and line
     notes += lines.missing_defaults(server, known)
-    options = [*server.table, *(flag.spelling for _, _, flag in foreign.flags(server))]
+    options = [
+        *{**server.table, **dict.fromkeys(OPTIONS if server.name == "uwsgi" else ())},
+        *(flag.spelling for _, _, flag in foreign.flags(server)),
+    ]
     words = [
         f"{word} is a variable of the shell, whose options are not seen here"
         if word.startswith("$")
@@ -154,7 +158,7 @@ def _in_file(path: Path) -> lines.Found | None:
         return _hypercorn_toml(path)
     if path.suffix in {".ini", ".cfg", ".conf"}:
         return lines.in_uwsgi_ini(text, str(path.absolute()))
-    return lines.in_unit(text) or lines.in_procfile(text)
+    return lines.in_unit(text) or lines.in_dockerfile(text) or lines.in_procfile(text)
 
 
 def _hypercorn_toml(path: Path) -> lines.Found:

@@ -91,11 +91,12 @@ aserver migrate --check -- gunicorn -w 4 -k uvicorn.workers.UvicornWorker app:ap
 aserver migrate --check gunicorn.conf.py shop:app
 ```
 
-`aserver migrate` reads gunicorn's Python file, a uwsgi.ini, Hypercorn's TOML, a Procfile, a systemd unit, or a
-command line of gunicorn, uvicorn, granian, Hypercorn, uWSGI, daphne or `fastapi run` behind `--`. The file goes to
-standard output, the remarks to standard error: `changes` does not mean here what it meant, `note` is not used and
-nothing is lost, `unknown` was not understood. `--check` loads the application with the settings. It exits with 0; with
-2 if something was not understood or is wrong; with `--check` as `aserver check` ([signals.md](signals.md#exit-codes)).
+`aserver migrate` reads gunicorn's Python file, a uwsgi.ini, Hypercorn's TOML, a Procfile, a systemd unit, a
+Dockerfile's command, or a command line of gunicorn, uvicorn, granian, Hypercorn, uWSGI, daphne or `fastapi run`.
+The file goes to standard output, the remarks to standard error: `changes` does not mean here what it meant, `note`
+is not used and nothing is lost, `unknown` was not understood. `--check` loads the application with the settings. It
+exits with 0; with 2 if something was not understood or is wrong; with `--check` as `aserver check`
+([signals.md](signals.md#exit-codes)).
 
 The command understands the other servers' flags: those below that are not its own, gunicorn's meaning before
 uvicorn's where both have one. Each that does not do what it did is told at the start, as are names in a Python file

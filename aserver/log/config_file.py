@@ -5,6 +5,7 @@ that server is copied to the logger of `aserver` with the same records.
 """
 
 import configparser
+import importlib.util
 import json
 import logging
 import tomllib
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from aserver.errors import ConfigError
+from aserver.log.uvicorn_formatters import STAND_INS
 
 #: Other servers' loggers, and the loggers that have such records here.
 LOGGERS = {
@@ -60,6 +62,11 @@ def read(log_config: str) -> dict[str, Any]:
         raise ConfigError(f"log_config {name}: must be an object with `handlers` and `loggers`, is a {kind_found}")
     config.setdefault("version", 1)
     config.setdefault("disable_existing_loggers", False)
+    if isinstance(formatters := config.get("formatters"), dict):
+        for formatter in formatters.values():
+            for key in ("()", "class"):
+                if isinstance(formatter, dict) and (instead := _stand_in(formatter.get(key))) is not None:
+                    formatter[key] = instead
     if isinstance(loggers := config.get("loggers"), dict):
         for ours, theirs in _counterparts(loggers).items():
             like = loggers[theirs]
@@ -67,6 +74,12 @@ def read(log_config: str) -> dict[str, Any]:
             alone = {"propagate": False} if ours == "aserver.access" and like.get("handlers") else {}
             loggers.setdefault(ours, like | alone)
     return config
+
+
+def _stand_in(name: object) -> str | None:
+    """Our own class for a formatter of uvicorn's, where uvicorn is not installed."""
+    instead = STAND_INS.get(name) if isinstance(name, str) else None
+    return instead if instead is not None and importlib.util.find_spec("uvicorn") is None else None
 
 
 def _counterparts(loggers: dict[str, Any]) -> dict[str, str]:
@@ -89,7 +102,12 @@ def apply(log_config: str, config: dict[str, Any]) -> None:
     if is_text(log_config) or Path(log_config).suffix not in INI:
         dictConfig(config)
     else:
-        fileConfig(log_config, disable_existing_loggers=False, encoding="utf-8")
+        parser = configparser.RawConfigParser()
+        parser.read(log_config, encoding="utf-8")
+        for section in parser.sections():
+            if (instead := _stand_in(parser.get(section, "class", fallback=None))) is not None:
+                parser.set(section, "class", instead)
+        fileConfig(parser, disable_existing_loggers=False)
         for ours, theirs in _counterparts(config["loggers"]).items():
             _alike(logging.getLogger(ours), logging.getLogger(theirs))
 

@@ -85,6 +85,12 @@ class BorrowedHandler(LineHandler):
         super().emit(record)
 
 
+def uvicorn_arguments(record: Any) -> tuple[str, str, str, str, int]:
+    """The arguments of an access record of uvicorn: client, method, path with query, HTTP version, status."""
+    client = f"{record.client[0]}:{record.client[1]}" if record.client else ""
+    return client, record.method, record.target.decode("latin-1"), record.version, record.status
+
+
 class LoggerLines:
     """Access lines for the logger `aserver.access`, if the user's `log_config` names it."""
 
@@ -101,10 +107,13 @@ class LoggerLines:
 
     def flush(self) -> None:
         """Log each line at INFO."""
-        lines = self.make(self.batch.copy())
+        records = self.batch.copy()
+        lines = self.make(records)  # takes the records out of which no line can be made
         self.batch.clear()
-        for line in lines:
-            self._logger.info("%s", line.rstrip("\n"))
+        for record, line in zip(records, lines, strict=True):
+            # The arguments are uvicorn's: its AccessFormatter takes them apart, and filters look at the path, args[2].
+            text = line.rstrip("\n").replace("%", "%%") + "%.0s" * 5
+            self._logger.info(text, *uvicorn_arguments(record))
 
 
 class Logging:

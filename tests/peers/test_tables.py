@@ -18,6 +18,7 @@ import pytest
 from aserver.config.foreign import SERVERS, ForeignServer, hooks
 from aserver.config.foreign.lines import in_words
 from aserver.config.foreign.translate import flags
+from aserver.config.foreign.uwsgi_names import OPTIONS
 from aserver.config.schema import NAMES
 
 
@@ -165,7 +166,7 @@ def test_fastapi(verb: str) -> None:
 
 
 def test_uwsgi() -> None:
-    """A verdict on each option of `uwsgi --help`. Fails without one row, or without one family.
+    """A verdict on each option of `uwsgi --help`. Fails without one row, without one family, or without one of OPTIONS.
 
     Builds differ in their options, so that the table may have more.
     """
@@ -177,6 +178,7 @@ def test_uwsgi() -> None:
     assert len(options) > 800
     server = SERVERS["uwsgi"]
     assert not [option for option in sorted(options) if server.verdict(option) is None]
+    assert options - server.table.keys() <= OPTIONS
 
 
 def test_every_verdict_leads_to_a_setting() -> None:

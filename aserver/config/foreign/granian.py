@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from aserver.config.foreign.verdict import (
     HTTP2,
+    WEBSOCKETS,
     Meaning,
     Table,
     converted,
@@ -64,7 +65,7 @@ def _keep_alive(value: object, _: Mapping[str, object]) -> Meaning:
 
 def _websockets(value: object, _: Mapping[str, object]) -> Meaning:
     if value in {False, "off", "false"}:
-        return Meaning(changes=("WebSockets cannot be switched off: an application without them refuses them itself",))
+        return Meaning(changes=(WEBSOCKETS,))
     return Meaning()
 
 

@@ -34,6 +34,19 @@ _LENIENT = "requests that the standard forbids are refused, as they smuggle othe
 _SYSLOG = "log to standard error and let journald or the container forward it, or name a SysLogHandler in log_config"
 
 
+_SCHEME = "X-Forwarded-Proto and Forwarded of trusted peers say the scheme; let the proxy set one of them"
+
+
+def _scheme_headers(value: object, _: Mapping[str, object]) -> Meaning:
+    """The header that is read here too, with the value that it has, loses nothing."""
+    if asks_nothing(value):
+        return Meaning()
+    named = {str(key).upper(): str(each) for key, each in value.items()} if isinstance(value, dict) else {}
+    if named == {"X-FORWARDED-PROTO": "https"}:
+        return Meaning(notes=("X-Forwarded-Proto of trusted peers says the scheme here, too",))
+    return Meaning(changes=(_SCHEME,))
+
+
 def _several_threads(others: Mapping[str, object]) -> bool:
     return str(others.get("threads") or 1) != "1"
 
@@ -229,9 +242,7 @@ GUNICORN: Table = {
     "umask": same("-m --umask"),
     "initgroups": unneeded("the user's other groups are always set", "--initgroups=on"),
     "tmp_upload_dir": unneeded("bodies are not kept in files by the server", ""),
-    "secure_scheme_headers": unequal(
-        "X-Forwarded-Proto and Forwarded of trusted peers say the scheme; let the proxy set one of them", ""
-    ),
+    "secure_scheme_headers": converted("", _scheme_headers, _SCHEME, ""),
     "forwarded_allow_ips": same(),
     "accesslog": converted("accesslog", _accesslog, "None becomes `off`", "--access-logfile"),
     "disable_redirect_access_to_syslog": unneeded(_SYSLOG, "--disable-redirect-access-to-syslog=on"),

@@ -29,6 +29,18 @@ def _worker_class(value: object, _: Mapping[str, object]) -> Meaning:
     return Meaning() if value is None else Meaning(notes=("the loop is uvloop, whichever is asked for",))
 
 
+def _insecure(value: object, others: Mapping[str, object]) -> Meaning:
+    """Addresses without TLS beside those of `bind`. Without a certificate Hypercorn does not listen there."""
+    if not value or not others.get("certfile"):
+        return Meaning()
+    places = absolute_socket(value)
+    addresses = [str(each) for each in (places if isinstance(places, list) else [places])]
+    if any(each.startswith(("unix:", "fd:")) for each in addresses):
+        return Meaning(changes=("TLS is spoken on all unix sockets and descriptors of `bind`: name a TCP address",))
+    default = [] if others.get("bind") else ["127.0.0.1:8000"]
+    return Meaning({"bind": [*default, *(f"http://{each}" for each in addresses)]})
+
+
 def _verify(value: object) -> object:
     text = str(value).lower().removeprefix("verifymode.").removeprefix("cert_")
     return {"0": "none", "1": "optional", "2": "required"}.get(text, text)
@@ -43,7 +55,7 @@ HYPERCORN: Table = {
     "application_path": renamed("target", ""),
     "config": same("-c --config"),
     "bind": converted("bind", into("bind", absolute_socket), "a relative socket path gets `./`", "-b --bind"),
-    "insecure_bind": unequal("give each address a scheme: `https://host:443` and `http://host:80` among the binds"),
+    "insecure_bind": converted("bind", _insecure, "`http://` before each; not used without a certificate, as there"),
     "quic_bind": unequal(_QUIC),
     "quic_addresses": unequal(_QUIC, ""),
     "log": unneeded("made by hypercorn itself", ""),

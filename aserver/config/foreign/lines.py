@@ -1,10 +1,12 @@
-"""Where another server's settings stand: a command line, a Procfile, a systemd unit, a uwsgi.ini.
+"""Where another server's settings stand: a command line, a Procfile, a systemd unit, a Dockerfile, a uwsgi.ini.
 
 Pure: it is given text. `aserver migrate` reads the files. It must never guess: a text without a server's command gives
 nothing.
 """
 
+import contextlib
 import itertools
+import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -55,6 +57,30 @@ def in_words(words: Sequence[str]) -> Found | None:
             notes = [f"{' '.join(before)} stays before the command, or becomes `env` here"] if before else []
             return Found(server, values, strange, [*notes, *said])
     return None
+
+
+def in_command(text: str) -> Found | None:
+    """A command line that is a single text: as a shell has it, or as CMD of a Dockerfile, with its brackets."""
+    return in_words(_docker_words(re.sub(r"^\s*(CMD|ENTRYPOINT)\s+", "", text)))
+
+
+def in_dockerfile(text: str) -> Found | None:
+    """The command of the last ENTRYPOINT with the last CMD behind it."""
+    joined = re.sub(r"\\\n\s*", " ", text)
+    last = dict(re.findall(r"^\s*(CMD|ENTRYPOINT)\s+(.+)$", joined, re.MULTILINE))
+    found = in_words([word for name in ("ENTRYPOINT", "CMD") for word in _docker_words(last.get(name, ""))])
+    if found is not None:
+        found.notes.append('the line becomes `CMD ["aserver", "run"]`, the file is in WORKDIR')
+    return found
+
+
+def _docker_words(text: str) -> list[str]:
+    """The words of a JSON list, or a shell's."""
+    with contextlib.suppress(ValueError):
+        words = json.loads(text)
+        if isinstance(words, list):
+            return [str(each) for each in words]
+    return _split(text)
 
 
 def _script(words: Sequence[str]) -> str | None:

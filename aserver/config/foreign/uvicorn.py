@@ -6,6 +6,7 @@ Pure. `tests/peers` compares it with the parameters of `uvicorn.main`. `uvicorn.
 from collections.abc import Mapping
 
 from aserver.config.foreign.verdict import (
+    WEBSOCKETS,
     Meaning,
     Table,
     converted,
@@ -39,6 +40,13 @@ def _colors(value: object, _: Mapping[str, object]) -> Meaning:
     return Meaning(notes=(note,))
 
 
+def _websockets(value: object, _: Mapping[str, object]) -> Meaning:
+    if str(value).lower() == "none":
+        return Meaning(changes=(WEBSOCKETS,))
+    note = _implementation("WebSocket implementation", "aserver's own")
+    return Meaning() if value is None else Meaning(notes=(note,))
+
+
 def _concurrency(value: object, _: Mapping[str, object]) -> Meaning:
     return Meaning() if value is None else Meaning({"limit_concurrency": value})
 
@@ -62,7 +70,7 @@ UVICORN: Table = {
     "loop": unneeded(_implementation("loop", "uvloop")),
     "http": unneeded(_implementation("parser", "llhttp (httptools)")),
     "http2": same("--http2=on"),
-    "ws": unneeded(_implementation("WebSocket implementation", "aserver's own")),
+    "ws": converted("", _websockets, "aserver's own implementation, always on"),
     "ws_max_size": same(),
     "ws_max_queue": same(),
     "ws_ping_interval": same(),

@@ -108,6 +108,14 @@ def _no_logging(value: object, _: Mapping[str, object]) -> Meaning:
     return Meaning({"accesslog": "off"} if is_on(value) else {})
 
 
+def _log_some(value: object, others: Mapping[str, object]) -> Meaning:
+    if asks_nothing(value):
+        return Meaning()
+    if is_on(others.get("disable-logging")):
+        return Meaning(changes=("no request is logged with disable-logging; without it each is, whatever its status",))
+    return Meaning(notes=("the access log has each request",))
+
+
 def _home(value: object, _: Mapping[str, object]) -> Meaning:
     return Meaning(changes=(f"the virtual environment is that of the aserver command: {value}/bin/aserver",))
 
@@ -286,8 +294,8 @@ UWSGI: Table = {
     "log-reopen": unneeded("SIGUSR1 opens the logs again"),
     "log-date": unneeded("lines have their time"),
     "logdate": unneeded("lines have their time"),
-    "log-4xx": unneeded("the access log has each request"),
-    "log-5xx": unneeded("the access log has each request"),
+    "log-4xx": converted("", _log_some, "the access log has each request, unless logging is disabled"),
+    "log-5xx": converted("", _log_some, "the access log has each request, unless logging is disabled"),
     "log-master": unneeded("each process writes its own lines, whole", "--log-master=on"),
     "threaded-logger": unneeded("each process writes its own lines, whole", "--threaded-logger=on"),
     "add-header": converted("header", _header, "`Name: value`"),

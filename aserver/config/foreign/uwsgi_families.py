@@ -5,6 +5,7 @@ Pure. `aserver.config.foreign.uwsgi` asks here for options that are not in its t
 
 import re
 
+from aserver.config.foreign.uwsgi_names import OPTIONS
 from aserver.config.foreign.verdict import Verdict, unequal, unneeded
 
 UWSGI_PROTOCOL = (
@@ -183,5 +184,7 @@ FAMILIES = (
 
 
 def family(name: str) -> Verdict | None:
-    """The verdict on an option by its subsystem; None: no subsystem has options of such names."""
+    """The verdict on an option by its subsystem; None: uWSGI has no option of this name."""
+    if name not in OPTIONS:
+        return None
     return next((verdict for pattern, verdict in FAMILIES if re.match(pattern, name)), None)

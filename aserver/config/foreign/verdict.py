@@ -36,6 +36,8 @@ class Meaning:
 HTTP2 = (
     "HTTP/2 is spoken over TLS, and in the clear where bind says h2c://host:port; its limits are fixed (docs/http2.md)"
 )
+#: The sentence on a WebSocket implementation that is switched off.
+WEBSOCKETS = "WebSockets cannot be switched off: an application without them refuses them itself"
 #: The value, and all values that stand beside it.
 Convert = Callable[[object, Mapping[str, object]], Meaning]
 

@@ -116,3 +116,48 @@ def test_every_flag_of_the_other_servers_is_known(server: str) -> None:
     known = {each for option in cli.cli.commands["run"].params for each in (*option.opts, *option.secondary_opts)}
     flags = {flag.spelling for _, _, flag in foreign.flags(foreign.SERVERS[server])}
     assert flags - known <= {"--version"}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--ws", "app:app"), "aserver's own"),
+        (("app:app", "--ws"), "aserver's own"),
+        (("--ws", "wsproto", "app:app"), "aserver's own"),
+        (("--ws", "none", "app:app"), "cannot be switched off"),
+    ],
+)
+def test_ws_with_a_value_as_uvicorns_and_without_as_granians(
+    resolve: Resolve, words: tuple[str, ...], says: str
+) -> None:
+    """Fails without `with_plain_ws`, which took the target for its value; and without the conversion of `none`."""
+    resolved = resolve(*words)
+    assert resolved.config.target == "app:app"
+    assert any(says in text for text in (*resolved.notes, *resolved.changes))
+
+
+@pytest.mark.parametrize(
+    ("words", "log"),
+    [
+        (("--access-log", "a.log", "app:app"), "a.log"),
+        (("app:app", "--access-log", "a.log"), "a.log"),
+        (("--access-log", "-", "app:app"), "-"),
+        (("--access-log", "app:app"), "-"),
+        (("app:app", "--access-log"), "-"),
+        (("--no-access-log", "app:app"), None),
+    ],
+)
+def test_access_log_with_a_file_as_hypercorns_and_without_as_uvicorns(
+    resolve: Resolve, words: tuple[str, ...], log: str | None
+) -> None:
+    """Fails without `with_log_file`: Got unexpected extra argument (app:app)."""
+    config = resolve(*words).config
+    assert (config.target, config.accesslog) == ("app:app", log)
+
+
+def test_options_that_may_be_repeated_come_as_in_the_tables(resolve: Resolve, tmp_path: Path) -> None:
+    """Fails without the list in `_given`: `static = "('/st'"`, and env_file: expected text."""
+    (tmp_path / "a.env").write_text("A=1\n")
+    words = ("--env-files", "a.env", "--static-path-mount", "pages", "--static-path-route", "/st", "app:app")
+    config = resolve(*words).config
+    assert (config.env, config.static) == (("A=1",), ("/st=pages",))

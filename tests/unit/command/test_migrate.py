@@ -102,3 +102,53 @@ def test_a_default_that_differs_is_told_once(migrate: Migrate, tmp_path: Path) -
     """Fails with the note on the file beside those on file and line."""
     (tmp_path / "gunicorn.conf.py").write_text("wsgi_app = 'a:b'\n")
     assert migrate("gunicorn.conf.py").err.count("4094") == 1
+
+
+def test_a_command_line_without_dashes_before_it_or_in_one_text(migrate: Migrate) -> None:
+    """Fails without MigrateCommand (No such option '-w') and without `in_command`."""
+    for words in (
+        ("gunicorn", "-w", "3", "--threads=2", "a:b"),
+        ("CMD", "gunicorn", "-w", "3", "--threads", "2", "a:b"),
+        ("gunicorn -w 3 --threads 2 a:b",),
+        ('CMD ["gunicorn", "-w", "3", "--threads", "2", "a:b"]',),
+    ):
+        outcome = migrate(*words)
+        assert (outcome.status, tomllib.loads(outcome.out)) == (0, {"target": "a:b", "workers": 3, "threads": 2}), words
+
+
+def test_the_command_of_a_dockerfile(migrate: Migrate, tmp_path: Path) -> None:
+    """The last CMD, behind ENTRYPOINT; RUN is none. Fails without `in_dockerfile`."""
+    (tmp_path / "Dockerfile").write_text(
+        'FROM python\nRUN pip install gunicorn uvicorn\nCMD old\nENTRYPOINT ["uvicorn"]\n'
+        'CMD ["a:b", \\\n  "--host", "0.0.0.0"]\n'
+    )
+    outcome = migrate("Dockerfile")
+    assert tomllib.loads(outcome.out) == {"target": "a:b", "bind": ["0.0.0.0:8000"]}
+    assert 'becomes `CMD ["aserver", "run"]`' in outcome.err
+    (tmp_path / "Dockerfile").write_text("FROM python\nRUN pip install gunicorn\nCMD python -m shop\n")
+    assert migrate("Dockerfile").status == 2
+
+
+def test_a_misspelt_option_of_uwsgi_is_unknown(migrate: Migrate, tmp_path: Path) -> None:
+    """Fails without the look into OPTIONS: its subsystem answered, that it is not needed."""
+    (tmp_path / "a.ini").write_text("[uwsgi]\nmodule = a:b\nharakiri-verbos = true\nharakiri-verbose = true\n")
+    outcome = migrate("a.ini")
+    assert outcome.status == 2
+    assert "unknown   uwsgi has no option harakiri-verbos (a.ini line 3); did you mean harakiri-verbose" in outcome.err
+    assert "note      a.ini line 4, harakiri-verbose: request_timeout" in outcome.err
+
+
+def test_values_that_lose_nothing_or_something_by_those_beside_them(migrate: Migrate, tmp_path: Path) -> None:
+    """Fails without `_log_some`, `_scheme_headers` and `_insecure`: all were told as if they stood alone."""
+    (tmp_path / "a.ini").write_text("[uwsgi]\nmodule = a:b\nlog-4xx = true\ndisable-logging = true\n")
+    assert "changes   a.ini line 3, log-4xx: no request is logged with disable-logging" in migrate("a.ini").err
+    (tmp_path / "a.ini").write_text("[uwsgi]\nmodule = a:b\nlog-4xx = true\n")
+    assert "note      a.ini line 3, log-4xx: the access log has each request" in migrate("a.ini").err
+    (tmp_path / "a.py").write_text('secure_scheme_headers = {"X-Forwarded-Proto": "https"}\n')
+    assert "changes" not in migrate("a.py").err
+    (tmp_path / "a.py").write_text('secure_scheme_headers = {"X-SSL": "on"}\n')
+    assert "changes   a.py line 1, secure_scheme_headers: X-Forwarded-Proto" in migrate("a.py").err
+    line = ("hypercorn", "-b", "0.0.0.0:443", "--insecure-bind", "0.0.0.0:80", "a:b")
+    assert tomllib.loads(migrate(*line).out)["bind"] == ["0.0.0.0:443"]
+    made = tomllib.loads(migrate(*line, "--certfile", "c.pem", "--keyfile", "k.pem").out)
+    assert made["bind"] == ["0.0.0.0:443", "http://0.0.0.0:80"]

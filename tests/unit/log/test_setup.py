@@ -8,6 +8,7 @@ import re
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -372,12 +373,13 @@ def test_log_config_replaces_ours(start: Start, tmp_path: Path) -> None:
     logs = start(log_config=str(config))
     log.info("hello")
     assert logs.lines is not None
-    logs.lines.batch.append("a line\n")
+    logs.lines.make = lambda records: [f"a line {record.status} 100%\n" for record in records]
+    logs.lines.batch.append(SimpleNamespace(client=None, method="GET", target=b"/", version="1.1", status=200))
     logs.lines.flush()
     for handler in list(logging.getLogger("aserver").handlers):
         logging.getLogger("aserver").removeHandler(handler)
         handler.close()
-    assert theirs.read_text() == "aserver.error: hello\naserver.access: a line\n"
+    assert theirs.read_text() == "aserver.error: hello\naserver.access: a line 200 100%\n"
     assert (tmp_path / "error.log").read_text() == (tmp_path / "access.log").read_text() == ""
 
 
