@@ -1,19 +1,22 @@
-"""The build hook that compiles `aserver/protocol/http1/plain.pyx` (Cython, a C compiler); `pyproject.toml` has when.
+"""The build hook that compiles what is written in Cython (which takes a C compiler); `pyproject.toml` has when.
 
-Runs in the build alone. Like mypyc's hook it leaves the library beside its source, and in no source distribution.
+Runs in the build alone. Like mypyc's hook it leaves each library beside its source, and in no source distribution.
 """
 
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCE = Path("aserver", "protocol", "http1", "plain.pyx")
+SOURCES = [Path("aserver", "protocol", "http1", "plain.pyx")]
+if sys.platform == "linux":  # epoll
+    SOURCES.append(Path("aserver", "protocol", "transport", "native.pyx"))
 
 
 class CustomBuildHook(BuildHookInterface[Any]):
-    """Builds the extension module, and adds it to the wheel."""
+    """Builds the extension modules, and adds them to the wheel."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatchling's
         """Compile; raises what Cython or the compiler raises."""
@@ -23,10 +26,11 @@ class CustomBuildHook(BuildHookInterface[Any]):
 
         root = Path(self.root)
         with tempfile.TemporaryDirectory() as scratch:
-            extension = Extension(
-                ".".join(SOURCE.with_suffix("").parts), [str(root / SOURCE)], extra_compile_args=["-O3", "-g0"]
-            )
-            modules = cythonize([extension], build_dir=scratch, quiet=True)
+            extensions = [
+                Extension(".".join(each.with_suffix("").parts), [str(root / each)], extra_compile_args=["-O3", "-g0"])
+                for each in SOURCES
+            ]
+            modules = cythonize(extensions, build_dir=scratch, quiet=True)
             command = build_ext(Distribution({"name": "aserver", "ext_modules": modules}))
             command.build_lib, command.build_temp = str(root), scratch
             command.ensure_finalized()

@@ -22,7 +22,8 @@ from aserver.protocol.transport.connection import server_of
 from aserver.protocol.transport.handshakes import Handshakes, TlsHandshake, become
 from aserver.protocol.transport.reception import Reception
 from aserver.tls import Certificates
-from aserver.worker.raw_server import RawServer
+from aserver.worker.native_server import NativeServer, SocketPoll
+from aserver.worker.raw_server import ListeningServer, RawServer
 
 log = logging.getLogger("aserver.error")
 
@@ -84,9 +85,11 @@ class Acceptor:
     handshakes: Handshakes
     #: The version of the PROXY protocol to read, and the trusted peers; None: no PROXY protocol.
     proxy: tuple[Mode, Peers] | None = None
+    #: Has the sockets of plain connections; None: the loop has them.
+    poll: "SocketPoll | None" = None
     state: AcceptorState = AcceptorState.CLOSED
     _number: int = 0  # of the state, counted from 1
-    _server: asyncio.AbstractServer | RawServer | None = None
+    _server: asyncio.AbstractServer | ListeningServer | None = None
     _resumption: asyncio.Task[None] | None = None
 
     @property
@@ -102,6 +105,11 @@ class Acceptor:
     def close(self) -> None:
         """Stop accepting; connections and the listener itself stay."""
         self._enter(AcceptorState.CLOSED)
+
+    def hold(self) -> None:
+        """Accept no more clients in this turn of the loop."""
+        if isinstance(self._server, NativeServer):  # others accept a single one
+            self._server.hold()
 
     def pause(self, seconds: float) -> None:
         """Let other workers accept for so many seconds."""
@@ -154,9 +162,11 @@ class Acceptor:
         """
         duplicate = self.endpoint.sock.dup()
         options: dict[str, Any] = {"sock": duplicate, "backlog": self.backlog, "start_serving": False}
-        server: asyncio.AbstractServer | RawServer
+        server: asyncio.AbstractServer | ListeningServer
         if self._handshake_first:
             server = RawServer(self.loop, duplicate, self.backlog, self._secure, self._retry_later)
+        elif self.poll is not None and self.proxy is None:
+            server = NativeServer(self.poll, duplicate, self.backlog, self.factory, self._retry_later)
         elif duplicate.family == socket.AF_UNIX:
             # Only create_unix_server takes a unix socket on both loops. From Python 3.13 on it would remove the path at
             # close; only the master may do that.
@@ -193,6 +203,8 @@ class Acceptor:
             # Side by side: with TLS each waits for a handshake, which a client may never finish.
             if self._handshake_first:
                 connecting.append(self._secure(connection).task)
+            elif self.poll is not None and self.proxy is None:
+                self.poll.adopt(connection, self.factory)
             else:
                 connect = self.loop.connect_accepted_socket(self._protocol(), connection)
                 connecting.append(self.loop.create_task(connect))
@@ -219,7 +231,7 @@ class Acceptor:
         return Reception(self.factory, mode, trusted, self.handshakes, self.endpoint.tls)
 
 
-def _close(server: asyncio.AbstractServer | RawServer, loop: asyncio.AbstractEventLoop) -> None:
+def _close(server: asyncio.AbstractServer | ListeningServer, loop: asyncio.AbstractEventLoop) -> None:
     """Accept no more from now on.
 
     asyncio's own loop makes a connection a turn after it has taken the client from the queue, and loses the client if

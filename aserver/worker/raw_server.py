@@ -10,8 +10,10 @@ import socket
 from collections.abc import Callable
 
 
-class RawServer:
-    """Pass each client's socket, not blocking, to `accepted`, and an error of accept(2) that will last to `trouble`.
+class ListeningServer:
+    """Call `_accept`, which a subclass has, each time the listener is readable.
+
+    `trouble` is told of an error of accept(2) that will last.
 
     Used in place of an `asyncio.Server` that was made with `start_serving=False`.
     """
@@ -21,13 +23,11 @@ class RawServer:
         loop: asyncio.AbstractEventLoop,
         listener: socket.socket,
         backlog: int,
-        accepted: Callable[[socket.socket], object],
         trouble: Callable[[OSError], None],
     ) -> None:
         self._loop = loop
         self._listener = listener
         self._backlog = backlog
-        self._accepted = accepted
         self._trouble = trouble
 
     async def start_serving(self) -> None:
@@ -41,6 +41,24 @@ class RawServer:
         if self._listener.fileno() >= 0:
             self._loop.remove_reader(self._listener.fileno())
             self._listener.close()
+
+    def _accept(self) -> None:
+        raise NotImplementedError
+
+
+class RawServer(ListeningServer):
+    """Pass each client's socket, not blocking, to `accepted`."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        listener: socket.socket,
+        backlog: int,
+        accepted: Callable[[socket.socket], object],
+        trouble: Callable[[OSError], None],
+    ) -> None:
+        super().__init__(loop, listener, backlog, trouble)
+        self._accepted = accepted
 
     def _accept(self) -> None:
         try:

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Iterable
 
 from aserver.protocol.transport.connection import Connection
+from aserver.worker.native_server import SocketPoll
 
 
 class Relay:
@@ -34,19 +35,29 @@ class Relay:
                     socket.send_fds(self._in, [b"c"], [fd])
                     connection.abort()
 
-    def take(self, loop: asyncio.AbstractEventLoop, factory: Callable[[], asyncio.BaseProtocol]) -> None:
-        """Take the connections that come from now on."""
-        loop.add_reader(self._out.fileno(), self._take_one, loop, factory)
+    def take(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        factory: Callable[[], asyncio.BaseProtocol],
+        poll: "SocketPoll | None" = None,
+    ) -> None:
+        """Take the connections that come from now on, for `poll` if it is there, else for the loop."""
+        loop.add_reader(self._out.fileno(), self._take_one, loop, factory, poll)
 
     def take_no_more(self, loop: asyncio.AbstractEventLoop) -> None:
         """Undo `take`: the rest is for the successor."""
         loop.remove_reader(self._out.fileno())
 
-    def _take_one(self, loop: asyncio.AbstractEventLoop, factory: Callable[[], asyncio.BaseProtocol]) -> None:
+    def _take_one(
+        self, loop: asyncio.AbstractEventLoop, factory: Callable[[], asyncio.BaseProtocol], poll: "SocketPoll | None"
+    ) -> None:
         with contextlib.suppress(OSError):  # another worker was quicker
             _, fds, _, _ = socket.recv_fds(self._out, 1, 1)
             for fd in fds:
                 os.set_inheritable(fd, False)
                 sock = socket.socket(fileno=fd)
                 sock.setblocking(False)
-                loop.create_task(loop.connect_accepted_socket(factory, sock))
+                if poll is not None:
+                    poll.adopt(sock, factory)
+                else:
+                    loop.create_task(loop.connect_accepted_socket(factory, sock))

@@ -31,6 +31,7 @@ from aserver.worker.drain import ServerDrain
 from aserver.worker.fairness import PAUSE, Fairness
 from aserver.worker.health import with_health_check
 from aserver.worker.lifespan import Lifespan
+from aserver.worker.native_server import SocketPoll, poll_of
 from aserver.worker.relay import Relay
 from aserver.wsgi.application import WSGIApplication
 
@@ -83,6 +84,7 @@ class Server:
     _capacity: Capacity = field(init=False)
     handshakes: Handshakes = field(init=False)
     acceptors: list[Acceptor] = field(default_factory=list)
+    _poll: "SocketPoll | None" = None
     _drain: ServerDrain = field(init=False)
     _boot_scope: anyio.CancelScope = field(init=False)
     _timer: asyncio.TimerHandle | None = None
@@ -135,6 +137,8 @@ class Server:
             self._close_acceptors()
             if self._timer is not None:
                 self._timer.cancel()
+            if self._poll is not None:
+                self._poll.close()
 
     def drain(self, *, final: bool, graceful: float) -> None:
         """Stop accepting, give requests under way `graceful` seconds, leave. Another call can only shorten the time.
@@ -188,6 +192,7 @@ class Server:
         )
         mode = self.config.proxy_protocol
         proxy = None if mode == "off" else (mode, Peers(self.config.forwarded_allow_ips))
+        self._poll = poll_of(self._loop)
         for endpoint in self.endpoints:
             if endpoint.tls is not None:
                 endpoint.tls.look(patient=False)  # the zygote may have read the certificates long ago
@@ -196,11 +201,13 @@ class Server:
                 scheme=scheme, tls=endpoint.tls is not None, h2c=endpoint.h2c, server=endpoint.server
             )
             factory = self._politely(factory)
-            self.acceptors.append(Acceptor(endpoint, factory, self.config.backlog, self._loop, self.handshakes, proxy))
+            self.acceptors.append(
+                Acceptor(endpoint, factory, self.config.backlog, self._loop, self.handshakes, proxy, self._poll)
+            )
         for acceptor in self.acceptors:
             await acceptor.open()
         if self.relay is not None:
-            self.relay.take(self._loop, self.service.protocol_factory())
+            self.relay.take(self._loop, self.service.protocol_factory(), self._poll)
         self.phase = ServingPhase.SERVING
 
     def _is_ready(self) -> tuple[bool, str]:
@@ -227,12 +234,17 @@ class Server:
             for acceptor in self.acceptors:
                 acceptor.suspend()
 
-        def make() -> asyncio.Protocol:
+        def change(how: Callable[[], None]) -> None:
             # Scheduled, not called: uvloop asserts that a server which is just making a transport is open.
+            self._loop.call_soon(how)
+            for acceptor in self.acceptors:
+                acceptor.hold()
+
+        def make() -> asyncio.Protocol:
             if self._clients() + 1 >= capacity.limit:
-                self._loop.call_soon(suspend)
+                change(suspend)
             elif fairness is not None and fairness.crowded(service.load + 1):
-                self._loop.call_soon(pause)
+                change(pause)
             return factory()
 
         return make

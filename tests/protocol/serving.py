@@ -1,6 +1,7 @@
 """A `Service`, alone or on a real socket, and a client that speaks in raw bytes."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from aserver.asgi import ASGIApp, Receive, Scope, Send
 from aserver.config import Layer, build
 from aserver.protocol.service import Service
+from aserver.worker.native_server import NativeServer, poll_of
 from tests.harness.waiting import PATIENCE, eventually
 
 GET = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
@@ -106,10 +108,20 @@ def service_of(
 
 @asynccontextmanager
 async def serving(app: ASGIApp, *, h2c: bool = False, **values: Any) -> AsyncIterator[Serving]:
-    """`service_of(app, **values)` on a free port; whatever is under way is ended afterwards."""
+    """`service_of(app, **values)` on a free port, as a worker has it; whatever is under way is ended afterwards."""
     service = service_of(app, **values)
-    server = await asyncio.get_running_loop().create_server(service.protocol_factory(h2c=h2c), "127.0.0.1", 0)
-    context = Serving(service, server.sockets[0].getsockname()[1])
+    loop = asyncio.get_running_loop()
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    factory = service.protocol_factory(h2c=h2c)
+    poll = poll_of(loop)
+    server: Any
+    if poll is None:
+        server = await loop.create_server(factory, sock=listener)
+    else:
+        server = NativeServer(poll, listener, 100, factory, _fail)
+        await server.start_serving()
+    context = Serving(service, port)
     try:
         yield context
     finally:
@@ -119,6 +131,12 @@ async def serving(app: ASGIApp, *, h2c: bool = False, **values: Any) -> AsyncIte
         server.close()
         service.cancel("the test is over")
         await eventually(lambda: not service.active and not service.connections)
+        if poll is not None:
+            poll.close()
+
+
+def _fail(error: OSError) -> None:
+    raise error
 
 
 def field(head: bytes, name: bytes) -> bytes | None:

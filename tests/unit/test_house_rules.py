@@ -131,6 +131,7 @@ TESTED_ELSEWHERE = {
     "protocol/transport/reception.py": "a header's way on a connection: peer/test_proxy_protocol.py",
     "testing/plugin.py": "the fixture of unit/testing/test_testing.py",
     "worker/exit.py": "ends its process: process/test_leaving.py",
+    "worker/native_server.py": "clients of a listener: protocol/transport/test_native.py",
     "worker/main.py": "a process: process/test_start.py and others",
     "zygote/main.py": "a process: process/test_trap_fork.py and others",
 }

@@ -23,6 +23,9 @@ HOLD_SECONDS = 0.005
 #: that is written at once.
 GATHER_SECONDS: Final = 0.001
 
+#: Modules of transports whose `writelines` is a single call of the kernel.
+SINGLE: Final = ("uvloop.", "aiofastnet.", "aserver.protocol.transport.native")
+
 
 class Writer:
     """Writes to a transport: at once, or together with later pieces.
@@ -51,10 +54,10 @@ class Writer:
         if self.held:
             self.flush()
         transport = self.transport
-        # uvloop's writelines() is a single writev(2): 44 us for 64 KB, where two write(2) take 49. Two write(2) send
-        # the head in a packet of its own, which wakes the client, and halve the rate of bodies of 1 MB. asyncio's
-        # writelines() joins the pieces (3.11), or does not call `pause_writing` (3.12.0 to 3.13.5).
-        if type(transport).__module__.startswith(("uvloop.", "aiofastnet.")):
+        # writelines() of uvloop, and of ours, is a single writev(2): 44 us for 64 KB, where two write(2) take 49. Two
+        # write(2) send the head in a packet of its own, which wakes the client, and halve the rate of bodies of 1 MB.
+        # asyncio's writelines() joins the pieces (3.11), or does not call `pause_writing` (3.12.0 to 3.13.5).
+        if type(transport).__module__.startswith(SINGLE):
             transport.writelines(pieces)
         else:
             for piece in pieces:

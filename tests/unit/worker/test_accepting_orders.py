@@ -25,12 +25,15 @@ from hypothesis import strategies as st
 from aserver.protocol.transport.handshakes import Handshakes
 from aserver.tls import Certificates
 from aserver.worker.acceptor import Acceptor, AcceptorState, Endpoint
+from aserver.worker.native_server import SocketPoll, poll_of
 from tests.harness.waiting import turns_of_the_loop
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,
 }
+#: Compiled, also with transports of our own on uvloop's loop.
+KINDS = [*LOOPS, *(["native"] if SocketPoll is not None else [])]
 STEPS = ("connect", "pause", "resume", "suspend", "close", "turn")
 #: Turns of the loop after which nothing is on its way any more; the longest way has four.
 SETTLED = 8
@@ -51,13 +54,16 @@ class _Client(asyncio.Protocol):
 class Books:
     """One acceptor, its clients, and what became of them. With TLS they stay in their handshake."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, listener: socket.socket, tls: Certificates | None) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, listener: socket.socket, tls: Certificates | None, *, native: bool
+    ) -> None:
         self.made: list[asyncio.BaseTransport] = []
         self._listener = listener
         self._clients: list[socket.socket] = []
         self._handshakes = Handshakes(loop, 10)
         endpoint = Endpoint(listener, "here", tls)
-        self._acceptor = Acceptor(endpoint, lambda: _Client(self), 100, loop, self._handshakes)
+        self._poll = poll_of(loop) if native else None
+        self._acceptor = Acceptor(endpoint, lambda: _Client(self), 100, loop, self._handshakes, poll=self._poll)
 
     @property
     def accepted(self) -> int:
@@ -117,10 +123,14 @@ class Books:
         for client in self._clients:
             client.close()
         await turns_of_the_loop(SETTLED)
+        if self._poll is not None:
+            self._poll.close()
 
 
-async def _play(listener: socket.socket, order: tuple[str, ...], tls: Certificates | None = None) -> None:
-    books = Books(asyncio.get_running_loop(), listener, tls)
+async def _play(
+    listener: socket.socket, order: tuple[str, ...], tls: Certificates | None = None, *, native: bool = False
+) -> None:
+    books = Books(asyncio.get_running_loop(), listener, tls, native=native)
     try:
         await books.play(order)
     except AssertionError as error:
@@ -133,7 +143,7 @@ async def _play(listener: socket.socket, order: tuple[str, ...], tls: Certificat
 def _run(loop: str, main: Callable[[socket.socket], Any]) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
         listener.setblocking(False)
-        with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        with asyncio.Runner(loop_factory=LOOPS.get(loop, uvloop.new_event_loop)) as runner:
             runner.run(main(listener))
 
 
@@ -150,7 +160,7 @@ async def _connect(context: ssl.SSLContext, loop: asyncio.AbstractEventLoop, mak
     await loop.connect_accepted_socket(make, sock, ssl=context)
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", KINDS)
 def test_all_orders_of_accepting(loop: str, tls: Certificates | None) -> None:
     """All of four steps (six in the long run) after the beginning.
 
@@ -161,19 +171,19 @@ def test_all_orders_of_accepting(loop: str, tls: Certificates | None) -> None:
 
     async def main(listener: socket.socket) -> None:
         for order in itertools.product(STEPS, repeat=LENGTH):
-            await _play(listener, order, tls)
+            await _play(listener, order, tls, native=loop == "native")
 
     _run(loop, main)
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", KINDS)
 def test_longer_orders_of_accepting(loop: str, tls: Certificates | None) -> None:
     """Fails as the one above, and with two servers being made at once: the first is forgotten, and accepts for ever."""
 
     @settings(deadline=None, max_examples=3000 if LONG else 150, derandomize=not LONG)
     @given(st.lists(st.sampled_from(STEPS), min_size=LENGTH, max_size=14).map(tuple))
     def play(order: tuple[str, ...]) -> None:
-        _run(loop, partial(_play, order=order, tls=tls))
+        _run(loop, partial(_play, order=order, tls=tls, native=loop == "native"))
 
     play()
 
