@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,6 +147,10 @@ class Container:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # unshare's --kill-child does not reach PID 1: the death of a parent is no signal any more after a change of user.
+        if self.process.poll() is None:
+            for init in self.children(self.process.pid):
+                init.kill(signal.SIGKILL)
         self.process.kill()
         self.process.wait()
 
