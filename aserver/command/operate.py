@@ -219,6 +219,8 @@ def profile(
     form = "speedscope" if speedscope else "flamegraph"
     options = ("--pid", str(pids[-1]), "--duration", str(seconds), "--format", form, "--output", output)
     ended = subprocess.run([program, "record", *options], check=False, capture_output=True, text=True)  # noqa: S603
+    if "No stack counts found" in ended.stderr:  # py-spy leaves out threads that wait
+        raise AserverError(f"worker {slot} (pid {pids[-1]}) only waited for {seconds} s; watch it while it works")
     if ended.returncode:
         raise AserverError(f"py-spy could not record worker {slot} (pid {pids[-1]}):\n{ended.stderr.strip()}")
     click.echo(

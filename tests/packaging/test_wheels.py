@@ -129,7 +129,8 @@ def used(home: Home, pair: certificates.Pair) -> dict[str, str]:
         metrics = fetch(where, "/metrics").text
         found["admin"] = "used" if "aserver_workers{" in metrics else needs(metrics)
         profile = home.call("aserver", "profile", "1", "--seconds", "1")
-        found["profile"] = "used" if (home.folder / "flame.svg").exists() else needs(profile.stderr)
+        drawn = (home.folder / "flame.svg").exists() or "only waited" in profile.stderr  # it has no client
+        found["profile"] = "used" if drawn else needs(profile.stderr)
         command = terminal.attach([str(home.bin / "python"), "-m", "aserver", "top"])
         with subprocess.Popen(
             command, env=home.environ, stderr=subprocess.PIPE, text=True, start_new_session=True

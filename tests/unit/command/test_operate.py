@@ -63,6 +63,13 @@ def test_a_profile_that_cannot_be_made_says_why(monkeypatch: pytest.MonkeyPatch,
         profile(monkeypatch, tmp_path, "2")
 
 
+def test_a_profile_of_a_worker_that_only_waits_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """py-spy records no thread that waits, and then has nothing to draw. Fails with its own error and its stack."""
+    monkeypatch.setitem(globals(), "FAKE", FAKE.replace("no right to trace", "Error: No stack counts found"))
+    with pytest.raises(AserverError, match=r"worker 1 \(pid 4711\) only waited for 10 s; watch it while it works"):
+        profile(monkeypatch, tmp_path, "1", code=1)
+
+
 def test_top_is_for_a_terminal() -> None:
     """Fails without the look at the streams: termios raises an error of its own."""
     result = CliRunner().invoke(operate.top, ["--control", "x"], standalone_mode=False)
