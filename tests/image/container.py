@@ -147,7 +147,7 @@ class Container:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # unshare's --kill-child does not reach PID 1: the death of a parent is no signal any more after a change of user.
+        # unshare's --kill-child does not reach PID 1: after a change of user its parent's death is no signal any more.
         if self.process.poll() is None:
             for init in self.children(self.process.pid):
                 init.kill(signal.SIGKILL)
