@@ -184,6 +184,7 @@ def test_trap_66_out_of_descriptors_nobody_is_silently_closed(server: Start) -> 
         connections = [stack.enter_context(running.connect(PATIENCE)) for _ in range(limit + 40)]
         for connection in connections:
             connection.send(GET)
+        running.wait_log(r"connections are open, as many as may be \(what 96 open files leave\)")
         answered = 0
         for connection in connections:
             # In order, and each leaves its place to the next one that waits.
@@ -191,7 +192,6 @@ def test_trap_66_out_of_descriptors_nobody_is_silently_closed(server: Start) -> 
             answered += 1
             connection.close()
         assert answered == limit + 40
-    running.wait_log(r"connections are open, as many as may be \(what 96 open files leave\)")
     assert running.fetch().status == 200
     assert running.stop() == 0
 
