@@ -19,7 +19,6 @@ from aserver.config import Layer, Resolved, build, foreign, settings
 from aserver.config.build import suggestion
 from aserver.config.files import SettingsFile, read_file
 from aserver.config.foreign import lines
-from aserver.config.foreign.uwsgi_names import OPTIONS
 from aserver.config.foreign_environment import foreign_layer
 from aserver.config.gunicorn_file import IMPLIED
 from aserver.config.schema import NAMES, SettingInfo
@@ -122,10 +121,7 @@ def _resolve(
     known = {name: origin for name, origin in resolved.origins.items() if origin != "default"}
     notes = [each for each in resolved.notes if IMPLIED not in each]  # the defaults say it for file and line
     notes += lines.missing_defaults(server, known)
-    options = [
-        *{**server.table, **dict.fromkeys(OPTIONS if server.name == "uwsgi" else ())},
-        *(flag.spelling for _, _, flag in foreign.flags(server)),
-    ]
+    options = [*server.names, *(flag.spelling for _, _, flag in foreign.flags(server))]
     words = [
         f"{word} is a variable of the shell, whose options are not seen here"
         if word.startswith("$")

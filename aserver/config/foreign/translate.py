@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
-from aserver.config.foreign import granian, gunicorn, hypercorn, uvicorn, uwsgi, uwsgi_families
+from aserver.config.foreign import granian, gunicorn, hypercorn, uvicorn, uwsgi, uwsgi_families, uwsgi_names
 from aserver.config.foreign.verdict import Flag, Table, Verdict
 from aserver.config.schema import NAMES
 
@@ -31,6 +31,12 @@ class ForeignServer:
         """The verdict on a setting; of uWSGI's also by its subsystem."""
         found = self.table.get(name)
         return found or (uwsgi_families.family(name) if self.name == "uwsgi" else None)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of settings that have a verdict."""
+        others = uwsgi_names.OPTIONS - self.table.keys() if self.name == "uwsgi" else ()
+        return [*self.table, *sorted(others)]
 
 
 SERVERS: Mapping[str, ForeignServer] = {
