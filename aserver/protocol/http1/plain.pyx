@@ -344,6 +344,15 @@ cdef class PlainRequests:
 
 # ── the application's side ───────────────────────────────────────────────────────────────────────
 
+cdef object given(PyObject *result):
+    """Return the new reference that a `tp_iternext` gave; without one raise StopIteration, as `next` does."""
+    if result is NULL:
+        raise StopIteration
+    outcome = <object> result
+    Py_DECREF(outcome)
+    return outcome
+
+
 @cython.freelist(128)
 cdef class PlainCall:
     """The awaitable of `send(message)` or `receive()`. Like a coroutine, it does nothing before it is awaited."""
@@ -359,12 +368,7 @@ cdef class PlainCall:
         return self
 
     def __next__(self):
-        cdef PyObject *result = next_of_call(<PyObject *> self)
-        if result is NULL:
-            raise StopIteration
-        outcome = <object> result
-        Py_DECREF(outcome)
-        return outcome
+        return given(next_of_call(<PyObject *> self))
 
     cdef begin(self):
         if self.begun:
@@ -452,12 +456,7 @@ cdef class PlainExchange:
         return self
 
     def __next__(self):
-        cdef PyObject *result = next_of_task(<PyObject *> self)
-        if result is NULL:
-            raise StopIteration
-        outcome = <object> result
-        Py_DECREF(outcome)
-        return outcome
+        return given(next_of_task(<PyObject *> self))
 
     cdef PyObject *step(self) except? NULL:
         cdef PyObject *result = NULL
