@@ -85,7 +85,7 @@ class Acceptor:
     handshakes: Handshakes
     #: The version of the PROXY protocol to read, and the trusted peers; None: no PROXY protocol.
     proxy: tuple[Mode, Peers] | None = None
-    #: Has the sockets of plain connections; None: the loop has them.
+    #: Has the sockets of plain connections; None: the loop has them, as always with the PROXY protocol.
     poll: "SocketPoll | None" = None
     state: AcceptorState = AcceptorState.CLOSED
     _number: int = 0  # of the state, counted from 1
@@ -165,7 +165,7 @@ class Acceptor:
         server: asyncio.AbstractServer | ListeningServer
         if self._handshake_first:
             server = RawServer(self.loop, duplicate, self.backlog, self._secure, self._retry_later)
-        elif self.poll is not None and self.proxy is None:
+        elif self.poll is not None:
             server = NativeServer(self.poll, duplicate, self.backlog, self.factory, self._retry_later)
         elif duplicate.family == socket.AF_UNIX:
             # Only create_unix_server takes a unix socket on both loops. From Python 3.13 on it would remove the path at
@@ -203,7 +203,7 @@ class Acceptor:
             # Side by side: with TLS each waits for a handshake, which a client may never finish.
             if self._handshake_first:
                 connecting.append(self._secure(connection).task)
-            elif self.poll is not None and self.proxy is None:
+            elif self.poll is not None:
                 self.poll.adopt(connection, self.factory)
             else:
                 connect = self.loop.connect_accepted_socket(self._protocol(), connection)

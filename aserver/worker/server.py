@@ -202,7 +202,15 @@ class Server:
             )
             factory = self._politely(factory)
             self.acceptors.append(
-                Acceptor(endpoint, factory, self.config.backlog, self._loop, self.handshakes, proxy, self._poll)
+                Acceptor(
+                    endpoint,
+                    factory,
+                    self.config.backlog,
+                    self._loop,
+                    self.handshakes,
+                    proxy,
+                    self._poll if proxy is None else None,
+                )
             )
         for acceptor in self.acceptors:
             await acceptor.open()
