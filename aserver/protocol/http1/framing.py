@@ -7,6 +7,7 @@ bytes that RFC 9112 forbids, nor hold more than a line.
 """
 
 import re
+from enum import Enum
 from typing import Final
 
 from aserver.errors import ClientError
@@ -111,6 +112,18 @@ def parse_request_line(line: bytes, limit: int) -> tuple[str, bytes, str]:
     return METHODS.get(method) or method.decode("ascii"), target, "1.1" if minor == b"1" else "1.0"
 
 
+class ReadPhase(Enum):
+    """The part of the client's bytes that a reader expects next."""
+
+    BETWEEN = "between requests"
+    LINE = "in a request line"
+    FIELDS = "in the fields of a head"
+    BODY = "in a body"
+    WAITING = "anywhere: it keeps the rest of the piece until it may go on (see `paused` and `spent`)"
+    OFFER = "behind a request that has offered another protocol: the bytes that follow are kept for it"
+    OVER = "behind the last request: the bytes that follow are dropped"
+
+
 class ChunkWalk:
     """Finds the end of a chunked body, and checks the size line of each chunk. llhttp decodes the body.
 
@@ -202,7 +215,7 @@ class ChunkWalk:
 
 
 class BodyReader:
-    """Finds the end of a body. llhttp decodes it."""
+    """Finds the end of a body. llhttp decodes it if it is chunked."""
 
     __slots__ = ("_limits", "_received", "_walk", "keep_alive", "length", "skipped")
 
@@ -220,24 +233,28 @@ class BodyReader:
         if self._received > self._limits.body:
             raise ClientError(413, f"body above {self._limits.body} bytes")
 
-    def part(self, data: bytes, position: int, most: int) -> tuple[list[bytes | memoryview], int, int]:
-        """Return the next pieces for the parser, the offset of their end in `data`, and their cost.
+    @property
+    def ended(self) -> bool:
+        """Whether a body with a Content-Length is complete."""
+        return self._received == self.length
+
+    def counted(self, data: bytes, position: int) -> bytes:
+        """Return the bytes of a body with a Content-Length, from `position` to its end or that of `data`."""
+        end = position + self.length - self._received
+        # The object itself where that is possible: a copy of 64 KB costs as much as a short request's whole reading.
+        return data if not position and end >= len(data) else data[position:end]
+
+    def chunks(self, data: bytes, position: int, most: int) -> tuple[list[bytes | memoryview], int, int]:
+        """Return the next pieces of a body in chunks for the parser, the offset of their end in `data`, and their cost.
 
         They end with the body or with `data`, or where the cost has reached `most` (see `ChunkWalk`).
         Raises ClientError.
         """
-        pieces: list[bytes | memoryview] = []
-        cost = 0
-        if self.length >= 0:
-            end = until = min(len(data), position + self.length - self._received)
-        else:
-            walk = self._walk
-            if walk is None:
-                walk = self._walk = ChunkWalk(self._limits.fields, self._limits.field_size)
-            end = walk.advance(data, position, most)
-            cost = walk.spent
-            pieces += walk.pieces
-            position, until = walk.plain_from, walk.plain_to
-        # A memoryview: to copy 64 KB of body once more costs as much as the rest of the request.
-        pieces.append(data if until - position == len(data) else memoryview(data)[position:until])
-        return pieces, end, cost
+        walk = self._walk
+        if walk is None:
+            walk = self._walk = ChunkWalk(self._limits.fields, self._limits.field_size)
+        end = walk.advance(data, position, most)
+        pieces: list[bytes | memoryview] = [*walk.pieces]
+        start, until = walk.plain_from, walk.plain_to
+        pieces.append(data if until - start == len(data) else memoryview(data)[start:until])
+        return pieces, end, walk.spent

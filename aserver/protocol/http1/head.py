@@ -310,11 +310,10 @@ class _TrailersOnly:
             self._head.on_header(name, value)
 
 
-def parser_of_body(head: RequestHead, length: int, on_end: Callable[[], None]) -> httptools.HttpRequestParser:
-    """Return a parser that begins at a body, which another parser has skipped. It calls `on_end` at the body's end."""
+def parser_of_chunks(head: RequestHead, on_end: Callable[[], None]) -> httptools.HttpRequestParser:
+    """Return a parser that begins at a chunked body, which another parser has skipped. It calls `on_end` at the end."""
     callbacks = _TrailersOnly(head, on_end)
     parser = httptools.HttpRequestParser(callbacks)
-    coding = b"transfer-encoding: chunked" if length == CHUNKED else b"content-length: %d" % length
-    parser.feed_data(b"POST / HTTP/1.1\r\n%s\r\n\r\n" % coding)
+    parser.feed_data(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n")
     callbacks.begun = True
     return parser

@@ -19,7 +19,7 @@ from aserver.errors import ClientError
 from aserver.metrics.page import Awaited
 from aserver.protocol.application.exchange import Exchange
 from aserver.protocol.http1.encoder import field_lines
-from aserver.protocol.http1.reader import ReadPhase
+from aserver.protocol.http1.framing import ReadPhase
 from aserver.protocol.semantics import fields, response, target as targets
 from aserver.protocol.transport.writer import GATHER_SECONDS as _GATHER
 

@@ -7,17 +7,17 @@ of its body and of the body's end, and raises ClientError for bytes that are no 
   `on_headers_complete` finds nothing odd in the raw bytes. A head whose fields came before (`HeadCache`) is not parsed.
 * Part by part, for all else: heads and bodies in pieces, pipelining, other methods, and anything that llhttp refuses.
   `framing` reads the request line and finds the end of each part, so that the result does not depend on the pieces;
-  llhttp checks the rest of the syntax. A call reads `PORTION_BYTES`, and the rest waits.
+  llhttp checks the rest of the syntax. It gets no body that has a Content-Length, except the beginning that came with
+  a head that was read whole. A call reads `PORTION_BYTES`, and the rest waits.
 """
 
-from enum import Enum
 from typing import Final, cast
 
 import httptools
 
 from aserver.errors import ClientError
 from aserver.protocol.http1 import rules
-from aserver.protocol.http1.framing import PLAIN_GET, BodyReader
+from aserver.protocol.http1.framing import PLAIN_GET, BodyReader, ReadPhase
 from aserver.protocol.http1.head import (
     END_OF_HEAD,
     REMEMBERED_SIZE,
@@ -28,25 +28,13 @@ from aserver.protocol.http1.head import (
     RequestHead,
     RequestSink,
     is_costly,
-    parser_of_body,
+    parser_of_chunks,
 )
 from aserver.protocol.semantics.limits import RequestLimits
 
 #: The most bytes of heads, and the most cost of a chunked body's lines (`framing.LINE_COST`), of a call: 0.04 ms of
 #: large fields, 0.1 of the smallest chunks, 0.2 of chunk extensions. With half of it a head of 12 KB takes two turns.
 PORTION_BYTES: Final = 16384
-
-
-class ReadPhase(Enum):
-    """The part of the client's bytes that a reader expects next."""
-
-    BETWEEN = "between requests"
-    LINE = "in a request line"
-    FIELDS = "in the fields of a head"
-    BODY = "in a body"
-    WAITING = "anywhere: it keeps the rest of the piece until it may go on (see `paused` and `spent`)"
-    OFFER = "behind a request that has offered another protocol: the bytes that follow are kept for it"
-    OVER = "behind the last request: the bytes that follow are dropped"
 
 
 # Module constants, because on 3.11 each `ReadPhase.X` costs 40 ns.
@@ -298,7 +286,7 @@ class RequestReader:
                 return len(data)
             if body is not None:  # the offer is ignored (RFC 9110 section 7.8), but llhttp has skipped the body
                 body.skipped = False
-                self._parser = parser_of_body(head, body.length, self._on_body_resumed)
+                self._parser = parser_of_chunks(head, self._end_body)
         except ClientError:
             head.check_fields()  # too many fields come first, so that the error does not depend on the pieces
             raise
@@ -308,11 +296,19 @@ class RequestReader:
 
     def _read_body(self, data: bytes, position: int) -> int:
         """Read a body, up to its end at most; return where that is."""
-        assert self._body is not None
-        pieces, end, cost = self._body.part(data, position, PORTION_BYTES - self._units)
-        self._units += cost
-        for piece in pieces:
-            self._feed_parser(piece)
+        body = self._body
+        assert body is not None
+        if body.length < 0:
+            pieces, end, cost = body.chunks(data, position, PORTION_BYTES - self._units)
+            self._units += cost
+            for piece in pieces:
+                self._feed_parser(piece)
+        else:
+            counted = body.counted(data, position)
+            end = position + len(counted)
+            self.on_body(counted)
+            if body.ended:
+                self._end_body()
         return end
 
     # ── the parser ───────────────────────────────────────────────────────────────────────────
@@ -335,7 +331,8 @@ class RequestReader:
                 raise cause from None
             raise ClientError(400, str(error)) from None
 
-    def _on_body_resumed(self) -> None:
+    def _end_body(self) -> None:
+        """Take the end of a body that the parser of its head has not seen to the end."""
         self._renew_parser()
         self.on_message_complete()
 

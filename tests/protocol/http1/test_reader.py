@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from aserver.errors import ClientError
+from aserver.protocol.http1.framing import ReadPhase
 from aserver.protocol.http1.head import CHUNKED, HeadCache
-from aserver.protocol.http1.reader import PORTION_BYTES, ReadPhase, RequestReader
+from aserver.protocol.http1.reader import PORTION_BYTES, RequestReader
 from aserver.protocol.semantics.limits import RequestLimits
 
 GET = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
@@ -22,6 +23,7 @@ class Told:
         self.requests: list[tuple[str, bytes, str, int]] = []
         self.fields: list[list[tuple[bytes, bytes]]] = []
         self.bodies: list[bytes] = []
+        self.pieces: list[bytes] = []
         self.ends = self.spent = 0
         self._takes_offers = takes_offers
         self.limit = limit
@@ -46,6 +48,7 @@ class Told:
 
     def on_body(self, data: bytes) -> None:
         self.bodies[-1] += data
+        self.pieces.append(data)
 
     def on_end(self) -> None:
         self.ends += 1
@@ -106,6 +109,33 @@ def test_the_phase_says_where_the_reader_stands() -> None:
         ("OVER", False),
     ]
     assert [request[1] for request in told.requests] == [b"/", b"/last"]
+
+
+def test_a_piece_that_is_all_body_is_not_copied() -> None:
+    """Fails without `BodyReader.counted`."""
+    told = Told()
+    told.reader.feed(b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 300\r\n\r\n" + b"a" * 100)
+    middle, last = b"b" * 100, b"c" * 100
+    told.reader.feed(middle)
+    told.reader.feed(last + LAST)
+    assert told.pieces[1] is middle
+    assert told.bodies[0] == b"a" * 100 + middle + last
+    assert [request[1] for request in told.requests] == [b"/", b"/last"]
+
+
+@pytest.mark.parametrize("offer", [b"", b"Connection: Upgrade\r\nUpgrade: h2c\r\n"])
+@pytest.mark.parametrize("coding", [b"Content-Length: 50", b"Transfer-Encoding: chunked"])
+def test_after_a_body_the_parser_begins_anew(offer: bytes, coding: bytes) -> None:
+    """Fails without `_end_body`: the parser waits for a body that it was not given."""
+    head = b"POST / HTTP/1.1\r\nHost: t\r\n" + offer + coding + b"\r\n\r\n"
+    body = b"a" * 50 if b"Length" in coding else b"32\r\n" + b"a" * 50 + b"\r\n0\r\n\r\n"
+    for cut in (0, 1, len(body)):
+        told = Told()
+        for piece in (head + body[:cut], body[cut:], GET, head + body[:cut], body[cut:] + LAST):
+            told.reader.feed(piece)
+        assert [request[1] for request in told.requests] == [b"/", b"/", b"/", b"/last"]
+        assert told.bodies == [b"a" * 50, b"", b"a" * 50, b""]
+        assert told.ends == 2
 
 
 def test_one_call_reads_a_portion_and_what_is_left_waits() -> None:
