@@ -5,20 +5,17 @@ tickets. The worker chooses one for each handshake and takes up changed files. A
 closed: an unusable certificate raises ConfigError, and no listener ever falls back to plain HTTP.
 """
 
-import asyncio
 import ipaddress
 import logging
 import os
 import re
-import socket
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from aserver import tls_transport
 from aserver.config import Config
 from aserver.errors import ConfigError
 
@@ -73,9 +70,8 @@ class _Pair:
 class Certificates:
     """The TLS side of a server's listeners. Call `look` about once a second.
 
-    `context` stays the same for life, because it holds the keys of the session tickets. Its SNI callback chooses the
-    certificate of each handshake. Where nothing has to be chosen, `_fixed` is a context of the only pair, without a
-    callback: until the pair changes, it serves all clients by `tls_transport`.
+    `context` is for every handshake. It stays the same for life, because it holds the keys of the session tickets. Its
+    SNI callback chooses the certificate.
     """
 
     def __init__(self, config: Config, directory: Path | None = None) -> None:
@@ -92,10 +88,6 @@ class Certificates:
         self.context = self._pairs[0].context
         self.context.sni_callback = self._choose
         self._by_name = self._index()
-        self._fixed: CertificateContext | None = None
-        if len(self._pairs) == 1 and tls_transport.load():
-            fixed = self._make(self._pairs[0].certfile, self._pairs[0].keyfile)
-            self._fixed = fixed if tls_transport.suits(fixed) else None
         for pair, covered in ((p, any(self._by_name[n] is p for n in p.context.names)) for p in self._pairs[1:]):
             if not covered:
                 log.warning("%s is never shown: a certificate before it has all of its names", pair.certfile)
@@ -112,18 +104,6 @@ class Certificates:
         if self._authorities is not None:
             context.load_verify_locations(cadata=self._authorities)
         return context
-
-    async def connect(
-        self, loop: asyncio.AbstractEventLoop, make: Callable[[], asyncio.BaseProtocol], sock: socket.socket
-    ) -> None:
-        """Do a client's handshake on `sock`, and give the transport to the protocol that `make` makes."""
-        if self._fixed is not None:
-            await tls_transport.connect(loop, make, sock, self._fixed)
-        else:
-            never = tls_transport.NEVER
-            await loop.connect_accepted_socket(
-                make, sock, ssl=self.context, ssl_handshake_timeout=never, ssl_shutdown_timeout=never
-            )
 
     # ── choosing ─────────────────────────────────────────────────────────────────────────────
 
@@ -172,7 +152,6 @@ class Certificates:
         else:
             _check_dates(pair.certfile, pair.context.decoded)
             self._by_name = self._index()
-            self._fixed = None  # it shows the old certificate
             log.info("%s has changed and is used for new handshakes", pair.certfile)
 
     def unseen(self) -> str | None:

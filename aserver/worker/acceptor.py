@@ -23,7 +23,6 @@ from aserver.protocol.transport.handshakes import Handshakes, TlsHandshake, beco
 from aserver.protocol.transport.reception import Reception
 from aserver.tls import Certificates
 from aserver.worker.native_server import NativeServer, SocketPoll
-from aserver.worker.raw_server import ListeningServer, RawServer
 
 log = logging.getLogger("aserver.error")
 
@@ -89,7 +88,7 @@ class Acceptor:
     poll: "SocketPoll | None" = None
     state: AcceptorState = AcceptorState.CLOSED
     _number: int = 0  # of the state, counted from 1
-    _server: asyncio.AbstractServer | ListeningServer | None = None
+    _server: asyncio.AbstractServer | NativeServer | None = None
     _resumption: asyncio.Task[None] | None = None
 
     @property
@@ -162,17 +161,15 @@ class Acceptor:
         """
         duplicate = self.endpoint.sock.dup()
         options: dict[str, Any] = {"sock": duplicate, "backlog": self.backlog, "start_serving": False}
-        server: asyncio.AbstractServer | ListeningServer
-        if self._handshake_first:
-            server = RawServer(self.loop, duplicate, self.backlog, self._secure, self._retry_later)
-        elif self.poll is not None:
-            server = NativeServer(self.poll, duplicate, self.backlog, self.factory, self._retry_later)
+        server: asyncio.AbstractServer | NativeServer
+        if self.poll is not None:
+            server = NativeServer(self.poll, duplicate, self.backlog, self._maker, self._retry_later)
         elif duplicate.family == socket.AF_UNIX:
             # Only create_unix_server takes a unix socket on both loops. From Python 3.13 on it would remove the path at
             # close; only the master may do that.
-            server = await self.loop.create_unix_server(self._protocol(), **options, **_keep_path(self.loop))
+            server = await self.loop.create_unix_server(self._maker, **options, **_keep_path(self.loop))
         else:
-            server = await self.loop.create_server(self._protocol(), **options)
+            server = await self.loop.create_server(self._maker, **options)
         self._server = server
         await server.start_serving()
 
@@ -198,40 +195,49 @@ class Acceptor:
 
     async def serve_queued(self, taken: list[socket.socket], until: float) -> None:
         """Make connections of the sockets `taken`. A handshake has time until `until` (seconds of the loop's clock)."""
+        make = self._maker
+        begun: list[TlsHandshake] = []
         connecting: list[asyncio.Task[Any]] = []
         for connection in taken:
-            # Side by side: with TLS each waits for a handshake, which a client may never finish.
             if self._handshake_first:
-                connecting.append(self._secure(connection).task)
-            elif self.poll is not None:
-                self.poll.adopt(connection, self.factory)
+                begun.append(self._handshake())
+                protocol = begun[-1].below
             else:
-                connect = self.loop.connect_accepted_socket(self._protocol(), connection)
+                protocol = make()
+            if self.poll is not None:
+                self.poll.adopt(connection, partial(_same, protocol))
+            else:
+                connect = self.loop.connect_accepted_socket(partial(_same, protocol), connection)
                 connecting.append(self.loop.create_task(connect))
-        if connecting:
-            _, unfinished = await asyncio.wait(connecting, timeout=max(0.0, until - self.loop.time()))
-            for task in unfinished:
-                task.cancel()
-            await asyncio.gather(*connecting, return_exceptions=True)
+        await asyncio.gather(*connecting, return_exceptions=True)
+        if begun:  # side by side: a client may never finish its handshake
+            await asyncio.wait([each.over for each in begun], timeout=max(0.0, until - self.loop.time()))
+            for handshake in begun:
+                if not handshake.over.done():
+                    handshake.give_up()
 
     @property
     def _handshake_first(self) -> bool:
         """Whether a connection begins with a TLS handshake. With the PROXY protocol it follows the header."""
         return self.endpoint.tls is not None and self.proxy is None
 
-    def _secure(self, sock: socket.socket) -> TlsHandshake:
-        assert self.endpoint.tls is not None
-        protocol = self.factory()  # made now, because it counts the clients
-        return TlsHandshake(self.handshakes, sock, partial(become, protocol), self.endpoint.tls)
-
-    def _protocol(self) -> Callable[[], Any]:
+    @property
+    def _maker(self) -> Callable[[], asyncio.BaseProtocol]:
+        """The factory of the protocols of clients' transports."""
+        if self._handshake_first:
+            return lambda: self._handshake().below
         if self.proxy is None:
             return self.factory
         mode, trusted = self.proxy
         return Reception(self.factory, mode, trusted, self.handshakes, self.endpoint.tls)
 
+    def _handshake(self) -> TlsHandshake:
+        assert self.endpoint.tls is not None
+        # The protocol is made now, because its factory counts the clients.
+        return TlsHandshake(self.handshakes, partial(become, self.factory()), self.endpoint.tls)
 
-def _close(server: asyncio.AbstractServer | ListeningServer, loop: asyncio.AbstractEventLoop) -> None:
+
+def _close(server: asyncio.AbstractServer | NativeServer, loop: asyncio.AbstractEventLoop) -> None:
     """Accept no more from now on.
 
     asyncio's own loop makes a connection a turn after it has taken the client from the queue, and loses the client if
@@ -253,3 +259,7 @@ def _is_transparent(sock: socket.socket) -> bool:
 def _keep_path(loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
     parameters = inspect.signature(loop.create_unix_server).parameters
     return {"cleanup_socket": False} if "cleanup_socket" in parameters else {}
+
+
+def _same(protocol: asyncio.BaseProtocol) -> asyncio.BaseProtocol:
+    return protocol

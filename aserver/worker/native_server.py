@@ -1,14 +1,13 @@
 """A server whose connections have transports of our own (`protocol/transport/native.pyx`): compiled builds on Linux.
 
 Runs in the worker's loop or the embedding program's, which must be uvloop's: asyncio's own keeps its own transports, as
-do TLS and the PROXY protocol, whose connections begin with other protocols. It must never be used across a fork.
+does the PROXY protocol, which reads into a buffer of its own. It must never be used across a fork, nor shut down the
+listener, which other workers accept on: it is given a duplicate.
 """
 
 import asyncio
 import socket
 from collections.abc import Callable
-
-from aserver.worker.raw_server import ListeningServer
 
 try:
     from aserver.protocol.transport.native import SocketPoll
@@ -25,10 +24,12 @@ def poll_of(loop: asyncio.AbstractEventLoop) -> "SocketPoll | None":
     return SocketPoll(loop)
 
 
-class NativeServer(ListeningServer):
+class NativeServer:
     """Accept several clients each time the listener is readable, and make connections of them.
 
-    `hold` has the present turn accept no more: the protocol's factory calls it where this client is to be the last.
+    Used in place of an `asyncio.Server` that was made with `start_serving=False`. Like the loops' servers it closes the
+    socket that it is given. `trouble` is told of an error of accept(2) that will last. `hold` has the present turn
+    accept no more: the protocol's factory calls it where this client is to be the last.
     """
 
     def __init__(
@@ -39,10 +40,24 @@ class NativeServer(ListeningServer):
         factory: Callable[[], asyncio.BaseProtocol],
         trouble: Callable[[OSError], None],
     ) -> None:
-        super().__init__(poll.loop, listener, backlog, trouble)
         self._poll = poll
+        self._listener = listener
+        self._backlog = backlog
         self._factory = factory
+        self._trouble = trouble
         self.held = False
+
+    async def start_serving(self) -> None:
+        """Accept from now on. Calls listen(2), because the master has only bound the socket for the first worker."""
+        self._listener.setblocking(False)
+        self._listener.listen(self._backlog)
+        self._poll.loop.add_reader(self._listener.fileno(), self._accept)
+
+    def close(self) -> None:
+        """Accept no more. May be called before `start_serving`, and again."""
+        if self._listener.fileno() >= 0:
+            self._poll.loop.remove_reader(self._listener.fileno())
+            self._listener.close()
 
     def hold(self) -> None:
         """Accept no more clients in this turn of the loop."""
@@ -52,5 +67,5 @@ class NativeServer(ListeningServer):
         self.held = False
         try:
             self._poll.accept(self, self._listener.fileno(), self._factory)
-        except OSError as error:
+        except OSError as error:  # the listener stays readable: without a pause the loop would do nothing else
             self._trouble(error)

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from tests.harness import certificates
 from tests.harness.client import fetch
 from tests.harness.server import ServerProcess
 from tests.harness.terminal import Terminal
@@ -108,20 +107,19 @@ def test_each_extra_brings_its_command(tmp_path: Path) -> None:
     (pure,) = [path for path in wheels() if "none-any" in path.name]
     home = Home(tmp_path)
     home.pip("install", str(pure))
-    pair = certificates.Authority(tmp_path).issue("localhost")
-    outcomes = [used(home, pair)]
-    for extra in ("top", "profile", "admin", "tls-fast"):
+    outcomes = [used(home)]
+    for extra in ("top", "profile", "admin"):
         home.pip("install", f"{pure}[{extra}]")
-    outcomes.append(used(home, pair))
+    outcomes.append(used(home))
     missing = {"top": "aserver-asgi[top]", "profile": "aserver-asgi[profile]", "admin": "aserver-asgi[admin]"}
-    assert outcomes == [{**missing, "tls-fast": ""}, dict.fromkeys((*missing, "tls-fast"), "used")]
+    assert outcomes == [missing, dict.fromkeys(missing, "used")]
     assert "Would install" not in home.pip("install", "--dry-run", f"{pure}[dev,all]")
 
 
-def used(home: Home, pair: certificates.Pair) -> dict[str, str]:
+def used(home: Home) -> dict[str, str]:
     """For each extra "used", or what is to be installed."""
     found = {}
-    with home.serve("--admin", "127.0.0.1:0", *pair.options) as server, Terminal() as terminal:
+    with home.serve("--admin", "127.0.0.1:0") as server, Terminal() as terminal:
         server.wait_ready()
         (admin,) = server.wait_log(r"admin endpoint: http://127\.0\.0\.1:(\d+)")
         where = "127.0.0.1", int(admin[1])
@@ -139,9 +137,6 @@ def used(home: Home, pair: certificates.Pair) -> dict[str, str]:
             wait_for(lambda: b"aserver.command.demo:app" in terminal.screen or top.poll() is not None, what="a screen")
             terminal.press(b"q")
             found["top"] = needs(top.stderr.read()) or "used"
-        (worker,) = server.workers()
-        maps = Path(f"/proc/{worker.pid}/maps").read_text("utf-8")
-        found["tls-fast"] = "used" if "/aiofastnet/" in maps else ""
     return found
 
 

@@ -59,9 +59,6 @@ class Tap(asyncio.Transport):
     def write_eof(self) -> None:
         self.half_closed = True
 
-    def can_write_eof(self) -> bool:
-        return True
-
     def close(self) -> None:
         self.closed = True
 

@@ -149,7 +149,7 @@ class Http2Connection(Handler):
         self.sender.goaway(fault.code, debug=fault.reason.encode("ascii", "replace"))
         self._write()
         self.lost()
-        self.link.finish()
+        self.link.linger()
 
     # ── calls of the reader ──────────────────────────────────────────────────────────────────
 
@@ -361,7 +361,7 @@ class Http2Connection(Handler):
         if link.stage is not SERVING:
             return
         if self._parted or self._client_leaves:
-            link.finish()
+            link.linger()
         elif self._awaited is NO_STREAM:
             if self._begun != _ASKED:
                 self._ask()

@@ -96,7 +96,6 @@ class StreamTunnel:
             self._sender.data(self._stream, b"", end=True)
             self._end()
 
-    finish = close
     linger = close
 
     def abort(self) -> None:

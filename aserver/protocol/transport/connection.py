@@ -354,18 +354,10 @@ class Connection:
         self.expect(LINGER, LINGER_SECONDS + SWEEP_PERIOD)
         self._bound_flush()
         self.gate.open()
-        if self.transport.can_write_eof():
-            try:
-                self.transport.write_eof()
-            except OSError:  # asyncio's loop calls shutdown(2) here, which fails if the client has gone
-                self.abort()
-
-    def finish(self) -> None:
-        """End after a last piece was written, so that the client can read it."""
-        if self.transport.can_write_eof():
-            self.linger()
-        else:  # over TLS there is no half-close: the client would wait until the lingering ends
-            self.close()
+        try:
+            self.transport.write_eof()
+        except OSError:  # asyncio's loop calls shutdown(2) here, which fails if the client has gone
+            self.abort()
 
     def abort(self) -> None:
         """End at once. Bytes that were written and not yet sent are lost."""

@@ -5,14 +5,13 @@ that came meanwhile. Instead the worker calls `sweep` and `postpone`, as for con
 """
 
 import asyncio
-import contextlib
 import logging
-import socket
 from collections.abc import Callable
 from typing import Protocol, cast
 
 from aserver.metrics.page import Awaited
 from aserver.protocol.context import SWEEP_PERIOD
+from aserver.protocol.transport.tls import TlsTransport
 from aserver.tls import Certificates
 
 log = logging.getLogger("aserver.error")
@@ -69,39 +68,41 @@ class Handshakes:
 
 
 class TlsHandshake(asyncio.Protocol):
-    """A client in its TLS handshake. It owns `sock` from now on, and calls `arrive` with the TLS transport.
+    """A client in its TLS handshake. `below` is to be the protocol of the client's transport.
 
-    `task` ends with the handshake, without an exception. This is the transport's protocol until the handshake is
-    complete; no bytes come before that.
+    `arrive` is called with the TLS transport when the handshake is complete. `over` is done then, or when it failed.
     """
 
     owes = Awaited.TLS_HANDSHAKE
 
     def __init__(
-        self,
-        all_of_them: Handshakes,
-        sock: socket.socket,
-        arrive: Callable[[asyncio.Transport], None],
-        tls: Certificates,
+        self, all_of_them: Handshakes, arrive: Callable[[asyncio.Transport], None], certificates: Certificates
     ) -> None:
         self._all = all_of_them
         self._arrive = arrive
-        self.task = all_of_them.loop.create_task(self._run(sock, tls))
+        loop = all_of_them.loop
+        self.over: asyncio.Future[None] = loop.create_future()
+        self._transport = TlsTransport(loop, certificates.context, self)
+        self.below = cast("asyncio.BaseProtocol", self._transport)
         all_of_them.begin(self)
-
-    async def _run(self, sock: socket.socket, tls: Certificates) -> None:
-        with contextlib.suppress(OSError, asyncio.CancelledError):  # SSLError, a reset, `give_up`
-            await tls.connect(self._all.loop, lambda: self, sock)
-        self._all.end(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Hand the transport over."""
-        self._all.end(self)
+        self._end()
         self._arrive(cast("asyncio.Transport", transport))
 
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
+        """Forget the client: the handshake has failed."""
+        self._end()
+
     def give_up(self) -> None:
-        """Cut the client off: the loops close a socket whose handshake is cancelled."""
-        self.task.cancel()
+        """Cut the client off."""
+        self._transport.abort()
+
+    def _end(self) -> None:
+        self._all.end(self)
+        if not self.over.done():
+            self.over.set_result(None)
 
 
 def become(protocol: asyncio.BaseProtocol, transport: asyncio.Transport) -> None:

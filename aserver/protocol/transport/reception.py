@@ -7,8 +7,6 @@ doc/proxy-protocol.txt).
 
 import asyncio
 import logging
-import os
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -46,8 +44,7 @@ class Reception:
 class Front(asyncio.BufferedProtocol):
     """Reads the header and no byte after it, then gives the transport to a connection.
 
-    A buffered protocol limits each read, so that the bytes after the header stay in the kernel. No loop can begin TLS
-    with bytes that were already read.
+    A buffered protocol limits each read, so that the bytes after the header stay in the kernel.
     """
 
     owes = Awaited.PROXY_HEADER
@@ -99,18 +96,13 @@ class Front(asyncio.BufferedProtocol):
     def _receive(self, proxied: Proxied) -> None:
         reception, transport = self._reception, self._transport
         reception.handshakes.end(self)
+        transport.pause_reading()  # the loops look at the kind of protocol only when they begin to read
         if reception.tls is None:
-            transport.pause_reading()  # the loops look at the kind of protocol only when they begin to read
             self.introduce(proxied, transport)
-            transport.resume_reading()
-            return
-        # TLS gets a transport of its own, on a duplicate of the socket, because the first transport closes its socket.
-        # `loop.start_tls` was tried: uvloop reads and drops bytes before it begins, and both loops may deliver bytes
-        # after the handshake before the connection can take them.
-        duplicate = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
-        duplicate.setblocking(False)
-        transport.abort()
-        TlsHandshake(reception.handshakes, duplicate, partial(self.introduce, proxied), reception.tls)
+        else:
+            handshake = TlsHandshake(reception.handshakes, partial(self.introduce, proxied), reception.tls)
+            become(handshake.below, transport)
+        transport.resume_reading()
 
     def introduce(self, proxied: Proxied, transport: asyncio.Transport) -> None:
         """Make the connection, and give it the addresses in the header."""

@@ -24,7 +24,15 @@ HOLD_SECONDS = 0.005
 GATHER_SECONDS: Final = 0.001
 
 #: Modules of transports whose `writelines` is a single call of the kernel.
-SINGLE: Final = ("uvloop.", "aiofastnet.", "aserver.protocol.transport.native")
+_WITH_VECTORS: Final = ("uvloop.", "aserver.protocol.transport.")
+
+
+def has_vectors(transport: asyncio.Transport) -> bool:
+    """Whether `writelines` of a transport is a single call of the kernel.
+
+    asyncio's joins the pieces (3.11), or does not call `pause_writing` (3.12.0 to 3.13.5).
+    """
+    return type(transport).__module__.startswith(_WITH_VECTORS)
 
 
 class Writer:
@@ -56,8 +64,7 @@ class Writer:
         transport = self.transport
         # writelines() of uvloop, and of ours, is a single writev(2): 44 us for 64 KB, where two write(2) take 49. Two
         # write(2) send the head in a packet of its own, which wakes the client, and halve the rate of bodies of 1 MB.
-        # asyncio's writelines() joins the pieces (3.11), or does not call `pause_writing` (3.12.0 to 3.13.5).
-        if type(transport).__module__.startswith(SINGLE):
+        if has_vectors(transport):
             transport.writelines(pieces)
         else:
             for piece in pieces:

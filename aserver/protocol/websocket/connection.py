@@ -283,7 +283,7 @@ class Socket(Handler):
         """End, because the client has closed, or broken a rule (RFC 6455 sections 5.5.1 and 7.1.7)."""
         if self.phase is ACCEPTED:
             self._close(code, reason, frame)
-            self.tunnel.finish()
+            self.tunnel.linger()
         else:
             self.tunnel.close()
 

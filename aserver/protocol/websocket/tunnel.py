@@ -37,11 +37,8 @@ class Tunnel(Protocol):
     def close(self) -> None:
         """Close when all written bytes were sent."""
 
-    def finish(self) -> None:
-        """Close so that the client can read the last frame even if it is still sending."""
-
     def linger(self) -> None:
-        """Close so that the client can read an HTTP answer even if it is still sending."""
+        """Close so that the client can read the last bytes even if it is still sending."""
 
     def abort(self) -> None:
         """End at once."""

@@ -149,15 +149,10 @@ def _run(loop: str, main: Callable[[socket.socket], Any]) -> None:
 
 @pytest.fixture(scope="module", params=["plain", "tls"])
 def tls(request: pytest.FixtureRequest) -> Certificates | None:
-    """What makes an acceptor take its clients by hand."""
     if request.param == "plain":
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    return cast("Certificates", SimpleNamespace(connect=partial(_connect, context)))
-
-
-async def _connect(context: ssl.SSLContext, loop: asyncio.AbstractEventLoop, make: Any, sock: socket.socket) -> None:
-    await loop.connect_accepted_socket(make, sock, ssl=context)
+    return cast("Certificates", SimpleNamespace(context=context))
 
 
 @pytest.mark.parametrize("loop", KINDS)

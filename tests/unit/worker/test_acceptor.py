@@ -37,7 +37,7 @@ async def test_trap_69_each_turn_of_accepting_has_a_duplicate_of_the_listener() 
 async def test_a_listener_that_is_only_bound_is_listened_on(tls: bool) -> None:
     """A worker opens before the master listens, which does so only when the worker is ready.
 
-    Fails (TLS) without `listen` in RawServer.start_serving: EINVAL from accept(2), and a second without accepting.
+    Fails (compiled) without `listen` in NativeServer.start_serving: EINVAL from accept(2), then a second of rest.
     """
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
