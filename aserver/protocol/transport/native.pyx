@@ -17,12 +17,18 @@ from asyncio.trsock import TransportSocket
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_XDECREF
 from libc.errno cimport (EAGAIN, ECONNABORTED, EHOSTDOWN, EHOSTUNREACH, EINTR, ENETDOWN, ENETUNREACH, ENOPROTOOPT,
                          EOPNOTSUPP, EPROTO, EPERM, errno)
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 from posix.unistd cimport close as close_descriptor, getpid
+
+cdef extern from "Python.h":
+    PyObject *new_bytes "PyBytes_FromStringAndSize"(const char *, Py_ssize_t) except NULL
+    int _PyBytes_Resize(PyObject **, Py_ssize_t) except -1
 
 cdef extern from "<sys/epoll.h>":
     ctypedef union epoll_data_t:
@@ -75,6 +81,7 @@ cdef extern from "<arpa/inet.h>":
     const char *inet_ntop(int, const void *, char *, socklen_t)
 
 DEF READ = 256000  # bytes in a read, as uvloop's
+DEF LARGE = 32768  # bytes of a read after which the next has an object of its own
 DEF EVENTS = 256  # in a turn; the others are the next turn's
 DEF PIECES = 64  # in a write
 DEF HIGH = 65536  # bytes that may wait until the protocol is paused, as asyncio's
@@ -104,6 +111,20 @@ cdef bytes bytes_of(object data):
     if not isinstance(data, (bytearray, memoryview)):
         raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
     return bytes(data)
+
+
+cdef bytes beginning(PyObject *whole, Py_ssize_t size):
+    """Return the first bytes of an object that nothing else refers to; the caller's reference is taken."""
+    cdef Py_ssize_t room = PyBytes_GET_SIZE(<object> whole)
+    cdef bytes data
+    if size < room // 2:  # nothing of the large block is to stay
+        data = PyBytes_FromStringAndSize(PyBytes_AS_STRING(<object> whole), size)
+    else:
+        if size < room:
+            _PyBytes_Resize(&whole, size)
+        data = <bytes> whole
+    Py_DECREF(<object> whole)
+    return data
 
 
 # ── a worker's sockets ───────────────────────────────────────────────────────────────────────────
@@ -264,6 +285,7 @@ cdef class SocketTransport:
     cdef Py_ssize_t high, low
     cdef uint32_t serial, mask
     cdef int fd
+    cdef int room  # for the next read; 0 if the last was not large
     cdef bint fresh, delayed, reading_paused, writing_paused, at_eof, eof_written, closing, ended
 
     def __cinit__(self):
@@ -318,15 +340,32 @@ cdef class SocketTransport:
             self.interest()
 
     cdef read(self):
-        """Read once."""
-        cdef ssize_t count = recv(self.fd, self.poll.buffer, READ, 0)
+        """Read once: after a large read straight into an object, because a copy of 64 KB costs as much as a short request."""
+        cdef int room = self.room, number
+        cdef ssize_t count
+        cdef PyObject *whole = NULL
+        if room:
+            whole = new_bytes(NULL, room)
+            count = recv(self.fd, PyBytes_AS_STRING(<object> whole), room, 0)
+        else:
+            count = recv(self.fd, self.poll.buffer, READ, 0)
         if count < 0:
-            if errno != EAGAIN and errno != EINTR:
-                self.end(error_of(errno))
+            number = errno
+            Py_XDECREF(whole)
+            if number != EAGAIN and number != EINTR:
+                self.end(error_of(number))
             return
+        if count < LARGE:
+            self.room = 0
+        else:
+            self.room = READ if count == room else min(READ, count + count // 8)
         try:
+            if whole is not NULL:
+                data = beginning(whole, count)
+            else:
+                data = PyBytes_FromStringAndSize(self.poll.buffer, count)
             if count:
-                self.receive(PyBytes_FromStringAndSize(self.poll.buffer, count))
+                self.receive(data)
                 return
             self.at_eof = True
             if not self.protocol.eof_received():

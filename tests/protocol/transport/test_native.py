@@ -305,6 +305,26 @@ async def test_a_paused_transport_reads_nothing_and_costs_nothing(stage: Stage) 
         ear.events.clear()
 
 
+@pytest.mark.parametrize("end", ["eof", "reset"])
+async def test_all_is_read_before_and_after_large_pieces(stage: Stage, end: str) -> None:
+    """Fails without `_PyBytes_Resize` or the copy in `beginning`, which are of reads after a large one."""
+    client, ear = await stage.connect()
+    sent = bytearray()
+    for size in (100_000, 1, 70_000, 90_000, 300, 32_767, 32_768, 500_000, 100_000):
+        piece = os.urandom(size)
+        sent.extend(piece[: client.send(piece)])  # in the kernel before anything of it is read
+        await eventually(lambda: len(ear.heard) == len(sent))
+        assert ear.heard == sent
+    assert max(map(len, ear.events)) > 32_768
+    if end == "eof":
+        client.shutdown(socket.SHUT_WR)
+        await eventually(lambda: ear.events[-1] == "eof")
+    else:
+        reset(client)
+        await eventually(lambda: ear.lost)
+    assert ear.heard == sent
+
+
 async def test_a_pause_within_a_read_holds(stage: Stage) -> None:
     """Fails where a readable socket is read until it is empty."""
     stage.react = lambda ear, _: ear.transport.pause_reading()
