@@ -2,7 +2,7 @@
 """Plain requests of HTTP/1.1, in Cython: from the bytes of a head to the application's task, and to its answer.
 
 Runs in the worker's loop, if it was compiled (`hatch_build.py`). A `PlainConnection` is the handler of a connection. It
-serves a request by itself if the head comes in a single piece, there is no body, and the answer is a single piece.
+serves a request by itself if its head and a short body, or none, come in a single piece, and the answer is a single piece.
 For all else the ordinary `HttpConnection` and `Exchange` take over, at any point of a request
 (`PlainExchange.ordinary`). It must never accept a head that they refuse, nor send other bytes than they would.
 tests/protocol run with both.
@@ -17,6 +17,7 @@ from types import CoroutineType
 from aserver.asgi import VERSIONS
 from aserver.errors import ClientError
 from aserver.metrics.page import Awaited
+from aserver.protocol.application.body import HIGH_WATER, RequestBody
 from aserver.protocol.application.exchange import Exchange
 from aserver.protocol.http1.encoder import field_lines
 from aserver.protocol.http1.framing import ReadPhase
@@ -52,6 +53,7 @@ DEF NAMES = 1024  # places in the hash table of names, a power of two
 DEF MOST_FIELDS = 128
 DEF LONGEST_NAME = 64
 DEF LONGEST_KEPT = 512  # the most bytes of a value in LAST
+DEF LENGTH_DIGITS = 9  # the most digits of a Content-Length
 
 cdef bint EAGER = sys.version_info >= (3, 12)
 cdef double GATHER_SECONDS = _GATHER
@@ -83,6 +85,7 @@ cdef enum:
     ORDINARY = 0
     HOST
     CONNECTION
+    LENGTH
     FORWARDING
     SECRET
     NOT_PLAIN  # a request with it is not plain; Proxy-Connection too, which llhttp takes for Connection
@@ -91,7 +94,7 @@ cdef dict MEANINGS = dict.fromkeys(fields.REQUEST_NAMES.values(), ORDINARY)
 MEANINGS.update(dict.fromkeys((*fields.FRAMING_NAMES, b"proxy-connection"), NOT_PLAIN))
 MEANINGS.update(dict.fromkeys(fields.FORWARDING_NAMES, FORWARDING))
 MEANINGS.update(dict.fromkeys((b"authorization", b"proxy-authorization", b"cookie", b"x-api-key"), SECRET))
-MEANINGS.update({b"host": HOST, b"connection": CONNECTION})
+MEANINGS.update({b"host": HOST, b"connection": CONNECTION, b"content-length": LENGTH})
 
 
 cdef fill_tables():
@@ -166,6 +169,18 @@ cdef bint is_good_host(cstr p, Py_ssize_t size) noexcept:
     return p[colon] == 58 and i == size and size - colon <= 6
 
 
+cdef inline Py_ssize_t number(cstr p, Py_ssize_t size) noexcept:
+    """Return the value of decimal digits, or -1 if it is anything else or too long."""
+    cdef Py_ssize_t value = 0, i
+    if size <= 0 or size > LENGTH_DIGITS:
+        return -1
+    for i in range(size):
+        if not 48 <= p[i] <= 57:
+            return -1
+        value = value * 10 + p[i] - 48
+    return value
+
+
 cdef inline double clock() noexcept:
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
@@ -196,7 +211,7 @@ cdef class PlainRequests:
     cdef bytes ending
     cdef public double gather_until  # of monotonic(), see `Writer`
     cdef double keep_alive, deadline
-    cdef Py_ssize_t limit, small_head, most_fields, sent
+    cdef Py_ssize_t limit, small_head, most_fields, most_body, sent
     cdef bint timed, observed, ids
     cdef readonly Py_ssize_t requests
 
@@ -207,6 +222,8 @@ cdef class PlainRequests:
         self.loop, self.variables, self.running = context.loop, context.variables, tasks.running
         self.limit = sys.maxsize if tasks._limit > sys.maxsize else <Py_ssize_t> tasks._limit
         self.small_head, self.most_fields = limits.small_head, min(limits.fields, MOST_FIELDS)
+        # A longer body pauses reading until the application takes it.
+        self.most_body = <Py_ssize_t> min(limits.body, HIGH_WATER)
         self.made, self.memory, self.template = heads.made, {}, {}
         self.gathered, self.ready, self.touched = [], [], []
         self.task_factory = self.loop.get_task_factory
@@ -417,7 +434,8 @@ cdef PyObject *next_of_call(PyObject *this) except? NULL:
         call.begin()
         if call.inner is None:
             if call.message is None:
-                PyErr_SetObject(PyExc_StopIteration, {"type": "http.request", "body": b"", "more_body": False})
+                body = call.exchange.take_body()
+                PyErr_SetObject(PyExc_StopIteration, {"type": "http.request", "body": body, "more_body": False})
             return NULL
     if PyIter_Send(call.inner, None, &result) == 1:
         return result
@@ -437,7 +455,7 @@ cdef class PlainExchange:
     cdef PlainConnection conn
     cdef object coro, slow
     cdef RememberedHead memo
-    cdef bytes data
+    cdef bytes data, body  # `data` is the head; `body` is None if there is none, or the application has taken it
     cdef dict forwarding
     cdef list fields
     cdef int phase
@@ -446,6 +464,7 @@ cdef class PlainExchange:
     cdef readonly str method
     cdef readonly bytes target
     cdef readonly Py_ssize_t sent
+    cdef Py_ssize_t length  # of the request's body
 
     # As the coroutine of a task
 
@@ -548,6 +567,10 @@ cdef class PlainExchange:
             return None
         return self.ordinary().receive()
 
+    cdef bytes take_body(self):
+        body, self.body = self.body, None
+        return b"" if body is None else body
+
     cdef object take(self, message):
         """Take a message of the application; return None, or the awaitable that continues with it."""
         if self.slow is None and type(message) is dict:
@@ -623,6 +646,11 @@ cdef class PlainExchange:
         slow.scope, slow.task = self.scope, self.task
         slow.launched = slow.complete = True
         slow._read = self.asked
+        if self.length:
+            slow.request_body = RequestBody(self.length, continue_expected=False)
+            slow.request_body.received = self.length
+            if self.body is not None:
+                slow.request_body.add(self.take_body(), http)
         if self.started is not None:
             slow.started = self.started
         if self.phase != START:
@@ -686,7 +714,7 @@ cdef class PlainExchange:
 
     def progress(self):
         """See `Request`."""
-        return None if self.phase == DONE or self.conn.paused else self.sent
+        return None if self.phase == DONE or self.conn.paused else self.sent + self.length
 
     def cancel(self, reason):
         """See `Request`."""
@@ -867,6 +895,8 @@ cdef class PlainConnection:
         self.touch()
         self.deadline = INFINITY
         if exchange.forwarding is None and not shared.ids:
+            if exchange.length:
+                shared.context.meter.received += exchange.length
             self.current = exchange
             shared.start(exchange)
             return
@@ -875,7 +905,10 @@ cdef class PlainConnection:
         http = self.ordinary()
         try:
             http.on_request(exchange.method, exchange.target, "1.1", exchange.headers, exchange.keep_alive,
-                            exchange.forwarding or {}, None, 0)
+                            exchange.forwarding or {}, {} if exchange.length else None, exchange.length)
+            if exchange.length:
+                http.on_body(exchange.body)
+                http.on_end()
         except ClientError as error:
             http.refuse(error)
             return
@@ -922,7 +955,7 @@ cdef class PlainConnection:
         cdef PlainRequests shared = self.shared
         if shared.observed:
             shared.record(exchange)
-        self.current = None
+        self.current = exchange.body = None
         if exchange.keep_alive:
             self.deadline = shared.deadline
             self.touch()
@@ -959,20 +992,25 @@ cdef class PlainConnection:
     # The head
 
     cdef bint parse(self, bytes data, PlainExchange exchange, bint scoped) except -1:
-        """Fill an exchange with a head; return False if `data` is anything else than a single plain head."""
+        """Fill an exchange with a request; return False if `data` is anything else than a single plain one.
+
+        If not `scoped`, fill it with the fields alone; `data` is then a head that has passed before.
+        """
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
         cdef cstr start = <cstr> PyBytes_AS_STRING(data)
         cdef cstr p = start, end = start + size, target, target_end, query = NULL, colon, first, last
         cdef PlainRequests shared = self.shared
-        cdef bint percent = False, hosted = False, connected = False
+        cdef bint percent = False, hosted = False, connected = False, measured = False
         cdef int n = 0, i, meaning, place
-        cdef Py_ssize_t length
+        cdef Py_ssize_t length, body = 0
         cdef unsigned char low[LONGEST_NAME]
         cdef str method
         cdef bytes name, value
         cdef PyObject *pairs[MOST_FIELDS]
-        if size > shared.small_head or size < 18 or p[0] == 80:  # POST, PUT, PATCH
+        if size < 18:
             return False
+        if size > shared.small_head:  # the head may be short, and a body follow
+            end = start + shared.small_head
         if memcmp(p, b"GET ", 4) == 0:
             method = GET
             p += 4
@@ -1046,13 +1084,21 @@ cdef class PlainConnection:
                         return False
                     connected = True
                     exchange.keep_alive = value != b"close"
+                elif meaning == LENGTH:
+                    body = number(first, last - first)
+                    if measured or not 0 <= body <= shared.most_body:
+                        return False
+                    measured = True
                 elif meaning == FORWARDING and (self.trusted or not self.introduced):
                     if exchange.forwarding is None:
                         exchange.forwarding = {}
                     if pair[0] in exchange.forwarding:
                         return False
                     exchange.forwarding[pair[0]] = pair[1]
-            if end - p != 2 or p[1] != 10 or not hosted:
+            if end - p < 2 or p[1] != 10 or not hosted:
+                return False
+            p += 2
+            if scoped and start + size - p != body:
                 return False
             headers = PyList_New(n)
             for i in range(n):
@@ -1070,6 +1116,10 @@ cdef class PlainConnection:
                 exchange.forwarding = None
         exchange.method = method
         exchange.data = data
+        if body:
+            exchange.length = body
+            exchange.body = PyBytes_FromStringAndSize(<char *> p, body)
+            exchange.data = PyBytes_FromStringAndSize(<char *> start, p - start)
         exchange.client = self.client
         if shared.access is not None:
             exchange.fields = headers[:]

@@ -14,16 +14,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aserver.asgi import Receive, Scope, Send
+from aserver.protocol.application.body import HIGH_WATER
 from aserver.protocol.service import Service
 from tests.harness.waiting import turns_of_the_loop
 from tests.protocol.http1.framing_rows import BEHIND, PLAIN
-from tests.protocol.serving import GET, LAST_GET, answer, service_of, serving
+from tests.protocol.serving import GET, LAST_GET, answer, read_all, service_of, serving
 from tests.protocol.wiretap import TURNS, Tap
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("aserver.protocol.http1.plain") is None, reason="not compiled")
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 HEAD = b"HEAD / HTTP/1.1\r\nHost: t\r\n\r\n"
+POST_HEAD = b"POST /p?q HTTP/1.1\r\nHost: t\r\nContent-Length: %d\r\n\r\n"
+POST = POST_HEAD % 3 + b"abc"
 
 
 @pytest.fixture
@@ -68,7 +71,8 @@ class Side:
             tap.protocol.connection_lost(None)
             while self.service.active:
                 await asyncio.sleep(0)
-        return [*self.scopes], [*self.records], tap.written, end, self.service.requests
+        received = self.service.context.meter.received
+        return [*self.scopes], [*self.records], tap.written, end, self.service.requests, received
 
 
 async def both(app: App, *pieces: bytes, **values: Any) -> tuple[Any, ...]:
@@ -77,6 +81,10 @@ async def both(app: App, *pieces: bytes, **values: Any) -> tuple[Any, ...]:
     outcome = await native.ask(*pieces)
     assert outcome == await ordinary.ask(*pieces)
     return outcome
+
+
+async def read_to_the_end(_scope: Scope, receive: Receive, send: Send) -> None:
+    await answer(send, b"%d" % len(await read_all(receive)))
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,15 +124,26 @@ HEADS = st.builds(
 )
 
 
+LENGTHS = st.sampled_from(b"3|03|0|2|4|+3|-3|0x3|3,3|3 3||3\t|99999999999999999999999|3\x0b|3\0|\xb3".split(b"|"))
+POSTS = st.builds(
+    lambda method, lines, name, length, end: b"\r\n".join([method + b" /p HTTP/1.1", *lines, name + length]) + end,
+    st.sampled_from([b"POST", b"PUT", b"PATCH", b"GET", b"HEAD", b"DELETE"]),
+    st.lists(st.one_of(FIELD, st.just(b"Host: t")), max_size=2).map(lambda lines: [b"Host: t", *lines]),
+    st.sampled_from([b"Content-Length: ", b"content-length:", b"Content-Length : ", b"Content-Length:\t"]),
+    LENGTHS,
+    st.sampled_from(
+        [b"\r\n\r\nabc", b"\r\n\r\nabc" + GET, b"\r\nContent-Length: 3\r\n\r\nabc", b"\r\n\r\n", b"\n\nabc"]
+    ),
+)
 SPOILT = st.builds(
-    lambda head, at, junk: head[:at] + junk + head[at:], HEADS, st.integers(0, 60), st.binary(max_size=2)
+    lambda head, at, junk: head[:at] + junk + head[at:], HEADS | POSTS, st.integers(0, 60), st.binary(max_size=2)
 )
 
 
-@given(st.one_of(HEADS, HEADS, SPOILT))
+@given(st.one_of(HEADS, HEADS, POSTS, POSTS, SPOILT))
 @example(b"GET / HTTP/1.1\r\nHost:\r\n\r\n")
 @example(b"\r\n" + GET)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=600, deadline=None)
 def test_any_head_is_the_same_request_or_the_same_fault(raw: bytes) -> None:
     """Fails without any of the native checks."""
     asyncio.run(both(echo, raw, GET, proxy_headers=True, forwarded_allow_ips=["192.0.2.1"]))
@@ -139,10 +158,45 @@ async def test_the_table_of_framing(behind: bytes) -> None:
 async def test_what_is_plain_is_taken() -> None:
     """Else all of this compares the ordinary handler with itself."""
     side = Side(echo, native=True)
-    await side.ask(GET, LAST_GET)
+    await side.ask(GET, POST, POST_HEAD % 0, POST_HEAD % HIGH_WATER + b"a" * HIGH_WATER, LAST_GET)
     assert side.service.plain is not None
-    assert side.service.plain.requests == 2
+    assert side.service.plain.requests == 5
     assert side.service.tasks.requests == 0
+
+
+async def test_bodies_of_any_size_wherever_they_are_cut() -> None:
+    """Fails without any of the conditions on `body` in `parse`."""
+    for size in (0, 1, 7000, 8190, 8192, HIGH_WATER, HIGH_WATER + 1, 300_000):
+        for missing in (0, 1, size):
+            raw = POST_HEAD % size + b"b" * size
+            cut = len(raw) - missing
+            outcome = await both(read_to_the_end, raw[:cut], raw[cut:], GET)
+            assert outcome[2].count(b"HTTP/1.1 200") == 2
+            assert outcome[2].find(b"\r\n%d" % size) > 0
+            assert outcome[5] == size
+            await both(read_to_the_end, raw[:cut], raw[cut:] + POST, POST)
+            await both(script(OK, BODY), raw[:cut], raw[cut:], GET)
+
+
+async def test_a_client_leaves_before_its_body_is_taken() -> None:
+    """The application hears of it, and not of the body, natively as without."""
+    heard: list[Any] = []
+    for native in (True, False):
+        begin = asyncio.Event()
+
+        async def app(_scope: Scope, receive: Receive, _send: Send, begin: asyncio.Event = begin) -> None:
+            await begin.wait()
+            heard.append(await receive())
+
+        side = Side(app, native=native)
+        tap = Tap().plug(side.service)
+        tap.protocol.data_received(POST)
+        await turns_of_the_loop(TURNS)
+        tap.protocol.connection_lost(None)
+        begin.set()
+        while side.service.active:
+            await asyncio.sleep(0)
+    assert heard == [{"type": "http.disconnect"}] * 2
 
 
 def message(kind: str, **values: Any) -> Any:
@@ -168,6 +222,10 @@ async def _raise(*_: Any) -> None:
 
 async def _hear(receive: Receive, _: Send) -> None:
     await receive()
+
+
+async def _echo(receive: Receive, send: Send) -> None:
+    await answer(send, repr(await receive()).encode())
 
 
 async def _go_on(_receive: Receive, send: Send) -> None:
@@ -227,11 +285,13 @@ SCRIPTS: dict[str, tuple[Any, ...]] = {
     "is cancelled after the head": (OK, _cancel),
     "hears twice after the answer": (_hear, OK, BODY, _hear, _hear),
     "hears twice": (_hear, _hear, OK, BODY),
+    "echoes": (_echo,),
+    "echoes after a hint": (message("early_hint", links=[b"</a>"]), _echo),
 }
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-@pytest.mark.parametrize("raw", [GET, LAST_GET, HEAD], ids=["kept", "last", "HEAD"])
+@pytest.mark.parametrize("raw", [GET, LAST_GET, HEAD, POST], ids=["kept", "last", "HEAD", "POST"])
 @pytest.mark.parametrize("draining", [False, True])
 async def test_any_application_has_the_same_answer(name: str, raw: bytes, draining: bool) -> None:
     native, ordinary = (Side(script(*SCRIPTS[name]), native=native, header=["x-h: 1"]) for native in (True, False))
@@ -252,6 +312,9 @@ async def test_any_application_has_the_same_answer(name: str, raw: bytes, draini
         {"limit_request_line": 60},
         {"limit_request_fields": 2},
         {"limit_request_field_size": 40},
+        {"limit_request_body": 2},
+        {"limit_request_body": 3},
+        {"forwarded_allow_ips": ["*"], "proxy_headers": True},
         {"server_header": True},
         {"metered": True},
     ],
@@ -260,6 +323,8 @@ async def test_any_application_has_the_same_answer(name: str, raw: bytes, draini
 async def test_any_setting_means_the_same(values: dict[str, Any]) -> None:
     for raw in (GET, b"GET /" + b"a" * 60 + b" HTTP/1.1\r\nHost: t\r\na: 1\r\nb: 2\r\nc: " + b"d" * 50 + b"\r\n\r\n"):
         await both(echo, raw, GET, **values)
+        await both(echo, POST, GET, **values)
+        await both(echo, POST.replace(b"Host", b"X-Forwarded-For: 192.0.2.7\r\nHost"), GET, **values)
 
 
 async def test_more_requests_while_one_runs() -> None:
@@ -269,7 +334,7 @@ async def test_more_requests_while_one_runs() -> None:
         await answer(send, scope["raw_path"])
 
     await both(slow, GET + GET, GET)
-    for first in (GET, LAST_GET):
+    for first in (GET, LAST_GET, POST):
         native, ordinary = Side(slow, native=True), Side(slow, native=False)
         outcomes = []
         for side in (native, ordinary):
@@ -388,7 +453,7 @@ async def test_nothing_is_left_of_a_request() -> None:
         gc.enable()
 
 
-@pytest.mark.parametrize("requests", [(GET,), (LAST_GET,), (GET, GET), (GET, HEAD, GET), (HEAD, GET)])
+@pytest.mark.parametrize("requests", [(GET,), (LAST_GET,), (GET, GET), (GET, HEAD, GET), (HEAD, GET), (POST, GET)])
 async def test_nothing_is_left_of_a_connection(requests: tuple[bytes, ...]) -> None:
     """Also before the next sweep: else all connections of a second would be in memory. Fails without `untouch`."""
     side = Side(echo, native=True)
@@ -430,7 +495,7 @@ async def test_connections_of_one_address_share_the_beginning_of_their_scopes() 
 
 async def test_counts_of_references_do_not_grow() -> None:
     side = Side(script(_hear, OK, BODY), native=True)
-    raw = b"GET /a?b HTTP/1.1\r\nHost: t\r\nCookie: %d\r\nX-Unheard-Of: %d\r\nAccept: %d\r\n\r\n"
+    raw = POST.replace(b"\r\n\r\n", b"\r\nCookie: %d\r\nX-Unheard-Of: %d\r\nAccept: %d\r\n\r\n")
     await side.ask(*[raw % (n, n, n) for n in range(50)])
     shared = (GET, OK, BODY, b"ok", side.service.context, None)
     side.scopes.clear()
