@@ -6,6 +6,7 @@ in `application/tasks`.
 
 import asyncio
 import contextvars
+import logging
 import warnings
 from email.utils import formatdate
 from typing import Any, Final, Protocol
@@ -18,6 +19,8 @@ from aserver.protocol.peer.forwarded import Forwarding
 from aserver.protocol.peer.trust import Peers
 from aserver.protocol.semantics import fields
 from aserver.protocol.semantics.response_head import Defaults
+
+log = logging.getLogger("aserver.error")
 
 #: Seconds between two calls of `Service.sweep`. Deadlines are counted from `Context.now`, which may be a period old. So
 #: a period is added to each, and a timeout is late by up to two periods, but never early.
@@ -77,8 +80,9 @@ class Context:
         self.write_timeout = config.write_timeout + SWEEP_PERIOD
 
     def tick(self, now: float) -> None:
-        """Set `now`, the loop's time, and renew the date field (RFC 9110 section 6.6.1)."""
+        """Set `now`, the loop's time, and renew the date field (RFC 9110 section 6.6.1) and the level of the log."""
         self.now = now
+        self.verbose = log.isEnabledFor(logging.DEBUG)  # connections do not ask the log: 0.2 us each time
         date = formatdate(usegmt=True).encode() if self.config.date_header else None
         self.defaults.renew(date)
 

@@ -23,7 +23,7 @@ from aserver.protocol.http2.connection import Http2Connection
 from aserver.protocol.http2.encoder import BlockEncoder
 from aserver.protocol.semantics.limits import RequestLimits
 from aserver.protocol.transport.connection import Connection, Handler
-from aserver.protocol.transport.negotiate import Negotiation
+from aserver.protocol.transport.negotiate import ConnectionFactory, Negotiation
 from aserver.protocol.websocket.connection import Socket
 from aserver.protocol.websocket.departure import Departure
 from aserver.protocol.websocket.session import WebSocket
@@ -124,19 +124,16 @@ class Service:
         """
         context, tasks, limits, blocks = self.context, self.tasks, self.limits, self.blocks
         http1 = self._ordinary if self.plain is None else self.plain.begin
-        either = context.config.http2 and (tls or h2c)
 
-        def begin(link: Connection, http2: bool) -> Handler:  # noqa: FBT001
-            if http2:
-                return Http2Connection(link, tasks, blocks, limits)
-            return http1(link)
+        def chosen(link: Connection, http2: bool) -> Handler:  # noqa: FBT001
+            return Http2Connection(link, tasks, blocks, limits) if http2 else http1(link)
 
-        def make() -> Connection:
-            link = Connection(context, scheme=scheme, tls=tls, server=server)
-            link.speak(Negotiation(link, begin) if either else http1(link))
-            return link
+        def negotiated(link: Connection) -> Handler:
+            return Negotiation(link, chosen)
 
-        return cast("Callable[[], asyncio.Protocol]", make)
+        begin = negotiated if context.config.http2 and (tls or h2c) else http1
+        factory = ConnectionFactory(context, begin, scheme=scheme, tls=tls, server=server)
+        return cast("Callable[[], asyncio.Protocol]", factory)
 
     def _ordinary(self, link: Connection) -> HttpConnection:
         return HttpConnection(link, self.tasks, self.encoder, self.limits, self.heads)

@@ -248,10 +248,13 @@ class Server:
             for acceptor in self.acceptors:
                 acceptor.hold()
 
+        connections, context, handshakes = service.connections, service.context, self.handshakes.deadlines
+
         def make() -> asyncio.Protocol:
-            if self._clients() + 1 >= capacity.limit:
+            clients = len(connections) + 1
+            if clients + len(handshakes) >= capacity.limit:
                 change(suspend)
-            elif fairness is not None and fairness.crowded(service.load + 1):
+            elif fairness is not None and fairness.crowded(clients + context.more_streams):
                 change(pause)
             return factory()
 

@@ -214,12 +214,14 @@ class Connection:
             self.extensions = context.extensions | {"tls": extension(transport.get_extra_info("ssl_object"))}
         context.connections.add(self)
         context.meter.accepted += 1
-        log.debug("%s: connected", self)
+        if context.verbose:
+            log.debug("%s: connected", self)
         self.expect(FIRST_REQUEST, context.header_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection, and wake the tasks that wait for room in its transport."""
-        log.debug("%s: ended%s", self, "" if self.stage is not SERVING else f" by the client ({exc or 'EOF'})")
+        if self.context.verbose:
+            log.debug("%s: ended%s", self, "" if self.stage is not SERVING else f" by the client ({exc or 'EOF'})")
         self.stage = CLOSED
         self.writer.stopped = True
         self.await_nothing()
@@ -314,7 +316,8 @@ class Connection:
 
     def _end(self, stage: Stage) -> None:
         """Enter LINGERING or CLOSED: the handler gets no more bytes."""
-        log.debug("%s: this side ends it: %s", self, stage.value)
+        if self.context.verbose:
+            log.debug("%s: this side ends it: %s", self, stage.value)
         self.stage = stage
         self.await_nothing()
         self.data_received = self.discard

@@ -32,32 +32,32 @@ class Handshakes:
     def __init__(self, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
         self.loop = loop
         self._timeout = timeout + SWEEP_PERIOD  # never early: see SWEEP_PERIOD
-        self._deadlines: dict[Handshake, float] = {}
+        self.deadlines: dict[Handshake, float] = {}
 
     def __len__(self) -> int:
-        return len(self._deadlines)
+        return len(self.deadlines)
 
     @property
     def owed(self) -> list[Awaited]:
         """The reason of each client's deadline."""
-        return [handshake.owes for handshake in self._deadlines]
+        return [handshake.owes for handshake in self.deadlines]
 
     def begin(self, handshake: Handshake) -> None:
         """Give a handshake its deadline, `timeout` from now; a second call renews it."""
-        self._deadlines[handshake] = self.loop.time() + self._timeout
+        self.deadlines[handshake] = self.loop.time() + self._timeout
 
     def end(self, handshake: Handshake) -> None:
         """Forget a handshake, because it is complete or has failed. May be called twice."""
-        self._deadlines.pop(handshake, None)
+        self.deadlines.pop(handshake, None)
 
     def postpone(self, seconds: float) -> None:
         """Put off all deadlines by the seconds that the loop stood still."""
-        for handshake in self._deadlines:
-            self._deadlines[handshake] += seconds
+        for handshake in self.deadlines:
+            self.deadlines[handshake] += seconds
 
     def sweep(self, now: float) -> None:
         """Cut off the clients whose deadline has passed. `now` is the loop's time."""
-        for handshake in [each for each, deadline in self._deadlines.items() if deadline <= now]:
+        for handshake in [each for each, deadline in self.deadlines.items() if deadline <= now]:
             log.debug("a client has not sent %s in time", handshake.owes.value)
             self.end(handshake)
             handshake.give_up()
