@@ -251,6 +251,16 @@ class Tasks:
         self._turn_began = 0.0
         self.meter.end_turn(monotonic())
 
+    def replace(self, request: Request, by: Request) -> None:
+        """Let another object go on with a running request (`http1/plain.pyx`), from which its deadlines count on."""
+        if request in self.running:
+            self.running.remove(request)
+            self.running.add(by)
+        if request in self._progress:
+            self._progress[by] = self._progress.pop(request)
+        if request in self._streams:
+            self._streams[by] = self._streams.pop(request)
+
     # ── end ──────────────────────────────────────────────────────────────────────────────────
 
     def cancel(self, reason: str) -> list[str]:

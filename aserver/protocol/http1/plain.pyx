@@ -2,8 +2,8 @@
 """Plain requests of HTTP/1.1, in Cython: from the bytes of a head to the application's task, and to its answer.
 
 Runs in the worker's loop, if it was compiled (`hatch_build.py`). A `PlainConnection` is the handler of a connection. It
-serves a request by itself if its head and a short body, or none, come in a single piece, and the answer is a single piece.
-For all else the ordinary `HttpConnection` and `Exchange` take over, at any point of a request
+serves a request by itself if its head and a short body, or none, come in a single piece. The answer may be a single piece or
+a stream. For all else the ordinary `HttpConnection` and `Exchange` take over, at any point of a request or of its answer
 (`PlainExchange.ordinary`). It must never accept a head that they refuse, nor send other bytes than they would.
 tests/protocol run with both.
 """
@@ -22,10 +22,10 @@ from aserver.protocol.application.exchange import Exchange
 from aserver.protocol.http1.encoder import field_lines
 from aserver.protocol.http1.framing import ReadPhase
 from aserver.protocol.semantics import fields, response, target as targets
-from aserver.protocol.transport.writer import GATHER_SECONDS as _GATHER
+from aserver.protocol.transport import writer
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE, _PyBytes_Resize
 from cpython.dict cimport PyDict_Copy, PyDict_GetItem, PyDict_GetItemWithError, PyDict_SetItem
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE, PyList_New, PyList_SET_ITEM
 from cpython.object cimport PyObject
@@ -35,7 +35,17 @@ from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_New, PyTuple_SET_ITEM
 from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.math cimport INFINITY
 from libc.string cimport memchr, memcmp, memcpy
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, clockid_t, timespec
+
+cdef extern from *:
+    """
+    #ifdef CLOCK_MONOTONIC_COARSE  /* some milliseconds late, and a third of the time */
+    #define COARSE_CLOCK CLOCK_MONOTONIC_COARSE
+    #else
+    #define COARSE_CLOCK CLOCK_MONOTONIC
+    #endif
+    """
+    clockid_t COARSE_CLOCK
 
 cdef extern from "Python.h":
     object PyObject_Call(object, object, object)
@@ -54,13 +64,15 @@ DEF MOST_FIELDS = 128
 DEF LONGEST_NAME = 64
 DEF LONGEST_KEPT = 512  # the most bytes of a value in LAST
 DEF LENGTH_DIGITS = 9  # the most digits of a Content-Length
+DEF FRAME = 16  # more bytes than the framing of a chunk below JOIN_LIMIT takes
 
 cdef bint EAGER = sys.version_info >= (3, 12)
-cdef double GATHER_SECONDS = _GATHER
-cdef Py_ssize_t JOIN_LIMIT = response.JOIN_LIMIT
+cdef double GATHER_SECONDS = writer.GATHER_SECONDS, HOLD_SECONDS = writer.HOLD_SECONDS
+cdef Py_ssize_t JOIN_LIMIT = response.JOIN_LIMIT, HOLD_BYTES = writer.HOLD_BYTES
 cdef object Task = asyncio.Task, NEXT_REQUEST = Awaited.NEXT_REQUEST, NOTHING = Awaited.NOTHING
 cdef object BETWEEN = ReadPhase.BETWEEN, monotonic = time.monotonic, decode_path = targets.decode_path
-cdef object BODY = response.BODY, STATES = (response.START, response.HEADED, response.DONE)
+cdef object as_bytes = fields.as_bytes
+cdef tuple STATES = (response.START, response.HEADED, response.BODY, response.DONE)
 cdef dict METHODS = targets.METHODS
 cdef dict ASGI = VERSIONS
 cdef str GET = "GET"
@@ -68,7 +80,8 @@ cdef str GET = "GET"
 cdef enum:
     START = 0
     HEADED = 1
-    DONE = 2
+    BODY = 2
+    DONE = 3
 
 
 # ── names of fields ──────────────────────────────────────────────────────────────────────────────
@@ -181,9 +194,9 @@ cdef inline Py_ssize_t number(cstr p, Py_ssize_t size) noexcept:
     return value
 
 
-cdef inline double clock() noexcept:
+cdef inline double clock(clockid_t kind = CLOCK_MONOTONIC) noexcept:
     cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
+    clock_gettime(kind, &now)
     return now.tv_sec + now.tv_nsec * 1e-9
 
 
@@ -343,7 +356,7 @@ cdef class PlainRequests:
             return None
         memo = RememberedHead.__new__(RememberedHead)
         memo.head, memo.block, memo.status = head, head.block, head.status
-        memo.length = -1 if head.length is None else min(head.length, JOIN_LIMIT)
+        memo.length = -1 if head.length is None else min(head.length, sys.maxsize)
         memo.usable = head.plain and not head.bodiless
         memo.ended = None if self.meter is None else self.meter.ended[head.status // 100]
         if len(self.memory) >= 512:
@@ -457,7 +470,7 @@ cdef class PlainExchange:
     cdef RememberedHead memo
     cdef bytes data, body  # `data` is the head; `body` is None if there is none, or the application has taken it
     cdef dict forwarding
-    cdef list fields
+    cdef list fields, waiters  # futures of `receive()`
     cdef int phase
     cdef bint asked, finished, keep_alive
     cdef readonly object task, scope, started, duration, response_headers, client
@@ -562,10 +575,24 @@ cdef class PlainExchange:
         return call
 
     cdef object received(self):
-        if self.slow is None and not self.asked and self.phase != DONE:
-            self.asked = True
-            return None
-        return self.ordinary().receive()
+        if self.slow is not None:
+            return self.slow.receive()
+        if self.asked or self.phase == DONE:
+            return until_disconnect(self)
+        self.asked = True
+        return None
+
+    cdef forget(self, waiter):
+        if self.slow is None:
+            self.waiters.remove(waiter)
+        else:
+            self.slow.waiters.remove(waiter)
+
+    cdef wake(self):
+        """See `Exchange.wake`."""
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     cdef bytes take_body(self):
         body, self.body = self.body, None
@@ -575,13 +602,13 @@ cdef class PlainExchange:
         """Take a message of the application; return None, or the awaitable that continues with it."""
         if self.slow is None and type(message) is dict:
             kind = (<dict> message)["type"]
-            if self.phase == HEADED:
-                if kind == "http.response.body" and self.answer(<dict> message):
+            if self.phase == HEADED or self.phase == BODY:
+                if kind == "http.response.body" and self.piece(<dict> message):
                     return self.conn.link.until_writable() if self.conn.paused else None
             elif self.phase == START and kind == "http.response.start" and self.head(<dict> message):
                 return None
         slow = self.ordinary()
-        if slow.parting is None and slow.state is BODY and message["type"] == "http.response.body":
+        if slow.parting is None and slow.state is STATES[BODY] and message["type"] == "http.response.body":
             http = slow.connection  # the same as in `Exchange.send`, whose coroutine would cost more than the piece
             http.send_data(slow, slow.body(message))
             return http.until_writable() if http.write_paused else None
@@ -604,29 +631,43 @@ cdef class PlainExchange:
         self.phase = HEADED
         return True
 
-    cdef bint answer(self, dict message) except -1:
-        """Send head and body, and return True, if they are the whole answer."""
-        cdef PyObject *found = PyDict_GetItem(message, "body")
-        cdef PyObject *more = PyDict_GetItem(message, "more_body")
+    cdef bint piece(self, dict message) except -1:
+        """Send a piece of the body, the first with the head, and return True, if nothing is rare about it."""
+        cdef PyObject *found = PyDict_GetItemWithError(message, "body")
+        cdef PyObject *more = PyDict_GetItemWithError(message, "more_body")
+        cdef bint last = more is NULL or not <object> more
         cdef bytes body
         cdef RememberedHead memo = self.memo
-        cdef Py_ssize_t size
+        cdef Py_ssize_t size, total
         cdef PlainConnection conn = self.conn
+        if conn.current is not self:
+            return False
         if found is NULL:
             body = b""
         elif type(<object> found) is bytes:
             body = <bytes> found
         else:
-            return False
+            body = as_bytes("http.response.body: body", <object> found)
         size = PyBytes_GET_SIZE(body)
-        if size >= JOIN_LIMIT or (memo.length >= 0 and memo.length != size) or (more is not NULL and <object> more):
+        total = self.sent + size
+        if memo.length >= 0 and total != memo.length and (last or total > memo.length):
             return False
-        if conn.current is not self or self.method == "HEAD" or conn.shared.context.draining:
+        if self.phase == BODY:
+            self.sent = total
+            if last:
+                self.phase = DONE
+            conn.write_piece(None, body, memo.length < 0, last, self.keep_alive)
+        elif self.method == "HEAD" or conn.shared.context.draining or (last and size >= JOIN_LIMIT):
             return False
-        self.sent = size
-        self.phase = DONE
-        conn.write_answer(whole(memo, size, self.keep_alive, conn.shared.ending, body), self.keep_alive)
-        conn.answered(self)
+        elif last:
+            self.sent, self.phase = size, DONE
+            conn.write_answer(opening(memo, size, self.keep_alive, conn.shared.ending, body), self.keep_alive)
+        else:
+            self.sent, self.phase = size, BODY
+            head = opening(memo, -1, self.keep_alive, conn.shared.ending, b"")
+            conn.write_piece(head, body, memo.length < 0, False, self.keep_alive)
+        if last:
+            conn.answered(self)
         return True
 
     # As a request
@@ -657,9 +698,9 @@ cdef class PlainExchange:
             slow.head, slow.status, slow.length = self.memo.head, self.memo.status, self.memo.head.length
             slow.response_headers = self.response_headers
             slow.state, slow.sent = STATES[self.phase], self.sent
-        if self in shared.running:
-            shared.running.discard(self)
-            shared.running.add(slow)
+        if self.waiters:
+            slow.waiters = self.waiters
+        shared.tasks.replace(self, slow)
         if conn.current is self:
             conn.current = None
             http.current = slow
@@ -710,7 +751,7 @@ cdef class PlainExchange:
     @property
     def open_ended(self):
         """See `Request`."""
-        return self.phase == HEADED and self.memo.length < 0
+        return (self.phase == HEADED or self.phase == BODY) and self.memo.length < 0
 
     def progress(self):
         """See `Request`."""
@@ -750,20 +791,86 @@ Coroutine.register(PlainCall)
 Coroutine.register(PlainExchange)
 
 
-cdef bytes whole(RememberedHead memo, Py_ssize_t size, bint keep_alive, bytes ending, bytes body):
-    """Return the bytes of an answer: head, length, Connection, default fields, body (see `Encoder.first`)."""
+async def until_disconnect(PlainExchange exchange):
+    """Return the message that no more comes, when the answer is complete or the client has left."""
+    if exchange.slow is None and exchange.phase != DONE:
+        waiter = exchange.conn.shared.loop.create_future()
+        if exchange.waiters is None:
+            exchange.waiters = []
+        exchange.waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            exchange.forget(waiter)
+    return {"type": "http.disconnect"} if exchange.slow is None else await exchange.slow.receive()
+
+
+cdef bytes opening(RememberedHead memo, Py_ssize_t size, bint keep_alive, bytes ending, bytes body):
+    """Return the bytes of a head: block, framing, Connection, default fields; and the body behind it (see `Encoder.first`).
+
+    `size` is that of the whole body, -1 if it is not known.
+    """
     cdef bytes framing = b""
     if memo.length < 0:
-        framing = b"\r\ncontent-length: %d" % size
+        framing = b"\r\ntransfer-encoding: chunked" if size < 0 else b"\r\ncontent-length: %d" % size
     if not keep_alive:
         framing += b"\r\nconnection: close"
     cdef Py_ssize_t a = PyBytes_GET_SIZE(memo.block), b = PyBytes_GET_SIZE(framing), c = PyBytes_GET_SIZE(ending)
-    cdef bytes out = PyBytes_FromStringAndSize(NULL, a + b + c + size)
+    cdef Py_ssize_t d = PyBytes_GET_SIZE(body)
+    cdef bytes out = PyBytes_FromStringAndSize(NULL, a + b + c + d)
     cdef char *p = PyBytes_AS_STRING(out)
     memcpy(p, PyBytes_AS_STRING(memo.block), a)
     memcpy(p + a, PyBytes_AS_STRING(framing), b)
     memcpy(p + a + b, PyBytes_AS_STRING(ending), c)
-    memcpy(p + a + b + c, PyBytes_AS_STRING(body), size)
+    memcpy(p + a + b + c, PyBytes_AS_STRING(body), d)
+    return out
+
+
+cdef inline char *put(char *p, const char *source, Py_ssize_t size) noexcept:
+    memcpy(p, source, size)
+    return p + size
+
+
+cdef char *put_line(char *p, Py_ssize_t size) noexcept:
+    """Write the line before a chunk."""
+    cdef int shift = 0
+    while size >> shift > 15:
+        shift += 4
+    while shift >= 0:
+        p[0] = b"0123456789abcdef"[(size >> shift) & 15]
+        p += 1
+        shift -= 4
+    return put(p, b"\r\n", 2)
+
+
+cdef char *put_piece(char *p, bytes body, bint chunked, bint last) noexcept:
+    """Write a piece of a body (see `Encoder.piece`)."""
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(body)
+    if not chunked:
+        return put(p, PyBytes_AS_STRING(body), size)
+    if size:
+        p = put(put_line(p, size), PyBytes_AS_STRING(body), size)
+        p = put(p, b"\r\n", 2)
+    return put(p, b"0\r\n\r\n", 5) if last else p
+
+
+cdef bytes framed(bytes head, bytes body, bint chunked, bint last):
+    """Return a piece of a body, behind the head if there is one (see `Encoder.piece`)."""
+    cdef char line[FRAME]
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(body), more = 0 if head is None else PyBytes_GET_SIZE(head)
+    cdef bytes out
+    cdef char *p
+    if chunked and size:
+        more += put_line(line, size) - line + 2
+    if chunked and last:
+        more += 5
+    if more == 0:
+        return body
+    out = PyBytes_FromStringAndSize(NULL, more + size)
+    p = PyBytes_AS_STRING(out)
+    if head is not None:
+        p = put(p, PyBytes_AS_STRING(head), PyBytes_GET_SIZE(head))
+    put_piece(p, body, chunked, last)
     return out
 
 
@@ -775,10 +882,13 @@ cdef class PlainConnection:
     cdef PlainExchange current
     cdef object link, http, write, client
     cdef dict template, extensions
-    cdef bytes out
+    # Held back until the end of the turn: an answer, or a stream's first piece; or else what `room` has of a stream.
+    cdef bytes out, room
+    cdef Py_ssize_t used  # bytes of `room`, which has HOLD_BYTES; 0 without it
+    cdef double hold_until  # of COARSE_CLOCK
     cdef double deadline
     cdef Py_ssize_t place  # among those that are touched
-    cdef bint touched, paused, trusted, introduced
+    cdef bint touched, paused, trusted, introduced, holding  # pieces of this turn
     cdef public object logged
 
     # A `Handler`
@@ -813,13 +923,14 @@ cdef class PlainConnection:
 
     def cut(self):
         """See `Handler`."""
-        self.out = None
+        self.drop()
         if self.http is not None:
             self.http.cut()
 
     def lost(self):
         """See `Handler`."""
-        self.out = self.write = None
+        self.drop()
+        self.write = None
         self.untouch()
         if self.current is not None:
             self.current.ordinary()
@@ -920,8 +1031,6 @@ cdef class PlainConnection:
 
     cdef write_answer(self, bytes data, bint gather):
         """Write an answer; hold it until the end of the turn if another was just written (see `Writer`)."""
-        cdef PlainRequests shared = self.shared
-        cdef double now
         if self.out is not None:
             data, self.out = self.out + data, None
             self.write(data)
@@ -929,26 +1038,129 @@ cdef class PlainConnection:
         if self.http is not None and self.link.writer.held is not None:
             self.link.writer.write(data)
             return
-        if gather:
-            now = clock()
-            if now < shared.gather_until:
-                self.out = data
-                shared.gathered.append(self)
-                if PyList_GET_SIZE(shared.gathered) == 1:
-                    shared.soon_call(shared.flush_method)
-                return
-            shared.gather_until = now + GATHER_SECONDS
-            if shared.gathered:
-                shared.flush()
-            if shared.context.gathered:
-                shared.context.write_gathered()
-        self.write(data)
+        if gather and self.gathers():
+            self.out = data
+            self.flush_soon()
+        else:
+            self.write(data)
+
+    cdef bint gathers(self) except -1:
+        """Whether to write at the end of the turn, because an answer was just written. If not, write those that wait."""
+        cdef PlainRequests shared = self.shared
+        cdef double now = clock()
+        if now < shared.gather_until:
+            return True
+        shared.gather_until = now + GATHER_SECONDS
+        if shared.gathered:
+            shared.flush()
+        if shared.context.gathered:
+            shared.context.write_gathered()
+        return False
+
+    cdef flush_soon(self):
+        """Have `flush` called at the end of the turn."""
+        cdef PlainRequests shared = self.shared
+        shared.gathered.append(self)
+        if PyList_GET_SIZE(shared.gathered) == 1:
+            shared.soon_call(shared.flush_method)
+
+    cdef write_piece(self, bytes head, bytes body, bint chunked, bint last, bint gather):
+        """Write a piece of a stream; hold it until the end of the turn unless it is the first (see `Writer`).
+
+        The first is held, too, if an answer was just written. So is a short answer's last piece.
+        """
+        cdef bytes data
+        cdef bint waits
+        if head is not None and self.http is not None and self.link.writer.held is not None:
+            self.link.writer.flush()
+        if PyBytes_GET_SIZE(body) >= JOIN_LIMIT:
+            self.write_large(head, body, chunked, last)
+        elif not self.holding:
+            data = framed(head, body, chunked, last)
+            if data and last:
+                self.write_answer(data, gather)
+            elif data:
+                waits = self.gathers()
+                self.holding, self.hold_until = True, clock(COARSE_CLOCK) + HOLD_SECONDS
+                self.flush_soon()
+                if waits:
+                    self.out = data if self.out is None else self.out + data
+                else:
+                    self.write(data)
+        else:
+            self.hold(head, body, chunked, last)
+            if not last:
+                if clock(COARSE_CLOCK) > self.hold_until:
+                    self.write_held()
+            elif gather and self.used < JOIN_LIMIT and self.gathers():
+                if self.used:
+                    self.out = self.taken()
+            else:
+                self.write_held()
+
+    cdef hold(self, bytes head, bytes body, bint chunked, bint last):
+        """Copy a piece below JOIN_LIMIT into `room`, behind those that wait."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(body) + (0 if head is None else PyBytes_GET_SIZE(head))
+        cdef char *p
+        if size == 0 and not (chunked and last):
+            return
+        size += FRAME
+        if self.out is not None and PyBytes_GET_SIZE(self.out) + size > HOLD_BYTES or self.used + size > HOLD_BYTES:
+            self.write_held()
+            if size > HOLD_BYTES:  # for the fields that are configured
+                self.write(head)
+                head = None
+        if self.room is None:
+            self.room = PyBytes_FromStringAndSize(NULL, HOLD_BYTES)
+        p = PyBytes_AS_STRING(self.room) + self.used
+        if self.out is not None:
+            p = put(p, PyBytes_AS_STRING(self.out), PyBytes_GET_SIZE(self.out))
+            self.out = None
+        if head is not None:
+            p = put(p, PyBytes_AS_STRING(head), PyBytes_GET_SIZE(head))
+        self.used = put_piece(p, body, chunked, last) - PyBytes_AS_STRING(self.room)
+        if self.used == 0:
+            self.room = None
+
+    cdef write_large(self, bytes head, bytes body, bint chunked, bint last):
+        """Write a piece that is too large to be copied, and what waits before it, at once."""
+        cdef list pieces = [self.taken() + (head or b"") + (b"%x\r\n" % PyBytes_GET_SIZE(body) if chunked else b""), body]
+        if not pieces[0]:
+            del pieces[0]
+        if chunked:
+            pieces.append(b"\r\n0\r\n\r\n" if last else b"\r\n")
+        self.link.writer.write_pieces(pieces)
+
+    cdef bytes taken(self):
+        """Return the bytes that were held back, which are no more."""
+        cdef PyObject *room = <PyObject *> self.room
+        cdef Py_ssize_t used = self.used
+        cdef bytes data = self.out
+        if used == 0:
+            self.out = None
+            return b"" if data is None else data
+        Py_INCREF(self.room)
+        self.room, self.used = None, 0
+        _PyBytes_Resize(&room, used)
+        data = <bytes> room
+        Py_DECREF(data)
+        return data
+
+    cdef write_held(self):
+        """Write the bytes that were held back."""
+        if self.used or self.out is not None:
+            self.hold_until = clock(COARSE_CLOCK) + HOLD_SECONDS
+            self.write(self.taken())
 
     cdef flush(self):
-        """Write the answer that was held back until the end of the turn."""
-        if self.out is not None:
-            data, self.out = self.out, None
-            self.write(data)
+        """Write the bytes that were held back until the end of the turn, and hold no more."""
+        self.holding = False
+        self.write_held()
+
+    cdef drop(self):
+        """Let go of what was held back: the connection has ended."""
+        self.out = self.room = None
+        self.used, self.holding = 0, False
 
     cdef answered(self, PlainExchange exchange):
         """Record a complete answer, and wait for the next request or close."""
@@ -956,6 +1168,8 @@ cdef class PlainConnection:
         if shared.observed:
             shared.record(exchange)
         self.current = exchange.body = None
+        if exchange.waiters:
+            exchange.wake()
         if exchange.keep_alive:
             self.deadline = shared.deadline
             self.touch()

@@ -5,7 +5,7 @@ import gc
 import importlib.util
 import sys
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from contextvars import ContextVar
 from typing import Any
 
@@ -15,15 +15,14 @@ from hypothesis import strategies as st
 
 from aserver.asgi import Receive, Scope, Send
 from aserver.protocol.application.body import HIGH_WATER
-from aserver.protocol.service import Service
 from tests.harness.waiting import turns_of_the_loop
 from tests.protocol.http1.framing_rows import BEHIND, PLAIN
-from tests.protocol.serving import GET, LAST_GET, answer, read_all, service_of, serving
+from tests.protocol.serving import GET, LAST_GET, answer, read_all, serving
+from tests.protocol.sides import Side, both, message, script
 from tests.protocol.wiretap import TURNS, Tap
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("aserver.protocol.http1.plain") is None, reason="not compiled")
 
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 HEAD = b"HEAD / HTTP/1.1\r\nHost: t\r\n\r\n"
 POST_HEAD = b"POST /p?q HTTP/1.1\r\nHost: t\r\nContent-Length: %d\r\n\r\n"
 POST = POST_HEAD % 3 + b"abc"
@@ -33,54 +32,6 @@ POST = POST_HEAD % 3 + b"abc"
 def anyio_backend() -> object:
     """One loop is enough for most: the transport is our own."""
     return ("asyncio", {"use_uvloop": False})
-
-
-class Side:
-    """A service with or without the native handler, and what came of it."""
-
-    def __init__(self, app: App, *, native: bool, **values: Any) -> None:
-        self.records: list[tuple[Any, ...]] = []
-        self.scopes: list[Scope] = []
-        self._app = app
-        self.service: Service = service_of(self._call, access=self._log, date_header=False, **values)
-        if not native:
-            self.service.plain = None
-        self.native = native
-
-    async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.scopes.append({**scope, "headers": list(scope["headers"])})
-        await self._app(scope, receive, send)
-
-    def _log(self, record: Any) -> None:
-        names = ("client", "method", "target", "version", "status", "sent", "headers", "response_headers", "request_id")
-        self.records.append(tuple(getattr(record, name, None) for name in names))
-
-    async def ask(self, *pieces: bytes, leave: bool = True) -> tuple[Any, ...]:
-        self.records.clear()
-        self.scopes.clear()
-        tap = Tap().plug(self.service)
-        for piece in pieces:
-            if not tap.closed:
-                tap.protocol.data_received(piece)
-            for _ in range(TURNS):
-                await asyncio.sleep(0)
-        if plain := self.service.plain:
-            plain.renew()  # as the sweep does, which alone asks for deadlines
-        end = (tap.closed, tap.half_closed, tap.protocol.awaited)
-        if leave:
-            tap.protocol.connection_lost(None)
-            while self.service.active:
-                await asyncio.sleep(0)
-        received = self.service.context.meter.received
-        return [*self.scopes], [*self.records], tap.written, end, self.service.requests, received
-
-
-async def both(app: App, *pieces: bytes, **values: Any) -> tuple[Any, ...]:
-    """What comes of it, which is the same on both sides."""
-    native, ordinary = (Side(app, native=native, **values) for native in (True, False))
-    outcome = await native.ask(*pieces)
-    assert outcome == await ordinary.ask(*pieces)
-    return outcome
 
 
 async def read_to_the_end(_scope: Scope, receive: Receive, send: Send) -> None:
@@ -197,23 +148,6 @@ async def test_a_client_leaves_before_its_body_is_taken() -> None:
         while side.service.active:
             await asyncio.sleep(0)
     assert heard == [{"type": "http.disconnect"}] * 2
-
-
-def message(kind: str, **values: Any) -> Any:
-    return {"type": f"http.response.{kind}", **values}
-
-
-def script(*messages: Any) -> App:
-    """An application that sends these, whatever it hears."""
-
-    async def app(_scope: Scope, receive: Receive, send: Send) -> None:
-        for each in messages:
-            if callable(each):
-                await each(receive, send)
-            else:
-                await send(each)
-
-    return app
 
 
 async def _raise(*_: Any) -> None:
