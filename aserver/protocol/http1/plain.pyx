@@ -21,6 +21,7 @@ from aserver.protocol.application.body import HIGH_WATER, RequestBody
 from aserver.protocol.application.exchange import Exchange
 from aserver.protocol.http1.encoder import field_lines
 from aserver.protocol.http1.framing import ReadPhase
+from aserver.protocol.peer import forwarded, queue_time as queues
 from aserver.protocol.semantics import fields, response, target as targets
 from aserver.protocol.transport import writer
 
@@ -65,6 +66,7 @@ DEF LONGEST_NAME = 64
 DEF LONGEST_KEPT = 512  # the most bytes of a value in LAST
 DEF LENGTH_DIGITS = 9  # the most digits of a Content-Length
 DEF FRAME = 16  # more bytes than the framing of a chunk below JOIN_LIMIT takes
+DEF MOST_TOLD = 8  # above the number of forwarding fields, each of which may come once
 
 cdef bint EAGER = sys.version_info >= (3, 12)
 cdef double GATHER_SECONDS = writer.GATHER_SECONDS, HOLD_SECONDS = writer.HOLD_SECONDS
@@ -73,6 +75,8 @@ cdef object Task = asyncio.Task, NEXT_REQUEST = Awaited.NEXT_REQUEST, NOTHING = 
 cdef object BETWEEN = ReadPhase.BETWEEN, monotonic = time.monotonic, decode_path = targets.decode_path
 cdef object as_bytes = fields.as_bytes
 cdef tuple STATES = (response.START, response.HEADED, response.BODY, response.DONE)
+cdef object with_port = forwarded.with_port, queue_time = queues.queue_time, clock_gettime_of = time.clock_gettime
+cdef int REALTIME = time.CLOCK_REALTIME
 cdef dict METHODS = targets.METHODS
 cdef dict ASGI = VERSIONS
 cdef str GET = "GET"
@@ -100,12 +104,13 @@ cdef enum:
     CONNECTION
     LENGTH
     FORWARDING
+    WAITED  # X-Request-Start
     SECRET
     NOT_PLAIN  # a request with it is not plain; Proxy-Connection too, which llhttp takes for Connection
 
 cdef dict MEANINGS = dict.fromkeys(fields.REQUEST_NAMES.values(), ORDINARY)
 MEANINGS.update(dict.fromkeys((*fields.FRAMING_NAMES, b"proxy-connection"), NOT_PLAIN))
-MEANINGS.update(dict.fromkeys(fields.FORWARDING_NAMES, FORWARDING))
+MEANINGS.update({**dict.fromkeys(fields.FORWARDING_NAMES, FORWARDING), queues.FIELD: WAITED})
 MEANINGS.update(dict.fromkeys((b"authorization", b"proxy-authorization", b"cookie", b"x-api-key"), SECRET))
 MEANINGS.update({b"host": HOST, b"connection": CONNECTION, b"content-length": LENGTH})
 
@@ -214,11 +219,18 @@ cdef class RememberedHead:
     cdef bint usable
 
 
+cdef class RememberedOrigin:
+    """The original request that a group of forwarding fields describes (see `Origin`), if the fields are simple."""
+    cdef object client, scheme, port, portless  # `portless`: the scheme whose default the port is
+    cdef tuple host  # as a field
+    cdef bint simple, hosted
+
+
 cdef class PlainRequests:
     """Makes the handlers of connections. `make` makes the ordinary handler. Call `renew` after each `Context.tick`."""
     cdef object app, context, tasks, heads, make, loop, variables, note, access, meter, task_factory, now, turn
     cdef object flush_method, start_method, end_method, call_soon, root_path, raw_root_path
-    cdef dict template, memory, made, arguments, soon, state
+    cdef dict template, memory, made, origins, arguments, soon, state
     cdef set running
     cdef list gathered, ready, touched
     cdef bytes ending
@@ -237,7 +249,7 @@ cdef class PlainRequests:
         self.small_head, self.most_fields = limits.small_head, min(limits.fields, MOST_FIELDS)
         # A longer body pauses reading until the application takes it.
         self.most_body = <Py_ssize_t> min(limits.body, HIGH_WATER)
-        self.made, self.memory, self.template = heads.made, {}, {}
+        self.made, self.memory, self.origins, self.template = heads.made, {}, {}, {}
         self.gathered, self.ready, self.touched = [], [], []
         self.task_factory = self.loop.get_task_factory
         self.arguments = {"loop": self.loop, "context": None}
@@ -330,6 +342,36 @@ cdef class PlainRequests:
             self.begun_turn()
         if self.access is not None:
             self.access(exchange)
+
+    # What proxies tell
+
+    cdef RememberedOrigin origin(self, PyObject **told, int n):
+        """Return the origin that the forwarding fields of a trusted peer describe."""
+        cdef RememberedOrigin origin
+        cdef PyObject *found
+        cdef Py_ssize_t size = 0
+        cdef int i
+        key = PyTuple_New(n)
+        for i in range(n):
+            Py_INCREF(<object> told[i])
+            PyTuple_SET_ITEM(key, i, <object> told[i])
+        found = PyDict_GetItemWithError(self.origins, key)
+        if found is not NULL:
+            return <RememberedOrigin> found
+        read = self.context.forwarding.read(dict(key))
+        origin = RememberedOrigin.__new__(RememberedOrigin)
+        origin.client, origin.scheme, origin.port = read.client, read.scheme, read.port
+        origin.host = None if read.host is None else (b"host", read.host)
+        origin.portless = {80: "http", 443: "https"}.get(read.port)
+        origin.hosted = read.host is not None or read.port is not None
+        origin.simple = read.prefix is None
+        for _, value in key:
+            size += len(value)
+        if size <= forwarded.REMEMBERED_SIZE:
+            if len(self.origins) >= forwarded.REMEMBERED:
+                self.origins.clear()
+            self.origins[key] = origin
+        return origin
 
     # Answers
 
@@ -466,10 +508,11 @@ cdef PyObject *next_of_call(PyObject *this) except? NULL:
 cdef class PlainExchange:
     """A plain request and its answer: a `Request`, an `AccessRecord`, and the coroutine that its task runs."""
     cdef PlainConnection conn
-    cdef object coro, slow
+    cdef object coro, slow, scheme
     cdef RememberedHead memo
     cdef bytes data, body  # `data` is the head; `body` is None if there is none, or the application has taken it
-    cdef dict forwarding
+    cdef dict forwarding  # only if the ordinary handler has to read it
+    cdef tuple host  # the field that replaces Host
     cdef list fields, waiters  # futures of `receive()`
     cdef int phase
     cdef bint asked, finished, keep_alive
@@ -715,7 +758,7 @@ cdef class PlainExchange:
         cdef PlainExchange again
         if self.fields is None:
             again = PlainExchange.__new__(PlainExchange)
-            again.conn = self.conn
+            again.conn, again.host = self.conn, self.host
             self.conn.parse(self.data, again, False)
             self.fields = again.fields
         return self.fields
@@ -1214,13 +1257,16 @@ cdef class PlainConnection:
         cdef cstr start = <cstr> PyBytes_AS_STRING(data)
         cdef cstr p = start, end = start + size, target, target_end, query = NULL, colon, first, last
         cdef PlainRequests shared = self.shared
-        cdef bint percent = False, hosted = False, connected = False, measured = False
-        cdef int n = 0, i, meaning, place
+        cdef bint percent = False, connected = False, measured = False
+        cdef int n = 0, hosted = -1, told_of = 0, i, meaning, place
         cdef Py_ssize_t length, body = 0
         cdef unsigned char low[LONGEST_NAME]
         cdef str method
         cdef bytes name, value
         cdef PyObject *pairs[MOST_FIELDS]
+        cdef PyObject *told[MOST_TOLD]
+        cdef PyObject *waited = NULL
+        cdef list headers
         if size < 18:
             return False
         if size > shared.small_head:  # the head may be short, and a body follow
@@ -1289,9 +1335,9 @@ cdef class PlainConnection:
                 pairs[n] = <PyObject *> pair
                 n += 1
                 if meaning == HOST:
-                    if hosted:
+                    if hosted >= 0:
                         return False
-                    hosted = True
+                    hosted = n - 1
                 elif meaning == CONNECTION:
                     value = <bytes> (<tuple> pair)[1]
                     if connected or not (value == b"keep-alive" or value == b"Keep-Alive" or value == b"close"):
@@ -1304,12 +1350,16 @@ cdef class PlainConnection:
                         return False
                     measured = True
                 elif meaning == FORWARDING and (self.trusted or not self.introduced):
-                    if exchange.forwarding is None:
-                        exchange.forwarding = {}
-                    if pair[0] in exchange.forwarding:
+                    for i in range(told_of):
+                        if PyTuple_GET_ITEM(<object> told[i], 0) is PyTuple_GET_ITEM(pair, 0):  # of the table
+                            return False
+                    told[told_of] = <PyObject *> pair
+                    told_of += 1
+                elif meaning == WAITED and (self.trusted or not self.introduced):
+                    if waited is not NULL:
                         return False
-                    exchange.forwarding[pair[0]] = pair[1]
-            if end - p < 2 or p[1] != 10 or not hosted:
+                    waited = <PyObject *> pair
+            if end - p < 2 or p[1] != 10 or hosted < 0:
                 return False
             p += 2
             if scoped and start + size - p != body:
@@ -1321,24 +1371,51 @@ cdef class PlainConnection:
         finally:
             for i in range(n):
                 Py_DECREF(<object> pairs[i])
+        if scoped:
+            if not self.introduced:
+                self.introduce()
+            exchange.method = method
+            exchange.data = data
+            if body:
+                exchange.length = body
+                exchange.body = PyBytes_FromStringAndSize(<char *> p, body)
+                exchange.data = PyBytes_FromStringAndSize(<char *> start, p - start)
+            exchange.client = self.client
+            if self.trusted and (told_of or waited is not NULL):
+                self.apply_origin(exchange, told, told_of, waited, <tuple> PyList_GET_ITEM(headers, hosted))
+        if exchange.host is not None:
+            if hosted:
+                headers.insert(0, headers.pop(hosted))
+            headers[0] = exchange.host
         if not scoped:
             exchange.fields = headers
             return True
-        if not self.introduced:
-            self.introduce()
-            if not self.trusted:
-                exchange.forwarding = None
-        exchange.method = method
-        exchange.data = data
-        if body:
-            exchange.length = body
-            exchange.body = PyBytes_FromStringAndSize(<char *> p, body)
-            exchange.data = PyBytes_FromStringAndSize(<char *> start, p - start)
-        exchange.client = self.client
         if shared.access is not None:
             exchange.fields = headers[:]
         self.make_scope(exchange, target, target_end, query, percent, headers)
         return True
+
+    cdef apply_origin(self, PlainExchange exchange, PyObject **told, int told_of, PyObject *waited, tuple host):
+        """See `begin._apply_origin`. With a prefix, or ids, all is left to it."""
+        cdef PlainRequests shared = self.shared
+        cdef RememberedOrigin origin = None if shared.ids else shared.origin(told, told_of)
+        if origin is None or not origin.simple:
+            exchange.forwarding = {pair[0]: pair[1] for pair in [<object> told[i] for i in range(told_of)]}
+            if waited is not NULL:
+                exchange.forwarding[queues.FIELD] = (<tuple> waited)[1]
+            return
+        if waited is not NULL and shared.meter is not None:
+            seconds = queue_time((<tuple> waited)[1], clock_gettime_of(REALTIME))
+            if seconds is not None:
+                shared.meter.queues.append(seconds)
+        if origin.client is not None:
+            exchange.client = origin.client
+        exchange.scheme = origin.scheme
+        if origin.hosted:
+            scheme = self.link.scheme if origin.scheme is None else origin.scheme
+            exchange.host = host if origin.host is None else origin.host
+            if origin.port is not None and origin.portless != scheme:
+                exchange.host = (b"host", with_port(exchange.host[1], origin.port, scheme))
 
     cdef make_scope(self, PlainExchange exchange, cstr target, cstr end, cstr query, bint percent, list headers):
         """See `begin_exchange`."""
@@ -1355,7 +1432,9 @@ cdef class PlainConnection:
             path = shared.root_path + path
             raw = shared.raw_root_path + raw
         scope["asgi"] = PyDict_Copy(ASGI)
-        scope["client"] = self.client
+        scope["client"] = exchange.client
+        if exchange.scheme is not None:
+            scope["scheme"] = exchange.scheme
         if exchange.method is not GET:
             scope["method"] = exchange.method
         scope["path"] = path

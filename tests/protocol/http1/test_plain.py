@@ -46,12 +46,13 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 TOKEN = st.sampled_from(
     b"a|Accept|X-Y|x_1|Host|host|Cookie|Connection|TE|A b|\xe4||Content-Length|Transfer-Encoding|Upgrade|Expect|"
-    b"Proxy-Connection|X-Forwarded-For|X-Forwarded-Proto|Forwarded|X-Request-Start".split(b"|")
+    b"Proxy-Connection|X-Forwarded-For|X-Forwarded-Proto|Forwarded|X-Request-Start|X-Forwarded-Host|x-forwarded-port|"
+    b"X-Forwarded-Prefix".split(b"|")
 )
 VALUE = st.one_of(
     st.sampled_from(
         b"1|t|t:80|t:|:1|[::1]|a b|\t x \t|close|Close|keep-alive|keep-alive, close|0|chunked|h2c|100-continue|\x7f"
-        b"||a\0b|\xff|x\ry|198.51.100.7|https|trailers|upgrade".split(b"|")
+        b"||a\0b|\xff|x\ry|198.51.100.7|https|trailers|upgrade|443|81|/p|for=198.51.100.7;host=u".split(b"|")
     ),
     st.binary(max_size=6),
 )
