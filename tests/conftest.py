@@ -1,7 +1,8 @@
 """Fixtures for all tests, and the census that no test leaves a process behind."""
 
 import stat
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,20 @@ import pytest
 from tests.harness import ServerProcess, processes
 from tests.harness.server import STARTED_SESSIONS
 from tests.harness.tools import lacking
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep the bytecode of the test modules even where PYTHONDONTWRITEBYTECODE is set.
+
+    Without it each process of a parallel run compiles all of them, which takes 8 s of its time. The applications that
+    tests write and import are not concerned.
+    """
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+    try:
+        return (yield)
+    finally:
+        sys.dont_write_bytecode = before
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -57,32 +57,49 @@ class Process:
 
 def process(pid: int) -> Process | None:
     """The process with this pid, or None."""
+    found = _seen(str(pid))
+    return found and _titled(found)
+
+
+def _seen(pid: str) -> Process | None:
+    """As `process`, with the name as the title: one file to read. Tests look at all of them several times a second."""
     try:
-        stat = (_PROC / str(pid) / "stat").read_text(errors="replace")
-        title = (_PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        with open(f"/proc/{pid}/stat", errors="replace") as file:
+            stat = file.read()
     except OSError:
         return None
     # The second field is the name in parentheses and may itself hold spaces and parentheses.
     name, _, rest = stat.partition("(")[2].rpartition(")")
     fields = rest.split()
-    return Process(pid, int(fields[1]), int(fields[3]), fields[0], int(fields[19]), title or f"({name})")
+    return Process(int(pid), int(fields[1]), int(fields[3]), fields[0], int(fields[19]), f"({name})")
+
+
+def _titled(seen: Process) -> Process:
+    """With its command line, if it has one; a process that has gone meanwhile keeps its name."""
+    with suppress(OSError):
+        line = (_PROC / str(seen.pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        return replace(seen, title=line or seen.title)
+    return seen
 
 
 def processes() -> Iterator[Process]:
     """All processes that can be seen."""
+    return map(_titled, _all())
+
+
+def _all() -> Iterator[Process]:
+    """All processes that can be seen, without their titles."""
     if not _PROC.is_dir():
         return
-    for entry in _PROC.iterdir():
-        if entry.name.isdigit():
-            found = process(int(entry.name))
-            if found is not None:
-                yield found
+    for name in os.listdir(_PROC):
+        if name.isdigit() and (found := _seen(name)) is not None:
+            yield found
 
 
 def descendants(pid: int) -> list[Process]:
     """Children of `pid`, their children and so on, living ones only, oldest first."""
     by_parent: dict[int, list[Process]] = {}
-    for candidate in processes():
+    for candidate in _all():
         if candidate.state not in "ZX":
             by_parent.setdefault(candidate.parent, []).append(candidate)
     found: list[Process] = []
@@ -91,9 +108,9 @@ def descendants(pid: int) -> list[Process]:
         children = by_parent.get(queue.pop(), [])
         found += children
         queue += [child.pid for child in children]
-    return sorted(found, key=lambda each: (each.start, each.pid))
+    return sorted(map(_titled, found), key=lambda each: (each.start, each.pid))
 
 
 def in_session(session: int) -> list[Process]:
     """Living processes of one session: also those whose parent has died, which no tree shows."""
-    return [each for each in processes() if each.session == session and each.state not in "ZX"]
+    return [_titled(each) for each in _all() if each.session == session and each.state not in "ZX"]

@@ -17,8 +17,8 @@ Start = Callable[..., ServerProcess]
 APP = "tests.apps.rollout.app:app"
 #: Long variants: as many upgrades, recycles and seconds as issue 3 asks for. `make test` proves the same with fewer.
 LONG = bool(os.environ.get("TEST_LONG"))
-#: For what differs from another test in one detail that the unit tests of the pure core hold, too.
-variant = pytest.mark.skipif(not LONG, reason="a variant; TEST_LONG=1 runs it")
+#: For a test that differs from another in one detail. `make test` leaves these out, `make test-more` runs them.
+variant = pytest.mark.variant
 
 _READY = re.compile(r"worker \d+ \(generation (\d+), pid (\d+)\) is ready")
 

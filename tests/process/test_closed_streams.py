@@ -119,7 +119,7 @@ def test_a_check_with_closed_streams(tmp_path: Path) -> None:
     assert result.returncode == 0
 
 
-@pytest.mark.parametrize("mode", ["--preload", "--lazy"])
+@pytest.mark.parametrize("mode", ["--preload", pytest.param("--lazy", marks=variant)])
 def test_an_app_that_closes_its_standard_input_when_it_is_imported(server: Start, tmp_path: Path, mode: str) -> None:
     """Its loop would get the number, and libuv aborts where it is closed. Fails without the call after the load."""
     (tmp_path / "printing.py").write_text(f"import os, sys\nsys.stdin.close()\nos.close(1)\n{APP}")

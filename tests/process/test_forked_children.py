@@ -16,6 +16,7 @@ import pytest
 
 from tests.harness import PATIENCE, Notes, Process, RawConnection, ServerProcess, fetch, process, wait_for
 from tests.harness.server import REPOSITORY, addresses_in
+from tests.process.rolling import variant
 
 pytestmark = pytest.mark.process
 
@@ -36,7 +37,7 @@ def _check_disposition(child: dict[str, Any]) -> None:
     assert child["faulthandler"] is False
 
 
-@pytest.mark.parametrize("mode", ["--preload", "--lazy"])
+@pytest.mark.parametrize("mode", ["--preload", pytest.param("--lazy", marks=variant)])
 @pytest.mark.parametrize("way", ["fork", "multiprocessing", "thread"])
 def test_a_child_has_pythons_own_signals_and_sigterm_ends_it_alone(server: Start, way: str, mode: str) -> None:
     """It dies of SIGTERM, and its worker serves on.

@@ -11,7 +11,7 @@ import pytest
 
 from tests.apps import content
 from tests.harness import ServerProcess
-from tests.process.rolling import hold
+from tests.process.rolling import hold, variant
 
 pytestmark = pytest.mark.process
 
@@ -133,7 +133,7 @@ def test_wsgi_upload_cut_short_is_not_taken_for_whole(server: Callable[..., Serv
 
 
 @pytest.mark.parametrize("mode", ["--preload", "--lazy"])
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=variant), 2])
 def test_a_framework_that_needs_session_affinity_is_told_once(
     server: Callable[..., ServerProcess], mode: str, workers: int
 ) -> None:

@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 
 from tests.harness import Notes, ServerProcess
+from tests.process.rolling import variant
 
 pytestmark = pytest.mark.process
 
 HOUSEHOLD = "tests.apps.lifecycle.household:app"
 Start = Callable[..., ServerProcess]
-MODES = pytest.mark.parametrize("mode", ["--preload", "--lazy"])
 
 
 # ── threads and pools ────────────────────────────────────────────────────────────────────────
 
 
-@MODES
+@pytest.mark.parametrize("mode", ["--preload", pytest.param("--lazy", marks=variant)])
 @pytest.mark.parametrize("what", ["thread", "executor", "default-executor", "process", "processes"])
 def test_work_under_way_is_finished_at_a_stop(server: Start, what: str, mode: str, tmp_path: Path) -> None:
     """It takes twice the hang_timeout, so only a heart that beats meanwhile lets it.
@@ -161,7 +161,7 @@ def test_preloaded_exit_hooks_run_once_in_the_zygote_and_in_no_worker(server: St
     assert not any(directory.exists() for directory in directories)
 
 
-@MODES
+@pytest.mark.parametrize("mode", ["--preload", "--lazy"])
 def test_what_a_worker_registers_runs_in_that_worker(server: Start, mode: str, tmp_path: Path) -> None:
     """After lifespan shutdown, once. Fails without atexit._run_exitfuncs, and without weakref's in _LIBRARY."""
     notes = Notes(tmp_path)

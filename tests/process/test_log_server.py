@@ -14,6 +14,7 @@ from aserver.errors import ExitCode
 from tests.harness import Load, ServerProcess, wait_for
 from tests.harness.client import ClosedEarlyError, fetch
 from tests.harness.server import REPOSITORY, addresses_in
+from tests.process.rolling import variant
 
 pytestmark = pytest.mark.process
 
@@ -212,7 +213,7 @@ def test_log_config_in_json_in_the_real_server(server: Start, tmp_path: Path) ->
     assert f"log_config {config}: cannot be read as JSON" in refused.log
 
 
-@pytest.mark.parametrize("mode", ["--preload", "--lazy"])
+@pytest.mark.parametrize("mode", ["--preload", pytest.param("--lazy", marks=variant)])
 @pytest.mark.parametrize("configures", [False, True])
 def test_what_the_app_writes_to_loggers_of_other_servers_is_told_once(
     server: Start, tmp_path: Path, mode: str, configures: bool

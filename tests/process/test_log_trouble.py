@@ -13,6 +13,7 @@ import pytest
 
 from aserver.errors import ExitCode
 from tests.harness import Load, ServerProcess, tmpfs, wait_for
+from tests.process.rolling import variant
 
 pytestmark = pytest.mark.process
 
@@ -108,7 +109,7 @@ def test_trap_73_a_blocked_standard_error_keeps_errors_for_later(server: Start, 
 @pytest.mark.parametrize(
     ("how", "signum"), [("kill", signal.SIGKILL), ("segfault", signal.SIGSEGV), ("abort", signal.SIGABRT)]
 )
-@pytest.mark.parametrize("log_format", ["text", "json"])
+@pytest.mark.parametrize("log_format", ["text", pytest.param("json", marks=variant)])
 def test_trap_76_a_crash_leaves_last_words_and_one_record_with_the_stack(
     server: Start, app: list[str], how: str, signum: signal.Signals, log_format: str
 ) -> None:

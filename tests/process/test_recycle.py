@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import Load, Notes, ServerProcess
-from tests.process.rolling import APP, LONG, Start, keep_to, ready_pids, settle, wrk
+from tests.process.rolling import APP, LONG, Start, keep_to, ready_pids, settle, variant, wrk
 
 pytestmark = pytest.mark.process
 
@@ -25,7 +25,7 @@ def _due(server: ServerProcess, what: str) -> list[int]:
 
 @pytest.mark.external
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("mode", ["--preload", "--lazy"])
+@pytest.mark.parametrize("mode", ["--preload", pytest.param("--lazy", marks=variant)])
 def test_recycling_under_load_fails_nothing_and_stalls_nobody(server: Start, mode: str) -> None:
     """wrk with kept, one-shot and pipelined connections while workers go every 300 requests; the import takes 2 s.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import Load, Notes, Process, RawConnection, ServerProcess, process, require_tool
+from tests.process.rolling import variant
 
 pytestmark = pytest.mark.process
 
@@ -266,7 +267,7 @@ def test_trap_16_a_forked_child_of_a_worker_holds_no_listener(server: Start) -> 
         child.kill()
 
 
-@pytest.mark.parametrize("mode", ["--preload", "--lazy"])
+@pytest.mark.parametrize("mode", ["--preload", pytest.param("--lazy", marks=variant)])
 def test_trap_17_interpreter_flags_and_variables_reach_the_workers(server: Start, mode: str) -> None:
     """Fails without _args_from_interpreter_flags in programs.spawn_program."""
     flags = ["-O", "-W", "error::SyntaxWarning", "-X", "utf8=1", "-X", "no_debug_ranges", "-s"]
