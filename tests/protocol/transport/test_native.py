@@ -240,18 +240,30 @@ async def test_only_bytes_are_written(own: Stage, data: Any) -> None:
 
 
 async def test_a_close_waits_for_what_is_written(stage: Stage) -> None:
-    """Also if the client sends on, which is not heard. Fails without the end in `flush`, or with one in `close`."""
+    """Fails without the end in `flush`, or with one in `close`."""
     client, ear = await stage.connect()
     ear.transport.write(MUCH)
     ear.transport.close()
     ear.transport.close()
     assert ear.transport.is_closing()
-    client.send(b"more")
     await turns_of_the_loop()
     assert not ear.lost
     assert await exactly(client, len(MUCH)) == MUCH
     await eventually(lambda: ear.lost)
     assert [event for event in ear.events if event not in ("pause", "resume")] == [None]
+
+
+async def test_a_client_that_sends_after_a_close_is_not_heard(stage: Stage) -> None:
+    """The kernel resets it then, so that the last bytes may be lost. Fails without the look at `closing` in `reads`."""
+    client, ear = await stage.connect()
+    ear.transport.write(MUCH)
+    ear.transport.close()
+    client.send(b"more")
+    await turns_of_the_loop()
+    assert not ear.lost
+    client.close()
+    await eventually(lambda: ear.lost)
+    assert ear.heard == b""
 
 
 async def test_a_half_close_waits_for_what_is_written(stage: Stage) -> None:
