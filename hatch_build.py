@@ -10,9 +10,10 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCES = [Path("aserver", "protocol", "http1", "plain.pyx")]
+PROTOCOL = Path("aserver", "protocol")
+SOURCES = [PROTOCOL / "http1" / "plain.pyx", PROTOCOL / "websocket" / "plain.pyx"]
 if sys.platform == "linux":  # epoll
-    SOURCES.append(Path("aserver", "protocol", "transport", "native.pyx"))
+    SOURCES.append(PROTOCOL / "transport" / "native.pyx")
 
 
 class CustomBuildHook(BuildHookInterface[Any]):

@@ -36,6 +36,7 @@ from tests.protocol.websocket.peers import (
     frames_of,
     listen,
     request,
+    socket_of,
 )
 from tests.protocol.wiretap import READ, Tap, filled
 
@@ -254,7 +255,7 @@ async def wired(app: ASGIApp, **settings: Any) -> AsyncIterator[Wired]:
 
 
 def spent(line: Tap) -> bool:
-    reader = line.protocol.handler.reader
+    reader = socket_of(line.protocol.handler).reader
     return reader is not None and reader.spent
 
 
@@ -311,7 +312,7 @@ async def test_nothing_is_read_that_would_have_to_wait(flood: str) -> None:
         app = service.app
         await eventually(lambda: app.got[-2:] == ["end", "end"])
         assert line.reading
-        assert not line.protocol.handler.reader.paused
+        assert not socket_of(line.protocol.handler).reader.paused
 
 
 async def test_a_slow_application_is_not_asked_in_each_turn() -> None:
@@ -355,7 +356,7 @@ async def test_a_turn_does_not_open_a_full_queue() -> None:
         line.protocol.data_received(FLOODS["messages"])
         assert spent(line)
         await eventually(lambda: not service.service.context.fair_queue.waiting)
-        assert len(line.protocol.handler.messages) == PORTION_FRAMES + 10
+        assert len(socket_of(line.protocol.handler).messages) == PORTION_FRAMES + 10
         assert not line.reading
         assert not spent(line)
         service.app.go_on.set()
@@ -404,7 +405,7 @@ async def test_a_worker_that_leaves_amid_a_flood(answered: bool) -> None:
         line.protocol.data_received(FLOODS["pings"] + (frame(CLOSE) if answered else b""))
         assert spent(line)
         pongs = len(frames_of(line.written))
-        line.protocol.handler.leave()
+        socket_of(line.protocol.handler).leave()
         assert spent(line)
         assert service.service.context.fair_queue.waiting == 1
         *_, (first, payload) = frames_of(line.written)
@@ -478,7 +479,7 @@ async def test_any_order_of_sending_and_reading(ws_max_queue: int, seed: int) ->
     sent = b"".join(frame(BINARY, message) + (frame(PING, b"p") if rng.random() < 0.1 else b"") for message in messages)
 
     async def careful_echo(app: Application) -> None:
-        socket = transport.protocol.handler
+        socket: Any = socket_of(transport.protocol.handler)
         while not isinstance(got := await app.receive(), tuple):
             assert transport.reading is not socket.reader.paused
             assert socket.reader.unread <= 2 * max(PIECES)
@@ -519,7 +520,8 @@ def messages_of(written: bytes) -> list[bytes]:
 async def compressing(line: Tap) -> None:
     """Wait until a large message is being compressed, which takes some forty turns."""
     for _ in range(10_000):
-        if line.protocol.handler.owner.compressing is not None:
+        socket: Any = socket_of(line.protocol.handler)
+        if socket.owner.compressing is not None:
             return
         await asyncio.sleep(0)
     raise AssertionError("nothing is compressed in turns")
