@@ -10,10 +10,9 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-PROTOCOL = Path("aserver", "protocol")
-SOURCES = [PROTOCOL / "http1" / "plain.pyx", PROTOCOL / "websocket" / "plain.pyx"]
+SOURCES = [Path("aserver", "protocol", "http1", "plain.pyx")]
 if sys.platform == "linux":  # epoll
-    SOURCES.append(PROTOCOL / "transport" / "native.pyx")
+    SOURCES.append(Path("aserver", "protocol", "transport", "native.pyx"))
 
 
 class CustomBuildHook(BuildHookInterface[Any]):

@@ -64,11 +64,11 @@ def _is_awaited(found: object, *, by: object) -> bool:
     """Whether `by` awaits `found`, an object to which it refers.
 
     For objects that have no attribute for it. `anext()`, as in a context manager, refers to its generator; our compiled
-    coroutines refer to the wrapper of a coroutine, or to a `Drive` (`websocket/plain.pyx`), which has the attribute.
+    coroutines refer to the wrapper of a coroutine.
     """
     if type(by).__name__ == "coroutine_wrapper":
         return inspect.iscoroutine(found)
-    return inspect.isasyncgen(found) or type(found).__name__ in {"coroutine_wrapper", "Drive"}
+    return inspect.isasyncgen(found) or type(found).__name__ == "coroutine_wrapper"
 
 
 def is_installed(file: str) -> bool:

@@ -8,7 +8,6 @@ import asyncio
 import contextvars
 import logging
 import warnings
-from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any, Final, Protocol
 
@@ -57,8 +56,6 @@ class Context:
         if config.proxy_headers:
             self.forwarding = Forwarding(Peers(config.forwarded_allow_ips))
         self.connections: set[object] = set()  # open `Connection`s, which add themselves
-        #: Makes the handler of a WebSocket over HTTP/1 (`PlainSockets`); None where that is the ordinary one.
-        self.begin_socket: Callable[[Any], Any] | None = None
         self.more_streams = 0  # HTTP/2's open streams, without the first of each connection
         self.gathered: list[Gathered] = []  # connections whose answers are written at the end of this turn
         self.gather_until = 0.0  # by monotonic(); see GATHER_SECONDS

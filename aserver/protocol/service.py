@@ -32,10 +32,6 @@ try:
     from aserver.protocol.http1.plain import PlainRequests
 except ImportError:  # not compiled
     PlainRequests = None  # type: ignore[assignment,misc]
-try:
-    from aserver.protocol.websocket.plain import PlainSocket, PlainSockets
-except ImportError:
-    PlainSocket = PlainSockets = None  # type: ignore[assignment,misc]
 
 log = logging.getLogger("aserver.error")
 
@@ -91,10 +87,6 @@ class Service:
         self.plain = None
         if PlainRequests is not None:
             self.plain = PlainRequests(self.tasks, self.context, self.encoder.heads, self.limits, self._ordinary)
-        self.plain_sockets = None
-        if PlainSockets is not None:
-            self.plain_sockets = PlainSockets(self.context)
-            self.context.begin_socket = self.plain_sockets.begin
         self.blocks = BlockEncoder(self.context.defaults)
 
     @property
@@ -187,8 +179,6 @@ class Service:
         found: list[Socket] = []
         for connection in self.connections:
             handler = connection.handler
-            if PlainSocket is not None and isinstance(handler, PlainSocket):
-                handler = handler.socket
             if isinstance(handler, Socket):
                 found.append(handler)
             elif isinstance(handler, Http2Connection):
@@ -236,8 +226,6 @@ class Service:
         self.blocks.renew()
         if self.plain is not None:
             self.plain.renew()
-        if self.plain_sockets is not None:
-            self.plain_sockets.renew()
         for connection in [c for c in self.connections if c.deadline <= now or c.write_deadline <= now]:
             if connection.write_deadline <= now:
                 connection.write_expired()

@@ -94,7 +94,6 @@ class Exchange(Response):
 
     #: Set when the response is complete, and only if the access log shows it.
     duration: float
-    call = None  # see `Request`
 
     def __init__(  # noqa: PLR0917 - see Response
         self,

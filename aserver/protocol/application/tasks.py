@@ -10,7 +10,7 @@ import contextvars
 import logging
 import sys
 from asyncio import Task
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from math import inf
 from time import monotonic
 from typing import Any, Final, Protocol
@@ -45,10 +45,6 @@ class Request(Protocol):
     @property
     def method(self) -> str:
         """The method, WEBSOCKET for a WebSocket."""
-
-    @property
-    def call(self) -> Callable[[ASGIApp], Awaitable[None]] | None:
-        """Calls the application natively (`websocket/plain.pyx`); None if it is to be called as it is."""
 
     async def receive(self) -> Message:
         """ASGI `receive()`."""
@@ -205,8 +201,7 @@ class Tasks:
         if self._note is not None:
             self._note(request.target)
         try:
-            call = request.call
-            await (self._app(request.scope, request.receive, request.send) if call is None else call(self._app))
+            await self._app(request.scope, request.receive, request.send)
             if request.state is not DONE:
                 request.returned()
         except BaseException as error:  # noqa: BLE001 - the application's SystemExit must not stop the server

@@ -129,22 +129,19 @@ class Socket(Handler):
                 self.reader.paused = True
                 self.tunnel.gate.pause(Pause.MESSAGES)
 
-    def take(self) -> Message | None:
-        """Take the first message that waits, or the disconnect; None if there is none yet."""
-        if self.messages:
-            message, size = self.messages.popleft()
-            self.queued -= size
-            if self.reader is not None and self.reader.paused:
-                self.go_on_reading()
-            return message
-        return None if self._disconnect is None else self._tell(self._disconnect)
-
     async def receive(self) -> Message:
         """ASGI `receive()`."""
-        while (message := self.take()) is None and self.waiter is not None:
-            await self._turn_after(self.waiter)
-        if message is not None:
-            return message
+        while self.messages or self._disconnect is not None or self.waiter is not None:
+            if self.messages:
+                message, size = self.messages.popleft()
+                self.queued -= size
+                if self.reader is not None and self.reader.paused:
+                    self.go_on_reading()
+                return message
+            if self._disconnect is not None:
+                return self._tell(self._disconnect)
+            assert self.waiter is not None  # another task waits already, and gets the first message
+            await asyncio.wait([self.waiter])
         self.streak = False
         waiter: asyncio.Future[Message] = self.context.loop.create_future()
         self.waiter = waiter
@@ -156,17 +153,6 @@ class Socket(Handler):
             elif waiter.done() and not waiter.cancelled():  # the task was cancelled: its message must not be lost
                 self.messages.appendleft((waiter.result(), 0))
             raise
-
-    async def _turn_after(self, waiter: asyncio.Future[Message]) -> None:
-        """Wait until another task, which waits already, has got the first message."""
-        turn: asyncio.Future[None] = self.context.loop.create_future()
-
-        def give(_: object) -> None:
-            if not turn.done():
-                turn.set_result(None)
-
-        waiter.add_done_callback(give)
-        await turn
 
     def go_on_reading(self) -> None:
         """Read again when half of the queue is free."""

@@ -214,11 +214,6 @@ class FrameReader:
         return at
 
     @property
-    def at_rest(self) -> bool:
-        """Whether the next byte begins a message or a control frame, and would be parsed."""
-        return not (self._kind or self._held or self.paused)
-
-    @property
     def unread(self) -> int:
         """The number of bytes that are kept and not parsed yet."""
         return len(self._held) - self._held_from

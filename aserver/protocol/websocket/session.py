@@ -7,11 +7,11 @@ Sources: the WebSocket part of the ASGI specification (version 2.5), and its ext
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from time import monotonic
 from typing import Final
 
-from aserver.asgi import ASGIApp, Message, Scope
+from aserver.asgi import Message, Scope
 from aserver.errors import ApplicationError, ClientDisconnectedError, ClientError
 from aserver.protocol.application.access_record import PlainRecord
 from aserver.protocol.application.exchange import Exchange
@@ -45,7 +45,6 @@ class WebSocket:
         "_deflater",
         "_handshake",
         "_response",
-        "call",
         "client",
         "compressing",
         "context",
@@ -89,7 +88,6 @@ class WebSocket:
         self.response_headers: Sequence[tuple[bytes, bytes]] = ()
         self.task: asyncio.Task[None] | None = None
         self.receive = self.socket.receive
-        self.call: Callable[[ASGIApp], Awaitable[None]] | None = None
         self._deflater: deflate.Deflater | None = None
         self.compressing: asyncio.Future[None] | None = None  # done when a large message is compressed
         self._handshake: handshake.OpeningHandshake | None = None
@@ -360,9 +358,7 @@ def is_offered(exchange: Exchange) -> bool:
 def take_over(tunnel: Tunnel, tasks: Tasks, answer: OpeningAnswer, exchange: Exchange, rest: bytes) -> None:
     """Make a WebSocket of a tunnel. `exchange` asks for it and was not started; `rest` are the bytes that followed."""
     websocket = WebSocket(tunnel, tasks, answer, exchange)
-    begin = tunnel.context.begin_socket
-    handler = websocket.socket if begin is None or exchange.version != "1.1" else begin(websocket)
-    tunnel.hand_over(handler)
+    tunnel.hand_over(websocket.socket)
     websocket.open()
     if rest:
-        handler.data_received(rest)
+        websocket.socket.data_received(rest)

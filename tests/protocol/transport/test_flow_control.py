@@ -17,7 +17,7 @@ from aserver.protocol.websocket import connection as ws_socket
 from tests.harness.waiting import turns_of_the_loop
 from tests.protocol.narrows import HIGH, PIECES, TURNS, Narrows
 from tests.protocol.serving import GET, answer, field, read_all, service_of, status
-from tests.protocol.websocket.peers import BINARY, CLOSE, PING, Application, frame, frames_of, request, socket_of
+from tests.protocol.websocket.peers import BINARY, CLOSE, PING, Application, frame, frames_of, request
 
 #: Different orders of events.
 SEEDS = range(8)
@@ -59,7 +59,7 @@ async def test_echoed_messages(ws_max_queue: int, seed: int) -> None:
     )
 
     async def careful_echo(app: Application) -> None:
-        socket: Any = socket_of(transport.protocol.handler)
+        socket = transport.protocol.handler
         while not isinstance(got := await app.receive(), tuple):
             assert transport.reading is not socket.reader.paused
             assert len(socket.messages) <= ws_max_queue

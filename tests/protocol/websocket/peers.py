@@ -7,7 +7,6 @@ from typing import Any
 
 from aserver.asgi import Receive, Scope, Send
 from aserver.protocol.websocket import mask
-from aserver.protocol.websocket.connection import Socket
 from aserver.protocol.websocket.deflate import Agreement, negotiate
 from aserver.protocol.websocket.frames import head
 from aserver.protocol.websocket.reader import FrameReader
@@ -67,16 +66,6 @@ def frames_of(data: bytes) -> list[tuple[int, bytes]]:
     return found
 
 
-# ── the server ──────────────────────────────────────────────────────────────────────────────
-
-
-def socket_of(handler: Any) -> Socket:
-    """The WebSocket of a connection's handler, with either build."""
-    socket = handler if isinstance(handler, Socket) else handler.socket
-    assert isinstance(socket, Socket)
-    return socket
-
-
 # ── the reader ───────────────────────────────────────────────────────────────────────────────
 
 
@@ -128,7 +117,7 @@ class Application:
         self.returned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.scope, self.take, self.send = scope, receive, send
+        self.scope, self._receive, self.send = scope, receive, send
         assert await receive() == {"type": "websocket.connect"}
         try:
             if self.accept:
@@ -141,7 +130,7 @@ class Application:
 
     async def receive(self) -> Any:
         """The next message: str, bytes, or code and reason of the disconnect."""
-        message = await self.take()
+        message = await self._receive()
         if message["type"] == "websocket.disconnect":
             self.got.append((message["code"], message["reason"]))
         else:

@@ -36,7 +36,6 @@ from tests.protocol.websocket.peers import (
     frames_of,
     listen,
     request,
-    socket_of,
 )
 from tests.protocol.wiretap import READ, Tap, filled
 
@@ -255,7 +254,7 @@ async def wired(app: ASGIApp, **settings: Any) -> AsyncIterator[Wired]:
 
 
 def spent(line: Tap) -> bool:
-    reader = socket_of(line.protocol.handler).reader
+    reader = line.protocol.handler.reader
     return reader is not None and reader.spent
 
 
@@ -312,7 +311,7 @@ async def test_nothing_is_read_that_would_have_to_wait(flood: str) -> None:
         app = service.app
         await eventually(lambda: app.got[-2:] == ["end", "end"])
         assert line.reading
-        assert not socket_of(line.protocol.handler).reader.paused
+        assert not line.protocol.handler.reader.paused
 
 
 async def test_a_slow_application_is_not_asked_in_each_turn() -> None:
@@ -356,7 +355,7 @@ async def test_a_turn_does_not_open_a_full_queue() -> None:
         line.protocol.data_received(FLOODS["messages"])
         assert spent(line)
         await eventually(lambda: not service.service.context.fair_queue.waiting)
-        assert len(socket_of(line.protocol.handler).messages) == PORTION_FRAMES + 10
+        assert len(line.protocol.handler.messages) == PORTION_FRAMES + 10
         assert not line.reading
         assert not spent(line)
         service.app.go_on.set()
@@ -405,7 +404,7 @@ async def test_a_worker_that_leaves_amid_a_flood(answered: bool) -> None:
         line.protocol.data_received(FLOODS["pings"] + (frame(CLOSE) if answered else b""))
         assert spent(line)
         pongs = len(frames_of(line.written))
-        socket_of(line.protocol.handler).leave()
+        line.protocol.handler.leave()
         assert spent(line)
         assert service.service.context.fair_queue.waiting == 1
         *_, (first, payload) = frames_of(line.written)
@@ -479,7 +478,7 @@ async def test_any_order_of_sending_and_reading(ws_max_queue: int, seed: int) ->
     sent = b"".join(frame(BINARY, message) + (frame(PING, b"p") if rng.random() < 0.1 else b"") for message in messages)
 
     async def careful_echo(app: Application) -> None:
-        socket: Any = socket_of(transport.protocol.handler)
+        socket = transport.protocol.handler
         while not isinstance(got := await app.receive(), tuple):
             assert transport.reading is not socket.reader.paused
             assert socket.reader.unread <= 2 * max(PIECES)
@@ -520,8 +519,7 @@ def messages_of(written: bytes) -> list[bytes]:
 async def compressing(line: Tap) -> None:
     """Wait until a large message is being compressed, which takes some forty turns."""
     for _ in range(10_000):
-        socket: Any = socket_of(line.protocol.handler)
-        if socket.owner.compressing is not None:
+        if line.protocol.handler.owner.compressing is not None:
             return
         await asyncio.sleep(0)
     raise AssertionError("nothing is compressed in turns")

@@ -32,7 +32,6 @@ from tests.protocol.websocket.peers import (
     frame,
     listen,
     request,
-    socket_of,
 )
 from tests.protocol.wiretap import Writes
 
@@ -230,7 +229,8 @@ async def test_a_flood_before_the_accept_pauses_reading() -> None:
         whole = frame(BINARY, bytes(65536))
         client.writer.write(whole * 200)
         await eventually(lambda: app.scope)
-        socket = socket_of(next(iter(server.service.connections)).handler)
+        socket = next(iter(server.service.connections)).handler
+        assert isinstance(socket, connection.Socket)
         await eventually(lambda: len(socket.early) > 65536)
         await turns_of_the_loop(20)
         assert len(socket.early) < 2_000_000
@@ -498,7 +498,8 @@ async def test_a_message_is_not_lost_when_its_receiver_is_cancelled() -> None:
     tasks: list[asyncio.Future[Any]] = []
     app = Application(hesitant)
     async with opened(app) as (client, server):
-        socket = socket_of(next(iter(server.service.connections)).handler)
+        socket = next(iter(server.service.connections)).handler
+        assert isinstance(socket, connection.Socket)
         await eventually(lambda: socket.waiter is not None)
         socket.data_received(frame(TEXT, b"kept"))
         tasks[0].cancel()  # it has the message, but has not run since
@@ -528,7 +529,8 @@ async def test_a_slow_application_stops_the_reading() -> None:
 
     app = Application(slow)
     async with opened(app, ws_max_queue=4) as (client, server):
-        socket = socket_of(next(iter(server.service.connections)).handler)
+        socket = next(iter(server.service.connections)).handler
+        assert isinstance(socket, connection.Socket)
         numbers = [b"%d" % number for number in range(1000)]
         await client.send(b"".join(frame(TEXT, number) for number in numbers))
         await eventually(lambda: len(socket.messages) == 4)
@@ -549,7 +551,8 @@ async def test_a_large_message_that_waits_stops_the_reading() -> None:
 
     app = Application(slow)
     async with opened(app) as (client, server):
-        socket = socket_of(next(iter(server.service.connections)).handler)
+        socket = next(iter(server.service.connections)).handler
+        assert isinstance(socket, connection.Socket)
         size = connection.QUEUE_BYTES + 1
         client.writer.write(frame(BINARY, bytes(size)) * 20)
         await eventually(lambda: socket.messages)
@@ -570,7 +573,8 @@ async def test_a_close_is_heard_behind_messages_that_nobody_took() -> None:
 
     app = Application(leave)
     async with opened(app, ws_max_queue=1) as (client, server):
-        socket = socket_of(next(iter(server.service.connections)).handler)
+        socket = next(iter(server.service.connections)).handler
+        assert isinstance(socket, connection.Socket)
         client.writer.write(frame(BINARY, bytes(100_000)) * 50)
         await eventually(lambda: socket.messages)
         app.go_on.set()
@@ -583,7 +587,8 @@ async def test_both_directions_full_until_the_client_reads() -> None:
     """`test_flow_control` has the orders of events; this has the kernel's buffers and the loop's own transport."""
     app = Application(echo)
     async with opened(app) as (client, server):
-        socket = socket_of(next(iter(server.service.connections)).handler)
+        socket = next(iter(server.service.connections)).handler
+        assert isinstance(socket, connection.Socket)
         stop_reading(client, socket)
         messages = [bytes([number]) * 300_000 for number in range(40)]
         for message in messages:
@@ -610,7 +615,8 @@ async def test_a_slow_client_suspends_send_and_gets_one_pong() -> None:
 
     app = Application(flood)
     async with opened(app) as (client, server):
-        socket = socket_of(next(iter(server.service.connections)).handler)
+        socket = next(iter(server.service.connections)).handler
+        assert isinstance(socket, connection.Socket)
         stop_reading(client, socket)
         app.go_on.set()
         await stuck(socket)
@@ -645,7 +651,8 @@ async def test_a_slow_client_suspends_a_denial() -> None:
         client = await server.connect()
         await client.send(request())
         await eventually(lambda: app.scope)
-        socket = socket_of(next(iter(server.service.connections)).handler)
+        socket = next(iter(server.service.connections)).handler
+        assert isinstance(socket, connection.Socket)
         stop_reading(client, socket)
         app.go_on.set()
         await stuck(socket)
@@ -722,7 +729,8 @@ async def test_no_ping_for_a_client_that_does_not_read() -> None:
 
     app = Application(flood)
     async with opened(app, write_timeout=1000, ws_ping_interval=20, ws_ping_timeout=20) as (client, server):
-        socket = socket_of(next(iter(server.service.connections)).handler)
+        socket = next(iter(server.service.connections)).handler
+        assert isinstance(socket, connection.Socket)
         stop_reading(client, socket)
         app.go_on.set()
         await stuck(socket)
@@ -756,7 +764,8 @@ async def test_no_ping_timeout_while_it_is_the_application_that_is_slow() -> Non
 
     app = Application(slow)
     async with opened(app, ws_max_queue=1, ws_ping_interval=20, ws_ping_timeout=20) as (client, server):
-        socket = socket_of(next(iter(server.service.connections)).handler)
+        socket = next(iter(server.service.connections)).handler
+        assert isinstance(socket, connection.Socket)
         await client.send(frame(TEXT, b"1"))
         await eventually(lambda: socket.messages)
         begin = server.service.context.now
@@ -826,7 +835,8 @@ async def test_what_an_application_has_not_taken_is_dropped_when_it_closes() -> 
 
     app = Application(close)
     async with opened(app) as (client, server):
-        socket = socket_of(next(iter(server.service.connections)).handler)
+        socket = next(iter(server.service.connections)).handler
+        assert isinstance(socket, connection.Socket)
         await client.send(frame(TEXT, b"1") + frame(TEXT, b"2"))
         await eventually(lambda: len(socket.messages) == 2)
         app.go_on.set()
@@ -1021,7 +1031,8 @@ async def test_a_client_that_never_reads_is_given_up() -> None:
 
     app = Application(flood)
     async with opened(app, write_timeout=5, ws_ping_interval=0) as (client, server):
-        socket = socket_of(next(iter(server.service.connections)).handler)
+        socket = next(iter(server.service.connections)).handler
+        assert isinstance(socket, connection.Socket)
         stop_reading(client, socket)
         app.go_on.set()
         await stuck(socket)
