@@ -195,19 +195,19 @@ class Acceptor:
 
     async def serve_queued(self, taken: list[socket.socket], until: float) -> None:
         """Make connections of the sockets `taken`. A handshake has time until `until` (seconds of the loop's clock)."""
-        make = self._maker
         begun: list[TlsHandshake] = []
         connecting: list[asyncio.Task[Any]] = []
+
+        def begin() -> asyncio.BaseProtocol:
+            begun.append(self._handshake())
+            return begun[-1].below
+
+        make = begin if self._handshake_first else self._maker
         for connection in taken:
-            if self._handshake_first:
-                begun.append(self._handshake())
-                protocol = begun[-1].below
-            else:
-                protocol = make()
             if self.poll is not None:
-                self.poll.adopt(connection, partial(_same, protocol))
+                self.poll.adopt(connection, make)
             else:
-                connect = self.loop.connect_accepted_socket(partial(_same, protocol), connection)
+                connect = self.loop.connect_accepted_socket(make, connection)
                 connecting.append(self.loop.create_task(connect))
         await asyncio.gather(*connecting, return_exceptions=True)
         if begun:  # side by side: a client may never finish its handshake
@@ -259,7 +259,3 @@ def _is_transparent(sock: socket.socket) -> bool:
 def _keep_path(loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
     parameters = inspect.signature(loop.create_unix_server).parameters
     return {"cleanup_socket": False} if "cleanup_socket" in parameters else {}
-
-
-def _same(protocol: asyncio.BaseProtocol) -> asyncio.BaseProtocol:
-    return protocol

@@ -75,3 +75,14 @@ def script(*messages: Any) -> App:
                 await send(each)
 
     return app
+
+
+async def exit_process(*_: Any) -> None:
+    raise SystemExit(1)
+
+
+async def cancel_itself(*_: Any) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(1)

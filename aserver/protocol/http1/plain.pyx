@@ -221,7 +221,7 @@ cdef class RememberedHead:
 
 cdef class RememberedOrigin:
     """The original request that a group of forwarding fields describes (see `Origin`), if the fields are simple."""
-    cdef object client, scheme, port, portless  # `portless`: the scheme whose default the port is
+    cdef object client, scheme, port
     cdef tuple host  # as a field
     cdef bint simple, hosted
 
@@ -362,7 +362,6 @@ cdef class PlainRequests:
         origin = RememberedOrigin.__new__(RememberedOrigin)
         origin.client, origin.scheme, origin.port = read.client, read.scheme, read.port
         origin.host = None if read.host is None else (b"host", read.host)
-        origin.portless = {80: "http", 443: "https"}.get(read.port)
         origin.hosted = read.host is not None or read.port is not None
         origin.simple = read.prefix is None
         for _, value in key:
@@ -1414,7 +1413,7 @@ cdef class PlainConnection:
         if origin.hosted:
             scheme = self.link.scheme if origin.scheme is None else origin.scheme
             exchange.host = host if origin.host is None else origin.host
-            if origin.port is not None and origin.portless != scheme:
+            if origin.port is not None:
                 exchange.host = (b"host", with_port(exchange.host[1], origin.port, scheme))
 
     cdef make_scope(self, PlainExchange exchange, cstr target, cstr end, cstr query, bint percent, list headers):

@@ -13,7 +13,7 @@ from contextlib import suppress
 from enum import Enum
 from typing import Any, Final, cast
 
-from aserver.protocol.transport.writer import has_vectors
+from aserver.protocol.transport.writer import write_pieces
 
 log = logging.getLogger("aserver.error")
 
@@ -65,11 +65,9 @@ class TlsTransport:
         "_rest",
         "_ssl",
         "_take",
-        "_vectors",
     )
 
     _below: Transport
-    _vectors: bool
 
     def __init__(self, loop: AbstractEventLoop, context: ssl.SSLContext, protocol: BaseProtocol) -> None:
         self._incoming = ssl.MemoryBIO()
@@ -93,7 +91,6 @@ class TlsTransport:
     def connection_made(self, transport: BaseTransport) -> None:
         """Wait for the client's first flight."""
         self._below = cast("Transport", transport)
-        self._vectors = has_vectors(self._below)
         if self._phase is OVER:  # given up before
             self._below.abort()
         else:
@@ -147,9 +144,9 @@ class TlsTransport:
         try:
             self._ssl.do_handshake()
         except ssl.SSLWantReadError:
-            self._flush()
             return
-        self._flush()
+        finally:
+            self._flush()
         self._phase = OPEN
         self.set_protocol(self._protocol)
         self._protocol.connection_made(self)
@@ -214,10 +211,7 @@ class TlsTransport:
             for position in range(0, len(view), RECORD):
                 self._encrypt(view[position : position + RECORD])
                 records.append(self._take())
-        if self._vectors:
-            self._below.writelines(records)
-        else:
-            self._below.write(b"".join(records))
+        write_pieces(self._below, records)
 
     def close(self) -> None:
         """Send a close_notify after all that was written, and close."""

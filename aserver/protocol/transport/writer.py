@@ -27,12 +27,16 @@ GATHER_SECONDS: Final = 0.001
 _WITH_VECTORS: Final = ("uvloop.", "aserver.protocol.transport.")
 
 
-def has_vectors(transport: asyncio.Transport) -> bool:
-    """Whether `writelines` of a transport is a single call of the kernel.
+def write_pieces(transport: asyncio.Transport, pieces: list[bytes]) -> None:
+    """Write pieces that are too large to be joined, in one call of the kernel if the transport can do that.
 
-    asyncio's joins the pieces (3.11), or does not call `pause_writing` (3.12.0 to 3.13.5).
+    asyncio's `writelines` joins the pieces (3.11), or does not call `pause_writing` (3.12.0 to 3.13.5).
     """
-    return type(transport).__module__.startswith(_WITH_VECTORS)
+    if type(transport).__module__.startswith(_WITH_VECTORS):
+        transport.writelines(pieces)
+    else:
+        for piece in pieces:
+            transport.write(piece)
 
 
 class Writer:
@@ -61,14 +65,9 @@ class Writer:
         """Write the held pieces, then `pieces`, which are too large to be joined, at once."""
         if self.held:
             self.flush()
-        transport = self.transport
         # writelines() of uvloop, and of ours, is a single writev(2): 44 us for 64 KB, where two write(2) take 49. Two
         # write(2) send the head in a packet of its own, which wakes the client, and halve the rate of bodies of 1 MB.
-        if has_vectors(transport):
-            transport.writelines(pieces)
-        else:
-            for piece in pieces:
-                transport.write(piece)
+        write_pieces(self.transport, pieces)
 
     def write_soon(self, data: bytes | list[bytes]) -> None:
         """Write a piece that more may follow in this turn. The first is written at once, the others are held."""

@@ -18,7 +18,7 @@ from aserver.protocol.application.body import HIGH_WATER
 from tests.harness.waiting import turns_of_the_loop
 from tests.protocol.http1.framing_rows import BEHIND, PLAIN
 from tests.protocol.serving import GET, LAST_GET, answer, read_all, serving
-from tests.protocol.sides import Side, both, message, script
+from tests.protocol.sides import Side, both, cancel_itself, exit_process, message, script
 from tests.protocol.wiretap import TURNS, Tap
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("aserver.protocol.http1.plain") is None, reason="not compiled")
@@ -168,17 +168,6 @@ async def _go_on(_receive: Receive, send: Send) -> None:
         await send(message("body", body=b"more"))
 
 
-async def _exit(*_: Any) -> None:
-    raise SystemExit(1)
-
-
-async def _cancel(*_: Any) -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    task.cancel()
-    await asyncio.sleep(1)
-
-
 LENGTH = [(b"content-length", b"2")]
 OK = message("start", status=200, headers=LENGTH)
 BODY = message("body", body=b"ok")
@@ -215,9 +204,9 @@ SCRIPTS: dict[str, tuple[Any, ...]] = {
     "raises": (_raise,),
     "raises after the head": (OK, _raise),
     "raises after the answer": (OK, BODY, _raise),
-    "exits": (_exit,),
-    "is cancelled": (_cancel,),
-    "is cancelled after the head": (OK, _cancel),
+    "exits": (exit_process,),
+    "is cancelled": (cancel_itself,),
+    "is cancelled after the head": (OK, cancel_itself),
     "hears twice after the answer": (_hear, OK, BODY, _hear, _hear),
     "hears twice": (_hear, _hear, OK, BODY),
     "echoes": (_echo,),

@@ -21,7 +21,7 @@ from aserver.protocol.transport.writer import HOLD_BYTES
 from tests.harness.waiting import turns_of_the_loop
 from tests.protocol.narrows import HIGH, Narrows
 from tests.protocol.serving import GET, LAST_GET, answer, body_of, serving
-from tests.protocol.sides import Side, message, script
+from tests.protocol.sides import Side, cancel_itself, exit_process, message, script
 from tests.protocol.wiretap import TURNS, Tap
 
 NATIVE = "aserver.protocol.http1.plain"
@@ -65,17 +65,6 @@ async def _turn(*_: Any) -> None:
 
 async def _raise(*_: Any) -> None:
     raise ValueError("of the application")
-
-
-async def _exit(*_: Any) -> None:
-    raise SystemExit(1)
-
-
-async def _cancel(*_: Any) -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    task.cancel()
-    await asyncio.sleep(1)
 
 
 async def _hear(receive: Receive, _: Send) -> None:
@@ -126,8 +115,8 @@ SCRIPTS: dict[str, tuple[Any, ...]] = {
     "raises": (CHUNKED, *pieces(1, 2), _raise),
     "raises within a length": (of(9), *pieces(1, 2), _raise),
     "raises after a turn": (CHUNKED, *pieces(1, 2), _turn, *pieces(3, 4), _raise),
-    "exits": (CHUNKED, *pieces(1, 2), _exit),
-    "is cancelled": (CHUNKED, *pieces(1, 2), _cancel),
+    "exits": (CHUNKED, *pieces(1, 2), exit_process),
+    "is cancelled": (CHUNKED, *pieces(1, 2), cancel_itself),
     "returns": (CHUNKED, *pieces(1, 2)),
     "returns within a length": (of(9), *pieces(1, 2)),
     "a second head": (CHUNKED, *pieces(1, 2), refused("unexpected", CHUNKED), *pieces(3), END),
