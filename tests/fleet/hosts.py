@@ -34,8 +34,13 @@ async def app(scope, receive, send):
 
 
 def ip(*words: str) -> None:
-    """ip(8)."""
-    subprocess.run(["ip", *words], check=True, capture_output=True)
+    """ip(8).
+
+    Raises:
+        AssertionError: It failed; with its words and what it said.
+    """
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"ip {' '.join(words)}: {done.stderr}"
 
 
 def make_bridge() -> None:
@@ -76,6 +81,8 @@ class Host:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self._server is not None:
             self._server.__exit__(kind, error, trace)
+        # The kernel clears a namespace that nobody holds later, on its own: until then the next host could not have this name.
+        ip("link", "delete", self.name)
         assert self._namespace.stdin is not None
         self._namespace.stdin.close()
         self._namespace.wait()
