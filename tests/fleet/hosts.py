@@ -81,7 +81,7 @@ class Host:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self._server is not None:
             self._server.__exit__(kind, error, trace)
-        # The kernel clears a namespace that nobody holds later, on its own: until then the next host could not have this name.
+        # The kernel clears an abandoned namespace at its leisure, and until then no other host could have this name.
         ip("link", "delete", self.name)
         assert self._namespace.stdin is not None
         self._namespace.stdin.close()
