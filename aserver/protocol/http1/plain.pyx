@@ -70,6 +70,7 @@ DEF MOST_TOLD = 8  # above the number of forwarding fields, each of which may co
 
 cdef bint EAGER = sys.version_info >= (3, 12)
 cdef double GATHER_SECONDS = writer.GATHER_SECONDS, HOLD_SECONDS = writer.HOLD_SECONDS
+cdef Py_ssize_t MOST_GATHERED = writer.MOST_GATHERED
 cdef Py_ssize_t JOIN_LIMIT = response.JOIN_LIMIT, HOLD_BYTES = writer.HOLD_BYTES
 cdef object Task = asyncio.Task, NEXT_REQUEST = Awaited.NEXT_REQUEST, NOTHING = Awaited.NOTHING
 cdef object BETWEEN = ReadPhase.BETWEEN, monotonic = time.monotonic, decode_path = targets.decode_path
@@ -1090,9 +1091,10 @@ cdef class PlainConnection:
         """Whether to write at the end of the turn, because an answer was just written. If not, write those that wait."""
         cdef PlainRequests shared = self.shared
         cdef double now = clock()
-        if now < shared.gather_until:
-            return True
+        cdef bint soon = now < shared.gather_until
         shared.gather_until = now + GATHER_SECONDS
+        if soon and PyList_GET_SIZE(shared.gathered) < MOST_GATHERED:
+            return True
         if shared.gathered:
             shared.flush()
         if shared.context.gathered:

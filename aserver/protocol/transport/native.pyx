@@ -37,7 +37,7 @@ cdef extern from "<sys/epoll.h>":
         uint32_t events
         epoll_data_t data
     int EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL
-    uint32_t EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP
+    uint32_t EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP, EPOLLET
     int epoll_create1(int)
     int epoll_ctl(int, int, int, epoll_event *)
     int epoll_wait(int, epoll_event *, int, int)
@@ -82,7 +82,7 @@ cdef extern from "<arpa/inet.h>":
 
 DEF READ = 256000  # bytes in a read, as uvloop's
 DEF LARGE = 32768  # bytes of a read after which the next has an object of its own
-DEF EVENTS = 256  # in a turn; the others are the next turn's
+DEF EVENTS = 32  # in a turn; the others are the next turn's, so that no answer waits for hundreds of tasks
 DEF PIECES = 64  # in a write
 DEF HIGH = 65536  # bytes that may wait until the protocol is paused, as asyncio's
 DEF ACCEPTED = 16  # clients in a turn, so that one worker of several does not take all
@@ -303,18 +303,21 @@ cdef class SocketTransport:
     cdef inline bint reads(self) noexcept:
         return not (self.reading_paused or self.closing or self.at_eof)
 
-    cdef interest(self):
-        """Have the epoll instance wait for the right events."""
+    cdef interest(self, bint again=False):
+        """Have the epoll instance wait for the right events, of which it tells once when they come, or are there by now.
+
+        With `again` also if it waits for them already, because those that it has told of were not used up.
+        """
         cdef uint32_t wanted = 0
         cdef int operation, on = 1
         cdef epoll_event event
         cdef SocketPoll poll = self.poll
         if not self.ended:
             if self.reads():
-                wanted = EPOLLIN
+                wanted = EPOLLIN | EPOLLRDHUP
             if self.size:
                 wanted |= EPOLLOUT
-        if wanted == self.mask or poll.epoll < 0 or getpid() != poll.process:
+        if wanted == self.mask and not (again and wanted) or poll.epoll < 0 or getpid() != poll.process:
             return
         # Not even for no event may it stay there: a hang-up is always told.
         operation = EPOLL_CTL_MOD if wanted else EPOLL_CTL_DEL
@@ -323,7 +326,7 @@ cdef class SocketTransport:
             if self.delayed:
                 self.delayed = False
                 setsockopt(self.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on))
-        event.events = wanted
+        event.events = wanted | EPOLLET
         event.data.u64 = (<uint64_t> self.serial << 32) | <uint32_t> self.fd
         if epoll_ctl(poll.epoll, operation, self.fd, &event) == 0:
             self.mask = wanted
@@ -331,17 +334,21 @@ cdef class SocketTransport:
             self.end(error_of(errno))
 
     cdef ready(self, uint32_t events):
-        cdef bint reading = self.reads()
+        cdef bint reading = self.reads(), more = False
         if reading and events & (EPOLLIN | EPOLLERR | EPOLLHUP):
-            self.read()
+            more = self.read() or events & (EPOLLRDHUP | EPOLLERR | EPOLLHUP)
         if self.size and events & (EPOLLOUT | EPOLLERR | EPOLLHUP):
             self.flush()
-        elif not reading:  # only now, and not at the pause: most are over before more comes
-            self.interest()
+        if more or not reading:  # only now, and not at the pause: most are over before more comes
+            self.interest(more)
 
-    cdef read(self):
-        """Read once: after a large read straight into an object, because a copy of 64 KB costs as much as a short request."""
+    cdef bint read(self) except -1:
+        """Read once; return whether there may be more. A read that was not filled has taken all (epoll(7)), but for the end.
+
+        After a large read the next goes straight into an object, because a copy of 64 KB costs as much as a short request.
+        """
         cdef int room = self.room, number
+        cdef bint full
         cdef ssize_t count
         cdef PyObject *whole = NULL
         if room:
@@ -354,7 +361,8 @@ cdef class SocketTransport:
             Py_XDECREF(whole)
             if number != EAGAIN and number != EINTR:
                 self.end(error_of(number))
-            return
+            return number == EINTR
+        full = count == (room if room else READ)
         if count < LARGE:
             self.room = 0
         else:
@@ -366,7 +374,7 @@ cdef class SocketTransport:
                 data = PyBytes_FromStringAndSize(self.poll.buffer, count)
             if count:
                 self.receive(data)
-                return
+                return full
             self.at_eof = True
             if not self.protocol.eof_received():
                 self.close()
@@ -374,6 +382,7 @@ cdef class SocketTransport:
             raise
         except BaseException as error:
             self.crash("a protocol failed", error)
+        return False
 
     def pause_reading(self):
         """Read no more; the socket is let go of when it has something."""
@@ -485,7 +494,7 @@ cdef class SocketTransport:
             if self.eof_written and shutdown(self.fd, SHUT_WR) < 0:
                 self.end(error_of(errno))
                 return
-        self.interest()
+        self.interest(True)
 
     cdef pause_if_full(self):
         if self.size > self.high and not self.writing_paused:

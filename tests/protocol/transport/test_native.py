@@ -210,7 +210,7 @@ async def test_a_client_that_reads_late_gets_all_in_order(stage: Stage) -> None:
 
 
 async def test_many_pieces_are_more_than_one_call_takes(stage: Stage) -> None:
-    """Fails without the minimum of PIECES in `send_pending`, or without `interest` in `writelines`."""
+    """Fails without the minimum of PIECES in `send_pending`, `interest` in `writelines`, or `again` in `flush`."""
     client, ear = await stage.connect()
     pieces = [bytes([number % 256]) * (number % 7 * 1000) for number in range(1000)]
     ear.transport.writelines(pieces)
@@ -319,7 +319,7 @@ async def test_a_paused_transport_reads_nothing_and_costs_nothing(stage: Stage) 
 
 @pytest.mark.parametrize("end", ["eof", "reset"])
 async def test_all_is_read_before_and_after_large_pieces(stage: Stage, end: str) -> None:
-    """Fails without `_PyBytes_Resize` or the copy in `beginning`, which are of reads after a large one."""
+    """Fails without `_PyBytes_Resize` or the copy in `beginning`, which are of reads after a large one; or `full`."""
     client, ear = await stage.connect()
     sent = bytearray()
     for size in (100_000, 1, 70_000, 90_000, 300, 32_767, 32_768, 500_000, 100_000):
@@ -352,6 +352,20 @@ async def test_a_pause_within_a_read_holds(stage: Stage) -> None:
 
 
 @native
+async def test_a_turn_reads_some_connections_and_leaves_the_others(own: Stage) -> None:
+    """So no answer waits for hundreds of tasks. Fails with EVENTS of 256."""
+    pairs = [await own.connect() for _ in range(50)]
+    await eventually(lambda: all(watched(ear.transport.get_extra_info("socket").fileno()) for _, ear in pairs))
+    for client, _ in pairs:
+        client.send(b"1")
+    counts: list[int] = []
+    while not counts or counts[-1] < len(pairs):
+        await turns_of_the_loop(1)
+        counts.append(sum(bool(ear.heard) for _, ear in pairs))
+    assert 32 in counts
+
+
+@native
 async def test_a_pause_costs_nothing_until_more_comes(own: Stage) -> None:
     """Most are over by then: a body's, in its turn. Fails without `reading` in `ready`."""
     own.react = lambda ear, _: ear.transport.pause_reading()
@@ -370,7 +384,7 @@ async def test_a_pause_costs_nothing_until_more_comes(own: Stage) -> None:
 
 @pytest.mark.parametrize("keep", [True, False])
 async def test_a_clients_half_close(stage: Stage, keep: bool) -> None:
-    """Fails without `at_eof` (the loop turns for ever), or without the close."""
+    """Fails without `at_eof` (the loop turns for ever), the close, or EPOLLRDHUP: both come in one event."""
     client, ear = await stage.connect()
     ear.keep = keep
     client.send(b"last")

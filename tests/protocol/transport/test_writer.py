@@ -4,6 +4,7 @@ import asyncio
 import time
 
 from aserver.asgi import Receive, Scope, Send
+from aserver.protocol.transport.writer import MOST_GATHERED
 from tests.protocol.serving import GET, LAST_GET, Serving, service_of, serving
 from tests.protocol.wiretap import Tap, Writes
 
@@ -128,6 +129,30 @@ async def test_answers_close_together_wait_for_the_end_of_the_turn_and_no_longer
         assert held == [1, 1, 1]
         assert not any(connection.writer.held for connection in server.connections)
         assert (await server.ask(LAST_GET)).endswith(b"\r\n\r\nabcdef")  # closing writes what waits
+
+
+async def test_many_answers_do_not_wait_together() -> None:
+    """The answer after MOST_GATHERED takes them along. Fails without the look at their number."""
+    written: list[int] = []
+    taps = [Tap() for _ in range(40)]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for gathering in (service.context, service.plain):
+            if gathering is not None:
+                gathering.gather_until = time.monotonic() + 60
+        await send(START)
+        await send(piece(b"abcdef", more=False))
+        written.append(sum(bool(tap.written) for tap in taps))
+
+    service = service_of(app)
+    for tap in taps:
+        tap.plug(service).protocol.data_received(GET)
+    while service.active:
+        await asyncio.sleep(0)
+    # By the ordinary path an answer is written when its application has returned.
+    assert MOST_GATHERED <= written.count(0) <= MOST_GATHERED + 1
+    assert sorted(written) == written
+    assert written[-1] > MOST_GATHERED
 
 
 async def test_an_application_that_takes_long_between_answers_holds_none_back() -> None:
