@@ -138,6 +138,7 @@ class Runner:
         """Serve until stopped; cancelling it is a graceful stop that is waited for, a second time a quick one."""
         if self.logs is not None:
             unix.become_subreaper()
+            unix.let_others_first()  # an embedding program's process is its own
         self._manager.keep(self.resources.accepting)
         self._every(BEAT_PERIOD, self._look_at_beats)
         self._every(CHORES_PERIOD, self.do_chores)

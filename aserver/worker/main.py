@@ -194,6 +194,7 @@ class WorkerProcess:
         try:
             code = await self._serve(app)
         finally:
+            unix.let_others_first()
             # From here on the loop may stand still: its own end waits for the threads of its executor.
             self.exit.begin(code, self._server.time_left if self._server is not None else 0.0)
         if self._heap is not None and self._asked.endswith("(max_memory)"):
@@ -262,6 +263,7 @@ class WorkerProcess:
         for part in parts:
             self._channel.send(MoreFiles(part))
         self._channel.send(Ready(self._order.serial, last))
+        unix.let_others_first(enable=False)
 
     def _on_message(self) -> None:
         assert self._server is not None

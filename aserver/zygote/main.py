@@ -74,6 +74,7 @@ DEPUTY_ALLOWANCE = 1.0
 
 def main(fd: int) -> NoReturn:
     """Be the zygote; the master has the other end of the socket `fd`. Ends the process."""
+    unix.let_others_first()  # and so do workers, until they are ready
     keep_freed_memory(os.environ)
     terminal.leave_to_master(terminal.GROUP_SIGNALS)
     wake = unix.install_wakeup(_WAKING)

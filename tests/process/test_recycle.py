@@ -3,12 +3,16 @@
 Each docstring says how the test was seen to fail.
 """
 
+import ctypes
+import os
 import re
+import struct
 from pathlib import Path
 
 import pytest
 
-from tests.harness import Load, Notes, ServerProcess
+from aserver import unix
+from tests.harness import Load, Notes, ServerProcess, wait_for
 from tests.process.rolling import APP, LONG, Start, keep_to, ready_pids, settle, variant, wrk
 
 pytestmark = pytest.mark.process
@@ -45,6 +49,65 @@ def test_recycling_under_load_fails_nothing_and_stalls_nobody(server: Start, mod
         assert went, f"{kind}: nobody was replaced"
     assert running.stop() == 0
     assert "Traceback" not in running.log
+
+
+def _slices(pid: int) -> set[int]:
+    """The time slices of a process's threads in ns (sched_getattr(2)); 0 before Linux 6.12."""
+    assert unix.SCHED_ATTR is not None
+    found = set()
+    for thread in map(int, os.listdir(f"/proc/{pid}/task")):
+        attr = ctypes.create_string_buffer(48)
+        assert ctypes.CDLL(None).syscall(unix.SCHED_ATTR[1], thread, attr, len(attr), 0) == 0
+        found.add(struct.unpack_from("=Q", attr, 24)[0])
+    return found
+
+
+@pytest.mark.skipif(not unix.LINUX or unix.SCHED_ATTR is None, reason="the time slice of a process is Linux's")
+def test_workers_that_serve_interrupt_all_else(server: Start, tmp_path: Path) -> None:
+    """Master, zygote, and workers that boot or leave have long time slices; a ready worker's threads, usual ones.
+
+    Fails without each of the four calls of `let_others_first`.
+    """
+    (usual,) = _slices(os.getpid())
+    if usual == 0:
+        pytest.skip("a kernel before 6.12")
+    app = tmp_path / "threaded.py"
+    app.write_text(
+        "import asyncio, atexit, os, threading, time\n"
+        "def leave():\n"
+        "    open(f'leaves.{os.getpid()}', 'w').close()\n"
+        "    while not os.path.exists('go'): time.sleep(0.01)\n"
+        "async def app(scope, receive, send):\n"
+        "    await receive()\n"
+        "    threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+        "    atexit.register(leave)\n"
+        "    open(f'boots.{os.getpid()}', 'w').close()\n"
+        "    while not os.path.exists('go'): await asyncio.sleep(0.01)\n"
+        "    await send({'type': 'lifespan.startup.complete'})\n"
+        "    await receive()\n"
+        "    await send({'type': 'lifespan.shutdown.complete'})\n"
+    )
+
+    def has(sign: str) -> int:
+        wait_for(lambda: list(tmp_path.glob(f"{sign}.*")), what=sign)
+        return int(next(tmp_path.glob(f"{sign}.*")).suffix[1:])
+
+    running = server("threaded:app", "--workers", "1", "--lifespan", "on", cwd=tmp_path, ready=False)
+    worker = has("boots")
+    (zygote,) = running.zygotes()
+    long = _slices(worker)
+    assert long == _slices(zygote.pid) == _slices(running.pid)
+    assert min(long) > usual
+    (tmp_path / "go").touch()
+    running.wait_log("workers? (is|are) ready|is ready after")
+    wait_for(lambda: _slices(worker) == {usual}, what="the usual time slice of a ready worker")
+    assert len(os.listdir(f"/proc/{worker}/task")) > 1
+    (tmp_path / "go").unlink()
+    running.terminate()
+    assert has("leaves") == worker
+    assert _slices(worker) == long
+    (tmp_path / "go").touch()
+    assert running.wait_exit() == 0
 
 
 @pytest.mark.timeout(1800 if LONG else 60)

@@ -28,6 +28,33 @@ def _in_python(code: str) -> str:
 # ── processes ────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.skipif(not unix.LINUX or unix.SCHED_ATTR is None, reason="the time slice of a process is Linux's")
+@pytest.mark.parametrize("place", ["", "INVOCATION_ID"])
+def test_below_a_filter_of_systemd_no_time_slice_is_asked_for(place: str) -> None:
+    """systemd's filters kill, those of containers forbid. Fails without the look at the environment or the filter.
+
+    The filter: a program that returns the one or the other for sched_setattr(2), and allows all else.
+    """
+    verdict = 0x80000000 if place else 0x00050001  # SECCOMP_RET_KILL_PROCESS, or SECCOMP_RET_ERRNO | EPERM
+    assert unix.SCHED_ATTR is not None
+    assert (
+        _in_python(f"""
+import ctypes, importlib, struct
+number, verdict = {unix.SCHED_ATTR[0]}, {verdict}
+steps = struct.pack("HBBI" * 4, 0x20, 0, 0, 0, 0x15, 0, 1, number, 6, 0, 0, verdict, 6, 0, 0, 0x7FFF0000)
+buffer = ctypes.create_string_buffer(steps, len(steps))
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 4, ctypes.addressof(buffer)))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0  # no new privileges; seccomp
+os.environ[{place or "NOTHING"!r}] = "1"
+importlib.reload(unix)
+unix.let_others_first()
+print("lives")
+""")
+        == "lives"
+    )
+
+
 @needs_pidfd
 def test_pidfd_becomes_readable_and_gives_the_status() -> None:
     """waitpid's encoding, for an exit and for a signal."""
