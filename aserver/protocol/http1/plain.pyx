@@ -1081,7 +1081,9 @@ cdef class PlainConnection:
         if self.http is not None and self.link.writer.held is not None:
             self.link.writer.write(data)
             return
-        if gather and self.gathers():
+        if not gather:  # `answered` closes now
+            getattr(self.link.transport, "write_last", self.write)(data)
+        elif self.gathers():
             self.out = data
             self.flush_soon()
         else:

@@ -56,7 +56,7 @@ cdef extern from "<sys/socket.h>":
     struct msghdr:
         iovec *msg_iov
         size_t msg_iovlen
-    int AF_INET, AF_INET6, AF_UNIX, MSG_NOSIGNAL, SHUT_WR, SOCK_CLOEXEC, SOCK_NONBLOCK
+    int AF_INET, AF_INET6, AF_UNIX, MSG_MORE, MSG_NOSIGNAL, SHUT_WR, SOCK_CLOEXEC, SOCK_NONBLOCK
     int accept4(int, sockaddr *, socklen_t *, int)
     int getsockname(int, sockaddr *, socklen_t *)
     ssize_t recv(int, void *, size_t, int)
@@ -86,6 +86,17 @@ DEF EVENTS = 32  # in a turn; the others are the next turn's, so that no answer 
 DEF PIECES = 64  # in a write
 DEF HIGH = 65536  # bytes that may wait until the protocol is paused, as asyncio's
 DEF ACCEPTED = 16  # clients in a turn, so that one worker of several does not take all
+
+cdef uint32_t FORKS = 0
+
+
+def forked():
+    """Count the forks of this process: a child has descriptors of its own for the same sockets."""
+    global FORKS
+    FORKS += 1
+
+
+os.register_at_fork(after_in_parent=forked)
 
 
 cdef object error_of(int number):
@@ -138,7 +149,7 @@ cdef class SocketPoll:
     cdef list ending
     cdef char *buffer
     cdef int epoll, process
-    cdef uint32_t serials
+    cdef uint32_t serials, forks
 
     def __cinit__(self):
         self.epoll = -1
@@ -149,7 +160,7 @@ cdef class SocketPoll:
         self.buffer = <char *> malloc(READ)
         if self.buffer is NULL:
             raise MemoryError
-        self.process = getpid()
+        self.process, self.forks = getpid(), FORKS
         self.epoll = epoll_create1(EPOLL_CLOEXEC)
         if self.epoll < 0:
             raise error_of(errno)
@@ -215,7 +226,8 @@ cdef class SocketPoll:
         cdef SocketTransport transport = SocketTransport.__new__(SocketTransport)
         self.serials += 1
         transport.poll, transport.fd, transport.serial = self, fd, self.serials
-        transport.peername, transport.delayed = peername, family == AF_INET or family == AF_INET6
+        transport.peername = peername
+        transport.inet = transport.delayed = family == AF_INET or family == AF_INET6
         transport.high, transport.low, transport.fresh = HIGH, HIGH // 4, True
         while PyList_GET_SIZE(self.table) <= fd:
             self.table.append(None)
@@ -286,7 +298,7 @@ cdef class SocketTransport:
     cdef uint32_t serial, mask
     cdef int fd
     cdef int room  # for the next read; 0 if the last was not large
-    cdef bint fresh, delayed, reading_paused, writing_paused, at_eof, eof_written, closing, ended
+    cdef bint fresh, inet, delayed, corked, reading_paused, writing_paused, at_eof, eof_written, closing, ended
 
     def __cinit__(self):
         self.fd = -1
@@ -403,7 +415,18 @@ cdef class SocketTransport:
 
     def write(self, data):
         """Write now; the rest, if the socket is full, when it has room."""
-        cdef bytes piece = bytes_of(data)
+        self.put(bytes_of(data), 0)
+
+    def write_last(self, data):
+        """Write the last bytes before a `close` that follows at once: over TCP they leave in one packet with the end.
+
+        The kernel keeps an unfilled packet for more until `end` calls shutdown(2). A close(2) would do that as well, but
+        lose the packet if the client has sent something since the last read.
+        """
+        self.corked = self.inet
+        self.put(bytes_of(data), MSG_MORE if self.inet else 0)
+
+    cdef put(self, bytes piece, int flag):
         cdef Py_ssize_t size = PyBytes_GET_SIZE(piece)
         cdef ssize_t sent = 0
         if self.eof_written:
@@ -411,7 +434,7 @@ cdef class SocketTransport:
         if self.ended or size == 0:
             return
         if self.size == 0:
-            sent = send(self.fd, PyBytes_AS_STRING(piece), size, MSG_NOSIGNAL)
+            sent = send(self.fd, PyBytes_AS_STRING(piece), size, MSG_NOSIGNAL | flag)
             if sent == size:
                 return
             if sent < 0:
@@ -565,7 +588,10 @@ cdef class SocketTransport:
             return
         self.closing = self.ended = True
         self.pending, self.size, self.error = None, 0, error
-        self.interest()
+        if self.corked:
+            shutdown(self.fd, SHUT_WR)
+        if self.sock is not None or poll.forks != FORKS:  # else close(2) takes it from the epoll instance
+            self.interest()
         if not poll.ending:
             poll.call_soon(poll.finish)
         poll.ending.append(self)

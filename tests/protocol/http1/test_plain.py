@@ -17,7 +17,7 @@ from aserver.asgi import Receive, Scope, Send
 from aserver.protocol.application.body import HIGH_WATER
 from tests.harness.waiting import turns_of_the_loop
 from tests.protocol.http1.framing_rows import BEHIND, PLAIN
-from tests.protocol.serving import GET, LAST_GET, answer, read_all, serving
+from tests.protocol.serving import GET, LAST_GET, answer, read_all, service_of, serving
 from tests.protocol.sides import Side, both, cancel_itself, exit_process, message, script
 from tests.protocol.wiretap import TURNS, Tap
 
@@ -434,6 +434,33 @@ async def test_counts_of_references_do_not_grow() -> None:
     growth = [new - old for new, old in zip(after[0], before[0], strict=True)]
     assert max(growth[:-1]) < 50
     assert after[1] - before[1] < 250
+
+
+class Corked(Tap):
+    """A transport that keeps its last bytes until it is closed, as that of `transport/native.pyx`."""
+
+    kept = b""
+
+    def write_last(self, data: bytes) -> None:
+        assert not self.closed
+        self.kept = data
+
+    def close(self) -> None:
+        super().close()
+        self.written += self.kept
+
+
+@pytest.mark.parametrize("raw", [GET, LAST_GET], ids=["kept", "last"])
+async def test_the_last_answer_leaves_with_the_end(raw: bytes) -> None:
+    """It alone: nothing else would send it. Fails without `write_last` in `write_answer`, or with it always."""
+    service = service_of(echo)
+    for _ in range(2):  # the first has the ordinary handler make the head
+        tap = Corked().plug(service)
+        tap.protocol.data_received(raw)
+        await turns_of_the_loop(TURNS)
+        assert tap.written.startswith(b"HTTP/1.1 200")
+        assert tap.closed == (raw is LAST_GET)
+    assert bool(tap.kept) == (raw is LAST_GET)
 
 
 async def test_over_a_real_socket_with_a_client_that_leaves() -> None:

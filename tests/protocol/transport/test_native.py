@@ -253,6 +253,35 @@ async def test_a_close_waits_for_what_is_written(stage: Stage) -> None:
     assert [event for event in ear.events if event not in ("pause", "resume")] == [None]
 
 
+@native
+async def test_the_last_bytes_wait_for_the_end_and_leave_with_it(own: Stage) -> None:
+    """In one packet. Fails without MSG_MORE; with close(2) in place of shutdown(2) the bytes are lost, by "more"."""
+
+    def answer(ear: Ear, _: bytes) -> None:
+        ear.transport.write_last(b"answer")
+        with pytest.raises(BlockingIOError):
+            client.recv(100)
+        client.send(b"more")
+        ear.transport.close()
+
+    own.react = answer
+    client = own.dial()
+    client.send(b"request")
+    assert await exactly(client, 6) == b"answer"
+    await eventually(lambda: own.ears[0].lost)
+    assert own.ears[0].events == [b"request", None]
+
+
+@native
+async def test_last_bytes_that_are_many(own: Stage) -> None:
+    """A part is pending when the end is asked for. Fails with a shutdown(2) in `close`."""
+    client, ear = await own.connect()
+    ear.transport.write_last(MUCH)
+    ear.transport.close()
+    assert await rest_of(client) == MUCH
+    await eventually(lambda: ear.lost)
+
+
 async def test_a_client_that_sends_after_a_close_is_not_heard(stage: Stage) -> None:
     """The kernel resets it then, so that the last bytes may be lost. Fails without the look at `closing` in `reads`."""
     client, ear = await stage.connect()
@@ -782,3 +811,41 @@ async def test_a_forked_child_leaves_its_parents_connections_alone(own: Stage) -
     assert watched(number)
     client.send(b"x")
     await eventually(lambda: ear.heard)
+
+
+@native
+async def test_an_end_is_not_watched_where_a_child_has_the_socket(own: Stage) -> None:
+    """close(2) takes it from the epoll instance only if no other has it. Fails without the look at FORKS in `end`."""
+    client, ear = await own.connect()
+    number = served_at(client)
+    await eventually(lambda: watched(number))
+    ends = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads
+        child = os.fork()
+    if child == 0:
+        try:
+            os.close(ends[1])
+            os.read(ends[0], 1)  # until the parent closes its end
+        finally:
+            os._exit(0)
+    try:
+        ear.transport.abort()
+        await eventually(lambda: ear.lost)
+        assert not watched(number)
+    finally:
+        for end in ends:
+            os.close(end)
+        os.waitpid(child, 0)
+
+
+def served_at(client: socket.socket) -> int:
+    """The number of the socket that a client speaks with, without a word to its transport."""
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            with socket.socket(fileno=os.dup(int(name))) as found:
+                if found.getpeername() == client.getsockname():
+                    return int(name)
+        except OSError:
+            pass
+    raise AssertionError("not found")
