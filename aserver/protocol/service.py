@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from aserver.asgi import ASGIApp, Scope
 from aserver.config import Config
-from aserver.log.access.record import AccessRecord
+from aserver.log.access.record import AccessRecord, PlainLines
 from aserver.metrics.page import Awaited
 from aserver.protocol.application.tasks import Request, Tasks, describe
 from aserver.protocol.context import Context
@@ -39,7 +39,7 @@ log = logging.getLogger("aserver.error")
 class Service:
     """The connections and the application's tasks of a worker, and the ways to end them.
 
-    `access`, `timed`, `on_limit`, `note` and `overdue`: see `Tasks`. `leaving`, where given, is the notice
+    `access`, `lines`, `timed`, `on_limit`, `note` and `overdue`: see `Tasks`. `leaving`, where given, is the notice
     that the drain sets. Requests are counted if `metered`.
     """
 
@@ -51,6 +51,7 @@ class Service:
         loop: asyncio.AbstractEventLoop,
         state: dict[str, Any],
         access: Callable[[AccessRecord], None] | None = None,
+        lines: PlainLines | None = None,
         timed: bool = True,
         on_limit: Callable[[], None] | None = None,
         note: Callable[[bytes], None] | None = None,
@@ -77,6 +78,7 @@ class Service:
             loop=loop,
             variables=self.context.variables,
             access=access,
+            lines=lines,
             timed=timed,
             on_limit=on_limit,
             note=note,

@@ -175,7 +175,7 @@ class Server:
     async def _open(self, state: dict[str, Any]) -> None:
         access: dict[str, Any] = {}
         if self.access is not None:
-            access = {"access": self.access.write, "timed": self.access.timed}
+            access = {"access": self.access.write, "lines": self.access.plain, "timed": self.access.timed}
         app, path = self.app, self.config.health_check
         if path is not None:
             app = with_health_check(app, path, self.readiness or self._is_ready)

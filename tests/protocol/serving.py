@@ -91,6 +91,7 @@ def service_of(
     app: ASGIApp,
     *,
     access: Any = None,
+    lines: Any = None,
     on_limit: Any = None,
     note: Any = None,
     state: Any = None,
@@ -102,7 +103,14 @@ def service_of(
     state = {} if state is None else state
     loop = asyncio.get_running_loop()
     overdue = getattr(app, "overdue", None)  # a WSGI application's
-    more = {"access": access, "on_limit": on_limit, "note": note, "overdue": overdue, "metered": metered}
+    more = {
+        "access": access,
+        "lines": lines,
+        "on_limit": on_limit,
+        "note": note,
+        "overdue": overdue,
+        "metered": metered,
+    }
     return Service(app, config, loop=loop, state=state, **more)
 
 

@@ -40,6 +40,7 @@ from aserver.log.access.record import AccessRecord
 from aserver.log.access.timestamp import When, clf_time, clock_time, dim_time, iso_time
 
 Compiled = Callable[[Sequence[AccessRecord], str], list[str]]
+Texts = Callable[[object, Sequence[tuple[bytes, bytes]]], tuple[str, str]]
 
 
 class Formatter(NamedTuple):
@@ -52,6 +53,7 @@ class Formatter(NamedTuple):
     stamp: Callable[[When], str]
     shortened: Compiled
     timed: bool
+    plain: tuple[Texts, Escaper] | None  # see `PlainLines`; None for other formats
 
 
 # ── the atoms ────────────────────────────────────────────────────────────────────────────────
@@ -198,12 +200,26 @@ def compile_format(text: str, *, pid: int = 0, limit: int | None = None, colour:
     # Template and short values need less than 64 bytes a value. The long values share the rest evenly.
     long = sum(bool(re.search(r"\b(target|text)\b|\{(?!traceparent)", expression)) for expression in expressions)
     share = max(64, ((limit or 1 << 20) - len(template) - 64 * (len(expressions) - long)) // max(1, long))
+    paint = _paint if colour else str
+    escaper = Escaper(escape)
+    lines, steady = _compile(template, expressions, escaper, missing, pid, paint=paint)
     return Formatter(
-        _compile(template, expressions, Escaper(escape), missing, pid, paint=_paint if colour else str),
+        lines,
         stamp,
-        _compile(template, expressions, Escaper(escape, share - 3), missing, pid, paint=_paint if colour else str),
+        _compile(template, expressions, Escaper(escape, share - 3), missing, pid, paint=paint)[0],
         any("duration" in expression for expression in expressions),
+        (_before_and_after(steady), escaper) if text in _FORMATS else None,
     )
+
+
+def _before_and_after(steady: Callable[..., tuple[str, ...]]) -> Texts:
+    """Return the function for the texts of `PlainLines`."""
+
+    def texts(client: object, fields: Sequence[tuple[bytes, bytes]]) -> tuple[str, str]:
+        before, *after = steady(client, fields)
+        return before, after[0] if after else "\n"
+
+    return texts
 
 
 def _parse(source: str) -> tuple[str, tuple[str, ...]]:
@@ -240,8 +256,11 @@ def _parse(source: str) -> tuple[str, tuple[str, ...]]:
 
 def _compile(
     template: str, expressions: Sequence[str], escape: Escaper, missing: bytes, pid: int, *, paint: Callable[[int], str]
-) -> Compiled:
-    """Make the function. Header names become variables, and a single pass over the header list fills them all."""
+) -> tuple[Compiled, Callable[..., tuple[str, ...]]]:
+    """Make the function, and that of the texts which depend on the client and its fields alone.
+
+    Header names become variables, and a single pass over the header list fills them all.
+    """
     namespace: dict[str, Any] = {
         "escape": escape,
         "user": _user,
@@ -282,8 +301,7 @@ def _compile(
     # Compiled rather than composed of closures: so an atom or a line costs no call. The source has no text of the
     # user's but literals.
     exec(compile("\n".join(source), "<access_log_format>", "exec"), namespace)  # noqa: S102
-    lines: Compiled = namespace["lines"]
-    return lines
+    return namespace["lines"], namespace["steady"]
 
 
 def _join(literals: Sequence[str], values: Sequence[str], expressions: Sequence[str]) -> tuple[str, list[str]]:

@@ -3,8 +3,8 @@
 Pure: only names of shapes. `protocol` makes such records, if there is an access log, and the worker passes them on.
 """
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from aserver.asgi import Scope
 
@@ -66,3 +66,20 @@ class AccessRecord(Protocol):
 
         Its attribute `logged` is None at first and belongs to the formatter, which keeps texts in it.
         """
+
+
+class PlainLines(NamedTuple):
+    """The parts of lines of the format `before time "method target HTTP/1.1" status bytes after`.
+
+    `batch` takes a line, or the record of a line that is not plain. While it is empty, `renew` is called before the
+    first of them, and `begin` after it. `moment` has the time's text. `texts` makes `before` and `after` of a client
+    and its fields, `escape` a target's text. `limit`: the most bytes of a line.
+    """
+
+    batch: list[Any]
+    moment: list[str]
+    renew: Callable[[], None]
+    begin: Callable[[], None]
+    texts: Callable[[object, Sequence[tuple[bytes, bytes]]], tuple[str, str]]
+    escape: Mapping[bytes | str | int, str]
+    limit: int | None

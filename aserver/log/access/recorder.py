@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Protocol
 
 from aserver.log.access.format import Compiled, Formatter, compile_format
-from aserver.log.access.record import AccessRecord
+from aserver.log.access.record import AccessRecord, PlainLines
 from aserver.log.access.timestamp import When
 from aserver.log.setup import Lines
 
@@ -31,17 +31,20 @@ class AccessSettings(Protocol):
 class AccessLog:
     """`write` takes a finished request; its line leaves at the end of the loop's turn. `timed`: it needs durations.
 
+    `plain`, where lines may also be made elsewhere, has what they are made of.
+
     To be made in the worker, after the fork: a format may hold the pid. Raises ConfigError for a bad format.
     """
 
-    __slots__ = ("timed", "write")
+    __slots__ = ("plain", "timed", "write")
 
     def __init__(self, config: AccessSettings, lines: Lines, *, colour: bool = False) -> None:
         formatter = compile_format(config.access_log_format, pid=os.getpid(), limit=lines.limit, colour=colour)
         self.timed = formatter.timed
-        self.write = _writer(formatter, lines, lines.limit)
+        self.write, self.plain = _writer(formatter, lines, lines.limit)
         exclude = tuple(prefix.encode() for prefix in config.access_log_exclude)
         if exclude:
+            self.plain = None
             write = self.write
 
             def write_some(record: AccessRecord) -> None:
@@ -51,33 +54,29 @@ class AccessLog:
             self.write = write_some
 
 
-def _writer(formatter: Formatter, lines: Lines, limit: int | None) -> Callable[[AccessRecord], None]:
-    """Make `AccessLog.write`: a closure, because its variables are found in half the time of an object's attributes.
+def _writer(
+    formatter: Formatter, lines: Lines, limit: int | None
+) -> tuple[Callable[[AccessRecord], None], PlainLines | None]:
+    """Make `AccessLog.write` and `AccessLog.plain`.
 
-    All lines of a turn of the loop are made at its end. That costs two thirds of making each one between the requests,
-    when the interpreter has just done other things.
+    Closures, because their variables are found in half the time of an object's attributes. All lines of a turn of the
+    loop are made at its end. That costs two thirds of making each one between the requests, when the interpreter has
+    just done other things.
     """
-    make_lines, stamp, shortened, _timed = formatter
+    make_lines, stamp, shortened, _timed, plain = formatter
     batch = lines.batch
     append = batch.append
-    renew_at = 0.0
-    text = ""
+    moment = [""]
+    renew = _clock(stamp, moment)
 
-    def begin(record: AccessRecord) -> None:
-        """Take the first record of a turn; all lines of the turn have its time."""
-        nonlocal renew_at, text
-        now = monotonic()
-        if now >= renew_at:
-            # The text of the current second. After the wall clock was set it is wrong for at most a second.
-            wall = time.time_ns()
-            renew_at = now + 1 - wall % 1_000_000_000 / 1e9
-            local = time.localtime(wall // 1_000_000_000)
-            when: When = (*local[:6], local.tm_gmtoff)
-            text = stamp(when)
-        append(record)
-        lines.begin()
-
-    def make(records: list[AccessRecord]) -> list[str]:
+    def make(entries: list[AccessRecord | str]) -> list[str]:
+        """Make the lines of a turn. Those that were made elsewhere stay in their places."""
+        records = [each for each in entries if not isinstance(each, str)]
+        if not records:
+            return entries  # type: ignore[return-value]  # all are lines
+        if len(records) < len(entries):
+            return [line for each in entries for line in ((each,) if isinstance(each, str) else make([each]))]
+        (text,) = moment
         try:
             made = make_lines(records, text)
         except Exception:  # noqa: BLE001 - a format may show objects of the application's scope
@@ -91,10 +90,30 @@ def _writer(formatter: Formatter, lines: Lines, limit: int | None) -> Callable[[
         if batch:
             append(record)
         else:
-            begin(record)
+            renew()
+            append(record)
+            lines.begin()
 
     lines.make = make
-    return write
+    return write, None if plain is None else PlainLines(batch, moment, renew, lines.begin, *plain, limit)
+
+
+def _clock(stamp: Callable[[When], str], moment: list[str]) -> Callable[[], None]:
+    """Return the function that sets the time of all lines of a turn."""
+    renew_at = 0.0
+
+    def renew() -> None:
+        nonlocal renew_at
+        now = monotonic()
+        if now >= renew_at:
+            # The text of the current second. After the wall clock was set it is wrong for at most a second.
+            wall = time.time_ns()
+            renew_at = now + 1 - wall % 1_000_000_000 / 1e9
+            local = time.localtime(wall // 1_000_000_000)
+            when: When = (*local[:6], local.tm_gmtoff)
+            moment[0] = stamp(when)
+
+    return renew
 
 
 def _make_one_by_one(records: list[AccessRecord], make_lines: Compiled, text: str) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 from aserver.asgi import ASGIApp, Message, Scope
 from aserver.config import Config
 from aserver.importer.tracebacks import waiting
-from aserver.log.access.record import AccessRecord
+from aserver.log.access.record import AccessRecord, PlainLines
 from aserver.metrics.meter import Meter
 from aserver.protocol.application.request_ids import RequestIds
 from aserver.protocol.semantics.response import DONE, State
@@ -103,7 +103,8 @@ class Tasks:
     """The application of one worker, and its tasks.
 
     `requests` counts finished requests (for `max_requests`). The functions, where given, are called so:
-    `access` with the `AccessRecord` of each finished response, which has a duration if `timed`;
+    `access` with the `AccessRecord` of each finished response, which has a duration if `timed`; for plain requests
+    that are served natively, `lines` may take its place;
     `on_limit` each time that a request is refused because of `limit_concurrency`;
     `note` with the target of each request before its application is called;
     `overdue` with the scope of each request that is given up, and returns its stack, or "" for that of its task.
@@ -118,6 +119,7 @@ class Tasks:
         loop: asyncio.AbstractEventLoop,
         variables: contextvars.Context,
         access: Callable[[AccessRecord], None] | None = None,
+        lines: PlainLines | None = None,
         timed: bool = True,
         on_limit: Callable[[], None] | None = None,
         note: Callable[[bytes], None] | None = None,
@@ -131,6 +133,7 @@ class Tasks:
         self._arguments: dict[str, Any] = {"loop": loop, "name": "request"}
         self._variables = variables  # copied for each task, so that no task sees the variables of another
         self.access = access
+        self.lines = lines
         self.meter = meter
         self.observed = access is not None or meter is not None
         self.timed = timed and access is not None

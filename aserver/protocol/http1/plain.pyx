@@ -35,6 +35,7 @@ from cpython.set cimport PySet_GET_SIZE
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_New, PyTuple_SET_ITEM
 from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.math cimport INFINITY
+from libc.stdio cimport sprintf
 from libc.string cimport memchr, memcmp, memcpy
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, clockid_t, timespec
 
@@ -55,6 +56,9 @@ cdef extern from "Python.h":
     int PyIter_Send(object, object, PyObject **) except? -1
     void PyErr_SetObject(PyObject *, object)
     PyObject *PyExc_StopIteration
+    object PyUnicode_New(Py_ssize_t, Py_UCS4)
+    Py_ssize_t PyUnicode_GET_LENGTH(object)
+    void *PyUnicode_1BYTE_DATA(object)
     ctypedef struct PyTypeObject:
         PyObject *(*tp_iternext)(PyObject *) except? NULL
 
@@ -66,6 +70,7 @@ DEF LONGEST_NAME = 64
 DEF LONGEST_KEPT = 512  # the most bytes of a value in LAST
 DEF LENGTH_DIGITS = 9  # the most digits of a Content-Length
 DEF FRAME = 16  # more bytes than the framing of a chunk below JOIN_LIMIT takes
+DEF LONGEST_TEXTS = 2048  # the most characters of access lines that a connection keeps
 DEF MOST_TOLD = 8  # above the number of forwarding fields, each of which may come once
 
 cdef bint EAGER = sys.version_info >= (3, 12)
@@ -137,6 +142,11 @@ cdef fill_tables():
 
 fill_tables()
 
+cdef dict SPELLED = {name: name for name in MEANINGS}  # the objects that are in the table
+cdef PyObject *AGENT = <PyObject *> SPELLED[b"user-agent"]
+cdef PyObject *REFERER = <PyObject *> SPELLED[b"referer"]
+cdef PyObject *AUTHORIZATION = <PyObject *> SPELLED[b"authorization"]
+
 
 cdef inline int lower_name(cstr p, Py_ssize_t size, unsigned char *low) noexcept:
     """Write a name to `low` in lower case; return its place in the table, -1 if it has none, -2 if it is no token."""
@@ -188,6 +198,35 @@ cdef bint is_good_host(cstr p, Py_ssize_t size) noexcept:
     return p[colon] == 58 and i == size and size - colon <= 6
 
 
+cdef inline bint is_printable(cstr p, Py_ssize_t size) noexcept:
+    """Whether an access line shows it as it is."""
+    cdef unsigned char bad = 0
+    cdef Py_ssize_t i
+    for i in range(size):
+        bad |= (p[i] < 32) | (p[i] > 126) | (p[i] == 34) | (p[i] == 92)
+    return bad == 0
+
+
+cdef inline bint is_same(bytes known, PyObject *value) noexcept:
+    """Whether a remembered value is that of a field, or both are missing."""
+    cdef Py_ssize_t size
+    if known is None or value is NULL:
+        return known is None and value is NULL
+    if <PyObject *> known is value:
+        return True
+    size = PyBytes_GET_SIZE(known)
+    if PyBytes_GET_SIZE(<object> value) != size:
+        return False
+    return memcmp(PyBytes_AS_STRING(known), PyBytes_AS_STRING(<object> value), size) == 0
+
+
+cdef inline char *put_text(char *p, str text) noexcept:
+    """Write a text of ASCII; return its end."""
+    cdef Py_ssize_t size = PyUnicode_GET_LENGTH(text)
+    memcpy(p, PyUnicode_1BYTE_DATA(text), size)
+    return p + size
+
+
 cdef inline Py_ssize_t number(cstr p, Py_ssize_t size) noexcept:
     """Return the value of decimal digits, or -1 if it is anything else or too long."""
     cdef Py_ssize_t value = 0, i
@@ -227,6 +266,15 @@ cdef class RememberedOrigin:
     cdef bint simple, hosted
 
 
+@cython.final
+cdef class PlainTexts:
+    """The texts of an access line that come from the client and its fields, and the values that they were made of."""
+    cdef object client
+    cdef bytes user, referer, agent
+    cdef str before, after
+    cdef Py_ssize_t size
+
+
 cdef class PlainRequests:
     """Makes the handlers of connections. `make` makes the ordinary handler. Call `renew` after each `Context.tick`."""
     cdef object app, context, tasks, heads, make, loop, variables, note, access, meter, task_factory, now, turn
@@ -234,6 +282,9 @@ cdef class PlainRequests:
     cdef dict template, memory, made, origins, arguments, soon, state
     cdef set running
     cdef list gathered, ready, touched
+    cdef list lines, moment  # of access lines, see `PlainLines`; None unless their format is plain
+    cdef object renew_moment, begin_lines, texts, escape
+    cdef Py_ssize_t longest_line
     cdef bytes ending
     cdef public double gather_until  # of monotonic(), see `Writer`
     cdef double keep_alive, deadline
@@ -244,6 +295,9 @@ cdef class PlainRequests:
     def __init__(self, tasks, context, heads, limits, make):
         self.tasks, self.context, self.heads, self.make = tasks, context, heads, make
         self.app, self.note, self.access, self.meter = tasks._app, tasks._note, tasks.access, tasks.meter
+        if tasks.lines is not None:
+            (self.lines, self.moment, self.renew_moment, self.begin_lines, self.texts, self.escape, longest) = tasks.lines
+            self.longest_line = sys.maxsize if longest is None else longest
         self.timed, self.observed, self.ids = tasks.timed, tasks.observed, tasks.ids is not None
         self.loop, self.variables, self.running = context.loop, context.variables, tasks.running
         self.limit = sys.maxsize if tasks._limit > sys.maxsize else <Py_ssize_t> tasks._limit
@@ -341,8 +395,51 @@ cdef class PlainRequests:
             exchange.memo.ended.append(exchange.started)
             self.sent += exchange.sent
             self.begun_turn()
-        if self.access is not None:
+        if self.lines is not None:
+            self.log(exchange)
+        elif self.access is not None:
             self.access(exchange)
+
+    cdef log(self, PlainExchange exchange):
+        """Put the access line into the batch of this turn; the record, if the line is not plain."""
+        cdef bint first = PyList_GET_SIZE(self.lines) == 0
+        if first:
+            self.renew_moment()
+        self.lines.append(self.line(exchange))
+        if first:
+            self.begin_lines()
+
+    cdef object line(self, PlainExchange exchange):
+        """Return what `format` makes of the record, or the record."""
+        cdef PlainTexts texts = exchange.texts
+        cdef str moment = <str> PyList_GET_ITEM(self.moment, 0), target = None, line
+        cdef char numbers[48]
+        cdef cstr raw = <cstr> PyBytes_AS_STRING(exchange.target)
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(exchange.target), whole
+        cdef char *p
+        cdef int n
+        if texts is None:
+            return exchange
+        if not is_printable(raw, size):
+            target = self.escape[exchange.target]
+            raw, size = <cstr> PyUnicode_1BYTE_DATA(target), PyUnicode_GET_LENGTH(target)
+        if exchange.sent:
+            n = sprintf(numbers, b' HTTP/1.1" %d %zd', <int> exchange.memo.status, exchange.sent)
+        else:
+            n = sprintf(numbers, b' HTTP/1.1" %d -', <int> exchange.memo.status)
+        whole = PyUnicode_GET_LENGTH(exchange.method) + PyUnicode_GET_LENGTH(moment) + texts.size + size + n + 3
+        if whole > self.longest_line:
+            return exchange
+        line = PyUnicode_New(whole, 127)
+        p = put_text(<char *> PyUnicode_1BYTE_DATA(line), texts.before)
+        p = put_text(p, moment)
+        p = put(p, b' "', 2)
+        p = put_text(p, exchange.method)
+        p = put(p, b" ", 1)
+        p = put(p, <const char *> raw, size)
+        p = put(p, numbers, n)
+        put_text(p, texts.after)
+        return line
 
     # What proxies tell
 
@@ -514,6 +611,7 @@ cdef class PlainExchange:
     cdef dict forwarding  # only if the ordinary handler has to read it
     cdef tuple host  # the field that replaces Host
     cdef list fields, waiters  # futures of `receive()`
+    cdef PlainTexts texts  # of the access line
     cdef int phase
     cdef bint asked, finished, keep_alive
     cdef readonly object task, scope, started, duration, response_headers, client
@@ -925,6 +1023,7 @@ cdef class PlainConnection:
     cdef PlainExchange current
     cdef object link, http, write, client
     cdef dict template, extensions
+    cdef PlainTexts texts
     # Held back until the end of the turn: an answer, or a stream's first piece; or else what `room` has of a stream.
     cdef bytes out, room
     cdef Py_ssize_t used  # bytes of `room`, which has HOLD_BYTES; 0 without it
@@ -1393,10 +1492,51 @@ cdef class PlainConnection:
         if not scoped:
             exchange.fields = headers
             return True
-        if shared.access is not None:
+        if shared.lines is not None:
+            exchange.texts = self.texts_of(headers, exchange.client)
+        elif shared.access is not None:
             exchange.fields = headers[:]
         self.make_scope(exchange, target, target_end, query, percent, headers)
         return True
+
+    cdef PlainTexts texts_of(self, list headers, object client):
+        """Return the texts of access lines that depend on the client and its fields, which mostly repeat themselves."""
+        cdef PyObject *user = NULL
+        cdef PyObject *referer = NULL
+        cdef PyObject *agent = NULL
+        cdef PyObject *name
+        cdef PyObject *pair
+        cdef Py_ssize_t i
+        cdef PlainTexts texts = self.texts
+        for i in range(PyList_GET_SIZE(headers)):
+            pair = PyList_GET_ITEM(headers, i)
+            name = PyTuple_GET_ITEM(<object> pair, 0)
+            if name is AGENT:
+                agent = PyTuple_GET_ITEM(<object> pair, 1)
+            elif name is REFERER:
+                referer = PyTuple_GET_ITEM(<object> pair, 1)
+            elif name is AUTHORIZATION:
+                user = PyTuple_GET_ITEM(<object> pair, 1)
+        if texts is not None and texts.client is client and is_same(texts.agent, agent):
+            if is_same(texts.referer, referer) and is_same(texts.user, user):
+                return texts
+        texts = PlainTexts.__new__(PlainTexts)
+        texts.client = client
+        fields = []
+        if agent is not NULL:
+            texts.agent = <bytes> agent
+            fields.append((<object> AGENT, texts.agent))
+        if referer is not NULL:
+            texts.referer = <bytes> referer
+            fields.append((<object> REFERER, texts.referer))
+        if user is not NULL:
+            texts.user = <bytes> user
+            fields.append((<object> AUTHORIZATION, texts.user))
+        texts.before, texts.after = self.shared.texts(client, fields)
+        assert texts.before.isascii() and texts.after.isascii()
+        texts.size = PyUnicode_GET_LENGTH(texts.before) + PyUnicode_GET_LENGTH(texts.after)
+        self.texts = texts if texts.size <= LONGEST_TEXTS else None
+        return texts
 
     cdef apply_origin(self, PlainExchange exchange, PyObject **told, int told_of, PyObject *waited, tuple host):
         """See `begin._apply_origin`. With a prefix, or ids, all is left to it."""
