@@ -48,6 +48,10 @@ class Lines(Protocol):
     make: Callable[[list[Any]], list[str]]
 
     @property
+    def wants_records(self) -> bool:
+        """Whether each entry must be a record."""
+
+    @property
     def limit(self) -> int | None:
         """Bytes of the longest line that is taken whole."""
 
@@ -95,6 +99,7 @@ class LoggerLines:
     """Access lines for the logger `aserver.access`, if the user's `log_config` names it."""
 
     limit = None
+    wants_records = True
 
     def __init__(self) -> None:
         self.batch: list[Any] = []

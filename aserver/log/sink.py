@@ -69,6 +69,8 @@ class Sink:
     loop's thread.
     """
 
+    wants_records = False  # see `setup.Lines`
+
     def __init__(self, fd: int, kind: SinkKind, *, name: str = "log", bound: int = ERROR_BOUND) -> None:
         self.descriptor = Descriptor(fd, kind)
         self.name = name

@@ -63,6 +63,8 @@ def anyio_backend() -> object:
 class Kept:
     """Lines that are kept; `turns` has how many entries were lines of each turn already."""
 
+    wants_records = False
+
     def __init__(self, limit: int | None) -> None:
         self.batch: list[Any] = []
         self.make: Any = None
