@@ -95,9 +95,9 @@ def _writer(
             lines.begin()
 
     lines.make = make
-    return write, None if plain is None or lines.wants_records else PlainLines(
-        batch, moment, renew, lines.begin, *plain, limit
-    )
+    if plain is None or lines.wants_records:
+        return write, None
+    return write, PlainLines(batch, moment, renew, lines.begin, *plain, limit)
 
 
 def _clock(stamp: Callable[[When], str], moment: list[str]) -> Callable[[], None]:

@@ -454,13 +454,15 @@ class Corked(Tap):
 async def test_the_last_answer_leaves_with_the_end(raw: bytes) -> None:
     """It alone: nothing else would send it. Fails without `write_last` in `write_answer`, or with it always."""
     service = service_of(echo)
+    taps: list[Corked] = []
     for _ in range(2):  # the first has the ordinary handler make the head
         tap = Corked().plug(service)
         tap.protocol.data_received(raw)
         await turns_of_the_loop(TURNS)
         assert tap.written.startswith(b"HTTP/1.1 200")
         assert tap.closed == (raw is LAST_GET)
-    assert bool(tap.kept) == (raw is LAST_GET)
+        taps.append(tap)
+    assert bool(taps[-1].kept) == (raw is LAST_GET)
 
 
 async def test_over_a_real_socket_with_a_client_that_leaves() -> None:
