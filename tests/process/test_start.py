@@ -14,9 +14,12 @@ pytestmark = pytest.mark.process
 
 #: Takes click's place: says which children there are when the command begins to import, and ends it.
 CLICK = (
-    "import os\n"
+    "import os, time\n"
+    "deadline = time.monotonic() + 20\n"
     "for pid in open(f'/proc/self/task/{os.getpid()}/children').read().split():\n"
-    "    print(open(f'/proc/{pid}/cmdline').read().replace(chr(0), ' '), flush=True)\n"
+    "    while not (words := open(f'/proc/{pid}/cmdline').read()) and time.monotonic() < deadline:\n"
+    "        pass  # the parent goes on an instant before execve(2) has set them\n"
+    "    print(words.replace(chr(0), ' '), flush=True)\n"
     "raise SystemExit(9)\n"
 )
 
