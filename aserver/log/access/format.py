@@ -36,7 +36,7 @@ from typing import Any, NamedTuple
 
 from aserver.errors import ConfigError
 from aserver.log.access.escape import NO_MAP, PLAIN_MAP, Escaper, escape_json, escape_text
-from aserver.log.access.record import AccessRecord
+from aserver.log.access.record import MOST_KEPT, AccessRecord
 from aserver.log.access.timestamp import When, clf_time, clock_time, dim_time, iso_time
 
 Compiled = Callable[[Sequence[AccessRecord], str], list[str]]
@@ -375,8 +375,6 @@ def _prologue(used: str, steady: int, *, keeps: bool) -> list[str]:
     return source
 
 
-#: The most bytes of fields whose texts are kept: they are kept as long as the connection is open, idle or not.
-_MOST_KEPT = 2048
 _Fields = Sequence[tuple[bytes, bytes]]
 
 
@@ -384,6 +382,6 @@ def _remember(connection: Any, client: object, headers: _Fields, texts: tuple[st
     """Keep the texts of a connection's first request; keep none once a request has other fields, as behind a proxy."""
     made = (headers, client, *texts)
     if connection is not None:
-        small = connection.logged is None and sum(len(name) + len(value) for name, value in headers) <= _MOST_KEPT
+        small = connection.logged is None and sum(len(name) + len(value) for name, value in headers) <= MOST_KEPT
         connection.logged = made if small else (None,)
     return made

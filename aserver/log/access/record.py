@@ -8,6 +8,9 @@ from typing import Any, NamedTuple, Protocol
 
 from aserver.asgi import Scope
 
+#: The most bytes of fields whose texts are kept: they are kept as long as the connection is open, idle or not.
+MOST_KEPT = 2048
+
 
 class AccessRecord(Protocol):
     """Read at the end of the loop's turn, when the lines are made: until then nothing in it may change."""

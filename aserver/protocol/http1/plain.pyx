@@ -16,6 +16,7 @@ from types import CoroutineType
 
 from aserver.asgi import VERSIONS
 from aserver.errors import ClientError
+from aserver.log.access import record
 from aserver.metrics.page import Awaited
 from aserver.protocol.application.body import HIGH_WATER, RequestBody
 from aserver.protocol.application.exchange import Exchange
@@ -70,12 +71,11 @@ DEF LONGEST_NAME = 64
 DEF LONGEST_KEPT = 512  # the most bytes of a value in LAST
 DEF LENGTH_DIGITS = 9  # the most digits of a Content-Length
 DEF FRAME = 16  # more bytes than the framing of a chunk below JOIN_LIMIT takes
-DEF LONGEST_TEXTS = 2048  # the most characters of access lines that a connection keeps
 DEF MOST_TOLD = 8  # above the number of forwarding fields, each of which may come once
 
 cdef bint EAGER = sys.version_info >= (3, 12)
 cdef double GATHER_SECONDS = writer.GATHER_SECONDS, HOLD_SECONDS = writer.HOLD_SECONDS
-cdef Py_ssize_t MOST_GATHERED = writer.MOST_GATHERED
+cdef Py_ssize_t MOST_GATHERED = writer.MOST_GATHERED, MOST_KEPT = record.MOST_KEPT
 cdef Py_ssize_t JOIN_LIMIT = response.JOIN_LIMIT, HOLD_BYTES = writer.HOLD_BYTES
 cdef object Task = asyncio.Task, NEXT_REQUEST = Awaited.NEXT_REQUEST, NOTHING = Awaited.NOTHING
 cdef object BETWEEN = ReadPhase.BETWEEN, monotonic = time.monotonic, decode_path = targets.decode_path
@@ -205,26 +205,6 @@ cdef inline bint is_printable(cstr p, Py_ssize_t size) noexcept:
     for i in range(size):
         bad |= (p[i] < 32) | (p[i] > 126) | (p[i] == 34) | (p[i] == 92)
     return bad == 0
-
-
-cdef inline bint is_same(bytes known, PyObject *value) noexcept:
-    """Whether a remembered value is that of a field, or both are missing."""
-    cdef Py_ssize_t size
-    if known is None or value is NULL:
-        return known is None and value is NULL
-    if <PyObject *> known is value:
-        return True
-    size = PyBytes_GET_SIZE(known)
-    if PyBytes_GET_SIZE(<object> value) != size:
-        return False
-    return memcmp(PyBytes_AS_STRING(known), PyBytes_AS_STRING(<object> value), size) == 0
-
-
-cdef inline char *put_text(char *p, str text) noexcept:
-    """Write a text of ASCII; return its end."""
-    cdef Py_ssize_t size = PyUnicode_GET_LENGTH(text)
-    memcpy(p, PyUnicode_1BYTE_DATA(text), size)
-    return p + size
 
 
 cdef inline Py_ssize_t number(cstr p, Py_ssize_t size) noexcept:
@@ -972,6 +952,11 @@ cdef inline char *put(char *p, const char *source, Py_ssize_t size) noexcept:
     return p + size
 
 
+cdef inline char *put_text(char *p, str text) noexcept:
+    """Write a text of ASCII."""
+    return put(p, <const char *> PyUnicode_1BYTE_DATA(text), PyUnicode_GET_LENGTH(text))
+
+
 cdef char *put_line(char *p, Py_ssize_t size) noexcept:
     """Write the line before a chunk."""
     cdef int shift = 0
@@ -1501,41 +1486,29 @@ cdef class PlainConnection:
 
     cdef PlainTexts texts_of(self, list headers, object client):
         """Return the texts of access lines that depend on the client and its fields, which mostly repeat themselves."""
-        cdef PyObject *user = NULL
-        cdef PyObject *referer = NULL
-        cdef PyObject *agent = NULL
+        cdef bytes user = None, referer = None, agent = None
         cdef PyObject *name
-        cdef PyObject *pair
-        cdef Py_ssize_t i
+        cdef tuple pair
         cdef PlainTexts texts = self.texts
-        for i in range(PyList_GET_SIZE(headers)):
-            pair = PyList_GET_ITEM(headers, i)
-            name = PyTuple_GET_ITEM(<object> pair, 0)
+        for pair in headers:
+            name = <PyObject *> PyTuple_GET_ITEM(pair, 0)
             if name is AGENT:
-                agent = PyTuple_GET_ITEM(<object> pair, 1)
+                agent = <bytes> PyTuple_GET_ITEM(pair, 1)
             elif name is REFERER:
-                referer = PyTuple_GET_ITEM(<object> pair, 1)
+                referer = <bytes> PyTuple_GET_ITEM(pair, 1)
             elif name is AUTHORIZATION:
-                user = PyTuple_GET_ITEM(<object> pair, 1)
-        if texts is not None and texts.client is client and is_same(texts.agent, agent):
-            if is_same(texts.referer, referer) and is_same(texts.user, user):
+                user = <bytes> PyTuple_GET_ITEM(pair, 1)
+        if texts is not None and texts.client is client and texts.agent == agent:
+            if texts.referer == referer and texts.user == user:
                 return texts
         texts = PlainTexts.__new__(PlainTexts)
-        texts.client = client
-        fields = []
-        if agent is not NULL:
-            texts.agent = <bytes> agent
-            fields.append((<object> AGENT, texts.agent))
-        if referer is not NULL:
-            texts.referer = <bytes> referer
-            fields.append((<object> REFERER, texts.referer))
-        if user is not NULL:
-            texts.user = <bytes> user
-            fields.append((<object> AUTHORIZATION, texts.user))
-        texts.before, texts.after = self.shared.texts(client, fields)
+        texts.client, texts.user, texts.referer, texts.agent = client, user, referer, agent
+        named = ((<object> AUTHORIZATION, user), (<object> REFERER, referer), (<object> AGENT, agent))
+        given = [pair for pair in named if pair[1] is not None]
+        texts.before, texts.after = self.shared.texts(client, given)
         assert texts.before.isascii() and texts.after.isascii()
         texts.size = PyUnicode_GET_LENGTH(texts.before) + PyUnicode_GET_LENGTH(texts.after)
-        self.texts = texts if texts.size <= LONGEST_TEXTS else None
+        self.texts = texts if sum([len(pair[1]) for pair in given]) <= MOST_KEPT else None
         return texts
 
     cdef apply_origin(self, PlainExchange exchange, PyObject **told, int told_of, PyObject *waited, tuple host):

@@ -144,6 +144,30 @@ async def test_other_formats_are_made_of_records(style: str) -> None:
     assert not any(made for made, _ in kept.turns)
 
 
+@pytest.mark.parametrize(("size", "made"), [(2000, 1), (2100, 3)])
+@pytest.mark.parametrize("secret", [False, True])
+async def test_a_connection_keeps_the_texts_of_short_fields(size: int, made: int, secret: bool) -> None:
+    """An idle connection must not hold what its client has sent. Fails without MOST_KEPT, or with the texts' length."""
+    kept = Kept(None)
+    plain = AccessLog(Settings(access_log_format="combined"), kept).plain
+    assert plain is not None
+    calls = []
+
+    def texts(client: object, fields: Any) -> tuple[str, str]:
+        calls.append(fields)
+        return plain.texts(client, fields)
+
+    served = service_of(app, access=print, lines=plain._replace(texts=texts))
+    tap = Tap().plug(served)
+    field = (b"Authorization: Bearer " if secret else b"User-Agent: ").ljust(size + 12, b"x")
+    for _ in range(3):
+        tap.protocol.data_received(b"GET / HTTP/1.1\r\nHost: t\r\n" + field + b"\r\n\r\n")
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+    tap.protocol.connection_lost(None)
+    assert len(calls) == made
+
+
 async def test_paths_that_are_left_out_have_no_native_line() -> None:
     """Fails where `plain` stays although some paths are excluded."""
     kept = Kept(None)
