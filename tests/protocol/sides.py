@@ -32,14 +32,14 @@ class Side:
         names = ("client", "method", "target", "version", "status", "sent", "headers", "response_headers", "request_id")
         self.records.append(tuple(getattr(record, name, None) for name in names))
 
-    async def ask(self, *pieces: bytes, leave: bool = True) -> tuple[Any, ...]:
+    async def ask(self, *pieces: bytes, leave: bool = True, turns: int = TURNS) -> tuple[Any, ...]:
         self.records.clear()
         self.scopes.clear()
         tap = Tap().plug(self.service)
         for piece in pieces:
             if not tap.closed:
                 tap.protocol.data_received(piece)
-            for _ in range(TURNS):
+            for _ in range(turns):
                 await asyncio.sleep(0)
         if plain := self.service.plain:
             plain.renew()  # as the sweep does, which alone asks for deadlines

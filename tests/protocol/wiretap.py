@@ -78,6 +78,18 @@ class Tap(asyncio.Transport):
         return 0
 
 
+class Written(Tap):
+    """Keeps each write by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        super().write(data)
+        self.writes.append(bytes(data))
+
+
 class Writes:
     """In place of a real transport: it notes the size of each write, and is else the transport itself."""
 

@@ -2,8 +2,8 @@
 """Plain requests of HTTP/1.1, in Cython: from the bytes of a head to the application's task, and to its answer.
 
 Runs in the worker's loop, if it was compiled (`hatch_build.py`). A `PlainConnection` is the handler of a connection. It
-serves a request by itself if its head and a short body, or none, come in a single piece. The answer may be a single piece or
-a stream. For all else the ordinary `HttpConnection` and `Exchange` take over, at any point of a request or of its answer
+serves a request by itself if its head and a short body, or none, come in a single piece, also with other requests behind it
+(pipelining). The answer may be a single piece or a stream. For all else the ordinary `HttpConnection` and `Exchange` take over, at any point of a request or of its answer
 (`PlainExchange.ordinary`). It must never accept a head that they refuse, nor send other bytes than they would.
 tests/protocol run with both.
 """
@@ -22,6 +22,7 @@ from aserver.protocol.application.body import HIGH_WATER, RequestBody
 from aserver.protocol.application.exchange import Exchange
 from aserver.protocol.http1.encoder import field_lines
 from aserver.protocol.http1.framing import ReadPhase
+from aserver.protocol.http1.reader import PORTION_BYTES
 from aserver.protocol.peer import forwarded, queue_time as queues
 from aserver.protocol.semantics import fields, response, target as targets
 from aserver.protocol.transport import writer
@@ -76,7 +77,7 @@ DEF MOST_TOLD = 8  # above the number of forwarding fields, each of which may co
 cdef bint EAGER = sys.version_info >= (3, 12)
 cdef double GATHER_SECONDS = writer.GATHER_SECONDS, HOLD_SECONDS = writer.HOLD_SECONDS
 cdef Py_ssize_t MOST_GATHERED = writer.MOST_GATHERED, MOST_KEPT = record.MOST_KEPT
-cdef Py_ssize_t JOIN_LIMIT = response.JOIN_LIMIT, HOLD_BYTES = writer.HOLD_BYTES
+cdef Py_ssize_t JOIN_LIMIT = response.JOIN_LIMIT, HOLD_BYTES = writer.HOLD_BYTES, MOST_PIPELINED = PORTION_BYTES
 cdef object Task = asyncio.Task, NEXT_REQUEST = Awaited.NEXT_REQUEST, NOTHING = Awaited.NOTHING
 cdef object BETWEEN = ReadPhase.BETWEEN, monotonic = time.monotonic, decode_path = targets.decode_path
 cdef object as_bytes = fields.as_bytes
@@ -258,10 +259,10 @@ cdef class PlainTexts:
 cdef class PlainRequests:
     """Makes the handlers of connections. `make` makes the ordinary handler. Call `renew` after each `Context.tick`."""
     cdef object app, context, tasks, heads, make, loop, variables, note, access, meter, task_factory, now, turn
-    cdef object flush_method, start_method, end_method, call_soon, root_path, raw_root_path
+    cdef object flush_method, flush_pipelined_method, start_method, end_method, call_soon, root_path, raw_root_path
     cdef dict template, memory, made, origins, arguments, soon, state
     cdef set running
-    cdef list gathered, ready, touched
+    cdef list gathered, pipelined, ready, touched
     cdef list lines, moment  # of access lines, see `PlainLines`; None unless their format is plain
     cdef object renew_moment, begin_lines, texts, escape
     cdef Py_ssize_t longest_line
@@ -285,14 +286,15 @@ cdef class PlainRequests:
         # A longer body pauses reading until the application takes it.
         self.most_body = <Py_ssize_t> min(limits.body, HIGH_WATER)
         self.made, self.memory, self.origins, self.template = heads.made, {}, {}, {}
-        self.gathered, self.ready, self.touched = [], [], []
+        self.gathered, self.pipelined, self.ready, self.touched = [], [], [], []
         self.task_factory = self.loop.get_task_factory
         self.arguments = {"loop": self.loop, "context": None}
         if EAGER:
             self.arguments["eager_start"] = True
         self.soon, self.call_soon = {"context": self.variables}, self.loop.call_soon
         self.state, self.root_path, self.raw_root_path = context.state, context.root_path, context.raw_root_path
-        self.flush_method, self.start_method, self.end_method = self.flush, self.start_ready, self.end_turn
+        self.flush_method, self.flush_pipelined_method = self.flush, self.flush_pipelined
+        self.start_method, self.end_method = self.start_ready, self.end_turn
         self.keep_alive = context.keep_alive
         self.renew()
 
@@ -489,6 +491,19 @@ cdef class PlainRequests:
         gathered, self.gathered = self.gathered, []
         for connection in gathered:
             connection.flush()
+
+    def flush_pipelined(self):
+        """Write the answers to pipelined requests that were held back, where this turn added none."""
+        cdef PlainConnection connection
+        pipelined, self.pipelined = self.pipelined, []
+        for connection in pipelined:
+            if connection.used == connection.seen:
+                connection.flush()
+            elif connection.holding:
+                connection.seen = connection.used
+                self.pipelined.append(connection)
+        if self.pipelined:
+            self.soon_call(self.flush_pipelined_method)
 
 
 # ── the application's side ───────────────────────────────────────────────────────────────────────
@@ -828,6 +843,8 @@ cdef class PlainExchange:
             if not self.keep_alive:
                 http.reader.stop()
         self.slow = slow
+        if http.current is slow and conn.rest is not None:
+            conn.pass_on()
         return slow
 
     @property
@@ -837,7 +854,7 @@ cdef class PlainExchange:
         if self.fields is None:
             again = PlainExchange.__new__(PlainExchange)
             again.conn, again.host = self.conn, self.host
-            self.conn.parse(self.data, again, False)
+            self.conn.parse(self.data, 0, again, False)
             self.fields = again.fields
         return self.fields
 
@@ -1009,9 +1026,13 @@ cdef class PlainConnection:
     cdef object link, http, write, client
     cdef dict template, extensions
     cdef PlainTexts texts
-    # Held back until the end of the turn: an answer, or a stream's first piece; or else what `room` has of a stream.
+    cdef bytes rest  # requests that came together with the current one; None without them
+    cdef Py_ssize_t at  # the place of the next in it
+    # Held back until the end of the turn: an answer, or a stream's first piece; or else what `room` has of a stream, or of
+    # the answers to pipelined requests.
     cdef bytes out, room
     cdef Py_ssize_t used  # bytes of `room`, which has HOLD_BYTES; 0 without it
+    cdef Py_ssize_t seen  # as it was when `flush_pipelined` came by
     cdef double hold_until  # of COARSE_CLOCK
     cdef double deadline
     cdef Py_ssize_t place  # among those that are touched
@@ -1022,17 +1043,39 @@ cdef class PlainConnection:
 
     def data_received(self, data):
         """Serve a plain request, or give the bytes to the ordinary handler."""
-        cdef PlainExchange exchange
-        if self.current is None and not self.paused and type(data) is bytes and (self.http is None or self.quiet()):
-            exchange = PlainExchange.__new__(PlainExchange)
-            exchange.conn = self
-            if self.parse(<bytes> data, exchange, True):
-                self.begin(exchange)
-                return
-        self.fall_back().data_received(data)
+        if self.current is not None or self.paused or type(data) is not bytes or not (self.http is None or self.quiet()):
+            self.fall_back().data_received(data)
+        elif not self.take(<bytes> data, 0):
+            self.fall_back().data_received(data)
+
+    cdef bint take(self, bytes data, Py_ssize_t at) except -1:
+        """Begin the plain request at a place in `data`, keep those behind it, and return True, or do nothing."""
+        cdef PlainExchange exchange = PlainExchange.__new__(PlainExchange)
+        cdef Py_ssize_t end
+        exchange.conn = self
+        end = self.parse(data, at, exchange, True)
+        if end == 0 or (end < PyBytes_GET_SIZE(data) and not self.begins(exchange)):
+            return False
+        self.rest, self.at = None if end == PyBytes_GET_SIZE(data) else data, end
+        self.begin(exchange)
+        return True
+
+    cdef take_next(self):
+        """Begin the next of the pipelined requests; the ordinary handler gets all that are left if it is not plain."""
+        if self.paused or not self.take(self.rest, self.at):
+            self.settle()
+            self.flush()
+            self.ordinary()
+            self.pass_on()
+
+    cdef pass_on(self):
+        """Give the ordinary handler the requests that are left, for the next turn: this is inside the application's `send()`."""
+        rest, self.rest = self.rest, None
+        self.http.reader.read_later(rest, self.at)
 
     def eof_received(self):
         """See `Handler`."""
+        self.flush()
         return False if self.current is None and self.http is None else self.fall_back().eof_received()
 
     def writable(self):
@@ -1097,12 +1140,16 @@ cdef class PlainConnection:
         return self.http
 
     cdef fall_back(self):
-        """Give the current request, if any, to the ordinary handler, and return that handler."""
+        """Give the current request, if any, and those behind it to the ordinary handler, and return that handler."""
+        rest, self.rest = self.rest, None
         if self.current is not None:
             self.current.ordinary()
         self.settle()
         self.flush()
-        return self.ordinary()
+        http = self.ordinary()
+        if rest is not None:
+            http.data_received(rest[self.at:])
+        return http
 
     cdef bint quiet(self) except -1:
         """Whether the ordinary handler waits for another request."""
@@ -1128,11 +1175,15 @@ cdef class PlainConnection:
                 shared.template = template
         self.template = template
 
+    cdef bint begins(self, PlainExchange exchange) except -1:
+        """Whether the request needs nothing that only the ordinary handler does before its task."""
+        return exchange.forwarding is None and not self.shared.ids
+
     cdef begin(self, PlainExchange exchange):
         cdef PlainRequests shared = self.shared
         self.touch()
         self.deadline = INFINITY
-        if exchange.forwarding is None and not shared.ids:
+        if self.begins(exchange):
             if exchange.length:
                 shared.context.meter.received += exchange.length
             self.current = exchange
@@ -1157,10 +1208,15 @@ cdef class PlainConnection:
     # Answers
 
     cdef write_answer(self, bytes data, bint gather):
-        """Write an answer; hold it until the end of the turn if another was just written (see `Writer`)."""
-        if self.out is not None:
-            data, self.out = self.out + data, None
-            self.write(data)
+        """Write an answer; hold it until the end of the turn if another was just written (see `Writer`).
+
+        It is held until a turn without an answer if pipelined requests are left.
+        """
+        if self.rest is not None:
+            self.hold_answer(data)
+            return
+        if self.used or self.out is not None:
+            self.write(self.taken() + data)
             return
         if self.http is not None and self.link.writer.held is not None:
             self.link.writer.write(data)
@@ -1172,6 +1228,20 @@ cdef class PlainConnection:
             self.flush_soon()
         else:
             self.write(data)
+
+    cdef hold_answer(self, bytes data):
+        """Hold an answer together with those to the pipelined requests behind it."""
+        cdef PlainRequests shared = self.shared
+        if not self.holding:
+            if self.http is not None and self.link.writer.held is not None:
+                self.link.writer.flush()
+            self.holding, self.hold_until, self.seen = True, clock(COARSE_CLOCK) + HOLD_SECONDS, 0
+            shared.pipelined.append(self)
+            if PyList_GET_SIZE(shared.pipelined) == 1:
+                shared.soon_call(shared.flush_pipelined_method)
+        self.hold(data, b"", False, False)
+        if clock(COARSE_CLOCK) > self.hold_until:
+            self.write_held()
 
     cdef bint gathers(self) except -1:
         """Whether to write at the end of the turn, because an answer was just written. If not, write those that wait."""
@@ -1219,7 +1289,7 @@ cdef class PlainConnection:
                     self.write(data)
         else:
             self.hold(head, body, chunked, last)
-            if not last:
+            if not last or self.rest is not None:
                 if clock(COARSE_CLOCK) > self.hold_until:
                     self.write_held()
             elif gather and self.used < JOIN_LIMIT and self.gathers():
@@ -1288,8 +1358,8 @@ cdef class PlainConnection:
         self.write_held()
 
     cdef drop(self):
-        """Let go of what was held back: the connection has ended."""
-        self.out = self.room = None
+        """Let go of what was held back, and of requests that are left: the connection has ended."""
+        self.out = self.room = self.rest = None
         self.used, self.holding = 0, False
 
     cdef answered(self, PlainExchange exchange):
@@ -1300,7 +1370,9 @@ cdef class PlainConnection:
         self.current = exchange.body = None
         if exchange.waiters:
             exchange.wake()
-        if exchange.keep_alive:
+        if self.rest is not None:
+            self.take_next()
+        elif exchange.keep_alive:
             self.deadline = shared.deadline
             self.touch()
         else:
@@ -1335,13 +1407,14 @@ cdef class PlainConnection:
 
     # The head
 
-    cdef bint parse(self, bytes data, PlainExchange exchange, bint scoped) except -1:
-        """Fill an exchange with a request; return False if `data` is anything else than a single plain one.
+    cdef Py_ssize_t parse(self, bytes data, Py_ssize_t at, PlainExchange exchange, bint scoped) except -1:
+        """Fill an exchange with the request at a place; return where it ends, or 0 if it is not a whole plain one.
 
+        Nor is it plain if requests behind it may not be read, or not in this turn.
         If not `scoped`, fill it with the fields alone; `data` is then a head that has passed before.
         """
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
-        cdef cstr start = <cstr> PyBytes_AS_STRING(data)
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(data) - at
+        cdef cstr start = <cstr> PyBytes_AS_STRING(data) + at
         cdef cstr p = start, end = start + size, target, target_end, query = NULL, colon, first, last
         cdef PlainRequests shared = self.shared
         cdef bint percent = False, connected = False, measured = False
@@ -1355,7 +1428,7 @@ cdef class PlainConnection:
         cdef PyObject *waited = NULL
         cdef list headers
         if size < 18:
-            return False
+            return 0
         if size > shared.small_head:  # the head may be short, and a body follow
             end = start + shared.small_head
         if memcmp(p, b"GET ", 4) == 0:
@@ -1365,10 +1438,10 @@ cdef class PlainConnection:
             while p < end and LOWER[p[0]]:
                 p += 1
             if p == end or p[0] != 32:
-                return False
-            found = METHODS.get(data[:p - start])
+                return 0
+            found = METHODS.get(data[at:at + (p - start)])
             if found is None:
-                return False
+                return 0
             method = found
             p += 1
         target = p
@@ -1379,7 +1452,7 @@ cdef class PlainConnection:
                 percent = True
             p += 1
         if end - p < 13 or target[0] != 47 or memcmp(p, b" HTTP/1.1\r\n", 11):
-            return False
+            return 0
         target_end = p
         p += 11
         exchange.keep_alive = True
@@ -1387,13 +1460,13 @@ cdef class PlainConnection:
             while p[0] != 13:
                 last = <cstr> memchr(p, 10, end - p)
                 if last is NULL or last[-1] != 13 or n >= shared.most_fields:
-                    return False
+                    return 0
                 colon = <cstr> memchr(p, 58, last - p)
                 if colon is NULL:
-                    return False
+                    return 0
                 place = lower_name(p, colon - p, low)
                 if place == -2:
-                    return False
+                    return 0
                 length = colon - p
                 first = colon + 1
                 p = last + 1
@@ -1404,13 +1477,13 @@ cdef class PlainConnection:
                     last -= 1
                 meaning = ORDINARY if place < 0 else MEANING[place]
                 if meaning == NOT_PLAIN or p >= end:
-                    return False
+                    return 0
                 if place >= 0 and LAST[place] is not NULL and is_value_of(LAST[place], first, last - first):
                     pair = <object> LAST[place]
                 elif not is_clean(first, last - first) or (
                     meaning == HOST and not is_good_host(first, last - first)
                 ):
-                    return False
+                    return 0
                 else:
                     name = <bytes> KNOWN[place] if place >= 0 else PyBytes_FromStringAndSize(<char *> low, length)
                     pair = (name, PyBytes_FromStringAndSize(<char *> first, last - first))
@@ -1423,34 +1496,35 @@ cdef class PlainConnection:
                 n += 1
                 if meaning == HOST:
                     if hosted >= 0:
-                        return False
+                        return 0
                     hosted = n - 1
                 elif meaning == CONNECTION:
                     value = <bytes> (<tuple> pair)[1]
                     if connected or not (value == b"keep-alive" or value == b"Keep-Alive" or value == b"close"):
-                        return False
+                        return 0
                     connected = True
                     exchange.keep_alive = value != b"close"
                 elif meaning == LENGTH:
                     body = number(first, last - first)
                     if measured or not 0 <= body <= shared.most_body:
-                        return False
+                        return 0
                     measured = True
                 elif meaning == FORWARDING and (self.trusted or not self.introduced):
                     for i in range(told_of):
                         if PyTuple_GET_ITEM(<object> told[i], 0) is PyTuple_GET_ITEM(pair, 0):  # of the table
-                            return False
+                            return 0
                     told[told_of] = <PyObject *> pair
                     told_of += 1
                 elif meaning == WAITED and (self.trusted or not self.introduced):
                     if waited is not NULL:
-                        return False
+                        return 0
                     waited = <PyObject *> pair
             if end - p < 2 or p[1] != 10 or hosted < 0:
-                return False
+                return 0
             p += 2
             if scoped and start + size - p != body:
-                return False
+                if start + size - p < body or not exchange.keep_alive or PyBytes_GET_SIZE(data) > MOST_PIPELINED:
+                    return 0
             headers = PyList_New(n)
             for i in range(n):
                 Py_INCREF(<object> pairs[i])
@@ -1462,11 +1536,10 @@ cdef class PlainConnection:
             if not self.introduced:
                 self.introduce()
             exchange.method = method
-            exchange.data = data
+            exchange.data = data if p - start == PyBytes_GET_SIZE(data) else PyBytes_FromStringAndSize(<char *> start, p - start)
             if body:
                 exchange.length = body
                 exchange.body = PyBytes_FromStringAndSize(<char *> p, body)
-                exchange.data = PyBytes_FromStringAndSize(<char *> start, p - start)
             exchange.client = self.client
             if self.trusted and (told_of or waited is not NULL):
                 self.apply_origin(exchange, told, told_of, waited, <tuple> PyList_GET_ITEM(headers, hosted))
@@ -1476,13 +1549,13 @@ cdef class PlainConnection:
             headers[0] = exchange.host
         if not scoped:
             exchange.fields = headers
-            return True
+            return at + (p - start) + body
         if shared.lines is not None:
             exchange.texts = self.texts_of(headers, exchange.client)
         elif shared.access is not None:
             exchange.fields = headers[:]
         self.make_scope(exchange, target, target_end, query, percent, headers)
-        return True
+        return at + (p - start) + body
 
     cdef PlainTexts texts_of(self, list headers, object client):
         """Return the texts of access lines that depend on the client and its fields, which mostly repeat themselves."""

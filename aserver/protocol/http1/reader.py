@@ -117,6 +117,14 @@ class RequestReader:
         elif phase is not OVER:
             self._read_parts(data)
 
+    def read_later(self, data: bytes, position: int) -> None:
+        """Keep the bytes from `position` on until the owner takes `spent` back."""
+        if self.head is None:
+            self._renew_parser()
+        self._keep(data, position, WAITING)
+        self.spent = True
+        self._sink.on_spent()
+
     def take_rest(self) -> bytes:
         """Return the bytes after the request that has offered another protocol, and read nothing more."""
         rest = self.unread[self._unread_from :]
@@ -213,9 +221,7 @@ class RequestReader:
                 if phase is OVER or phase is WAITING or phase is OFFER:
                     return
                 if self._units >= PORTION_BYTES:
-                    self._keep(data, position, WAITING)
-                    self.spent = True
-                    self._sink.on_spent()
+                    self.read_later(data, position)
                 elif phase is BODY:
                     position = self._read_body(data, position)
                 elif phase is FIELDS:

@@ -370,7 +370,9 @@ class Http2Connection(Handler):
             self._deadline = link.deadline = self.context.now + self.context.keep_alive
 
     def eof_received(self) -> bool:
-        """Close: a client that has closed its sending side cannot open windows any more."""
+        """Close, after what waits for the end of the turn: a client that sends no more cannot open windows either."""
+        if self.flush_due:
+            self.flush()
         return False
 
     def cut(self) -> None:

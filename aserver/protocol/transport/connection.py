@@ -235,7 +235,10 @@ class Connection:
 
     def eof_received(self) -> bool:
         """Take the client's half-close; return whether the transport stays open for the answers that are due."""
-        return self.stage is SERVING and bool(self.handler.eof_received())
+        if self.stage is SERVING and self.handler.eof_received():
+            return True
+        self.writer.flush()  # an answer of this turn may wait: after this the transport takes none
+        return False
 
     def pause_writing(self) -> None:
         """Make `send()` wait, because the client reads too slowly."""

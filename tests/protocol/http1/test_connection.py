@@ -6,6 +6,7 @@ import contextvars
 import errno
 import logging
 import socket
+from math import inf
 from typing import Any
 from unittest.mock import Mock
 
@@ -16,7 +17,19 @@ from aserver.metrics.page import Awaited
 from aserver.protocol.transport.connection import LEAST_PROGRESS, LINGER_BYTES, LINGER_SECONDS
 from tests.harness.waiting import PATIENCE, eventually, turns_of_the_loop
 from tests.protocol.http1.heads import get, post
-from tests.protocol.serving import GET, LAST_GET, answer, body_of, echo, echo_after, field, read_all, serving, status
+from tests.protocol.serving import (
+    GET,
+    LAST_GET,
+    answer,
+    body_of,
+    echo,
+    echo_after,
+    field,
+    read_all,
+    service_of,
+    serving,
+    status,
+)
 from tests.protocol.wiretap import Tap, Wiretap
 
 
@@ -395,6 +408,30 @@ async def test_a_client_that_half_closes_is_answered() -> None:
         response = await client.rest()
     assert response.count(b"HTTP/1.1 200 OK") == 2
     assert response.endswith(b"GET /2 ")
+
+
+async def test_a_half_close_right_after_an_answer_does_not_cost_it() -> None:
+    """It waits for the end of the turn, after which the transport would drop it. Fails without `flush` at the EOF."""
+    tap = Tap()
+    written: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await echo(scope, receive, send)
+        if scope["path"] == "/2":
+            assert not tap.protocol.eof_received()
+            written.append(tap.written.count(b"HTTP/1.1 200 OK"))
+
+    service = service_of(app)
+    for _ in range(2):  # the second is served natively, if that is there
+        tap = Tap().plug(service)
+        tap.protocol.data_received(get(b"/1"))
+        await eventually(lambda: not service.active)
+        tap.protocol.data_received(get(b"/2"))
+        for each in (service.context, service.plain):
+            if each is not None:
+                each.gather_until = inf
+        await eventually(lambda: not service.active)
+    assert written == [2, 2]
 
 
 async def test_a_background_task_does_not_hold_up_the_next_request() -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import importlib
 import importlib.util
 import sys
 import time
@@ -22,10 +21,9 @@ from tests.harness.waiting import turns_of_the_loop
 from tests.protocol.narrows import HIGH, Narrows
 from tests.protocol.serving import GET, LAST_GET, answer, body_of, serving
 from tests.protocol.sides import Side, cancel_itself, exit_process, message, script
-from tests.protocol.wiretap import TURNS, Tap
+from tests.protocol.wiretap import TURNS, Tap, Written
 
-NATIVE = "aserver.protocol.http1.plain"
-pytestmark = pytest.mark.skipif(importlib.util.find_spec(NATIVE) is None, reason="not compiled")
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("aserver.protocol.http1.plain") is None, reason="not compiled")
 
 HEAD = b"HEAD / HTTP/1.1\r\nHost: t\r\n\r\n"
 CHUNKED = message("start", status=200, headers=[(b"x", b"y")])
@@ -35,16 +33,6 @@ CHUNKED = message("start", status=200, headers=[(b"x", b"y")])
 def anyio_backend() -> object:
     """One loop is enough for most: the transport is our own."""
     return ("asyncio", {"use_uvloop": False})
-
-
-@pytest.fixture
-def stays_native(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Call it, and from then on no request may be given to the ordinary exchange."""
-
-    def refuse(*_: Any) -> None:
-        raise AssertionError("given to the ordinary exchange")
-
-    return lambda: monkeypatch.setattr(importlib.import_module(NATIVE), "Exchange", refuse)
 
 
 def of(length: int) -> Any:
@@ -180,18 +168,6 @@ def test_any_pieces_are_the_same_bytes(stream: list[Any], off: int | None, fille
 
 
 # ── where it is written ──────────────────────────────────────────────────────────────────────
-
-
-class Written(Tap):
-    """Keeps each write by itself."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.writes: list[bytes] = []
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        super().write(data)
-        self.writes.append(bytes(data))
 
 
 async def native_side(*messages: Any, **values: Any) -> Side:

@@ -11,7 +11,9 @@ from aserver.asgi import Receive, Scope, Send
 from aserver.protocol.http2.carrier import StreamCarrier
 from tests.harness.waiting import eventually, turns_of_the_loop
 from tests.protocol.http2.strict import connect, speaking
-from tests.protocol.serving import SCOPE_CHANGES, Serving, answer, echo, read_all, serving
+from tests.protocol.http2.wire import OPENING, get, told
+from tests.protocol.serving import SCOPE_CHANGES, Serving, answer, echo, read_all, service_of, serving
+from tests.protocol.wiretap import Tap
 
 scopes: list[Scope] = []
 
@@ -424,6 +426,31 @@ async def test_a_client_that_goes() -> None:
         await eventually(lambda: server.service.active == 2)
         client.client.close()
         await eventually(lambda: heard == ["http.disconnect"] * 2 and not server.service.active)
+
+
+async def test_a_half_close_right_after_an_answer_does_not_cost_it() -> None:
+    """It waits for the end of the turn while another stream is open. Fails without `flush` in `eof_received`."""
+    told_at_the_end: list[str] = []
+    go = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/waits":
+            await go.wait()
+        await answer(send, b"x")
+        if scope["path"] != "/waits":
+            assert not tap.protocol.eof_received()
+            told_at_the_end.extend(told(tap.written))
+
+    service = service_of(app)
+    tap = Tap()
+    tap.protocol = service.protocol_factory(h2c=True)()
+    tap.protocol.connection_made(tap)
+    tap.protocol.data_received(OPENING + get(1, path=b"/waits") + get(3))
+    await eventually(lambda: told_at_the_end)
+    assert "head 3" in told_at_the_end
+    tap.protocol.connection_lost(None)
+    go.set()
+    await eventually(lambda: not service.active)
 
 
 async def test_limits_are_those_of_http_1() -> None:
