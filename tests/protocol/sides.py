@@ -18,7 +18,7 @@ class Side:
     def __init__(self, app: App, *, native: bool, **values: Any) -> None:
         self.records: list[tuple[Any, ...]] = []
         self.scopes: list[Scope] = []
-        self._app = app
+        self.app = app
         self.service: Service = service_of(self._call, access=self._log, date_header=False, **values)
         if not native:
             self.service.plain = None
@@ -26,7 +26,7 @@ class Side:
 
     async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scopes.append({**scope, "headers": list(scope["headers"])})
-        await self._app(scope, receive, send)
+        await self.app(scope, receive, send)
 
     def _log(self, record: Any) -> None:
         names = ("client", "method", "target", "version", "status", "sent", "headers", "response_headers", "request_id")

@@ -119,8 +119,6 @@ class RequestReader:
 
     def read_later(self, data: bytes, position: int) -> None:
         """Keep the bytes from `position` on until the owner takes `spent` back."""
-        if self.head is None:
-            self._renew_parser()
         self._keep(data, position, WAITING)
         self.spent = True
         self._sink.on_spent()
@@ -253,8 +251,7 @@ class RequestReader:
         piece = data[position:end]
         if self.take_known(piece):
             return end
-        head = self.head
-        assert head is not None
+        head = self.head or self._renew_parser()
         if self._parse_whole(head, piece) is not None:
             self._piece = b""
             self._renew_parser().forget()
@@ -263,8 +260,7 @@ class RequestReader:
 
     def _read_line(self, data: bytes, position: int) -> int:
         """Read a request line, or its beginning; return its end."""
-        head = self.head
-        assert head is not None
+        head = self.head or self._renew_parser()
         position = head.read_line(data, position)
         if head.line is None:
             self.phase = LINE if head.begun else BETWEEN

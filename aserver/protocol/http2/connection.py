@@ -242,10 +242,9 @@ class Http2Connection(Handler):
         self.context.more_streams += self._more
 
     def _write(self) -> None:
-        link = self.link
-        if link.stage is not SERVING:
+        writer = self.link.writer
+        if self.link.stage is not SERVING:
             return
-        writer = link.writer
         data = self.sender.take()
         if writer.held is not None:
             writer.write_soon(data)
@@ -371,8 +370,7 @@ class Http2Connection(Handler):
 
     def eof_received(self) -> bool:
         """Close, after what waits for the end of the turn: a client that sends no more cannot open windows either."""
-        if self.flush_due:
-            self.flush()
+        self.flush()
         return False
 
     def cut(self) -> None:

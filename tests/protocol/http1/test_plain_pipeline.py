@@ -177,7 +177,7 @@ async def test_an_application_that_blocks_the_loop_holds_no_answer_back(stays_na
         time.sleep(0.03)
         await answer(send, b"/a  ")
 
-    side._app = block
+    side.app = block
     side.records.clear()
     tap.protocol.data_received(get(b"/a") * 6)
     await turns_of_the_loop(30)
