@@ -137,10 +137,16 @@ def test_capture_output_in_the_real_server(server: Start, tmp_path: Path) -> Non
     fetch(where, "/rotated")
     running.signal(signal.SIGUSR2)
     running.wait_for(lambda: says("upgrade complete"), what="the upgrade")
-    running.wait_for(lambda: sum("output" in each.title for each in running.children()) == 1, what="one reader")
+
+    def titles() -> list[str]:
+        return [each.title for each in running.children()]
+
+    running.wait_for(lambda: "generation 1)" not in str(titles()), what="the end of what the former image began")
+    running.wait_for(lambda: sum("output" in title for title in titles()) == 1, what="one reader")
     fetch(where, "/upgraded")
-    assert running.stop() == ExitCode.OK
-    assert told() >= {
+    running.wait_for(lambda: ("worker 1/g2", "stderr: error of it") in told(), what="the new reader at work")
+    assert running.stop() == ExitCode.OK  # at which half a line is left, that of stdout
+    expected = {
         ("zygote g1", "stdout: python, at import"),
         ("zygote g1", "stdout: child, at import"),
         ("worker 1/g1", "stdout: python: /crash"),
@@ -151,6 +157,7 @@ def test_capture_output_in_the_real_server(server: Start, tmp_path: Path) -> Non
         ("worker 1/g2", "stdout: child: /upgraded"),
         ("worker 1/g2", "stderr: error of it"),
     }
+    assert expected - told() == set()
     assert running.log == ""
 
 
