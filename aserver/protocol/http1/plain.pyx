@@ -793,8 +793,11 @@ cdef class PlainExchange:
             if last:
                 self.phase = DONE
             conn.write_piece(None, body, memo.length < 0, last, self.keep_alive)
-        elif self.method == "HEAD" or conn.shared.context.draining or (last and size >= JOIN_LIMIT):
+        elif self.method == "HEAD" or conn.shared.context.draining:
             return False
+        elif last and size >= JOIN_LIMIT:
+            self.sent, self.phase = size, DONE
+            conn.write_large(opening(memo, size, self.keep_alive, conn.shared.ending, b""), body, False, True)
         elif last:
             self.sent, self.phase = size, DONE
             conn.write_answer(opening(memo, size, self.keep_alive, conn.shared.ending, body), self.keep_alive)

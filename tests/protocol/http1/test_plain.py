@@ -5,7 +5,7 @@ import gc
 import importlib.util
 import sys
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any
 
@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from aserver.asgi import Receive, Scope, Send
 from aserver.protocol.application.body import HIGH_WATER
+from aserver.protocol.semantics.response import JOIN_LIMIT
 from tests.harness.waiting import turns_of_the_loop
 from tests.protocol.http1.framing_rows import BEHIND, PLAIN
 from tests.protocol.serving import GET, LAST_GET, answer, read_all, service_of, serving
 from tests.protocol.sides import Side, both, cancel_itself, exit_process, message, script
-from tests.protocol.wiretap import TURNS, Tap
+from tests.protocol.wiretap import TURNS, Tap, Written
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("aserver.protocol.http1.plain") is None, reason="not compiled")
 
@@ -128,6 +129,28 @@ async def test_bodies_of_any_size_wherever_they_are_cut() -> None:
             assert outcome[5] == size
             await both(read_to_the_end, raw[:cut], raw[cut:] + POST, POST)
             await both(script(OK, BODY), raw[:cut], raw[cut:], GET)
+
+
+@pytest.mark.parametrize("last", [False, True])
+async def test_a_large_answer_is_native_and_not_copied(last: bool, stays_native: Callable[[], None]) -> None:
+    """Fails where `piece` leaves it to the ordinary exchange, or joins it to its head."""
+    body = b"x" * JOIN_LIMIT
+    raw = LAST_GET if last else GET
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await answer(send, body)
+
+    side = Side(app, native=True)
+    await side.ask(raw)
+    stays_native()
+    tap = Written().plug(side.service)
+    tap.protocol.data_received(raw)
+    await turns_of_the_loop(TURNS)
+    head, written = tap.writes
+    assert head.endswith(b"\r\n\r\n")
+    assert written is body
+    assert tap.closed == last
+    assert side.records[-1][5] == len(body)
 
 
 async def test_a_client_leaves_before_its_body_is_taken() -> None:
