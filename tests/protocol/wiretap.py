@@ -90,6 +90,12 @@ class Written(Tap):
         self.writes.append(bytes(data))
 
 
+class Lenient(Tap):
+    """Drops what is written after the end, as real transports do, and else too."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None: ...
+
+
 class Writes:
     """In place of a real transport: it notes the size of each write, and is else the transport itself."""
 

@@ -3,9 +3,9 @@
 
 Runs in the worker's loop, if it was compiled (`hatch_build.py`). A `PlainConnection` is the handler of a connection. It
 serves a request by itself if its head and a short body, or none, come in a single piece, also with other requests behind it
-(pipelining). The answer may be a single piece or a stream. For all else the ordinary `HttpConnection` and `Exchange` take over, at any point of a request or of its answer
-(`PlainExchange.ordinary`). It must never accept a head that they refuse, nor send other bytes than they would.
-tests/protocol run with both.
+(pipelining). The answer may be a single piece or a stream. For all else the ordinary `HttpConnection` and `Exchange` take
+over, at any point of a request or of its answer (`PlainExchange.ordinary`). It must never accept a head that they refuse,
+nor send other bytes than they would. tests/protocol run with both.
 """
 
 import asyncio
@@ -845,9 +845,9 @@ cdef class PlainExchange:
             http.current = slow
             if not self.keep_alive:
                 http.reader.stop()
+            elif conn.rest is not None:
+                conn.pass_on()
         self.slow = slow
-        if http.current is slow and conn.rest is not None:
-            conn.pass_on()
         return slow
 
     @property
@@ -1046,10 +1046,10 @@ cdef class PlainConnection:
 
     def data_received(self, data):
         """Serve a plain request, or give the bytes to the ordinary handler."""
-        if self.current is not None or self.paused or type(data) is not bytes or not (self.http is None or self.quiet()):
-            self.fall_back().data_received(data)
-        elif not self.take(<bytes> data, 0):
-            self.fall_back().data_received(data)
+        if self.current is None and not self.paused and type(data) is bytes and (self.http is None or self.quiet()):
+            if self.take(<bytes> data, 0):
+                return
+        self.fall_back().data_received(data)
 
     cdef bint take(self, bytes data, Py_ssize_t at) except -1:
         """Begin the plain request at a place in `data`, keep those behind it, and return True, or do nothing."""
@@ -1066,15 +1066,12 @@ cdef class PlainConnection:
     cdef take_next(self):
         """Begin the next of the pipelined requests; the ordinary handler gets all that are left if it is not plain."""
         if self.paused or not self.take(self.rest, self.at):
-            self.settle()
-            self.flush()
-            self.ordinary()
             self.pass_on()
 
     cdef pass_on(self):
-        """Give the ordinary handler the requests that are left, for the next turn: this is inside the application's `send()`."""
+        """Give the ordinary handler the requests that are left, for the next turn: this may be inside `send()`."""
         rest, self.rest = self.rest, None
-        self.http.reader.read_later(rest, self.at)
+        self.fall_back().reader.read_later(rest, self.at)
 
     def eof_received(self):
         """See `Handler`."""

@@ -20,7 +20,7 @@ from tests.harness.waiting import turns_of_the_loop
 from tests.protocol.http1.heads import get
 from tests.protocol.serving import GET, LAST_GET, answer, body_of, read_all
 from tests.protocol.sides import Side, message
-from tests.protocol.wiretap import TURNS, Tap, Written
+from tests.protocol.wiretap import TURNS, Lenient, Tap, Written
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("aserver.protocol.http1.plain") is None, reason="not compiled")
 
@@ -119,12 +119,6 @@ async def warm(**values: Any) -> Side:
     return side
 
 
-class Lenient(Tap):
-    """Drops what is written after the end, as real transports do."""
-
-    def write(self, data: bytes | bytearray | memoryview) -> None: ...
-
-
 def answers(written: bytes) -> list[bytes]:
     return [body_of(each) for each in written.split(b"HTTP/1.1 ")[1:]]
 
@@ -208,7 +202,7 @@ async def test_nothing_behind_it_is_begun_once_the_client_has_left(end: str) -> 
     await turns_of_the_loop(2)
     if end == "aborted":
         tap.protocol.abort()
-    if end == "lost":
+    else:
         tap.protocol.connection_lost(None)
     await turns_of_the_loop(TURNS)
     assert [scope["path"] for scope in side.scopes] == ["/a"]

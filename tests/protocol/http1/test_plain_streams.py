@@ -21,7 +21,7 @@ from tests.harness.waiting import turns_of_the_loop
 from tests.protocol.narrows import HIGH, Narrows
 from tests.protocol.serving import GET, LAST_GET, answer, body_of, serving
 from tests.protocol.sides import Side, cancel_itself, exit_process, message, script
-from tests.protocol.wiretap import TURNS, Tap, Written
+from tests.protocol.wiretap import TURNS, Lenient, Tap, Written
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("aserver.protocol.http1.plain") is None, reason="not compiled")
 
@@ -292,12 +292,6 @@ def endless(faults: list[BaseException], *, hears: bool) -> Any:
                 listener.cancel()
 
     return app
-
-
-class Lenient(Tap):
-    """Drops what is written after the end, as real transports do, and else too."""
-
-    def write(self, data: bytes | bytearray | memoryview) -> None: ...
 
 
 async def cut(app: Any, how: Callable[[Side, Tap], Awaitable[None]], **values: Any) -> list[Any]:
